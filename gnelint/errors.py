@@ -1,0 +1,31 @@
+"""The errors a person sees: one line saying which file, what is wrong and what to do next."""
+
+from __future__ import annotations
+
+
+class GnelintError(Exception):
+    """Something the tool was asked to do and cannot; the command line prints it and exits with 2.
+
+    Attributes:
+        subject: the file, node, rule or option it is about.
+        problem: what is wrong, a clause without a full stop.
+        advice: what to do next, a sentence; "" if there is nothing to say.
+    """
+
+    def __init__(self, subject: str, problem: str, advice: str = "") -> None:
+        self.subject = subject
+        self.problem = problem
+        self.advice = advice
+        super().__init__(f"{subject}: {problem}. {advice}".rstrip() if advice else f"{subject}: {problem}.")
+
+
+class ModelError(GnelintError):
+    """A model that cannot be read: missing, damaged, hostile, or not to be traced."""
+
+
+class RuleError(GnelintError):
+    """A rule file that is not valid; the subject is "file:line"."""
+
+
+class UsageError(GnelintError):
+    """Arguments or configuration that make no sense."""

@@ -1,0 +1,275 @@
+"""The one graph that ONNX files and PyTorch programs are read into.
+
+A reader lowers what it finds to the canonical operations of `vocabulary.py`; everything behind the readers (components,
+analysis, rules, fixes) sees only this graph. It holds no framework's objects and no weights: a `Parameter` knows where
+its numbers are and reads them when asked.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from gnelint.vocabulary import default_attribute
+
+Dim = int | str
+"""A dimension: its size, or the name of a symbolic one that nothing has fixed."""
+
+FLOATING = frozenset(
+    {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+     "float8_e8m0fnu", "float4_e2m1fn", "complex64", "complex128"}
+)  # fmt: skip
+"""Names of the data types that carry a gradient."""
+
+UNMODELLED = "unmodelled"
+"""The `op` of a node that no canonical operation describes; `source_op` tells what it was."""
+
+Provenance = Literal["data", "placeholder", "initializer"]
+
+
+class GraphError(ValueError):
+    """A graph that is not a directed acyclic graph with every input defined; the message names the node."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where in the user's source a node comes from; `line` counts from 1."""
+
+    file: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant tensor of the model, read only when asked.
+
+    Attributes:
+        name: the model's own name for it. Two uses of one tensor (tied weights) share one name.
+        shape: sizes as the canonical operation wants them, after `permutation`.
+        dtype: storage type, one of numpy's or ml_dtypes' names.
+        load: returns the stored array (a view on the file where possible), before `permutation`.
+        permutation: axes order that brings the stored array to the canonical layout, None if it is stored that way.
+        provenance: `data` (numbers of the file), `placeholder` (one repeated value standing in for absent weights, so
+            there is no initialisation to judge) or `initializer` (drawn from a recorded initialiser, for meta devices).
+        transform: how the numbers were derived from other parameters ("weight_norm", "weight_standardization",
+            "dequantize", ...), None if they are stored as they are.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    load: Callable[[], np.ndarray] = field(repr=False, compare=False)
+    permutation: tuple[int, ...] | None = None
+    provenance: Provenance = "data"
+    transform: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def array(self) -> np.ndarray:
+        """The numbers in the canonical layout and storage type; a view on the stored array where that is possible."""
+        stored = self.load()
+        return stored if self.permutation is None else stored.transpose(self.permutation)
+
+    def permuted(self, permutation: Sequence[int]) -> Parameter:
+        """The same tensor seen with its axes in another order (`numpy.transpose`)."""
+        current = self.permutation or tuple(range(len(self.shape)))
+        return Parameter(
+            name=self.name,
+            shape=tuple(self.shape[axis] for axis in permutation),
+            dtype=self.dtype,
+            load=self.load,
+            permutation=tuple(current[axis] for axis in permutation),
+            provenance=self.provenance,
+            transform=self.transform,
+        )
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that flows along an edge. `shape` is None when even the rank is unknown."""
+
+    name: str
+    shape: tuple[Dim, ...] | None
+    dtype: str | None
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether a gradient can pass. A type that is not known counts as floating: nothing is skipped silently."""
+        return self.dtype is None or self.dtype in FLOATING
+
+    @property
+    def concrete_shape(self) -> tuple[int, ...] | None:
+        """The shape if every dimension is a number, else None."""
+        if self.shape is None or any(not isinstance(dim, int) for dim in self.shape):
+            return None
+        return tuple(int(dim) for dim in self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One canonical operation.
+
+    Attributes:
+        name: unique in the graph: the qualified module name (torch) or the ONNX node's name.
+        op: a key of `vocabulary.VOCABULARY`, or `unmodelled`.
+        inputs: names of the values read, in the order of the vocabulary; None for an optional one left out.
+        outputs: names of the values written.
+        parameters: constant operands by role ("weight", "bias", "scale", ...).
+        attributes: as the vocabulary lists them; defaults are filled in by `attribute`.
+        source_op: the operation's name in the model ("Conv", "aten.conv2d.default"); for a composite the idiom's name.
+        scope: qualified name of the innermost module the node belongs to ("layer1.0"), "" if unknown.
+        location: source file and line, if the model records them.
+        sources: names of the original nodes that a recognised composite replaced (empty for a one to one lowering).
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    source_op: str = ""
+    scope: str = ""
+    location: Location | None = None
+    sources: tuple[str, ...] = ()
+
+    @property
+    def present_inputs(self) -> tuple[str, ...]:
+        """The names of the inputs that are not left out."""
+        return tuple(name for name in self.inputs if name is not None)
+
+    def attribute(self, name: str) -> Any:
+        """The attribute's value, or the vocabulary's default for it."""
+        return self.attributes[name] if name in self.attributes else default_attribute(self.op, name)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A directed acyclic graph of canonical operations, nodes in topological order.
+
+    Attributes:
+        name: what the user calls the model (the target).
+        source: the world it was read from.
+        training: whether normalisation uses batch statistics in this reading (`--mode`).
+        nodes: in topological order.
+        inputs: names of the values a caller feeds (no initializers).
+        outputs: names of the values returned.
+        values: every value by name, inputs and node outputs.
+        notes: what the reader wants a person to know ("normalisation was folded at export"), one sentence each.
+        subgraphs: bodies of If, Loop and Scan nodes as graphs of their own, by "node name/attribute".
+    """
+
+    name: str
+    source: Literal["onnx", "torch"]
+    training: bool
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    values: Mapping[str, Value]
+    notes: tuple[str, ...] = ()
+    subgraphs: Mapping[str, Graph] = field(default_factory=dict)
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The node that writes each value."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes that read each value, one entry a use (a node that reads a value twice is there twice)."""
+        found: dict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for name in node.present_inputs:
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Index of each node, by name, in topological order."""
+        return {node.name: index for index, node in enumerate(self.nodes)}
+
+    def node(self, name: str) -> Node:
+        """The node of this name; KeyError if there is none."""
+        return self.nodes[self.positions[name]]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every distinct parameter once, in the order of first use."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            for parameter in node.parameters.values():
+                if parameter.name not in seen:
+                    seen.add(parameter.name)
+                    yield parameter
+
+    @cached_property
+    def gradient_values(self) -> frozenset[str]:
+        """Names of the values on a gradient path.
+
+        A value is on one if it is floating, depends on a floating input of the graph or on an embedding table, and an
+        output of the graph depends on it through floating values alone.
+        """
+        ahead = {name for name in self.inputs if self.values[name].is_floating}
+        for node in self.nodes:
+            if node.op == "embedding" or any(name in ahead for name in node.present_inputs):
+                ahead.update(name for name in node.outputs if self.values[name].is_floating)
+        behind = {name for name in self.outputs if name in ahead}
+        for node in reversed(self.nodes):
+            if any(name in behind for name in node.outputs):
+                behind.update(name for name in node.present_inputs if name in ahead)
+        return frozenset(behind)
+
+    @cached_property
+    def gradient_nodes(self) -> tuple[Node, ...]:
+        """The nodes that write a value on a gradient path, in topological order."""
+        on_path = self.gradient_values
+        return tuple(node for node in self.nodes if any(name in on_path for name in node.outputs))
+
+
+def in_topological_order(nodes: Sequence[Node], available: Sequence[str], graph_name: str) -> tuple[Node, ...]:
+    """Sort nodes so that each stands behind the producers of its inputs, keeping the given order where it can.
+
+    Raises:
+        GraphError: a value is read that nothing produces, is produced twice, or a cycle closes.
+    """
+    producer: dict[str, int] = {}
+    known = set(available)
+    for index, node in enumerate(nodes):
+        for name in node.outputs:
+            if name in producer or name in known:
+                raise GraphError(f'value "{name}" is written twice, the second time by node "{node.name}"')
+            producer[name] = index
+    waiting: list[int] = []
+    readers: dict[int, list[int]] = defaultdict(list)
+    for index, node in enumerate(nodes):
+        sources = set()
+        for name in node.present_inputs:
+            if name in producer:
+                sources.add(producer[name])
+            elif name not in known:
+                raise GraphError(f'node "{node.name}" ({node.source_op}) reads "{name}", which nothing produces')
+        waiting.append(len(sources))
+        for source in sources:
+            readers[source].append(index)
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    heapq.heapify(ready)
+    order: list[Node] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(nodes[index])
+        for reader in readers[index]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        stuck = next(node for index, node in enumerate(nodes) if waiting[index] > 0)
+        raise GraphError(f'{graph_name} has a cycle through node "{stuck.name}" ({stuck.source_op})')
+    return tuple(order)

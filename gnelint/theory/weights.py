@@ -1,0 +1,104 @@
+"""Statistics of real weight tensors, streamed: a tensor of any size is read a few megabytes at a time.
+
+A convolution's fan_in is in_channels / groups * taps and its fan_out is out_channels / groups * taps; for a linear map they
+are its two sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.graph import Parameter
+
+CHUNK_ENTRIES = 1 << 20
+
+
+@dataclass(frozen=True)
+class WeightStatistics:
+    """Sums over all entries of one tensor, in float64.
+
+    Attributes:
+        size: number of entries.
+        mean: average entry.
+        second_moment: average squared entry; `size * second_moment` is the squared Frobenius norm.
+        kurtosis: E (w - mean)^4 / variance^2: 3 for a Gaussian, 1.8 for a uniform draw; nan for a constant tensor.
+        minimum, maximum: the extreme entries.
+        finite: whether no entry is nan or infinite (those are left out of the sums).
+    """
+
+    size: int
+    mean: float
+    second_moment: float
+    kurtosis: float
+    minimum: float
+    maximum: float
+    finite: bool = True
+
+    @property
+    def variance(self) -> float:
+        """Variance of the entries, never negative."""
+        return max(self.second_moment - self.mean**2, 0.0)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the entries."""
+        return math.sqrt(self.variance)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every entry is the same number."""
+        return self.minimum == self.maximum
+
+
+def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.ndarray]:
+    """The parameter's entries as flat float arrays of about `entries` each, in stored order.
+
+    The stored array may be memory-mapped: no more than one chunk is converted at a time.
+    """
+    stored = parameter.load().reshape(-1)
+    for start in range(0, stored.size, entries):
+        chunk = stored[start : start + entries]
+        yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
+
+
+def weight_statistics(parameter: Parameter) -> WeightStatistics:
+    """One pass over the tensor; the powers are taken about the first entry's chunk mean to stay accurate.
+
+    An empty tensor has size 0 and moments 0.
+    """
+    size, shift, finite = 0, 0.0, True
+    sums = np.zeros(4)
+    minimum, maximum = math.inf, -math.inf
+    for chunk in chunks(parameter):
+        total = float(np.sum(chunk, dtype=np.float64))
+        if not math.isfinite(total):
+            finite = False
+            chunk = chunk[np.isfinite(chunk)]
+            total = float(np.sum(chunk, dtype=np.float64))
+        if chunk.size == 0:
+            continue
+        if size == 0:
+            shift = total / chunk.size
+        centred = chunk - chunk.dtype.type(shift)
+        squares = centred * centred
+        # float32 sums of this length are exact to about 1e-6 (numpy adds pairwise), enough for every statistic here
+        sums += (
+            total - shift * chunk.size,
+            float(np.dot(centred, centred)),
+            float(np.dot(squares, centred)),
+            float(np.dot(squares, squares)),
+        )
+        minimum, maximum = min(minimum, float(chunk.min())), max(maximum, float(chunk.max()))
+        size += chunk.size
+    if size == 0:
+        return WeightStatistics(0, 0.0, 0.0, math.nan, 0.0, 0.0, finite)
+    m1, m2, m3, m4 = sums / size
+    variance = max(m2 - m1**2, 0.0)
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    mean = shift + m1
+    kurtosis = fourth / variance**2 if minimum < maximum and variance > 0 else math.nan
+    return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
