@@ -1,0 +1,124 @@
+"""Networks that tests and benchmarks are run on, written here at their published initialisation.
+
+`CASES` lists them with inputs of a size that two CPU cores manage in a second; `network("resnet18(classes=10)")` builds
+one from text, as rule files name them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tests.models.convnext import convnext_tiny
+from tests.models.densenet import densenet121
+from tests.models.mlp import mlp
+from tests.models.mobilenet import efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_small
+from tests.models.plain import plain_conv, plain_mlp, residual_conv
+from tests.models.resnet import preact_resnet18, resnet18, resnet50, resnext50, se_resnet18
+from tests.models.side_by_side import a_bad, a_double, a_ok, b_bad, b_ok, c_bad, c_ok, d_bad, e_bad
+from tests.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
+from tests.models.vit import vit
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with inputs to run it on.
+
+    Attributes:
+        name: the builder's name, or one of its variants.
+        build: makes the module; takes the builder's keyword parameters. Draws from torch's global generator.
+        shape: of the input, batch first.
+        vocabulary: number of token ids for a network that reads tokens, None for one that reads N(0, 1) numbers.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    shape: tuple[int, ...]
+    vocabulary: int | None = None
+
+    def module(self, seed: int = 0, **options: object) -> nn.Module:
+        """The network in training mode, its weights drawn from `seed`; torch's generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build(**options).train()
+
+    def example_inputs(self, seed: int = 0) -> tuple[Tensor, ...]:
+        """Inputs for the network, drawn from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.vocabulary is not None:
+            return (torch.randint(self.vocabulary, self.shape, generator=generator),)
+        return (torch.randn(self.shape, generator=generator),)
+
+
+def _cases() -> dict[str, Case]:
+    image, small, plane = (8, 3, 64, 64), (4, 3, 64, 64), (4, 3, 16, 16)
+    found = [
+        Case("mlp", mlp, (64, 256)),
+        Case("vgg11", vgg11, image),
+        Case("vgg11_bn", vgg11_bn, image),
+        Case("vgg16", vgg16, small),
+        Case("vgg16_bn", vgg16_bn, image),
+        Case("resnet18", resnet18, image),
+        Case("resnet18_zero", partial(resnet18, zero_init_residual=True), image),
+        Case("resnet50", resnet50, image),
+        Case("resnet50_zero", partial(resnet50, zero_init_residual=True), image),
+        Case("preact_resnet18", preact_resnet18, image),
+        Case("resnext50", resnext50, image),
+        Case("se_resnet18", se_resnet18, image),
+        Case("densenet121", densenet121, image),
+        Case("mobilenet_v1", mobilenet_v1, image),
+        Case("mobilenet_v2", mobilenet_v2, image),
+        Case("mobilenet_v3_small", mobilenet_v3_small, image),
+        Case("efficientnet_b0", efficientnet_b0, image),
+        Case("convnext_tiny", convnext_tiny, small),
+        Case("convnext_tiny_scaled", partial(convnext_tiny, layer_scale=1.0), small),
+        Case("vit", vit, small),
+        Case("vit_mean", partial(vit, pool="mean"), small),
+        Case("vit_spelled", partial(vit, fused=False), small),
+        Case("vit_zero_head", partial(vit, head_std=0.0), small),
+        Case("plain_conv", plain_conv, plane),
+        Case("plain_mlp", plain_mlp, (64, 256)),
+        Case("residual_conv", residual_conv, plane),
+    ]
+    for build in (a_bad, a_double, a_ok, b_bad, b_ok, d_bad, e_bad):
+        found.append(Case(build.__name__, build, plane))
+    for build in (c_bad, c_ok):
+        found.append(Case(build.__name__, build, (64, 256)))
+    return {case.name: case for case in found}
+
+
+CASES: dict[str, Case] = _cases()
+"""Every fixture network by name."""
+
+SEVEN: tuple[str, ...] = (
+    "mlp",
+    "vgg16",
+    "vgg16_bn",
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "mobilenet_v2",
+    "convnext_tiny",
+    "vit",
+)
+"""The seven architectures (two of them in two forms) that every claim is made for."""
+
+
+def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The module and inputs that a text like `plain_conv(depth=50, gain=0.5)` or `resnet18` names.
+
+    Raises:
+        ValueError: no such case, or arguments that are not keyword literals.
+    """
+    call = ast.parse(text.strip(), mode="eval").body
+    name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
+    if not isinstance(name, ast.Name) or name.id not in CASES:
+        raise ValueError(f"{text!r} names no network of tests/models: one of {', '.join(sorted(CASES))}")
+    options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+    case = CASES[name.id]
+    return case.module(seed, **options), case.example_inputs(seed)

@@ -1,0 +1,77 @@
+"""What the fixture networks share: activations by name and weight initialisation by name."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "relu6": nn.ReLU6,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+
+
+def initialize_(weight: Tensor, init: str, gain: float = 1.0) -> None:
+    """Draw a weight in place.
+
+    Args:
+        weight: (out, in/groups, *kernel).
+        init: "he" (std sqrt(2/fan_in)), "he_out" (sqrt(2/fan_out)), "lecun" (sqrt(1/fan_in)), "xavier"
+            (sqrt(2/(fan_in + fan_out))), "orthogonal", "zero", or "default" (what the framework drew).
+        gain: factor on the standard deviation that `init` names.
+    """
+    taps = math.prod(weight.shape[2:])
+    fan_in, fan_out = weight.shape[1] * taps, weight.shape[0] * taps
+    variances = {"he": 2 / fan_in, "he_out": 2 / fan_out, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}
+    with torch.no_grad():
+        if init in variances:
+            weight.normal_(0.0, math.sqrt(variances[init]))
+        elif init == "orthogonal":
+            nn.init.orthogonal_(weight)
+        elif init == "zero":
+            weight.zero_()
+        elif init != "default":
+            raise ValueError(f"no initialisation called {init!r}")
+        weight.mul_(gain)
+
+
+def initialize_layer_(layer: nn.Module, init: str, gain: float = 1.0) -> None:
+    """Initialise a linear or convolution layer; its bias becomes zero unless `init` is "default"."""
+    initialize_(layer.weight, init, gain)
+    if layer.bias is not None and init != "default":
+        nn.init.zeros_(layer.bias)
+
+
+def kaiming_fan_out_(module: nn.Module) -> None:
+    """The initialisation of torchvision's convolutional networks: convolutions He fan_out, normalisation at 1 and 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm)):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def truncated_normal_(module: nn.Module, std: float = 0.02) -> None:
+    """The initialisation of ConvNeXt and ViT: every convolution and linear map trunc_normal, biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
