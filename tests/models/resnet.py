@@ -37,7 +37,6 @@ class Basic(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.se = SqueezeExcite(width) if excite else nn.Identity()
         self.downsample = shortcut(inputs, width, stride)
-        self.last = self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -59,7 +58,6 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.se = SqueezeExcite(outputs) if excite else nn.Identity()
         self.downsample = shortcut(inputs, outputs, stride)
-        self.last = self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -80,7 +78,6 @@ class PreActivation(nn.Module):
         self.relu = nn.ReLU()
         plain = stride == 1 and inputs == width
         self.downsample = nn.Identity() if plain else conv(inputs, width, 1, stride)
-        self.last = None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(self.relu(self.bn1(x)))
@@ -126,8 +123,8 @@ class ResNet(nn.Module):
         kaiming_fan_out_(self)
         if zero_init_residual:
             for module in self.modules():
-                last = getattr(module, "last", None)
-                if last is not None:
+                if isinstance(module, (Basic, Bottleneck)):
+                    last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
                     nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
