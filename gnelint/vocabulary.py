@@ -131,6 +131,8 @@ VOCABULARY: dict[str, Operation] = {
     "minimum": Operation("combine", ("x*",)),
     "concat": Operation("combine", ("x*",), (), {"axis": ...}),
     "where": Operation("combine", ("condition", "a", "b")),
+    # constant: a tensor of the model where no parameter role is foreseen (a class token that is concatenated, a mask)
+    "constant": Operation("combine", (), ("value",)),
     # shape: data movement; the output's shape is the value's. gather takes constant indices as a parameter or an input.
     "identity": Operation("shape"),
     "dropout": Operation("shape", attributes={"p": 0.5}),  # neutral in the analysis
