@@ -1,0 +1,509 @@
+"""Pointwise activations. Each is applied to x ~ N(mean, variance) of its cell.
+
+For every activation f, entry by entry (theory of components, 3.3):
+
+    phi      = E f'(x)^2          variance of the spectrum = E f'(x)^4 - phi^2
+    mean    -> E f(x)             second moment -> E f(x)^2
+    gradient energy -> energy E f'(x)^2
+
+and for two entries of one cell with correlation r = shared / variance, to first order in r with the rest at order two:
+
+    shared -> (E f')^2 shared + (Var f - (E f')^2 variance) r^2
+    shared gradient -> ((E f')^2 + r Var f') shared
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import Unary, component
+from gnelint.theory.cells import Axes, Axis, counts, refine
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation
+from gnelint.theory.quadrature import smooth_expectations
+from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
+
+INF = math.inf
+
+
+@dataclass(frozen=True)
+class Pointwise(Unary):
+    """y = f(x) entry by entry, on Gaussian x."""
+
+    assumptions: ClassVar[tuple[str, ...]] = ("pre-activations are Gaussian in every cell",)
+
+    @abstractmethod
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """E f and E f^2."""
+
+    @abstractmethod
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """E f' and E f'^2."""
+
+    @abstractmethod
+    def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """E f'^4."""
+
+    def map(self, x: Moments) -> Moments:
+        mean, second = self.values(x.mean, x.variance)
+        variance = np.maximum(second - mean**2, 0.0)
+        shared = np.zeros_like(variance)
+        if np.any(x.shared):
+            slope, _ = self.slopes(x.mean, x.variance)
+            r = correlation(x)
+            linear = np.minimum(slope**2 * x.variance, variance)
+            shared = linear * r + (variance - linear) * r**2
+        return Moments(x.axes, x.profile, mean, variance, shared, self.keeps_nonnegative(x))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        slope, square = self.slopes(x.mean, x.variance)
+        together = slope**2
+        if np.any(x.shared):
+            together = together + np.maximum(square - slope**2, 0.0) * correlation(x)
+        return cotangent.times(x.axes, square, together)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        x = inputs[0]
+        assert x is not None
+        weight = cell_weights(x)
+        _, square = self.slopes(x.mean, x.variance)
+        fourth = self.fourth_slope(x.mean, x.variance)
+        return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        """Whether no output is negative."""
+        return False
+
+
+def correlation(x: Moments) -> np.ndarray:
+    """shared / variance of each cell, between 0 and 1."""
+    return np.clip(np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0), 0.0, 1.0)
+
+
+def cell_weights(x: Moments) -> np.ndarray:
+    """Fraction of the tensor's entries in each cell."""
+    weight = np.ones(counts(x.axes))
+    for index, axis in enumerate(x.axes):
+        shape = [1] * len(x.axes)
+        shape[index] = axis.count
+        weight = weight * (axis.lengths / max(axis.size, 1)).reshape(shape)
+    return weight
+
+
+@dataclass(frozen=True)
+class PiecewisePolynomial(Pointwise):
+    """Activations made of polynomials, in closed form (theory.piecewise)."""
+
+    @abstractmethod
+    def pieces(self) -> tuple[Piece, ...]:
+        """The polynomials and where they hold."""
+
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pieces = self.pieces()
+        return piecewise_expectation(pieces, 1, mean, variance), piecewise_expectation(pieces, 2, mean, variance)
+
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pieces = derivative(self.pieces())
+        return piecewise_expectation(pieces, 1, mean, variance), piecewise_expectation(pieces, 2, mean, variance)
+
+    def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return piecewise_expectation(derivative(self.pieces()), 4, mean, variance)
+
+
+@component("relu")
+@dataclass(frozen=True)
+class ReLU(PiecewisePolynomial):
+    """f(x) = max(x, 0), x ~ N(mu, q), t = mu / sqrt(q), P = Phi(t), d = pdf(t).
+
+        phi = P,  variance = P (1 - P)
+        second moment -> (mu^2 + q) P + mu sqrt(q) d,   mean -> mu P + sqrt(q) d
+
+    On a value that is never negative it is the identity: the zeros there were masked where they arose. Source: theory of
+    components, 3.3.
+    """
+
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(-INF, 0.0, (0.0,)), Piece(0.0, INF, (0.0, 1.0)))
+
+    def map(self, x: Moments) -> Moments:
+        return x if x.nonnegative else super().map(x)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return cotangent if x.nonnegative else super().pull(x, y, cotangent)
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        return True
+
+
+@component("leaky_relu")
+@dataclass(frozen=True)
+class LeakyReLU(PiecewisePolynomial):
+    """f(x) = x for x > 0, alpha x below: phi = P + alpha^2 (1 - P), variance = P (1 - P) (1 - alpha^2)^2 (3.3)."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(-INF, 0.0, (0.0, float(self.node.attribute("alpha")))), Piece(0.0, INF, (0.0, 1.0)))
+
+
+@component("prelu")
+@dataclass(frozen=True)
+class PReLU(PiecewisePolynomial):
+    """LeakyReLU with a stored slope for each channel (or one for all)."""
+
+    def map(self, x: Moments) -> Moments:
+        return super().map(x.refined(self._slope_axes(x)))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return super().pull(x.refined(self._slope_axes(x)), y, cotangent)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        x = inputs[0]
+        assert x is not None
+        return super().phi_variance([x.refined(self._slope_axes(x))], outputs)
+
+    def _slope(self) -> np.ndarray:
+        slope = np.asarray(self.node.parameters["slope"].array(), dtype=np.float64)
+        rank = len(self.shape)
+        if slope.ndim == 1 and rank > 2 and slope.size == self.shape[1]:
+            return slope.reshape((1, -1) + (1,) * (rank - 2))
+        return slope.reshape((1,) * (rank - slope.ndim) + slope.shape)
+
+    def _slope_axes(self, x: Moments) -> Axes:
+        slope = self._slope()
+        fitted = tuple(Axis.full(n) if slope.shape[i] > 1 else Axis(n) for i, n in enumerate(self.shape))
+        return refine(x.axes, fitted)
+
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(-INF, 0.0, (0.0, self._slope())), Piece(0.0, INF, (0.0, 1.0)))
+
+
+@component("clip")
+@dataclass(frozen=True)
+class Clip(PiecewisePolynomial):
+    """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high) (3.3)."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        low, high = self.node.attribute("min"), self.node.attribute("max")
+        low = -INF if low is None else float(low)
+        high = INF if high is None else float(high)
+        pieces = [Piece(low, high, (0.0, 1.0))]
+        if low > -INF:
+            pieces.insert(0, Piece(-INF, low, (low,)))
+        if high < INF:
+            pieces.append(Piece(high, INF, (high,)))
+        return tuple(pieces)
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        low = self.node.attribute("min")
+        return x.nonnegative or (low is not None and low >= 0)
+
+
+@component("hardsigmoid")
+@dataclass(frozen=True)
+class HardSigmoid(PiecewisePolynomial):
+    """f(x) = min(max(alpha x + beta, 0), 1)."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        alpha, beta = float(self.node.attribute("alpha")), float(self.node.attribute("beta"))
+        if alpha == 0:
+            return (Piece(-INF, INF, (min(max(beta, 0.0), 1.0),)),)
+        low, high = sorted((-beta / alpha, (1.0 - beta) / alpha))
+        left, right = (0.0, 1.0) if alpha > 0 else (1.0, 0.0)
+        return (Piece(-INF, low, (left,)), Piece(low, high, (beta, alpha)), Piece(high, INF, (right,)))
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        return True
+
+
+@component("hardswish")
+@dataclass(frozen=True)
+class HardSwish(PiecewisePolynomial):
+    """f(x) = x min(max(x + 3, 0), 6) / 6."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(-INF, -3.0, (0.0,)), Piece(-3.0, 3.0, (0.0, 0.5, 1.0 / 6.0)), Piece(3.0, INF, (0.0, 1.0)))
+
+
+@component("thresholded_relu")
+@dataclass(frozen=True)
+class ThresholdedReLU(PiecewisePolynomial):
+    """f(x) = x for x > alpha, else 0."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        alpha = float(self.node.attribute("alpha"))
+        return (Piece(-INF, alpha, (0.0,)), Piece(alpha, INF, (0.0, 1.0)))
+
+
+@component("shrink")
+@dataclass(frozen=True)
+class Shrink(PiecewisePolynomial):
+    """f(x) = x - bias for x > lambd, x + bias for x < -lambd, else 0."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        lambd, bias = float(self.node.attribute("lambd")), float(self.node.attribute("bias"))
+        return (Piece(-INF, -lambd, (bias, 1.0)), Piece(-lambd, lambd, (0.0,)), Piece(lambd, INF, (-bias, 1.0)))
+
+
+@component("abs")
+@dataclass(frozen=True)
+class Absolute(PiecewisePolynomial):
+    """f(x) = |x|: phi = 1."""
+
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(-INF, 0.0, (0.0, -1.0)), Piece(0.0, INF, (0.0, 1.0)))
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class ExponentialLinear(Pointwise):
+    """f(x) = p x for x > 0, a (e^{k x} - 1) below, in closed form.
+
+        A(k) = exp(k mu + k^2 q / 2) Phi(-(mu + k q) / sqrt q)
+        phi = p^2 P + (a k)^2 A(2k),   second moment -> p^2 E[x^2; x > 0] + a^2 (A(2k) - 2 A(k) + 1 - P)
+
+    Source: theory of components, 3.3.
+    """
+
+    @abstractmethod
+    def coefficients(self) -> tuple[float, float, float]:
+        """p, a and k."""
+
+    def _tail(self, rate: float, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
+        smooth = np.exp(
+            np.minimum(rate * mean + 0.5 * rate**2 * variance + log_normal_cdf(-(mean + rate * variance) / deviation), 0.0)
+        )
+        still = np.where(mean <= 0, np.exp(np.minimum(rate * mean, 0.0)), 0.0)
+        return np.where(variance > 0, smooth, still)
+
+    def _positive(self, power: int, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """E x^power over x > 0."""
+        line: tuple[float, ...] = (0.0, 1.0) if power else (1.0,)
+        return piecewise_expectation((Piece(0.0, INF, line),), max(power, 1), mean, variance)
+
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p, a, k = self.coefficients()
+        once, twice = self._tail(k, mean, variance), self._tail(2 * k, mean, variance)
+        below = 1.0 - self._positive(0, mean, variance)
+        first = p * self._positive(1, mean, variance) + a * (once - below)
+        return first, p**2 * self._positive(2, mean, variance) + a**2 * (twice - 2 * once + below)
+
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p, a, k = self.coefficients()
+        above = self._positive(0, mean, variance)
+        return (
+            p * above + a * k * self._tail(k, mean, variance),
+            p**2 * above + (a * k) ** 2 * self._tail(2 * k, mean, variance),
+        )
+
+    def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        p, a, k = self.coefficients()
+        return p**4 * self._positive(0, mean, variance) + (a * k) ** 4 * self._tail(4 * k, mean, variance)
+
+
+@component("elu")
+@dataclass(frozen=True)
+class ELU(ExponentialLinear):
+    """f(x) = x for x > 0, alpha (e^x - 1) below."""
+
+    def coefficients(self) -> tuple[float, float, float]:
+        return 1.0, float(self.node.attribute("alpha")), 1.0
+
+
+@component("selu")
+@dataclass(frozen=True)
+class SELU(ExponentialLinear):
+    """f(x) = gamma x for x > 0, gamma alpha (e^x - 1) below (arXiv 1706.02515)."""
+
+    def coefficients(self) -> tuple[float, float, float]:
+        gamma = float(self.node.attribute("gamma"))
+        return gamma, gamma * float(self.node.attribute("alpha")), 1.0
+
+
+@component("celu")
+@dataclass(frozen=True)
+class CELU(ExponentialLinear):
+    """f(x) = x for x > 0, alpha (e^{x / alpha} - 1) below."""
+
+    def coefficients(self) -> tuple[float, float, float]:
+        alpha = float(self.node.attribute("alpha"))
+        return 1.0, alpha, 1.0 / alpha
+
+
+@dataclass(frozen=True)
+class Smooth(Pointwise):
+    """Activations that bend over lengths of about `bend`, by quadrature (theory.quadrature)."""
+
+    @abstractmethod
+    def f(self, x: np.ndarray) -> np.ndarray:
+        """The function."""
+
+    @abstractmethod
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        """Its derivative."""
+
+    @property
+    def bend(self) -> float:
+        """The shortest length over which the function bends."""
+        return 1.0
+
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, second = smooth_expectations([self.f, lambda z: self.f(z) ** 2], mean, variance, self.bend)
+        return first, second
+
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, second = smooth_expectations([self.slope, lambda z: self.slope(z) ** 2], mean, variance, self.bend)
+        return first, second
+
+    def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return smooth_expectations([lambda z: self.slope(z) ** 4], mean, variance, self.bend)[0]
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-x) without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+@component("gelu")
+@dataclass(frozen=True)
+class GELU(Smooth):
+    """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415)."""
+
+    def _inner(self, x: np.ndarray) -> np.ndarray:
+        return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        if self.node.attribute("approximate") == "tanh":
+            return 0.5 * x * (1.0 + self._inner(x))
+        return x * normal_cdf(x)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        if self.node.attribute("approximate") == "tanh":
+            t = self._inner(x)
+            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t**2) * math.sqrt(2 / math.pi) * (1.0 + 0.134145 * x**2)
+        return normal_cdf(x) + x * normal_pdf(x)
+
+
+@component("silu")
+@dataclass(frozen=True)
+class SiLU(Smooth):
+    """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU."""
+
+    @property
+    def _beta(self) -> float:
+        return float(self.node.attribute("beta"))
+
+    @property
+    def bend(self) -> float:
+        return 1.0 / max(abs(self._beta), 1e-6)
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return x * logistic(self._beta * x)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        s = logistic(self._beta * x)
+        return s * (1.0 + self._beta * x * (1.0 - s))
+
+
+@component("mish")
+@dataclass(frozen=True)
+class Mish(Smooth):
+    """f(x) = x tanh(softplus(x)) (arXiv 1908.08681)."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return x * np.tanh(np.logaddexp(0.0, x))
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        t = np.tanh(np.logaddexp(0.0, x))
+        return t + x * (1.0 - t**2) * logistic(x)
+
+
+@component("tanh")
+@dataclass(frozen=True)
+class Tanh(Smooth):
+    """f(x) = tanh(x)."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return np.tanh(x)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return 1.0 - np.tanh(x) ** 2
+
+
+@component("sigmoid")
+@dataclass(frozen=True)
+class Sigmoid(Smooth):
+    """f(x) = 1 / (1 + e^-x)."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return logistic(x)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        s = logistic(x)
+        return s * (1.0 - s)
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        return True
+
+
+@component("softplus")
+@dataclass(frozen=True)
+class Softplus(Smooth):
+    """f(x) = log(1 + e^{beta x}) / beta."""
+
+    @property
+    def bend(self) -> float:
+        return 1.0 / max(abs(float(self.node.attribute("beta"))), 1e-6)
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        beta = float(self.node.attribute("beta"))
+        return np.asarray(np.logaddexp(0.0, beta * x) / beta)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return logistic(float(self.node.attribute("beta")) * x)
+
+    def keeps_nonnegative(self, x: Moments) -> bool:
+        return True
+
+
+@component("softsign")
+@dataclass(frozen=True)
+class Softsign(Smooth):
+    """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return x / (1.0 + np.abs(x))
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(1.0 / (1.0 + np.abs(x)) ** 2)
+
+
+@component("log_sigmoid")
+@dataclass(frozen=True)
+class LogSigmoid(Smooth):
+    """f(x) = -log(1 + e^-x)."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(-np.logaddexp(0.0, -x))
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return logistic(-x)
+
+
+@component("erf")
+@dataclass(frozen=True)
+class Erf(Smooth):
+    """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0."""
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return erf(x)
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(2.0 / math.sqrt(math.pi) * np.exp(-(x**2)))

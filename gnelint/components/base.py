@@ -1,0 +1,128 @@
+"""What a component is, and the registry that finds one for a node.
+
+A component knows three things about an operation: what it does to moments (forward), what its transposed Jacobian does to
+the second moments of a gradient (backward), and from the latter phi(J J^T) for each input, with the variance of the
+spectrum where theory has one. It sees shapes, parameters and attributes, never a framework.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from gnelint.graph import Node
+from gnelint.prediction import Basis
+from gnelint.theory.moments import Gradient, Moments
+
+
+class NotModelledError(ValueError):
+    """This use of an operation is outside what its component models; the message says why, for people."""
+
+
+@dataclass(frozen=True)
+class Component(ABC):
+    """One operation of a graph.
+
+    Attributes:
+        node: the node with its attributes and parameters.
+        input_shapes: the shape of each input, symbolic dimensions filled in; None for an input left out.
+        output_shapes: the shape of each output.
+    """
+
+    node: Node
+    input_shapes: tuple[tuple[int, ...] | None, ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+
+    basis: ClassVar[Basis] = "exact"
+    assumptions: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        """Moments of every output.
+
+        Args:
+            inputs: moments of the inputs; None where the input is left out or carries no gradient (indices, masks).
+
+        Raises:
+            NotModelledError: this use is outside of the model.
+        """
+
+    @abstractmethod
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        """The gradient's second moments at every input, for cotangents at the outputs (None: no gradient arrives)."""
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        """phi(J J^T) with respect to each input, for the isotropic cotangent on all outputs together."""
+        cotangents = [Gradient.white(shape) for shape in self.output_shapes]
+        length = sum(cotangent.size for cotangent in cotangents)
+        gradients = self.backward(inputs, outputs, cotangents)
+        return tuple(None if g is None else g.total / length if length else 0.0 for g in gradients)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """tr((J J^T)^2)/m - phi^2 of the Jacobian with respect to all inputs; None where no formula is known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Unary(Component):
+    """A component with one input and one output that both carry the gradient."""
+
+    @abstractmethod
+    def map(self, x: Moments) -> Moments:
+        """Moments of the output."""
+
+    @abstractmethod
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        """Gradient at the input."""
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        x = inputs[0]
+        assert x is not None
+        return (self.map(x),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        x, cotangent = inputs[0], cotangents[0]
+        assert x is not None
+        rest = (None,) * (len(inputs) - 1)
+        return (None if cotangent is None else self.pull(x, outputs[0], cotangent), *rest)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The output's shape."""
+        return self.output_shapes[0]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The input's shape."""
+        shape = self.input_shapes[0]
+        assert shape is not None
+        return shape
+
+
+_REGISTRY: dict[str, type[Component]] = {}
+
+C = TypeVar("C", bound=type[Component])
+
+
+def component(*ops: str) -> Callable[[C], C]:
+    """Class decorator: this class models these canonical operations."""
+
+    def register(cls: C) -> C:
+        for op in ops:
+            if op in _REGISTRY:
+                raise ValueError(f"{op} has two components: {_REGISTRY[op].__name__} and {cls.__name__}")
+            _REGISTRY[op] = cls
+        return cls
+
+    return register
+
+
+def component_class(op: str) -> type[Component] | None:
+    """The class that models this operation, None if there is none."""
+    return _REGISTRY.get(op)

@@ -1,0 +1,320 @@
+"""Sums, products and concatenation of several values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import Component, NotModelledError, component
+from gnelint.prediction import Basis
+from gnelint.theory.cells import Axes, Axis, pooled, refine
+from gnelint.theory.moments import Gradient, Moments, mixed_profile
+from gnelint.theory.special import normal_cdf, normal_pdf
+
+UNCORRELATED = "the branches are uncorrelated"
+UNKNOWN = "combines with a tensor whose values are not known before the network runs"
+
+
+def known(inputs: Sequence[Moments | None]) -> list[Moments]:
+    """All inputs, or NotModelledError if one of them has no moments."""
+    found = [x for x in inputs if x is not None]
+    if len(found) < len(inputs):
+        raise NotModelledError(UNKNOWN)
+    return found
+
+
+def aligned(inputs: Sequence[Moments], shape: Sequence[int]) -> list[Moments]:
+    """The inputs broadcast to one shape and refined to common cells."""
+    wide = [x.broadcast(shape) for x in inputs]
+    cells = refine(*(x.axes for x in wide))
+    wide = [x.refined(cells) for x in wide]
+    cells = refine(*(x.axes for x in wide))
+    return [x.refined(cells) for x in wide]
+
+
+@dataclass(frozen=True)
+class _Linear(Component):
+    """A weighted sum of the inputs."""
+
+    basis: ClassVar[Basis] = "theorem"
+    assumptions: ClassVar[tuple[str, ...]] = (UNCORRELATED,)
+
+    def weights(self) -> tuple[float, ...]:
+        """The factor of each input."""
+        return (1.0,) * len(self.input_shapes)
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        parts = aligned(known(inputs), self.output_shapes[0])
+        weights = self.weights()
+        energies = [w**2 * x.total_second for w, x in zip(weights, parts, strict=True)]
+        profile = tuple(
+            mixed_profile([(e, x.profile[i]) for e, x in zip(energies, parts, strict=True)], size)
+            if parts[0].axes[i].is_pooled
+            else None
+            for i, size in enumerate(self.output_shapes[0])
+        )
+        mean = sum((w * x.mean for w, x in zip(weights, parts, strict=True)), np.zeros(1))
+        variance = sum((w**2 * x.variance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
+        shared = sum((w**2 * x.shared for w, x in zip(weights, parts, strict=True)), np.zeros(1))
+        nonnegative = all(x.nonnegative and w >= 0 for w, x in zip(weights, parts, strict=True))
+        return (Moments(parts[0].axes, profile, mean, variance, shared, nonnegative),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None,) * len(inputs)
+        found: list[Gradient | None] = []
+        for weight, shape in zip(self.weights(), self.input_shapes, strict=True):
+            assert shape is not None
+            scaled = g.rebuilt(g.axes, (g.energy * weight**2, g.shared * weight**2), g.profile)
+            found.append(scaled.summed_to(shape))
+        return tuple(found)
+
+
+@component("add")
+@dataclass(frozen=True)
+class Add(_Linear):
+    """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem (2.2)."""
+
+
+@component("sub")
+@dataclass(frozen=True)
+class Subtract(_Linear):
+    """y = a - b."""
+
+    def weights(self) -> tuple[float, ...]:
+        return (1.0, -1.0)
+
+
+@component("mean")
+@dataclass(frozen=True)
+class Mean(_Linear):
+    """y = average of the k inputs: phi = 1/k^2 for each."""
+
+    def weights(self) -> tuple[float, ...]:
+        return (1.0 / max(len(self.input_shapes), 1),) * len(self.input_shapes)
+
+
+@component("mul")
+@dataclass(frozen=True)
+class Multiply(Component):
+    """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite). Source: 3.7."""
+
+    basis: ClassVar[Basis] = "theorem"
+    assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        mean = a.mean * b.mean
+        variance = a.second * b.second - mean**2
+        shared = (a.shared + a.mean**2) * (b.shared + b.mean**2) - mean**2
+        return (Moments.flat(a.axes, mean, variance, shared, a.nonnegative and b.nonnegative),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None, None)
+        a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        shapes = [shape for shape in self.input_shapes if shape is not None]
+        return (
+            g.times(b.axes, b.second, b.shared + b.mean**2).summed_to(shapes[0]),
+            g.times(a.axes, a.second, a.shared + a.mean**2).summed_to(shapes[1]),
+        )
+
+
+@component("div")
+@dataclass(frozen=True)
+class Divide(Component):
+    """y = a / b for b that stays away from 0: 1/b to second order in its relative spread.
+
+        E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the divisor hardly fluctuates", "dividend and divisor are independent")
+
+    def _parts(self, inputs: Sequence[Moments | None]) -> tuple[Moments, Moments, np.ndarray]:
+        a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        spread = np.divide(b.variance, b.mean**2, out=np.full_like(b.mean, math.inf), where=b.mean != 0)
+        if np.any(spread > 0.25):
+            raise NotModelledError("divides by a value that may be near 0")
+        return a, b, spread
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        a, b, c = self._parts(inputs)
+        mean = a.mean * (1 + c) / b.mean
+        second = a.second * (1 + 3 * c) / b.mean**2
+        return (Moments.flat(a.axes, mean, second - mean**2, a.shared / b.mean**2, a.nonnegative and b.nonnegative),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None, None)
+        a, b, c = self._parts(inputs)
+        shapes = [shape for shape in self.input_shapes if shape is not None]
+        return (
+            g.times(b.axes, (1 + 3 * c) / b.mean**2, 1 / b.mean**2).summed_to(shapes[0]),
+            g.times(a.axes, a.second * (1 + 10 * c) / b.mean**4, (a.shared + a.mean**2) / b.mean**4).summed_to(shapes[1]),
+        )
+
+
+@component("maximum")
+@dataclass(frozen=True)
+class Maximum(Component):
+    """The larger of independent Gaussians, two at a time (Clark, Operations Research 9, 1961).
+
+        theta^2 = Var a + Var b, t = (E a - E b) / theta:  phi_a = Phi(t), phi_b = 1 - Phi(t)
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the operands of a maximum are independent and Gaussian",)
+    sign: ClassVar[float] = 1.0
+
+    def _fold(self, inputs: Sequence[Moments | None]) -> tuple[list[Moments], Moments, list[np.ndarray]]:
+        parts = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        best = parts[0]
+        shares = [np.ones_like(best.mean)]
+        for other in parts[1:]:
+            theta = np.sqrt(best.variance + other.variance)
+            gap = self.sign * (best.mean - other.mean)
+            t = np.divide(gap, theta, out=np.sign(gap) * 40.0, where=theta > 0)
+            win, edge = normal_cdf(t), normal_pdf(t)
+            mean = best.mean * win + other.mean * (1 - win) + self.sign * theta * edge
+            second = best.second * win + other.second * (1 - win)
+            second = second + self.sign * (best.mean + other.mean) * theta * edge
+            shares = [share * win for share in shares] + [1 - win]
+            best = Moments.flat(best.axes, mean, second - mean**2)
+        return parts, best, shares
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        return (self._fold(inputs)[1],)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None,) * len(inputs)
+        parts, _, shares = self._fold(inputs)
+        shapes = [shape for shape in self.input_shapes if shape is not None]
+        return tuple(
+            g.times(part.axes, share, share**2).summed_to(shape)
+            for part, share, shape in zip(parts, shares, shapes, strict=True)
+        )
+
+
+@component("minimum")
+@dataclass(frozen=True)
+class Minimum(Maximum):
+    """The smaller of independent Gaussians: the maximum of their negatives, negated."""
+
+    assumptions: ClassVar[tuple[str, ...]] = ("the operands of a minimum are independent and Gaussian",)
+    sign: ClassVar[float] = -1.0
+
+
+@component("where")
+@dataclass(frozen=True)
+class Where(Component):
+    """y = a where a condition holds, b elsewhere; without knowing the condition each is taken half of the time."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the condition holds for half of the entries",)
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        a, b = aligned([x.flattened() for x in known(inputs[1:])], self.output_shapes[0])
+        mean = (a.mean + b.mean) / 2
+        second = (a.second + b.second) / 2
+        return (Moments.flat(a.axes, mean, second - mean**2, (a.shared + b.shared) / 4, a.nonnegative and b.nonnegative),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None, None, None)
+        half = g.rebuilt(g.axes, (g.energy / 2, g.shared / 4), g.profile)
+        shapes = self.input_shapes[1:]
+        return (None, *(None if shape is None else half.summed_to(shape) for shape in shapes))
+
+
+def joined_axis(parts: Sequence[Axis]) -> Axis:
+    """The axis of a concatenation: cells stay, one part without cells is one cell."""
+    size = sum(part.size for part in parts)
+    if any(part.cuts is None and part.size > 1 for part in parts):
+        return Axis.full(size)
+    cuts: list[int] = []
+    offset = 0
+    for part in parts:
+        cuts += [offset + cut for cut in (0, *(part.cuts or ())) if offset + cut > 0]
+        offset += part.size
+    return Axis(size, tuple(sorted(set(cuts))))
+
+
+def join(fields: Sequence[Moments] | Sequence[Gradient], index: int) -> tuple[Axes, list[np.ndarray], tuple[np.ndarray | None, ...]]:
+    """Axes, arrays and profiles of fields laid side by side along one axis."""
+    fields = [f.absorbed(index) if f.profile[index] is not None else f for f in fields if f.axes[index].size]  # type: ignore[assignment]
+    others = [tuple(Axis(a.size) if i == index else a for i, a in enumerate(f.axes)) for f in fields]
+    for _ in range(2):  # absorbing a profile may refine once more
+        common = refine(*others)
+        fields = [
+            f.refined(tuple(f.axes[i] if i == index else a for i, a in enumerate(common))) for f in fields
+        ]  # type: ignore[assignment]
+        others = [tuple(Axis(a.size) if i == index else a for i, a in enumerate(f.axes)) for f in fields]
+    axis = joined_axis([f.axes[index] for f in fields])
+    if axis.cuts is None:
+        fields = [
+            f.refined(tuple(Axis.full(a.size) if i == index else a for i, a in enumerate(f.axes))) for f in fields
+        ]  # type: ignore[assignment]
+    axes = (*fields[0].axes[:index], axis, *fields[0].axes[index + 1 :])
+    arrays = [np.concatenate(group, axis=index) for group in zip(*(f.arrays() for f in fields), strict=True)]
+    energies = [float(np.mean(f.arrays()[0] ** 2 + f.arrays()[1] if isinstance(f, Moments) else f.arrays()[0])) * f.size for f in fields]
+    profile = tuple(
+        mixed_profile([(e, f.profile[i]) for e, f in zip(energies, fields, strict=True)], a.size) if a.is_pooled else None
+        for i, a in enumerate(axes)
+    )
+    return axes, arrays, profile
+
+
+@component("concat")
+@dataclass(frozen=True)
+class Concatenate(Component):
+    """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (2.3, 3.7)."""
+
+    @property
+    def _axis(self) -> int:
+        return int(self.node.attribute("axis")) % len(self.output_shapes[0])
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        parts = known(inputs)
+        if not any(x.axes[self._axis].size for x in parts):
+            return (Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1)),)
+        axes, arrays, profile = join(parts, self._axis)
+        return (Moments(axes, profile, arrays[0], arrays[1], arrays[2], all(x.nonnegative for x in parts)),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g = cotangents[0]
+        if g is None:
+            return (None,) * len(inputs)
+        found: list[Gradient | None] = []
+        start = 0
+        for shape in self.input_shapes:
+            assert shape is not None
+            stop = start + shape[self._axis]
+            found.append(g.sliced(self._axis, start, stop, 1))
+            start = stop
+        return tuple(found)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0

@@ -1,0 +1,222 @@
+"""Convolutions and transposed convolutions of any rank, with stride, padding, dilation and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gnelint.components.base import Unary, component
+from gnelint.components.linear import constant_moments, shifted
+from gnelint.theory.cells import Axis, counts
+from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
+from gnelint.theory.moments import Gradient, Moments, normalised
+from gnelint.theory.taps import TapAxis, marginals, outer
+
+
+@dataclass(frozen=True)
+class _Convolution(Unary):
+    """What both directions share: the kernel as (rows, columns / groups, taps) and the axes' taps."""
+
+    @cached_property
+    def _kernel(self) -> np.ndarray:
+        weight = self.node.parameters["weight"].array()
+        return weight.reshape(*weight.shape[:2], -1)
+
+    @property
+    def _groups(self) -> int:
+        return int(self.node.attribute("groups"))
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        return self.node.parameters["weight"].shape[2:]
+
+    def _tap_axes(self, small: Sequence[int], large: Sequence[int]) -> list[TapAxis]:
+        strides, pads, dilations = (self.node.attribute(name) for name in ("strides", "pads", "dilations"))
+        return [
+            TapAxis(large[i], small[i], taps, int(strides[i]), int(pads[i]), int(dilations[i]))
+            for i, taps in enumerate(self._kernel_shape)
+        ]
+
+    def _with_bias(self, y: Moments) -> Moments:
+        bias = self.node.parameters.get("bias")
+        if bias is None:
+            return y
+        column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
+        return shifted(y, *constant_moments(column, y))
+
+
+def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
+    """A value pooled over all but its channels, each a cell of its own, and its three arrays as vectors."""
+    x = x.only(1)
+    x = x.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(x.axes)))
+    return x, x.mean.reshape(1, -1), x.variance.reshape(1, -1), x.shared.reshape(1, -1)
+
+
+def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
+    """A gradient on channels with profiles along space, and its arrays as rows."""
+    for index in range(2, len(g.axes)):
+        g = g.profiled(index)
+    g = g.only(1)
+    g = g.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(g.axes)))
+    return g, np.stack([g.energy.reshape(-1), g.shared.reshape(-1)])
+
+
+def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Axis, ...], list[np.ndarray]]:
+    axes = tuple(Axis.full(size) if index == 1 else Axis(size) for index, size in enumerate(shape))
+    return axes, [np.asarray(a).reshape(counts(axes)) for a in arrays]
+
+
+def _spread_moments(
+    mean_taps: np.ndarray, spread_taps: np.ndarray, seen: list[np.ndarray], amplitudes: list[np.ndarray], shape: Sequence[int]
+) -> Moments:
+    """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles.
+
+    Args:
+        mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
+        spread_taps: (2, out, taps), the variance and the shared covariance that it adds.
+        seen: for each axis (taps, positions), the energy profile that each tap sees.
+        amplitudes: the same for its square root.
+        shape: of the output.
+    """
+    energy_at = outer([a.mean(axis=1) for a in seen])
+    amplitude_at = outer([a.mean(axis=1) for a in amplitudes])
+    grams = [a @ a.T / max(a.shape[1], 1) for a in amplitudes]
+    gram = np.ones((1, 1))
+    for matrix in grams:
+        gram = np.kron(gram, matrix)
+    variance = spread_taps[0] @ energy_at
+    shared = spread_taps[1] @ energy_at
+    mean = mean_taps @ amplitude_at
+    second = variance + np.einsum("ot,ts,os->o", mean_taps, gram, mean_taps, optimize=True)
+    tap_weight = spread_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
+    sizes = tuple(len(a) for a in seen)
+    profile: list[np.ndarray | None] = [None, None]
+    for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
+        profile.append(normalised(along @ lines))
+    axes, (mean, second, shared) = _image(shape, (mean, second, shared))
+    y = Moments(axes, tuple(profile), mean, second, shared)
+    whole = mean / y.amplitude()
+    left = second - whole**2
+    if np.any(left < 0):
+        return Moments.flat(axes, mean, second - mean**2, shared)
+    return Moments(axes, tuple(profile), whole, left, shared)
+
+
+def _pulled(
+    pulled_taps: np.ndarray, sent: list[np.ndarray], shape: Sequence[int], lead: Sequence[np.ndarray | None]
+) -> Gradient:
+    """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive with."""
+    at = outer([a.mean(axis=1) for a in sent])
+    sizes = tuple(len(a) for a in sent)
+    profile = list(lead)
+    for along, lines in zip(
+        marginals(pulled_taps[0].sum(axis=0), sizes, [a.mean(axis=1) for a in sent]), sent, strict=True
+    ):
+        profile.append(normalised(along @ lines))
+    axes, (energy, shared) = _image(shape, (pulled_taps[0] @ at, pulled_taps[1] @ at))
+    return Gradient(axes, tuple(profile), energy, shared)
+
+
+@component("conv")
+@dataclass(frozen=True)
+class Convolution(_Convolution):
+    """y[o, p] = sum over input channels i and taps t of W[o, i, t] x[i, p * stride + t * dilation - pad].
+
+        phi = sum_t ||W[:, :, t]||_F^2 cnt(t) / (c_out P_out)      exactly; cnt(t): outputs at which tap t is inside
+        mean[o]     -> sum_t (W[o, :, t] mu) at every position, averaged with what the padding takes away
+        variance[o] -> sum_t (W[o, :, t]^2 var) e(t),              e(t): energy profile that tap t sees on average
+        energy[i]   -> sum_t (W[:, i, t]^2 energy) e'(t)
+
+    Profiles along space follow the padding exactly for uncorrelated channels. Source: theory of components, 3.2.
+    """
+
+    def _axes(self) -> list[TapAxis]:
+        return self._tap_axes(self.shape[2:], self.input_shape[2:])
+
+    def map(self, x: Moments) -> Moments:
+        x, mean, variance, shared = _channels_only(x)
+        axes = self._axes()
+        seen = [axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)]
+        mean_taps = kernel_times(self._kernel, self._groups, mean, squared=False)[0]
+        spread = np.concatenate([variance, shared]) if np.any(shared) else variance
+        spread_taps = kernel_times(self._kernel, self._groups, spread, squared=True)
+        if len(spread) == 1:
+            spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
+        y = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        return self._with_bias(y)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g, rows = _channel_gradient(cotangent)
+        sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        pulled = kernel_transposed_times(self._kernel, self._groups, rows)
+        return _pulled(pulled, sent, self.input_shape, g.profile[:2])
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        return (self._phi,)
+
+    @cached_property
+    def _phi(self) -> float:
+        counts = outer([axis.counts for axis in self._axes()])
+        positions = float(np.prod(self.shape[2:]))
+        return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """For a kernel of independent entries (3.2): phi_2 = s^4 mean_p [n_p^2 + (kurtosis - 2) n_p + c_in c_out S(p) / g^2]."""
+        out, inner, taps = self._kernel.shape
+        if self._kernel.size == 0 or not any(self.shape[2:]):
+            return None
+        axes = self._axes()
+        valid = [axis.gather(None).sum(axis=0) for axis in axes]
+        reuse = []
+        for axis in axes:
+            seen = axis.gather(None)
+            cover = axis.scatter(None).sum(axis=0)
+            reuse.append((axis.gather(cover) * seen).sum(axis=0))
+        n = inner * outer(valid)
+        cover_sum = outer(reuse)
+        per_group = out / self._groups
+        s2 = self._phi / float(n.mean()) if float(n.mean()) > 0 else 0.0
+        phi2 = s2**2 * float((n**2 + n + inner * per_group * cover_sum).mean())
+        return max(phi2 - self._phi**2, 0.0)
+
+
+@component("conv_transpose")
+@dataclass(frozen=True)
+class TransposedConvolution(_Convolution):
+    """The transpose of a convolution: y[o, p * stride + t * dilation - pad] += W[i, o, t] x[i, p].
+
+        phi = phi_conv m_conv / n_conv, with the convolution from its output grid to its input grid
+
+    Moments and gradients are those of `Convolution` with the two directions exchanged. Source: theory of components, 3.2.
+    """
+
+    def _axes(self) -> list[TapAxis]:
+        return self._tap_axes(self.input_shape[2:], self.shape[2:])
+
+    def map(self, x: Moments) -> Moments:
+        x, mean, variance, shared = _channels_only(x)
+        seen = [axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        swapped = self._swapped()
+        mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
+        spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
+        return self._with_bias(_spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape))
+
+    def _swapped(self) -> np.ndarray:
+        """The kernel as (out, in / groups, taps)."""
+        inner, per_group, taps = self._kernel.shape
+        grouped = self._kernel.reshape(self._groups, inner // self._groups, per_group, taps)
+        return grouped.transpose(0, 2, 1, 3).reshape(self._groups * per_group, inner // self._groups, taps)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g, rows = _channel_gradient(cotangent)
+        sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        pulled = kernel_transposed_times(self._swapped(), self._groups, rows)
+        return _pulled(pulled, sent, self.input_shape, g.profile[:2])
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        counts = outer([axis.counts for axis in self._axes()])
+        length = float(np.prod(self.shape[1:]))
+        return (float(tap_energies(self._kernel) @ counts) / length if length else 0.0,)

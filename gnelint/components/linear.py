@@ -1,0 +1,240 @@
+"""Matrices, embedding tables, and adding or multiplying a constant tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import Component, NotModelledError, Unary, component
+from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
+from gnelint.theory.contraction import columns_times, rows_times
+from gnelint.theory.moments import Gradient, Moments
+
+
+def last_axis(field_axes: Axes) -> tuple[int, int]:
+    """(number of cell rows in front of the last axis, cells of the last axis)."""
+    shape = counts(field_axes)
+    return math.prod(shape[:-1]), shape[-1]
+
+
+@component("linear")
+@dataclass(frozen=True)
+class Linear(Unary):
+    """y = W x + b on the last axis, W (m x n) as it is in the file.
+
+        phi      = ||W||_F^2 / m                                   exactly, for a white cotangent
+        variance = ||W W^T||_F^2 / m - phi^2
+        mean    -> W mu + b
+        variance of entries -> (W*W) var
+        gradient energy -> (W*W)^T energy
+
+    The moments assume uncorrelated inputs (one layer of independent weights makes them so). Source: theory of components, 3.1.
+    """
+
+    @cached_property
+    def _weight(self) -> np.ndarray:
+        return self.node.parameters["weight"].array()
+
+    def map(self, x: Moments) -> Moments:
+        x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
+        out = self._weight.shape[0]
+        mean, variance, shared = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
+        spread = rows_times(self._weight, np.concatenate([variance, shared]), squared=True)
+        cells = (*counts(x.axes)[:-1], out)
+        y = Moments(
+            (*x.axes[:-1], Axis.full(out)),
+            (*x.profile[:-1], None),
+            rows_times(self._weight, mean, squared=False).reshape(cells),
+            spread[: len(mean)].reshape(cells),
+            spread[len(mean) :].reshape(cells),
+        )
+        bias = self.node.parameters.get("bias")
+        return y if bias is None else shifted(y, *constant_moments(bias.array(), y))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        out, inner = self._weight.shape
+        g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
+        energy, shared = (a.reshape(-1, out) for a in g.arrays())
+        pulled = columns_times(self._weight, np.concatenate([energy, shared]), squared=True)
+        cells = (*counts(g.axes)[:-1], inner)
+        return Gradient(
+            (*g.axes[:-1], Axis.full(inner)),
+            (*g.profile[:-1], None),
+            pulled[: len(energy)].reshape(cells),
+            pulled[len(energy) :].reshape(cells),
+        )
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        rows = len(self._weight)
+        return (float(rows_times(self._weight, np.ones((1, self._weight.shape[1])), squared=True).sum()) / max(rows, 1),)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        if min(self._weight.shape) > 1024:
+            return None
+        small = np.asarray(self._weight, dtype=np.float64)
+        gram = small @ small.T if small.shape[0] <= small.shape[1] else small.T @ small
+        rows = max(small.shape[0], 1)
+        return max(float(np.sum(gram * gram)) / rows - (float(np.trace(gram)) / rows) ** 2, 0.0)
+
+
+@component("embedding")
+@dataclass(frozen=True)
+class Embedding(Component):
+    """Rows of a table, looked up by indices that are taken as uniform and independent.
+
+        mean, variance -> those of each column of the table;   no gradient passes to the indices
+
+    Source: theory of components, 3.7.
+    """
+
+    assumptions: ClassVar[tuple[str, ...]] = ("indices are uniform over the table",)
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        table = self.node.parameters["weight"].array()
+        rows, width = table.shape
+        ones = np.full((1, rows), 1.0 / max(rows, 1))
+        mean = columns_times(table, ones, squared=False)
+        second = columns_times(table, ones, squared=True)
+        shape = self.output_shapes[0]
+        axes = (*pooled(shape[:-1]), Axis.full(width))
+        lead = (1,) * (len(shape) - 1)
+        return (Moments.flat(axes, mean.reshape((*lead, width)), (second - mean**2).reshape((*lead, width))),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        return (None,) * len(inputs)
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        return (1.0,)
+
+
+def constant_moments(array: np.ndarray, like: Moments) -> tuple[Axes, np.ndarray, np.ndarray]:
+    """Mean and variance of a constant tensor's entries on cells that fit a value it is combined with.
+
+    Returns:
+        The cells (the value's own, and every index of the constant's last two axes that is not alike elsewhere), the mean and
+        the variance of the constant within each.
+    """
+    shape = like.shape
+    array = np.asarray(array, dtype=np.float64)
+    array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    axes: Axes = tuple(
+        Axis(size) if array.shape[index] == 1 else Axis.full(size) for index, size in enumerate(shape)
+    )
+    axes, (mean,) = squeeze_constant(axes, [array])
+    square = mean**2
+    wide = [index for index, axis in enumerate(axes) if axis.count > 1]
+    if len(wide) > 1:  # channels keep a cell each; along positions the constant varies within the value's own cells
+        keep = max((i for i in wide if not like.axes[i].is_pooled and like.axes[i].cuts is None), default=wide[-1])
+        for index in wide:
+            if index != keep:
+                target = like.axes[index]
+                mean, square = (average(a, axes, index, target) for a in (mean, square))
+                axes = (*axes[:index], target, *axes[index + 1 :])
+    return axes, mean, np.maximum(square - mean**2, 0.0)
+
+
+def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> Moments:
+    """Moments of x + c for a constant c with these moments on these cells.
+
+        E x -> E x + E c,   Var x -> Var x + Var_cell c;  the profile becomes that of the sum's energy
+    """
+    profiles = x.profile
+    x = x.refined(axes)
+    fine = x.rebuilt(x.axes, [np.zeros(counts(x.axes))] * 3, (None,) * len(axes))
+    shift = Moments.flat(axes, mean, variance).refined(fine.axes)
+    if not np.any(shift.mean) and not np.any(shift.variance):
+        return x
+    amplitude = x.amplitude()
+    linear, square = x.mean * shift.mean, shift.mean**2 + shift.variance
+    second = x.second + 2.0 * amplitude * linear + square
+    own, cross, constant = (float(np.mean(a)) for a in (x.second, linear, square))
+    mixed: list[np.ndarray | None] = []
+    for index, profile in enumerate(profiles):
+        if profile is None or not x.axes[index].is_pooled:
+            mixed.append(None)
+            continue
+        elsewhere = x.amplitude(kept=(index,))
+        energy = own * profile + 2.0 * elsewhere * cross * np.sqrt(profile) + constant
+        mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
+    total = x.mean * amplitude + shift.mean
+    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared)
+    whole = total / y.amplitude() if y.amplitude() > 0 else total
+    variance_left = second - whole**2
+    if np.any(variance_left < 0):  # the sum is flatter than one profile for all cells can say
+        return Moments.flat(x.axes, total, second - total**2, x.shared)
+    return Moments(x.axes, tuple(mixed), whole, variance_left, x.shared)
+
+
+@component("bias")
+@dataclass(frozen=True)
+class Bias(Unary):
+    """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b. Source: theory of components, 3.1."""
+
+    def map(self, x: Moments) -> Moments:
+        x = x.broadcast(self.shape)
+        factor = float(self.node.attribute("factor"))
+        parameter = self.node.parameters.get("bias")
+        if parameter is None:
+            raise NotModelledError("a bias without a constant")
+        axes, mean, variance = constant_moments(parameter.array(), x)
+        return shifted(x, axes, factor * mean, factor**2 * variance)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return cotangent.summed_to(self.input_shape)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("scale")
+@dataclass(frozen=True)
+class Scale(Unary):
+    """y = a x for a constant a (a number, LayerScale, a scale for each channel).
+
+        phi = mean(a^2),  variance = mean(a^4) - phi^2;  mean -> a mean, variance -> a^2 variance
+
+    Source: theory of components, 3.7.
+    """
+
+    @cached_property
+    def _constant(self) -> np.ndarray:
+        factor = float(self.node.attribute("factor"))
+        parameter = self.node.parameters.get("scale")
+        if parameter is None:
+            return np.array(factor)
+        array = np.asarray(parameter.array(), dtype=np.float64)
+        if not self.node.attribute("reciprocal"):
+            return factor * array
+        with np.errstate(divide="ignore"):
+            return factor / array
+
+    def map(self, x: Moments) -> Moments:
+        x = x.broadcast(self.shape)
+        axes, mean, variance = constant_moments(self._constant, x)
+        x = x.refined(axes)
+        factor = Moments.flat(axes, mean, variance).refined(
+            tuple(Axis(a.size, b.cuts) for a, b in zip(axes, x.axes, strict=True))
+        )
+        second = factor.second * x.second
+        product = factor.mean * x.mean
+        nonnegative = x.nonnegative and bool(np.all(self._constant >= 0))
+        return Moments(x.axes, x.profile, product, second - product**2, factor.mean**2 * x.shared, nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        axes, mean, variance = constant_moments(self._constant, y)
+        return cotangent.times(axes, variance + mean**2, mean**2).summed_to(self.input_shape)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        if self.input_shape != self.shape:
+            return None
+        square = self._constant**2
+        return max(float(np.mean(square**2)) - float(np.mean(square)) ** 2, 0.0)
+
+

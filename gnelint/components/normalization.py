@@ -1,0 +1,401 @@
+"""Normalisations. All are one operation: divide by a statistic of a set of entries, with or without centring first.
+
+With s^2 the variance (or second moment) of the normalised set of N entries, rho = s^2 / (s^2 + eps), xhat = (x - m) / s:
+
+    mean     -> gamma (mu - m) / sqrt(s^2 + eps) + beta
+    variance -> gamma^2 (variance - Var m) / (s^2 + eps)
+    energy   -> [gamma^2 energy - E (set average of gamma g)^2 - xhat^2 (2 rho - rho^2) E (gamma g)^2 / N] E[1 / (s^2 + eps)]
+
+The second term is there only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a
+white one 1/N. E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import NotModelledError, Unary, component
+from gnelint.components.linear import constant_moments, shifted
+from gnelint.prediction import Basis
+from gnelint.theory.cells import Axes, Axis, resample
+from gnelint.theory.moments import Gradient, Moments, normalised, sample_average_energy, set_average
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a normalised set looks like; arrays over the cells that remain when the set's axes are pooled.
+
+    Attributes:
+        centre: m, 0 without centring.
+        square: s^2 in the sample.
+        removed: Var m, what centring takes from each entry's variance.
+        inflation: E[1/s^2] s^2.
+        entries: N.
+    """
+
+    centre: np.ndarray
+    square: np.ndarray
+    removed: np.ndarray
+    inflation: np.ndarray
+    entries: int
+
+
+def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
+    """The statistic of the set spanned by these axes."""
+    entries = math.prod(x.axes[i].size for i in axes)
+    second = set_average(x.second, x, axes)
+    if centred:
+        centre = set_average(x.mean, x, axes) * x.amplitude()
+        removed = sample_average_energy(x.variance, x.shared, x, axes)
+        square = np.maximum(second - centre**2 - removed, 0.0)
+    else:
+        centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
+    deviation = (x.mean - centre) ** 2
+    fluctuation = 2.0 * x.variance**2 + 4.0 * deviation * x.variance
+    pairs = 2.0 * x.shared**2 + 4.0 * deviation * x.shared
+    spread = sample_average_energy(fluctuation, pairs, x, axes)
+    relative = np.divide(spread, square**2, out=np.zeros_like(square), where=square > 0)
+    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
+
+
+@dataclass(frozen=True)
+class Normalization(Unary):
+    """A normalisation over a set of axes, then gamma and beta."""
+
+    centred: ClassVar[bool] = True
+
+    def normalised_axes(self) -> tuple[int, ...]:
+        """The axes that the statistic is taken over."""
+        rank = len(self.shape)
+        return tuple(sorted(int(axis) % rank for axis in self.node.attribute("axes")))
+
+    def parameter(self, role: str) -> np.ndarray | None:
+        """gamma or beta, shaped to broadcast against the input; None if there is none."""
+        parameter = self.node.parameters.get(role)
+        return None if parameter is None else np.asarray(parameter.array(), dtype=np.float64)
+
+    @property
+    def epsilon(self) -> float:
+        """Added to s^2."""
+        return float(self.node.attribute("epsilon"))
+
+    def denominator(self, square: np.ndarray) -> np.ndarray:
+        """What x - m is divided by, squared."""
+        return square + self.epsilon
+
+    def _levelled(self, x: Moments, axes: Sequence[int]) -> Moments:
+        """Without the profiles of axes that are normalised index by index."""
+        return replace(x, profile=tuple(p if i in axes else None for i, p in enumerate(x.profile)))
+
+    def map(self, x: Moments) -> Moments:
+        axes = self.normalised_axes()
+        x = self._levelled(x, axes)
+        found = statistic(x, axes, self.centred)
+        below = self.denominator(found.square)
+        if not np.all(below > 0):
+            raise NotModelledError("normalises a value without any variance and has no epsilon")
+        y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
+        factor = 1.0 / below
+        y = y.rebuilt(
+            y.axes,
+            (y.mean * np.sqrt(factor), np.maximum(y.variance - found.removed, 0.0) * factor,
+             np.maximum(y.shared - found.removed, 0.0) * factor),
+            y.profile,
+        )  # fmt: skip
+        return self._affine(replace(y, nonnegative=x.nonnegative and not self.centred))
+
+    def _affine(self, y: Moments) -> Moments:
+        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        if gamma is not None:
+            axes, mean, spread = constant_moments(gamma, y)
+            y = y.refined(axes)
+            mean, spread = resample(mean, axes, y.axes), resample(spread, axes, y.axes)
+            second = (mean**2 + spread) * y.second
+            product = mean * y.mean
+            y = Moments(y.axes, y.profile, product, second - product**2, mean**2 * y.shared)
+        if beta is not None:
+            y = shifted(y, *constant_moments(beta, y))
+        return y
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        axes = self.normalised_axes()
+        uneven = [i for i, p in enumerate(x.profile) if p is not None and i not in axes]
+        profiles = x.profile
+        x = self._levelled(x, axes)
+        found = statistic(x, axes, self.centred)
+        g = cotangent
+        gamma = self.parameter("scale")
+        if gamma is not None:
+            fitted, mean, spread = constant_moments(gamma, x)
+            g = g.times(fitted, mean**2 + spread, mean**2)
+        g = g.refined(x.axes)
+        x = x.refined(g.axes)
+        square = _fit(found.square, x, axes)
+        below = self.denominator(square)
+        rho = square / below
+        centre = _fit(found.centre, x, axes)
+        xhat2 = np.maximum((x.mean - centre) ** 2 + x.variance, 0.0) / np.where(square > 0, square, 1.0)
+        removed = set_average(g.energy, g, axes) / found.entries * (2 * rho - rho**2) * xhat2
+        together = np.zeros_like(g.energy)
+        if self.centred:
+            together = sample_average_energy(g.energy, g.shared, g, axes) + together
+        factor = _fit(found.inflation, x, axes) / below
+        energy = np.maximum(g.energy - together - removed, 0.0) * factor
+        shared = np.maximum(g.shared - together, 0.0) * factor
+        result = g.rebuilt(g.axes, (energy, np.minimum(shared, energy)), g.profile)
+        for index in uneven:
+            result = _divided_by_profile(result, index, profiles[index])
+        return result
+
+
+def _fit(array: np.ndarray, x: Moments, axes: Sequence[int]) -> np.ndarray:
+    """An array over the set's remaining cells, on cells that may since have been refined."""
+    target = tuple(1 if i in axes else x.axes[i].count for i in range(len(x.axes)))
+    for index, size in enumerate(target):
+        if array.shape[index] != size and array.shape[index] == 1:
+            array = np.repeat(array, size, axis=index)
+    if array.shape != target:
+        raise NotModelledError("the gradient is cut into cells that do not fit the value's")
+    return array
+
+
+def _cells_without(x: Moments, axes: Sequence[int]) -> Axes:
+    return tuple(Axis(a.size) if i in axes else a for i, a in enumerate(x.axes))
+
+
+def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> Gradient:
+    """Gradient behind a division, index by index, by sqrt(profile)."""
+    if profile is None:
+        return g
+    inverse = np.divide(1.0, profile, out=np.zeros_like(profile), where=profile > 0)
+    if not g.axes[index].is_pooled:
+        g = g.profiled(index)
+    own = g.profile[index]
+    energy = inverse if own is None else own * inverse
+    mean = float(energy.mean())
+    kept = (*g.profile[:index], normalised(energy), *g.profile[index + 1 :])
+    return g.rebuilt(g.axes, (g.energy * mean, g.shared * mean), kept)
+
+
+@component("batch_norm")
+@dataclass(frozen=True)
+class BatchNorm(Normalization):
+    """Batch normalisation: the set is a channel's entries over batch and positions.
+
+    Training: phi = mean_c gamma_c^2 / (var_c + eps) (1 - (1 + 2 rho - rho^2) / N). Evaluation: an affine map with the stored
+    statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory of components, 3.5 (arXiv 1502.03167).
+    """
+
+    def normalised_axes(self) -> tuple[int, ...]:
+        return tuple(i for i in range(len(self.shape)) if i != 1)
+
+    def parameter(self, role: str) -> np.ndarray | None:
+        array = super().parameter(role)
+        return None if array is None else array.reshape((1, -1) + (1,) * (len(self.shape) - 2))
+
+    @property
+    def _frozen(self) -> bool:
+        return not self.node.attribute("training")
+
+    def _stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """The factor and the shift of the affine map in evaluation."""
+        mean, variance = self.parameter("running_mean"), self.parameter("running_var")
+        if mean is None or variance is None:
+            raise NotModelledError("normalises with stored statistics that the model does not hold as constants")
+        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        factor = (1.0 if gamma is None else gamma) / np.sqrt(variance + self.epsilon)
+        return factor, (0.0 if beta is None else beta) - mean * factor
+
+    def map(self, x: Moments) -> Moments:
+        if not self._frozen:
+            if math.prod(self.shape[i] for i in self.normalised_axes()) <= 1:
+                raise NotModelledError("normalises a single value for each channel, which is always its mean")
+            return super().map(x)
+        factor, shift = self._stored()
+        axes, mean, _ = constant_moments(factor, x)
+        x = x.refined(axes)
+        mean = resample(mean, axes, x.axes)
+        y = x.rebuilt(x.axes, (x.mean * mean, x.variance * mean**2, x.shared * mean**2), x.profile)
+        return shifted(replace(y, nonnegative=False), *constant_moments(shift, y))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        if not self._frozen:
+            return super().pull(x, y, cotangent)
+        axes, mean, _ = constant_moments(self._stored()[0], x)
+        return cotangent.times(axes, mean**2)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """The spread of gamma^2 / var over channels; training adds a^2 (1 - 2/N) 2/N for each."""
+        x = inputs[0]
+        assert x is not None
+        if self._frozen:
+            per_channel = np.ravel(self._stored()[0] ** 2)
+            return float(np.var(per_channel))
+        axes = self.normalised_axes()
+        found = statistic(x, axes, True)
+        gamma = self.parameter("scale")
+        a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
+        own = a**2 * (1 - 2 / found.entries) * 2 / found.entries
+        return float(np.var(a * (1 - 2 / found.entries)) + np.mean(own))
+
+
+@component("layer_norm")
+@dataclass(frozen=True)
+class LayerNorm(Normalization):
+    """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (3.5)."""
+
+
+@component("instance_norm")
+@dataclass(frozen=True)
+class InstanceNorm(Normalization):
+    """Instance normalisation: the set is one sample's channel (arXiv 1607.08022)."""
+
+    def normalised_axes(self) -> tuple[int, ...]:
+        return tuple(range(2, len(self.shape)))
+
+    def parameter(self, role: str) -> np.ndarray | None:
+        array = super().parameter(role)
+        return None if array is None else array.reshape((1, -1) + (1,) * (len(self.shape) - 2))
+
+    def map(self, x: Moments) -> Moments:
+        if math.prod(self.shape[2:]) <= 1:
+            raise NotModelledError("normalises a single value for each channel, which is always its mean")
+        return super().map(x)
+
+
+@component("rms_norm")
+@dataclass(frozen=True)
+class RMSNorm(Normalization):
+    """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) / D) (3.5)."""
+
+    centred: ClassVar[bool] = False
+
+
+@component("l2_normalize")
+@dataclass(frozen=True)
+class L2Normalize(Normalization):
+    """y = x / ||x|| over the axes: phi = (1 - 1/D) / ||x||^2 (3.5)."""
+
+    centred: ClassVar[bool] = False
+
+    def denominator(self, square: np.ndarray) -> np.ndarray:
+        entries = math.prod(self.shape[i] for i in self.normalised_axes())
+        return np.maximum(square * entries, self.epsilon**2)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        axes = self.normalised_axes()
+        found = statistic(self._levelled(x, axes), axes, False)
+        g = cotangent.refined(x.axes)
+        removed = set_average(g.energy, g, axes) / found.entries
+        energy = np.maximum(g.energy - removed, 0.0) / self.denominator(_fit(found.square, x.refined(g.axes), axes))
+        return g.rebuilt(g.axes, (energy, np.minimum(g.shared, energy)), g.profile)
+
+
+@component("second_moment_norm")
+@dataclass(frozen=True)
+class SecondMomentNorm(BatchNorm):
+    """Second moment normalisation (arXiv 2001.00254): y = w x / (rms + eps) + b, rms over a channel's batch and positions.
+
+    phi = (w / (rms + eps))^2 (1 - (2t - t^2) / N), t = rms / (rms + eps); eps is added to the root (3.5).
+    """
+
+    centred: ClassVar[bool] = False
+
+    def denominator(self, square: np.ndarray) -> np.ndarray:
+        return np.asarray((np.sqrt(square) + self.epsilon) ** 2)
+
+    def _stored(self) -> tuple[np.ndarray, np.ndarray]:
+        second = self.parameter("running_second_moment")
+        if second is None:
+            raise NotModelledError("normalises with a stored second moment that the model does not hold as a constant")
+        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        factor = (1.0 if gamma is None else gamma) / (np.sqrt(second) + self.epsilon)
+        return factor, np.asarray(0.0 if beta is None else beta)
+
+
+@component("l1_norm")
+@dataclass(frozen=True)
+class L1Norm(Normalization):
+    """y = gamma (x - m) / mean|x - m| + beta; for Gaussian sets mean|x - m| = s sqrt(2 / pi) (3.5)."""
+
+    basis: ClassVar[Basis] = "theorem"
+    assumptions: ClassVar[tuple[str, ...]] = ("the normalised set is Gaussian",)
+
+    def denominator(self, square: np.ndarray) -> np.ndarray:
+        return np.asarray((np.sqrt(square * 2 / math.pi) + self.epsilon) ** 2)
+
+
+@component("group_norm")
+@dataclass(frozen=True)
+class GroupNorm(Unary):
+    """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group (3.5)."""
+
+    @property
+    def _grouped(self) -> LayerNorm:
+        groups = int(self.node.attribute("groups"))
+        n, c, *space = self.shape
+        shape = (n, groups, c // groups, *space)
+        node = replace(
+            self.node,
+            op="layer_norm",
+            parameters={},
+            attributes={"axes": tuple(range(2, len(shape))), "epsilon": self.node.attribute("epsilon")},
+        )
+        return LayerNorm(node, (shape,), (shape,))
+
+    def _constant(self, role: str) -> np.ndarray | None:
+        parameter = self.node.parameters.get(role)
+        if parameter is None:
+            return None
+        array = np.asarray(parameter.array(), dtype=np.float64).reshape(-1)
+        if array.size != self.shape[1]:
+            array = np.repeat(array, self.shape[1] // array.size)  # one for each group, before opset 21
+        return array.reshape((1, -1) + (1,) * (len(self.shape) - 2))
+
+    def map(self, x: Moments) -> Moments:
+        grouped = self._grouped
+        y = grouped.map(x.reshaped(grouped.shape)).reshaped(self.shape)
+        gamma, beta = self._constant("scale"), self._constant("bias")
+        if gamma is not None:
+            axes, mean, _ = constant_moments(gamma, y)
+            y = y.refined(axes)
+            mean = resample(mean, axes, y.axes)
+            y = y.rebuilt(y.axes, (y.mean * mean, y.variance * mean**2, y.shared * mean**2), y.profile)
+        return y if beta is None else shifted(y, *constant_moments(beta, y))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        gamma = self._constant("scale")
+        if gamma is not None:
+            axes, mean, _ = constant_moments(gamma, y)
+            cotangent = cotangent.times(axes, mean**2)
+        grouped = self._grouped
+        inside = x.reshaped(grouped.shape)
+        return grouped.pull(inside, inside, cotangent.reshaped(grouped.shape)).reshaped(self.shape)
+
+
+@component("local_response_norm")
+@dataclass(frozen=True)
+class LocalResponseNorm(Unary):
+    """y = x / (bias + alpha mean of x^2 over neighbouring channels)^beta, the divisor taken as constant."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the divisor hardly depends on any single entry",)
+
+    def _factor(self, x: Moments) -> float:
+        alpha, beta, bias = (float(self.node.attribute(name)) for name in ("alpha", "beta", "bias"))
+        return float((bias + alpha * x.total_second) ** (-beta))
+
+    def map(self, x: Moments) -> Moments:
+        factor = self._factor(x)
+        return x.rebuilt(x.axes, (x.mean * factor, x.variance * factor**2, x.shared * factor**2), x.profile)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        factor = self._factor(x) ** 2
+        return cotangent.rebuilt(
+            cotangent.axes, (cotangent.energy * factor, cotangent.shared * factor), cotangent.profile
+        )

@@ -1,0 +1,361 @@
+"""Pooling windows: average, maximum and Lp, local, adaptive and global."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import NotModelledError, Unary, component
+from gnelint.prediction import Basis
+from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.moments import Gradient, Moments, normalised
+from gnelint.theory.piecewise import Piece, piecewise_expectation
+from gnelint.theory.special import normal_cdf, normal_pdf
+from gnelint.theory.taps import TapAxis
+
+
+@cache
+def maximum_moments(count: int) -> tuple[float, float]:
+    """Mean and variance of the largest of `count` independent N(0, 1) values (order statistics; 3.4 of the theory)."""
+    points, weights = np.polynomial.legendre.leggauss(200)
+    z = 10.0 * points
+    density = 10.0 * weights * count * normal_pdf(z) * normal_cdf(z) ** (count - 1)
+    mean = float(density @ z)
+    return mean, float(density @ z**2) - mean**2
+
+
+def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
+    """The windows [start, stop) of adaptive pooling along one axis."""
+    return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
+
+
+@dataclass(frozen=True)
+class _Window(Unary):
+    """A window that slides over the spatial axes."""
+
+    def _axes(self) -> list[TapAxis]:
+        kernel, strides, pads, dilations = (self.node.attribute(a) for a in ("kernel", "strides", "pads", "dilations"))
+        return [
+            TapAxis(
+                self.input_shape[2 + i], self.shape[2 + i], int(size), int(strides[i]), int(pads[i]), int(dilations[i])
+            )
+            for i, size in enumerate(kernel)
+        ]
+
+    def _spread(self, g: Gradient, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray | None], float]:
+        """Profile at the input, and energy that one unit of output energy puts on an input entry, by separable weights.
+
+        Args:
+            g: cotangent with its profiles along space.
+            weights: for each axis (outputs,), the factor on what an output sends through each of its taps.
+        """
+        profile: list[np.ndarray | None] = list(g.profile[:2])
+        factor = 1.0
+        for i, axis in enumerate(self._axes()):
+            line = weights[i] if g.profile[2 + i] is None else weights[i] * g.profile[2 + i]
+            received = axis.scatter(line).sum(axis=0)
+            factor *= float(received.mean())
+            profile.append(normalised(received))
+        return profile, factor
+
+
+def _on_channels(g: Gradient) -> Gradient:
+    for index in range(2, len(g.axes)):
+        g = g.profiled(index)
+    return g
+
+
+@component("avg_pool")
+@dataclass(frozen=True)
+class AveragePool(_Window):
+    """Average over a window of k entries.
+
+        phi = 1 / k (from the taps where windows meet the padding)
+        mean -> mean;  variance -> variance / k + shared (1 - 1/k)
+
+    The forward map takes entries of a window as no more correlated than entries far apart. Source: theory of components, 3.4.
+    """
+
+    def _divisors(self) -> list[np.ndarray]:
+        """What each output divides its sum by, along each axis."""
+        found = []
+        for i, axis in enumerate(self._axes()):
+            if self.node.attribute("count_include_pad"):
+                pads = self.node.attribute("pads")
+                whole = axis.inputs + int(pads[i]) + int(pads[i + len(pads) // 2])
+                starts = np.arange(axis.outputs) * axis.stride
+                reach = [
+                    sum(1 for tap in range(axis.taps) if start + tap * axis.dilation < whole) for start in starts
+                ]
+                found.append(np.array(reach, dtype=np.float64))
+            else:
+                found.append(np.maximum(axis.gather(None).sum(axis=0), 1.0))
+        return found
+
+    def map(self, x: Moments) -> Moments:
+        x = x.only(0, 1)
+        profile = list(x.profile[:2])
+        mean_factor = energy_factor = copies = 1.0
+        for i, (axis, divisor) in enumerate(zip(self._axes(), self._divisors(), strict=True)):
+            seen = axis.gather(x.profile[2 + i])
+            energy = seen.sum(axis=0) / divisor**2
+            mean_factor *= float((np.sqrt(seen).sum(axis=0) / divisor).mean())
+            energy_factor *= float(energy.mean())
+            copies *= float((axis.gather(None).sum(axis=0) / divisor).mean()) ** 2
+            profile.append(normalised(energy) if x.profile[2 + i] is not None else None)
+        mean = x.mean * mean_factor
+        variance = np.maximum((x.variance - x.shared) * energy_factor, 0.0) + x.shared * copies
+        y = x.rebuilt(_resized(x, self.shape), (mean, variance, x.shared * copies), tuple(profile))
+        return y.rebuilt(y.axes, (mean / max(y.amplitude(), 1e-300), variance, y.shared), y.profile)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = _on_channels(cotangent)
+        divisors = self._divisors()
+        profile, factor = self._spread(g, [1.0 / d**2 for d in divisors])
+        # a position that several windows read receives from each: the shared part of these adds up coherently
+        reach = 1.0
+        for axis, divisor in zip(self._axes(), divisors, strict=True):
+            reach *= float((axis.scatter(1.0 / divisor).sum(axis=0) ** 2).mean())
+        energy = g.energy * factor + np.maximum(g.shared, 0.0) * max(reach - factor, 0.0)
+        shared = _shared_behind(g, energy, self.shape, self.input_shape)
+        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+
+
+def _shared_behind(g: Gradient, energy: np.ndarray, outputs: Sequence[int], inputs: Sequence[int]) -> np.ndarray:
+    """Covariance between input positions whose gradients sum to the sum of the outputs' gradients."""
+    before, behind = math.prod(outputs[2:]), math.prod(inputs[2:])
+    if behind <= 1:
+        return energy
+    mean_square = g.energy / before + g.shared * (1.0 - 1.0 / before)
+    return np.asarray((mean_square * (before / behind) ** 2 - energy / behind) / (1.0 - 1.0 / behind))
+
+
+def _resized(field: Moments | Gradient, shape: Sequence[int]) -> Axes:
+    return tuple(Axis(size) if i >= 2 else axis for i, (axis, size) in enumerate(zip(field.axes, shape, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Maximum(Unary):
+    """The largest of the entries of a window.
+
+        phi = 1 (no ties);  mean, variance -> order statistics of the window
+
+    Entries of a window are taken as independent given what they share; the rectified ones as max(z, 0) of Gaussian z that
+    have the same first two moments. Source: theory of components, 3.4.
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("entries of a pooling window are independent",)
+
+    def largest(self, x: Moments, count: int) -> Moments:
+        """Moments of the largest of `count` entries, on the input's axes."""
+        free = np.maximum(x.variance - x.shared, 0.0)
+        top, spread = maximum_moments(count)
+        if not x.nonnegative:
+            mean = x.mean + np.sqrt(free) * top
+            variance = x.shared + free * spread
+            return x.rebuilt(x.axes, (mean, variance, x.shared), x.profile)
+        location, scale = rectified_source(x.mean, x.variance)
+        pieces = (Piece(-math.inf, 0.0, (0.0,)), Piece(0.0, math.inf, (0.0, 1.0)))
+        inner_mean, inner_variance = location + scale * top, scale**2 * spread
+        mean = piecewise_expectation(pieces, 1, inner_mean, inner_variance)
+        second = piecewise_expectation(pieces, 2, inner_mean, inner_variance)
+        return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.shared), x.profile)
+
+
+def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu / sd)."""
+    ratio = np.divide(mean**2, variance + mean**2, out=np.ones_like(mean), where=variance + mean**2 > 0)
+    low, high = np.full_like(mean, -6.0), np.full_like(mean, 30.0)
+    for _ in range(60):
+        t = (low + high) / 2
+        first = t * normal_cdf(t) + normal_pdf(t)
+        second = (t**2 + 1) * normal_cdf(t) + t * normal_pdf(t)
+        above = first**2 / np.maximum(second, 1e-300) > ratio
+        high, low = np.where(above, t, high), np.where(above, low, t)
+    t = (low + high) / 2
+    scale = mean / np.maximum(t * normal_cdf(t) + normal_pdf(t), 1e-300)
+    return t * scale, scale
+
+
+@component("max_pool")
+@dataclass(frozen=True)
+class MaxPool(_Window, _Maximum):
+    """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not overlap."""
+
+    def map(self, x: Moments) -> Moments:
+        x = x.only(0, 1).flattened()
+        count = int(np.prod([int(size) for size in self.node.attribute("kernel")]))
+        y = self.largest(x, count)
+        return y.rebuilt(_resized(y, self.shape), y.arrays(), (None,) * len(self.shape))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = _on_channels(cotangent)
+        weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
+        profile, factor = self._spread(g, weights)
+        energy = g.energy * factor
+        shared = _shared_behind(g, energy, self.shape, self.input_shape)
+        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+
+
+@component("lp_pool")
+@dataclass(frozen=True)
+class LpPool(_Window):
+    """(sum over the window of |x|^p)^(1/p); p = 1 and p = 2 of nearly constant norms.
+
+    phi of the Euclidean norm is 1 (its gradient is a unit vector); other powers are not modelled.
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the norm of a window hardly fluctuates",)
+
+    def _count(self) -> float:
+        return float(np.prod([int(size) for size in self.node.attribute("kernel")]))
+
+    def map(self, x: Moments) -> Moments:
+        if int(self.node.attribute("p")) != 2:
+            raise NotModelledError(f"Lp pooling with p = {self.node.attribute('p')}")
+        x = x.only(0, 1).flattened()
+        size = np.sqrt(self._count() * x.second)
+        variance = np.divide(x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(size), where=x.second > 0)
+        return Moments.flat(_resized(x, self.shape), np.sqrt(np.maximum(size**2 - variance, 0.0)), variance, nonnegative=True)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = _on_channels(cotangent)
+        weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
+        profile, factor = self._spread(g, weights)
+        return g.rebuilt(_resized(g, self.input_shape), (g.energy * factor, 0.0 * g.shared), tuple(profile))
+
+
+@dataclass(frozen=True)
+class _Whole(Unary):
+    """A window that is the whole image."""
+
+    @property
+    def _count(self) -> int:
+        return math.prod(self.input_shape[2:])
+
+    def _spread_back(self, g: Gradient, energy: float, shared: float) -> Gradient:
+        axes = _resized(g, self.input_shape)
+        return g.rebuilt(axes, (g.energy * energy, g.energy * shared), (*g.profile[:2], *(None,) * (len(axes) - 2)))
+
+
+@component("global_avg_pool")
+@dataclass(frozen=True)
+class GlobalAveragePool(_Whole):
+    """Average over all positions: phi = 1 / positions; the gradient behind it is the same at every position (3.4)."""
+
+    def map(self, x: Moments) -> Moments:
+        x = x.only(0, 1)
+        variance = x.variance / self._count + x.shared * (1.0 - 1.0 / self._count)
+        amplitude = x.amplitude()
+        axes = _resized(x, self.shape)
+        return Moments.flat(axes, x.mean * amplitude, np.maximum(variance, 0.0), nonnegative=x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._spread_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("global_max_pool")
+@dataclass(frozen=True)
+class GlobalMaxPool(_Whole, _Maximum):
+    """Maximum over all positions: phi = 1."""
+
+    def map(self, x: Moments) -> Moments:
+        y = self.largest(x.only(0, 1).flattened(), self._count)
+        return Moments.flat(_resized(y, self.shape), y.mean, y.variance, nonnegative=x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._spread_back(cotangent, 1.0 / self._count, 0.0)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("global_lp_pool")
+@dataclass(frozen=True)
+class GlobalLpPool(_Whole):
+    """Euclidean norm over all positions: phi = 1 (its gradient is a unit vector)."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the norm of a channel hardly fluctuates",)
+
+    def map(self, x: Moments) -> Moments:
+        if int(self.node.attribute("p")) != 2:
+            raise NotModelledError(f"Lp pooling with p = {self.node.attribute('p')}")
+        x = x.only(0, 1).flattened()
+        size = np.sqrt(self._count * x.second)
+        return Moments.flat(_resized(x, self.shape), size, 0.5 * x.variance, nonnegative=True)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._spread_back(cotangent, 1.0 / self._count, 0.0)
+
+
+@dataclass(frozen=True)
+class _Adaptive(Unary):
+    """Windows that cut every axis into a given number of parts."""
+
+    def _axis_windows(self) -> list[list[tuple[int, int]]]:
+        return [adaptive_windows(self.input_shape[i], self.shape[i]) for i in range(2, len(self.shape))]
+
+    def _received(self, g: Gradient, power: int) -> tuple[list[np.ndarray | None], float]:
+        profile: list[np.ndarray | None] = list(g.profile[:2])
+        factor = 1.0
+        for i, windows in enumerate(self._axis_windows()):
+            received = np.zeros(self.input_shape[2 + i])
+            for p, (start, stop) in enumerate(windows):
+                own = g.profile[2 + i]
+                received[start:stop] += (1.0 if own is None else own[p]) / (stop - start) ** power
+            factor *= float(received.mean())
+            profile.append(normalised(received))
+        return profile, factor
+
+
+@component("adaptive_avg_pool")
+@dataclass(frozen=True)
+class AdaptiveAveragePool(_Adaptive):
+    """Average over adaptive windows: phi = mean over windows of 1 / k."""
+
+    def map(self, x: Moments) -> Moments:
+        x = x.only(0, 1)
+        factor = 1.0
+        for windows in self._axis_windows():
+            factor *= float(np.mean([1.0 / (stop - start) for start, stop in windows]))
+        variance = x.variance * factor + x.shared * (1.0 - factor)
+        axes = _resized(x, self.shape)
+        whole = math.prod(self.shape[2:]) == 1
+        return Moments.flat(
+            axes, x.mean * x.amplitude(), np.maximum(variance, 0.0), None if whole else x.shared, x.nonnegative
+        )
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = _on_channels(cotangent)
+        profile, factor = self._received(g, 2)
+        energy = g.energy * factor
+        shared = _shared_behind(g, energy, self.shape, self.input_shape)
+        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+
+
+@component("adaptive_max_pool")
+@dataclass(frozen=True)
+class AdaptiveMaxPool(_Adaptive, _Maximum):
+    """Maximum over adaptive windows: phi = 1."""
+
+    def map(self, x: Moments) -> Moments:
+        outputs = max(math.prod(self.shape[2:]), 1)
+        count = max(1, round(math.prod(self.input_shape[2:]) / outputs))
+        y = self.largest(x.only(0, 1).flattened(), count)
+        return Moments.flat(_resized(y, self.shape), y.mean, y.variance, y.shared, x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = _on_channels(cotangent)
+        profile, factor = self._received(g, 1)
+        return g.rebuilt(_resized(g, self.input_shape), (g.energy * factor, 0.0 * g.shared), tuple(profile))

@@ -1,0 +1,628 @@
+"""Data movement and reductions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from gnelint.components.base import Component, NotModelledError, Unary, component
+from gnelint.components.combine import join
+from gnelint.components.pooling import maximum_moments
+from gnelint.prediction import Basis
+from gnelint.theory.cells import Axes, Axis, counts, pooled
+from gnelint.theory.moments import Field, Gradient, Moments, normalised, sample_average_energy, set_average
+
+
+F = TypeVar("F", bound=Field)
+
+
+@component("identity", "dropout")
+@dataclass(frozen=True)
+class Identity(Unary):
+    """y = x: casts, copies, and dropout, which the analysis takes as neutral (`--mode train` adds none of its noise)."""
+
+    def map(self, x: Moments) -> Moments:
+        return x.reshaped(self.shape) if x.shape != self.shape else x
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return cotangent.reshaped(self.input_shape) if cotangent.shape != self.input_shape else cotangent
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("reshape")
+@dataclass(frozen=True)
+class Reshape(Identity):
+    """The same entries in another shape: phi = 1."""
+
+
+@component("transpose")
+@dataclass(frozen=True)
+class Transpose(Unary):
+    """Axes in another order: phi = 1."""
+
+    def map(self, x: Moments) -> Moments:
+        return x.permuted(self.node.attribute("perm"))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return cotangent.permuted([int(i) for i in np.argsort(self.node.attribute("perm"))])
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
+    """A gradient of a run of indices among zeros: the transpose of a slice of step 1."""
+    length = g.axes[index].size
+    parts = [(start, False), (length, True), (size - start - length, False)]
+
+    def zeros(count: int) -> Gradient:
+        axes = (*g.axes[:index], Axis(count), *g.axes[index + 1 :])
+        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
+        return Gradient(axes, profile, np.zeros(counts(axes)), np.zeros(counts(axes)))
+
+    fields = [g if real else zeros(count) for count, real in parts if count > 0]
+    if len(fields) == 1:
+        return fields[0]
+    axes, arrays, profile = join(fields, index)
+    return Gradient(axes, profile, arrays[0], arrays[1])
+
+
+def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradient:
+    """A gradient sent back to the picked indices of an axis, zeros elsewhere (repeated indices add up)."""
+    field = g.profiled(index)
+    line = np.ones(len(picked)) if field.profile[index] is None else field.profile[index]
+    received = np.zeros(size)
+    np.add.at(received, picked, line)
+    factor = float(received.mean())
+    axes = (*field.axes[:index], Axis(size), *field.axes[index + 1 :])
+    profile = (*field.profile[:index], normalised(received), *field.profile[index + 1 :])
+    return Gradient(axes, profile, field.energy * factor, field.shared * factor**2)
+
+
+def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
+    """Non-negative bounds of a slice as numpy reads them (stop may be -1 for a negative step)."""
+    first, last, _ = slice(start, stop, step).indices(size)
+    return first, last
+
+
+@component("slice")
+@dataclass(frozen=True)
+class Slice(Unary):
+    """Indexing by ranges: phi = 1; the entries left out get no gradient."""
+
+    def _ranges(self) -> list[tuple[int, int, int, int]]:
+        rank = len(self.input_shape)
+        names = ("axes", "starts", "ends", "steps")
+        axes, starts, ends, steps = (self.node.attribute(name) for name in names)
+        found = []
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            index = int(axis) % rank
+            found.append((index, *bounds(int(start), int(end), int(step), self.input_shape[index]), int(step)))
+        return found
+
+    def map(self, x: Moments) -> Moments:
+        for index, start, stop, step in self._ranges():
+            x = x.sliced(index, start, stop, step) if step > 0 else _reversed(x, index, start, stop, step)
+        return x
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = cotangent
+        for index, start, stop, step in reversed(self._ranges()):
+            size = self.input_shape[index]
+            if step == 1:
+                g = embedded(g, index, start, size)
+            else:
+                g = scattered(g, index, np.arange(start, stop, step), size)
+        return g
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Moments:
+    if x.axes[index].is_pooled and x.profile[index] is None:
+        picked = len(range(start, stop, step))
+        return x.rebuilt((*x.axes[:index], Axis(picked), *x.axes[index + 1 :]), x.arrays(), x.profile)
+    return x.sliced(index, start, stop, step)
+
+
+@component("split")
+@dataclass(frozen=True)
+class Split(Component):
+    """Parts of a value along one axis: phi = 1 for all of them together."""
+
+    @property
+    def _axis(self) -> int:
+        shape = self.input_shapes[0]
+        assert shape is not None
+        return int(self.node.attribute("axis")) % len(shape)
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        x = inputs[0]
+        assert x is not None
+        found = []
+        start = 0
+        for shape in self.output_shapes:
+            stop = start + shape[self._axis]
+            found.append(x.sliced(self._axis, start, stop, 1))
+            start = stop
+        return tuple(found)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        if all(g is None for g in cotangents):
+            return (None,)
+        parts = []
+        for g, shape in zip(cotangents, self.output_shapes, strict=True):
+            white = Gradient.white(shape)
+            parts.append(g if g is not None else white.rebuilt(white.axes, (0 * white.energy, 0 * white.shared), white.profile))
+        if len(parts) == 1:
+            return (parts[0],)
+        axes, arrays, profile = join(parts, self._axis)
+        return (Gradient(axes, profile, arrays[0], arrays[1]),)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("gather")
+@dataclass(frozen=True)
+class Gather(Component):
+    """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one (3.7)."""
+
+    @property
+    def _axis(self) -> int:
+        shape = self.input_shapes[0]
+        assert shape is not None
+        return int(self.node.attribute("axis")) % len(shape)
+
+    def _picked(self) -> np.ndarray | None:
+        parameter = self.node.parameters.get("indices")
+        shape = self.input_shapes[0]
+        assert shape is not None
+        if parameter is None:
+            return None
+        indices = np.asarray(parameter.array()).astype(np.int64).reshape(-1)
+        return np.where(indices < 0, indices + shape[self._axis], indices)
+
+    def _flat_shape(self) -> tuple[int, ...]:
+        """The input's shape with the gathered axis as long as the list of indices."""
+        shape = self.input_shapes[0]
+        assert shape is not None
+        rest = math.prod(shape[: self._axis]) * math.prod(shape[self._axis + 1 :])
+        picked = math.prod(self.output_shapes[0]) // max(rest, 1)
+        return (*shape[: self._axis], picked, *shape[self._axis + 1 :])
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        x = inputs[0]
+        if x is None:
+            raise NotModelledError("picks from a tensor whose values are not known")
+        index, picked, flat = self._axis, self._picked(), self._flat_shape()
+        if picked is None or (x.axes[index].is_pooled and x.profile[index] is None):
+            x = x.pooled(index)
+            axis, arrays = Axis(flat[index]), list(x.arrays())
+        else:
+            x = x.absorbed(index)
+            cell = np.searchsorted(x.axes[index].starts, picked, side="right") - 1
+            axis, arrays = Axis.full(len(picked)), [np.take(a, cell, axis=index) for a in x.arrays()]
+        profile = tuple(None if i == index else p for i, p in enumerate(x.profile))
+        y = x.rebuilt((*x.axes[:index], axis, *x.axes[index + 1 :]), arrays, profile)
+        return (y.reshaped(self.output_shapes[0]),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g, shape = cotangents[0], self.input_shapes[0]
+        assert shape is not None
+        none = (None,) * (len(inputs) - 1)
+        if g is None:
+            return (None, *none)
+        index, picked, flat = self._axis, self._picked(), self._flat_shape()
+        g = g.reshaped(flat)
+        if picked is not None and len(picked) == 1:
+            return (embedded(g, index, int(picked[0]), shape[index]), *none)
+        if picked is not None:
+            return (scattered(g, index, picked, shape[index]), *none)
+        g = g.pooled(index)
+        ratio = flat[index] / max(shape[index], 1)
+        axes = (*g.axes[:index], Axis(shape[index]), *g.axes[index + 1 :])
+        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
+        return (g.rebuilt(axes, (g.energy * ratio, g.shared * ratio**2), profile), *none)
+
+
+@component("pad")
+@dataclass(frozen=True)
+class Pad(Unary):
+    """Entries added around a value: zeros (phi = n/m) or copies of it (reflect, edge, wrap: phi = 1)."""
+
+    def _pads(self) -> list[tuple[int, int]]:
+        pads = [int(p) for p in self.node.attribute("pads")]
+        half = len(pads) // 2
+        return list(zip(pads[:half], pads[half:], strict=True))
+
+    @property
+    def _copies(self) -> bool:
+        return str(self.node.attribute("mode")) != "constant"
+
+    def _sources(self, index: int) -> np.ndarray:
+        """For a padding by copies, the input index that each output index repeats."""
+        before, after = self._pads()[index]
+        mode = {"reflect": "reflect", "edge": "edge", "replicate": "edge"}.get(str(self.node.attribute("mode")), "wrap")
+        line = np.arange(self.input_shape[index])
+        line = line[max(-before, 0) : len(line) - max(-after, 0)]
+        return np.pad(line, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload, no-any-return]
+
+    def map(self, x: Moments) -> Moments:
+        value = 0.0 if self._copies else float(self.node.attribute("value") or 0.0)
+        for index, (before, after) in enumerate(self._pads()):
+            x = x.sliced(index, max(-before, 0), x.shape[index] - max(-after, 0), 1) if min(before, after) < 0 else x
+            before, after = max(before, 0), max(after, 0)
+            if before + after == 0:
+                continue
+            size = x.shape[index] + before + after
+            if not x.axes[index].is_pooled or value:
+                x = _laid_out(x, index, before, after, value, self._copies)
+                continue
+            x = self._padded_profile(x, index, before, after, size)
+        return x
+
+    def _padded_profile(self, x: Moments, index: int, before: int, after: int, size: int) -> Moments:
+        axes = (*x.axes[:index], Axis(size), *x.axes[index + 1 :])
+        own = x.profile[index]
+        if self._copies:
+            line = None if own is None else normalised(own[self._sources(index)])
+            return x.rebuilt(axes, x.arrays(), (*x.profile[:index], line, *x.profile[index + 1 :]))
+        inside = np.ones(x.shape[index]) if own is None else own
+        line = np.pad(inside, (before, after)) * (size / x.shape[index])
+        share = x.shape[index] / size
+        arrays = (x.mean * math.sqrt(share), x.variance * share, x.shared * share**2)
+        return x.rebuilt(axes, arrays, (*x.profile[:index], normalised(line), *x.profile[index + 1 :]))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = cotangent
+        for index, (before, after) in enumerate(self._pads()):
+            if before == after == 0:
+                continue
+            if self._copies:
+                g = scattered(g, index, self._sources(index), self.input_shape[index])
+                continue
+            if min(before, after) < 0:
+                raise NotModelledError("pads by a negative number")
+            g = g.sliced(index, before, before + self.input_shape[index], 1).profiled(index)
+        return g
+
+
+def _laid_out(x: Moments, index: int, before: int, after: int, value: float, copies: bool) -> Moments:
+    """A value with constant cells before and after it along an axis that has cells of its own."""
+    parts: list[Moments] = []
+    for length, real in ((before, False), (x.shape[index], True), (after, False)):
+        shape = (*x.shape[:index], length, *x.shape[index + 1 :])
+        if real:
+            parts.append(x)
+        elif length and copies:
+            edge = x.pooled(index)
+            axes = (*x.axes[:index], Axis(length), *x.axes[index + 1 :])
+            parts.append(edge.rebuilt(axes, edge.arrays(), tuple(None if i == index else p for i, p in enumerate(x.profile))))
+        elif length:
+            parts.append(Moments.uniform(shape, value, 0.0))
+    axes, arrays, profile = join(parts, index)
+    return Moments(axes, profile, arrays[0], arrays[1], arrays[2], x.nonnegative and value >= 0)
+
+
+@component("upsample")
+@dataclass(frozen=True)
+class Upsample(Unary):
+    """Interpolation to the output's size.
+
+        nearest: phi = 1 per output, a copied entry receives from each of its copies
+        linear, cubic: along each axis the interpolation's own weights, phi = mean over outputs of sum of weights^2
+
+    Source: theory of components, 3.7.
+    """
+
+    def _matrix(self, index: int) -> np.ndarray:
+        """(outputs, inputs) weights along one axis, half-pixel centres."""
+        inputs, outputs = self.input_shape[index], self.shape[index]
+        centre = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
+        grid = np.arange(inputs)[None, :]
+        if str(self.node.attribute("mode")) == "nearest":
+            picked = np.clip(np.floor((np.arange(outputs) + 1e-9) * inputs / outputs).astype(int), 0, inputs - 1)
+            return (grid == picked[:, None]).astype(float)
+        inside = np.clip(centre, 0, inputs - 1)[:, None]
+        return np.asarray(np.maximum(0.0, 1.0 - np.abs(inside - grid)))
+
+    def _resized_axes(self) -> list[int]:
+        return [i for i, (a, b) in enumerate(zip(self.input_shape, self.shape, strict=True)) if a != b]
+
+    def map(self, x: Moments) -> Moments:
+        axes, profile = list(x.axes), list(x.profile)
+        variance = x.variance
+        for index in self._resized_axes():
+            weights = self._matrix(index)
+            own = np.ones(self.input_shape[index]) if x.profile[index] is None else x.profile[index]
+            energy = (weights**2) @ own
+            share = float(energy.mean())
+            variance = np.maximum(variance - x.shared, 0.0) * share + x.shared
+            axes[index], profile[index] = Axis(self.shape[index]), None if x.profile[index] is None else normalised(energy)
+            x = x.pooled(index)
+        x = x.rebuilt(tuple(axes), (x.mean, np.broadcast_to(variance, x.mean.shape), x.shared), tuple(profile))
+        return x
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = cotangent
+        for index in self._resized_axes():
+            g = g.profiled(index)
+            weights = self._matrix(index)
+            own = np.ones(self.shape[index]) if g.profile[index] is None else g.profile[index]
+            received = own @ (weights**2)
+            together = float((weights.sum(axis=0) ** 2).mean())
+            white = float(received.mean())
+            energy = np.maximum(g.energy - g.shared, 0.0) * white + g.shared * together
+            axes = (*g.axes[:index], Axis(self.input_shape[index]), *g.axes[index + 1 :])
+            profile = (*g.profile[:index], normalised(received), *g.profile[index + 1 :])
+            g = g.rebuilt(axes, (energy, g.shared * together), profile)
+        return g
+
+
+@component("expand")
+@dataclass(frozen=True)
+class Expand(Unary):
+    """numpy broadcasting: phi = 1, variance = copies - 1 (3.7)."""
+
+    def map(self, x: Moments) -> Moments:
+        return x.broadcast(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return cotangent.summed_to(self.input_shape)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        size = math.prod(self.input_shape)
+        return math.prod(self.shape) / size - 1.0 if size else None
+
+
+@component("tile")
+@dataclass(frozen=True)
+class Tile(Unary):
+    """Copies of a value laid side by side: phi = 1."""
+
+    def _interleaved(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        rank = len(self.shape)
+        shape = (1,) * (rank - len(self.input_shape)) + self.input_shape
+        single = tuple(k for size in shape for k in (1, size))
+        repeated = tuple(k for size, out in zip(shape, self.shape, strict=True) for k in (out // max(size, 1), size))
+        return single, repeated
+
+    def map(self, x: Moments) -> Moments:
+        single, repeated = self._interleaved()
+        return x.reshaped(single).broadcast(repeated).reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        single, repeated = self._interleaved()
+        return cotangent.reshaped(repeated).summed_to(single).reshaped(self.input_shape)
+
+
+@component("roll", "flip")
+@dataclass(frozen=True)
+class Move(Unary):
+    """Entries moved along axes, circularly or mirrored: phi = 1. Cells of a moved axis are pooled."""
+
+    def _moved(self, field: F) -> F:
+        for axis in self.node.attribute("axes"):
+            index = int(axis) % len(self.shape)
+            field = field.pooled(index)
+            profile = tuple(None if i == index else p for i, p in enumerate(field.profile))
+            field = field.rebuilt(field.axes, field.arrays(), profile)
+        return field
+
+    def map(self, x: Moments) -> Moments:
+        return self._moved(x.flattened())
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._moved(cotangent)
+
+
+@component("depth_to_space")
+@dataclass(frozen=True)
+class DepthToSpace(Unary):
+    """Pixel shuffle: phi = 1."""
+
+    def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        b = int(self.node.attribute("block"))
+        n, c, h, w = self.input_shape
+        if str(self.node.attribute("mode")).upper() == "DCR":
+            return (n, b, b, c // b**2, h, w), (0, 3, 4, 1, 5, 2)
+        return (n, c // b**2, b, b, h, w), (0, 1, 4, 2, 5, 3)
+
+    def map(self, x: Moments) -> Moments:
+        split, order = self._steps()
+        return x.reshaped(split).permuted(order).reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        split, order = self._steps()
+        turned = cotangent.reshaped(tuple(split[i] for i in order))
+        return turned.permuted([int(i) for i in np.argsort(order)]).reshaped(self.input_shape)
+
+
+@component("space_to_depth")
+@dataclass(frozen=True)
+class SpaceToDepth(Unary):
+    """Pixel unshuffle: phi = 1."""
+
+    def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        b = int(self.node.attribute("block"))
+        n, c, h, w = self.input_shape
+        return (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
+
+    def map(self, x: Moments) -> Moments:
+        split, order = self._steps()
+        return x.reshaped(split).permuted(order).reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        split, order = self._steps()
+        turned = cotangent.reshaped(tuple(split[i] for i in order))
+        return turned.permuted([int(i) for i in np.argsort(order)]).reshaped(self.input_shape)
+
+
+@component("unfold")
+@dataclass(frozen=True)
+class Unfold(Unary):
+    """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every window."""
+
+    def _ratio(self) -> float:
+        return math.prod(self.shape) / max(math.prod(self.input_shape), 1)
+
+    def map(self, x: Moments) -> Moments:
+        x = x.only(1).flattened()
+        taps = self.shape[1] // max(x.shape[1], 1)
+        arrays = [np.repeat(a.reshape(-1), taps if a.shape[1] > 1 else 1).reshape(1, -1, 1) for a in x.arrays()]
+        axes = (Axis(self.shape[0]), Axis.full(self.shape[1]) if arrays[0].size > 1 else Axis(self.shape[1]), Axis(self.shape[2]))
+        return Moments.flat(axes, *arrays, nonnegative=x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        channels = self.input_shape[1]
+        g = cotangent.only(1).reshaped((self.shape[0], channels, self.shape[1] // channels, self.shape[2])).pooled(2)
+        ratio = self._ratio()
+        rank = len(self.input_shape)
+        axes = (Axis(self.shape[0]), g.axes[1], *pooled(self.input_shape[2:]))
+        arrays = [a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2)]
+        return Gradient.flat(axes, *arrays)
+
+
+@dataclass(frozen=True)
+class _Reduction(Unary):
+    """A reduction over axes; `_kept` is the input's shape with those axes of size 1."""
+
+    @property
+    def _reduced(self) -> tuple[int, ...]:
+        rank = len(self.input_shape)
+        return tuple(sorted(int(axis) % rank for axis in self.node.attribute("axes")))
+
+    @property
+    def _count(self) -> int:
+        return math.prod(self.input_shape[i] for i in self._reduced)
+
+    @property
+    def _kept(self) -> tuple[int, ...]:
+        return tuple(1 if i in self._reduced else size for i, size in enumerate(self.input_shape))
+
+    def _narrow(self, axes: Axes) -> Axes:
+        return tuple(Axis(1) if i in self._reduced else axis for i, axis in enumerate(axes))
+
+    def _widened(self, g: Gradient, energy: float, shared: float) -> Gradient:
+        """The same gradient, times factors, at every index of the reduced axes."""
+        g = g.reshaped(self._kept)
+        axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
+        outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
+        together = g.energy * shared if outside <= 1 else g.shared * shared
+        return g.rebuilt(axes, (g.energy * energy, together), g.profile)
+
+
+@component("reduce_mean", "reduce_sum")
+@dataclass(frozen=True)
+class ReduceMean(_Reduction):
+    """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (3.7)."""
+
+    def map(self, x: Moments) -> Moments:
+        factor = self._count if self.node.op == "reduce_sum" else 1.0
+        outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in self._reduced)
+        amplitude = x.amplitude(kept=[i for i in range(len(x.axes)) if i not in self._reduced])
+        mean = set_average(x.mean, x, self._reduced) * amplitude
+        variance = sample_average_energy(x.variance, x.shared, x, self._reduced)
+        shared = set_average(x.shared, x, self._reduced) if outside > 1 else np.zeros_like(variance)
+        profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
+        y = Moments(
+            self._narrow(x.axes), profile, factor * mean, factor**2 * variance, factor**2 * np.minimum(shared, variance), x.nonnegative
+        )
+        return y.reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
+        return self._widened(cotangent, factor, factor)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("reduce_max", "reduce_min")
+@dataclass(frozen=True)
+class ReduceMax(_Reduction):
+    """Extreme of k entries: phi = 1; moments of the largest of k independent Gaussians (3.4)."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent and Gaussian",)
+
+    def map(self, x: Moments) -> Moments:
+        x = x.flattened()
+        for index in self._reduced:
+            x = x.pooled(index)
+        top, spread = maximum_moments(self._count)
+        sign = 1.0 if self.node.op == "reduce_max" else -1.0
+        y = Moments.flat(
+            self._narrow(x.axes), x.mean + sign * np.sqrt(x.variance) * top, x.variance * spread, nonnegative=x.nonnegative
+        )
+        return y.reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._widened(cotangent, 1.0 / self._count, 0.0)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("reduce_l2")
+@dataclass(frozen=True)
+class ReduceL2(_Reduction):
+    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
+
+    def map(self, x: Moments) -> Moments:
+        x = x.flattened()
+        for index in self._reduced:
+            x = x.pooled(index)
+        square = self._count * x.second
+        spread = np.divide(x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0)
+        mean = np.sqrt(np.maximum(square - spread, 0.0))
+        return Moments.flat(self._narrow(x.axes), mean, spread, nonnegative=True).reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return self._widened(cotangent, 1.0 / self._count, 0.0)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("cumsum")
+@dataclass(frozen=True)
+class CumulativeSum(Unary):
+    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the positions of a running sum are pooled",)
+
+    def _terms(self) -> np.ndarray:
+        size = self.shape[int(self.node.attribute("axis")) % len(self.shape)]
+        return np.arange(size) + (0.0 if self.node.attribute("exclusive") else 1.0)
+
+    def map(self, x: Moments) -> Moments:
+        index = int(self.node.attribute("axis")) % len(self.shape)
+        x = x.flattened().pooled(index)
+        terms = self._terms()
+        mean = x.mean * terms.mean()
+        second = x.mean**2 * (terms**2).mean() + x.variance * terms.mean() + x.shared * (terms * (terms - 1)).mean()
+        return Moments.flat(x.axes, mean, second - mean**2, nonnegative=x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        index = int(self.node.attribute("axis")) % len(self.shape)
+        g = cotangent.pooled(index)
+        terms = self._terms()
+        pairs = float((terms * (terms - 1)).mean())
+        return g.rebuilt(g.axes, (g.energy * terms.mean() + g.shared * pairs, g.shared * pairs), g.profile)

@@ -1,0 +1,172 @@
+"""Piecewise constant arrays over the axes of a tensor: the grid on which moments and gradients are kept.
+
+Each axis of a tensor is cut into runs of neighbouring indices, its cells, within which everything is taken as alike: one
+cell for a batch or a row of like tokens ("pooled"), a cell for every index for channels ("full"), or a few ({class token,
+the rest}). An array over the cells has one entry for each combination of cells, so its size does not grow with the batch,
+the resolution or the length of a sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+MAX_CELLS = 1 << 20
+"""Above this many cells an axis is pooled rather than kept apart."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor and how it is cut into cells.
+
+    Attributes:
+        size: number of indices.
+        cuts: where a new cell starts, index 0 left out; None if every index is a cell of its own.
+    """
+
+    size: int
+    cuts: tuple[int, ...] | None = ()
+
+    @staticmethod
+    def full(size: int) -> Axis:
+        """Every index its own cell."""
+        return Axis(size, None if size > 1 else ())
+
+    @property
+    def count(self) -> int:
+        """Number of cells."""
+        return self.size if self.cuts is None else len(self.cuts) + 1
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there is one cell only."""
+        return self.cuts == ()
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First index of each cell."""
+        return np.arange(self.size) if self.cuts is None else np.array((0, *self.cuts))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Number of indices in each cell, as floats."""
+        return np.diff(np.append(self.starts, self.size)).astype(np.float64)
+
+    def refine(self, other: Axis) -> Axis:
+        """The coarsest cut that is at least as fine as both. The sizes are equal."""
+        if self == other or other.is_pooled:
+            return self
+        if self.is_pooled:
+            return other
+        if self.cuts is None or other.cuts is None:
+            return Axis.full(self.size)
+        return Axis(self.size, tuple(sorted({*self.cuts, *other.cuts})))
+
+    def slice(self, start: int, stop: int, step: int) -> Axis:
+        """The axis left by indexing [start:stop:step]; the bounds are non-negative, the step not 0."""
+        picked = np.arange(self.size)[start:stop:step] if step > 0 else np.arange(start, stop, step)
+        if self.cuts is None:
+            return Axis.full(len(picked))
+        cell = np.searchsorted(self.starts, picked, side="right")
+        return Axis(len(picked), tuple(int(index) + 1 for index in np.flatnonzero(np.diff(cell))))
+
+
+Axes = tuple[Axis, ...]
+
+
+def pooled(shape: Sequence[int]) -> Axes:
+    """Axes of a tensor all of whose entries are alike."""
+    return tuple(Axis(int(size)) for size in shape)
+
+
+def counts(axes: Axes) -> tuple[int, ...]:
+    """Shape of an array over the cells."""
+    return tuple(axis.count for axis in axes)
+
+
+def refine(*all_axes: Axes) -> Axes:
+    """Axis by axis the coarsest common refinement; all tensors have one shape."""
+    refined = all_axes[0]
+    for axes in all_axes[1:]:
+        refined = tuple(a.refine(b) for a, b in zip(refined, axes, strict=True))
+    return refined
+
+
+def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
+    """The same piecewise constant function on finer cells."""
+    for index, (before, after) in enumerate(zip(old, new, strict=True)):
+        if before == after:
+            continue
+        if before.is_pooled:
+            array = np.repeat(array, after.count, axis=index)
+        else:
+            cell = np.searchsorted(before.starts, after.starts, side="right") - 1
+            array = np.take(array, cell, axis=index)
+    return array
+
+
+def average(array: np.ndarray, axes: Axes, index: int, target: Axis | None = None) -> np.ndarray:
+    """Mean over the indices of each cell of the coarser `target` (all of them by default) along axis `index`."""
+    axis = axes[index]
+    target = target or Axis(axis.size)
+    if axis == target or axis.size == 0:
+        return array
+    shape = [1] * array.ndim
+    shape[index] = axis.count
+    weighted = array * axis.lengths.reshape(shape)
+    if target.is_pooled:
+        return np.asarray(weighted.sum(axis=index, keepdims=True) / axis.size)
+    first = np.searchsorted(axis.starts, target.starts)
+    shape[index] = target.count
+    return np.asarray(np.add.reduceat(weighted, first, axis=index) / target.lengths.reshape(shape))
+
+
+def total_average(array: np.ndarray, axes: Axes) -> float:
+    """Mean over all indices."""
+    for index in range(len(axes)):
+        array = average(array, axes, index)
+    return float(array.reshape(-1)[0]) if array.size else 0.0
+
+
+def squeeze_constant(axes: Axes, arrays: Sequence[np.ndarray]) -> tuple[Axes, list[np.ndarray]]:
+    """Pool every axis along which none of the arrays changes."""
+    kept = list(axes)
+    found = list(arrays)
+    for index, axis in enumerate(axes):
+        if axis.count == 1:
+            kept[index] = Axis(axis.size)
+            continue
+        heads = [np.take(array, [0], axis=index) for array in found]
+        if all(np.array_equal(np.broadcast_to(head, array.shape), array) for head, array in zip(heads, found, strict=True)):
+            kept[index] = Axis(axis.size)
+            found = heads
+    return tuple(kept), found
+
+
+def matching_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """Split two shapes of equal size into the shortest runs of axes whose products agree.
+
+    An empty list if the shapes do not match up (sizes of 0, or different totals).
+    """
+    if math.prod(old) != math.prod(new) or 0 in (*old, *new):
+        return []
+    groups: list[tuple[range, range]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        left = right = 1
+        while True:
+            if left == right and (i > first_i or j > first_j) and not (left == 1 and i == first_i and j < len(new)):
+                break
+            if (left <= right and i < len(old)) or j >= len(new):
+                left *= old[i]
+                i += 1
+            else:
+                right *= new[j]
+                j += 1
+        groups.append((range(first_i, i), range(first_j, j)))
+    return groups

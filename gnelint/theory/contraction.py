@@ -1,0 +1,123 @@
+"""Products of a weight tensor, and of its entrywise square, with vectors of moments; read a chunk at a time.
+
+Moments may be far outside of the range of float32 (a gradient that vanished), so vectors are scaled to at most 1 before they meet
+the weights and scaled back behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gnelint.theory.weights import CHUNK_ENTRIES
+
+
+def _as_float(chunk: np.ndarray) -> np.ndarray:
+    return chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
+
+
+def _scaled(vector: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
+    largest = float(np.abs(vector).max(initial=0.0))
+    if largest == 0.0 or not np.isfinite(largest):
+        return np.zeros_like(vector, dtype=dtype), 0.0 if largest == 0.0 else float("nan")
+    return (vector / largest).astype(dtype), largest
+
+
+def _slabs(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Runs of rows of a matrix or a stack of matrices, each about CHUNK_ENTRIES entries, as floats."""
+    rows = max(1, CHUNK_ENTRIES // max(1, array[:1].size))
+    for start in range(0, len(array), rows):
+        part = slice(start, start + rows)
+        yield part, _as_float(array[part])
+
+
+def rows_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.ndarray:
+    """W v or (W*W) v for each row vector of `vectors`.
+
+    Args:
+        matrix: (out, in), any numeric type, any strides (a transposed view is read in its stored order).
+        vectors: (k, in).
+        squared: whether the entries of W are squared.
+
+    Returns:
+        (k, out) in float64.
+    """
+    if not np.any(vectors):
+        return np.zeros((len(vectors), matrix.shape[0]))
+    if matrix.strides[0] < matrix.strides[1]:  # stored as (in, out): read in that order
+        return columns_times(matrix.T, vectors, squared)
+    small, scale = _scaled(vectors, np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32))
+    result = np.empty((len(vectors), matrix.shape[0]))
+    for part, chunk in _slabs(matrix):
+        result[:, part] = small @ (chunk * chunk if squared else chunk).T
+    return result * scale
+
+
+def columns_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.ndarray:
+    """v W or v (W*W) for each row vector of `vectors`: (k, out) times (out, in) gives (k, in)."""
+    if not np.any(vectors):
+        return np.zeros((len(vectors), matrix.shape[1]))
+    if matrix.strides[0] < matrix.strides[1]:
+        return rows_times(matrix.T, vectors, squared)
+    small, scale = _scaled(vectors, np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32))
+    result = np.zeros((len(vectors), matrix.shape[1]))
+    for part, chunk in _slabs(matrix):
+        result += small[:, part] @ (chunk * chunk if squared else chunk)
+    return result * scale
+
+
+def kernel_times(kernel: np.ndarray, groups: int, vectors: np.ndarray, squared: bool) -> np.ndarray:
+    """Sum over input channels of W[o, i, t] v[i], for every output channel and tap.
+
+    Args:
+        kernel: (out, in / groups, taps).
+        groups: convolution groups; output channel o reads the inputs of group o // (out / groups).
+        vectors: (k, in).
+
+    Returns:
+        (k, out, taps) in float64.
+    """
+    out, inner, taps = kernel.shape
+    if not np.any(vectors):
+        return np.zeros((len(vectors), out, taps))
+    small, scale = _scaled(vectors, np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32))
+    by_group = small.reshape(len(vectors), groups, inner)
+    result = np.empty((len(vectors), out, taps))
+    for part, chunk in _slabs(kernel):
+        weights = chunk * chunk if squared else chunk
+        if groups == 1:
+            result[:, part] = np.matmul(by_group[:, 0], weights).transpose(1, 0, 2)
+        else:
+            group = np.arange(out)[part] * groups // out
+            result[:, part] = np.einsum("koi,oit->kot", by_group[:, group], weights)
+    return result * scale
+
+
+def kernel_transposed_times(kernel: np.ndarray, groups: int, vectors: np.ndarray) -> np.ndarray:
+    """Sum over output channels of W[o, i, t]^2 v[o]: (k, out) gives (k, in, taps) in float64."""
+    out, inner, taps = kernel.shape
+    result = np.zeros((len(vectors), groups * inner, taps))
+    if not np.any(vectors):
+        return result
+    small, scale = _scaled(vectors, np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32))
+    if groups == 1:
+        flat = result.reshape(len(vectors), inner * taps)
+        for part, chunk in _slabs(kernel):
+            flat += small[:, part] @ (chunk * chunk).reshape(len(chunk), -1)
+    else:
+        by_group = result.reshape(len(vectors), groups, inner, taps)
+        grouped = kernel.reshape(groups, out // groups, inner, taps)
+        for part, chunk in _slabs(grouped):
+            energies = small.reshape(len(vectors), groups, -1)[:, part]
+            by_group[:, part] += np.einsum("kgo,goit->kgit", energies, chunk * chunk)
+    return result * scale
+
+
+def tap_energies(kernel: np.ndarray) -> np.ndarray:
+    """Squared Frobenius norm of W[:, :, t] for every tap: (out, in, taps) gives (taps,)."""
+    total = np.zeros(kernel.shape[2])
+    for _, chunk in _slabs(kernel):
+        flat = chunk.reshape(-1, chunk.shape[2])
+        total += np.einsum("rt,rt->t", flat, flat)
+    return total

@@ -1,0 +1,472 @@
+"""The state of a value (`Moments`) and of the loss gradient with respect to it (`Gradient`).
+
+Both are kept on the cells of `cells.py`, each only as fine as it has to be: a mean and a variance for each channel, one cell
+for the batch, two for {class token, the rest}. Two further numbers make up for what a cell forgets:
+
+profile  Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1, scales the energy at
+         index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
+shared   The covariance between two different entries of one cell in one sample. It decides what an average over positions
+         keeps, what attention passes and what a normalisation removes from a gradient that is constant over positions.
+
+Axis 0 is taken to be the batch: entries of different samples are independent.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gnelint.theory.cells import (
+    MAX_CELLS,
+    Axes,
+    Axis,
+    average,
+    counts,
+    matching_groups,
+    pooled,
+    refine,
+    resample,
+    squeeze_constant,
+    total_average,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Profiles = tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True)
+class Field(ABC):
+    """Arrays over the cells of a tensor, and how they follow its entries when these are moved about.
+
+    Attributes:
+        axes: the tensor's axes and their cells.
+        profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes have one.
+    """
+
+    axes: Axes
+    profile: Profiles
+
+    @abstractmethod
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The arrays kept, each of shape `counts(axes)`."""
+
+    @abstractmethod
+    def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Self:
+        """The same kind of field with other axes and arrays."""
+
+    @abstractmethod
+    def absorbed(self, index: int) -> Self:
+        """With the profile of one axis turned into cells."""
+
+    @abstractmethod
+    def pooled(self, index: int, target: Axis | None = None) -> Self:
+        """With the cells of one axis averaged into those of `target`, by default into one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def positions(self) -> int:
+        """Entries of one sample in one cell (of average size): what `shared` is a covariance over."""
+        return max(1, round(math.prod(axis.size / axis.count for axis in self.axes[1:])))
+
+    def refined(self, axes: Axes) -> Self:
+        """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed."""
+        field = self
+        for index, axis in enumerate(axes):
+            if not axis.is_pooled and field.profile[index] is not None:
+                field = field.absorbed(index)
+        target = refine(field.axes, axes)
+        if target == field.axes:
+            return field
+        return field.rebuilt(target, [resample(a, field.axes, target) for a in field.arrays()], field.profile)
+
+    def only(self, *kept: int) -> Self:
+        """With every axis pooled but the ones named."""
+        field = self
+        for index in range(len(self.axes)):
+            if index not in kept:
+                field = field.pooled(index)
+        return field
+
+    def permuted(self, order: Sequence[int]) -> Self:
+        """`numpy.transpose`."""
+        return self.rebuilt(
+            tuple(self.axes[i] for i in order),
+            [a.transpose(order) for a in self.arrays()],
+            tuple(self.profile[i] for i in order),
+        )
+
+    def with_rank(self, rank: int) -> Self:
+        """With axes of size 1 put in front, as numpy broadcasting does."""
+        missing = rank - len(self.axes)
+        if missing <= 0:
+            return self
+        arrays = [a.reshape((1,) * missing + a.shape) for a in self.arrays()]
+        return self.rebuilt((Axis(1),) * missing + self.axes, arrays, (None,) * missing + self.profile)
+
+    def reshaped(self, shape: Sequence[int]) -> Self:
+        """`numpy.reshape`. Axes that are split or merged keep their cells while there are at most MAX_CELLS."""
+        groups = matching_groups(self.shape, shape)
+        if not groups:
+            return self.only().rebuilt(
+                pooled(shape), [a.reshape((1,) * len(shape)) for a in self.only().arrays()], (None,) * len(shape)
+            )
+        field = self
+        new_axes: list[Axis] = []
+        new_profile: list[np.ndarray | None] = []
+        array_shape: list[int] = []
+        for old, new in groups:
+            sizes = [shape[j] for j in new]
+            wide_old = [i for i in old if self.shape[i] > 1]
+            wide_new = [j for j, size in enumerate(sizes) if size > 1]
+            group_axes = [Axis(size) for size in sizes]
+            group_profile: list[np.ndarray | None] = [None] * len(sizes)
+            if len(wide_old) == 1 and len(wide_new) == 1:
+                group_axes[wide_new[0]] = self.axes[wide_old[0]]
+                group_profile[wide_new[0]] = self.profile[wide_old[0]]
+            elif all(self.axes[i].is_pooled for i in wide_old):
+                group_profile = _refold([field.profile[i] for i in old], [self.shape[i] for i in old], sizes)
+            else:
+                others = math.prod(a.count for i, a in enumerate(field.axes) if i not in old)
+                if others * math.prod(sizes) > MAX_CELLS:
+                    for i in wide_old:
+                        field = field.pooled(i)
+                else:
+                    for i in wide_old:
+                        field = field.absorbed(i) if field.profile[i] is not None else field
+                        field = field.refined(
+                            tuple(Axis.full(a.size) if k == i else a for k, a in enumerate(field.axes))
+                        )
+                    group_axes = [Axis.full(size) for size in sizes]
+            new_axes += group_axes
+            new_profile += group_profile
+            array_shape += [axis.count for axis in group_axes]
+        axes, arrays = squeeze_constant(tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()])
+        return field.rebuilt(axes, arrays, tuple(new_profile))
+
+    def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
+        """Indexing [start:stop:step] along one axis."""
+        old = self.axes[index]
+        axis = old.slice(start, stop, step)
+        picked = np.arange(old.size)[start:stop:step] if step > 0 else np.arange(start, stop, step)
+        first = picked[axis.starts] if len(picked) else picked
+        cell = np.searchsorted(old.starts, first, side="right") - 1
+        arrays = [np.take(a, cell, axis=index) for a in self.arrays()]
+        profile = list(self.profile)
+        axes = (*self.axes[:index], axis, *self.axes[index + 1 :])
+        if profile[index] is None or not len(picked):
+            profile[index] = None
+            return self.rebuilt(axes, arrays, tuple(profile))
+        field = self.absorbed(index).sliced(index, start, stop, step)
+        return field
+
+
+def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequence[int]) -> list[np.ndarray | None]:
+    """Profiles of pooled axes after a reshape: the outer product, then the marginals."""
+    if all(profile is None for profile in profiles):
+        return [None] * len(new)
+    whole = np.ones(1)
+    for profile, size in zip(profiles, old, strict=True):
+        whole = np.outer(whole, np.ones(size) if profile is None else profile).reshape(-1)
+    folded = whole.reshape(tuple(new))
+    marginals: list[np.ndarray | None] = []
+    for index, size in enumerate(new):
+        others = tuple(k for k in range(len(new)) if k != index)
+        marginals.append(normalised(folded.mean(axis=others)) if size > 1 else None)
+    return marginals
+
+
+def normalised(profile: np.ndarray) -> np.ndarray | None:
+    """A profile scaled to mean 1; None if it is flat (to 1e-12) or has no energy at all."""
+    mean = float(profile.mean()) if profile.size else 0.0
+    if mean <= 0 or not math.isfinite(mean):
+        return None
+    scaled = profile / mean
+    return None if float(np.abs(scaled - 1.0).max()) < 1e-12 else scaled
+
+
+def mixed_profile(parts: Sequence[tuple[float, np.ndarray | None]], size: int) -> np.ndarray | None:
+    """Profile of a sum of energies, each given as (energy, profile)."""
+    if all(profile is None for _, profile in parts):
+        return None
+    total = sum(energy for energy, _ in parts)
+    if total <= 0:
+        return None
+    mixed = np.zeros(size)
+    for energy, profile in parts:
+        mixed += energy / total if profile is None else energy / total * profile
+    return normalised(mixed)
+
+
+@dataclass(frozen=True)
+class Moments(Field):
+    """First and second moments of a tensor's entries over inputs, positions of a cell and samples.
+
+    Attributes:
+        mean: E[x] of each cell where its profile is 1; the mean at index p is sqrt(profile(p)) times that.
+        variance: Var[x] likewise, times profile(p).
+        shared: covariance of two different entries of the cell in one sample.
+        nonnegative: whether no entry can be negative (the value left a ReLU).
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    shared: np.ndarray
+    nonnegative: bool = False
+
+    @staticmethod
+    def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
+        """Independent entries that are all alike."""
+        ones = np.ones((1,) * len(shape))
+        return Moments(pooled(shape), (None,) * len(shape), mean * ones, variance * ones, 0.0 * ones)
+
+    @staticmethod
+    def flat(
+        axes: Axes, mean: np.ndarray, variance: np.ndarray, shared: np.ndarray | None = None, nonnegative: bool = False
+    ) -> Moments:
+        """Moments without profiles; arrays broadcast to the cells."""
+        shape = counts(axes)
+        full = [np.broadcast_to(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
+        return Moments(axes, (None,) * len(axes), full[0], np.maximum(full[1], 0.0), full[2], nonnegative)
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.mean, self.variance, self.shared
+
+    def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
+        return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative)
+
+    @property
+    def second(self) -> np.ndarray:
+        """E[x^2] of each cell (where the profile is 1, and on average over it)."""
+        return self.variance + self.mean**2
+
+    def amplitude(self, kept: Sequence[int] = ()) -> float:
+        """Average of sqrt(profile) over all axes but the ones kept: E[x] of a cell is that times `mean`."""
+        factor = 1.0
+        for index, profile in enumerate(self.profile):
+            if profile is not None and index not in kept:
+                factor *= float(np.sqrt(profile).mean())
+        return factor
+
+    def flattened(self) -> Moments:
+        """Without profiles: what they did to the mean goes into the variance."""
+        if all(profile is None for profile in self.profile):
+            return self
+        mean = self.mean * self.amplitude()
+        return Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
+
+    def absorbed(self, index: int) -> Moments:
+        profile = self.profile[index]
+        if profile is None:
+            return self
+        shape = [1] * len(self.axes)
+        shape[index] = profile.size
+        energy = profile.reshape(shape)
+        axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
+        kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
+        arrays = (self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy)
+        return self.rebuilt(axes, arrays, kept)
+
+    def pooled(self, index: int, target: Axis | None = None) -> Moments:
+        old = self.axes[index]
+        target = target or Axis(old.size)
+        if old == target:
+            return self
+        mean = average(self.mean, self.axes, index, target)
+        second = average(self.second, self.axes, index, target)
+        same = target.count / old.count  # a pair of the new cell was in one old cell with about this probability
+        shared = average(self.shared, self.axes, index, target) * same
+        axes = (*self.axes[:index], target, *self.axes[index + 1 :])
+        return self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), shared), self.profile)
+
+    @property
+    def total_mean(self) -> float:
+        """E[x] over the whole tensor."""
+        return total_average(self.mean, self.axes) * self.amplitude()
+
+    @property
+    def total_second(self) -> float:
+        """E[x^2] over the whole tensor."""
+        return total_average(self.second, self.axes)
+
+    @property
+    def average_variance(self) -> np.ndarray:
+        """Variance of the average over a cell's entries of one sample."""
+        n = self.positions
+        return np.maximum(self.variance / n + self.shared * (1.0 - 1.0 / n), 0.0)
+
+    def broadcast(self, shape: Sequence[int]) -> Moments:
+        """numpy broadcasting: entries along a widened axis are copies, so they share all their variance."""
+        field = self.with_rank(len(shape))
+        axes = list(field.axes)
+        before, copies = field.positions, 1
+        for index, size in enumerate(shape):
+            if axes[index].size == 1 and size != 1:
+                axes[index] = Axis(size)
+                copies *= size if index else 1
+        shared = field.shared
+        if copies > 1:
+            pairs = copies * before - 1
+            shared = ((copies - 1) * field.variance + copies * (before - 1) * field.shared) / pairs
+        return field.rebuilt(tuple(axes), (field.mean, field.variance, shared), field.profile)
+
+
+@dataclass(frozen=True)
+class Gradient(Field):
+    """Second moments of the loss gradient with respect to a tensor; its mean is zero.
+
+    Attributes:
+        energy: E[g^2] of one entry, where the profile is 1 and on average over it.
+        shared: E[g g'] of two different entries of the cell in one sample.
+    """
+
+    energy: np.ndarray
+    shared: np.ndarray
+
+    @staticmethod
+    def white(shape: Sequence[int]) -> Gradient:
+        """The isotropic cotangent of unit energy."""
+        ones = np.ones((1,) * len(shape))
+        return Gradient(pooled(shape), (None,) * len(shape), ones, 0.0 * ones)
+
+    @staticmethod
+    def flat(axes: Axes, energy: np.ndarray, shared: np.ndarray | float = 0.0, profile: Profiles | None = None) -> Gradient:
+        """Arrays broadcast to the cells."""
+        shape = counts(axes)
+        return Gradient(
+            axes, profile or (None,) * len(axes), np.broadcast_to(energy, shape), np.broadcast_to(shared, shape)
+        )
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.energy, self.shared
+
+    def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
+        return Gradient(axes, profile, arrays[0], arrays[1])
+
+    def absorbed(self, index: int) -> Gradient:
+        profile = self.profile[index]
+        if profile is None:
+            return self
+        shape = [1] * len(self.axes)
+        shape[index] = profile.size
+        energy = profile.reshape(shape)
+        axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
+        kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
+        return self.rebuilt(axes, (self.energy * energy, self.shared * energy), kept)
+
+    def pooled(self, index: int, target: Axis | None = None) -> Gradient:
+        old = self.axes[index]
+        target = target or Axis(old.size)
+        if old == target:
+            return self
+        same = target.count / old.count
+        arrays = (
+            average(self.energy, self.axes, index, target),
+            average(self.shared, self.axes, index, target) * same,
+        )
+        return self.rebuilt((*self.axes[:index], target, *self.axes[index + 1 :]), arrays, self.profile)
+
+    def profiled(self, index: int) -> Gradient:
+        """With the cells of one axis turned into a profile."""
+        axis = self.axes[index]
+        if axis.is_pooled:
+            return self
+        line = self.energy
+        for other in range(len(self.axes)):
+            if other != index:
+                line = average(line, self.axes, other)
+        profile = normalised(np.repeat(line.reshape(-1), axis.lengths.astype(int)))
+        field = self.pooled(index)
+        kept = (*field.profile[:index], profile, *field.profile[index + 1 :])
+        return field.rebuilt(field.axes, field.arrays(), kept)
+
+    @property
+    def total(self) -> float:
+        """Squared L2 norm of the whole gradient."""
+        return total_average(self.energy, self.axes) * self.size
+
+    @property
+    def average_energy(self) -> np.ndarray:
+        """E of the squared average over a cell's entries of one sample."""
+        n = self.positions
+        return np.maximum(self.energy / n + self.shared * (1.0 - 1.0 / n), 0.0)
+
+    def times(self, axes: Axes, energy: np.ndarray, shared: np.ndarray | None = None) -> Gradient:
+        """Entries multiplied by independent factors.
+
+        Args:
+            axes: the cells on which the factors are given (same rank, sizes equal to the gradient's).
+            energy: E[factor^2] of each cell.
+            shared: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
+        """
+        field = self.refined(axes)
+        same = shared is None
+        energy = resample(np.broadcast_to(energy, counts(axes)), axes, field.axes)
+        shared = energy if same else resample(np.broadcast_to(shared, counts(axes)), axes, field.axes)  # type: ignore[arg-type]
+        return field.rebuilt(field.axes, (field.energy * energy, field.shared * shared), field.profile)
+
+    def plus(self, other: Gradient) -> Gradient:
+        """Sum of two uncorrelated gradients with respect to one tensor."""
+        left, right = self.refined(other.axes), other.refined(self.axes)
+        left, right = left.refined(right.axes), right.refined(left.axes)
+        profile = tuple(
+            mixed_profile(((left.total, p), (right.total, q)), axis.size)
+            for p, q, axis in zip(left.profile, right.profile, left.axes, strict=True)
+        )
+        arrays = (left.energy + right.energy, left.shared + right.shared)
+        return left.rebuilt(left.axes, arrays, profile)
+
+    def summed_to(self, shape: Sequence[int]) -> Gradient:
+        """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""
+        wide = [i for i in range(len(self.axes)) if self._target(i, shape) == 1 and self.axes[i].size > 1]
+        field = self
+        for index in wide:
+            field = field.pooled(index)
+        samples = field.axes[0].size if 0 in wide else 1
+        copies = math.prod(field.axes[i].size for i in wide if i != 0)
+        energy = samples * copies * (field.energy + (copies - 1) * field.shared)
+        shared = samples * copies**2 * field.shared
+        axes = tuple(Axis(1) if i in wide else axis for i, axis in enumerate(field.axes))
+        profile = tuple(None if i in wide else p for i, p in enumerate(field.profile))
+        drop = len(axes) - len(shape)
+        arrays = [a.reshape(a.shape[drop:]) for a in (np.maximum(energy, 0.0), shared)]
+        return field.rebuilt(axes[drop:], arrays, profile[drop:])
+
+    def _target(self, index: int, shape: Sequence[int]) -> int:
+        offset = len(self.axes) - len(shape)
+        return 1 if index < offset else shape[index - offset]
+
+
+def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """Mean of a cell array over all entries of the set."""
+    for index in axes:
+        array = average(array, x.axes, index)
+    return array
+
+
+def sample_average_energy(
+    energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]
+) -> np.ndarray:
+    """E of the squared set average of zero-mean entries with these second moments and covariances."""
+    inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
+    outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
+    together = shared if outside <= 1 else np.zeros_like(shared)
+    cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
+    cells = math.prod(x.axes[i].count for i in axes)
+    samples = x.axes[0].size if 0 in axes else 1
+    return set_average(cell, x, axes) / (cells * samples)

@@ -1,0 +1,80 @@
+"""Gaussian expectations of piecewise polynomials in closed form: rectifiers, clipped and hard activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.theory.special import normal_cdf, normal_pdf
+
+Polynomial = Sequence[np.ndarray]
+"""Coefficients by ascending power, each an array (or a number) that broadcasts to the cells."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """c[0] + c[1] z + c[2] z^2 on low < z <= high."""
+
+    low: float
+    high: float
+    coefficients: tuple[np.ndarray | float, ...]
+
+
+def _product(left: Polynomial, right: Polynomial) -> list[np.ndarray]:
+    result = [np.zeros(1) for _ in range(len(left) + len(right) - 1)]
+    for i, a in enumerate(left):
+        for j, b in enumerate(right):
+            result[i + j] = result[i + j] + a * b
+    return result
+
+
+def _truncated_moments(a: np.ndarray, b: np.ndarray, degree: int) -> list[np.ndarray]:
+    """int_a^b t^k pdf(t) dt for k = 0..degree; a and b may be infinite.
+
+    I_0 = Phi(b) - Phi(a), I_1 = pdf(a) - pdf(b), I_k = (k - 1) I_{k-2} + a^{k-1} pdf(a) - b^{k-1} pdf(b).
+    """
+    pdf_a, pdf_b = normal_pdf(a), normal_pdf(b)
+    finite_a, finite_b = np.where(np.isfinite(a), a, 0.0), np.where(np.isfinite(b), b, 0.0)
+    upper = a > 0  # there the difference of upper tails loses no digits
+    mass = np.where(upper, normal_cdf(-a) - normal_cdf(-b), normal_cdf(b) - normal_cdf(a))
+    moments = [mass, pdf_a - pdf_b]
+    for k in range(2, degree + 1):
+        moments.append((k - 1) * moments[k - 2] + finite_a ** (k - 1) * pdf_a - finite_b ** (k - 1) * pdf_b)
+    return moments[: degree + 1]
+
+
+def piecewise_expectation(pieces: Sequence[Piece], power: int, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """E f(z)^power for z ~ N(mean, variance), f given by its pieces.
+
+    A variance of 0 is the limit, with the value at a kink taken from the piece on its left (as relu'(0) = 0).
+    """
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    still = deviation == 0
+    safe = np.where(still, 1.0, deviation)
+    total = np.zeros(np.broadcast_shapes(mean.shape, *(np.shape(c) for p in pieces for c in p.coefficients)))
+    for piece in pieces:
+        c = [np.asarray(coefficient, dtype=np.float64) for coefficient in piece.coefficients]
+        c += [np.zeros(1)] * (3 - len(c))
+        inside = still & (mean > piece.low) & (mean <= piece.high)
+        value = (c[0] + c[1] * mean + c[2] * mean**2) ** power
+        in_t = [c[0] + c[1] * mean + c[2] * mean**2, (c[1] + 2 * c[2] * mean) * safe, c[2] * safe**2]
+        degree = max((k for k in range(3) if np.any(c[k])), default=0)
+        raised: Polynomial = [np.ones(1)]
+        for _ in range(power):
+            raised = _product(raised, in_t[: degree + 1])
+        low = np.full_like(safe, -math.inf) if math.isinf(piece.low) else (piece.low - mean) / safe
+        high = np.full_like(safe, math.inf) if math.isinf(piece.high) else (piece.high - mean) / safe
+        moments = _truncated_moments(low, high, len(raised) - 1)
+        smooth = sum((factor * moment for factor, moment in zip(raised, moments, strict=True)), np.zeros(1))
+        total = total + np.where(still, np.where(inside, value, 0.0), smooth)
+    return np.asarray(total)
+
+
+def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """f' piece by piece (jumps are left out)."""
+    return tuple(
+        Piece(p.low, p.high, tuple(k * np.asarray(c) for k, c in enumerate(p.coefficients) if k > 0) or (0.0,)) for p in pieces
+    )
