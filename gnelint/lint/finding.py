@@ -1,0 +1,61 @@
+"""What a rule says about a place in a network: plain data, the shape of the JSON contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gnelint.graph import Location
+
+Severity = Literal["error", "warning", "info"]
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""Most severe first."""
+
+Safety = Literal["preserving", "init", "retrain", "display"]
+"""What a fix costs: nothing, the starting point, the trained weights; `display` is advice without an edit."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What would put a finding right.
+
+    Attributes:
+        kind: the fix's name.
+        safety: what it costs.
+        description: one clause for people.
+        target: name of the node or block to change, None for the whole network.
+        factor: what to multiply its weights by, where that is the fix.
+    """
+
+    kind: str
+    safety: Safety
+    description: str
+    target: str | None = None
+    factor: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place that a rule has something to say about.
+
+    Attributes:
+        rule: the rule's id.
+        severity: how bad it is here.
+        message: one sentence with the numbers.
+        nodes: names of the nodes it is about, in the order of the pattern; empty for the whole network.
+        block: name of the block that holds the first of them, None if there is none.
+        location: where in the user's source, None if the model does not say.
+        measured, expected: the number judged and what it should be, None if the rule states none or it is not known.
+        fix: how to put it right, None if the rule knows no way.
+    """
+
+    rule: str
+    severity: Severity
+    message: str
+    nodes: tuple[str, ...] = ()
+    block: str | None = None
+    location: Location | None = None
+    measured: float | None = None
+    expected: float | None = None
+    fix: Fix | None = None

@@ -1,0 +1,344 @@
+"""Rule files: YAML read with its lines, checked, and compiled to `Rule`.
+
+The rules that ship with gnelint are checked against the JSON Schema by the tests, a user's when they are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from gnelint.errors import RuleError
+from gnelint.lint.expression import (
+    Expression,
+    ExpressionError,
+    Kind,
+    Name,
+    Template,
+    compile_condition,
+    compile_expression,
+    compile_template,
+)
+from gnelint.lint.finding import Safety, Severity
+from gnelint.lint.functions import FUNCTIONS
+from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
+from gnelint.lint.yaml_marks import Document, parse
+from gnelint.lint.yaml_marks import Path as KeyPath
+
+SCHEMA = 1
+"""The newest major of the rule format that this version reads."""
+
+MAX_FILE_SIZE = 1 << 18
+
+Over = Literal["nodes", "blocks", "network"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number, text or switch of a rule that a configuration may set."""
+
+    default: float | str | bool
+    help: str
+
+
+@dataclass(frozen=True)
+class FixPlan:
+    """What a rule file says of its fix; `factor` is the name `factor` in the rule's scope if there is one."""
+
+    kind: str
+    safety: Safety
+    title: Template
+    target: str | None
+    has_factor: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A compiled rule.
+
+    Attributes:
+        over: what it looks at: matches of its pattern, every block, or the network once.
+        pattern: None unless `over` is "nodes".
+        where: conditions that a match must pass to count at all (`total` sums over those that do).
+        lets: named expressions, each may use the ones before it.
+        when: the condition that makes a match a finding; None always does.
+        severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
+        references, tests: as the file has them.
+        file: where it was read from.
+    """
+
+    id: str
+    name: str
+    group: str
+    status: Literal["stable", "preview"]
+    stage: Literal["init", "any"]
+    summary: str
+    over: Over
+    pattern: Pattern | None
+    where: tuple[Expression, ...]
+    params: Mapping[str, Parameter]
+    lets: tuple[tuple[str, Expression], ...]
+    when: Expression | None
+    severities: tuple[tuple[Expression | None, Severity], ...]
+    message: Template
+    measured: Expression | None
+    expected: Expression | None
+    fix: FixPlan | None
+    explain: str
+    references: tuple[Mapping[str, str], ...]
+    tests: tuple[Mapping[str, Any], ...]
+    file: str
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules in the order of their ids, and what a person should know about files that were left out."""
+
+    rules: tuple[Rule, ...]
+    warnings: tuple[str, ...] = ()
+
+    def get(self, rule_id: str) -> Rule | None:
+        """The rule of this id."""
+        return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+
+def builtin_directory() -> Path:
+    """Where gnelint's own rules are: inside an installed package, or beside the package in a checkout.
+
+    Raises:
+        RuleError: neither place holds any; the installation is damaged.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for directory in (package / "_rules", package.parent / "rules"):
+        if any(directory.glob("*.yaml")):
+            return directory
+    raise RuleError(str(package / "_rules"), "gnelint's own rules are missing", "Install gnelint again.")
+
+
+def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
+    """gnelint's own rules and those of the given files and directories.
+
+    Raises:
+        RuleError: a file is missing or not valid, or two rules have one id.
+    """
+    found: dict[str, Rule] = {}
+    warnings: list[str] = []
+    builtin = [(path, False) for path in sorted(builtin_directory().glob("*.yaml"))]
+    for path, check in [*builtin, *((path, True) for path in _files(paths))]:
+        rule = load_rule(path, validate=check)
+        if isinstance(rule, str):
+            warnings.append(rule)
+        elif rule.id in found:
+            raise RuleError(str(path), f"the id {rule.id} belongs to {found[rule.id].file} already", "Choose another.")
+        else:
+            found[rule.id] = rule
+    return RuleSet(tuple(found[key] for key in sorted(found)), tuple(warnings))
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.iterdir() if entry.suffix in (".yaml", ".yml"))
+            if not inside:
+                raise RuleError(str(path), "the directory holds no rule file", "Rule files end in .yaml or .yml.")
+            files.extend(inside)
+        else:
+            files.append(path)
+    return files
+
+
+def load_rule(path: Path, validate: bool) -> Rule | str:
+    """Read one file. The answer is a sentence, and no rule, if the file needs a newer gnelint.
+
+    Args:
+        path: the file.
+        validate: check it against the JSON Schema first (the rules that ship are checked by the tests).
+
+    Raises:
+        RuleError: the file cannot be read or is not a valid rule.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RuleError(str(path), f"cannot be read ({error.strerror})", "Check the path given to --rules.") from None
+    if len(raw) > MAX_FILE_SIZE:
+        raise RuleError(str(path), f"larger than {MAX_FILE_SIZE} bytes", "A rule file holds one rule.")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RuleError(str(path), "not a text in UTF-8", "Rule files are YAML.") from None
+    document = parse(text, str(path))
+    if not isinstance(document.data, dict):
+        raise document.error((), "a rule file holds keys and values", "Start from one of gnelint's own rules.")
+    schema = document.data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise document.error(("schema",), "the first key must be schema: 1")
+    if schema > SCHEMA:
+        return f"{path}: needs rule schema {schema}, this gnelint reads {SCHEMA}; skipped. Update gnelint."
+    if validate:
+        validate_document(document)
+    return _Builder(document).rule()
+
+
+def validate_document(document: Document) -> None:
+    """Check a parsed rule file against the JSON Schema.
+
+    Raises:
+        RuleError: it does not conform; the error names the line and the key.
+    """
+    import jsonschema  # slow to import, and only a user's own rules need it
+
+    schema = json.loads(Path(__file__).with_name("rule.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document.data))
+    if error is None:
+        return
+    path: KeyPath = tuple(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        allowed = list(error.schema["properties"])
+        key = next(key for key in error.instance if key not in allowed)
+        close = difflib.get_close_matches(str(key), allowed, n=1)
+        advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(allowed)}."
+        raise document.error((*path, key), f'unknown key "{key}"', advice)
+    where = ".".join(str(part) for part in path)
+    raise document.error(path, f"{where + ': ' if where else ''}{error.message}")
+
+
+_PARAMETER_KINDS: Mapping[type, Kind] = {bool: "truth", int: "number", float: "number", str: "text"}
+
+
+class _Builder:
+    """Compiles a document that conforms to the schema; every error names its line."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.data: dict[str, Any] = document.data
+        self.scope: dict[str, Name] = {}
+
+    def rule(self) -> Rule:
+        data = self.data
+        pattern = self._pattern()
+        params = {name: Parameter(**entry) for name, entry in data.get("params", {}).items()}
+        for name, parameter in params.items():
+            self._define(("params", name), name, Name(_PARAMETER_KINDS[type(parameter.default)]))
+        where = tuple(self._where(index) for index in range(len(data.get("where", ()))))
+        lets = [(name, self._let(("let", name), name)) for name in data.get("let", {})]
+        has_factor = "factor" in data.get("fix", {})
+        if has_factor:
+            lets.append(("factor", self._let(("fix", "factor"), "factor")))
+        return Rule(
+            id=data["id"],
+            name=data["name"],
+            group=data["group"],
+            status=data.get("status", "stable"),
+            stage=data["stage"],
+            summary=data["summary"],
+            over=data.get("over", "nodes"),
+            pattern=pattern,
+            where=where,
+            params=params,
+            lets=tuple(lets),
+            when=self._condition(("when",)) if "when" in data else None,
+            severities=self._severities(),
+            message=self._template(("message",)),
+            measured=self._number(("measured",)) if "measured" in data else None,
+            expected=self._number(("expected",)) if "expected" in data else None,
+            fix=self._fix(has_factor) if "fix" in data else None,
+            explain=data["explain"],
+            references=tuple(data.get("references", ())),
+            tests=tuple(data.get("tests", ())),
+            file=self.document.file,
+        )
+
+    def _value(self, path: KeyPath) -> Any:
+        value: Any = self.data
+        for key in path:
+            value = value[key]
+        return value
+
+    def _define(self, path: KeyPath, name: str, meaning: Name) -> None:
+        if name in self.scope:
+            raise self.document.error(path, f'the name "{name}" is taken already', "Choose another.")
+        self.scope[name] = meaning
+
+    def _pattern(self) -> Pattern | None:
+        over = self.data.get("over", "nodes")
+        if over == "blocks":
+            self._define(("over",), "block", Name("block"))
+        if over != "nodes":
+            if "pattern" in self.data:
+                raise self.document.error(("pattern",), f"a rule over {over} has no pattern", "Leave one of them out.")
+            return None
+        if "pattern" not in self.data:
+            raise self.document.error((), "the rule has no pattern", "Add one, or say over: blocks or over: network.")
+        try:
+            pattern = compile_pattern(self.data["pattern"])
+        except PatternError as error:
+            line = self.document.text_lines[("pattern",)] + error.line - 1
+            raise RuleError(f"{self.document.file}:{line}", f"pattern: {error}") from None
+        for name in pattern.names:
+            self._define(("pattern",), name, Name("node"))
+        return pattern
+
+    def _expression(self, path: KeyPath, condition: bool = False) -> Expression:
+        text = _source(self._value(path))
+        compiler = compile_condition if condition else compile_expression
+        try:
+            return compiler(text, self.scope, FUNCTIONS)
+        except ExpressionError as error:
+            raise self.document.error(path, f'expression "{text}": {error}') from None
+
+    def _condition(self, path: KeyPath) -> Expression:
+        return self._expression(path, condition=True)
+
+    def _number(self, path: KeyPath) -> Expression:
+        expression = self._expression(path)
+        if expression.kind != "number":
+            raise self.document.error(path, f'expression "{expression.text}" is a {expression.kind}, not a number')
+        return expression
+
+    def _where(self, index: int) -> Expression:
+        expression = self._condition(("where", index))
+        if expression.uses_total:
+            raise self.document.error(
+                ("where", index), "total() sums over what passes `where` and cannot be used in it", "Move it to `when`."
+            )
+        return expression
+
+    def _let(self, path: KeyPath, name: str) -> Expression:
+        expression = self._expression(path)
+        self._define(path, name, Name(expression.kind, expression.uses_total))
+        return expression
+
+    def _severities(self) -> tuple[tuple[Expression | None, Severity], ...]:
+        given = self.data["severity"]
+        if isinstance(given, str):
+            return ((None, cast(Severity, given)),)
+        return tuple(
+            (self._condition(("severity", index, "when")) if "when" in entry else None, entry["severity"])
+            for index, entry in enumerate(given)
+        )
+
+    def _template(self, path: KeyPath) -> Template:
+        text = self._value(path)
+        try:
+            return compile_template(text, self.scope, FUNCTIONS)
+        except ExpressionError as error:
+            raise self.document.error(path, f'message "{text.strip()}": {error}') from None
+
+    def _fix(self, has_factor: bool) -> FixPlan:
+        fix = self.data["fix"]
+        target = fix.get("target")
+        if target is not None and self.scope.get(target, Name("number")).kind not in ("node", "block"):
+            raise self.document.error(("fix", "target"), f'"{target}" is neither a node nor a block of this rule')
+        return FixPlan(fix["kind"], fix["safety"], self._template(("fix", "title")), target, has_factor)
+
+
+def _source(value: str | float | bool) -> str:
+    """The text of an expression; YAML reads `when: true` and `expected: 1` as values of their own."""
+    return value if isinstance(value, str) else repr(value)

@@ -1,0 +1,107 @@
+"""YAML with the line of every key kept: duplicate keys, aliases and foreign tags are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from gnelint.errors import RuleError
+
+Path = tuple[str | int, ...]
+"""Keys and indices from the top of the document to a value."""
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: plain data, and the line (from 1) where each key and each item stands.
+
+    Attributes:
+        text_lines: for a block scalar (`|` or `>`), the line of its first line of text.
+    """
+
+    file: str
+    data: Any
+    lines: Mapping[Path, int]
+    text_lines: Mapping[Path, int]
+
+    def line(self, path: Path) -> int:
+        """The line of a value, or of the nearest thing around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def error(self, path: Path, problem: str, advice: str = "") -> RuleError:
+        """The error for a value, naming file and line."""
+        return RuleError(f"{self.file}:{self.line(path)}", problem, advice)
+
+
+def parse(text: str, file: str) -> Document:
+    """Parse one document.
+
+    Raises:
+        RuleError: it is not YAML, holds a key twice, an alias, or a tag other than the plain scalars.
+    """
+    loader = _LOADER(text)
+    try:
+        root = loader.get_single_node()
+        reader = _Reader(loader, file)
+        data = None if root is None else reader.read(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{file}:{mark.line + 1}" if mark is not None else file
+        raise RuleError(where, f"not valid YAML ({error.problem or error.context})") from None
+    except yaml.YAMLError as error:
+        raise RuleError(file, f"not valid YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise RuleError(file, "nested too deeply") from None
+    finally:
+        loader.dispose()
+    return Document(file, data, reader.lines, reader.text_lines)
+
+
+class _Reader:
+    def __init__(self, loader: Any, file: str) -> None:
+        self.loader = loader
+        self.file = file
+        self.lines: dict[Path, int] = {}
+        self.text_lines: dict[Path, int] = {}
+        self.visited: set[int] = set()
+
+    def read(self, node: yaml.Node, path: Path) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        if id(node) in self.visited:
+            where = f"{self.file}:{self.lines[path]}"
+            raise RuleError(where, "an alias (*name) is not allowed", "Write the value out.")
+        self.visited.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        if node.tag not in _SCALARS:
+            raise RuleError(f"{self.file}:{line}", f"the type {node.tag} is not allowed", "Quote it to make it text.")
+        self.text_lines[path] = line + (getattr(node, "style", None) in ("|", ">"))
+        try:
+            return self.loader.construct_object(node)
+        except ValueError as error:  # YAML takes "0x_" for an integer, Python does not
+            raise RuleError(f"{self.file}:{line}", f"{str(node.value)[:40]!r} is not a value ({error})") from None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
+                raise RuleError(f"{self.file}:{line}", "a key must be plain text")
+            if key in found:
+                raise RuleError(f"{self.file}:{line}", f'the key "{key}" is given twice', "Keep one of them.")
+            self.lines[(*path, key)] = line
+            found[key] = self.read(value_node, (*path, key))
+        return found
