@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from gnelint.graph import Graph
 from gnelint.readers.idioms.activations import fuse_activations
+from gnelint.readers.idioms.normalization import fuse_normalizations
 from gnelint.readers.idioms.rewriter import Rewriter
 
-_PASSES = (fuse_activations,)
+_PASSES = (fuse_activations, fuse_normalizations)
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""
 
