@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, component
+from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, pooled, refine
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
@@ -318,3 +319,20 @@ class Concatenate(Component):
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
+
+
+@component("constant")
+@dataclass(frozen=True)
+class Constant(Component):
+    """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of it."""
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        array = np.asarray(self.node.parameters["value"].array(), dtype=np.float64).reshape(self.output_shapes[0])
+        whole = Moments.uniform(array.shape, 0.0, 0.0)
+        axes, mean, variance = constant_moments(array, whole)
+        return (Moments.flat(axes, mean, variance, nonnegative=bool(np.all(array >= 0))),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        return ()

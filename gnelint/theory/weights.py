@@ -102,3 +102,21 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     mean = shift + m1
     kurtosis = fourth / variance**2 if minimum < maximum and variance > 0 else math.nan
     return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
+
+
+def looks_initialised(statistics: WeightStatistics) -> bool:
+    """Whether a weight tensor's entries could be a fresh draw: constant, uniform, Gaussian, truncated Gaussian.
+
+    Training leaves heavy tails: the kurtosis of a trained layer is well above 3. The allowance is six standard errors of
+    a Gaussian's sample kurtosis, sqrt(24 / size).
+    """
+    if statistics.size == 0 or statistics.is_constant:
+        return True
+    return statistics.kurtosis <= 3.15 + 6.0 * math.sqrt(24.0 / statistics.size)
+
+
+def mostly_zero(parameter: Parameter, entries: int = 1 << 14) -> bool:
+    """Whether most of a sample of the entries is exactly zero, as in delta-orthogonal, identity and sparse initialisation."""
+    stored = parameter.load().reshape(-1)
+    sample = np.asarray(stored[:: max(1, stored.size // entries)])
+    return sample.size > 0 and float(np.mean(sample == 0)) > 0.5

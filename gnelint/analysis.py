@@ -1,0 +1,378 @@
+"""The analysis: moments forward, second moments of the gradient backward, over any directed acyclic graph.
+
+1. Every floating input is taken as N(0, 1); a component maps its inputs' moments to its outputs'.
+2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a value
+   add up (theory of components, section 4). This is the multiplication and the addition theorem in one pass.
+3. What a node does by itself, phi(J J^T), is measured on a white cotangent of its own.
+
+Nothing is guessed: behind an operation that no component models, moments are not known, and in front of it gradients are
+not. Time is linear in the graph; weights are read a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gnelint.blocks import NodeSpectrum, find_blocks
+from gnelint.components import Component, NotModelledError, component_class
+from gnelint.graph import Graph, Node, Parameter
+from gnelint.prediction import NodePrediction, Prediction
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_zero, weight_statistics
+
+INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
+PLACEHOLDERS = (
+    "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was read, "
+    "no number is predicted."
+)
+
+
+_FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
+"""What a component may raise on a shape or an attribute that no reader should have let through: the rest is analysed."""
+
+
+def _reason(error: BaseException) -> str:
+    """Why a node is not modelled, for people."""
+    return str(error) if isinstance(error, NotModelledError) else f"could not be analysed ({type(error).__name__}: {error})"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A gradient times 2^exponent: a deep network's gradient leaves the range of a double."""
+
+    gradient: Gradient
+    exponent: float = 0.0
+
+    @property
+    def log2(self) -> float:
+        """log2 of the squared norm; -inf for zero."""
+        total = self.gradient.total
+        return math.log2(total) + self.exponent if total > 0 else -math.inf
+
+    def normalised(self) -> Scaled:
+        """With the largest energy near 1."""
+        largest = float(self.gradient.energy.max(initial=0.0))
+        if largest == 0.0 or not math.isfinite(largest) or 1e-60 < largest < 1e60:
+            return self
+        shift = math.floor(math.log2(largest))
+        g = self.gradient
+        factor = 2.0**-shift
+        return Scaled(g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile), self.exponent + shift)
+
+    def plus(self, other: Scaled) -> Scaled:
+        """The sum of two uncorrelated gradients."""
+        high, low = (self, other) if self.exponent >= other.exponent else (other, self)
+        factor = 2.0 ** max(low.exponent - high.exponent, -1000.0)
+        g = low.gradient
+        scaled = g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile)
+        return Scaled(high.gradient.plus(scaled), high.exponent)
+
+
+@dataclass
+class _Forward:
+    """What the forward pass found.
+
+    Attributes:
+        moments: of every value whose moments are known.
+        components: of every node that one models.
+        problems: why a node is not modelled, by its name.
+    """
+
+    moments: dict[str, Moments] = field(default_factory=dict)
+    components: dict[str, Component] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def analyse(graph: Graph) -> Prediction:
+    """Predict what every node and block of the graph does to the gradient.
+
+    Never raises for a graph that the readers made: what cannot be predicted is None, with the reason in the node's
+    assumptions.
+    """
+    weights = _weight_statistics(graph)
+    numbers = not _has_placeholders(graph)
+    forward = _forward(graph, numbers)
+    cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
+    spectra = _spectra(graph, forward) if numbers else {}
+    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra) for node in graph.gradient_nodes)
+    at = _gradient_at(graph)
+    reached = gradients.get(at) if at is not None else None
+    modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
+    notes = list(graph.notes)
+    if not numbers:
+        notes.append(PLACEHOLDERS)
+    return Prediction(
+        graph=graph,
+        nodes=nodes,
+        blocks=find_blocks(graph, spectra, forward.problems),
+        coverage=modelled / len(nodes) if nodes else 1.0,
+        trained=_looks_trained(graph, weights) if numbers else None,
+        gradient_log2=None if reached is None else reached.log2,
+        gradient_at=at,
+        cotangent_at=cotangent_at,
+        weights=weights,
+        notes=tuple(notes),
+    )
+
+
+# --- forward -----------------------------------------------------------------------------------------------------------
+
+
+def _forward(graph: Graph, numbers: bool) -> _Forward:
+    """Moments of every value; with `numbers` False only which nodes have a component."""
+    found = _Forward()
+    on_path = {node.name for node in graph.gradient_nodes}
+    for name in graph.inputs:
+        value = graph.values[name]
+        if value.is_floating and value.concrete_shape is not None and numbers:
+            found.moments[name] = Moments.uniform(value.concrete_shape, 0.0, 1.0)
+    for node in graph.nodes:
+        try:
+            _apply(graph, node, found, numbers)
+        except _FAILURES as error:
+            if node.name in on_path:
+                found.problems[node.name] = _reason(error)
+    return found
+
+
+def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool) -> None:
+    cls = component_class(node.op)
+    if cls is None:
+        raise NotModelledError(f"no component models {node.source_op or node.op}")
+    outputs = [graph.values[name].concrete_shape for name in node.outputs]
+    inputs = [None if name is None else graph.values[name].concrete_shape for name in node.inputs]
+    if any(shape is None for shape in outputs) or any(
+        shape is None for shape, name in zip(inputs, node.inputs, strict=True) if name is not None
+    ):
+        raise NotModelledError("a shape is not known")
+    component = cls(node, tuple(inputs), tuple(shape for shape in outputs if shape is not None))
+    if not numbers:
+        found.components[node.name] = component
+        return
+    states = [None if name is None else found.moments.get(name) for name in node.inputs]
+    waiting = any(
+        state is None and name in graph.gradient_values for name, state in zip(node.inputs, states, strict=True)
+    )
+    if waiting:  # something before this node is not modelled; the node itself is not to blame
+        return
+    with np.errstate(all="ignore"):
+        results = component.forward(states)
+    for name, moments in zip(node.outputs, results, strict=True):
+        if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.variance))):
+            raise NotModelledError("the predicted moments overflow")
+        if moments.shape != graph.values[name].concrete_shape:
+            raise NotModelledError(
+                f"has the shape {graph.values[name].concrete_shape}, where its component finds {moments.shape}"
+            )
+    found.components[node.name] = component
+    found.moments.update(zip(node.outputs, results, strict=True))
+
+
+# --- backward ----------------------------------------------------------------------------------------------------------
+
+
+def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled]]:
+    """Gradients at every value that one reaches, and the value at which the cotangent stands."""
+    start = {
+        name: Scaled(Gradient.white(shape))
+        for name in graph.outputs
+        if name in graph.gradient_values and (shape := graph.values[name].concrete_shape) is not None
+    }
+    length = sum(scaled.gradient.size for scaled in start.values())
+    if length == 0:
+        return "output", {}
+    gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()})
+    at = _gradient_at(graph)
+    moved: str | None = None
+    while at is not None and at in gradients and gradients[at].log2 == -math.inf:
+        head = _blocking_node(graph, gradients, before=moved)
+        if head is None:
+            break
+        moved = head
+        shape = graph.values[moved].concrete_shape
+        assert shape is not None
+        white = Scaled(Gradient.white(shape))
+        gradients = {**gradients, **_pull_back(graph, forward, {moved: _unit(white, white.gradient.size)})}
+    return moved or "output", gradients
+
+
+def _unit(scaled: Scaled, length: int) -> Scaled:
+    """A cotangent whose squared norm is its share of 1."""
+    return Scaled(scaled.gradient, scaled.exponent - math.log2(length))
+
+
+def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | None) -> str | None:
+    """The input of the last node that lets no gradient at all through, where all of the gradient had to pass.
+
+    That is a zero-initialised head: the gradient arrives at its output, and at no value before it.
+    """
+    limit = len(graph.nodes) if before is None else graph.positions[graph.producers[before].name] if before in graph.producers else 0
+    for node in reversed(graph.nodes[:limit]):
+        alive = any(name in gradients and gradients[name].log2 > -math.inf for name in node.outputs)
+        if not alive:
+            continue
+        dead = [n for n in node.present_inputs if n in gradients and gradients[n].log2 == -math.inf]
+        if not dead:
+            continue
+        position = graph.positions[node.name]
+        earlier = (name for other in graph.nodes[:position] for name in other.outputs)
+        if any(name in gradients and gradients[name].log2 > -math.inf for name in earlier):
+            continue
+        return dead[0]
+    return None
+
+
+def _pull_back(graph: Graph, forward: _Forward, start: Mapping[str, Scaled]) -> dict[str, Scaled]:
+    gradients = dict(start)
+    unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
+    for node in reversed(graph.nodes):
+        touched = [name for name in node.outputs if name in gradients or name in unknown]
+        if not touched:
+            continue
+        component = forward.components.get(node.name)
+        lost = component is None or any(name in unknown for name in node.outputs)
+        pulled = None if lost or component is None else _pulled(graph, node, component, forward, gradients)
+        if pulled is None:
+            unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
+            continue
+        for name, gradient in zip(node.inputs, pulled, strict=True):
+            if name is None or gradient is None or name not in graph.gradient_values:
+                continue
+            gradients[name] = gradients[name].plus(gradient) if name in gradients else gradient
+    for name in unknown:
+        gradients.pop(name, None)
+    return gradients
+
+
+def _pulled(
+    graph: Graph, node: Node, component: Component, forward: _Forward, gradients: Mapping[str, Scaled]
+) -> list[Scaled | None] | None:
+    """Gradients at the node's inputs; None if its component cannot say."""
+    states = [None if name is None else forward.moments.get(name) for name in node.inputs]
+    outputs = [forward.moments[name] for name in node.outputs]
+    arrived = [gradients[name].normalised() if name in gradients else None for name in node.outputs]
+    exponent = max(scaled.exponent for scaled in arrived if scaled is not None)
+    cotangents = [None if scaled is None else _at_exponent(scaled, exponent) for scaled in arrived]
+    try:
+        with np.errstate(all="ignore"):
+            pulled = component.backward(states, outputs, cotangents)
+    except _FAILURES as error:
+        forward.problems.setdefault(node.name, _reason(error))
+        return None
+    if any(g is not None and not np.all(np.isfinite(g.energy)) for g in pulled):
+        forward.problems.setdefault(node.name, "the predicted gradient overflows")
+        return None
+    return [None if g is None else Scaled(g, exponent) for g in pulled]
+
+
+def _at_exponent(scaled: Scaled, exponent: float) -> Gradient:
+    g = scaled.gradient
+    factor = 2.0 ** max(scaled.exponent - exponent, -1000.0)
+    return g if factor == 1.0 else g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile)
+
+
+def _gradient_at(graph: Graph) -> str | None:
+    """The first floating input on a gradient path; for token inputs the first embedding's output."""
+    for name in graph.inputs:
+        if name in graph.gradient_values:
+            return name
+    for node in graph.gradient_nodes:
+        if node.op == "embedding":
+            return node.outputs[0]
+    return None
+
+
+# --- what is said of nodes and weights ---------------------------------------------------------------------------------
+
+
+def _node_prediction(
+    graph: Graph,
+    node: Node,
+    forward: _Forward,
+    gradients: Mapping[str, Scaled],
+    spectra: Mapping[str, NodeSpectrum],
+) -> NodePrediction:
+    output = next(name for name in node.outputs if name in graph.gradient_values)
+    problem = forward.problems.get(node.name)
+    moments = forward.moments.get(output)
+    reached = gradients.get(output)
+    spectrum = spectra.get(node.name)
+    component = forward.components.get(node.name)
+    phis = [] if spectrum is None else [phi for phi in spectrum.phis if phi is not None]
+    return NodePrediction(
+        node,
+        output,
+        graph.values[output].concrete_shape,
+        mean=None if moments is None else moments.total_mean,
+        second_moment=None if moments is None else moments.total_second,
+        phi=math.fsum(phis) if phis else None,
+        phi_variance=None if spectrum is None else spectrum.variance,
+        gradient_log2=None if reached is None else reached.log2,
+        basis="unmodelled" if problem is not None else "exact" if component is None else component.basis,
+        assumptions=(problem,) if problem is not None else () if component is None else component.assumptions,
+    )
+
+
+def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
+    """What each node does by itself, for the nodes whose moments are known."""
+    found: dict[str, NodeSpectrum] = {}
+    for node in graph.gradient_nodes:
+        component = forward.components.get(node.name)
+        if component is None:
+            continue
+        states = [None if name is None else forward.moments.get(name) for name in node.inputs]
+        outputs = [forward.moments[name] for name in node.outputs]
+        try:
+            with np.errstate(all="ignore"):
+                phis = component.phis(states, outputs)
+                variance = component.phi_variance(states, outputs)
+        except _FAILURES as error:
+            forward.problems.setdefault(node.name, _reason(error))
+            continue
+        if any(phi is not None and not math.isfinite(phi) for phi in phis):
+            continue
+        if variance is not None and not math.isfinite(variance):
+            variance = None
+        found[node.name] = NodeSpectrum(phis, variance, component.basis, component.assumptions)
+    return found
+
+
+def _judged_parameters(graph: Graph) -> dict[str, Parameter]:
+    """Weights of linear maps and scales of normalisations, by name."""
+    found: dict[str, Parameter] = {}
+    for node in graph.nodes:
+        for role in ("weight", "scale"):
+            parameter = node.parameters.get(role)
+            if parameter is not None:
+                found.setdefault(parameter.name, parameter)
+    return found
+
+
+def _weight_statistics(graph: Graph) -> dict[str, WeightStatistics]:
+    return {name: weight_statistics(parameter) for name, parameter in _judged_parameters(graph).items()}
+
+
+def _has_placeholders(graph: Graph) -> bool:
+    return any(
+        node.parameters["weight"].provenance == "placeholder"
+        for node in graph.gradient_nodes
+        if "weight" in node.parameters
+    )
+
+
+def _looks_trained(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool | None:
+    """Whether a quarter of the larger weights have the heavy tails that training leaves; None if there are none to judge."""
+    parameters = _judged_parameters(graph)
+    judged = [name for name, statistics in weights.items() if statistics.size >= 256 and len(parameters[name].shape) >= 2]
+    if not judged:
+        return None
+    trained = [
+        name for name in judged if not looks_initialised(weights[name]) and not mostly_zero(parameters[name])
+    ]
+    return len(trained) > len(judged) / 4
+
+
