@@ -77,7 +77,7 @@ def read_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputS
         raise ModelError(
             name,
             f"not a program that this torch ({torch.__version__}) can load: {cause(error)}",
-            "Write it with torch.export.save(torch.export.export(model, args), path); a file of weights alone has no network.",
+            "Write it with torch.export.save(torch.export.export(model, args), path); weights alone are no network.",
         ) from error
     return read_exported(program, name=name, training=training, inputs=inputs)
 
@@ -115,13 +115,14 @@ def _fixed_sizes(program: ExportedProgram, inputs: Sequence[InputSpec], name: st
     for spec in inputs:
         node = by_name.get(spec.name) if spec.name is not None else next(unnamed, None)
         wanted = ", ".join(f"{n}={tuple(n.meta['val'].shape)}" for n in user_inputs)
+        misfit = ModelError(name, f"--input {_shown(spec)} fits no input of the program", f"It takes {wanted}.")
         if node is None or len(node.meta["val"].shape) != len(spec.shape):
-            raise ModelError(name, f"--input {_shown(spec)} fits no input of the program", f"It takes {wanted}.")
+            raise misfit
         for size, given in zip(node.meta["val"].shape, spec.shape, strict=True):
             expression = None if isinstance(size, int) else size.node.expr
             if expression is None:
                 if size != given:
-                    raise ModelError(name, f"--input {_shown(spec)} fits no input of the program", f"It takes {wanted}.")
+                    raise misfit
             elif expression.is_Symbol:
                 sizes[str(expression)] = given
     return sizes

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from gnelint.graph import Parameter
 from gnelint.readers.torch_constants import Constant, derived, scalar
 from gnelint.readers.torch_emitter import Emitter, Flow, Operand, Shape
 
@@ -33,9 +34,9 @@ def add(em: Emitter, a: Term, b: Term, shape: Shape, alpha: float = 1.0) -> Oper
         if alpha == -1:
             return em.emit("sub", [a, b], shape)
         return em.emit("add", [a, scale(em, b, alpha)], shape)
-    if isinstance(a, Flow):
+    if isinstance(a, Flow) and not isinstance(b, Flow):
         return _bias(em, a, b, shape, alpha)
-    if isinstance(b, Flow):
+    if isinstance(b, Flow) and not isinstance(a, Flow):
         return _bias(em, em.flow(scale(em, b, alpha)), a, shape, 1.0)
     return derived(torch.add, a, scale(em, b, alpha) if isinstance(b, Constant) else b * alpha)
 
@@ -52,7 +53,7 @@ def _bias(em: Emitter, x: Flow, bias: Constant | float, shape: Shape, factor: fl
     return em.emit("bias", [x], shape, parameters=parameters, factor=float(factor))
 
 
-def _number(role: str, value: float, dtype: str) -> dict[str, object]:
+def _number(role: str, value: float, dtype: str) -> dict[str, Parameter | None]:
     return {role: scalar(float(value), dtype if dtype.startswith(("float", "bfloat")) else "float32").parameter()}
 
 
@@ -63,7 +64,7 @@ def multiply(em: Emitter, a: Term, b: Term, shape: Shape) -> Operand:
             return em.emit("pow", [a], shape, exponent=2.0)
         return em.emit("mul", [a, b], shape)
     if isinstance(b, Flow):
-        a, b = b, a
+        return multiply(em, b, a, shape)
     if not isinstance(a, Flow):
         return derived(torch.mul, a, b)
     a = em.expand(a, shape)

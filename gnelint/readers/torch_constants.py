@@ -25,8 +25,8 @@ RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""
 
 WHOLE_VIEWS = frozenset(
-    {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "alias", "clone",
-     "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten"}
+    {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "alias",
+     "clone", "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten"}
 )  # fmt: skip
 """Operations that keep every number of a tensor: their result is still "that parameter"."""
 

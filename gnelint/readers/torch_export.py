@@ -9,10 +9,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import gnelint
 import numpy as np
 import torch
 from torch import fx
@@ -20,11 +18,11 @@ from torch.export import ExportedProgram
 
 from gnelint.errors import ModelError
 from gnelint.readers.torch_graph import knows
+from gnelint.readers.torch_names import is_user_code
 
 KEPT_WHOLE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm"})
 """Composites that are reported as they are: unrolled over time they are hundreds of nodes that share one weight."""
 
-_OURS = (str(Path(torch.__file__).parent), str(Path(gnelint.__file__).parent), str(Path(contextlib.__file__).parent), "<")
 
 
 def export_module(
@@ -129,7 +127,7 @@ def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
     if isinstance(error, SyntaxError) and error.filename:
         return traceback.FrameSummary(error.filename, error.lineno, "")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_OURS):
+        if is_user_code(frame.filename):
             return frame
     return None
 
@@ -137,8 +135,8 @@ def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
 def _advice(error: BaseException) -> str:
     text = str(error)
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
-        return "Its control flow depends on the values of tensors; point gnelint at the part without it, or use torch.cond."
-    if "Long, Int" in text or "indices" in text and "Float" in text:
+        return "Its control flow depends on the values of tensors; point gnelint at a part without it."
+    if "Long, Int" in text or ("indices" in text and "Float" in text):
         return "An input of integers is needed: --input 8,16:int64."
     if "shape" in text or "size" in text or "channels" in text:
         return "Check the shapes given with --input."

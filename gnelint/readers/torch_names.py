@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import fx
 
+import gnelint
 from gnelint.graph import Location
 from gnelint.readers.torch_emitter import Draft
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_TORCH_ROOT = str(Path(torch.__file__).parent)
+_LIBRARY = os.path.join(os.path.dirname(contextlib.__file__), "")
+_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(package.__file__)), "") for package in (torch, gnelint))
+
+
+def is_user_code(file: str) -> bool:
+    """Whether a source file is neither torch's nor gnelint's nor the standard library's."""
+    if file.startswith((*_NOT_THE_USERS, "<")):
+        return False
+    return not file.startswith(_LIBRARY) or "site-packages" in file
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def user_location(stack_trace: str | None) -> Location | None:
     """The innermost frame of a stack trace that is not inside torch."""
     frames = [(m["file"], int(m["line"])) for m in _FRAME.finditer(stack_trace or "")]
     for file, line in reversed(frames):
-        if not file.startswith((_TORCH_ROOT, "<")):
+        if is_user_code(file):
             return Location(file, line)
     return None
 

@@ -105,8 +105,8 @@ def _clamp(em: Emitter, call: Call) -> Operand:
     low, high = call.get("min", call.get("min_val")), call.get("max", call.get("max_val"))
     if isinstance(low, (Flow, Constant)) or isinstance(high, (Flow, Constant)):
         return _clamp_to_tensors(em, call, low, high)
-    bounds = {name: None if bound is None else float(bound) for name, bound in (("min", low), ("max", high))}
-    return em.emit("clip", [call["self"]], call.shape, **bounds)
+    low, high = (None if bound is None else float(bound) for bound in (low, high))
+    return em.emit("clip", [call["self"]], call.shape, min=low, max=high)
 
 
 def _clamp_to_tensors(em: Emitter, call: Call, low: Any, high: Any) -> Operand:
@@ -271,8 +271,8 @@ _ACTIVATIONS: Mapping[str, Lowering] = {
 }  # fmt: skip
 
 _POINTWISE: Mapping[str, Lowering] = {
-    **{name: _pointwise(name) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan", "asin",
-                                           "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")},
+    **{name: _pointwise(name) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan",
+                                           "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")},
     **{name: _pointwise("step", kind=name) for name in ("floor", "ceil", "round", "trunc", "sign")},
     "rsqrt": _rsqrt,
     "pow": _pow,
@@ -315,5 +315,6 @@ LOWERINGS: Mapping[str, Lowering] = {
     **POOLING_OPS,
     **SHAPE_OPS,
 }
-"""The lowering of every operation that the vocabulary covers, by ATen's bare name; an overload that means something else
-has an entry of its own ("max.other")."""
+"""The lowering of every operation that the vocabulary covers, by ATen's bare name.
+
+An overload that means something else has an entry of its own ("max.other")."""

@@ -133,7 +133,7 @@ def _embedding(em: Emitter, call: Call) -> Operand:
 
 
 def _einsum(em: Emitter, call: Call) -> Operand:
-    """Two operands: axes in the order (batch, own, contracted), one product of matrices, axes in the order asked for."""
+    """Two operands: their axes in the order (batch, own, summed), a product of matrices, its axes as asked for."""
     equation, operands = call["equation"].replace(" ", ""), call["tensors"]
     if "->" not in equation or "." in equation or len(operands) != 2:
         raise CannotLowerError("an einsum that is no product of two matrices")
@@ -145,9 +145,7 @@ def _einsum(em: Emitter, call: Call) -> Operand:
     simple = all(len(set(term)) == len(term) for term in (a, b, result))
     if not simple or set(result) != {*batch, *own_a, *own_b} or not summed:
         raise CannotLowerError("an einsum that is no product of two matrices")
-    sizes = {
-        label: size for term, x in ((a, operands[0]), (b, operands[1])) for label, size in zip(term, x.shape, strict=True)
-    }
+    sizes = dict(zip(a + b, (*operands[0].shape, *operands[1].shape), strict=True))
     if not all(isinstance(size, int) for size in sizes.values()):
         raise CannotLowerError("an einsum over symbolic sizes")
     first = _as_matrix(em, operands[0], a, batch, own_a, summed, sizes)
@@ -183,8 +181,8 @@ LINEAR_OPS: Mapping[str, Lowering] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d", "conv_transpose2d",
-                     "conv_transpose3d"), _conv),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",
+                     "conv_transpose2d", "conv_transpose3d"), _conv),
     "embedding": _embedding,
     "einsum": _einsum,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -232,14 +233,13 @@ def _norm(em: Emitter, call: Call) -> Operand:
     x = em.flow(call["self"])
     order = call["ord"] if "ord" in call.arguments else call.get("p", 2)
     order = 2 if order is None else order
-    attributes = {"axes": reduced_axes(call, len(x.shape)), "keepdims": bool(call.get("keepdim", False))}
-    if order == 2:
-        return em.emit("reduce_l2", [x], call.shape, **attributes)
-    if order == 1:
-        return em.emit("reduce_sum", [em.emit("abs", [x], x.shape)], call.shape, **attributes)
-    if order == float("inf"):
-        return em.emit("reduce_max", [em.emit("abs", [x], x.shape)], call.shape, **attributes)
-    raise CannotLowerError(f"a norm of order {order}")
+    op = {2: "reduce_l2", 1: "reduce_sum", math.inf: "reduce_max"}.get(order)
+    if op is None:
+        raise CannotLowerError(f"a norm of order {order}")
+    if order != 2:
+        x = em.emit("abs", [x], x.shape)
+    axes = reduced_axes(call, len(x.shape))
+    return em.emit(op, [x], call.shape, axes=axes, keepdims=bool(call.get("keepdim", False)))
 
 
 def _cumsum(em: Emitter, call: Call) -> Operand:
