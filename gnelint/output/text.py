@@ -1,0 +1,275 @@
+"""The report for people, rendered from the JSON contract alone: plain ASCII, 80 columns, colour only when asked for."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH = 80
+_LABEL = 26
+_BAR = 28
+_SPAN = 10.0
+"""Bits that a full bar stands for at least, so that a quiet network does not look dramatic."""
+_ALIKE = 1.25
+_FOLD_FROM = 6
+_MOST_ROWS = 40
+
+_COLOURS = {"error": "31", "warning": "33", "info": "36"}
+_SAFETY = {
+    "init": "safe: this model is untrained",
+    "preserving": "safe: the function stays the same",
+    "retrain": "changes the architecture: train again",
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a report is shown.
+
+    Attributes:
+        colour: whether to send terminal colours.
+        table: whether to show the table of blocks.
+        fold: whether to fold runs of like blocks.
+    """
+
+    colour: bool = False
+    table: bool = True
+    fold: bool = True
+
+
+def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequence[str], style: Style) -> str:
+    """The report on one target.
+
+    Args:
+        target: its entry in the JSON report.
+        rule_names: the name of each rule, by id.
+        notes: sentences for people: what was skipped, what the reader saw.
+        style: how to show it.
+    """
+    lines = [_header(target), "", *_wrapped(_verdict(target), "  ")]
+    for note in notes:
+        lines.extend(_wrapped(f"Note: {note}", "  "))
+    if style.table and (target["blocks"] or target["profile"]):
+        lines.extend(["", *_table(target, style)])
+    lines = [_ascii(line) for line in lines]
+    for group in _grouped(target["findings"]):
+        title, *body = (_ascii(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
+        lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
+    lines.extend(["", _closing(target)])
+    return "\n".join(lines) + "\n"
+
+
+def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> str:
+    """How often each rule spoke over all targets, most often first."""
+    counts = Counter(finding["rule"] for target in targets for finding in target["findings"])
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return "".join(f"{count:>7}  {rule}  {rule_names.get(rule, '')}\n" for rule, count in ordered)
+
+
+def elide(text: str, width: int) -> str:
+    """The text in at most `width` characters, its middle left out."""
+    if len(text) <= width:
+        return text
+    tail = (width - 2) // 2
+    return f"{text[: width - 2 - tail]}..{text[len(text) - tail :]}"
+
+
+def _header(target: Mapping[str, Any]) -> str:
+    summary = target["summary"]
+    state = {True: ["trained"], False: ["untrained"], None: []}[summary["trained"]]
+    mode = {"train": "training mode", "eval": "evaluation mode"}[target["mode"]]
+    facts = [_plural(summary["nodes"], "node"), f"{_short(summary['parameters'])} parameters", *state, mode]
+    return f"{target['target']}: {', '.join(facts)}"
+
+
+def _short(count: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _verdict(target: Mapping[str, Any]) -> str:
+    summary = target["summary"]
+    ratio, at = summary["gradient_ratio"], summary["cotangent_at"]
+    rules = {finding["rule"] for finding in target["findings"]}
+    subject = "The gradient's"
+    if "GNE501" in rules:
+        subject = "The gradient vanishes: its"
+    elif "GNE502" in rules:
+        subject = "The gradient explodes: its"
+    if ratio is None:
+        sentence = "How the gradient changes on its way to the input is not known for this network."
+    else:
+        reference = "the output" if at == "output" else f"{at} (what follows passes no gradient yet)"
+        sentence = f"{subject} squared norm at the input is {_power(ratio)} of that at {reference}."
+    if summary["coverage"] is not None and summary["coverage"] < 1.0:
+        sentence += f" {summary['coverage']:.1%} of the nodes on its path have a formula."
+    return sentence
+
+
+def _power(ratio: float) -> str:
+    bits = _bits(ratio)
+    if bits is None:
+        return "less than 2^-1074"
+    return f"2^{bits:.0f}" if abs(bits) >= 10 else f"2^{bits:.1f}"
+
+
+def _bits(ratio: float | None) -> float | None:
+    return math.log2(ratio) if ratio is not None and ratio > 0.0 else None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A block in the table: its place, name, phi, the log2 of the gradient at its entry, and what it is made of."""
+
+    index: int
+    label: str
+    phi: float | None
+    bits: float | None
+    makeup: tuple[str, ...]
+
+    def like(self, other: _Row) -> bool:
+        """Whether the two do the same to the gradient."""
+        if self.makeup != other.makeup or self.phi is None or other.phi is None:
+            return self.makeup == other.makeup and self.phi is other.phi
+        small, large = sorted((self.phi, other.phi))
+        return large <= small * _ALIKE if small > 0 else large == small
+
+
+def _rows(target: Mapping[str, Any]) -> list[_Row]:
+    profile = {entry["name"]: entry for entry in target["profile"]}
+    blocks = target["blocks"] or [
+        {"name": name, "nodes": [name], "phi": entry["phi"]} for name, entry in profile.items()
+    ]
+    rows = []
+    for index, block in enumerate(blocks, start=1):
+        inside = [profile[name] for name in block["nodes"] if name in profile]
+        leaving = _bits(inside[-1]["gradient_norm2"]) if inside else None
+        factor = _bits(block["phi"])
+        entering = None if leaving is None or factor is None else leaving + factor
+        makeup = tuple(entry["op"] for entry in inside)
+        rows.append(_Row(index, block["name"], block["phi"], entering, makeup))
+    return rows
+
+
+def _table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
+    rows = _rows(target)
+    known = [row.bits for row in rows if row.bits is not None]
+    top = max([0.0, *known])
+    span = max(top - min(known, default=0.0), _SPAN)
+    yield f"  depth  {'block':<{_LABEL}}     phi  squared gradient norm, log2, output = 0"
+    for row in _folded(rows, style.fold):
+        yield row if isinstance(row, str) else _row_line(row, top, span)
+
+
+def _row_line(row: _Row, top: float, span: float) -> str:
+    phi = "?" if row.phi is None else f"{row.phi:.3g}"
+    start = f"  {row.index:>5}  {elide(row.label, _LABEL):<{_LABEL}} {phi:>7}"
+    if row.bits is None:
+        return f"{start}       ?"
+    bar = "#" * round((row.bits - top + span) / span * _BAR)
+    return f"{start}  {row.bits:>6.0f}  {bar}".rstrip()
+
+
+def _folded(rows: Sequence[_Row], fold: bool) -> Iterator[_Row | str]:
+    """The rows, long runs of like ones cut down, and the middle of what is still too long left out."""
+    if not fold:
+        yield from rows
+        return
+    shown: list[_Row | str] = []
+    start = 0
+    while start < len(rows):
+        stop = start + 1
+        while stop < len(rows) and rows[stop].like(rows[start]):
+            stop += 1
+        run = rows[start:stop]
+        if len(run) >= _FOLD_FROM:
+            shown.extend([*run[:2], f"         ... {len(run) - 4} more like these", *run[-2:]])
+        else:
+            shown.extend(run)
+        start = stop
+    if len(shown) > _MOST_ROWS:
+        keep = _MOST_ROWS // 2
+        left_out = f"         ... {len(shown) - 2 * keep} more rows (-v shows all)"
+        shown = [*shown[:keep], left_out, *shown[-keep:]]
+    yield from shown
+
+
+def _grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Findings of one rule and severity together, errors first."""
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        key = (("error", "warning", "info").index(finding["severity"]), finding["rule"])
+        groups.setdefault(key, []).append(finding)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _painted(title: str, severity: str) -> str:
+    return title.replace(severity, f"\033[1;{_COLOURS[severity]}m{severity}\033[0m", 1)
+
+
+def _finding_lines(
+    group: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str], trained: bool | None
+) -> Iterator[str]:
+    first = group[0]
+    severity = first["severity"]
+    title = f"  {first['rule']} {severity:<7}  {rule_names.get(first['rule'], '')}"
+    places = _places(group, WIDTH - len(title) - 2)
+    yield f"{title}{places:>{max(WIDTH - len(title), 0)}}"
+    yield from _wrapped(first["message"], "      ")
+    measured = sorted(finding["measured"] for finding in group if finding["measured"] is not None)
+    if measured and f"{measured[0]:.2g}" != f"{measured[-1]:.2g}":
+        expected = "" if first["expected"] is None else f", expected {first['expected']:.3g}"
+        yield f"      measured {measured[0]:.3g} to {measured[-1]:.3g} over the {len(group)} places{expected}"
+    locations = list(dict.fromkeys(_location(f["location"]) for f in group if f["location"] is not None))
+    if locations:
+        more = f" and {len(locations) - 1} more" if len(locations) > 1 else ""
+        yield from _wrapped(f"at {locations[0]}{more}", "      ")
+    if first["fix"] is not None:
+        safety = _SAFETY.get(first["fix"]["safety"])
+        if first["fix"]["safety"] == "init" and trained is not False:
+            safety = "changes the starting point"
+        yield from _wrapped(f"fix: {first['fix']['description']}{f' ({safety})' if safety else ''}", "      ")
+
+
+def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
+    names = [finding["block"] if len(finding["nodes"]) > 2 else (finding["nodes"] or [None])[0] for finding in group]
+    first, last = names[0], names[-1]
+    if len(group) == 1:
+        return elide(first or "whole network", max(width, 8))
+    count = f"{len(group)} places: "
+    room = max((width - len(count) - 4) // 2, 6)
+    return f"{count}{elide(str(first), room)} .. {elide(str(last), room)}"
+
+
+def _location(location: Mapping[str, Any]) -> str:
+    return str(location["file"]) if location["line"] is None else f"{location['file']}:{location['line']}"
+
+
+def _closing(target: Mapping[str, Any]) -> str:
+    summary = target["summary"]
+    if not target["findings"]:
+        return "No findings."
+    counts = [_plural(summary["errors"], "error"), _plural(summary["warnings"], "warning")]
+    if summary["infos"]:
+        counts.append(_plural(summary["infos"], "info"))
+    first = _grouped(target["findings"])[0][0]["rule"]
+    return f"{', '.join(counts)}.  Why: gnelint rule {first}"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _ascii(text: str) -> str:
+    """Names may hold anything: what is not ASCII, or would steer a terminal, is shown escaped."""
+    return "".join(char if " " <= char <= "~" else char.encode("unicode_escape").decode() for char in text)
