@@ -54,7 +54,7 @@ def selected_rules(rules: RuleSet, settings: Settings) -> tuple[Rule, ...]:
     """
     for prefix in (*settings.select, *settings.extend_select, *settings.ignore):
         if not any(rule.id.startswith(prefix) for rule in rules.rules):
-            raise _no_such_rule(prefix, rules)
+            raise no_such_rule(prefix, rules)
     _check_params(rules, settings.params)
     return tuple(rule for rule in rules.rules if rule.status == "stable" and _is_selected(rule.id, settings))
 
@@ -67,7 +67,8 @@ def _is_selected(rule_id: str, settings: Settings) -> bool:
     return wanted > longest(settings.ignore)
 
 
-def _no_such_rule(prefix: str, rules: RuleSet) -> UsageError:
+def no_such_rule(prefix: str, rules: RuleSet) -> UsageError:
+    """The error for an id or prefix that names nothing, with the closest one that does."""
     close = difflib.get_close_matches(prefix.upper(), [rule.id for rule in rules.rules], n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]}? " if close else ""
     return UsageError(prefix, "no rule has this id or prefix", f"{hint}`gnelint rules` lists them.")
@@ -77,7 +78,7 @@ def _check_params(rules: RuleSet, params: Mapping[str, Mapping[str, Any]]) -> No
     for rule_id, values in params.items():
         rule = rules.get(rule_id)
         if rule is None:
-            raise _no_such_rule(rule_id, rules)
+            raise no_such_rule(rule_id, rules)
         for name, value in values.items():
             if name not in rule.params:
                 known = ", ".join(rule.params) or "none"

@@ -1,0 +1,5 @@
+"""`python -m gnelint`."""
+
+from gnelint.cli import main
+
+main()

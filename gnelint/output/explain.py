@@ -1,0 +1,29 @@
+"""What `gnelint rule ID` prints: the rule file's own words."""
+
+from __future__ import annotations
+
+from gnelint.lint.rulefile import Rule
+
+
+def explanation(rule: Rule) -> str:
+    """The explanation of a rule, with its parameters and references, as Markdown."""
+    severities = " or ".join(dict.fromkeys(severity for _, severity in rule.severities))
+    judged = "untrained networks" if rule.stage == "init" else "all networks"
+    lines = [f"# {rule.name} ({rule.id})", "", rule.summary, "", f"{severities}; group {rule.group}; judges {judged}."]
+    lines += ["", rule.explain.strip()]
+    if rule.params:
+        table = f"[tool.gnelint.params.{rule.id}]"
+        lines += ["", "## Parameters", "", f"Set them in the table `{table}` of pyproject.toml.", ""]
+        lines += [f"- `{name} = {_toml(p.default)}`: {p.help}" for name, p in rule.params.items()]
+    if rule.references:
+        lines += ["", "## References", ""]
+        for entry in rule.references:
+            where = f"https://arxiv.org/abs/{entry['arxiv']}" if "arxiv" in entry else entry.get("url", "")
+            lines.append(f"- {entry['title']}{': ' * bool(where)}{where}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: float | str | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
