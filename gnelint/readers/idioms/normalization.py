@@ -236,7 +236,10 @@ def _absorb_affine(rewriter: Rewriter, norm: Node) -> None:
 
 
 def _own_parameter(rewriter: Rewriter, norm: Node, parameter: Parameter | None) -> Parameter | None:
-    """The parameter in the normalisation's own shape; None if it does not vary along the right axes alone."""
+    """The parameter in the normalisation's own shape; None if it does not vary along the right axes alone.
+
+    That is (C,) for a normalisation that has channels. For one that has axes the shape broadcasts against the input.
+    """
     shape = rewriter.shape(norm.inputs[0])
     if parameter is None or shape is None or len(parameter.shape) > len(shape):
         return None
@@ -244,7 +247,7 @@ def _own_parameter(rewriter: Rewriter, norm: Node, parameter: Parameter | None) 
     padded = (1,) * (len(shape) - len(parameter.shape)) + parameter.shape
     if any(size != (shape[axis] if axis in axes else 1) for axis, size in enumerate(padded)):
         return None
-    return reshaped(parameter, tuple(padded[axis] for axis in axes))
+    return reshaped(parameter, padded[min(axes) :] if "axes" in norm.attributes else padded[1:2])
 
 
 def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:
