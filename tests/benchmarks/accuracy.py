@@ -29,8 +29,7 @@ import torch
 
 from gnelint.analysis import analyse
 from gnelint.prediction import NodePrediction, Prediction
-from gnelint.readers.torch import read_module
-from tests.benchmarks.measurement import Measured, measure, step_seconds, traced
+from tests.benchmarks.measurement import Measured, measure, step_seconds, trace
 from tests.models import CASES, SEVEN, Case
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
@@ -94,14 +93,12 @@ class Row:
 def run(case: Case, *, seed: int, probes: int) -> Run:
     """Predict and measure a network whose weights, inputs and cotangents are drawn from `seed`."""
     module, inputs = case.module(seed), case.example_inputs(seed)
-    program = traced(module, inputs)
+    traced = trace(module, inputs, case.name)
     begin = time.perf_counter()
-    graph = read_module(module, inputs, name=case.name, training=True)
-    read = time.perf_counter()
-    prediction = analyse(graph)
-    done = time.perf_counter()
+    prediction = analyse(traced.graph)
+    seconds = time.perf_counter() - begin
     at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
-    measured = measure(program, inputs, probes=probes, cotangent_at=at, seed=seed)
+    measured = measure(traced, inputs, probes=probes, cotangent_at=at, seed=seed)
     layers = tuple(Layer(node, measured.get(node.output)) for node in prediction.nodes)
     end = math.nan
     if prediction.gradient_at is not None and prediction.gradient_at in measured:
@@ -109,7 +106,7 @@ def run(case: Case, *, seed: int, probes: int) -> Run:
         if truth is not None and prediction.gradient_log2 is not None:
             end = 0.0 if truth == prediction.gradient_log2 else abs(prediction.gradient_log2 - truth)
     step = step_seconds(module, inputs)
-    return Run(prediction, layers, end, read - begin, done - read, step)
+    return Run(prediction, layers, end, traced.seconds, seconds, step)
 
 
 def row(case: Case, runs: Sequence[Run]) -> Row:
@@ -142,6 +139,7 @@ def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
     """Relative difference of phi, layer by layer, between the torch reading and the ONNX reading of both exporters."""
     from gnelint.readers.onnx import read
 
+    from gnelint.readers.torch import read_module
     from tests.models.export import OPSETS, export_onnx, matched_layers
 
     inputs = case.example_inputs(seed)

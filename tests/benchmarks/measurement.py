@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from gnelint.graph import Graph
+from gnelint.readers import torch_graph
+from gnelint.readers.idioms import fuse
+from gnelint.readers.torch_export import export_module
+
 EMBEDDING = torch.ops.aten.embedding.default
 
 
@@ -29,12 +34,46 @@ class Measured:
     gradient_log2: float | None
 
 
-def traced(module: nn.Module, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """The functional graph in training mode, traced with dropout neutral (as the analysis takes it)."""
+@dataclass(frozen=True)
+class Traced:
+    """A network as autograd runs it and as the analysis sees it.
+
+    Attributes:
+        program: the functional program; dropout is neutral in it, as the analysis takes it.
+        graph: the same program lowered.
+        names: the program's node that computes each value of the graph. Values that only the lowering has are missing.
+        seconds: what tracing and lowering took.
+    """
+
+    program: torch.export.ExportedProgram
+    graph: Graph
+    names: Mapping[str, str]
+    seconds: float
+
+
+def trace(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Traced:
+    """Read the module as `gnelint.readers.torch.read_module` does in training mode, and keep what it was read from."""
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-    return torch.export.export(module, inputs, strict=False).run_decompositions({})
+    begin = time.perf_counter()
+    program, notes = export_module(module, inputs, {}, name, True)
+    lowerer = torch_graph._Lowerer(program, torch_graph.Reading(name, True, {}, notes))
+    lowerer.run()
+    lowered = lowerer.graph()
+    graph = fuse(lowered)
+    seconds = time.perf_counter() - begin
+    values = dict(lowerer._inputs)
+    drafts = lowerer._read_drafts({flow.index for flow in lowerer._output_flows()})
+    for draft, node in zip(drafts, lowered.nodes, strict=True):
+        values.update(zip(draft.outputs, node.outputs, strict=True))
+    names: dict[str, str] = {}
+    for traced, result in lowerer._results.items():
+        if isinstance(result, torch_graph.Flow) and result.index in values:
+            names.setdefault(values[result.index], traced.name)
+    for index, value in lowerer._inputs.items():
+        names.setdefault(value, values[index])
+    return Traced(program, graph, names, seconds)
 
 
 class _Recorder(fx.Interpreter):
@@ -74,25 +113,26 @@ def _arguments(program: torch.export.ExportedProgram, inputs: tuple[Tensor, ...]
 
 
 def measure(
-    program: torch.export.ExportedProgram,
+    traced: Traced,
     inputs: tuple[Tensor, ...],
     *,
     probes: int = 4,
     cotangent_at: str | None = None,
     seed: int = 0,
 ) -> dict[str, Measured]:
-    """Measure every floating value of the graph that depends on an input.
+    """Measure every value of the graph that depends on an input.
 
     Args:
-        program: from `traced`.
+        traced: the network.
         inputs: run on these.
         probes: Gaussian cotangents to average the squared norms over.
-        cotangent_at: name of the node at whose value the cotangent is placed; None for the floating outputs.
+        cotangent_at: the graph's value at which the cotangent is placed; None for the outputs.
         seed: of the cotangents.
 
     Returns:
-        By node name. Values on which the cotangent's value does not depend have gradient None.
+        By the name of the value in the graph. Those on which the cotangent's value does not depend have gradient None.
     """
+    program = traced.program
     recorder = _Recorder(program.graph_module)
     recorder.run(*_arguments(program, inputs))
     seen = {name: value for name, value in recorder.seen.items() if value.requires_grad}
@@ -100,7 +140,7 @@ def measure(
         specs = program.graph_signature.output_specs
         names = [spec.arg.name for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
     else:
-        names = [cotangent_at]
+        names = [traced.names[cotangent_at]]
     sources = [seen[name] for name in dict.fromkeys(names) if name in seen]
     generator = torch.Generator().manual_seed(seed)
     totals = dict.fromkeys(seen, 0.0)
@@ -115,7 +155,11 @@ def measure(
             if gradient is not None:
                 reached.add(name)
                 totals[name] += float(gradient.double().square().sum())
-    return {name: _measured(value, totals[name] / scale if name in reached else None) for name, value in seen.items()}
+    return {
+        value: _measured(seen[name], totals[name] / scale if name in reached else None)
+        for value, name in traced.names.items()
+        if name in seen
+    }
 
 
 def _measured(value: Tensor, norm2: float | None) -> Measured:
@@ -134,8 +178,3 @@ def step_seconds(module: nn.Module, inputs: tuple[Tensor, ...], repeats: int = 3
         times.append(time.perf_counter() - begin)
         module.zero_grad(set_to_none=True)
     return min(times[1:])
-
-
-def squared_norms(measured: Mapping[str, Measured]) -> dict[str, float]:
-    """log2 of the squared gradient norm by name, for the values that have one."""
-    return {name: value.gradient_log2 for name, value in measured.items() if value.gradient_log2 is not None}
