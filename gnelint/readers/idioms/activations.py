@@ -214,10 +214,10 @@ def _recognise(
 ) -> tuple[str, Mapping[str, Any]] | None:
     """The operation that the region computes from its entry, and its attributes."""
     ops = {node.op for node in region.values()} - {"identity"}
-    if last.op == "identity" or (len(region) < 2 and last.op not in _JOINS):
+    if last.op == "identity" or (len(region) < 2 and last.op not in _JOINS and last.op != "clip"):
         return None
     if ops <= {"relu", "clip"}:
-        return _bounds(rewriter, last, entry) if len(region) > 1 and "clip" in ops else None
+        return _bounds(rewriter, last, entry, len(region)) if "clip" in ops else None
     if ops <= ACTIVATIONS - {"clip"} or ops <= {"scale", "bias"}:
         return None  # activations one after the other are what the user wrote
     y = _evaluate(rewriter, last.outputs[0], entry, {})
@@ -325,7 +325,7 @@ def _power(y: Array) -> tuple[str, Mapping[str, Any]] | None:
     return ("pow", {"exponent": float(exponent)}) if np.allclose(y, np.power(_POINTS, exponent)) else None
 
 
-def _bounds(rewriter: Rewriter, last: Node, entry: str) -> tuple[str, Mapping[str, Any]] | None:
+def _bounds(rewriter: Rewriter, last: Node, entry: str, steps: int) -> tuple[str, Mapping[str, Any]] | None:
     """Bounds one after the other, max(x, 0) then min(., 6), are one pair of bounds."""
     low, high = -math.inf, math.inf
     chain: list[Node] = []
@@ -349,6 +349,8 @@ def _bounds(rewriter: Rewriter, last: Node, entry: str) -> tuple[str, Mapping[st
         return None
     if low == 0.0 and high == math.inf:
         return "relu", {}
+    if steps == 1:
+        return None
     return "clip", {"min": None if low == -math.inf else low, "max": None if high == math.inf else high}
 
 

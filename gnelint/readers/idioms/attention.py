@@ -44,8 +44,8 @@ def fuse_softmax(rewriter: Rewriter) -> None:
                 rewriter.replace(node, "log_softmax", inner.inputs, "log_softmax", inner.attributes)
 
 
-def _sum_of_exponentials(rewriter: Rewriter, value: str | None) -> tuple[str, Reduced] | None:
-    """(exp's output, what is summed) of sum(exp(x)) over one axis."""
+def _sum_of_exponentials(rewriter: Rewriter, value: str | None) -> Reduced | None:
+    """What sum(exp(x)) over one axis takes the exponentials of."""
     node = rewriter.source(value, "expand", "reduce_sum")
     while node is not None and node.op == "expand":
         node = rewriter.source(node.inputs[0], "expand", "reduce_sum")
@@ -55,7 +55,7 @@ def _sum_of_exponentials(rewriter: Rewriter, value: str | None) -> tuple[str, Re
     exponential = rewriter.source(node.inputs[0], "exp")
     if exponential is None or exponential.inputs[0] is None:
         return None
-    return exponential.outputs[0], Reduced(exponential.inputs[0], found[1].axes)
+    return Reduced(exponential.inputs[0], found[1].axes)
 
 
 def _without_maximum(rewriter: Rewriter, shifted: Reduced) -> Reduced:
@@ -78,17 +78,18 @@ def _softmax(rewriter: Rewriter, node: Node) -> Reduced | None:
         pairs = [(a, one.present_inputs[0]) for a, one in inverses if one is not None]
     for numerator, total in pairs:
         found = _sum_of_exponentials(rewriter, total)
-        if found is not None and rewriter.same(found[0], numerator):
-            return _without_maximum(rewriter, found[1])
+        exponential = rewriter.source(numerator, "exp")
+        if found is not None and exponential is not None and rewriter.same(found.x, exponential.inputs[0]):
+            return _without_maximum(rewriter, found)
     return None
 
 
 def _log_softmax(rewriter: Rewriter, node: Node) -> Reduced | None:
     logarithm = rewriter.source(node.inputs[1], "log")
     found = _sum_of_exponentials(rewriter, logarithm.inputs[0]) if logarithm is not None else None
-    if found is None or not rewriter.same(found[1].x, node.inputs[0]):
+    if found is None or not rewriter.same(found.x, node.inputs[0]):
         return None
-    return _without_maximum(rewriter, found[1])
+    return _without_maximum(rewriter, found)
 
 
 @dataclass(frozen=True)
