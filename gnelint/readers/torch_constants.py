@@ -286,7 +286,8 @@ class ConstantFolder:
                 if current in self._leaves:
                     results[current] = self._leaves[current].compute().detach().cpu()
                     continue
-                args, kwargs = fx.map_arg((current.args, dict(current.kwargs)), operand)
+                args, found_kwargs = fx.map_arg((current.args, current.kwargs), operand)
+                kwargs = dict(found_kwargs)  # fx's own dictionaries cannot be changed
                 if "device" in kwargs:
                     kwargs["device"] = torch.device("cpu")
                 results[current] = current.target(*args, **kwargs)
