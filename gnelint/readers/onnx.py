@@ -1,0 +1,105 @@
+"""Reads an ONNX file into the graph.
+
+The steps: open the file without its weights, fix the input shapes, walk the nodes (fold what depends on constants
+alone, expand functions, lower the rest), join biases to their linear maps, recognise written-out operations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import defs
+
+from gnelint.errors import GnelintError, ModelError
+from gnelint.graph import Graph
+from gnelint.readers.idioms import fuse
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
+from gnelint.readers.onnx_inputs import BoundInputs, bind, sentence
+from gnelint.readers.onnx_merge import merge_biases
+from gnelint.readers.onnx_walk import Place, Scope, Walker, types_of
+from gnelint.readers.onnx_weights import WeightReader
+
+_DOMAINS = ("", "ai.onnx")
+
+
+def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = ()) -> Graph:
+    """The network in an ONNX file as a graph of canonical operations; weights stay in the file until they are asked for.
+
+    Args:
+        path: the file; external data are looked for beside it.
+        training: whether normalisation is read with batch statistics, whatever mode the file was exported in.
+        inputs: shapes that fix symbolic sizes, by name or in the order of the model's inputs.
+
+    Raises:
+        ModelError: the file is missing, damaged, hostile or no ONNX model, or its nodes contradict each other.
+        UsageError: `inputs` do not fit the model's inputs.
+    """
+    try:
+        return _read(path, training, inputs)
+    except UnreadableError as error:
+        raise ModelError(str(path), error.problem, error.advice) from error
+    except GnelintError:
+        raise
+    except RecursionError as error:
+        raise ModelError(str(path), "is nested too deeply to be read", "Export the model again.") from error
+    except MemoryError as error:
+        raise ModelError(str(path), "asks for more memory than there is", "Check the sizes in the file.") from error
+    except Exception as error:  # a damaged file can break any assumption; a person still gets one line
+        lines = (str(error) or type(error).__name__).splitlines()
+        raise ModelError(
+            str(path), f"cannot be read ({type(error).__name__}: {lines[0]})", "Check it with onnx.checker."
+        ) from error
+
+
+def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
+    file = open_model(path)
+    versions = _versions(file.proto)
+    graph = file.proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {sparse.values.name for sparse in graph.sparse_initializer}
+    declared = [info for info in graph.input if info.name not in constants]  # old files list their weights as inputs
+    bound = bind(declared, specs)
+    try:
+        return _walk(path, file, versions, training, bound)
+    except UnreadableError:
+        if not bound.assumed_batch:
+            raise
+        single = bind(declared, specs, batch=1)  # some exports name the batch but fix it to 1 inside
+        try:
+            return _walk(path, file, versions, training, single)
+        except UnreadableError:
+            pass
+        raise
+
+
+def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool, bound: BoundInputs) -> Graph:
+    weights = WeightReader(file)
+    walker = Walker(file.proto, weights, bound.sizes, training)
+    walker.types.special.update(bound.special)
+    scope = Scope()
+    for index, tensor in enumerate(file.proto.graph.initializer):
+        scope.bind(tensor.name, weights.initializer(index))
+    walker.sparse_constants(file.proto.graph, scope)
+    for value in bound.values:
+        walker.emitter.add_input(value)
+        scope.bind(value.name, value)
+    walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))
+    outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
+    return fuse(merge_biases(walker.graph(str(path), bound.values, outputs, sentence(bound))))
+
+
+def _versions(model: onnx.ModelProto) -> dict[str, int]:
+    """Opset versions by domain; a file without any is from before they existed."""
+    versions = {"" if opset.domain in _DOMAINS else opset.domain: opset.version for opset in model.opset_import}
+    newest = defs.onnx_opset_version()
+    version = versions.setdefault("", 1)
+    if version > newest:
+        raise UnreadableError(
+            f"uses opset {version}; the installed onnx {onnx.__version__} knows up to {newest}",
+            "Upgrade onnx, or export with a lower opset_version.",
+        )
+    if version < 1:
+        raise UnreadableError(f"has the impossible opset version {version}", "Export the model again.")
+    return versions

@@ -1,0 +1,149 @@
+"""The shapes that a model is read with: what `--input` says, what the file says, and stated defaults for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from gnelint.errors import UsageError
+from gnelint.graph import FLOATING, Value
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.onnx_types import element_type, tensor_shape
+
+BATCH = 8
+SEQUENCE = 128
+IMAGE = 224
+VOLUME = 32
+CHANNELS = 3
+
+
+@dataclass
+class BoundInputs:
+    """The graph's inputs with every size fixed.
+
+    Attributes:
+        values: in the model's order; a value of unknown rank has shape None.
+        special: types of the inputs that are no plain tensors.
+        sizes: what each named size was fixed to.
+        notes: which sizes were assumed.
+        assumed_batch: whether the size of the batch is one of them.
+    """
+
+    values: list[Value] = field(default_factory=list)
+    special: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    assumed_batch: bool = False
+
+
+def bind(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec], batch: int = BATCH) -> BoundInputs:
+    """Fix the shape of every input.
+
+    Raises:
+        UsageError: a spec names no input, contradicts the file, or there are more than inputs.
+    """
+    matched = _match(declared, specs)
+    bound = BoundInputs()
+    for info in declared:
+        if info.name in matched:
+            _check(info, matched[info.name], bound)
+    for info in declared:
+        dtype = element_type(info.type)
+        spec = matched.get(info.name)
+        if info.type.WhichOneof("value") not in ("tensor_type", None):
+            bound.special[info.name] = info.type
+        if spec is not None:
+            bound.values.append(Value(info.name, spec.shape, dtype or spec.dtype))
+        else:
+            bound.values.append(Value(info.name, _default(info, dtype, bound, batch), dtype))
+    return bound
+
+
+def _match(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec]) -> dict[str, InputSpec]:
+    names = [info.name for info in declared]
+    listing = f"The model's inputs: {', '.join(_describe(info) for info in declared) or 'none'}."
+    matched: dict[str, InputSpec] = {}
+    for spec in specs:
+        if spec.name is not None:
+            if spec.name not in names:
+                raise UsageError(f"--input {spec.name}", "the model has no input of this name", listing)
+            if spec.name in matched:
+                raise UsageError(f"--input {spec.name}", "given twice", listing)
+            matched[spec.name] = spec
+    free = [name for name in names if name not in matched]
+    for spec in specs:
+        if spec.name is None:
+            if not free:
+                raise UsageError("--input", f"{len(specs)} shapes for {len(names)} inputs", listing)
+            matched[free.pop(0)] = spec
+    return matched
+
+
+def _check(info: onnx.ValueInfoProto, spec: InputSpec, bound: BoundInputs) -> None:
+    """A spec must agree with the sizes that the file fixes; it gives numbers to those that the file names."""
+    subject = f"--input {info.name}={','.join(map(str, spec.shape))}"
+    advice = f"The model's input is {_describe(info)}."
+    shape, dtype = tensor_shape(info.type), element_type(info.type)
+    if spec.dtype is not None and dtype is not None and spec.dtype != dtype:
+        raise UsageError(subject, f"the type {spec.dtype} is not the model's", advice)
+    if shape is None:
+        return
+    if len(shape) != len(spec.shape):
+        raise UsageError(subject, f"{len(spec.shape)} sizes for {len(shape)} axes", advice)
+    for size, given in zip(shape, spec.shape, strict=True):
+        if isinstance(size, int) and size > 0 and size != given:
+            raise UsageError(subject, f"the model was exported with size {size}, not {given}", advice)
+        if isinstance(size, str) and bound.sizes.setdefault(size, given) != given:
+            raise UsageError(subject, f'"{size}" is {bound.sizes[size]} and {given} at once', advice)
+
+
+def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, batch: int) -> tuple[int, ...] | None:
+    """The declared shape with assumed sizes where the file has none."""
+    shape = tensor_shape(info.type)
+    if shape is None:
+        return None
+    found: list[int] = []
+    for axis, size in enumerate(shape):
+        if isinstance(size, int) and size >= 0:  # an empty input is odd but fixed
+            found.append(size)
+        elif isinstance(size, str) and size in bound.sizes:
+            found.append(bound.sizes[size])
+        else:
+            name = size if isinstance(size, str) else ""
+            assumed = _assumed(name, axis, len(shape), dtype, batch)
+            bound.assumed_batch |= axis == 0 or "batch" in name.lower()
+            if name:
+                bound.sizes[name] = assumed
+            found.append(assumed)
+            what = f'"{name}"' if name else f"axis {axis}"
+            bound.notes.append(f'{what} of input "{info.name}" was taken as {assumed}')
+    return tuple(found)
+
+
+def _assumed(name: str, axis: int, rank: int, dtype: str | None, batch: int) -> int:
+    if "batch" in name.lower() or axis == 0:
+        return batch
+    floating = dtype is None or dtype in FLOATING
+    if floating and rank in (4, 5):
+        return CHANNELS if axis == 1 else IMAGE if rank == 4 else VOLUME
+    return SEQUENCE
+
+
+def sentence(bound: BoundInputs) -> tuple[str, ...]:
+    """The assumptions as one note that says how to change them."""
+    if not bound.notes:
+        return ()
+    example = next(
+        f"{value.name}={','.join(map(str, value.shape))}"
+        for value in bound.values
+        if value.shape is not None and any(f'"{value.name}"' in note for note in bound.notes)
+    )
+    return (f"{'; '.join(bound.notes)}; set it with --input {example}.",)
+
+
+def _describe(info: onnx.ValueInfoProto) -> str:
+    shape = tensor_shape(info.type)
+    sizes = "of unknown rank" if shape is None else ",".join("?" if size is None else str(size) for size in shape)
+    return f"{info.name}={sizes}:{element_type(info.type) or 'no tensor'}"

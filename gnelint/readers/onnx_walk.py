@@ -1,0 +1,532 @@
+"""The walk over a model's nodes: constants are folded, functions and decided branches entered, the rest lowered.
+
+A name of the file stands for an operand in a scope: a constant, or a value of the graph being built. Functions and
+bodies of control flow open scopes of their own, so that nothing is copied or renamed in the file's own messages.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx
+from onnx import defs
+
+from gnelint.graph import Graph, Parameter, Value
+from gnelint.readers.onnx_emitter import Call, CannotLowerError, Emitter, Operand, Origin, OutputType
+from gnelint.readers.onnx_file import UnreadableError
+from gnelint.readers.onnx_fold import RANDOM, CannotFoldError, fold, literal
+from gnelint.readers.onnx_infer import InferenceFailedError, TypeInference, output_type
+from gnelint.readers.onnx_ops import DECOMPOSED, LOWERINGS, shape_constant
+from gnelint.readers.onnx_origin import folded_normalization, location, metadata, scopes
+from gnelint.readers.onnx_types import tensor_shape
+from gnelint.readers.onnx_weights import WeightReader
+
+MAX_NODES = 1_000_000
+"""Operations in the largest model, functions expanded; more is a hostile file."""
+MAX_DEPTH = 48
+"""Functions and bodies within each other; a function that calls itself has no end."""
+
+FOLDED_NOTE = (
+    "The exporter folded normalisation into the convolutions before it (the model was exported for inference): what is "
+    "analysed has no such normalisation; export with optimize=False, or in training mode, to keep it."
+)
+_GRAPH = onnx.AttributeProto.GRAPH
+
+
+class Scope:
+    """What the names of one graph or function body stand for; names of an enclosing graph are seen through."""
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self._names: dict[str, Operand] = {}
+        self._outer = outer
+
+    def find(self, name: str) -> Operand | None:
+        """The operand, None if nothing has this name yet."""
+        found = self._names.get(name)
+        return found if found is not None or self._outer is None else self._outer.find(name)
+
+    def bind(self, name: str, operand: Operand) -> None:
+        """Give a name its operand.
+
+        Raises:
+            UnreadableError: it has one already.
+        """
+        if name in self._names:
+            raise UnreadableError(f'value "{name}" is written twice', "Export the model again.")
+        self._names[name] = operand
+
+
+class Capture(Scope):
+    """The scope around a body that is read as a graph of its own: values it reads become that graph's inputs."""
+
+    def __init__(self, outer: Scope, emitter: Emitter) -> None:
+        super().__init__(outer)
+        self._emitter = emitter
+        self.captured: dict[str, Value] = {}
+
+    def find(self, name: str) -> Operand | None:
+        """The operand; a value of the enclosing graph is declared as an input."""
+        found = super().find(name)
+        if isinstance(found, Value) and found.name not in self.captured:
+            self.captured[found.name] = found
+            self._emitter.add_input(found)
+        return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the model the walk is.
+
+    Attributes:
+        versions: opset versions in force, by domain ("" for ai.onnx).
+        attributes: of the function call being expanded.
+        prefix: put before names, so that two calls of a function differ.
+        path: names of the functions being expanded.
+        declared: types that the file gives for values.
+        origin: of the function call, for nodes that have none of their own.
+    """
+
+    versions: Mapping[str, int]
+    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    prefix: str = ""
+    depth: int = 0
+    declared: Mapping[str, onnx.TypeProto] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+class Walker:
+    """Reads the nodes of one model into one emitter (bodies of control flow get their own)."""
+
+    def __init__(self, model: onnx.ModelProto, weights: WeightReader, sizes: Mapping[str, int], training: bool) -> None:
+        self.emitter = Emitter(training)
+        self.types = TypeInference(model.ir_version or 3)
+        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+        self._weights = weights
+        self._sizes = sizes
+        self._training = training
+        self._visited = 0
+
+    def constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Bind the initializers of a body; those of the main graph are bound by `read`."""
+        for tensor in graph.initializer:
+            scope.bind(tensor.name, self._weights.parameter(tensor, tensor.name))
+        self.sparse_constants(graph, scope)
+
+    def sparse_constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Bind the sparse initializers."""
+        for sparse in graph.sparse_initializer:
+            scope.bind(sparse.values.name, self._weights.sparse(sparse, sparse.values.name))
+
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope, place: Place) -> None:
+        """Read nodes in an order in which they can run."""
+        if place.depth > MAX_DEPTH:
+            raise UnreadableError(
+                f"functions or bodies are nested more than {MAX_DEPTH} deep (does one call itself?)", "Export it again."
+            )
+        found = scopes(nodes)
+        for index in in_order(nodes, scope):
+            self._visited += 1
+            if self._visited > MAX_NODES:
+                raise UnreadableError(f"more than {MAX_NODES} operations once functions are expanded", "")
+            self._node(nodes[index], scope, place, found.get(index, ""))
+
+    def _node(self, node: onnx.NodeProto, scope: Scope, place: Place, module: str) -> None:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        inputs = tuple(self._resolve(name, node, scope) for name in node.input)
+        attributes = _resolved(node, place)
+        origin = self._origin(node, place, module)
+        function = self._functions.get((node.domain, node.op_type, node.overload))
+        if function is None and domain == "":
+            function = self._functions.get(("ai.onnx", node.op_type, node.overload))
+        if function is not None:
+            self._expand(node, function, inputs, attributes, scope, place, origin, _imports(function.opset_import))
+            return
+        if domain == "" and node.op_type == "Constant":
+            scope.bind(node.output[0], self._constant(node, attributes, place))
+            return
+        if folded_normalization(node):
+            self.emitter.notes[FOLDED_NOTE] = None
+        version = place.versions.get(domain, 1)
+        call = Call(node.op_type, domain, version, inputs, attributes, (), tuple(node.output), origin)
+        if any(attribute.type == _GRAPH for attribute in attributes.values()):
+            self._control_flow(node, call, scope, place)
+            return
+        schema = self.types.schema(node.op_type, version, domain)
+        call = replace(call, outputs=self._infer(node, schema, call, place))
+        results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
+        if results is not None:
+            self._bind(node, results, call, scope, place.prefix)
+
+    def _resolve(self, name: str, node: onnx.NodeProto, scope: Scope) -> Operand | None:
+        if not name:
+            return None
+        found = scope.find(name)
+        if found is None:
+            raise UnreadableError(
+                f'node "{node.name or node.op_type}" ({node.op_type}) reads "{name}", which nothing produces',
+                "Export the model again.",
+            )
+        return found
+
+    def _origin(self, node: onnx.NodeProto, place: Place, module: str) -> Origin:
+        own = node.name or f"{node.op_type}_{next((name for name in node.output if name), '')}".rstrip("_")
+        outer = place.origin or Origin("")
+        scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
+        return Origin(place.prefix + own, scope, location(metadata(node)) if node.metadata_props else outer.location)
+
+    def _constant(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], place: Place) -> Parameter:
+        """The tensor that a Constant node holds, in any of its forms."""
+        import numpy as np
+
+        name = place.prefix + node.output[0]
+        for key, attribute in attributes.items():
+            if key == "value":
+                return self._weights.parameter(attribute.t, name)
+            if key == "sparse_value":
+                return self._weights.sparse(attribute.sparse_tensor, name)
+            if key in ("value_float", "value_floats"):
+                return literal(name, np.array(attribute.f if key == "value_float" else attribute.floats, np.float32))
+            if key in ("value_int", "value_ints"):
+                return literal(name, np.array(attribute.i if key == "value_int" else attribute.ints, np.int64))
+            if key in ("value_string", "value_strings"):
+                text = attribute.s if key == "value_string" else list(attribute.strings)
+                return literal(name, np.array(text, dtype=object))
+        raise UnreadableError(
+            f'Constant node "{node.name or node.output[0]}" holds no value', "Export the model again."
+        )
+
+    def _infer(
+        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, place: Place
+    ) -> tuple[OutputType, ...]:
+        found: Mapping[str, onnx.TypeProto] = {}
+        if schema is not None:
+            if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
+                node = _with_attributes(node, call.attributes)
+            try:
+                found = self.types.infer(node, schema, call.inputs, place.versions)
+            except InferenceFailedError as error:
+                raise UnreadableError(
+                    f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
+                    "Check the shapes, or fix symbolic sizes with --input.",
+                ) from error
+        return tuple(output_type(found.get(name), place.declared.get(name), self._sizes) for name in node.output)
+
+    def _constant_results(self, call: Call, place: Place) -> tuple[Operand, ...] | None:
+        """The outputs if they are constants."""
+        names = tuple(place.prefix + name if name else f"{call.origin.name}_unused" for name in call.output_names)
+        known = shape_constant(call, names[0]) if names else None
+        if known is not None:
+            return (known,)
+        if any(isinstance(operand, Value) for operand in call.inputs) or call.op_type in RANDOM:
+            return None
+        if call.domain != "":
+            return None
+        try:
+            return fold(call, names, place.versions)
+        except CannotFoldError:
+            return None
+
+    def _lowered(
+        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, scope: Scope, place: Place
+    ) -> Sequence[Operand | None] | None:
+        """The outputs of the nodes that the operation becomes; None if it was expanded into its definition."""
+        key = f"{call.domain}.{call.op_type}" if call.domain else call.op_type
+        lowering = LOWERINGS.get(key)
+        reason = ""
+        if lowering is not None:
+            self.emitter.begin(call)
+            try:
+                return lowering(call, self.emitter)
+            except CannotLowerError as error:
+                reason = str(error)
+        if key in DECOMPOSED and schema is not None:
+            function = self._definition(schema, node, call, place)
+            if function is not None:
+                imports = {**place.versions, **_imports(function.opset_import)}
+                self._expand(node, function, call.inputs, call.attributes, scope, place, call.origin, imports)
+                return None
+        self.emitter.begin(call)
+        return self.emitter.unmodelled(call, call.inputs, reason)
+
+    def _definition(
+        self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call, place: Place
+    ) -> onnx.FunctionProto | None:
+        """The operator's own definition in terms of simpler ones, if the standard has one."""
+        if schema.has_function:
+            versions = [v for v in schema.function_opset_versions if v <= call.version]
+            if versions:
+                return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
+        if schema.has_context_dependent_function:
+            types = [self.types.proto(operand) if operand is not None else onnx.TypeProto() for operand in call.inputs]
+            versions = [v for v in schema.context_dependent_function_opset_versions if v <= call.version]
+            if versions and all(found is not None for found in types):
+                body = schema.get_context_dependent_function_with_opset_version(
+                    max(versions),
+                    _with_attributes(node, call.attributes).SerializeToString(),
+                    [found.SerializeToString() for found in types if found is not None],
+                )
+                return onnx.FunctionProto.FromString(body)
+        return None
+
+    def _bind(
+        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, prefix: str
+    ) -> None:
+        if self.emitter.is_open:
+            results = self.emitter.finish(results, [prefix + name if name else "" for name in node.output])
+        for index, (name, result) in enumerate(zip(node.output, results, strict=False)):
+            if not name or result is None:
+                continue
+            scope.bind(name, result)
+            if index < len(call.outputs) and isinstance(result, Value):
+                self._remember(result, call.outputs[index])
+
+    def _remember(self, value: Value, output: OutputType) -> None:
+        """Keep a type that a plain shape and data type do not tell (sequences; integers read as reals)."""
+        if output.proto is not None:
+            self.types.special[value.name] = output.proto
+        elif output.dtype is not None and output.dtype != value.dtype:
+            from gnelint.readers.onnx_types import tensor_type
+
+            self.types.special[value.name] = tensor_type(output.shape, output.dtype)
+
+    def _expand(
+        self,
+        node: onnx.NodeProto,
+        function: onnx.FunctionProto,
+        inputs: Sequence[Operand | None],
+        attributes: Mapping[str, onnx.AttributeProto],
+        scope: Scope,
+        place: Place,
+        origin: Origin,
+        versions: Mapping[str, int],
+    ) -> None:
+        """Read a function's body in place of its call."""
+        inner = Scope()
+        for name, operand in zip(function.input, inputs, strict=False):
+            if operand is not None:
+                inner.bind(name, operand)
+        defaults = {attribute.name: attribute for attribute in function.attribute_proto}
+        self.nodes(
+            _without_missing(function, inner),
+            inner,
+            Place(
+                versions,
+                {**defaults, **attributes},
+                f"{origin.name}/",
+                place.depth + 1,
+                {info.name: info.type for info in function.value_info},
+                origin,
+            ),
+        )
+        for name, inner_name in zip(node.output, function.output, strict=False):
+            if name:
+                found = inner.find(inner_name)
+                if found is None:
+                    raise UnreadableError(f'function "{function.name}" never writes its output "{inner_name}"', "")
+                scope.bind(name, found)
+
+    def _control_flow(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> None:
+        """Enter a branch that is decided; read the bodies of everything else as graphs of their own."""
+        condition = call.input(0)
+        if call.op_type == "If" and not call.domain and isinstance(condition, Parameter) and condition.size == 1:
+            taken = call.attributes.get("then_branch" if bool(condition.array().reshape(-1)[0]) else "else_branch")
+            if taken is not None:
+                self._enter(node, taken.g, scope, place, call.origin)
+                return
+        captured: dict[str, Value] = {}
+        for name, attribute in call.attributes.items():
+            if attribute.type == _GRAPH:
+                body, read = self._body(attribute.g, scope, place, f"{call.origin.name}/{name}")
+                self.emitter.subgraphs[f"{call.origin.name}/{name}"] = body
+                captured.update(read)
+        outputs = tuple(output_type(None, place.declared.get(name), self._sizes) for name in node.output)
+        call = replace(call, outputs=_body_outputs(call, outputs))
+        self.emitter.begin(call)
+        own = [operand for operand in call.inputs if isinstance(operand, Value)]
+        more = [value for name, value in captured.items() if value not in own]
+        results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
+        self._bind(node, results, call, scope, place.prefix)
+
+    def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
+        inner = Scope(scope)
+        self.constants(body, inner)
+        declared = {**place.declared, **types_of(body)}
+        self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared))
+        for name, output in zip(node.output, body.output, strict=False):
+            found = inner.find(output.name)
+            if found is None:
+                raise UnreadableError(f'a branch of "{origin.name}" never writes its output "{output.name}"', "")
+            if name:
+                scope.bind(name, found)
+
+    def _body(self, body: onnx.GraphProto, scope: Scope, place: Place, name: str) -> tuple[Graph, Mapping[str, Value]]:
+        """A body as a graph of its own, and the values of the enclosing graph that it reads."""
+        outside = self.emitter
+        self.emitter = Emitter(self._training)
+        try:
+            capture = Capture(scope, self.emitter)
+            inner = Scope(capture)
+            formal = []
+            for info in body.input:
+                found = output_type(info.type, None, self._sizes)
+                formal.append(Value(info.name, found.shape, found.dtype))
+                self.emitter.add_input(formal[-1])
+                inner.bind(info.name, formal[-1])
+            self.constants(body, inner)
+            self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body)))
+            inputs = (*formal, *capture.captured.values())
+            graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
+            return graph, capture.captured
+        finally:
+            self.emitter = outside
+
+    def graph(
+        self, name: str, inputs: Iterable[Value], outputs: Iterable[tuple[str, Operand | None]], notes: Sequence[str]
+    ) -> Graph:
+        """What the emitter has collected. Outputs that are constants are named in a note and left out."""
+        emitter = self.emitter
+        found: list[str] = []
+        fixed: list[str] = []
+        for output_name, operand in outputs:
+            if operand is None:
+                raise UnreadableError(f'output "{output_name}" is written by no node', "Export the model again.")
+            if isinstance(operand, Parameter):
+                fixed.append(output_name)
+            elif operand.name not in found:
+                found.append(operand.name)
+        constant = (f"Output {', '.join(fixed)} does not depend on the input.",) if fixed else ()
+        return Graph(
+            name=name,
+            source="onnx",
+            training=self._training,
+            nodes=tuple(emitter.nodes),
+            inputs=tuple(value.name for value in inputs),
+            outputs=tuple(found),
+            values=emitter.values,
+            notes=(*notes, *emitter.notes, *constant),
+            subgraphs=emitter.subgraphs,
+        )
+
+
+def types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    """The types that a graph declares for its values."""
+    return {info.name: info.type for info in (*graph.value_info, *graph.output)}
+
+
+def in_order(nodes: Sequence[onnx.NodeProto], scope: Scope) -> Sequence[int]:
+    """Indices of the nodes so that each stands behind those it reads from; the file's own order where that does.
+
+    Raises:
+        UnreadableError: a cycle closes.
+    """
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    reads = [_sources(node, producer) for node in nodes]
+    if all(source < index for index, sources in enumerate(reads) for source in sources):
+        return range(len(nodes))
+    readers: list[list[int]] = [[] for _ in nodes]
+    for index, sources in enumerate(reads):
+        for source in sources:
+            readers[source].append(index)
+    waiting = [len(sources) for sources in reads]
+    ready = [index for index, count in enumerate(waiting) if count == 0]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for reader in readers[index]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        stuck = nodes[next(index for index, count in enumerate(waiting) if count > 0)]
+        raise UnreadableError(
+            f'the graph has a cycle through node "{stuck.name or stuck.op_type}" ({stuck.op_type})',
+            "ONNX graphs have none; export the model again.",
+        )
+    return order
+
+
+def _sources(node: onnx.NodeProto, producer: Mapping[str, int]) -> set[int]:
+    """Indices of the nodes that this one reads from, bodies of control flow included."""
+    found: set[int] = set()
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        found.update(producer[name] for name in current.input if name in producer)
+        for attribute in current.attribute:
+            if attribute.type == _GRAPH:
+                stack.extend(attribute.g.node)
+                found.update(producer[info.name] for info in attribute.g.output if info.name in producer)
+    return found
+
+
+def _imports(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in opsets}
+
+
+def _resolved(node: onnx.NodeProto, place: Place) -> dict[str, onnx.AttributeProto]:
+    """The node's attributes; references to a function's attributes are replaced or, if not given, left out."""
+    found: dict[str, onnx.AttributeProto] = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            given = place.attributes.get(attribute.ref_attr_name)
+            if given is None:
+                continue
+            renamed = onnx.AttributeProto()
+            renamed.CopyFrom(given)
+            renamed.name = attribute.name
+            found[attribute.name] = renamed
+        else:
+            found[attribute.name] = attribute
+    return found
+
+
+def _with_attributes(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    found = onnx.NodeProto(
+        op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output
+    )
+    found.attribute.extend(attributes.values())
+    return found
+
+
+def _without_missing(function: onnx.FunctionProto, inner: Scope) -> Sequence[onnx.NodeProto]:
+    """The body's nodes, with inputs that the call leaves out left out in them too."""
+    missing = {name for name in function.input if inner.find(name) is None}
+    if not missing:
+        return list(function.node)
+    nodes = []
+    for node in function.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(copy.input):
+            if name in missing:
+                copy.input[index] = ""
+        nodes.append(copy)
+    return nodes
+
+
+def _body_outputs(call: Call, declared: tuple[OutputType, ...]) -> tuple[OutputType, ...]:
+    """Types of an If's outputs from its branch, where the file declares none."""
+    branch = call.attributes.get("then_branch")
+    if branch is None:
+        return declared
+    found = []
+    for output, info in zip(declared, branch.g.output, strict=False):
+        own = output_type(info.type, None, {})
+        plain = tensor_shape(info.type)
+        known = plain is not None and all(isinstance(size, int) for size in plain)
+        found.append(
+            output
+            if output.dtype is not None or output.proto is not None
+            else own
+            if known
+            else replace(own, shape=None)
+        )
+    return tuple(found)
+
+
+def _shapes(call: Call) -> str:
+    shapes = ["-" if operand is None else str(operand.shape) for operand in call.inputs]
+    return ", ".join(shapes)
