@@ -59,16 +59,12 @@ class Scaled:
         if largest == 0.0 or not math.isfinite(largest) or 1e-60 < largest < 1e60:
             return self
         shift = math.floor(math.log2(largest))
-        g = self.gradient
-        factor = 2.0**-shift
-        return Scaled(g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile), self.exponent + shift)
+        return Scaled(self.gradient.scaled(2.0**-shift), self.exponent + shift)
 
     def plus(self, other: Scaled) -> Scaled:
         """The sum of two uncorrelated gradients."""
         high, low = (self, other) if self.exponent >= other.exponent else (other, self)
-        factor = 2.0 ** max(low.exponent - high.exponent, -1000.0)
-        g = low.gradient
-        scaled = g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile)
+        scaled = low.gradient.scaled(2.0 ** max(low.exponent - high.exponent, -1000.0))
         return Scaled(high.gradient.plus(scaled), high.exponent)
 
 
@@ -270,9 +266,9 @@ def _pulled(
 
 
 def _at_exponent(scaled: Scaled, exponent: float) -> Gradient:
-    g = scaled.gradient
-    factor = 2.0 ** max(scaled.exponent - exponent, -1000.0)
-    return g if factor == 1.0 else g.rebuilt(g.axes, (g.energy * factor, g.shared * factor), g.profile)
+    if scaled.exponent == exponent:
+        return scaled.gradient
+    return scaled.gradient.scaled(2.0 ** max(scaled.exponent - exponent, -1000.0))
 
 
 def _gradient_at(graph: Graph) -> str | None:

@@ -23,9 +23,9 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Unary, component
-from gnelint.theory.cells import Axes, Axis, counts, refine
+from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation
+from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import smooth_expectations
 from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
 
@@ -86,6 +86,15 @@ def correlation(x: Moments) -> np.ndarray:
     return np.clip(np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0), 0.0, 1.0)
 
 
+def positive_share(x: Moments) -> np.ndarray:
+    """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
+    if not x.nonnegative:
+        return piecewise_expectation((Piece(0.0, INF, (1.0,)),), 1, x.mean, x.variance)
+    location, scale = rectified_source(x.mean, x.variance)
+    ratio = np.divide(location, scale, out=np.full_like(location, -INF), where=scale > 0)
+    return normal_cdf(ratio)
+
+
 def cell_weights(x: Moments) -> np.ndarray:
     """Fraction of the tensor's entries in each cell."""
     weight = np.ones(counts(x.axes))
@@ -124,8 +133,8 @@ class ReLU(PiecewisePolynomial):
         phi = P,  variance = P (1 - P)
         second moment -> (mu^2 + q) P + mu sqrt(q) d,   mean -> mu P + sqrt(q) d
 
-    On a value that is never negative it is the identity: the zeros there were masked where they arose. Source: theory of
-    components, 3.3.
+    On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did: the same
+    mask counts once (`Gradient.active`). Source: theory of components, 3.3.
     """
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -135,7 +144,16 @@ class ReLU(PiecewisePolynomial):
         return x if x.nonnegative else super().map(x)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return cotangent if x.nonnegative else super().pull(x, y, cotangent)
+        share = positive_share(x)
+        g = cotangent.refined(x.axes)
+        share = resample(share, x.axes, g.axes)
+        passed = share + g.active * (1.0 - share)
+        together = np.where(g.active > 0, passed, share**2)
+        if np.any(x.shared):
+            r = resample(correlation(x), x.axes, g.axes)
+            together = together + (passed - together) * r
+        active = np.ones_like(passed) if x.nonnegative else np.zeros_like(passed)
+        return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, active), g.profile)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         return True

@@ -61,7 +61,9 @@ class _Linear(Component):
         mean = sum((w * x.mean for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         variance = sum((w**2 * x.variance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         shared = sum((w**2 * x.shared for w, x in zip(weights, parts, strict=True)), np.zeros(1))
-        nonnegative = all(x.nonnegative and w >= 0 for w, x in zip(weights, parts, strict=True))
+        nonnegative = all(
+            (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
+        )
         return (Moments(parts[0].axes, profile, mean, variance, shared, nonnegative),)
 
     def backward(
@@ -71,10 +73,12 @@ class _Linear(Component):
         if g is None:
             return (None,) * len(inputs)
         found: list[Gradient | None] = []
-        for weight, shape in zip(self.weights(), self.input_shapes, strict=True):
+        energies = [0.0 if x is None else x.total_second for x in inputs]
+        for weight, shape, energy in zip(self.weights(), self.input_shapes, energies, strict=True):
             assert shape is not None
-            scaled = g.rebuilt(g.axes, (g.energy * weight**2, g.shared * weight**2), g.profile)
-            found.append(scaled.summed_to(shape))
+            alone = sum(energies) - energy <= 1e-6 * energy  # beside zeros the sum is positive where the operand is
+            arrays = (g.energy * weight**2, g.shared * weight**2, g.active if alone and weight > 0 else 0.0 * g.active)
+            found.append(g.rebuilt(g.axes, arrays, g.profile).summed_to(shape))
         return tuple(found)
 
 

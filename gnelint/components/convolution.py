@@ -117,7 +117,7 @@ def _pulled(
     ):
         profile.append(normalised(along @ lines))
     axes, (energy, shared) = _image(shape, (pulled_taps[0] @ at, pulled_taps[1] @ at))
-    return Gradient(axes, tuple(profile), energy, shared)
+    return Gradient.flat(axes, energy, shared, tuple(profile))
 
 
 @component("conv")

@@ -59,14 +59,14 @@ class Linear(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
-        energy, shared = (a.reshape(-1, out) for a in g.arrays())
+        energy, shared = (a.reshape(-1, out) for a in g.arrays()[:2])
         pulled = columns_times(self._weight, np.concatenate([energy, shared]), squared=True)
         cells = (*counts(g.axes)[:-1], inner)
-        return Gradient(
+        return Gradient.flat(
             (*g.axes[:-1], Axis.full(inner)),
-            (*g.profile[:-1], None),
             pulled[: len(energy)].reshape(cells),
             pulled[len(energy) :].reshape(cells),
+            (*g.profile[:-1], None),
         )
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:

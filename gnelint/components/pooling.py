@@ -12,9 +12,9 @@ import numpy as np
 
 from gnelint.components.base import NotModelledError, Unary, component
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.cells import Axes, Axis, counts, resample
 from gnelint.theory.moments import Gradient, Moments, normalised
-from gnelint.theory.piecewise import Piece, piecewise_expectation
+from gnelint.theory.piecewise import Piece, piecewise_expectation, rectified_source
 from gnelint.theory.special import normal_cdf, normal_pdf
 from gnelint.theory.taps import TapAxis
 
@@ -167,20 +167,14 @@ class _Maximum(Unary):
         second = piecewise_expectation(pieces, 2, inner_mean, inner_variance)
         return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.shared), x.profile)
 
-
-def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu / sd)."""
-    ratio = np.divide(mean**2, variance + mean**2, out=np.ones_like(mean), where=variance + mean**2 > 0)
-    low, high = np.full_like(mean, -6.0), np.full_like(mean, 30.0)
-    for _ in range(60):
-        t = (low + high) / 2
-        first = t * normal_cdf(t) + normal_pdf(t)
-        second = (t**2 + 1) * normal_cdf(t) + t * normal_pdf(t)
-        above = first**2 / np.maximum(second, 1e-300) > ratio
-        high, low = np.where(above, t, high), np.where(above, low, t)
-    t = (low + high) / 2
-    scale = mean / np.maximum(t * normal_cdf(t) + normal_pdf(t), 1e-300)
-    return t * scale, scale
+    def winners(self, x: Moments, count: int) -> np.ndarray:
+        """`Gradient.active` of the winners: how much surer than any entry one is to be positive."""
+        if not x.nonnegative:
+            return np.zeros_like(x.mean)
+        location, scale = rectified_source(x.mean, x.variance)
+        ratio = np.divide(location, scale, out=np.full_like(location, -np.inf), where=scale > 0)
+        silent = normal_cdf(-ratio)
+        return 1.0 - silent ** (count - 1)
 
 
 @component("max_pool")
@@ -188,10 +182,12 @@ def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray
 class MaxPool(_Window, _Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not overlap."""
 
+    @property
+    def _count(self) -> int:
+        return math.prod(int(size) for size in self.node.attribute("kernel"))
+
     def map(self, x: Moments) -> Moments:
-        x = x.only(0, 1).flattened()
-        count = int(np.prod([int(size) for size in self.node.attribute("kernel")]))
-        y = self.largest(x, count)
+        y = self.largest(x.only(0, 1).flattened(), self._count)
         return y.rebuilt(_resized(y, self.shape), y.arrays(), (None,) * len(self.shape))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -200,7 +196,16 @@ class MaxPool(_Window, _Maximum):
         profile, factor = self._spread(g, weights)
         energy = g.energy * factor
         shared = _shared_behind(g, energy, self.shape, self.input_shape)
-        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+        pulled = g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+        return _active(pulled, x, self.winners(x.only(0, 1), self._count))
+
+
+def _active(g: Gradient, x: Moments, active: np.ndarray) -> Gradient:
+    """The gradient with `active` set from an array on the value's batch and channel cells."""
+    axes = x.only(0, 1).axes
+    g = g.refined(axes)
+    target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
+    return g.rebuilt(g.axes, (g.energy, g.shared, np.broadcast_to(resample(active, axes, target), counts(g.axes))), g.profile)
 
 
 @component("lp_pool")
@@ -274,7 +279,7 @@ class GlobalMaxPool(_Whole, _Maximum):
         return Moments.flat(_resized(y, self.shape), y.mean, y.variance, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return self._spread_back(cotangent, 1.0 / self._count, 0.0)
+        return _active(self._spread_back(cotangent, 1.0 / self._count, 0.0), x, self.winners(x.only(0, 1), self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0

@@ -64,13 +64,13 @@ def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
     def zeros(count: int) -> Gradient:
         axes = (*g.axes[:index], Axis(count), *g.axes[index + 1 :])
         profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return Gradient(axes, profile, np.zeros(counts(axes)), np.zeros(counts(axes)))
+        return Gradient.flat(axes, np.zeros(1), profile=profile)
 
     fields = [g if real else zeros(count) for count, real in parts if count > 0]
     if len(fields) == 1:
         return fields[0]
     axes, arrays, profile = join(fields, index)
-    return Gradient(axes, profile, arrays[0], arrays[1])
+    return Gradient(axes, profile, *arrays)
 
 
 def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradient:
@@ -82,7 +82,7 @@ def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradien
     factor = float(received.mean())
     axes = (*field.axes[:index], Axis(size), *field.axes[index + 1 :])
     profile = (*field.profile[:index], normalised(received), *field.profile[index + 1 :])
-    return Gradient(axes, profile, field.energy * factor, field.shared * factor**2)
+    return field.rebuilt(axes, (field.energy * factor, field.shared * factor**2, field.active), profile)
 
 
 def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
@@ -162,11 +162,11 @@ class Split(Component):
         parts = []
         for g, shape in zip(cotangents, self.output_shapes, strict=True):
             white = Gradient.white(shape)
-            parts.append(g if g is not None else white.rebuilt(white.axes, (0 * white.energy, 0 * white.shared), white.profile))
+            parts.append(g if g is not None else white.scaled(0.0))
         if len(parts) == 1:
             return (parts[0],)
         axes, arrays, profile = join(parts, self._axis)
-        return (Gradient(axes, profile, arrays[0], arrays[1]),)
+        return (Gradient(axes, profile, *arrays),)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0

@@ -333,30 +333,45 @@ class Gradient(Field):
     Attributes:
         energy: E[g^2] of one entry, where the profile is 1 and on average over it.
         shared: E[g g'] of two different entries of the cell in one sample.
+        active: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a rectifier
+            that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners of a max-pooling
+            are active, and so is what has passed the same rectifier's mask before.
     """
 
     energy: np.ndarray
     shared: np.ndarray
+    active: np.ndarray
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
         """The isotropic cotangent of unit energy."""
         ones = np.ones((1,) * len(shape))
-        return Gradient(pooled(shape), (None,) * len(shape), ones, 0.0 * ones)
+        return Gradient(pooled(shape), (None,) * len(shape), ones, 0.0 * ones, 0.0 * ones)
 
     @staticmethod
-    def flat(axes: Axes, energy: np.ndarray, shared: np.ndarray | float = 0.0, profile: Profiles | None = None) -> Gradient:
+    def flat(
+        axes: Axes,
+        energy: np.ndarray,
+        shared: np.ndarray | float = 0.0,
+        profile: Profiles | None = None,
+        active: np.ndarray | float = 0.0,
+    ) -> Gradient:
         """Arrays broadcast to the cells."""
         shape = counts(axes)
-        return Gradient(
-            axes, profile or (None,) * len(axes), np.broadcast_to(energy, shape), np.broadcast_to(shared, shape)
-        )
+        full = [np.broadcast_to(a, shape) for a in (energy, shared, active)]
+        return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        return self.energy, self.shared
+        return self.energy, self.shared, self.active
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
-        return Gradient(axes, profile, arrays[0], arrays[1])
+        """`arrays` may leave out `active`: whatever computes new energies knows nothing of it."""
+        energy, shared = arrays[:2]
+        return Gradient(axes, profile, energy, shared, arrays[2] if len(arrays) > 2 else np.zeros_like(energy))
+
+    def scaled(self, factor: float) -> Gradient:
+        """The gradient times sqrt(factor)."""
+        return self.rebuilt(self.axes, (self.energy * factor, self.shared * factor, self.active), self.profile)
 
     def absorbed(self, index: int) -> Gradient:
         profile = self.profile[index]
@@ -367,7 +382,8 @@ class Gradient(Field):
         energy = profile.reshape(shape)
         axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
         kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
-        return self.rebuilt(axes, (self.energy * energy, self.shared * energy), kept)
+        active = np.broadcast_to(self.active, counts(axes))
+        return self.rebuilt(axes, (self.energy * energy, self.shared * energy, active), kept)
 
     def pooled(self, index: int, target: Axis | None = None) -> Gradient:
         old = self.axes[index]
@@ -378,6 +394,7 @@ class Gradient(Field):
         arrays = (
             average(self.energy, self.axes, index, target),
             average(self.shared, self.axes, index, target) * same,
+            average(self.active, self.axes, index, target),
         )
         return self.rebuilt((*self.axes[:index], target, *self.axes[index + 1 :]), arrays, self.profile)
 
@@ -428,11 +445,15 @@ class Gradient(Field):
             mixed_profile(((left.total, p), (right.total, q)), axis.size)
             for p, q, axis in zip(left.profile, right.profile, left.axes, strict=True)
         )
-        arrays = (left.energy + right.energy, left.shared + right.shared)
-        return left.rebuilt(left.axes, arrays, profile)
+        energy = left.energy + right.energy
+        known = left.energy * left.active + right.energy * right.active
+        active = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
+        return left.rebuilt(left.axes, (energy, left.shared + right.shared, active), profile)
 
     def summed_to(self, shape: Sequence[int]) -> Gradient:
         """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""
+        if self.shape == tuple(shape):
+            return self
         wide = [i for i in range(len(self.axes)) if self._target(i, shape) == 1 and self.axes[i].size > 1]
         field = self
         for index in wide:

@@ -78,3 +78,18 @@ def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     return tuple(
         Piece(p.low, p.high, tuple(k * np.asarray(c) for k, c in enumerate(p.coefficients) if k > 0) or (0.0,)) for p in pieces
     )
+
+
+def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu / sd)."""
+    ratio = np.divide(mean**2, variance + mean**2, out=np.ones_like(mean), where=variance + mean**2 > 0)
+    low, high = np.full_like(mean, -6.0), np.full_like(mean, 30.0)
+    for _ in range(60):
+        t = (low + high) / 2
+        first = t * normal_cdf(t) + normal_pdf(t)
+        second = (t**2 + 1) * normal_cdf(t) + t * normal_pdf(t)
+        above = first**2 / np.maximum(second, 1e-300) > ratio
+        high, low = np.where(above, t, high), np.where(above, low, t)
+    t = (low + high) / 2
+    scale = mean / np.maximum(t * normal_cdf(t) + normal_pdf(t), 1e-300)
+    return t * scale, scale
