@@ -138,7 +138,6 @@ def _quantile(values: np.ndarray, share: float) -> float:
 def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
     """Relative difference of phi, layer by layer, between the torch reading and the ONNX reading of both exporters."""
     from gnelint.readers.onnx import read
-
     from gnelint.readers.torch import read_module
     from tests.models.export import OPSETS, export_onnx, matched_layers
 

@@ -9,13 +9,14 @@ import logging
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from gnelint.graph import Parameter
 from gnelint.prediction import NodePrediction, Prediction
 from tests.models import Case
 
@@ -92,25 +93,40 @@ def matched_layers(first: Prediction, second: Prediction) -> list[Pair]:
 
     A layer is known by its operation and the contents of its weights, never by its name: exporters rename. Layers
     that agree in both (normalisations at their initial values) are paired in order, where both readings have as many.
+    What is left (convolutions that a normalisation was folded into) is paired by the weights' shape in the same way.
     """
-    left, right = _by_contents(first), _by_contents(second)
-    return [
-        Pair(a, b)
-        for key, nodes in left.items()
-        if key in right and len(right[key]) == len(nodes)
-        for a, b in zip(nodes, right[key], strict=True)
-    ]
+    pairs: list[Pair] = []
+    left, right = _weighted(first), _weighted(second)
+    for key in (_contents, _shapes):
+        others = _grouped(right, key)
+        for mark, nodes in _grouped(left, key).items():
+            if len(others.get(mark, ())) == len(nodes):
+                pairs += (Pair(a, b) for a, b in zip(nodes, others[mark], strict=True))
+        paired = {id(node) for pair in pairs for node in (pair.first, pair.second)}
+        left, right = ([node for node in side if id(node) not in paired] for side in (left, right))
+    return pairs
 
 
-def _by_contents(prediction: Prediction) -> dict[tuple[str, str], list[NodePrediction]]:
-    found: dict[tuple[str, str], list[NodePrediction]] = defaultdict(list)
-    for node in prediction.nodes:
-        weights = {role: node.node.parameters[role] for role in ("weight", "scale") if role in node.node.parameters}
-        if weights and node.node.op != "scale":
-            found[node.node.op, "/".join(_mark(weight.array()) for weight in weights.values())].append(node)
+def _weighted(prediction: Prediction) -> list[NodePrediction]:
+    return [node for node in prediction.nodes if node.node.op != "scale" and _weights(node)]
+
+
+def _weights(node: NodePrediction) -> list[Parameter]:
+    return [node.node.parameters[role] for role in ("weight", "scale") if role in node.node.parameters]
+
+
+def _contents(node: NodePrediction) -> str:
+    arrays = [np.ascontiguousarray(weight.array(), dtype=np.float32) for weight in _weights(node)]
+    marks = [f"{array.shape}{hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()}" for array in arrays]
+    return f"{node.node.op} {' '.join(marks)}"
+
+
+def _shapes(node: NodePrediction) -> str:
+    return f"{node.node.op} {[weight.shape for weight in _weights(node)]}"
+
+
+def _grouped(nodes: Sequence[NodePrediction], key: Callable[[NodePrediction], str]) -> dict[str, list[NodePrediction]]:
+    found: dict[str, list[NodePrediction]] = defaultdict(list)
+    for node in nodes:
+        found[key(node)].append(node)
     return found
-
-
-def _mark(array: np.ndarray) -> str:
-    rounded = np.ascontiguousarray(array, dtype=np.float32)
-    return f"{array.shape}{hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()}"
