@@ -198,17 +198,17 @@ ATTENTION = {
         (*(HEADS,) * 3, (1, 1, 5, 5)),
     ),
     "causal, filled": Idiom(
-        lambda q, k, v: torch.softmax((q @ k.mT * 0.5).masked_fill(_later(5), -math.inf), -1) @ v,
+        lambda q, k, v: torch.softmax((q @ k.transpose(-2, -1) * 0.5).masked_fill(_later(5), -math.inf), -1) @ v,
         ("attention",),
         {"scale": 0.5, "causal": True},
     ),
     "causal, added": Idiom(
-        lambda q, k, v: torch.softmax(q @ k.mT * 0.5 + torch.full((5, 5), -1e9).triu(1), -1) @ v,
+        lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) * 0.5 + torch.full((5, 5), -1e9).triu(1), -1) @ v,
         ("attention",),
         {"causal": True},
     ),
     "constant bias": Idiom(
-        lambda q, k, v: torch.softmax(q @ k.mT + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
+        lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
         ("constant", "attention"),
     ),
     "tokens before heads": Idiom(
@@ -216,7 +216,7 @@ ATTENTION = {
         ("transpose", "transpose", "transpose", "attention"),
     ),
     "dropout": Idiom(
-        lambda q, k, v: functional.dropout(torch.softmax(q @ k.mT, -1), 0.1) @ v, ("attention",), {"scale": 1.0}
+        lambda q, k, v: functional.dropout(torch.softmax(q @ k.transpose(-2, -1), -1), 0.1) @ v, ("attention",), {"scale": 1.0}
     ),
     "one head": Idiom(
         lambda q, k, v: torch.bmm(torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1), v),
@@ -225,7 +225,7 @@ ATTENTION = {
         (TOKENS,) * 3,
     ),
     "softmax written out": Idiom(
-        lambda q, k, v: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(q @ k.mT)) @ v, ("attention",)
+        lambda q, k, v: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(q @ k.transpose(-2, -1))) @ v, ("attention",)
     ),
 }  # fmt: skip
 """Written-out attention; the inputs are (B, H, T, d) where no shapes are given."""
@@ -263,8 +263,8 @@ DIFFERENT = {
     "exponentials of another tensor": Idiom(
         lambda x, z: torch.exp(x) / torch.exp(z).sum(-1, keepdim=True), (), {}, (TOKENS, TOKENS)
     ),
-    "softmax over queries": Idiom(lambda q, k, v: torch.softmax(q @ k.mT, -2) @ v, (), {}, (HEADS,) * 3),
-    "soft cap on the logits": Idiom(lambda q, k, v: torch.softmax(torch.tanh(q @ k.mT), -1) @ v, (), {}, (HEADS,) * 3),
+    "softmax over queries": Idiom(lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1), -2) @ v, (), {}, (HEADS,) * 3),
+    "soft cap on the logits": Idiom(lambda q, k, v: torch.softmax(torch.tanh(q @ k.transpose(-2, -1)), -1) @ v, (), {}, (HEADS,) * 3),
     "difference of a tensor and itself": Idiom(lambda x: x - torch.tanh(x), ("tanh", "sub")),
     "two activations in a row": Idiom(lambda x: functional.leaky_relu(functional.leaky_relu(x)), ("leaky_relu",) * 2),
 }  # fmt: skip

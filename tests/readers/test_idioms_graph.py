@@ -345,6 +345,7 @@ def test_a_bias_behind_a_linear_map(
     graph = b.graph(b("bias", y, p={"bias": number(np.arange(3.0).reshape(bias), "b")}))
     after = fused(graph)
     assert ops(after) == [op]
+    assert (after.nodes[0].name, after.nodes[0].sources) == ("n0", ("n0", "n1"))
     assert after.nodes[0].parameters["bias"].shape == (3,)
     assert_equal_functions(graph, after)
 

@@ -137,6 +137,17 @@ class Rewriter:
         self.replaced += 1
         return node
 
+    def extend(self, first: Node, last: Node, parameters: Mapping[str, Parameter]) -> None:
+        """Let `first` do what `last`, the only reader of its output, did to it, and write the outputs of `last`."""
+        sources = tuple(name for node in (first, last) for name in (node.sources or (node.name,)))
+        del self._nodes[last.name]
+        self._readers_of(last, -1)
+        for name in first.outputs:
+            del self._producers[name], self._values[name]
+        self._nodes[first.name] = replace(first, outputs=last.outputs, parameters=dict(parameters), sources=sources)
+        self._producers.update((name, first.name) for name in last.outputs)
+        self.replaced += 1
+
     def _sweep(self, candidates: Iterable[str]) -> tuple[Node, ...]:
         """Drop the nodes behind these values that nothing reads, and what only they read; in topological order."""
         dropped: list[Node] = []
