@@ -20,8 +20,9 @@ from gnelint.errors import ModelError
 from gnelint.readers.torch_graph import knows
 from gnelint.readers.torch_names import is_user_code
 
-KEPT_WHOLE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm"})
-"""Composites that are reported as they are: unrolled over time they are hundreds of nodes that share one weight."""
+KEPT_WHOLE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "_weight_norm", "_weight_norm_interface"})
+"""Composites that are not taken apart: recurrent layers, which unrolled over time would be hundreds of nodes that share
+one weight, and weight normalisation, which is folded into the weight and named after what it is."""
 
 
 
@@ -138,6 +139,6 @@ def _advice(error: BaseException) -> str:
         return "Its control flow depends on the values of tensors; point gnelint at a part without it."
     if "Long, Int" in text or ("indices" in text and "Float" in text):
         return "An input of integers is needed: --input 8,16:int64."
-    if "shape" in text or "size" in text or "channels" in text:
-        return "Check the shapes given with --input."
+    if isinstance(error, RuntimeError):
+        return "Check the shapes and types of its inputs (--input 8,3,32,32)."
     return "Run the module on such inputs by itself, or export it with torch.export and check the .pt2 file."

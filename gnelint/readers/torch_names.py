@@ -71,7 +71,7 @@ class Label:
 def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
     """Names and scopes for all drafts, in order.
 
-    The one operation of a module's call (or the only one with weights, in a module without submodules) has the
+    In the call of a module without submodules, the one operation there is (or the only one with weights) has the
     module's qualified name. Any other is "scope.op", numbered from the second on.
     """
     stacks = {draft.origin: module_stack(draft.origin) for draft in drafts}
@@ -84,7 +84,7 @@ def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
     owners: dict[int, str] = {}
     for indices in groups.values():
         path = stacks[drafts[indices[0]].origin][-1].path
-        owner = _owner([drafts[index] for index in indices], is_leaf=path not in inner)
+        owner = None if path in inner else _owner([drafts[index] for index in indices])
         if owner is not None:
             owners[indices[owner]] = path
     names = _Names()
@@ -99,12 +99,12 @@ def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
     return tuple(labels)
 
 
-def _owner(drafts: Sequence[Draft], is_leaf: bool) -> int | None:
+def _owner(drafts: Sequence[Draft]) -> int | None:
     """Index of the draft that stands for the module itself, None if no single one does."""
     weighted = [index for index, draft in enumerate(drafts) if draft.parameters and draft.op != "constant"]
     if len({draft.origin for draft in drafts}) == 1:
         return weighted[0] if weighted else len(drafts) - 1
-    return weighted[0] if is_leaf and len(weighted) == 1 else None
+    return weighted[0] if len(weighted) == 1 else None
 
 
 def _kind(draft: Draft) -> str:

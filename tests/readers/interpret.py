@@ -1,0 +1,245 @@
+"""Runs a graph with numbers, so that a test can hold what a reader understood against what the network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gnelint.graph import Graph, Node
+
+
+def run(graph: Graph, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The graph's outputs on these inputs; dropout is neutral.
+
+    Raises:
+        KeyError: a node's operation is not in the table below.
+    """
+    values = dict(zip(graph.inputs, inputs, strict=True))
+    for node in graph.nodes:
+        operands = [None if name is None else values[name] for name in node.inputs]
+        shapes = [graph.values[name].concrete_shape for name in node.outputs]
+        weights = {role: torch.from_numpy(np.array(p.array(), copy=True)) for role, p in node.parameters.items()}
+        found = OPERATIONS[node.op](node, operands, weights, shapes[0])
+        results = found if isinstance(found, (tuple, list)) else (found,)
+        for name, shape, result in zip(node.outputs, shapes, results, strict=False):
+            assert tuple(result.shape) == shape, f"{node.name} ({node.op}): {tuple(result.shape)}, not {shape}"
+            values[name] = result
+    return tuple(values[name] for name in graph.outputs)
+
+
+def _linear(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    return F.linear(x[0], w["weight"], w.get("bias"))
+
+
+def _conv(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    rank = w["weight"].dim() - 2
+    pads, strides, dilations = (node.attribute(name) for name in ("pads", "strides", "dilations"))
+    widths = [width for axis in reversed(range(rank)) for width in (pads[axis], pads[rank + axis])]
+    function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    groups = node.attribute("groups")
+    padded = F.pad(x[0], widths)
+    return function(padded, w["weight"], w.get("bias"), strides, 0, dilations, groups)
+
+
+def _conv_transpose(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    rank = w["weight"].dim() - 2
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+    attributes = [node.attribute(name) for name in ("strides", "pads", "output_padding", "groups", "dilations")]
+    strides, pads, extra, groups, dilations = attributes
+    return function(x[0], w["weight"], w.get("bias"), strides, pads[:rank], extra, groups, dilations)
+
+
+def _pool(kind: str) -> Callable[..., Tensor]:
+    def pool(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+        kernel, strides, pads = (node.attribute(name) for name in ("kernel", "strides", "pads"))
+        rank = len(kernel)
+        assert pads[:rank] == pads[rank:], "only even padding here"
+        if kind == "max":
+            function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
+            return function(x[0], kernel, strides, pads[:rank], node.attribute("dilations"))
+        average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank - 1]
+        return average(x[0], kernel, strides, pads[:rank], False, node.attribute("count_include_pad"))
+
+    return pool
+
+
+def _adaptive(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    functions = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+    size = node.attributes.get("output_size", (1,) * (x[0].dim() - 2))
+    return functions[len(size) - 1](x[0], size)
+
+
+def _batch_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    training = node.attribute("training")
+    running = (None, None) if training else (w["running_mean"], w["running_var"])
+    return F.batch_norm(x[0], *running, w.get("scale"), w.get("bias"), training, 0.0, node.attribute("epsilon"))
+
+
+def _layer_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    size = [x[0].shape[axis] for axis in node.attribute("axes")]
+    return F.layer_norm(x[0], size, w.get("scale"), w.get("bias"), node.attribute("epsilon"))
+
+
+def _rms_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    return F.rms_norm(x[0], [x[0].shape[a] for a in node.attribute("axes")], w.get("scale"), node.attribute("epsilon"))
+
+
+def _attention(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    query, key, value, *mask = x
+    if node.attribute("packed"):
+        heads, kv_heads = node.attribute("heads"), node.attribute("kv_heads")
+        query, key, value = (
+            part.unflatten(-1, (count, -1)).transpose(1, 2)
+            for part, count in ((query, heads), (key, kv_heads), (value, kv_heads))
+        )
+    found = F.scaled_dot_product_attention(
+        query, key, value, mask[0] if mask else None,
+        is_causal=node.attribute("causal"), scale=node.attribute("scale"), enable_gqa=True,
+    )  # fmt: skip
+    return found.transpose(1, 2).flatten(2) if node.attribute("packed") else found
+
+
+def _matmul(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    a = x[0].mT if node.attribute("transpose_a") else x[0]
+    b = x[1].mT if node.attribute("transpose_b") else x[1]
+    return node.attribute("factor") * (a @ b)
+
+
+def _scale(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    scaled = x[0] * node.attribute("factor")
+    if "scale" not in w:
+        return scaled
+    return scaled / w["scale"] if node.attribute("reciprocal") else scaled * w["scale"]
+
+
+def _slice(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    found = x[0]
+    for axis, start, end, step in zip(*(node.attribute(n) for n in ("axes", "starts", "ends", "steps")), strict=True):
+        found = found[(slice(None),) * axis + (slice(start, end, step),)]
+    return found
+
+
+def _pad(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    array = x[0].numpy()
+    pads, mode = node.attribute("pads"), node.attribute("mode")
+    widths = list(zip(pads[: array.ndim], pads[array.ndim :], strict=True))
+    extra = {"constant_values": node.attribute("value")} if mode == "constant" else {}
+    return torch.from_numpy(np.pad(array, widths, mode=mode, **extra))
+
+
+def _gather(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    index = w["indices"] if "indices" in w else x[1]
+    return torch.from_numpy(np.take(x[0].numpy(), index.numpy(), axis=node.attribute("axis")))
+
+
+def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def reduce(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+        return function(x[0], dim=node.attribute("axes"), keepdim=node.attribute("keepdims"))
+
+    return reduce
+
+
+def _upsample(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    linear = ("linear", "bilinear", "trilinear")[x[0].dim() - 3]
+    mode = {"nearest": "nearest", "linear": linear, "cubic": "bicubic"}[node.attribute("mode")]
+    return F.interpolate(x[0], shape[2:], mode=mode)
+
+
+def _tile(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    sizes = (1,) * (len(shape) - x[0].dim()) + tuple(x[0].shape)
+    return x[0].repeat([whole // size for whole, size in zip(shape, sizes, strict=True)])
+
+
+def _depth_to_space(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    assert node.attribute("mode") == "CRD"
+    return F.pixel_shuffle(x[0], node.attribute("block"))
+
+
+def _unfold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    kernel, dilations, pads, strides = (node.attribute(n) for n in ("kernel", "dilations", "pads", "strides"))
+    return F.unfold(x[0], kernel, dilations, pads[:2], strides)
+
+
+def _plain(function: Callable[..., Any], *attributes: str) -> Callable[..., Any]:
+    """An operation that is a torch function of its inputs and of some attributes, in this order."""
+
+    def apply(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Any:
+        return function(*x, *(node.attribute(name) for name in attributes))
+
+    return apply
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "linear": _linear,
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "embedding": lambda node, x, w, shape: F.embedding(x[0], w["weight"]),
+    "bias": lambda node, x, w, shape: x[0] + node.attribute("factor") * w["bias"],
+    "scale": _scale,
+    "constant": lambda node, x, w, shape: w["value"],
+    **{name: _plain(getattr(F, name)) for name in ("relu", "silu", "mish", "hardswish", "hardsigmoid", "tanh",
+                                                   "sigmoid", "softsign")},
+    "log_sigmoid": _plain(F.logsigmoid),
+    "leaky_relu": _plain(F.leaky_relu, "alpha"),
+    "prelu": lambda node, x, w, shape: torch.where(x[0] > 0, x[0], x[0] * w["slope"]),
+    "elu": _plain(F.elu, "alpha"),
+    "selu": _plain(lambda x, a, g: g * F.elu(x, a), "alpha", "gamma"),
+    "celu": _plain(F.celu, "alpha"),
+    "gelu": _plain(lambda x, kind: F.gelu(x, approximate=kind), "approximate"),
+    "clip": _plain(torch.clamp, "min", "max"),
+    "softplus": _plain(F.softplus, "beta"),
+    "shrink": _plain(lambda x, lambd, bias: (x - x.sign() * bias) * (x.abs() > lambd), "lambd", "bias"),
+    "thresholded_relu": _plain(lambda x, alpha: x * (x > alpha), "alpha"),
+    **{name: _plain(getattr(torch, name)) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos",
+                                                       "maximum", "minimum", "sub", "mul", "div", "where")},
+    "pow": _plain(torch.pow, "exponent"),
+    "step": _plain(lambda x, kind: getattr(torch, kind)(x), "kind"),
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": lambda n, x, w, shape: F.group_norm(
+        x[0], n.attribute("groups"), w.get("scale"), w.get("bias"), n.attribute("epsilon")
+    ),
+    "instance_norm": lambda n, x, w, shape: F.instance_norm(
+        x[0], None, None, w.get("scale"), w.get("bias"), True, 0.1, n.attribute("epsilon")
+    ),
+    "rms_norm": _rms_norm,
+    "l2_normalize": lambda n, x, w, shape: F.normalize(x[0], dim=n.attribute("axes"), eps=n.attribute("epsilon")),
+    "max_pool": _pool("max"),
+    "avg_pool": _pool("avg"),
+    "global_avg_pool": _adaptive,
+    "adaptive_avg_pool": _adaptive,
+    "global_max_pool": lambda node, x, w, shape: x[0].amax(tuple(range(2, x[0].dim())), keepdim=True),
+    "softmax": _plain(torch.softmax, "axis"),
+    "log_softmax": _plain(torch.log_softmax, "axis"),
+    "attention": _attention,
+    "matmul": _matmul,
+    "add": lambda node, x, w, shape: sum(x),
+    "concat": lambda node, x, w, shape: torch.cat(x, node.attribute("axis")),
+    "identity": _plain(lambda x: x),
+    "dropout": _plain(lambda x: x),
+    "reshape": lambda node, x, w, shape: x[0].reshape(shape),
+    "transpose": _plain(torch.permute, "perm"),
+    "slice": _slice,
+    "split": lambda node, x, w, shape: torch.split(x[0], list(node.attribute("sizes")), node.attribute("axis")),
+    "gather": _gather,
+    "pad": _pad,
+    "upsample": _upsample,
+    "expand": lambda node, x, w, shape: x[0].expand(shape),
+    "tile": _tile,
+    "roll": lambda node, x, w, shape: torch.roll(x[0], node.attribute("shifts"), node.attribute("axes")),
+    "flip": _plain(torch.flip, "axes"),
+    "depth_to_space": _depth_to_space,
+    "space_to_depth": _plain(F.pixel_unshuffle, "block"),
+    "unfold": _unfold,
+    "reduce_mean": _reduce(torch.mean),
+    "reduce_sum": _reduce(torch.sum),
+    "reduce_max": _reduce(torch.amax),
+    "reduce_min": _reduce(torch.amin),
+    "reduce_l2": _reduce(torch.linalg.vector_norm),
+    "cumsum": _plain(torch.cumsum, "axis"),
+}  # fmt: skip
