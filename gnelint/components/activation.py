@@ -86,10 +86,17 @@ def correlation(x: Moments) -> np.ndarray:
     return np.clip(np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0), 0.0, 1.0)
 
 
+def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """P(x > 0) for x ~ N(mean, variance); a constant 0 is not above 0, as in relu'(0) = 0."""
+    if np.any(variance <= 0):
+        return piecewise_expectation((Piece(0.0, INF, (1.0,)),), 1, mean, variance)
+    return normal_cdf(mean / np.sqrt(variance))
+
+
 def positive_share(x: Moments) -> np.ndarray:
     """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
     if not x.nonnegative:
-        return piecewise_expectation((Piece(0.0, INF, (1.0,)),), 1, x.mean, x.variance)
+        return gaussian_share(x.mean, x.variance)
     location, scale = rectified_source(x.mean, x.variance)
     ratio = np.divide(location, scale, out=np.full_like(location, -INF), where=scale > 0)
     return normal_cdf(ratio)
@@ -139,6 +146,20 @@ class ReLU(PiecewisePolynomial):
 
     def pieces(self) -> tuple[Piece, ...]:
         return (Piece(-INF, 0.0, (0.0,)), Piece(0.0, INF, (0.0, 1.0)))
+
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if np.any(variance <= 0):
+            return super().values(mean, variance)
+        deviation = np.sqrt(variance)
+        share, edge = normal_cdf(mean / deviation), deviation * normal_pdf(mean / deviation)
+        return mean * share + edge, (mean**2 + variance) * share + mean * edge
+
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        share = gaussian_share(mean, variance)
+        return share, share
+
+    def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return gaussian_share(mean, variance)
 
     def map(self, x: Moments) -> Moments:
         return x if x.nonnegative else super().map(x)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-SPAN = 9.0
-"""Half-width of the integration interval in standard deviations: the mass outside is 2e-19."""
+SPAN = 8.0
+"""Half-width of the integration interval in standard deviations: the mass outside is 1e-15."""
 
 _NODES_PER_PANEL = 8
 
@@ -52,17 +53,76 @@ def smooth_expectations(
     """
     mean, variance = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     deviation = np.sqrt(variance)
-    widest = float(deviation.max(initial=0.0)) / scale
-    if widest <= 0.75:
-        points, weights = _hermite(48)
-    else:
-        points, weights = _panels(min(8 * math.ceil(2.5 * max(widest, 1.0)), 2000))
-    results = [np.empty(mean.size) for _ in functions]
     flat_mean, flat_deviation = mean.reshape(-1), deviation.reshape(-1)
-    step = max(1, (1 << 20) // points.size)
+    grid = _grid(flat_mean, flat_deviation, scale)
+    if grid is None:
+        results = _integrate(functions, flat_mean, flat_deviation, scale)
+    else:
+        across, down = grid
+        nodes = np.meshgrid(across.nodes, down.nodes, indexing="ij")
+        coarse = _integrate(functions, nodes[0].reshape(-1), nodes[1].reshape(-1), scale)
+        left, right = across.weights(flat_mean), down.weights(flat_deviation)
+        results = [
+            np.einsum("ni,ni->n", left @ values.reshape(across.count, down.count), right) for values in coarse
+        ]
+    return tuple(result.reshape(mean.shape) for result in results)
+
+
+def _integrate(
+    functions: Sequence[Function], mean: np.ndarray, deviation: np.ndarray, scale: float
+) -> list[np.ndarray]:
+    widest = float(deviation.max(initial=0.0)) / scale
+    points, weights = _hermite(48) if widest <= 0.75 else _panels(min(math.ceil(2 * SPAN * max(widest, 1.0)), 4000))
+    results = [np.empty(mean.size) for _ in functions]
+    step = max(1, (1 << 18) // points.size)  # the chunk stays in the cache
     for start in range(0, mean.size, step):
         part = slice(start, start + step)
-        z = flat_mean[part, None] + flat_deviation[part, None] * points
+        z = mean[part, None] + deviation[part, None] * points
         for result, function in zip(results, functions, strict=True):
             result[part] = function(z) @ weights
-    return tuple(result.reshape(mean.shape) for result in results)
+    return results
+
+
+@dataclass(frozen=True)
+class _Chebyshev:
+    """Interpolation on an interval from its Chebyshev points."""
+
+    low: float
+    high: float
+    count: int
+
+    @cached_property
+    def nodes(self) -> np.ndarray:
+        """The points, in the interval's units."""
+        angles = (np.arange(self.count) + 0.5) * np.pi / self.count
+        return (self.low + self.high) / 2 + (self.high - self.low) / 2 * np.cos(angles)
+
+    def weights(self, x: np.ndarray) -> np.ndarray:
+        """(len(x), count): what each node's value counts for at each x."""
+        span = self.high - self.low
+        t = np.clip((2 * x - self.low - self.high) / span, -1.0, 1.0) if span > 0 else np.zeros_like(x)
+        basis = np.empty((self.count, len(x)))
+        basis[0], basis[1] = 1.0, t
+        for k in range(2, self.count):
+            basis[k] = 2.0 * t * basis[k - 1] - basis[k - 2]
+        angles = (np.arange(self.count) + 0.5) * np.pi / self.count
+        analysis = np.cos(np.outer(np.arange(self.count), angles)) * (2.0 / self.count)
+        analysis[0] /= 2.0
+        return np.asarray(basis.T @ analysis)
+
+
+def _grid(mean: np.ndarray, deviation: np.ndarray, scale: float) -> tuple[_Chebyshev, _Chebyshev] | None:
+    """Interpolation nodes over the means and the deviations, where these are far fewer than the cells.
+
+    E f(mu + s t) bends over lengths of about L = sqrt(scale^2 + s^2); 2.5 points a length and a few more resolve it to 3e-5 (tested).
+    """
+    if mean.size < 512:
+        return None
+    low, high = float(deviation.min()), float(deviation.max())
+    length = math.hypot(scale, low)
+    span = float(np.ptp(mean))
+    if not math.isfinite(span + high):
+        return None
+    across = _Chebyshev(float(mean.min()), float(mean.max()), 9 + math.ceil(2.5 * span / length))
+    down = _Chebyshev(low, high, 6 + math.ceil(2.5 * (high - low) / length))
+    return (across, down) if 2 * across.count * down.count < mean.size else None

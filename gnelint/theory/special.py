@@ -8,6 +8,7 @@ rational approximation ("Rational Chebyshev approximations for the error functio
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -65,15 +66,33 @@ def normal_pdf(x: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * np.square(x)) / SQRT_2PI
 
 
+_REACH = 9.0
+_STEPS = 8192
+
+
+@cache
+def _cdf_table() -> tuple[np.ndarray, np.ndarray]:
+    """Phi at the nodes of a grid over [-9, 9], and its slope there times the grid's step."""
+    nodes = np.linspace(-_REACH, _REACH, _STEPS + 1)
+    return 0.5 * erfc(-nodes / SQRT2), normal_pdf(nodes) * (2 * _REACH / _STEPS)
+
+
 def normal_cdf(x: np.ndarray) -> np.ndarray:
-    """P(Z <= x) for Z ~ N(0, 1), accurate in relative terms in the lower tail."""
-    return 0.5 * erfc(-np.asarray(x, dtype=np.float64) / SQRT2)
+    """P(Z <= x) for Z ~ N(0, 1), to 1e-13: a cubic between the nodes of a table, since every layer asks for thousands."""
+    values, slopes = _cdf_table()
+    place = (np.clip(x, -_REACH, _REACH) + _REACH) * (_STEPS / (2 * _REACH))
+    index = np.minimum(place.astype(np.intp), _STEPS - 1)
+    t = place - index
+    y0, d0, d1 = values[index], slopes[index], slopes[index + 1]
+    rise = values[index + 1] - y0
+    result: np.ndarray = y0 + t * (d0 + t * (3.0 * rise - 2.0 * d0 - d1 + t * (d0 + d1 - 2.0 * rise)))
+    return result
 
 
 def log_normal_cdf(x: np.ndarray) -> np.ndarray:
     """log P(Z <= x), finite far into the lower tail (asymptotic series below -30)."""
     x = np.asarray(x, dtype=np.float64)
-    near = np.log(normal_cdf(np.maximum(x, -30.0)))
+    near = np.log(0.5 * erfc(-np.maximum(x, -30.0) / SQRT2))
     far = np.minimum(x, -30.0)
     series = -0.5 * far**2 - np.log(-far * SQRT_2PI) + np.log1p(-1.0 / far**2 + 3.0 / far**4)
     return np.where(x > -30.0, near, series)
