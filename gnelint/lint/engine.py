@@ -99,9 +99,7 @@ def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> L
     return LintResult(tuple(findings), skipped)
 
 
-def _by_stage(
-    prediction: Prediction, rules: Sequence[Rule], stage: Stage
-) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+def _by_stage(prediction: Prediction, rules: Sequence[Rule], stage: Stage) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     untrained = stage == "init" or (stage == "auto" and prediction.trained is False)
     initial = [rule for rule in rules if rule.stage == "init"]
     if untrained or not initial:

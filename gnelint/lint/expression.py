@@ -107,6 +107,8 @@ class Function:
 def operations(text: str) -> frozenset[str]:
     """The canonical operations named by "relu|gelu", a family, or `any`.
 
+    Where an operation and a family share a name (linear, attention) it stands for the operation.
+
     Raises:
         ExpressionError: a name is neither an operation nor a family.
     """
@@ -114,10 +116,10 @@ def operations(text: str) -> frozenset[str]:
     found: set[str] = set()
     for name in text.split("|"):
         name = name.strip()
-        if name in known:
-            found |= known[name]
-        elif name in VOCABULARY or name == "unmodelled":
+        if name in VOCABULARY or name == "unmodelled":
             found.add(name)
+        elif name in known:
+            found |= known[name]
         elif name == "any":
             found |= {*VOCABULARY, "unmodelled"}
         else:

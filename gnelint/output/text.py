@@ -11,10 +11,13 @@ from typing import Any
 
 WIDTH = 80
 _LABEL = 26
-_BAR = 28
+_BAR = 27
 _SPAN = 10.0
 """Bits that a full bar stands for at least, so that a quiet network does not look dramatic."""
-_ALIKE = 1.25
+_ALIKE = 1.5
+"""Factor between the phi of two blocks up to which they count as alike."""
+_PERIODS = (1, 2, 3, 4)
+"""Lengths of a pattern of blocks that may repeat (attention, MLP, attention, MLP, ...)."""
 _FOLD_FROM = 6
 _MOST_ROWS = 40
 
@@ -157,8 +160,22 @@ def _rows(target: Mapping[str, Any]) -> list[_Row]:
         factor = _bits(block["phi"])
         entering = None if leaving is None or factor is None else leaving + factor
         makeup = tuple(entry["op"] for entry in inside)
-        rows.append(_Row(index, block["name"], block["phi"], entering, makeup))
+        rows.append(_Row(index, _short_name(block["name"]), block["phi"], entering, makeup))
     return rows
+
+
+def _short_name(name: str) -> str:
+    """ "layer1.0.conv1 .. layer1.0.relu" as "layer1.0: conv1 .. relu"."""
+    first, dots, last = name.partition(" .. ")
+    shared = 0
+    for shared, (a, b) in enumerate(zip(first.split(".")[:-1], last.split(".")[:-1], strict=False), start=1):
+        if a != b:
+            shared -= 1
+            break
+    if not dots or shared == 0:
+        return name
+    scope = ".".join(first.split(".")[:shared])
+    return f"{scope}: {first[len(scope) + 1 :]} .. {last[len(scope) + 1 :]}"
 
 
 def _table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
@@ -166,7 +183,7 @@ def _table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
     known = [row.bits for row in rows if row.bits is not None]
     top = max([0.0, *known])
     span = max(top - min(known, default=0.0), _SPAN)
-    yield f"  depth  {'block':<{_LABEL}}     phi  squared gradient norm, log2, output = 0"
+    yield f"  depth  {'block':<{_LABEL}}     phi  log2 of squared gradient norm"
     for row in _folded(rows, style.fold):
         yield row if isinstance(row, str) else _row_line(row, top, span)
 
@@ -177,7 +194,7 @@ def _row_line(row: _Row, top: float, span: float) -> str:
     if row.bits is None:
         return f"{start}       ?"
     bar = "#" * round((row.bits - top + span) / span * _BAR)
-    return f"{start}  {row.bits:>6.0f}  {bar}".rstrip()
+    return f"{start}  {round(row.bits):>6}  {bar}".rstrip()
 
 
 def _folded(rows: Sequence[_Row], fold: bool) -> Iterator[_Row | str]:
@@ -188,20 +205,36 @@ def _folded(rows: Sequence[_Row], fold: bool) -> Iterator[_Row | str]:
     shown: list[_Row | str] = []
     start = 0
     while start < len(rows):
-        stop = start + 1
-        while stop < len(rows) and rows[stop].like(rows[start]):
-            stop += 1
-        run = rows[start:stop]
-        if len(run) >= _FOLD_FROM:
-            shown.extend([*run[:2], f"         ... {len(run) - 4} more like these", *run[-2:]])
+        period, stop = _longest_run(rows, start)
+        kept = 2 * max(period, 2)
+        if stop - start >= max(_FOLD_FROM, kept + 2):
+            hidden = stop - start - kept
+            shown.extend(rows[start : start + kept // 2])
+            shown.append(f"         ... {hidden} more like these")
+            shown.extend(rows[stop - kept // 2 : stop])
+            start = stop
         else:
-            shown.extend(run)
-        start = stop
+            shown.append(rows[start])
+            start += 1
     if len(shown) > _MOST_ROWS:
         keep = _MOST_ROWS // 2
         left_out = f"         ... {len(shown) - 2 * keep} more rows (-v shows all)"
         shown = [*shown[:keep], left_out, *shown[-keep:]]
     yield from shown
+
+
+def _longest_run(rows: Sequence[_Row], start: int) -> tuple[int, int]:
+    """The period and the end of the longest run of repeating rows that begins here, the shorter period first."""
+    best = (1, start + 1)
+    for period in _PERIODS:
+        stop = start + period
+        while stop < len(rows) and rows[stop].like(rows[start + (stop - start) % period]):
+            stop += 1
+        if stop < len(rows):  # whole periods only, unless the table ends here
+            stop -= (stop - start) % period
+        if stop - start >= 2 * period and stop > best[1]:
+            best = (period, stop)
+    return best
 
 
 def _grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
