@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx.backend.test.case import collect_testcases
+from onnx.backend.test.case import model, node
 
 from gnelint.errors import GnelintError
 from gnelint.graph import UNMODELLED, Graph
@@ -59,7 +59,7 @@ def models(directory: Path) -> Iterator[tuple[str, str, Path]]:
         yield path.relative_to(DATA).parts[0], str(path.relative_to(DATA)), path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cases = collect_testcases(None)
+        cases = [*node.collect_testcases(), *model.collect_testcases()]
     for case in sorted(cases, key=lambda case: case.name):
         if case.model is None:
             continue
@@ -96,7 +96,7 @@ def main() -> int:
     arguments = parser.parse_args()
     analyse = analyser()
     with tempfile.TemporaryDirectory() as directory:
-        outcomes = [try_one(*model, analyse) for model in models(Path(directory))]
+        outcomes = [try_one(*found, analyse) for found in models(Path(directory))]
     kinds = sorted({outcome.kind for outcome in outcomes})
     table = {kind: Counter(outcome.result for outcome in outcomes if outcome.kind == kind) for kind in kinds}
     print(f"{'models':22} {'analysed':>9} {'refused':>9} {'traceback':>9}")
