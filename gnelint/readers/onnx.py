@@ -25,7 +25,7 @@ _DOMAINS = ("", "ai.onnx")
 
 
 def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = ()) -> Graph:
-    """The network in an ONNX file as a graph of canonical operations; weights stay in the file until they are asked for.
+    """The network in an ONNX file as a graph of canonical operations; weights stay in the file until asked for.
 
     Args:
         path: the file; external data are looked for beside it.

@@ -16,7 +16,8 @@ _FRAMEWORK = re.compile(
     r"[/\\](?:site|dist)-packages[/\\](?:torch|onnx|onnxscript)[/\\]|[/\\]torch[/\\]nn[/\\]modules[/\\]|^<"
 )
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
-                       "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu", "Gather"})  # fmt: skip
+                       "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu",
+                       "Gather"})  # fmt: skip
 
 
 def metadata(node: onnx.NodeProto) -> dict[str, str]:

@@ -20,7 +20,7 @@ from gnelint.readers.onnx_fold import RANDOM, CannotFoldError, fold, literal
 from gnelint.readers.onnx_infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx_ops import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx_origin import folded_normalization, location, metadata, scopes
-from gnelint.readers.onnx_types import tensor_shape
+from gnelint.readers.onnx_types import dtype_code, tensor_shape, tensor_type
 from gnelint.readers.onnx_weights import WeightReader
 
 MAX_NODES = 1_000_000
@@ -219,6 +219,7 @@ class Walker:
         known = shape_constant(call, names[0]) if names else None
         if known is not None:
             return (known,)
+        call = _as_cast(call)
         if any(isinstance(operand, Value) for operand in call.inputs) or call.op_type in RANDOM:
             return None
         if call.domain != "":
@@ -287,8 +288,6 @@ class Walker:
         if output.proto is not None:
             self.types.special[value.name] = output.proto
         elif output.dtype is not None and output.dtype != value.dtype:
-            from gnelint.readers.onnx_types import tensor_type
-
             self.types.special[value.name] = tensor_type(output.shape, output.dtype)
 
     def _expand(
@@ -505,6 +504,14 @@ def _without_missing(function: onnx.FunctionProto, inner: Scope) -> Sequence[onn
                 copy.input[index] = ""
         nodes.append(copy)
     return nodes
+
+
+def _as_cast(call: Call) -> Call:
+    """CastLike reads nothing but the type of its second operand."""
+    if call.op_type != "CastLike" or call.domain or call.dtype is None:
+        return call
+    to = onnx.AttributeProto(name="to", type=onnx.AttributeProto.INT, i=dtype_code(call.dtype))
+    return replace(call, op_type="Cast", inputs=call.inputs[:1], attributes={"to": to})
 
 
 def _body_outputs(call: Call, declared: tuple[OutputType, ...]) -> tuple[OutputType, ...]:
