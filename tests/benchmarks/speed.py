@@ -1,4 +1,4 @@
-"""Seconds of whole processes, side by side: `gnelint check` against onnx's own full check, `gnelint --help` against Python.
+"""Whole processes timed side by side: `gnelint check` and onnx's own full check, `gnelint --help` and bare Python.
 
     python -m tests.benchmarks.speed
 

@@ -14,13 +14,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.convnext import convnext_tiny
 from tests.models.densenet import densenet121
+from tests.models.generative import dcgan_generator, unet
+from tests.models.mixer import mlp_mixer, swin
 from tests.models.mlp import mlp
 from tests.models.mobilenet import efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_small
 from tests.models.plain import plain_conv, plain_mlp, residual_conv
 from tests.models.resnet import preact_resnet18, resnet18, resnet50, resnext50, se_resnet18
 from tests.models.side_by_side import a_bad, a_double, a_ok, b_bad, b_ok, c_bad, c_ok, d_bad, e_bad
+from tests.models.transformer import bert, gpt2, llama
 from tests.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
 from tests.models.vit import vit
 
@@ -81,6 +85,16 @@ def _cases() -> dict[str, Case]:
         Case("vit_mean", partial(vit, pool="mean"), small),
         Case("vit_spelled", partial(vit, fused=False), small),
         Case("vit_zero_head", partial(vit, head_std=0.0), small),
+        Case("mlp_mixer", mlp_mixer, small),
+        Case("swin", swin, small),
+        Case("gpt2", gpt2, (4, 64), vocabulary=512),
+        Case("bert", bert, (4, 64), vocabulary=512),
+        Case("llama", llama, (4, 64), vocabulary=512),
+        Case("googlenet", googlenet, image),
+        Case("shufflenet_v2", shufflenet_v2, image),
+        Case("nf_resnet18", nf_resnet18, image),
+        Case("unet", unet, small),
+        Case("dcgan_generator", dcgan_generator, (16, 100, 1, 1)),
         Case("plain_conv", plain_conv, plane),
         Case("plain_mlp", plain_mlp, (64, 256)),
         Case("residual_conv", residual_conv, plane),
