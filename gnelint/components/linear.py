@@ -12,7 +12,7 @@ import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
-from gnelint.theory.contraction import columns_times, rows_times
+from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
 from gnelint.theory.moments import Gradient, Moments
 
 
@@ -44,7 +44,10 @@ class Linear(Unary):
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
         out = self._weight.shape[0]
         mean, variance, shared = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
-        spread = rows_times(self._weight, np.concatenate([variance, shared]), squared=True)
+        both = [variance, shared] if np.any(shared) else [variance]
+        spread = rows_times(self._weight, np.concatenate(both), squared=True)
+        if len(both) == 1:
+            spread = np.concatenate([spread, np.zeros_like(spread)])
         cells = (*counts(x.axes)[:-1], out)
         y = Moments(
             (*x.axes[:-1], Axis.full(out)),
@@ -60,7 +63,10 @@ class Linear(Unary):
         out, inner = self._weight.shape
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
         energy, shared = (a.reshape(-1, out) for a in g.arrays()[:2])
-        pulled = columns_times(self._weight, np.concatenate([energy, shared]), squared=True)
+        both = [energy, shared] if np.any(shared) else [energy]
+        pulled = columns_times(self._weight, np.concatenate(both), squared=True)
+        if len(both) == 1:
+            pulled = np.concatenate([pulled, np.zeros_like(pulled)])
         cells = (*counts(g.axes)[:-1], inner)
         return Gradient.flat(
             (*g.axes[:-1], Axis.full(inner)),
@@ -69,17 +75,15 @@ class Linear(Unary):
             (*g.profile[:-1], None),
         )
 
+    @cached_property
+    def _phi(self) -> float:
+        return frobenius2(self._weight) / max(len(self._weight), 1)
+
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
-        rows = len(self._weight)
-        return (float(rows_times(self._weight, np.ones((1, self._weight.shape[1])), squared=True).sum()) / max(rows, 1),)
+        return (self._phi,)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        if min(self._weight.shape) > 1024:
-            return None
-        small = np.asarray(self._weight, dtype=np.float64)
-        gram = small @ small.T if small.shape[0] <= small.shape[1] else small.T @ small
-        rows = max(small.shape[0], 1)
-        return max(float(np.sum(gram * gram)) / rows - (float(np.trace(gram)) / rows) ** 2, 0.0)
+        return max(squared_gram(self._weight) / max(len(self._weight), 1) - self._phi**2, 0.0)
 
 
 @component("embedding")
