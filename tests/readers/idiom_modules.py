@@ -216,7 +216,9 @@ ATTENTION = {
         ("transpose", "transpose", "transpose", "attention"),
     ),
     "dropout": Idiom(
-        lambda q, k, v: functional.dropout(torch.softmax(q @ k.transpose(-2, -1), -1), 0.1) @ v, ("attention",), {"scale": 1.0}
+        lambda q, k, v: functional.dropout(torch.softmax(q @ k.transpose(2, 3), -1), 0.1) @ v,
+        ("attention",),
+        {"scale": 1.0},
     ),
     "one head": Idiom(
         lambda q, k, v: torch.bmm(torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1), v),
@@ -264,7 +266,9 @@ DIFFERENT = {
         lambda x, z: torch.exp(x) / torch.exp(z).sum(-1, keepdim=True), (), {}, (TOKENS, TOKENS)
     ),
     "softmax over queries": Idiom(lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1), -2) @ v, (), {}, (HEADS,) * 3),
-    "soft cap on the logits": Idiom(lambda q, k, v: torch.softmax(torch.tanh(q @ k.transpose(-2, -1)), -1) @ v, (), {}, (HEADS,) * 3),
+    "soft cap on the logits": Idiom(
+        lambda q, k, v: torch.softmax(torch.tanh(q @ k.transpose(-2, -1)), -1) @ v, (), {}, (HEADS,) * 3
+    ),
     "difference of a tensor and itself": Idiom(lambda x: x - torch.tanh(x), ("tanh", "sub")),
     "two activations in a row": Idiom(lambda x: functional.leaky_relu(functional.leaky_relu(x)), ("leaky_relu",) * 2),
 }  # fmt: skip

@@ -161,5 +161,6 @@ def test_layer_by_the_new_exporter(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     module, shapes, ops = LAYERS[name]
     inputs = tuple(torch.randn(shape) for shape in shapes)
     before, after = read(monkeypatch, module.float(), inputs, tmp_path, opset, dynamo=True)
-    assert tuple(node.op for node in after.nodes) == ops, [node.op for node in before.nodes]
+    found = tuple(node.op for node in after.nodes if node.op != "identity")  # casts to the type that it has
+    assert found == ops, [node.op for node in before.nodes]
     assert_computes(after, module, inputs)

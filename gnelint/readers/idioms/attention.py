@@ -262,6 +262,9 @@ def _transposed(rewriter: Rewriter, value: str, last: Node) -> str | None:
         return None
     rank = len(shape)
     swap = (*range(rank - 2), rank - 1, rank - 2)
+    flat = _flattened_swap(rewriter, value)
+    if flat is not None:
+        return flat
     source, order = value, swap
     node = rewriter.source(value, "transpose")
     if node is not None and node.inputs[0] is not None and len(node.attribute("perm")) == rank:
@@ -284,3 +287,18 @@ def _transposed(rewriter: Rewriter, value: str, last: Node) -> str | None:
     )
     rewriter.insert(made, swapped, last)
     return swapped.name
+
+
+def _flattened_swap(rewriter: Rewriter, value: str) -> str | None:
+    """What reshape, transpose (0, 2, 1), reshape swapped the last two axes of, the axes before them taken as one."""
+    last = rewriter.source(value, "reshape")
+    middle = rewriter.source(last.inputs[0], "transpose") if last is not None else None
+    first = rewriter.source(middle.inputs[0], "reshape") if middle is not None else None
+    if middle is None or first is None or tuple(middle.attribute("perm")) != (0, 2, 1):
+        return None
+    before, flat, after = (rewriter.shape(name) for name in (first.inputs[0], first.outputs[0], value))
+    if before is None or flat is None or after is None or len(before) != len(after):
+        return None
+    if (*before[:-2], before[-1], before[-2]) != after or flat[-2:] != before[-2:]:
+        return None
+    return first.inputs[0]
