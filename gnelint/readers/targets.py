@@ -73,10 +73,10 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
         ModelError: it cannot be read, or it needs PyTorch and that is not installed.
     """
     if target.kind == "onnx":
-        from gnelint.readers.onnx import read_onnx
+        from gnelint.readers.onnx import read
 
         assert target.path is not None
-        return read_onnx(target.path, training=training, inputs=tuple(inputs))
+        return read(target.path, training=training, inputs=tuple(inputs))
     if importlib.util.find_spec("torch") is None:
         advice = 'Install it: pip install "gnelint[torch]"'
         raise ModelError(target.text, "needs PyTorch, which is not installed", advice)

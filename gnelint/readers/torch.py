@@ -19,6 +19,7 @@ from gnelint.readers.idioms import fuse
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.torch_export import cause, decomposed, export_module, quietly
 from gnelint.readers.torch_graph import Reading, lower_program, with_training
+from gnelint.readers.torch_initializers import InitializerRecorder
 
 
 def read_module(
@@ -28,8 +29,11 @@ def read_module(
     name: str,
     training: bool = True,
     example_kwargs: Mapping[str, Any] | None = None,
+    recorder: InitializerRecorder | None = None,
 ) -> Graph:
     """Read a module as it runs on `example_inputs`; only their shapes and types matter.
+
+    Parameters on the meta device are drawn from the initialisers that `recorder` saw while the module was built.
 
     In training mode a module that is in it already is taken as it stands, so a normalisation that its owner froze with
     `eval()` stays frozen; one that is in evaluation mode as a whole is switched, for the reading only.
@@ -38,7 +42,7 @@ def read_module(
         ModelError: the module cannot be traced; the message has the cause and the user's line.
     """
     program, notes = export_module(module, example_inputs, dict(example_kwargs or {}), name, training)
-    return fuse(lower_program(program, Reading(name, training, {}, notes)))
+    return fuse(lower_program(program, Reading(name, training, {}, notes, recorder)))
 
 
 def read_exported(

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from gnelint.graph import Parameter, Provenance
+from gnelint.readers.torch_initializers import InitializerRecorder
 
 RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""
@@ -181,10 +182,18 @@ class ConstantFolder:
         self._constants: dict[fx.Node, Constant] = {}
         self._names: set[str] = set()
 
-    def add_leaf(self, node: fx.Node, name: str, tensor: torch.Tensor) -> None:
-        """Declare a parameter, buffer or lifted constant; tied tensors come with the same name."""
+    def add_leaf(
+        self, node: fx.Node, name: str, tensor: torch.Tensor, recorder: InitializerRecorder | None = None
+    ) -> None:
+        """Declare a parameter, buffer or lifted constant; tied tensors come with the same name.
+
+        One on the meta device is drawn from the initialiser that `recorder` saw, if it saw one.
+        """
         provenance: Provenance = "placeholder" if tensor.is_meta else "data"
-        constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), lambda: tensor, None, provenance)
+        compute: Callable[[], torch.Tensor] = lambda: tensor  # noqa: E731
+        if tensor.is_meta and recorder is not None and recorder.knows(tensor):
+            provenance, compute = "initializer", partial(recorder.draw, tensor)
+        constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), compute, None, provenance)
         self._leaves[node] = constant
         self._constants[node] = constant
         self._names.add(name)

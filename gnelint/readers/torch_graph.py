@@ -15,6 +15,7 @@ from gnelint.errors import ModelError
 from gnelint.graph import UNMODELLED, Dim, Graph, Node, Parameter, Value
 from gnelint.readers.torch_constants import Constant, ConstantFolder, dtype_name, operation_name
 from gnelint.readers.torch_emitter import Call, CannotLowerError, Draft, Emitter, Flow, Shape
+from gnelint.readers.torch_initializers import InitializerRecorder, storage_key
 from gnelint.readers.torch_names import label, user_location
 from gnelint.readers.torch_ops import LOWERINGS, Lowering
 
@@ -28,12 +29,14 @@ class Reading:
         training: whether normalisation uses batch statistics.
         sizes: what the symbolic dimensions that were fixed stand for, by symbol.
         notes: what a person should know already before the graph is read.
+        recorder: saw the module being built, so it can stand in for the numbers of meta tensors.
     """
 
     name: str
     training: bool
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    recorder: InitializerRecorder | None = None
 
 
 def lower_program(program: ExportedProgram, reading: Reading) -> Graph:
@@ -88,7 +91,8 @@ class _Lowerer:
             node = placeholders[spec.arg.name]
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = _stored_tensor(self._program, str(spec.target))
-                self._folder.add_leaf(node, tied.setdefault(_identity(tensor), str(spec.target)), tensor)
+                name = tied.setdefault(_identity(tensor), str(spec.target))
+                self._folder.add_leaf(node, name, tensor, self._reading.recorder)
             elif isinstance(node.meta.get("val"), torch.Tensor):
                 flow = self._emitter.value(*self._described(node.meta["val"]))
                 self._results[node] = flow
@@ -126,8 +130,6 @@ class _Lowerer:
             if lowering is None:
                 raise CannotLowerError("the vocabulary has no such operation")
             arguments = self._arguments(node)
-            if any(isinstance(argument, torch.SymInt) for argument in arguments.values()):
-                raise CannotLowerError("an argument that depends on a symbolic size")
             result = lowering(self._emitter, Call(node, arguments, outputs))
         except CannotLowerError:
             del self._emitter.drafts[mark[0] :], self._emitter.values[mark[1] :]
@@ -147,13 +149,16 @@ class _Lowerer:
                     return operand
                 if isinstance(value, torch.SymInt):
                     return self._dimension(value)
-                return value
+                raise CannotLowerError("a number that depends on the network's input")
             if isinstance(argument, (list, tuple)):
                 return [converted(entry) for entry in argument]
             return argument
 
         schema = node.target._schema.arguments
         given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
+        for name, argument in given.items():
+            if isinstance(argument, fx.Node) and isinstance(converted(argument), str):
+                raise CannotLowerError(f"{name} depends on a symbolic size")
         return {
             argument.name: converted(given[argument.name]) if argument.name in given else argument.default_value
             for argument in schema
@@ -272,9 +277,9 @@ def _attribute(program: ExportedProgram, path: Any) -> Any:
 
 def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
     """The same for two names of one tensor. A tensor without storage of its own is only itself."""
-    if tensor.is_meta or tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided:
         return (id(tensor),)
-    return (tensor.untyped_storage().data_ptr() or id(tensor), tensor.storage_offset(), *tensor.shape, *tensor.stride())
+    return (storage_key(tensor), tensor.storage_offset(), *tensor.shape, *tensor.stride())
 
 
 def with_training(graph: Graph) -> Graph:

@@ -22,6 +22,7 @@ from gnelint.readers.inputs import InputSpec
 from gnelint.readers.targets import MAX_LISTED, Target, suggestion
 from gnelint.readers.torch import read_exported, read_module
 from gnelint.readers.torch_export import cause, quietly
+from gnelint.readers.torch_initializers import InitializerRecorder
 
 
 def read_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Graph:
@@ -30,13 +31,17 @@ def read_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] =
     Raises:
         ModelError: it cannot be imported, built or traced, or its inputs are not known.
     """
+    recorder = InitializerRecorder()
     with _importable(target):
-        found = load_object(target)
+        with recorder:
+            found = load_object(target)
         if isinstance(found, ExportedProgram):
             return read_exported(found, name=target.text, training=training, inputs=inputs)
-        module, own_inputs = build(found, target)
+        with recorder:
+            module, own_inputs = build(found, target)
         args, kwargs = example_inputs(module, own_inputs, inputs, target.text)
-        return read_module(module, args, name=target.text, training=training, example_kwargs=kwargs)
+        name = target.text
+        return read_module(module, args, name=name, training=training, example_kwargs=kwargs, recorder=recorder)
 
 
 @contextlib.contextmanager
