@@ -204,8 +204,10 @@ class _Checker:
         try:
             return action()
         except GnelintError as error:
+            caught: Exception = error
             message = str(error)
         except Exception as error:  # a defect of gnelint must not take the other targets with it
+            caught = error
             cause = f"{type(error).__name__}: {error}".rstrip(": ")
             hint = "" if self.options.verbose else "; -v shows where"
             message = f"{subject}: gnelint itself failed ({cause}). Please report this{hint}."
@@ -213,7 +215,7 @@ class _Checker:
         _progress("")
         _complain(message)
         if self.options.verbose:
-            traceback.print_exc()
+            traceback.print_exception(caught)
         return None
 
 

@@ -13,6 +13,9 @@ from gnelint.errors import RuleError
 Path = tuple[str | int, ...]
 """Keys and indices from the top of the document to a value."""
 
+MAX_DEPTH = 20
+"""How deep a file may nest; the C loader recurses and would take the process down with it."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
@@ -50,6 +53,7 @@ def parse(text: str, file: str) -> Document:
     """
     loader = _LOADER(text)
     try:
+        _check_depth(text, file)
         root = loader.get_single_node()
         reader = _Reader(loader, file)
         data = None if root is None else reader.read(root, ())
@@ -59,11 +63,21 @@ def parse(text: str, file: str) -> Document:
         raise RuleError(where, f"not valid YAML ({error.problem or error.context})") from None
     except yaml.YAMLError as error:
         raise RuleError(file, f"not valid YAML ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise RuleError(file, "nested too deeply") from None
     finally:
         loader.dispose()
     return Document(file, data, reader.lines, reader.text_lines)
+
+
+def _check_depth(text: str, file: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            line = event.start_mark.line + 1 if event.start_mark is not None else 1
+            raise RuleError(f"{file}:{line}", f"nested deeper than {MAX_DEPTH} levels", "A rule file is flat.")
 
 
 class _Reader:

@@ -1,0 +1,192 @@
+"""Selection, stages, sums along paths, and what a finding says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gnelint.errors import UsageError
+from gnelint.graph import Location
+from gnelint.lint.engine import Settings, lint, path_totals, selected_rules
+from gnelint.lint.finding import Fix
+from gnelint.lint.rulefile import Rule, RuleSet, load_rule, load_rules
+from gnelint.prediction import Block
+from tests.builders import chain, graph, node, prediction
+
+RULE = """\
+schema: 1
+id: {id}
+name: some-rule
+group: network
+status: {status}
+severity:
+  - {{when: gain < 0.3, severity: error}}
+  - {{when: gain < 0.9, severity: warning}}
+stage: {stage}
+summary: A rule.
+pattern: |
+  w = linear(x)
+  a = activation(w)
+params:
+  least: {{default: 1.0, help: "gain from which on all is well"}}
+let:
+  gain: phi(w) * phi(a)
+  bits: total(log2(gain))
+when: gain < least
+message: "{{w.name}} {{gain:.3g}} {{bits:.1f}}"
+measured: gain
+expected: 1
+fix: {{kind: gain, target: w, factor: 1 / sqrt(gain), safety: init, title: "times {{factor:.3g}}"}}
+explain: Text.
+"""
+
+
+def rule(tmp_path: Path, id_: str = "ACME001", stage: str = "init", status: str = "stable") -> Rule:
+    path = tmp_path / f"{id_}.yaml"
+    path.write_text(RULE.format(id=id_, stage=stage, status=status))
+    loaded = load_rule(path, validate=True)
+    assert isinstance(loaded, Rule)
+    return loaded
+
+
+def test_what_a_finding_says(tmp_path: Path) -> None:
+    result = lint(chain(3, gain=0.25, blocks=True), [rule(tmp_path)], Settings())
+    assert [finding.nodes for finding in result.findings] == [("fc0", "act0"), ("fc1", "act1"), ("fc2", "act2")]
+    finding = result.findings[1]
+    assert finding.message == "fc1 0.25 -6.0"
+    assert (finding.rule, finding.severity, finding.block) == ("ACME001", "error", "fc1 .. act1")
+    assert (finding.measured, finding.expected) == (0.25, 1.0)
+    assert finding.location == Location("model.py", 11)
+    assert finding.fix == Fix("gain", "init", "times 2", "fc1", 2.0)
+
+
+@pytest.mark.parametrize(("gain", "severity"), [(0.25, "error"), (0.5, "warning"), (0.95, None), (1.0, None)])
+def test_the_first_severity_that_holds(tmp_path: Path, gain: float, severity: str | None) -> None:
+    findings = lint(chain(1, gain=gain), [rule(tmp_path)], Settings()).findings
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
+
+
+def test_params_may_be_set(tmp_path: Path) -> None:
+    settings = Settings(params={"ACME001": {"least": 0.1}})
+    assert lint(chain(1, gain=0.25), [rule(tmp_path)], settings).findings == ()
+
+
+def test_an_unknown_number_is_no_finding(tmp_path: Path) -> None:
+    made = graph([node("w", "linear", ["x"], weight=(8, 8)), node("a", "relu", ["w"])])
+    assert lint(prediction(made, {"w": None, "a": 0.5}), [rule(tmp_path)], Settings()).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("trained", "stage", "runs", "reason"),
+    [
+        (False, "auto", True, None),
+        (True, "auto", False, "look trained"),
+        (None, "auto", False, "no weights to judge"),
+        (True, "init", True, None),
+        (None, "init", True, None),
+        (False, "trained", False, "--stage trained"),
+    ],
+)
+def test_stages(tmp_path: Path, trained: bool | None, stage: str, runs: bool, reason: str | None) -> None:
+    rules = [rule(tmp_path), rule(tmp_path, "ACME002", "any")]
+    result = lint(chain(1, gain=0.25, trained=trained), rules, Settings(stage=stage))  # type: ignore[arg-type]
+    assert {finding.rule for finding in result.findings} == ({"ACME001", "ACME002"} if runs else {"ACME002"})
+    assert len(result.skipped) == (not runs)
+    if reason is not None:
+        assert result.skipped[0].startswith("1 rule for untrained networks skipped: ")
+        assert reason in result.skipped[0]
+
+
+def test_placeholders_are_named_as_the_reason(tmp_path: Path) -> None:
+    made = graph([node("w", "linear", ["x"], weight=(8, 8), provenance="placeholder"), node("a", "relu", ["w"])])
+    result = lint(prediction(made, {}, trained=None), [rule(tmp_path)], Settings())
+    assert "placeholders" in result.skipped[0]
+
+
+def ids(settings: Settings) -> list[str]:
+    return [rule.id for rule in selected_rules(load_rules(), settings)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(select=("GNE101",)), ["GNE101"]),
+        (Settings(select=("GNE1",)), ["GNE101", "GNE102"]),
+        (Settings(select=("GNE1",), ignore=("GNE101",)), ["GNE102"]),
+        (Settings(select=("GNE101",), ignore=("GNE1",)), ["GNE101"]),
+        (Settings(select=("GNE101",), extend_select=("GNE9",)), ["GNE101", "GNE901"]),
+        (Settings(select=("GNE",), ignore=("GNE1", "GNE2", "GNE4", "GNE9")), ["GNE501", "GNE502"]),
+    ],
+)
+def test_selection(settings: Settings, expected: list[str]) -> None:
+    assert ids(settings) == expected
+
+
+def test_all_rules_by_default() -> None:
+    assert ids(Settings()) == [rule.id for rule in load_rules().rules]
+
+
+def test_preview_rules_do_not_run(tmp_path: Path) -> None:
+    rules = RuleSet((rule(tmp_path, status="preview"), rule(tmp_path, "ACME002")))
+    assert [found.id for found in selected_rules(rules, Settings())] == ["ACME002"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (Settings(select=("GNE501X",)), "Did you mean GNE501"),
+        (Settings(ignore=("X",)), "no rule has this id"),
+        (Settings(params={"GNE999": {}}), "no rule has this id"),
+        (Settings(params={"GNE101": {"tolerence": 1.0}}), "GNE101 has: tolerance"),
+        (Settings(params={"GNE101": {"tolerance": "high"}}), "not of the type"),
+        (Settings(params={"GNE101": {"tolerance": True}}), "not of the type"),
+    ],
+)
+def test_settings_that_name_nothing(settings: Settings, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        selected_rules(load_rules(), settings)
+
+
+def test_totals_follow_one_path_and_a_normalization_starts_anew() -> None:
+    made = graph(
+        [
+            node("a", "linear", ["x"]),
+            node("b1", "linear", ["a"]),
+            node("b2", "linear", ["b1"]),
+            node("c", "linear", ["a"]),
+            node("join", "concat", ["b2", "c"], axis=1),
+            node("norm", "batch_norm", ["join"], training=True),
+            node("d", "linear", ["norm"]),
+        ]
+    )
+    weights = {"a": -1.0, "b1": -2.0, "b2": -4.0, "c": -8.0, "d": -16.0}
+    assert path_totals(made, weights) == {"a": -7.0, "b1": -7.0, "b2": -7.0, "c": -9.0, "d": -16.0}
+
+
+def test_infinite_summands_stay_infinite() -> None:
+    made = graph([node("a", "linear", ["x"]), node("b", "linear", ["a"])])
+    assert path_totals(made, {"a": -math.inf, "b": 1.0}) == {"a": -math.inf, "b": -math.inf}
+
+
+def test_rules_over_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "rule.yaml"
+    text = RULE.format(id="ACME003", stage="any", status="stable")
+    text = text[: text.index("pattern")] + (
+        'over: blocks\nlet: {gain: phi(block)}\nmessage: "{block.name} {block.kind} {total(1):.0f}"\nexplain: Text.\n'
+    )
+    path.write_text(text)
+    loaded = load_rule(path, validate=True)
+    assert isinstance(loaded, Rule)
+    made = graph([node("a", "linear", ["x"]), node("s", "add", ["a", "x"]), node("b", "linear", ["s"])])
+    blocks = [
+        Block("one", "residual", ("a", "s"), "x", "s:out", phi=0.2),
+        Block("two", "serial", ("b",), "s:out", "b:out", phi=0.8),
+        Block("three", "serial", (), "s:out", "elsewhere", phi=None),
+    ]
+    findings = lint(prediction(made, {}, blocks=blocks), [loaded], Settings()).findings
+    assert [(f.message, f.severity, f.block) for f in findings] == [
+        ("one residual 2", "error", "one"),
+        ("two serial 2", "warning", "two"),
+    ]

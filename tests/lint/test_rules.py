@@ -1,0 +1,165 @@
+"""gnelint's own rules: each file is well formed, and each speaks of its bad networks and of no good one."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import gnelint
+from gnelint.api import CheckResult
+from gnelint.lint.rulefile import Rule, builtin_directory, load_rule, load_rules
+from tests import builders
+from tests.builders import chain, graph, node, prediction
+
+RULES = load_rules().rules
+FILES = sorted(builtin_directory().glob("*.yaml"))
+HEADINGS = ["What it checks", "Why it matters", "Example", "What to do", "When to ignore it"]
+TESTS = [(rule.id, test) for rule in RULES for test in rule.tests]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_file_is_valid(path: Path) -> None:
+    rule = load_rule(path, validate=True)
+    assert isinstance(rule, Rule)
+    assert path.stem == f"{rule.id}-{rule.name}"
+    assert re.findall(r"^## (.*)$", rule.explain, re.M) == HEADINGS
+    assert rule.references
+    assert any(test["findings"] == 0 for test in rule.tests)
+    assert max(len(line) for line in rule.explain.splitlines()) <= 120
+
+
+def test_the_first_rules_are_there() -> None:
+    assert [rule.id for rule in RULES] == ["GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"]
+
+
+@functools.cache
+def checked(model: str) -> CheckResult:
+    from tests.models import network
+
+    module, inputs = network(model)
+    return gnelint.check(module, inputs)
+
+
+@pytest.mark.parametrize(("rule", "test"), TESTS, ids=[f"{rule}-{test['model']}" for rule, test in TESTS])
+def test_networks_that_a_rule_names(rule: str, test: dict[str, object]) -> None:
+    found = [finding for finding in checked(str(test["model"])).findings if finding.rule == rule]
+    assert len(found) == test["findings"]
+    if "severity" in test:
+        assert {finding.severity for finding in found} == {test["severity"]}
+
+
+SIDE_BY_SIDE = {
+    "a_bad": {"GNE101", "GNE501"},
+    "a_double": {"GNE101", "GNE502"},
+    "b_bad": {"GNE401"},
+    "c_bad": {"GNE202", "GNE501"},
+    "d_bad": {"GNE102", "GNE501"},
+    "e_bad": {"GNE101", "GNE501"},
+    "a_ok": set(),
+    "b_ok": set(),
+    "c_ok": set(),
+}
+
+
+@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+def test_the_side_by_side_networks(model: str) -> None:
+    errors = {finding.rule for finding in checked(model).findings if finding.severity == "error"}
+    assert errors == SIDE_BY_SIDE[model]
+
+
+def verdicts(result_of: object, *, stage: str = "auto") -> Counter[tuple[str, str]]:
+    from gnelint.lint.engine import Settings, lint
+
+    found = lint(result_of, RULES, Settings(stage=stage)).findings  # type: ignore[arg-type]
+    return Counter((finding.rule, finding.severity) for finding in found)
+
+
+def test_depth_decides_how_bad_a_gain_is() -> None:
+    assert verdicts(chain(2, gain=0.25)) == {}
+    assert verdicts(chain(5, gain=0.25))[("GNE101", "warning")] == 5
+    assert verdicts(chain(12, gain=0.25))[("GNE101", "error")] == 12
+    assert verdicts(chain(12, gain=4.0))[("GNE101", "error")] == 12
+    assert verdicts(chain(100, gain=0.99)) == {}
+
+
+def test_gains_that_cancel_are_no_finding() -> None:
+    nodes, phi, weights, previous = [], {}, {}, "x"
+    for index in range(40):
+        fan_in, fan_out = (64, 16) if index % 2 else (16, 64)
+        name, act = f"fc{index}", f"act{index}"
+        nodes += [node(name, "linear", [previous], weight=(fan_out, fan_in)), node(act, "relu", [name])]
+        weights[f"{name}.weight"] = builders.statistics(2.0 / fan_out)
+        phi |= {name: 2.0 * fan_in / fan_out, act: 0.5}
+        previous = act
+    assert verdicts(prediction(graph(nodes), phi, weights=weights)) == {}
+
+
+def test_a_scale_behind_the_activation_counts() -> None:
+    nodes, phi, weights, previous = [], {}, {}, "x"
+    for index in range(30):
+        name, act, scale = f"fc{index}", f"act{index}", f"scale{index}"
+        nodes += [
+            node(name, "linear", [previous], weight=(64, 64)),
+            node(act, "relu", [name]),
+            node(scale, "scale", [act], factor=2.0**0.5),
+        ]
+        weights[f"{name}.weight"] = builders.statistics(1.0 / 64)
+        phi |= {name: 1.0, act: 0.5, scale: 2.0}
+        previous = scale
+    assert verdicts(prediction(graph(nodes), phi, weights=weights)) == {}
+    assert verdicts(prediction(graph(nodes), {**phi, **{f"scale{i}": 1.0 for i in range(30)}}, weights=weights))
+
+
+@pytest.mark.parametrize("place", ["between", "behind"])
+def test_a_normalization_puts_the_gain_right(place: str) -> None:
+    nodes, phi, weights, previous = [], {}, {}, "x"
+    for index in range(30):
+        fc, norm, act = f"fc{index}", f"norm{index}", f"act{index}"
+        order = [(norm, "batch_norm"), (act, "relu")] if place == "between" else [(act, "relu"), (norm, "batch_norm")]
+        nodes.append(node(fc, "linear", [previous], weight=(64, 64)))
+        for name, op in order:
+            nodes.append(node(name, op, [nodes[-1].name], **({"training": True} if op == "batch_norm" else {})))
+        weights[f"{fc}.weight"] = builders.statistics(0.01 / 64)
+        phi |= {fc: 0.01, act: 0.5, norm: 200.0}
+        previous = nodes[-1].name
+    assert verdicts(prediction(graph(nodes), phi, weights=weights)) == {}
+
+
+def test_branches_and_zero_weights_are_not_blamed_for_their_gain() -> None:
+    assert ("GNE101", "error") not in verdicts(chain(30, gain=0.25, kinds={"*": "residual"}))
+    nodes = [node("a", "linear", ["x"], weight=(8, 8)), node("r", "relu", ["a"])]
+    zero = prediction(graph(nodes), {"a": 0.0, "r": 0.5}, weights={"a.weight": builders.statistics(0.0, bound=0.0)})
+    assert verdicts(zero) == {}
+
+
+def test_the_default_draw_is_told_by_its_statistics() -> None:
+    def network(kurtosis: float, bound: float) -> Counter[tuple[str, str]]:
+        drawn = {f"fc{i}.weight": builders.statistics(1 / (3 * 64), kurtosis=kurtosis, bound=bound) for i in range(20)}
+        return verdicts(chain(20, gain=1 / 6, weights=drawn))
+
+    assert network(1.8, 0.1249)[("GNE102", "error")] == 20
+    assert network(1.8, 0.1249)[("GNE101", "error")] == 0
+    assert network(3.0, 0.5)[("GNE101", "error")] == 20
+    assert network(3.0, 0.5)[("GNE102", "error")] == 0
+
+
+def test_trained_networks_get_no_finding_of_their_start() -> None:
+    assert verdicts(chain(50, gain=0.25, trained=True)) == {}
+    assert verdicts(chain(50, gain=0.25, trained=True), stage="init")
+
+
+def test_sigmoids_are_blamed_in_depth_only() -> None:
+    assert verdicts(chain(2, gain=0.05, activation="sigmoid")) == {}
+    deep = verdicts(chain(10, gain=0.05, activation="sigmoid"))
+    assert deep[("GNE202", "error")] == 10
+    assert deep[("GNE101", "error")] == 0
+
+
+def test_an_unmodelled_operation_is_named() -> None:
+    made = graph([node("a", "linear", ["x"], weight=(8, 8)), node("odd", "unmodelled", ["a"])])
+    for trained in (True, False, None):
+        assert verdicts(prediction(made, {}, trained=trained, unmodelled=["odd"])) == {("GNE901", "warning"): 1}

@@ -1,0 +1,81 @@
+"""The JSON contract: every key, no number that JSON does not have, the same bytes each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+
+from gnelint.graph import Location
+from gnelint.lint.finding import Finding, Fix
+from gnelint.output.json import document, dumps, number, target
+from tests.builders import chain
+from tests.output.snapshots import assert_matches
+
+FINDINGS = (
+    Finding(
+        "GNE101",
+        "error",
+        "message",
+        ("fc0", "act0"),
+        "fc0 .. act0",
+        Location("model.py", 3),
+        0.25,
+        1.0,
+        Fix("gain", "init", "scale by 2", "fc0", 2.0),
+    ),
+    Finding("GNE901", "warning", "message", fix=Fix("none", "display", "advice")),
+    Finding("GNE901", "info", "message", measured=math.nan),
+)
+
+
+def keys(entry: dict[str, Any]) -> list[str]:
+    return list(entry)
+
+
+def test_the_contract_key_by_key() -> None:
+    entry = target(chain(2, gain=0.25, blocks=True), FINDINGS)
+    assert keys(document([entry])) == ["schema", "version", "targets"]
+    assert keys(entry) == ["target", "source", "mode", "summary", "profile", "blocks", "findings"]
+    assert keys(entry["summary"]) == [
+        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "cotangent_at",
+        "errors", "warnings", "infos", "fixable",
+    ]  # fmt: skip
+    assert keys(entry["profile"][0]) == [
+        "name", "op", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
+    ]  # fmt: skip
+    assert keys(entry["blocks"][0]) == ["name", "kind", "nodes", "phi", "phi_variance", "basis", "assumptions"]
+    assert keys(entry["findings"][0]) == [
+        "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix",
+    ]  # fmt: skip
+    assert keys(entry["findings"][0]["fix"]) == ["kind", "safety", "description"]
+    assert entry["findings"][0]["location"] == {"file": "model.py", "line": 3}
+
+
+def test_the_numbers() -> None:
+    summary = target(chain(2, gain=0.25, blocks=True), FINDINGS)["summary"]
+    assert summary == {
+        "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
+        "gradient_ratio": 0.0625, "cotangent_at": "output", "errors": 1, "warnings": 1, "infos": 1, "fixable": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_what_json_cannot_say_is_null(value: float | None) -> None:
+    assert number(value) is None
+
+
+def test_extremes_stay_valid_json() -> None:
+    prediction = chain(3, gain=0.25)
+    for bits in (-math.inf, -5000.0, 5000.0, math.nan):
+        nodes = tuple(dataclasses.replace(node, gradient_log2=bits, mean=math.inf) for node in prediction.nodes)
+        extreme = dataclasses.replace(prediction, nodes=nodes, gradient_log2=bits)
+        text = dumps(document([target(extreme, FINDINGS)]))
+        json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in the report"))
+
+
+def test_snapshot() -> None:
+    assert_matches("chain.json", dumps(document([target(chain(2, gain=0.25, blocks=True), FINDINGS)])))

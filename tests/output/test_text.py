@@ -1,0 +1,125 @@
+"""The report for people fits 80 columns, folds what repeats, and shows hostile names harmlessly."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gnelint.lint.engine import Settings, lint
+from gnelint.lint.rulefile import load_rules
+from gnelint.output.json import target
+from gnelint.output.text import WIDTH, Style, elide, render, statistics
+from gnelint.prediction import Block, Prediction
+from tests.builders import chain, graph, node, prediction
+from tests.output.snapshots import assert_matches
+
+RULES = load_rules()
+NAMES = {rule.id: rule.name for rule in RULES.rules}
+
+
+def entry(of: Prediction) -> dict[str, Any]:
+    return target(of, lint(of, RULES.rules, Settings()).findings)
+
+
+def report(of: Prediction, style: Style | None = None, notes: tuple[str, ...] = ()) -> str:
+    return render(entry(of), NAMES, notes, style or Style())
+
+
+def assert_fits(text: str) -> None:
+    assert text.isascii()
+    assert [line for line in text.splitlines() if len(line) > WIDTH] == []
+
+
+def test_a_vanishing_chain() -> None:
+    text = report(chain(50, gain=0.25, blocks=True), notes=("normalisation was folded at export",))
+    assert_fits(text)
+    assert_matches("vanishing.txt", text)
+
+
+def test_a_healthy_chain() -> None:
+    text = report(chain(4, blocks=True))
+    assert_fits(text)
+    assert_matches("healthy.txt", text)
+
+
+def test_an_exploding_chain() -> None:
+    assert "The gradient explodes: its squared norm at the input is 2^100" in report(chain(50, gain=4.0, blocks=True))
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_any_size(size: int) -> None:
+    nodes, previous = [], "x"
+    for index in range(size):
+        op = ("linear", "relu", "tanh")[index % 7 % 3]
+        nodes.append(node(f"some.very.deeply.nested.module.path.number.{index}", op, [previous]))
+        previous = nodes[-1].name
+    made = prediction(graph(nodes), {each.name: 0.5 + index % 5 for index, each in enumerate(nodes)}, blocks=[])
+    text = report(made)
+    assert_fits(text)
+    assert len(text.splitlines()) < 80
+
+
+def test_blocks_that_alternate_fold_too() -> None:
+    nodes, blocks, previous = [], [], "x"
+    for index in range(12):
+        for part, op in (("attention", "attention"), ("mlp", "linear")):
+            nodes.append(node(f"blocks.{index}.{part}", op, [previous]))
+            name = nodes[-1].name
+            phi = 1.0 if part == "mlp" else 3.0
+            blocks.append(Block(name, "residual", (name,), previous, f"{name}:out", phi=phi))
+            previous = name
+    text = report(prediction(graph(nodes), {}, blocks=blocks))
+    assert "... 20 more like these" in text
+    assert "blocks.0.attention" in text
+    assert "blocks.11.mlp" in text
+    assert "... " not in report(prediction(graph(nodes), {}, blocks=blocks), Style(fold=False))
+
+
+def test_hostile_names_do_not_steer_the_terminal() -> None:
+    evil = "\033[2Jgone\r\n\u202ename \u2603"
+    nodes = [node(evil, "linear", ["x"]), node("odd", "unmodelled", [evil])]
+    made = dataclasses.replace(prediction(graph(nodes, name=evil), {evil: 1.0}, unmodelled=["odd"]))
+    text = report(made, Style(colour=True), notes=(evil,))
+    painted = text.replace("\033[1;33m", "").replace("\033[0m", "")
+    assert painted.isascii()
+    assert "\033" not in painted
+    assert "\r" not in painted
+
+
+def test_colour_only_when_asked() -> None:
+    made = chain(50, gain=0.25, blocks=True)
+    assert "\033" not in report(made)
+    assert "\033[1;31merror" in report(made, Style(colour=True))
+
+
+def test_the_table_may_be_left_out() -> None:
+    assert "depth" not in report(chain(4, blocks=True), Style(table=False))
+
+
+def test_what_is_not_known_is_said() -> None:
+    made = dataclasses.replace(chain(1), gradient_log2=None, nodes=(), blocks=(), coverage=0.5, trained=None)
+    text = report(made)
+    assert "not known" in text
+    assert "50.0% of the nodes" in text
+    assert "untrained" not in text
+
+
+def test_a_moved_cotangent_is_said() -> None:
+    assert "of that at fc0:out" in report(dataclasses.replace(chain(2), cotangent_at="fc0:out"))
+
+
+def test_a_gradient_below_the_smallest_double() -> None:
+    made = chain(1000, gain=0.25, blocks=True)
+    assert "less than 2^-1074" in report(made)
+
+
+def test_statistics_count_by_rule() -> None:
+    bad = entry(chain(50, gain=0.25, blocks=True))
+    assert statistics([bad, bad], NAMES) == ("    100  GNE101  gain-mismatch\n      2  GNE501  vanishing-gradient\n")
+
+
+@pytest.mark.parametrize(("text", "width", "shown"), [("short", 10, "short"), ("abcdefghij", 6, "ab..ij")])
+def test_elide(text: str, width: int, shown: str) -> None:
+    assert elide(text, width) == shown
