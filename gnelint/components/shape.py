@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -13,15 +12,14 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.components.combine import join
 from gnelint.components.pooling import maximum_moments
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, counts, pooled
+from gnelint.theory.cells import Axes, Axis, pooled
 from gnelint.theory.moments import Field, Gradient, Moments, normalised, sample_average_energy, set_average
-
+from gnelint.theory.taps import TapAxis
 
 F = TypeVar("F", bound=Field)
 
 
 @component("identity", "dropout")
-@dataclass(frozen=True)
 class Identity(Unary):
     """y = x: casts, copies, and dropout, which the analysis takes as neutral (`--mode train` adds none of its noise)."""
 
@@ -36,13 +34,11 @@ class Identity(Unary):
 
 
 @component("reshape")
-@dataclass(frozen=True)
 class Reshape(Identity):
     """The same entries in another shape: phi = 1."""
 
 
 @component("transpose")
-@dataclass(frozen=True)
 class Transpose(Unary):
     """Axes in another order: phi = 1."""
 
@@ -92,7 +88,6 @@ def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
 
 
 @component("slice")
-@dataclass(frozen=True)
 class Slice(Unary):
     """Indexing by ranges: phi = 1; the entries left out get no gradient."""
 
@@ -133,7 +128,6 @@ def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Momen
 
 
 @component("split")
-@dataclass(frozen=True)
 class Split(Component):
     """Parts of a value along one axis: phi = 1 for all of them together."""
 
@@ -173,7 +167,6 @@ class Split(Component):
 
 
 @component("gather")
-@dataclass(frozen=True)
 class Gather(Component):
     """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one (3.7)."""
 
@@ -236,9 +229,20 @@ class Gather(Component):
         profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
         return (g.rebuilt(axes, (g.energy * ratio, g.shared * ratio**2), profile), *none)
 
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        picked, shape = self._picked(), self.input_shapes[0]
+        assert shape is not None
+        return None if picked is None else _multiplicity(picked, shape[self._axis]) - 1.0
+
+
+def _multiplicity(picked: np.ndarray, size: int) -> float:
+    """How often an output's source is read, on average over the outputs."""
+    if not len(picked):
+        return 1.0
+    return float(np.bincount(picked, minlength=size)[picked].mean())
+
 
 @component("pad")
-@dataclass(frozen=True)
 class Pad(Unary):
     """Entries added around a value: zeros (phi = n/m) or copies of it (reflect, edge, wrap: phi = 1)."""
 
@@ -293,10 +297,19 @@ class Pad(Unary):
             if self._copies:
                 g = scattered(g, index, self._sources(index), self.input_shape[index])
                 continue
-            if min(before, after) < 0:
-                raise NotModelledError("pads by a negative number")
-            g = g.sliced(index, before, before + self.input_shape[index], 1).profiled(index)
+            size = self.input_shape[index]
+            g = g.sliced(index, max(before, 0), g.shape[index] - max(after, 0), 1)
+            g = embedded(g, index, max(-before, 0), size).profiled(index)
         return g
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """(n/m) (1 - n/m) of zeros around n entries, mean multiplicity less one of copies (3.7)."""
+        if self._copies:
+            lines = [_multiplicity(self._sources(i), size) for i, size in enumerate(self.input_shape)]
+            return math.prod(lines) - 1.0
+        kept = math.prod(size + min(a, 0) + min(b, 0) for size, (a, b) in zip(self.input_shape, self._pads(), strict=True))
+        share = kept / max(math.prod(self.shape), 1)
+        return share * (1.0 - share)
 
 
 def _laid_out(x: Moments, index: int, before: int, after: int, value: float, copies: bool) -> Moments:
@@ -317,7 +330,6 @@ def _laid_out(x: Moments, index: int, before: int, after: int, value: float, cop
 
 
 @component("upsample")
-@dataclass(frozen=True)
 class Upsample(Unary):
     """Interpolation to the output's size.
 
@@ -372,7 +384,6 @@ class Upsample(Unary):
 
 
 @component("expand")
-@dataclass(frozen=True)
 class Expand(Unary):
     """numpy broadcasting: phi = 1, variance = copies - 1 (3.7)."""
 
@@ -388,7 +399,6 @@ class Expand(Unary):
 
 
 @component("tile")
-@dataclass(frozen=True)
 class Tile(Unary):
     """Copies of a value laid side by side: phi = 1."""
 
@@ -409,7 +419,6 @@ class Tile(Unary):
 
 
 @component("roll", "flip")
-@dataclass(frozen=True)
 class Move(Unary):
     """Entries moved along axes, circularly or mirrored: phi = 1. Cells of a moved axis are pooled."""
 
@@ -429,7 +438,6 @@ class Move(Unary):
 
 
 @component("depth_to_space")
-@dataclass(frozen=True)
 class DepthToSpace(Unary):
     """Pixel shuffle: phi = 1."""
 
@@ -451,7 +459,6 @@ class DepthToSpace(Unary):
 
 
 @component("space_to_depth")
-@dataclass(frozen=True)
 class SpaceToDepth(Unary):
     """Pixel unshuffle: phi = 1."""
 
@@ -471,16 +478,29 @@ class SpaceToDepth(Unary):
 
 
 @component("unfold")
-@dataclass(frozen=True)
 class Unfold(Unary):
     """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every window."""
 
+    def _inside(self) -> float:
+        """Fraction of the outputs that are not padding."""
+        kernel, strides, pads, dilations = (self.node.attribute(a) for a in ("kernel", "strides", "pads", "dilations"))
+        share = 1.0
+        for i, size in enumerate(self.input_shape[2:]):
+            taps, stride, dilation = int(kernel[i]), int(strides[i]), int(dilations[i])
+            room = size + int(pads[i]) + int(pads[i + len(kernel)]) - dilation * (taps - 1) - 1
+            axis = TapAxis(size, room // stride + 1, taps, stride, int(pads[i]), dilation)
+            share *= float(axis.counts.sum()) / (taps * axis.outputs)
+        return share
+
     def _ratio(self) -> float:
-        return math.prod(self.shape) / max(math.prod(self.input_shape), 1)
+        return math.prod(self.shape) / max(math.prod(self.input_shape), 1) * self._inside()
 
     def map(self, x: Moments) -> Moments:
         x = x.only(1).flattened()
         taps = self.shape[1] // max(x.shape[1], 1)
+        inside = self._inside()
+        mean = x.mean * inside
+        x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.shared * inside**2), x.profile)
         arrays = [np.repeat(a.reshape(-1), taps if a.shape[1] > 1 else 1).reshape(1, -1, 1) for a in x.arrays()]
         axes = (Axis(self.shape[0]), Axis.full(self.shape[1]) if arrays[0].size > 1 else Axis(self.shape[1]), Axis(self.shape[2]))
         return Moments.flat(axes, *arrays, nonnegative=x.nonnegative)
@@ -495,7 +515,6 @@ class Unfold(Unary):
         return Gradient.flat(axes, *arrays)
 
 
-@dataclass(frozen=True)
 class _Reduction(Unary):
     """A reduction over axes; `_kept` is the input's shape with those axes of size 1."""
 
@@ -525,7 +544,6 @@ class _Reduction(Unary):
 
 
 @component("reduce_mean", "reduce_sum")
-@dataclass(frozen=True)
 class ReduceMean(_Reduction):
     """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (3.7)."""
 
@@ -551,7 +569,6 @@ class ReduceMean(_Reduction):
 
 
 @component("reduce_max", "reduce_min")
-@dataclass(frozen=True)
 class ReduceMax(_Reduction):
     """Extreme of k entries: phi = 1; moments of the largest of k independent Gaussians (3.4)."""
 
@@ -577,7 +594,6 @@ class ReduceMax(_Reduction):
 
 
 @component("reduce_l2")
-@dataclass(frozen=True)
 class ReduceL2(_Reduction):
     """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k."""
 
@@ -601,7 +617,6 @@ class ReduceL2(_Reduction):
 
 
 @component("cumsum")
-@dataclass(frozen=True)
 class CumulativeSum(Unary):
     """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis."""
 
