@@ -153,7 +153,7 @@ def test_against_the_integral(case: Scalar) -> None:
     assert phi == pytest.approx(g.total / x.size, rel=1e-12)
     variance = component.phi_variance([x], [y])
     square = float(true[:, 2].mean())
-    assert variance == pytest.approx(true[:, 3].mean() - square**2, rel=30 * case.tolerance, abs=1e-9 + case.tolerance * square**2)
+    assert variance == pytest.approx(true[:, 3].mean() - square**2, rel=40 * case.tolerance, abs=1e-9 + case.tolerance * square**2)
 
 
 VECTORS = {

@@ -1,0 +1,308 @@
+"""Data movement and reductions: entries are moved, copied and added, and so are their moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gnelint.components import NotModelledError
+from gnelint.theory.cells import Axis
+from gnelint.theory.moments import Gradient, Moments
+from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
+
+WIDE = "cells of the moved axis are pooled, as documented: only totals are compared"
+
+
+def case(
+    name: str,
+    op: str,
+    function: Callable[[torch.Tensor], Any],
+    shape: tuple[int, ...],
+    *,
+    channel: int | None = 1,
+    output: int | None = 1,
+    mean: float = 0.6,
+    shared_input: float = 0.0,
+    together: float | None = EXACT,
+    shared: bool = False,
+    forward: float = EXACT,
+    gradient: float = EXACT,
+    variance: float | None = EXACT,
+    because: str = "",
+    **attributes: Any,
+) -> Case:
+    return Case(
+        name,
+        op,
+        function,
+        (Input(shape, mean, 1.2, channel, shared=shared_input),),
+        {},
+        attributes,
+        output,
+        forward,
+        gradient,
+        together,
+        variance,
+        shared,
+        because=because,
+    )
+
+
+def depth_to_space_dcr(x: torch.Tensor) -> torch.Tensor:
+    n, c, h, w = x.shape
+    return x.reshape(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, h * 2, w * 2)
+
+
+def space_to_depth(x: torch.Tensor) -> torch.Tensor:
+    """As ONNX orders it: the block's place comes before the channel."""
+    n, c, h, w = x.shape
+    return x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, c * 4, h // 2, w // 2)
+
+
+def exclusive_cumsum(x: torch.Tensor) -> torch.Tensor:
+    return x.cumsum(1) - x
+
+
+def reshape(name: str, shape: tuple[int, ...], new: tuple[int, ...], axis: int | None = 1, output_axis: int | None = 1) -> Case:
+    return case(
+        name, "reshape", lambda x: x.reshape(new), shape, channel=axis, output=output_axis,
+        together=None, because="channels of the output are not those of the input",
+    )  # fmt: skip
+
+
+TAPS = {"strides": (1, 1), "pads": (1,) * 4, "dilations": (1, 1)}
+BORDER = "an entry is taken to receive the same from every window, wherever it lies"
+LINEAR = "neighbouring outputs share their inputs"
+
+CASES = [
+    case("plain", "identity", lambda x: x, (2, 3, 4)),
+    case("plain", "dropout", lambda x: x, (2, 3, 4), p=0.3),
+    reshape("merge positions", (2, 3, 4, 5), (2, 3, 20)),
+    reshape("split positions", (2, 3, 20), (2, 3, 4, 5)),
+    reshape("flatten", (2, 3, 2, 2), (2, 12)),
+    reshape("unflatten", (2, 12), (2, 3, 4)),
+    reshape("split channels", (2, 6, 4), (2, 2, 3, 4), output_axis=2),
+    reshape("merge channels", (2, 2, 3, 4), (2, 6, 4), axis=2),
+    reshape("heads", (2, 5, 6), (2, 5, 2, 3), axis=2, output_axis=3),
+    reshape("batch and tokens", (2, 4, 6), (8, 6), axis=2),
+    reshape("squeeze", (2, 3, 1, 1), (2, 3)),
+    reshape("unsqueeze", (2, 3), (1, 2, 1, 3), output_axis=3),
+    reshape("entangled", (2, 3, 4), (2, 4, 3), output_axis=1),
+    case("tokens", "transpose", lambda x: x.transpose(1, 2), (2, 3, 4), output=2, perm=(0, 2, 1)),
+    case("image", "transpose", lambda x: x.permute(0, 2, 3, 1), (2, 3, 4, 2), output=3, perm=(0, 2, 3, 1)),
+    case("cycle", "transpose", lambda x: x.permute(2, 0, 1), (2, 3, 4), output=2, together=None, perm=(2, 0, 1),
+         because="axis 0 of the output is not the batch"),
+    case("channels", "slice", lambda x: x[:, 1:3], (2, 4, 3), axes=(1,), starts=(1,), ends=(3,), steps=(1,)),
+    case("positions", "slice", lambda x: x[:, :, 1:4], (2, 2, 5), axes=(2,), starts=(1,), ends=(4,), steps=(1,),
+         together=None, because="the zeros around it have no position of their own"),
+    case("token", "slice", lambda x: x[:, :1], (2, 5, 3), channel=2, output=2, axes=(1,), starts=(0,), ends=(1,), steps=(1,)),
+    case("to the end", "slice", lambda x: x[:, :, 2:], (2, 2, 5), axes=(2,), starts=(2,), ends=(2**63 - 1,), steps=(1,),
+         together=None, because="as above"),
+    case("steps", "slice", lambda x: x[:, ::2, 1::3], (2, 5, 7), axes=(1, 2), starts=(0, 1), ends=(5, 7), steps=(2, 3)),
+    case("negative", "slice", lambda x: x[:, -3:-1], (2, 5, 3), axes=(1,), starts=(-3,), ends=(-1,), steps=(1,)),
+    case("reversed", "slice", lambda x: x.flip(1), (2, 4, 3), axes=(1,), starts=(-1,), ends=(-(2**63),), steps=(-1,)),
+    case("reversed steps", "slice", lambda x: x.flip(1)[:, ::2], (2, 5, 3), axes=(1,), starts=(4,), ends=(-99,), steps=(-2,)),
+    Case("channels", "split", lambda x: x.split([1, 2, 3], 1), (Input((2, 6, 3), 0.4, 1.2, 1),), {}, {"axis": 1, "sizes": (1, 2, 3)}),
+    Case("tokens", "split", lambda x: x.split([1, 4], 1), (Input((2, 5, 3), 0.4, 1.2, 2),), {}, {"axis": 1, "sizes": (1, 4)},
+         output_axis=2, together=None, because="two blocks of positions with a common number each"),
+    Case("whole", "split", lambda x: x.split([5], 1), (Input((2, 5, 3), 0.4, 1.2, 2),), {}, {"axis": -2, "sizes": (5,)}, output_axis=2),
+    Case("rows", "gather", lambda x: x[:, [0, 0, 2, 1]], (Input((2, 3, 4), 0.4, 1.2, 1),), {"indices": np.array([0, 0, 2, 1])}, {"axis": 1}),
+    Case("negative", "gather", lambda x: x[:, [-1, 0]], (Input((2, 3, 4), 0.4, 1.2, 1),), {"indices": np.array([-1, 0])}, {"axis": 1}),
+    Case("token", "gather", lambda x: x[:, 0], (Input((2, 3, 4), 0.4, 1.2, 2),), {"indices": np.array(0)}, {"axis": 1}),
+    Case("table", "gather", lambda x: x[:, [[0, 1], [2, 2]]], (Input((2, 3, 4), 0.4, 1.2, 2),), {"indices": np.array([[0, 1], [2, 2]])},
+         {"axis": 1}, output_axis=3, together=None, because="the picked positions are not all positions"),
+    case("zeros", "pad", lambda x: F.pad(x, (1, 2, 0, 1)), (2, 3, 3, 4), pads=(0, 0, 0, 1, 0, 0, 1, 2)),
+    case("zeros line", "pad", lambda x: F.pad(x, (2, 2)), (2, 3, 5), pads=(0, 0, 2, 0, 0, 2)),
+    case("channels", "pad", lambda x: F.pad(x, (0, 0, 1, 2)), (2, 3, 4), pads=(0, 1, 0, 0, 2, 0)),
+    case("value", "pad", lambda x: F.pad(x, (1, 1), value=0.7), (2, 3, 4), pads=(0, 0, 1, 0, 0, 1), value=0.7),
+    case("reflect", "pad", lambda x: F.pad(x, (1, 1, 2, 1), mode="reflect"), (2, 3, 4, 4), pads=(0, 0, 2, 1, 0, 0, 1, 1),
+         mode="reflect", together=None, because="copies are not at like positions"),
+    case("edge", "pad", lambda x: F.pad(x, (2, 1), mode="replicate"), (2, 3, 4), pads=(0, 0, 2, 0, 0, 1), mode="edge",
+         together=None, because="copies are not at like positions"),
+    case("wrap", "pad", lambda x: F.pad(x, (2, 1), mode="circular"), (2, 3, 4), pads=(0, 0, 2, 0, 0, 1), mode="wrap",
+         together=None, because="copies are not at like positions"),
+    case("crop", "pad", lambda x: x[:, :, 1:4], (2, 3, 5), pads=(0, 0, -1, 0, 0, -1), together=None, because="as for slice"),
+    case("nearest", "upsample", lambda x: F.interpolate(x, scale_factor=2), (1, 2, 3, 3), mean=0.6),
+    case("nearest line", "upsample", lambda x: F.interpolate(x, size=7), (1, 2, 3),
+         together=None, because="some entries are copied more often than others"),
+    case("nearest shared", "upsample", lambda x: F.interpolate(x, scale_factor=2), (1, 2, 3, 3), shared_input=0.5),
+    case("bilinear", "upsample", lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (1, 2, 4, 4), mode="linear",
+         together=None, because=LINEAR),
+    case("linear down", "upsample", lambda x: F.interpolate(x, size=3, mode="linear"), (1, 2, 6), mode="linear",
+         together=None, because=LINEAR),
+    case("batch", "expand", lambda x: x.expand(4, 3, 2), (1, 3, 2)),
+    case("positions", "expand", lambda x: x.expand(2, 3, 5), (2, 3, 1), shared=True),
+    case("two axes", "expand", lambda x: x.expand(2, 3, 4, 2), (2, 3, 1, 1), shared=True),
+    case("rank", "expand", lambda x: x.expand(2, 5, 3), (3,), channel=0, output=2),
+    case("channels", "tile", lambda x: x.tile(1, 2, 1), (2, 3, 2), together=None, because="copies are in different channels"),
+    case("positions", "tile", lambda x: x.tile(1, 1, 3), (2, 3, 2), together=None, because=LINEAR),
+    case("roll", "roll", lambda x: x.roll((1, 2), (2, 3)), (2, 3, 3, 4), axes=(2, 3), shifts=(1, 2)),
+    Case("channels", "roll", lambda x: x.roll(1, 1), (Input((2, 3, 4), 0.4, 1.2, 2),), {}, {"axes": (1,), "shifts": (1,)}, output_axis=2),
+    case("space", "flip", lambda x: x.flip(2), (2, 3, 4), axes=(2,)),
+    case("CRD", "depth_to_space", lambda x: F.pixel_shuffle(x, 2), (1, 8, 2, 3), together=None, block=2, mode="CRD",
+         because="channels become positions"),
+    case("DCR", "depth_to_space", depth_to_space_dcr, (1, 8, 2, 3), together=None, block=2, mode="DCR",
+         because="channels become positions"),
+    case("plain", "space_to_depth", space_to_depth, (1, 2, 4, 6), together=None, block=2, because="positions become channels"),
+    case("patches", "unfold", lambda x: F.unfold(x, 2, stride=2), (1, 3, 4, 4), together=None, variance=None,
+         kernel=(2, 2), strides=(2, 2), pads=(0,) * 4, dilations=(1, 1), because="positions become channels"),
+    case("mean", "reduce_mean", lambda x: x.mean((2, 3), keepdim=True), (2, 3, 4, 2), axes=(2, 3), shared=True),
+    case("mean shared", "reduce_mean", lambda x: x.mean((2, 3), keepdim=True), (2, 3, 4, 2), axes=(2, 3), shared_input=0.4),
+    case("mean dropped", "reduce_mean", lambda x: x.mean(1), (2, 4, 3), channel=2, output=1, axes=(1,), keepdims=False),
+    case("mean over channels", "reduce_mean", lambda x: x.mean(1, keepdim=True), (2, 4, 3), channel=1, output=2, axes=(1,),
+         together=None, because="channels of the output are positions of the input"),
+    case("mean of everything", "reduce_mean", lambda x: x.mean((0, 1), keepdim=True), (2, 4), output=None, axes=(0, 1),
+         together=None, because="one number for the whole batch"),
+    case("sum", "reduce_sum", lambda x: x.sum(2), (2, 3, 4), axes=(2,), keepdims=False),
+    case("sum shared", "reduce_sum", lambda x: x.sum(2), (2, 3, 4), axes=(2,), keepdims=False, shared_input=0.4),
+    case("sum batch", "reduce_sum", lambda x: x.sum(0, keepdim=True), (4, 3), axes=(0,), together=None,
+         because="one number for the whole batch"),
+    Case("positions", "cumsum", lambda x: x.cumsum(1), (Input((2, 5, 3), 0.4, 1.2, 2),), {}, {"axis": 1}, output_axis=2),
+    Case("exclusive", "cumsum", exclusive_cumsum, (Input((2, 5, 3), 0.4, 1.2, 2),), {}, {"axis": 1, "exclusive": True}, output_axis=2),
+    Case("reverse", "cumsum", lambda x: x.flip(1).cumsum(1).flip(1), (Input((2, 5, 3), 0.4, 1.2, 2),), {}, {"axis": 1, "reverse": True}, output_axis=2),
+    Case("shared", "cumsum", lambda x: x.cumsum(1), (Input((2, 5, 3), 0.4, 1.2, 2, shared=0.5),), {}, {"axis": 1}, output_axis=2),
+]
+
+LARGEST = "independent Gaussians, as assumed, so only the sampling error is left"
+NORM = "the norm of k entries fluctuates by 1/sqrt(2k): second order in that"
+
+CASES += [
+    Case("positions", "reduce_max", lambda x: x.amax(2, keepdim=True), (Input((64, 3, 7), 0.4, 1.5, 1),), {}, {"axes": (2,)},
+         draws=60, forward=1e-3, gradient=1e-3, together=1e-3, because=LARGEST),
+    Case("positions", "reduce_min", lambda x: x.amin((2, 3)), (Input((64, 3, 3, 4), 0.4, 1.5, 1),), {},
+         {"axes": (2, 3), "keepdims": False}, draws=60, forward=1e-3, gradient=1e-3, together=1e-3, because=LARGEST),
+    Case("channels", "reduce_l2", lambda x: x.norm(dim=2, keepdim=True), (Input((64, 3, 24), 0.3, 1.5, 1),), {}, {"axes": (2,)},
+         draws=40, forward=2e-3, gradient=2e-3, together=2e-3, because=NORM),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_against_autograd(case: Case) -> None:
+    verify(case)
+
+
+def test_expand_five_times() -> None:
+    component = make("expand", [(1, 4, 1)], [(1, 4, 5)])
+    x = Moments.uniform((1, 4, 1), 0.0, 1.0)
+    y = component.forward([x])
+    assert component.phis([x], y) == pytest.approx((1.0,))
+    assert component.phi_variance([x], y) == pytest.approx(4.0)
+
+
+def test_gather_rows_of_the_theory() -> None:
+    component = make("gather", [(3, 4)], [(6, 4)], {"indices": np.array([0, 0, 2, 1, 0, 0])}, axis=0)
+    x = Moments.uniform((3, 4), 0.0, 1.0)
+    y = component.forward([x])
+    assert component.phis([x], y) == pytest.approx((1.0,))
+    assert component.phi_variance([x], y) == pytest.approx(2.0)
+
+
+def test_zero_padding_of_the_theory() -> None:
+    component = make("pad", [(1, 8)], [(1, 12)], pads=(0, 2, 0, 2))
+    x = Moments.uniform((1, 8), 0.0, 1.0)
+    y = component.forward([x])
+    assert component.phis([x], y) == pytest.approx((2 / 3,))
+    assert component.phi_variance([x], y) == pytest.approx(2 / 9)
+    assert y[0].total_second == pytest.approx(2 / 3)
+
+
+def test_slice_of_one_token_keeps_the_rest_at_zero() -> None:
+    component = make("slice", [(2, 5, 3)], [(2, 1, 3)], axes=(1,), starts=(0,), ends=(1,), steps=(1,))
+    x = Moments.uniform((2, 5, 3), 0.0, 1.0)
+    (g,) = component.backward([x], component.forward([x]), [Gradient.white((2, 1, 3))])
+    assert g is not None
+    energy = dense_energy(g)
+    assert np.all(energy[:, 0] == 1.0)
+    assert np.all(energy[:, 1:] == 0.0)
+
+
+def test_class_token_stays_apart_from_the_patches() -> None:
+    """Cells {class token, the rest} along the tokens survive a slice, and come back out of one."""
+    axes = (Axis(2), Axis(6, (1,)), Axis(3))
+    x = Moments.flat(axes, np.array([5.0, 0.0]).reshape(1, 2, 1), np.array([0.0, 2.0]).reshape(1, 2, 1))
+    front = make("slice", [(2, 6, 3)], [(2, 1, 3)], axes=(1,), starts=(0,), ends=(1,), steps=(1,)).forward([x])[0]
+    rest = make("slice", [(2, 6, 3)], [(2, 5, 3)], axes=(1,), starts=(1,), ends=(6,), steps=(1,)).forward([x])[0]
+    assert (front.total_mean, front.total_second) == (5.0, 25.0)
+    assert (rest.total_mean, rest.total_second) == (0.0, 2.0)
+
+
+def test_gather_by_an_index_that_is_computed() -> None:
+    """Without known indices every row is as likely: moments of the average row, the gradient spread evenly."""
+    component = make("gather", [(6, 3), (4,)], [(4, 3)], axis=0)
+    x = Moments.flat((Axis(6), Axis.full(3)), np.arange(3.0).reshape(1, 3), np.ones((1, 3)))
+    (y,) = component.forward([x, None])
+    np.testing.assert_allclose(dense_moments(y)[0], np.broadcast_to(np.arange(3.0), (4, 3)))
+    (g, none) = component.backward([x, None], [y], [Gradient.white((4, 3))])
+    assert none is None
+    assert g is not None
+    assert g.total == pytest.approx(12.0)
+    with pytest.raises(NotModelledError):
+        component.forward([None, None])
+
+
+def test_gradients_of_a_split_that_is_used_in_part() -> None:
+    component = make("split", [(2, 6, 3)], [(2, 2, 3), (2, 4, 3)], axis=1, sizes=(2, 4))
+    x = Moments.uniform((2, 6, 3), 0.0, 1.0)
+    y = component.forward([x])
+    (g,) = component.backward([x], y, [None, Gradient.white((2, 4, 3))])
+    assert g is not None
+    energy = dense_energy(g)
+    assert np.all(energy[:, :2] == 0)
+    assert np.all(energy[:, 2:] == 1)
+    assert component.backward([x], y, [None, None]) == (None,)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_overlapping_patches(stride: int) -> None:
+    """phi is the fraction of taps inside the image."""
+    unfold = torch.nn.Unfold(3, padding=1, stride=stride)
+    J = torch.autograd.functional.jacobian(unfold, torch.zeros(1, 2, 4, 4, dtype=torch.float64))
+    out = tuple(J.shape[:3])
+    component = make("unfold", [(1, 2, 4, 4)], [out], kernel=(3, 3), strides=(stride,) * 2, pads=(1,) * 4, dilations=(1, 1))
+    x = Moments.uniform((1, 2, 4, 4), 0.0, 1.0)
+    y = component.forward([x])
+    phi = float(J.square().sum()) / math.prod(out)
+    assert component.phis([x], y) == pytest.approx((phi,), rel=1e-9)
+    assert y[0].total_second == pytest.approx(phi, rel=1e-9)
+
+
+def test_upsampling_what_all_positions_share_keeps_it() -> None:
+    component = make("upsample", [(1, 2, 4)], [(1, 2, 8)], mode="linear")
+    x = Moments.flat((Axis(1), Axis(2), Axis(4)), np.zeros((1, 1, 1)), np.ones((1, 1, 1)), np.ones((1, 1, 1)))
+    (y,) = component.forward([x])
+    assert y.total_second == pytest.approx(1.0)
+    (g,) = component.backward([x], [y], [Gradient.flat(x.axes[:2] + (Axis(8),), np.ones(1), 1.0)])
+    assert g is not None
+    # every input receives about two outputs' worth, coherently: sum_x (sum_p w_px)^2 / 4
+    weights = F.interpolate(torch.eye(4, dtype=torch.float64)[None], scale_factor=2, mode="linear")[0]
+    assert g.total == pytest.approx(2 * float(weights.sum(1).square().sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "before", "behind"),
+    [
+        ("roll", {"axes": (1,), "shifts": (1,)}, (2, 4, 3), (2, 4, 3)),
+        ("flip", {"axes": (-1,)}, (2, 4, 3), (2, 4, 3)),
+        ("tile", {}, (2, 3), (4, 2, 9)),
+        ("expand", {}, (3, 1), (2, 3, 4)),
+        ("reshape", {}, (2, 0, 3), (0, 6)),
+        ("identity", {}, (), ()),
+    ],
+)
+def test_odd_shapes_keep_their_total(op: str, attributes: dict[str, Any], before: tuple[int, ...], behind: tuple[int, ...]) -> None:
+    component = make(op, [before], [behind], **attributes)
+    x = Moments.uniform(before, 0.5, 2.0)
+    (y,) = component.forward([x])
+    assert y.shape == behind
+    assert y.total_mean == pytest.approx(0.5)
+    assert y.total_second == pytest.approx(2.25)
+    (g,) = component.backward([x], [y], [Gradient.white(behind)])
+    assert g is not None
+    assert g.shape == before
+    assert g.total == pytest.approx(math.prod(behind))
