@@ -83,8 +83,15 @@ class Facts:
         """See `body_log2` among the functions."""
         if self.prediction.gradient_log2 is None:
             return None
-        references = [value for value in map(self._gradient_into_head, self._heads()) if value is not None]
+        heads = self._heads()
+        if not all(self._on_main_path(head) for head in heads):
+            return self.prediction.gradient_log2  # the last layer is in a branch: the shortcut carries the gradient
+        references = [value for value in map(self._gradient_into_head, heads) if value is not None]
         return None if not references else self.prediction.gradient_log2 - max(references)
+
+    def _on_main_path(self, node: Node) -> bool:
+        block = self.prediction.block_of.get(node.name)
+        return block is None or block.kind in ("serial", "parallel")
 
     def _heads(self) -> list[Node]:
         graph = self.prediction.graph
@@ -335,7 +342,7 @@ _TABLE = (
         (),
         "number",
         lambda facts: facts.body_log2,
-        "the same relative to the input of the last layer and of the pooling before it: a head may be small on purpose",
+        "the same relative to the input of the head (the last layer, if all of the gradient passes it, and pooling before it)",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,26 @@ def test_the_body_ends_before_the_head_and_its_pooling() -> None:
 def test_a_single_layer_has_no_body() -> None:
     made = graph([node("head", "linear", ["x"], weight=(2, 8))])
     assert call("body_log2", Facts(prediction(made, {"head": 0.1}))) is None
+
+
+def test_the_last_layer_of_a_branch_is_no_head() -> None:
+    """A LayerScale of 1e-6 leaves next to no gradient in the last branch; the shortcut carries all of it."""
+    made = graph(
+        [
+            node("a", "linear", ["x"], weight=(8, 8)),
+            node("n", "layer_norm", ["a"], axes=(1,)),
+            node("b", "linear", ["n"], weight=(8, 8)),
+            node("tiny", "scale", ["b"]),
+            node("s", "add", ["tiny", "a"]),
+        ]
+    )
+    blocks = [
+        Block("first", "serial", ("a",), "x", "a:out", phi=1.0),
+        Block("second", "residual", ("n", "b", "tiny", "s"), "a:out", "s:out", phi=1.0),
+    ]
+    phi = {"a": 1.0, "n": 1.0, "b": 1.0, "tiny": 2.0**-40, "s": 1.0}
+    facts = Facts(dataclasses.replace(prediction(made, phi, blocks=blocks), gradient_log2=0.0))
+    assert call("body_log2", facts) == 0.0
 
 
 def test_logarithm() -> None:
