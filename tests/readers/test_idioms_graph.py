@@ -311,6 +311,29 @@ def test_only_a_mask_that_hides_the_future_is_causal(mask: np.ndarray, causal: b
     assert_equal_functions(graph, after)
 
 
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_condition_from_outside(hides: bool) -> None:
+    b = Build(q=(2, 3, 5, 4), k=(2, 3, 4, 5), v=(2, 3, 5, 4), m=(2, 1, 1, 5))
+    filler = b("constant", shape=(), p={"value": number(-1e9)})
+    logits = b("matmul", "q", "k", shape=(2, 3, 5, 5))
+    logits = b("where", "m", *((filler, logits) if hides else (logits, filler)), shape=(2, 3, 5, 5))
+    y = b("matmul", b("softmax", logits), "v", shape=(2, 3, 5, 4))
+    after = fuse(b.graph(y))
+    assert_valid(after)
+    assert fuse(after) is after
+    mask = after.producers.get(after.nodes[-1].inputs[3] or "")
+    assert after.nodes[-1].op == "attention"
+    if not hides:
+        assert after.nodes[-1].inputs[3] == "m"
+        return
+    assert mask is not None
+    assert (mask.op, mask.inputs[:2]) == ("where", ("m", filler))
+    generator = torch.Generator().manual_seed(0)
+    feed = {name: torch.randn(b.values[name].shape, generator=generator, dtype=torch.float64) for name in "qkv"}
+    feed["m"] = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 0, 0, 0]], dtype=torch.float64).reshape(2, 1, 1, 5)
+    torch.testing.assert_close(run(after, feed)[y], run(b.graph(y), feed)[y])
+
+
 def test_a_product_that_two_masks_meet_is_left() -> None:
     b = Build(q=(2, 3, 5, 4), k=(2, 3, 4, 5), v=(2, 3, 5, 4), m=(5, 5), n=(5, 5))
     logits = b("add", b("add", b("matmul", "q", "k", shape=(2, 3, 5, 5)), "m"), "n")

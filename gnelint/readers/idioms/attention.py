@@ -99,7 +99,8 @@ class _Scores:
     Attributes:
         product: the node that multiplies query and key.
         factor: all numbers that multiply the product.
-        mask: the value that decides what is seen: added to the logits, or the condition that replaces them.
+        mask: the value that decides what is seen: added to the logits, or a condition that is true for what is seen.
+        filler: the constant that hides, where `mask` is a condition that is true for what is hidden.
         constant: a mask that is a parameter.
         causal: whether a constant mask hides the future.
     """
@@ -107,6 +108,7 @@ class _Scores:
     product: Node
     factor: float = 1.0
     mask: str | None = None
+    filler: str | None = None
     constant: Parameter | None = None
     causal: bool = False
 
@@ -190,8 +192,10 @@ def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, k
             mask, hidden=lambda chosen: (chosen != 0) != kept_first, seen=lambda chosen: (chosen != 0) == kept_first
         ):
             return replace(found, causal=True)
-        other = node.present_inputs[0]
-    elif mask is not None and _is_causal(mask, hidden=lambda x: x <= _HIDDEN, seen=lambda x: x == 0.0):
+        if found.mask is not None or found.constant is not None:
+            return None
+        return replace(found, mask=node.present_inputs[0], filler=None if kept_first else other)
+    if mask is not None and _is_causal(mask, hidden=lambda x: x <= _HIDDEN, seen=lambda x: x == 0.0):
         return replace(found, causal=True)
     return replace(found, mask=other) if found.mask is None and found.constant is None else None
 
@@ -218,7 +222,9 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     if key is None:
         return
     inputs: tuple[str | None, ...] = (query, key, value)
-    mask = scores.mask if scores.constant is None else _mask_node(rewriter, scores.constant, last)
+    mask = scores.mask if scores.constant is None else _constant(rewriter, scores.constant, "mask", last)
+    if mask is not None and scores.filler is not None:
+        mask = _summand(rewriter, mask, scores.filler, last)
     if mask is not None:
         inputs = (*inputs, mask)
     attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
@@ -227,18 +233,28 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     rewriter.replace(last, "attention", inputs, "attention", attributes)
 
 
-def _mask_node(rewriter: Rewriter, mask: Parameter, last: Node) -> str:
-    """A constant mask as a value that attention can read."""
-    value = Value(f"{last.outputs[0]}/mask", mask.shape, mask.dtype)
+def _constant(rewriter: Rewriter, number: Parameter, role: str, last: Node) -> str:
+    """A constant tensor as a value that attention can read."""
+    value = Value(f"{last.outputs[0]}/{role}", number.shape, number.dtype)
+    return _insert(rewriter, last, Node(f"{last.name}/{role}", "constant", (), (), {"value": number}), value)
+
+
+def _summand(rewriter: Rewriter, condition: str, filler: str, last: Node) -> str:
+    """What a condition that hides adds to the logits: the filler where it is true, else zero."""
+    dtype = rewriter.value(filler).dtype or "float32"
+    zero = Parameter(f"{last.name}/zero", (), "float32", lambda: np.zeros((), np.float32))
+    seen = _constant(rewriter, zero, "zero", last)
+    value = Value(f"{last.outputs[0]}/mask", rewriter.shape(condition), dtype)
+    return _insert(rewriter, last, Node(f"{last.name}/mask", "where", (condition, filler, seen), ()), value)
+
+
+def _insert(rewriter: Rewriter, last: Node, node: Node, value: Value) -> str:
     made = replace(
-        last,
-        name=f"{last.name}/mask",
-        op="constant",
-        inputs=(),
+        node,
         outputs=(value.name,),
-        parameters={"value": mask},
-        attributes={},
         source_op="attention",
+        scope=last.scope,
+        location=last.location,
         sources=(last.name,),
     )
     rewriter.insert(made, value, last)
