@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
@@ -34,7 +33,6 @@ def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
     return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
 
 
-@dataclass(frozen=True)
 class _Window(Unary):
     """A window that slides over the spatial axes."""
 
@@ -71,7 +69,6 @@ def _on_channels(g: Gradient) -> Gradient:
 
 
 @component("avg_pool")
-@dataclass(frozen=True)
 class AveragePool(_Window):
     """Average over a window of k entries.
 
@@ -100,18 +97,24 @@ class AveragePool(_Window):
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
         profile = list(x.profile[:2])
-        mean_factor = energy_factor = copies = 1.0
+        mean_factor = mean_square = energy_factor = copies = 1.0
         for i, (axis, divisor) in enumerate(zip(self._axes(), self._divisors(), strict=True)):
             seen = axis.gather(x.profile[2 + i])
             energy = seen.sum(axis=0) / divisor**2
-            mean_factor *= float((np.sqrt(seen).sum(axis=0) / divisor).mean())
+            line = np.sqrt(seen).sum(axis=0) / divisor
+            mean_factor *= float(line.mean())
+            mean_square *= float((line**2).mean())
             energy_factor *= float(energy.mean())
             copies *= float((axis.gather(None).sum(axis=0) / divisor).mean()) ** 2
             profile.append(normalised(energy) if x.profile[2 + i] is not None else None)
         mean = x.mean * mean_factor
         variance = np.maximum((x.variance - x.shared) * energy_factor, 0.0) + x.shared * copies
-        y = x.rebuilt(_resized(x, self.shape), (mean, variance, x.shared * copies), tuple(profile))
-        return y.rebuilt(y.axes, (mean / max(y.amplitude(), 1e-300), variance, y.shared), y.profile)
+        axes, second = _resized(x, self.shape), variance + x.mean**2 * mean_square
+        y = x.rebuilt(axes, (mean, variance, x.shared * copies), tuple(profile))
+        whole = mean / max(y.amplitude(), 1e-300)
+        if np.any(second < whole**2):  # the sum is flatter than the profile says
+            return Moments.flat(axes, mean, second - mean**2, y.shared, x.nonnegative)
+        return y.rebuilt(axes, (whole, second - whole**2, y.shared), y.profile)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
@@ -139,7 +142,6 @@ def _resized(field: Moments | Gradient, shape: Sequence[int]) -> Axes:
     return tuple(Axis(size) if i >= 2 else axis for i, (axis, size) in enumerate(zip(field.axes, shape, strict=True)))
 
 
-@dataclass(frozen=True)
 class _Maximum(Unary):
     """The largest of the entries of a window.
 
@@ -178,7 +180,6 @@ class _Maximum(Unary):
 
 
 @component("max_pool")
-@dataclass(frozen=True)
 class MaxPool(_Window, _Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not overlap."""
 
@@ -209,7 +210,6 @@ def _active(g: Gradient, x: Moments, active: np.ndarray) -> Gradient:
 
 
 @component("lp_pool")
-@dataclass(frozen=True)
 class LpPool(_Window):
     """(sum over the window of |x|^p)^(1/p); p = 1 and p = 2 of nearly constant norms.
 
@@ -237,7 +237,6 @@ class LpPool(_Window):
         return g.rebuilt(_resized(g, self.input_shape), (g.energy * factor, 0.0 * g.shared), tuple(profile))
 
 
-@dataclass(frozen=True)
 class _Whole(Unary):
     """A window that is the whole image."""
 
@@ -251,7 +250,6 @@ class _Whole(Unary):
 
 
 @component("global_avg_pool")
-@dataclass(frozen=True)
 class GlobalAveragePool(_Whole):
     """Average over all positions: phi = 1 / positions; the gradient behind it is the same at every position (3.4)."""
 
@@ -270,7 +268,6 @@ class GlobalAveragePool(_Whole):
 
 
 @component("global_max_pool")
-@dataclass(frozen=True)
 class GlobalMaxPool(_Whole, _Maximum):
     """Maximum over all positions: phi = 1."""
 
@@ -286,7 +283,6 @@ class GlobalMaxPool(_Whole, _Maximum):
 
 
 @component("global_lp_pool")
-@dataclass(frozen=True)
 class GlobalLpPool(_Whole):
     """Euclidean norm over all positions: phi = 1 (its gradient is a unit vector)."""
 
@@ -304,7 +300,6 @@ class GlobalLpPool(_Whole):
         return self._spread_back(cotangent, 1.0 / self._count, 0.0)
 
 
-@dataclass(frozen=True)
 class _Adaptive(Unary):
     """Windows that cut every axis into a given number of parts."""
 
@@ -325,7 +320,6 @@ class _Adaptive(Unary):
 
 
 @component("adaptive_avg_pool")
-@dataclass(frozen=True)
 class AdaptiveAveragePool(_Adaptive):
     """Average over adaptive windows: phi = mean over windows of 1 / k."""
 
@@ -350,7 +344,6 @@ class AdaptiveAveragePool(_Adaptive):
 
 
 @component("adaptive_max_pool")
-@dataclass(frozen=True)
 class AdaptiveMaxPool(_Adaptive, _Maximum):
     """Maximum over adaptive windows: phi = 1."""
 

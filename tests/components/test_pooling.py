@@ -1,0 +1,194 @@
+"""Pooling: averages are affine and exact, maxima are held to order statistics of the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gnelint.components import NotModelledError
+from gnelint.components.pooling import adaptive_windows, maximum_moments
+from gnelint.theory.moments import Gradient, Moments
+from tests.components.harness import EXACT, Case, Input, dense_energy, make, verify
+
+OVERLAP = "the windows' sums share entries, taken as independent"
+
+
+def window(kernel: int, stride: int, pad: int = 0, dilation: int = 1, space: int = 2, **more: Any) -> dict[str, Any]:
+    return {
+        "kernel": (kernel,) * space,
+        "strides": (stride,) * space,
+        "pads": (pad,) * 2 * space,
+        "dilations": (dilation,) * space,
+        **more,
+    }
+
+
+def average(
+    name: str,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...],
+    attributes: dict[str, Any],
+    *,
+    shared: float = 0.0,
+    forward: float = EXACT,
+    together: float | None = EXACT,
+    because: str = "",
+    op: str = "avg_pool",
+    compare: bool = False,
+) -> Case:
+    each = Input(shape, 0.6, 1.2, 1, shared=shared)
+    return Case(
+        name, op, function, (each,), {}, attributes, forward=forward, together=together, shared=compare, because=because
+    )
+
+
+CASES = [
+    average("plain", lambda x: F.avg_pool2d(x, 2), (1, 3, 4, 4), window(2, 2)),
+    average("plain shared", lambda x: F.avg_pool2d(x, 2), (1, 3, 4, 4), window(2, 2), shared=0.5),
+    average("three", lambda x: F.avg_pool2d(x, 3), (1, 3, 6, 6), window(3, 3)),
+    average("overlap", lambda x: F.avg_pool2d(x, 3, 1), (1, 3, 5, 5), window(3, 1)),
+    average("stride above kernel", lambda x: F.avg_pool2d(x, 1, 2), (1, 3, 4, 4), window(1, 2)),
+    average("padding counted", lambda x: F.avg_pool2d(x, 3, 1, 1), (1, 2, 4, 4), window(3, 1, 1, count_include_pad=True)),
+    average("padding left out", lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), (1, 2, 4, 4), window(3, 1, 1)),
+    average("stem", lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), (1, 2, 6, 6), window(3, 2, 1)),
+    average("ceil", lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True), (1, 2, 5, 5), window(2, 2)),
+    average("ceil padded", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), (1, 2, 6, 6), window(3, 2, 1, count_include_pad=True)),
+    average("line", lambda x: F.avg_pool1d(x, 4, 2), (2, 3, 10), window(4, 2, space=1)),
+    average("volume", lambda x: F.avg_pool3d(x, 2), (1, 2, 4, 2, 4), window(2, 2, space=3)),
+    average("image", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool"),
+    average("shared", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool", shared=0.3),
+    average("line", lambda x: F.adaptive_avg_pool1d(x, 1), (2, 3, 7), {}, op="global_avg_pool", compare=True),
+    average("to one", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 4, 4), {"output_size": (1, 1)}, op="adaptive_avg_pool", shared=0.3),
+    average("even", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool"),
+    average("even shared", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool", shared=0.4),
+    average("uneven", lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (1, 2, 5, 4), {"output_size": (3, 2)}, op="adaptive_avg_pool",
+            together=None, because=OVERLAP),
+    average("to more", lambda x: F.adaptive_avg_pool1d(x, 5), (1, 2, 3), {"output_size": (5,)}, op="adaptive_avg_pool",
+            together=None, because=OVERLAP),
+]  # fmt: skip
+
+INDEPENDENT = "entries are independent Gaussians, as assumed: sampling error only"
+NORM = "the norm of k entries is taken to second order in 1/k"
+
+
+def maximum(
+    name: str,
+    op: str,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    shape: tuple[int, ...],
+    attributes: dict[str, Any],
+    *,
+    together: float | None = 1e-3,
+    forward: float = 1e-3,
+    gradient: float = 1e-3,
+    because: str = INDEPENDENT,
+) -> Case:
+    each = Input(shape, 0.3, 1.5, 1)
+    return Case(
+        name, op, function, (each,), {}, attributes,
+        forward=forward, gradient=gradient, together=together, draws=50, because=because,
+    )  # fmt: skip
+
+
+WINNERS = "an entry that wins several windows receives from each, which the covariance of a constant cotangent adds coherently"
+
+CASES += [
+    maximum("plain", "max_pool", lambda x: F.max_pool2d(x, 2), (32, 2, 8, 8), window(2, 2)),
+    maximum("line", "max_pool", lambda x: F.max_pool1d(x, 4), (32, 2, 16), window(4, 4, space=1)),
+    maximum("dilated", "max_pool", lambda x: F.max_pool1d(x, 2, 1, 0, 3), (32, 2, 16), window(2, 1, 0, 3, 1), together=None, because=WINNERS),
+    maximum("overlap", "max_pool", lambda x: F.max_pool2d(x, 3, 2), (32, 2, 9, 9), window(3, 2), together=None, because=WINNERS),
+    maximum("image", "global_max_pool", lambda x: F.adaptive_max_pool2d(x, 1), (64, 2, 4, 4), {}),
+    maximum("even", "adaptive_max_pool", lambda x: F.adaptive_max_pool2d(x, 2), (32, 2, 4, 8), {"output_size": (2, 2)}),
+    maximum("image", "global_lp_pool", lambda x: x.square().sum((2, 3), keepdim=True).sqrt(), (32, 2, 6, 6), {},
+            forward=5e-3, gradient=5e-3, together=5e-3, because=NORM),
+    maximum("plain", "lp_pool", lambda x: F.lp_pool2d(x, 2, 4), (32, 2, 8, 8), window(4, 4, p=2),
+            forward=2e-2, gradient=5e-3, together=5e-3, because=NORM),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_against_autograd(case: Case) -> None:
+    verify(case)
+
+
+def white_phi(op: str, shape: tuple[int, ...], out: tuple[int, ...], **attributes: Any) -> float:
+    component = make(op, [shape], [out], **attributes)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    (phi,) = component.phis([x], component.forward([x]))
+    assert phi is not None
+    return phi
+
+
+def test_average_pools_of_the_theory() -> None:
+    assert white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 2, 2), **window(2, 2)) == pytest.approx(0.25, rel=1e-10)
+    counted = white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 4, 4), **window(3, 1, 1, count_include_pad=True))
+    assert counted == pytest.approx(100 / 1296, rel=1e-10)
+    assert white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 4, 4), **window(3, 1, 1)) == pytest.approx(25 / 144, rel=1e-10)
+
+
+def test_mean_of_a_rectified_image_survives_pooling() -> None:
+    """Theory of components, 3.4: k = 4 gives 0.1805 on white ReLU outputs, where phi times the second moment says 0.031."""
+    relu = make("relu", [(1, 1, 8, 8)], [(1, 1, 8, 8)])
+    (x,) = relu.forward([Moments.uniform((1, 1, 8, 8), 0.0, 1.0)])
+    (y,) = make("avg_pool", [(1, 1, 8, 8)], [(1, 1, 2, 2)], **window(4, 4)).forward([x])
+    assert y.total_second == pytest.approx(0.1805, abs=5e-5)
+
+
+@pytest.mark.parametrize(("count", "mean", "second"), [(4, 1.029375, 1.551329), (9, 1.485013, 2.562617)])
+def test_order_statistics_of_the_theory(count: int, mean: float, second: float) -> None:
+    found, variance = maximum_moments(count)
+    assert found == pytest.approx(mean, abs=1e-6)
+    assert variance + found**2 == pytest.approx(second, abs=1e-6)
+    assert maximum_moments(1) == pytest.approx((0.0, 1.0), abs=1e-9)
+
+
+def test_maximum_of_rectified_values() -> None:
+    """max(relu(z)) is relu(max(z)): moments and the share of winners that are active, against draws."""
+    shape, out = (1, 1, 2, 2), (1, 1, 1, 1)
+    relu, pool = make("relu", [shape], [shape]), make("max_pool", [shape], [out], **window(2, 2))
+    z = Moments.uniform(shape, -0.4, 1.3)
+    (x,) = relu.forward([z])
+    (y,) = pool.forward([x])
+    (inner,) = pool.backward([x], [y], [Gradient.white(out)])
+    assert inner is not None
+    (outer,) = relu.backward([z], [x], [inner])
+    assert outer is not None
+    generator = torch.Generator().manual_seed(0)
+    draws = -0.4 + 1.3**0.5 * torch.randn(400_000, 4, generator=generator, dtype=torch.float64)
+    top = draws.amax(1).clamp(min=0)
+    # the largest of four Gaussians is rectified as if it were one itself (sampling error: 0.1 %)
+    assert y.total_mean == pytest.approx(float(top.mean()), rel=0.015)
+    assert y.total_second == pytest.approx(float(top.square().mean()), rel=0.015)
+    assert outer.total == pytest.approx(float((top > 0).double().mean()), abs=5e-3)
+
+
+def test_global_average_s_gradient_is_the_same_everywhere() -> None:
+    component = make("global_avg_pool", [(2, 3, 4, 4)], [(2, 3, 1, 1)])
+    x = Moments.uniform((2, 3, 4, 4), 0.0, 1.0)
+    y = component.forward([x])
+    (g,) = component.backward([x], y, [Gradient.white((2, 3, 1, 1))])
+    assert g is not None
+    np.testing.assert_allclose(dense_energy(g), 1 / 256)
+    np.testing.assert_allclose(g.shared, 1 / 256)
+    assert component.phi_variance([x], y) == 0.0
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(7, 3), (4, 4), (3, 5), (10, 1), (224, 7)])
+def test_adaptive_windows_are_those_of_torch(inputs: int, outputs: int) -> None:
+    x = torch.zeros(1, 1, inputs, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(lambda z: F.adaptive_avg_pool1d(z, outputs), x).reshape(outputs, inputs)
+    for row, (start, stop) in zip(J, adaptive_windows(inputs, outputs), strict=True):
+        assert row.nonzero().reshape(-1).tolist() == list(range(start, stop))
+
+
+@pytest.mark.parametrize("op", ["lp_pool", "global_lp_pool"])
+def test_other_powers_are_refused(op: str) -> None:
+    attributes = window(2, 2, p=3) if op == "lp_pool" else {"p": 3}
+    component = make(op, [(1, 1, 4, 4)], [(1, 1, 2, 2) if op == "lp_pool" else (1, 1, 1, 1)], **attributes)
+    with pytest.raises(NotModelledError, match="p = 3"):
+        component.forward([Moments.uniform((1, 1, 4, 4), 0.0, 1.0)])
