@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -37,7 +37,6 @@ def aligned(inputs: Sequence[Moments], shape: Sequence[int]) -> list[Moments]:
     return [x.refined(cells) for x in wide]
 
 
-@dataclass(frozen=True)
 class _Linear(Component):
     """A weighted sum of the inputs."""
 
@@ -83,13 +82,11 @@ class _Linear(Component):
 
 
 @component("add")
-@dataclass(frozen=True)
 class Add(_Linear):
     """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem (2.2)."""
 
 
 @component("sub")
-@dataclass(frozen=True)
 class Subtract(_Linear):
     """y = a - b."""
 
@@ -98,7 +95,6 @@ class Subtract(_Linear):
 
 
 @component("mean")
-@dataclass(frozen=True)
 class Mean(_Linear):
     """y = average of the k inputs: phi = 1/k^2 for each."""
 
@@ -107,7 +103,6 @@ class Mean(_Linear):
 
 
 @component("mul")
-@dataclass(frozen=True)
 class Multiply(Component):
     """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite). Source: 3.7."""
 
@@ -136,7 +131,6 @@ class Multiply(Component):
 
 
 @component("div")
-@dataclass(frozen=True)
 class Divide(Component):
     """y = a / b for b that stays away from 0: 1/b to second order in its relative spread.
 
@@ -174,7 +168,6 @@ class Divide(Component):
 
 
 @component("maximum")
-@dataclass(frozen=True)
 class Maximum(Component):
     """The larger of independent Gaussians, two at a time (Clark, Operations Research 9, 1961).
 
@@ -185,24 +178,35 @@ class Maximum(Component):
     assumptions: ClassVar[tuple[str, ...]] = ("the operands of a maximum are independent and Gaussian",)
     sign: ClassVar[float] = 1.0
 
-    def _fold(self, inputs: Sequence[Moments | None]) -> tuple[list[Moments], Moments, list[np.ndarray]]:
-        parts = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
-        best = parts[0]
-        shares = [np.ones_like(best.mean)]
-        for other in parts[1:]:
-            theta = np.sqrt(best.variance + other.variance)
-            gap = self.sign * (best.mean - other.mean)
-            t = np.divide(gap, theta, out=np.sign(gap) * 40.0, where=theta > 0)
-            win, edge = normal_cdf(t), normal_pdf(t)
-            mean = best.mean * win + other.mean * (1 - win) + self.sign * theta * edge
-            second = best.second * win + other.second * (1 - win)
-            second = second + self.sign * (best.mean + other.mean) * theta * edge
-            shares = [share * win for share in shares] + [1 - win]
-            best = Moments.flat(best.axes, mean, second - mean**2)
-        return parts, best, shares
+    def _parts(self, inputs: Sequence[Moments | None]) -> list[Moments]:
+        return aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+
+    def _chance(self, own: Moments, other: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """P(own wins), theta and the density at the tie."""
+        theta = np.sqrt(own.variance + other.variance)
+        gap = self.sign * (own.mean - other.mean)
+        t = np.divide(gap, theta, out=np.sign(gap) * 40.0, where=theta > 0)
+        return normal_cdf(t), theta, normal_pdf(t)
+
+    def _larger(self, own: Moments, other: Moments) -> Moments:
+        win, theta, edge = self._chance(own, other)
+        mean = own.mean * win + other.mean * (1 - win) + self.sign * theta * edge
+        second = own.second * win + other.second * (1 - win) + self.sign * (own.mean + other.mean) * theta * edge
+        return Moments.flat(own.axes, mean, second - mean**2)
+
+    def _shares(self, parts: Sequence[Moments]) -> list[np.ndarray]:
+        """How often each operand beats the largest of all others."""
+        if len(parts) == 1:
+            return [np.ones_like(parts[0].mean)]
+        wins = []
+        for index, own in enumerate(parts):
+            others = [other for place, other in enumerate(parts) if place != index]
+            wins.append(self._chance(own, reduce(self._larger, others))[0])
+        total = sum(wins, np.zeros(1))
+        return [win / total for win in wins]
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
-        return (self._fold(inputs)[1],)
+        return (reduce(self._larger, self._parts(inputs)),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -210,16 +214,15 @@ class Maximum(Component):
         g = cotangents[0]
         if g is None:
             return (None,) * len(inputs)
-        parts, _, shares = self._fold(inputs)
+        parts = self._parts(inputs)
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return tuple(
             g.times(part.axes, share, share**2).summed_to(shape)
-            for part, share, shape in zip(parts, shares, shapes, strict=True)
+            for part, share, shape in zip(parts, self._shares(parts), shapes, strict=True)
         )
 
 
 @component("minimum")
-@dataclass(frozen=True)
 class Minimum(Maximum):
     """The smaller of independent Gaussians: the maximum of their negatives, negated."""
 
@@ -228,7 +231,6 @@ class Minimum(Maximum):
 
 
 @component("where")
-@dataclass(frozen=True)
 class Where(Component):
     """y = a where a condition holds, b elsewhere; without knowing the condition each is taken half of the time."""
 
@@ -291,7 +293,6 @@ def join(fields: Sequence[Moments] | Sequence[Gradient], index: int) -> tuple[Ax
 
 
 @component("concat")
-@dataclass(frozen=True)
 class Concatenate(Component):
     """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (2.3, 3.7)."""
 
@@ -326,7 +327,6 @@ class Concatenate(Component):
 
 
 @component("constant")
-@dataclass(frozen=True)
 class Constant(Component):
     """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of it."""
 
