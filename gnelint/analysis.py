@@ -89,8 +89,8 @@ def analyse(graph: Graph) -> Prediction:
     Never raises for a graph that the readers made: what cannot be predicted is None, with the reason in the node's
     assumptions.
     """
-    weights = _weight_statistics(graph)
     numbers = not _has_placeholders(graph)
+    weights = _weight_statistics(graph)
     forward = _forward(graph, numbers)
     cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
     spectra = _spectra(graph, forward) if numbers else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -29,6 +30,9 @@ EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
 
 def main() -> None:
     """Run the command line and leave with its exit code: 0 clean, 1 findings, 2 not done."""
+    # before numpy is loaded: the analysis' products are small, and waking more threads costs more than they save
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(100_000, 50, 50)  # a run makes many small objects and hardly any garbage
     try:
         code = cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +31,6 @@ from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
 INF = math.inf
 
 
-@dataclass(frozen=True)
 class Pointwise(Unary):
     """y = f(x) entry by entry, on Gaussian x."""
 
@@ -112,7 +110,6 @@ def cell_weights(x: Moments) -> np.ndarray:
     return weight
 
 
-@dataclass(frozen=True)
 class PiecewisePolynomial(Pointwise):
     """Activations made of polynomials, in closed form (theory.piecewise)."""
 
@@ -133,7 +130,6 @@ class PiecewisePolynomial(Pointwise):
 
 
 @component("relu")
-@dataclass(frozen=True)
 class ReLU(PiecewisePolynomial):
     """f(x) = max(x, 0), x ~ N(mu, q), t = mu / sqrt(q), P = Phi(t), d = pdf(t).
 
@@ -181,7 +177,6 @@ class ReLU(PiecewisePolynomial):
 
 
 @component("leaky_relu")
-@dataclass(frozen=True)
 class LeakyReLU(PiecewisePolynomial):
     """f(x) = x for x > 0, alpha x below: phi = P + alpha^2 (1 - P), variance = P (1 - P) (1 - alpha^2)^2 (3.3)."""
 
@@ -190,7 +185,6 @@ class LeakyReLU(PiecewisePolynomial):
 
 
 @component("prelu")
-@dataclass(frozen=True)
 class PReLU(PiecewisePolynomial):
     """LeakyReLU with a stored slope for each channel (or one for all)."""
 
@@ -222,7 +216,6 @@ class PReLU(PiecewisePolynomial):
 
 
 @component("clip")
-@dataclass(frozen=True)
 class Clip(PiecewisePolynomial):
     """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high) (3.3)."""
 
@@ -243,7 +236,6 @@ class Clip(PiecewisePolynomial):
 
 
 @component("hardsigmoid")
-@dataclass(frozen=True)
 class HardSigmoid(PiecewisePolynomial):
     """f(x) = min(max(alpha x + beta, 0), 1)."""
 
@@ -260,7 +252,6 @@ class HardSigmoid(PiecewisePolynomial):
 
 
 @component("hardswish")
-@dataclass(frozen=True)
 class HardSwish(PiecewisePolynomial):
     """f(x) = x min(max(x + 3, 0), 6) / 6."""
 
@@ -269,7 +260,6 @@ class HardSwish(PiecewisePolynomial):
 
 
 @component("thresholded_relu")
-@dataclass(frozen=True)
 class ThresholdedReLU(PiecewisePolynomial):
     """f(x) = x for x > alpha, else 0."""
 
@@ -279,7 +269,6 @@ class ThresholdedReLU(PiecewisePolynomial):
 
 
 @component("shrink")
-@dataclass(frozen=True)
 class Shrink(PiecewisePolynomial):
     """f(x) = x - bias for x > lambd, x + bias for x < -lambd, else 0."""
 
@@ -289,7 +278,6 @@ class Shrink(PiecewisePolynomial):
 
 
 @component("abs")
-@dataclass(frozen=True)
 class Absolute(PiecewisePolynomial):
     """f(x) = |x|: phi = 1."""
 
@@ -300,7 +288,6 @@ class Absolute(PiecewisePolynomial):
         return True
 
 
-@dataclass(frozen=True)
 class ExponentialLinear(Pointwise):
     """f(x) = p x for x > 0, a (e^{k x} - 1) below, in closed form.
 
@@ -348,7 +335,6 @@ class ExponentialLinear(Pointwise):
 
 
 @component("elu")
-@dataclass(frozen=True)
 class ELU(ExponentialLinear):
     """f(x) = x for x > 0, alpha (e^x - 1) below."""
 
@@ -357,7 +343,6 @@ class ELU(ExponentialLinear):
 
 
 @component("selu")
-@dataclass(frozen=True)
 class SELU(ExponentialLinear):
     """f(x) = gamma x for x > 0, gamma alpha (e^x - 1) below (arXiv 1706.02515)."""
 
@@ -367,7 +352,6 @@ class SELU(ExponentialLinear):
 
 
 @component("celu")
-@dataclass(frozen=True)
 class CELU(ExponentialLinear):
     """f(x) = x for x > 0, alpha (e^{x / alpha} - 1) below."""
 
@@ -376,7 +360,6 @@ class CELU(ExponentialLinear):
         return 1.0, alpha, 1.0 / alpha
 
 
-@dataclass(frozen=True)
 class Smooth(Pointwise):
     """Activations that bend over lengths of about `bend`, by quadrature (theory.quadrature)."""
 
@@ -411,7 +394,6 @@ def logistic(x: np.ndarray) -> np.ndarray:
 
 
 @component("gelu")
-@dataclass(frozen=True)
 class GELU(Smooth):
     """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415)."""
 
@@ -431,7 +413,6 @@ class GELU(Smooth):
 
 
 @component("silu")
-@dataclass(frozen=True)
 class SiLU(Smooth):
     """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU."""
 
@@ -452,7 +433,6 @@ class SiLU(Smooth):
 
 
 @component("mish")
-@dataclass(frozen=True)
 class Mish(Smooth):
     """f(x) = x tanh(softplus(x)) (arXiv 1908.08681)."""
 
@@ -465,7 +445,6 @@ class Mish(Smooth):
 
 
 @component("tanh")
-@dataclass(frozen=True)
 class Tanh(Smooth):
     """f(x) = tanh(x)."""
 
@@ -477,7 +456,6 @@ class Tanh(Smooth):
 
 
 @component("sigmoid")
-@dataclass(frozen=True)
 class Sigmoid(Smooth):
     """f(x) = 1 / (1 + e^-x)."""
 
@@ -493,7 +471,6 @@ class Sigmoid(Smooth):
 
 
 @component("softplus")
-@dataclass(frozen=True)
 class Softplus(Smooth):
     """f(x) = log(1 + e^{beta x}) / beta."""
 
@@ -513,7 +490,6 @@ class Softplus(Smooth):
 
 
 @component("softsign")
-@dataclass(frozen=True)
 class Softsign(Smooth):
     """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits."""
 
@@ -525,7 +501,6 @@ class Softsign(Smooth):
 
 
 @component("log_sigmoid")
-@dataclass(frozen=True)
 class LogSigmoid(Smooth):
     """f(x) = -log(1 + e^-x)."""
 
@@ -537,7 +512,6 @@ class LogSigmoid(Smooth):
 
 
 @component("erf")
-@dataclass(frozen=True)
 class Erf(Smooth):
     """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0."""
 

@@ -24,7 +24,6 @@ IID_LOGITS = "logits are independent and Gaussian over the keys"
 
 
 @component("softmax")
-@dataclass(frozen=True)
 class Softmax(Unary):
     """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6)."""
 
@@ -58,7 +57,6 @@ class Softmax(Unary):
 
 
 @component("log_softmax")
-@dataclass(frozen=True)
 class LogSoftmax(Softmax):
     """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum)."""
 
@@ -91,7 +89,6 @@ class _Heads:
 
 
 @component("attention")
-@dataclass(frozen=True)
 class Attention(Component):
     """y_i = sum_j a_ij v_j, a = softmax(scale q k^T), for white tokens and independent projections.
 
@@ -268,7 +265,6 @@ def _sized(axes: Axes, shape: Sequence[int]) -> Axes:
 
 
 @component("matmul")
-@dataclass(frozen=True)
 class MatMul(Component):
     """y = factor A B of two activations that are independent of each other.
 

@@ -23,7 +23,7 @@ class NotModelledError(ValueError):
 
 @dataclass(frozen=True)
 class Component(ABC):
-    """One operation of a graph.
+    """One operation of a graph. A subclass adds formulas, no fields, and so needs no decorator of its own but `component`.
 
     Attributes:
         node: the node with its attributes and parameters.
@@ -67,7 +67,6 @@ class Component(ABC):
         return None
 
 
-@dataclass(frozen=True)
 class Unary(Component):
     """A component with one input and one output that both carry the gradient."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +15,6 @@ from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis, marginals, outer
 
 
-@dataclass(frozen=True)
 class _Convolution(Unary):
     """What both directions share: the kernel as (rows, columns / groups, taps) and the axes' taps."""
 
@@ -56,12 +54,13 @@ def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndar
 
 
 def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
-    """A gradient on channels with profiles along space, and its arrays as rows."""
+    """A gradient on channels with profiles along space, and its arrays as rows (the second left out where it is zero)."""
     for index in range(2, len(g.axes)):
         g = g.profiled(index)
     g = g.only(1)
     g = g.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(g.axes)))
-    return g, np.stack([g.energy.reshape(-1), g.shared.reshape(-1)])
+    rows = [g.energy.reshape(-1), g.shared.reshape(-1)] if np.any(g.shared) else [g.energy.reshape(-1)]
+    return g, np.stack(rows)
 
 
 def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Axis, ...], list[np.ndarray]]:
@@ -90,7 +89,7 @@ def _spread_moments(
     variance = spread_taps[0] @ energy_at
     shared = spread_taps[1] @ energy_at
     mean = mean_taps @ amplitude_at
-    second = variance + np.einsum("ot,ts,os->o", mean_taps, gram, mean_taps, optimize=True)
+    second = variance + ((mean_taps @ gram) * mean_taps).sum(axis=1)
     tap_weight = spread_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
     sizes = tuple(len(a) for a in seen)
     profile: list[np.ndarray | None] = [None, None]
@@ -116,12 +115,13 @@ def _pulled(
         marginals(pulled_taps[0].sum(axis=0), sizes, [a.mean(axis=1) for a in sent]), sent, strict=True
     ):
         profile.append(normalised(along @ lines))
-    axes, (energy, shared) = _image(shape, (pulled_taps[0] @ at, pulled_taps[1] @ at))
+    energy = pulled_taps[0] @ at
+    shared = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
+    axes, (energy, shared) = _image(shape, (energy, shared))
     return Gradient.flat(axes, energy, shared, tuple(profile))
 
 
 @component("conv")
-@dataclass(frozen=True)
 class Convolution(_Convolution):
     """y[o, p] = sum over input channels i and taps t of W[o, i, t] x[i, p * stride + t * dilation - pad].
 
@@ -184,7 +184,6 @@ class Convolution(_Convolution):
 
 
 @component("conv_transpose")
-@dataclass(frozen=True)
 class TransposedConvolution(_Convolution):
     """The transpose of a convolution: y[o, p * stride + t * dilation - pad] += W[i, o, t] x[i, p].
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -23,7 +22,6 @@ def last_axis(field_axes: Axes) -> tuple[int, int]:
 
 
 @component("linear")
-@dataclass(frozen=True)
 class Linear(Unary):
     """y = W x + b on the last axis, W (m x n) as it is in the file.
 
@@ -87,7 +85,6 @@ class Linear(Unary):
 
 
 @component("embedding")
-@dataclass(frozen=True)
 class Embedding(Component):
     """Rows of a table, looked up by indices that are taken as uniform and independent.
 
@@ -177,7 +174,6 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
 
 
 @component("bias")
-@dataclass(frozen=True)
 class Bias(Unary):
     """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b. Source: theory of components, 3.1."""
 
@@ -198,7 +194,6 @@ class Bias(Unary):
 
 
 @component("scale")
-@dataclass(frozen=True)
 class Scale(Unary):
     """y = a x for a constant a (a number, LayerScale, a scale for each channel).
 

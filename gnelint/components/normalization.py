@@ -63,7 +63,6 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
 
 
-@dataclass(frozen=True)
 class Normalization(Unary):
     """A normalisation over a set of axes, then gamma and beta."""
 
@@ -183,7 +182,6 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
 
 
 @component("batch_norm")
-@dataclass(frozen=True)
 class BatchNorm(Normalization):
     """Batch normalisation: the set is a channel's entries over batch and positions.
 
@@ -245,13 +243,11 @@ class BatchNorm(Normalization):
 
 
 @component("layer_norm")
-@dataclass(frozen=True)
 class LayerNorm(Normalization):
     """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (3.5)."""
 
 
 @component("instance_norm")
-@dataclass(frozen=True)
 class InstanceNorm(Normalization):
     """Instance normalisation: the set is one sample's channel (arXiv 1607.08022)."""
 
@@ -269,7 +265,6 @@ class InstanceNorm(Normalization):
 
 
 @component("rms_norm")
-@dataclass(frozen=True)
 class RMSNorm(Normalization):
     """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) / D) (3.5)."""
 
@@ -277,7 +272,6 @@ class RMSNorm(Normalization):
 
 
 @component("l2_normalize")
-@dataclass(frozen=True)
 class L2Normalize(Normalization):
     """y = x / ||x|| over the axes: phi = (1 - 1/D) / ||x||^2 (3.5)."""
 
@@ -297,7 +291,6 @@ class L2Normalize(Normalization):
 
 
 @component("second_moment_norm")
-@dataclass(frozen=True)
 class SecondMomentNorm(BatchNorm):
     """Second moment normalisation (arXiv 2001.00254): y = w x / (rms + eps) + b, rms over a channel's batch and positions.
 
@@ -319,7 +312,6 @@ class SecondMomentNorm(BatchNorm):
 
 
 @component("l1_norm")
-@dataclass(frozen=True)
 class L1Norm(Normalization):
     """y = gamma (x - m) / mean|x - m| + beta; for Gaussian sets mean|x - m| = s sqrt(2 / pi) (3.5)."""
 
@@ -331,7 +323,6 @@ class L1Norm(Normalization):
 
 
 @component("group_norm")
-@dataclass(frozen=True)
 class GroupNorm(Unary):
     """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group (3.5)."""
 
@@ -379,7 +370,6 @@ class GroupNorm(Unary):
 
 
 @component("local_response_norm")
-@dataclass(frozen=True)
 class LocalResponseNorm(Unary):
     """y = x / (bias + alpha mean of x^2 over neighbouring channels)^beta, the divisor taken as constant."""
 

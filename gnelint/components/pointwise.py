@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -39,7 +38,6 @@ _LIMITED: dict[str, tuple[Function, Function, Function, float, float]] = {
 
 
 @component("sin", "cos", "atan", "asinh", "sinh", "cosh")
-@dataclass(frozen=True)
 class SmoothFunction(Smooth):
     """Smooth functions on the whole line, by quadrature."""
 
@@ -51,7 +49,6 @@ class SmoothFunction(Smooth):
 
 
 @component("exp")
-@dataclass(frozen=True)
 class Exponential(Pointwise):
     """f(x) = e^x: log-normal, E f^k = exp(k mu + k^2 q / 2)."""
 
@@ -75,7 +72,6 @@ class Exponential(Pointwise):
         return True
 
 
-@dataclass(frozen=True)
 class _Expansion(Pointwise):
     """f about the mean, to second order: for functions that are not defined everywhere, on values that hardly fluctuate."""
 
@@ -114,7 +110,6 @@ class _Expansion(Pointwise):
 
 
 @component("log", "sqrt", "tan", "asin", "acos", "acosh", "atanh")
-@dataclass(frozen=True)
 class LimitedFunction(_Expansion):
     """Functions with a limited domain."""
 
@@ -127,7 +122,6 @@ class LimitedFunction(_Expansion):
 
 
 @component("reciprocal")
-@dataclass(frozen=True)
 class Reciprocal(_Expansion):
     """f(x) = 1/x away from 0, of either sign."""
 
@@ -143,7 +137,6 @@ class Reciprocal(_Expansion):
 
 
 @component("pow")
-@dataclass(frozen=True)
 class Power(_Expansion):
     """f(x) = x^k: exact for whole k from 0 to 8, an expansion about a positive mean for others."""
 
@@ -193,7 +186,6 @@ class Power(_Expansion):
 
 
 @component("step")
-@dataclass(frozen=True)
 class Step(Pointwise):
     """floor, ceil, round, sign: the gradient is zero wherever it exists."""
 

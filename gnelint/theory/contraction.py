@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gnelint.theory.weights import CHUNK_ENTRIES
+
+
+CHUNK_ENTRIES = 1 << 16
+"""Entries converted and squared at a time: few enough to stay in a core's cache."""
 
 
 def _as_float(chunk: np.ndarray) -> np.ndarray:
@@ -116,11 +119,14 @@ def kernel_transposed_times(kernel: np.ndarray, groups: int, vectors: np.ndarray
 
 def tap_energies(kernel: np.ndarray) -> np.ndarray:
     """Squared Frobenius norm of W[:, :, t] for every tap: (out, in, taps) gives (taps,)."""
-    total = np.zeros(kernel.shape[2])
+    out, inner, taps = kernel.shape
+    if taps == 1:
+        return np.array([frobenius2(kernel.reshape(out, inner))])
+    columns = np.zeros(inner * taps)
     for _, chunk in _slabs(kernel):
-        flat = chunk.reshape(-1, chunk.shape[2])
-        total += np.einsum("rt,rt->t", flat, flat)
-    return total
+        flat = chunk.reshape(len(chunk), -1)
+        columns += np.ones(len(flat), flat.dtype) @ (flat * flat)
+    return columns.reshape(inner, taps).sum(axis=0)
 
 
 def frobenius2(array: np.ndarray) -> float:
