@@ -21,6 +21,7 @@ from gnelint.readers.onnx_merge import merge_biases
 from gnelint.readers.onnx_walk import Place, Scope, Walker, types_of
 from gnelint.readers.onnx_weights import WeightReader
 
+MAX_MESSAGE = 600
 _DOMAINS = ("", "ai.onnx")
 
 
@@ -39,7 +40,7 @@ def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = (
     try:
         return _read(path, training, inputs)
     except UnreadableError as error:
-        raise ModelError(str(path), error.problem, error.advice) from error
+        raise ModelError(str(path), _one_line(error.problem), error.advice) from error
     except GnelintError:
         raise
     except RecursionError as error:
@@ -47,10 +48,14 @@ def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = (
     except MemoryError as error:
         raise ModelError(str(path), "asks for more memory than there is", "Check the sizes in the file.") from error
     except Exception as error:  # a damaged file can break any assumption; a person still gets one line
-        lines = (str(error) or type(error).__name__).splitlines()
-        raise ModelError(
-            str(path), f"cannot be read ({type(error).__name__}: {lines[0]})", "Check it with onnx.checker."
-        ) from error
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+        raise ModelError(str(path), _one_line(problem), "Check it with onnx.checker.") from error
+
+
+def _one_line(text: str) -> str:
+    """Names in a file can hold anything: what cannot be printed is escaped, what is endless is cut."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:MAX_MESSAGE])
+    return shown if len(text) <= MAX_MESSAGE else f"{shown}..."
 
 
 def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:

@@ -198,7 +198,7 @@ def fold(call: Call, names: Sequence[str], version_of: Mapping[str, int]) -> tup
     return tuple(found)
 
 
-_UNBOUNDED = frozenset({"Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "CenterCropPad", "AffineGrid",
+_UNBOUNDED = frozenset({"Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "CenterCropPad", "AffineGrid",
                         "ConstantOfShape", "Loop", "Scan", "BlackmanWindow", "HannWindow", "HammingWindow",
                         "MelWeightMatrix", "DFT", "STFT"})  # fmt: skip
 """Their results may be far larger than their operands: not run before the size is known."""

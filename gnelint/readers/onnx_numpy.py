@@ -14,6 +14,9 @@ import onnx
 from gnelint.readers.onnx_emitter import Call
 from gnelint.readers.onnx_types import dtype_name, numpy_dtype
 
+MAX_RANGE = 1 << 24
+"""Entries of the longest range that is written out."""
+
 Arrays = Sequence[np.ndarray | None]
 NumpyOp = Callable[[Call, Arrays], Sequence[np.ndarray]]
 
@@ -124,6 +127,8 @@ def _tile(call: Call, arrays: Arrays) -> Sequence[np.ndarray]:
 
 def _range(call: Call, arrays: Arrays) -> Sequence[np.ndarray]:
     start, limit, delta = (_array(arrays, index).reshape(-1)[0] for index in range(3))
+    if abs(float(limit) - float(start)) > MAX_RANGE * abs(float(delta)):
+        raise ValueError("a range that is too long")
     return [np.arange(start, limit, delta, dtype=_array(arrays, 0).dtype)]
 
 

@@ -33,6 +33,8 @@ FOLDED_NOTE = (
     "analysed has no such normalisation; export with optimize=False, or in training mode, to keep it."
 )
 _GRAPH = onnx.AttributeProto.GRAPH
+_SAME_TYPE = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
+"""Operators without an inference rule whose output is as their input."""
 
 
 class Scope:
@@ -86,6 +88,7 @@ class Place:
         path: names of the functions being expanded.
         declared: types that the file gives for values.
         origin: of the function call, for nodes that have none of their own.
+        results: names of the values that the call writes, by the body's own names for them.
     """
 
     versions: Mapping[str, int]
@@ -94,6 +97,11 @@ class Place:
     depth: int = 0
     declared: Mapping[str, onnx.TypeProto] = field(default_factory=dict)
     origin: Origin | None = None
+    results: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, name: str) -> str:
+        """What a value of this body is called in the graph; "" for an output left out."""
+        return self.results.get(name) or (self.prefix + name if name else "")
 
 
 class Walker:
@@ -157,7 +165,7 @@ class Walker:
         call = replace(call, outputs=self._infer(node, schema, call, place))
         results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
         if results is not None:
-            self._bind(node, results, call, scope, place.prefix)
+            self._bind(node, results, call, scope, place)
 
     def _resolve(self, name: str, node: onnx.NodeProto, scope: Scope) -> Operand | None:
         if not name:
@@ -180,7 +188,7 @@ class Walker:
         """The tensor that a Constant node holds, in any of its forms."""
         import numpy as np
 
-        name = place.prefix + node.output[0]
+        name = place.name(node.output[0])
         for key, attribute in attributes.items():
             if key == "value":
                 return self._weights.parameter(attribute.t, name)
@@ -201,12 +209,17 @@ class Walker:
         self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, place: Place
     ) -> tuple[OutputType, ...]:
         found: Mapping[str, onnx.TypeProto] = {}
-        if schema is not None:
+        if call.op_type in _SAME_TYPE and call.inputs and call.inputs[0] is not None:
+            first = call.inputs[0]
+            return (OutputType(first.shape, first.dtype),)
+        if schema is not None and not schema.deprecated:
             if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
                 node = _with_attributes(node, call.attributes)
             try:
                 found = self.types.infer(node, schema, call.inputs, place.versions)
             except InferenceFailedError as error:
+                if all(isinstance(operand, Parameter) for operand in call.inputs):
+                    return tuple(OutputType(None, None) for _ in node.output)  # running it tells more
                 raise UnreadableError(
                     f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
                     "Check the shapes, or fix symbolic sizes with --input.",
@@ -215,7 +228,7 @@ class Walker:
 
     def _constant_results(self, call: Call, place: Place) -> tuple[Operand, ...] | None:
         """The outputs if they are constants."""
-        names = tuple(place.prefix + name if name else f"{call.origin.name}_unused" for name in call.output_names)
+        names = tuple(place.name(name) or f"{call.origin.name}_unused" for name in call.output_names)
         known = shape_constant(call, names[0]) if names else None
         if known is not None:
             return (known,)
@@ -242,6 +255,11 @@ class Walker:
                 return lowering(call, self.emitter)
             except CannotLowerError as error:
                 reason = str(error)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise UnreadableError(
+                    f'node "{call.origin.name}" ({call.op_type}) has attributes or inputs of the wrong kind ({error})',
+                    "Check the model with onnx.checker.",
+                ) from error
         if key in DECOMPOSED and schema is not None:
             function = self._definition(schema, node, call, place)
             if function is not None:
@@ -272,10 +290,10 @@ class Walker:
         return None
 
     def _bind(
-        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, prefix: str
+        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, place: Place
     ) -> None:
         if self.emitter.is_open:
-            results = self.emitter.finish(results, [prefix + name if name else "" for name in node.output])
+            results = self.emitter.finish(results, [place.name(name) for name in node.output])
         for index, (name, result) in enumerate(zip(node.output, results, strict=False)):
             if not name or result is None:
                 continue
@@ -317,6 +335,7 @@ class Walker:
                 place.depth + 1,
                 {info.name: info.type for info in function.value_info},
                 origin,
+                _results(node, function.output, place),
             ),
         )
         for name, inner_name in zip(node.output, function.output, strict=False):
@@ -346,13 +365,14 @@ class Walker:
         own = [operand for operand in call.inputs if isinstance(operand, Value)]
         more = [value for name, value in captured.items() if value not in own]
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
-        self._bind(node, results, call, scope, place.prefix)
+        self._bind(node, results, call, scope, place)
 
     def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
         inner = Scope(scope)
         self.constants(body, inner)
         declared = {**place.declared, **types_of(body)}
-        self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared))
+        results = {**place.results, **_results(node, [output.name for output in body.output], place)}
+        self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared, results=results))
         for name, output in zip(node.output, body.output, strict=False):
             found = inner.find(output.name)
             if found is None:
@@ -374,7 +394,7 @@ class Walker:
                 self.emitter.add_input(formal[-1])
                 inner.bind(info.name, formal[-1])
             self.constants(body, inner)
-            self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body)))
+            self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body), results={}))
             inputs = (*formal, *capture.captured.values())
             graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
             return graph, capture.captured
@@ -480,6 +500,10 @@ def _resolved(node: onnx.NodeProto, place: Place) -> dict[str, onnx.AttributePro
         else:
             found[attribute.name] = attribute
     return found
+
+
+def _results(node: onnx.NodeProto, inner: Sequence[str], place: Place) -> dict[str, str]:
+    return {own: place.name(name) for own, name in zip(inner, node.output, strict=False) if name}
 
 
 def _with_attributes(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:

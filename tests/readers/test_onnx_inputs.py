@@ -1,0 +1,90 @@
+"""Shapes: computed by the model, symbolic, assumed, and fixed by `--input`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from gnelint.errors import ModelError, UsageError
+from gnelint.readers.inputs import InputSpec
+from tests.readers.onnx_build import load, model, node, ops
+
+
+def flattened(folder: Path, **options: object) -> tuple[int, ...] | None:
+    """y = reshape(x, (shape(x)[0], -1)), the shape computed by the model."""
+    nodes = [
+        node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]), node("Unsqueeze", ["n", "axis"], ["n1"]),
+        node("Concat", ["n1", "minus"], ["t"], axis=0), node("Reshape", ["x", "t"], ["y"]),
+    ]  # fmt: skip
+    weights = {"zero": np.array(0), "axis": np.array([0]), "minus": np.array([-1])}
+    graph = load(model(nodes, {"x": ("N", 3, 4, 5)}, weights=weights), folder, **options)  # type: ignore[arg-type]
+    assert ops(graph) == ["reshape"]
+    return graph.values["y"].concrete_shape
+
+
+def test_shapes_computed_by_the_model(tmp_path: Path) -> None:
+    assert flattened(tmp_path) == (8, 60)
+    assert flattened(tmp_path, inputs=(InputSpec((2, 3, 4, 5)),)) == (2, 60)
+    assert flattened(tmp_path, inputs=(InputSpec((7, 3, 4, 5), "x"),)) == (7, 60)
+
+
+def test_assumed_sizes_are_said(tmp_path: Path) -> None:
+    graph = load(model([node("Relu", ["x"], ["y"])], {"x": ("batch", 3, None, "width")}), tmp_path)
+    assert graph.values["x"].shape == (8, 3, 224, 224)
+    (note,) = graph.notes
+    assert '"batch" of input "x" was taken as 8' in note
+    assert "--input x=8,3,224,224" in note
+
+
+def test_one_name_is_one_size(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["a", "b"], ["y"])]
+    graph = load(model(nodes, {"a": ("N", "K"), "b": ("K", "M")}), tmp_path, inputs=(InputSpec((3, 5), "a"),))
+    assert graph.values["b"].shape == (5, 128) or graph.values["b"].shape == (5, 8)
+    assert graph.values["y"].shape == (3, graph.values["b"].shape[1])
+
+
+def test_tokens_default_to_a_sequence(tmp_path: Path) -> None:
+    nodes = [node("Gather", ["t", "ids"], ["y"])]
+    proto = model(
+        nodes, {"ids": ("N", "T")}, weights={"t": np.zeros((9, 4), np.float32)}, types={"ids": TensorProto.INT64}
+    )
+    assert load(proto, tmp_path).values["y"].shape == (8, 128, 4)
+
+
+def test_batch_that_only_fits_one_falls_back(tmp_path: Path) -> None:
+    nodes = [node("Reshape", ["x", "t"], ["y"])]
+    graph = load(model(nodes, {"x": ("N", 6)}, weights={"t": np.array([2, 3])}), tmp_path)
+    assert graph.values["x"].shape == (1, 6)
+    assert any("taken as 1" in note for note in graph.notes)
+
+
+@pytest.mark.parametrize(
+    ("specs", "problem"),
+    [
+        ((InputSpec((2, 4)),), "2 sizes for 3 axes"),
+        ((InputSpec((2, 4, 4)),), "exported with size 3, not 4"),
+        ((InputSpec((2, 3, 4), "z"),), "no input of this name"),
+        ((InputSpec((2, 3, 4)), InputSpec((2, 3, 4))), "2 shapes for 1 inputs"),
+        ((InputSpec((2, 3, 4), "x"), InputSpec((2, 3, 4), "x")), "given twice"),
+        ((InputSpec((2, 3, 4), "x", "int64"),), "type int64 is not the model's"),
+    ],
+)
+def test_inputs_that_do_not_fit(specs: tuple[InputSpec, ...], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=problem):
+        load(model([node("Relu", ["x"], ["y"])], {"x": ("N", 3, "L")}), tmp_path, inputs=specs)
+
+
+def test_shapes_that_contradict_each_other_name_the_node(tmp_path: Path) -> None:
+    nodes = [node("Reshape", ["x", "t"], ["y"], name="flat")]
+    with pytest.raises(ModelError, match='"flat"'):
+        load(model(nodes, {"x": (2, 7)}, weights={"t": np.array([3, 5])}), tmp_path)
+
+
+def test_constant_outputs_are_left_out(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("Shape", ["x"], ["s"])]
+    graph = load(model(nodes, {"x": (2, 3)}, ["y", "s"]), tmp_path)
+    assert graph.outputs == ("y",)
+    assert any("does not depend on the input" in note for note in graph.notes)
