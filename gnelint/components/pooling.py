@@ -187,9 +187,21 @@ class MaxPool(_Window, _Maximum):
     def _count(self) -> int:
         return math.prod(int(size) for size in self.node.attribute("kernel"))
 
+    def _window_sizes(self) -> dict[int, float]:
+        """How often a window has this many entries inside the input."""
+        sizes = np.ones(1)
+        for axis in self._axes():
+            sizes = np.outer(sizes, axis.gather(None).sum(axis=0)).reshape(-1)
+        found, times = np.unique(np.maximum(sizes, 1.0), return_counts=True)
+        return {int(size): float(count) / sizes.size for size, count in zip(found, times, strict=True)}
+
     def map(self, x: Moments) -> Moments:
-        y = self.largest(x.only(0, 1).flattened(), self._count)
-        return y.rebuilt(_resized(y, self.shape), y.arrays(), (None,) * len(self.shape))
+        x = x.only(0, 1).flattened()
+        mean, second = np.zeros_like(x.mean), np.zeros_like(x.mean)
+        for count, share in self._window_sizes().items():
+            y = self.largest(x, count)
+            mean, second = mean + share * y.mean, second + share * y.second
+        return Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.shared, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
