@@ -16,7 +16,8 @@ class GnelintError(Exception):
         self.subject = subject
         self.problem = problem
         self.advice = advice
-        super().__init__(f"{subject}: {problem}. {advice}".rstrip() if advice else f"{subject}: {problem}.")
+        stop = "" if problem.endswith(("?", ".")) else "."
+        super().__init__(f"{subject}: {problem}{stop} {advice}".rstrip())
 
 
 class ModelError(GnelintError):
