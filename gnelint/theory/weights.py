@@ -71,6 +71,8 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
 
     An empty tensor has size 0 and moments 0.
     """
+    if parameter.provenance == "placeholder":  # may stand for more entries than any memory holds
+        return _constant_statistics(parameter)
     size, shift, finite = 0, 0.0, True
     sums = np.zeros(4)
     minimum, maximum = math.inf, -math.inf
@@ -100,6 +102,12 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     mean = shift + m1
     kurtosis = fourth / variance**2 if minimum < maximum and variance > 0 else math.nan
     return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
+
+
+def _constant_statistics(parameter: Parameter) -> WeightStatistics:
+    """Statistics of a tensor that repeats one value."""
+    value = float(parameter.load()[(0,) * len(parameter.shape)]) if parameter.size else 0.0
+    return WeightStatistics(parameter.size, value, value**2, math.nan, value, value)
 
 
 def looks_initialised(statistics: WeightStatistics) -> bool:
