@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, average
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.softmax import SoftmaxMoments, softmax_moments
+
+F = TypeVar("F", bound=Field)
 
 IID_LOGITS = "logits are independent and Gaussian over the keys"
 
@@ -75,118 +77,149 @@ class LogSoftmax(Softmax):
 
 
 @dataclass(frozen=True)
-class _Heads:
-    """Query, key and value of one attention node as (B, H, T, d) moments."""
+class _Rows:
+    """What softmax does in each row of one attention node.
 
-    query: Moments
-    key: Moments
-    value: Moments
-    weights: SoftmaxMoments
-    scale: float
-    keys: int
-    key_variance: np.ndarray
-    value_variance: np.ndarray
+    Attributes:
+        visible: number of keys that each query sees.
+        s2, k: E sum_j a_j^2 and E[S2 - 2 S3 + S2^2] of each row.
+        tilt: variance, in units of the values' own, that a row's output gets because keys and values of one token are
+            correlated: q / D.
+    """
+
+    visible: np.ndarray
+    s2: np.ndarray
+    k: np.ndarray
+    tilt: float
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Query, key or value: means, variances and shared covariances as (heads, width) arrays, alike for all tokens."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    shared: np.ndarray
+
+    @property
+    def second(self) -> np.ndarray:
+        """E x^2."""
+        return self.variance + self.mean**2
+
+    @property
+    def free(self) -> np.ndarray:
+        """Variance from token to token: what all tokens share moves every logit of a row alike and drops out."""
+        return np.maximum(self.variance - self.shared, 0.0)
+
+    def repeated(self, heads: int) -> _Side:
+        """As each of so many query heads sees it."""
+        own = len(self.mean)
+        if heads % own:
+            raise NotModelledError(f"{heads} query heads over {own} key heads")
+        return _Side(*(np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.shared)))
 
 
 @component("attention")
 class Attention(Component):
-    """y_i = sum_j a_ij v_j, a = softmax(scale q k^T), for white tokens and independent projections.
+    """y_i = sum_j a_ij v_j, a = softmax(scale q k^T), for projections of the same tokens by independent weights.
 
-        value path    energy_v = (S / T) sum_i energy_i + (1 / T^2) sum_{i != i'} shared
-        query path    scale^2 K gv var_k,         gv = sum_d energy_d var(v_d)
-        key path      scale^2 (K / T) sum_i gv_i E q^2
-        mean -> mean over the keys;  variance -> S var_v + shared_v
+        logits' variance   q = scale^2 sum_d E q_d^2 Var_j k_jd
+        mean -> mean over the keys
+        variance of row i -> (S_i + q / D) var_v + shared_v
+        value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} shared / (n_i n_i')
+        query path    energy_q,i = scale^2 (K_i + 1/D) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
+        key path      energy_k,j = scale^2 E q^2 sum_{i sees j} (K_i / n_i) gv_i
 
-    Logits' variance is scale^2 sum_d E q_d^2 Var_j k_jd. With a causal mask, S and K are averaged over the rows' lengths.
-    The covariance between keys and values of one token, which adds 1/D to K on the query path, is taken for D = heads times d.
+    Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the profiles
+    along the tokens say so). D = heads times width stands for the width of the tokens. Source: theory of components, 3.6.
     """
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS, "queries, keys and values come from independent projections")
 
-    def _unpack(self, x: Moments | Gradient, heads: int | None) -> Moments | Gradient:
-        """(B, H, T, d) from whatever layout the node has."""
+    @property
+    def _causal(self) -> bool:
+        return bool(self.node.attribute("causal"))
+
+    def _heads(self, role: int) -> int | None:
+        heads = self.node.attribute("heads")
+        found = heads if role == 0 else self.node.attribute("kv_heads") or heads
+        return None if found is None else int(found)
+
+    def _split_shape(self, shape: tuple[int, ...], role: int) -> tuple[int, ...]:
+        """(batch, heads, tokens, width) of a query, key or value; (batch, tokens, heads, width) when packed."""
         if self.node.attribute("packed"):
-            b, t, width = x.shape
+            heads = self._heads(role)
             if not heads:
                 raise NotModelledError("packed attention without a number of heads")
-            return x.reshaped((b, t, heads, width // heads)).permuted((0, 2, 1, 3))
-        if len(x.shape) == 2:
-            return x.reshaped((1, 1, *x.shape))
-        if len(x.shape) == 3:
-            b, t, width = x.shape
-            return x.reshaped((b, 1, t, width))
-        if len(x.shape) > 4:
-            return x.reshaped((x.shape[0], math.prod(x.shape[1:-2]), *x.shape[-2:]))
-        return x
+            return (shape[0], shape[1], heads, shape[2] // heads)
+        if len(shape) < 4:
+            return ((1, 1) if len(shape) == 2 else (shape[0], 1)) + shape[-2:]
+        return (shape[0], math.prod(shape[1:-2]), *shape[-2:])
 
-    def _pack(self, g: Gradient, shape: tuple[int, ...]) -> Gradient:
+    def _unpack(self, x: F, role: int) -> F:
+        split = x.reshaped(self._split_shape(x.shape, role))
+        return split.permuted((0, 2, 1, 3)) if self.node.attribute("packed") else split
+
+    def _pack(self, x: F, shape: tuple[int, ...]) -> F:
         if self.node.attribute("packed"):
-            g = g.permuted((0, 2, 1, 3))
-        return g.reshaped(shape)
+            x = x.permuted((0, 2, 1, 3))
+        return x.reshaped(shape)
 
-    def _heads(self, inputs: Sequence[Moments | None]) -> _Heads:
-        query, key, value = inputs[:3]
-        if query is None or key is None or value is None:
-            raise NotModelledError("a query, key or value that carries no gradient")
-        heads = self.node.attribute("heads")
-        kv_heads = self.node.attribute("kv_heads") or heads
-        q, k, v = self._unpack(query, heads), self._unpack(key, kv_heads), self._unpack(value, kv_heads)
-        assert isinstance(q, Moments)
-        assert isinstance(k, Moments)
-        assert isinstance(v, Moments)
-        q, k, v = q.flattened(), k.flattened(), v.flattened()
-        pooled_k, pooled_v = k.pooled(2), v.pooled(2)
-        # what all keys share moves every logit of a row alike and drops out of the softmax
-        var_k = np.maximum(pooled_k.variance - pooled_k.shared, 0.0)
-        var_v = np.maximum(pooled_v.variance - pooled_v.shared, 0.0)
-        width = q.shape[3]
+    def _sides(self, inputs: Sequence[Moments | None]) -> tuple[list[_Side], list[tuple[int, ...]]]:
+        """Query, key and value, and their unpacked shapes."""
+        sides, shapes = [], []
+        for role, x in enumerate(inputs[:3]):
+            if x is None:
+                raise NotModelledError("a query, key or value whose values are not known before the network runs")
+            whole = self._unpack(x.flattened(), role)
+            shapes.append(whole.shape)
+            pooled = whole.only(1, 3)
+            full = pooled.refined(_head_axes(pooled.shape))
+            sides.append(_Side(*(a.reshape(whole.shape[1], whole.shape[3]) for a in full.arrays())))
+        heads = shapes[0][1]
+        return [side.repeated(heads) for side in sides], shapes
+
+    def _scale(self, width: int) -> float:
         scale = self.node.attribute("scale")
-        scale = 1.0 / math.sqrt(width) if scale is None else float(scale)
-        second = _over(q.pooled(2).second, q.pooled(2).axes, (0, 1))
-        spread = _over(var_k, pooled_k.axes, (0, 1))
-        logit = scale**2 * float(np.mean(second * spread)) * width
-        keys = k.shape[2]
-        return _Heads(q, k, v, self._weights(q.shape[2], keys, logit), scale, keys, var_k, var_v)
+        return 1.0 / math.sqrt(width) if scale is None else float(scale)
 
-    def _weights(self, queries: int, keys: int, logit_variance: float) -> SoftmaxMoments:
-        if not self.node.attribute("causal"):
-            return softmax_moments(keys, logit_variance)
-        lengths = np.unique(np.linspace(1, keys, min(keys, 24)).round().astype(int))
-        rows = [softmax_moments(int(n), logit_variance) for n in lengths]
-        every = np.arange(1, keys + 1)
+    def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]]) -> _Rows:
+        query, key, _ = sides
+        heads, queries, width = shapes[0][1:]
+        keys = shapes[1][2]
+        logit = self._scale(width) ** 2 * float(np.mean(query.second.mean(axis=1) * key.free.mean(axis=1))) * width
+        tilt = logit / (heads * width)
+        if not self._causal:
+            found = softmax_moments(keys, logit)
+            whole = np.full(queries, 1.0)
+            return _Rows(keys * whole, found.s2 * whole, found.k * whole, tilt)
+        visible = np.clip(np.arange(queries) + 1 + keys - queries, 1, keys).astype(float)
+        sampled = np.unique(np.linspace(visible[0], visible[-1], min(queries, 24)).round())
+        moments = [softmax_moments(int(n), logit) for n in sampled]
         # 1/n varies fast for the first rows: interpolate n S, which hardly does
-        s2 = np.interp(every, lengths, [n * row.s2 for n, row in zip(lengths, rows, strict=True)]) / every
-        k = np.interp(every, lengths, [n * row.k for n, row in zip(lengths, rows, strict=True)]) / every
-        return SoftmaxMoments(float(s2.mean()), float(k.mean()))
+        s2, k = (
+            np.interp(visible, sampled, sampled * np.array(values)) / visible
+            for values in ([m.s2 for m in moments], [m.k for m in moments])
+        )
+        return _Rows(visible, s2, k, tilt)
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
-        found = self._heads(inputs)
-        v = found.value.pooled(2)
-        free = found.value_variance
-        shared = v.shared + free / found.keys
-        y = Moments.flat(v.axes, v.mean, v.shared + free * found.weights.s2, np.minimum(shared, v.shared + free))
-        q = found.query.shape
-        y = self._repeat_heads(y, q[1])
-        axes = (*y.axes[:2], Axis(q[2]), y.axes[3])
-        y = Moments.flat(axes, y.mean, y.variance, y.shared)
-        if self.node.attribute("packed"):
-            y = y.permuted((0, 2, 1, 3))
-        return (y.reshaped(self.output_shapes[0]),)
-
-    def _repeat_heads(self, x: Moments, heads: int) -> Moments:
-        """Values of kv_heads heads as each of its query heads sees them."""
-        own = x.shape[1]
-        if own == heads:
-            return x
-        if heads % own:
-            raise NotModelledError(f"{heads} query heads over {own} key heads")
-        repeats = heads // own
-        if x.axes[1].is_pooled:
-            return x.rebuilt((x.axes[0], Axis(heads), *x.axes[2:]), x.arrays(), x.profile)
-        full = x.refined((Axis(x.shape[0]), Axis.full(own), Axis(x.shape[2]), Axis(x.shape[3])))
-        arrays = [np.repeat(a, repeats, axis=1) for a in full.arrays()]
-        return full.rebuilt((full.axes[0], Axis.full(heads), *full.axes[2:]), arrays, full.profile)
+        sides, shapes = self._sides(inputs)
+        rows = self._rows(sides, shapes)
+        value = sides[2]
+        batch, heads, queries, _ = shapes[0]
+        shape = (batch, heads, queries, shapes[2][3])
+        spread = rows.s2 + rows.tilt
+        # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
+        ranked = np.sort(rows.visible)
+        overlap = float(((2 * np.arange(queries) + 1) / ranked).sum()) / max(queries, 1) ** 2
+        variance = value.shared + value.free * float(spread.mean())
+        shared = np.minimum(value.shared + value.free * overlap, variance)
+        y = Moments.flat(_head_axes(shape), *(a[None, :, None, :] for a in (value.mean, variance, shared)))
+        if self._causal:
+            y = _with_row_profile(y, value, spread)
+        return (self._pack(y, self.output_shapes[0]),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -194,74 +227,68 @@ class Attention(Component):
         none = (None,) * len(inputs)
         if cotangents[0] is None:
             return none
-        found = self._heads(inputs)
-        g = self._unpack(cotangents[0], self.node.attribute("heads"))
-        assert isinstance(g, Gradient)
-        queries, keys, width = g.shape[2], found.keys, g.shape[3]
-        heads, kv = found.query.shape[1], found.key.shape[1]
-        mean_energy, mean_shared = g.pooled(2).energy, g.pooled(2).shared
-        total = queries * mean_energy
-        pairs = queries * (queries - 1) * mean_shared
-        energy_v = found.weights.s2 / keys * total + pairs / keys**2
-        shared_v = max(1.0 - found.weights.s2, 0.0) / (keys * max(keys - 1, 1)) * total + pairs / keys**2
-        rows = g.pooled(2).axes
-        value = Gradient.flat((*rows[:2], Axis(keys), rows[3]), energy_v, shared_v)
+        sides, shapes = self._sides(inputs)
+        rows = self._rows(sides, shapes)
+        query, key, value = sides
+        keys, width = shapes[1][2], shapes[0][3]
+        g = self._unpack(cotangents[0], 0).profiled(2)
+        line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
+        g = g.only(1, 3).refined(_head_axes(g.shape))
+        energy, common = (a.reshape(g.shape[1], g.shape[3]) for a in g.arrays()[:2])
 
-        var_v = self._fitted(found.value_variance, found.value, heads)
-        per_row = _over(g.energy * var_v, _row_axes(g, var_v), (3,)) * width
-        # values and keys of one token are correlated: their covariance does not average out over the keys
-        query_factor = found.weights.k + 1.0 / (heads * width)
-        var_k = self._fitted(found.key_variance, found.key, heads)
-        energy_q = found.scale**2 * query_factor * per_row * var_k
-        shared_q = np.zeros_like(energy_q)
-        q_axes = (*_row_axes(g, var_v)[:3], Axis.full(var_k.shape[3]) if var_k.shape[3] > 1 else Axis(found.query.shape[3]))
-        query = Gradient.flat(_sized(q_axes, found.query.shape), energy_q, shared_q)
-
-        second_q = found.query.pooled(2).second
-        row_mean = _over(per_row, (*_row_axes(g, var_v)[:3], Axis(1)), (2,))
-        energy_k = found.scale**2 * found.weights.k * queries / keys * row_mean * second_q
-        k_axes = (g.axes[0], Axis.full(energy_k.shape[1]) if energy_k.shape[1] > 1 else Axis(heads))
-        last = Axis.full(energy_k.shape[3]) if energy_k.shape[3] > 1 else Axis(found.key.shape[3])
-        key = Gradient.flat((Axis(found.key.shape[0]), k_axes[1], Axis(keys), last), energy_k)
-        key, value = self._sum_heads(key, kv), self._sum_heads(value, kv)
-        shapes = [x.shape for x in inputs[:3] if x is not None]
-        gradients = [self._pack(part, shape) for part, shape in zip((query, key, value), shapes, strict=True)]
+        received = self._received(line * rows.s2 / rows.visible, keys)
+        pairs = self._received(np.sqrt(line) / rows.visible, keys) ** 2 - self._received(line / rows.visible**2, keys)
+        value_energy = energy * received.mean() + np.maximum(common, 0.0) * max(float(pairs.mean()), 0.0)
+        queries = len(line)
+        value_shared = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
+        value_shared = value_shared + common * queries * (queries - 1) / keys**2
+        gv = (energy * value.free).sum(axis=1, keepdims=True)
+        square = self._scale(width) ** 2
+        through = line * (rows.k + 1.0 / (shapes[0][1] * width))
+        to_keys = self._received(line * rows.k / rows.visible, keys)
+        found = (
+            (square * gv * key.free * float(through.mean()), 0.0 * key.free, through),
+            (square * gv * query.second * float(to_keys.mean()), 0.0 * query.second, to_keys),
+            (value_energy, value_shared, received),
+        )
+        gradients = [
+            self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
+        ]
         return (*gradients, *none[3:])
 
-    def _fitted(self, array: np.ndarray, x: Moments, heads: int) -> np.ndarray:
-        """An array over (B, kv_heads, 1, d) cells as seen by each query head."""
-        own = x.shape[1]
-        return array if array.shape[1] == 1 or own == heads else np.repeat(array, heads // own, axis=1)
+    def _received(self, sent: np.ndarray, keys: int) -> np.ndarray:
+        """What each key gets when query i sends `sent[i]` to every key it sees."""
+        if not self._causal:
+            return np.full(keys, float(sent.sum()))
+        late = np.cumsum(sent[::-1])[::-1]  # key j is seen from the row that first reaches it
+        first = np.clip(np.arange(keys) - (keys - len(sent)), 0, len(sent) - 1)
+        return np.asarray(late[first])
 
-    def _sum_heads(self, g: Gradient, kv: int) -> Gradient:
-        """Gradients of the query heads that share a key head, added up."""
-        heads = g.shape[1]
-        if heads == kv:
-            return g
-        repeats = heads // kv
-        b, _, t, d = g.shape
-        split = g.reshaped((b, kv, repeats, t, d)).pooled(2)
-        arrays = [np.asarray(a[:, :, 0] * repeats) for a in split.arrays()]
-        return split.rebuilt((*split.axes[:2], *split.axes[3:]), arrays, (None,) * 4)
-
-
-def _over(array: np.ndarray, axes: Axes, indices: Sequence[int]) -> np.ndarray:
-    """Mean over some axes; an array that is constant along an axis is its own mean."""
-    for index in indices:
-        if array.shape[index] > 1:
-            array = average(array, axes, index)
-    return array
+    def _gradient(
+        self, part: tuple[np.ndarray, np.ndarray, np.ndarray], split: tuple[int, ...], shape: tuple[int, ...]
+    ) -> Gradient:
+        """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its heads."""
+        own = split[1]
+        energy, shared = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
+        g = Gradient.flat(_head_axes(split), energy, shared, (None, None, normalised(part[2]), None))
+        return self._pack(g, shape)
 
 
-def _row_axes(g: Gradient, other: np.ndarray) -> Axes:
-    """Cells of a product of the gradient's array and one that may have more of them along heads and width."""
-    return tuple(
-        Axis.full(axis.size) if other.shape[i] > axis.count else axis for i, axis in enumerate(g.axes)
-    )
+def _head_axes(shape: Sequence[int]) -> Axes:
+    """Cells for every head and every entry of its width."""
+    return (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis.full(shape[3]))
 
 
-def _sized(axes: Axes, shape: Sequence[int]) -> Axes:
-    return tuple(axis if axis.size == size else Axis(size) for axis, size in zip(axes, shape, strict=True))
+def _with_row_profile(y: Moments, value: _Side, spread: np.ndarray) -> Moments:
+    """The output's moments with the first rows, which see few keys, as much larger as they are."""
+    energy = float((value.shared + value.mean**2).mean()) + float(value.free.mean()) * spread
+    profile = normalised(energy)
+    if profile is None:
+        return y
+    shaped = y.rebuilt(y.axes, y.arrays(), (None, None, profile, None))
+    mean = y.mean / shaped.amplitude()
+    variance = y.second - mean**2
+    return y if np.any(variance < 0) else shaped.rebuilt(y.axes, (mean, variance, y.shared), shaped.profile)
 
 
 @component("matmul")
