@@ -342,7 +342,7 @@ _TABLE = (
         (),
         "number",
         lambda facts: facts.body_log2,
-        "the same relative to the input of the head (the last layer, if all of the gradient passes it, and pooling before it)",
+        "the same relative to the head's input (the last layer, where all of the gradient passes it, and pooling)",
     ),
 )
 

@@ -71,6 +71,19 @@ def test_the_side_by_side_networks(model: str) -> None:
     assert errors == SIDE_BY_SIDE[model]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("model", SIDE_BY_SIDE)
+def test_the_side_by_side_networks_exported_to_onnx(model: str, dynamo: bool, tmp_path: Path) -> None:
+    from tests.models import CASES
+    from tests.models.export import export_onnx
+
+    path = tmp_path / f"{model}.onnx"
+    export_onnx(CASES[model], path, opset=18, training=True, dynamo=dynamo)
+    errors = {finding.rule for finding in gnelint.check(path).findings if finding.severity == "error"}
+    assert errors == SIDE_BY_SIDE[model]
+
+
 def verdicts(result_of: object, *, stage: str = "auto") -> Counter[tuple[str, str]]:
     from gnelint.lint.engine import Settings, lint
 
