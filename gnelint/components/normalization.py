@@ -4,10 +4,11 @@ With s^2 the variance (or second moment) of the normalised set of N entries, rho
 
     mean     -> gamma (mu - m) / sqrt(s^2 + eps) + beta
     variance -> gamma^2 (variance - Var m) / (s^2 + eps)
-    energy   -> [gamma^2 energy - E (set average of gamma g)^2 - xhat^2 (2 rho - rho^2) E (gamma g)^2 / N] E[1 / (s^2 + eps)]
+    energy   -> [e - (2 E h mean(h) - E mean(h)^2) - xhat^2 (2 rho e - rho^2 E e xhat^2) / N] E[1 / (s^2 + eps)]
 
-The second term is there only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a
-white one 1/N. E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
+for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second term is there
+only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N. E[1/s^2] exceeds
+1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gnelint.components.base import NotModelledError, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
-from gnelint.theory.moments import Gradient, Moments, normalised, sample_average_energy, set_average
+from gnelint.theory.moments import Gradient, Moments, average_covariance, normalised, sample_average_energy, set_average
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,18 @@ class Normalization(Unary):
             fitted, mean, spread = constant_moments(gamma, x)
             g = g.times(fitted, mean**2 + spread, mean**2)
         g = g.refined(x.axes)
-        x = x.refined(g.axes)
-        square = _fit(found.square, x, axes)
+        before, x = x.axes, x.refined(g.axes)
+        square = _fit(found.square, before, x, axes)
         below = self.denominator(square)
         rho = square / below
-        centre = _fit(found.centre, x, axes)
+        centre = _fit(found.centre, before, x, axes)
         xhat2 = np.maximum((x.mean - centre) ** 2 + x.variance, 0.0) / np.where(square > 0, square, 1.0)
-        removed = set_average(g.energy, g, axes) / found.entries * (2 * rho - rho**2) * xhat2
+        removed = (2 * rho * g.energy - rho**2 * set_average(g.energy * xhat2, g, axes)) * xhat2 / found.entries
         together = np.zeros_like(g.energy)
         if self.centred:
-            together = sample_average_energy(g.energy, g.shared, g, axes) + together
-        factor = _fit(found.inflation, x, axes) / below
+            own = average_covariance(g.energy, g.shared, g, axes)
+            together = 2 * own - set_average(own, g, axes)
+        factor = _fit(found.inflation, before, x, axes) / below
         energy = np.maximum(g.energy - together - removed, 0.0) * factor
         shared = np.maximum(g.shared - together, 0.0) * factor
         result = g.rebuilt(g.axes, (energy, np.minimum(shared, energy)), g.profile)
@@ -152,15 +154,11 @@ class Normalization(Unary):
         return result
 
 
-def _fit(array: np.ndarray, x: Moments, axes: Sequence[int]) -> np.ndarray:
-    """An array over the set's remaining cells, on cells that may since have been refined."""
-    target = tuple(1 if i in axes else x.axes[i].count for i in range(len(x.axes)))
-    for index, size in enumerate(target):
-        if array.shape[index] != size and array.shape[index] == 1:
-            array = np.repeat(array, size, axis=index)
-    if array.shape != target:
-        raise NotModelledError("the gradient is cut into cells that do not fit the value's")
-    return array
+def _fit(array: np.ndarray, before: Axes, x: Moments, axes: Sequence[int]) -> np.ndarray:
+    """An array over the cells that remained of `before`, on those of a value that has since been refined."""
+    after = tuple(Axis(axis.size) if i in axes else axis for i, axis in enumerate(x.axes))
+    old = tuple(Axis(axis.size) if i in axes else axis for i, axis in enumerate(before))
+    return resample(array, old, after)
 
 
 def _cells_without(x: Moments, axes: Sequence[int]) -> Axes:
@@ -283,10 +281,12 @@ class L2Normalize(Normalization):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()
-        found = statistic(self._levelled(x, axes), axes, False)
+        x = self._levelled(x, axes)
+        found = statistic(x, axes, False)
         g = cotangent.refined(x.axes)
         removed = set_average(g.energy, g, axes) / found.entries
-        energy = np.maximum(g.energy - removed, 0.0) / self.denominator(_fit(found.square, x.refined(g.axes), axes))
+        square = _fit(found.square, x.axes, x.refined(g.axes), axes)
+        energy = np.maximum(g.energy - removed, 0.0) / self.denominator(square)
         return g.rebuilt(g.axes, (energy, np.minimum(g.shared, energy)), g.profile)
 
 

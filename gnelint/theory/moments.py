@@ -457,16 +457,22 @@ class Gradient(Field):
         wide = [i for i in range(len(self.axes)) if self._target(i, shape) == 1 and self.axes[i].size > 1]
         field = self
         for index in wide:
-            field = field.pooled(index)
-        samples = field.axes[0].size if 0 in wide else 1
-        copies = math.prod(field.axes[i].size for i in wide if i != 0)
-        energy = samples * copies * (field.energy + (copies - 1) * field.shared)
-        shared = samples * copies**2 * field.shared
-        axes = tuple(Axis(1) if i in wide else axis for i, axis in enumerate(field.axes))
-        profile = tuple(None if i in wide else p for i, p in enumerate(field.profile))
-        drop = len(axes) - len(shape)
-        arrays = [a.reshape(a.shape[drop:]) for a in (np.maximum(energy, 0.0), shared)]
-        return field.rebuilt(axes[drop:], arrays, profile[drop:])
+            field = field._summed_over(index)
+        drop = len(field.axes) - len(shape)
+        arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()[:2]]
+        return field.rebuilt(field.axes[drop:], arrays, field.profile[drop:])
+
+    def _summed_over(self, index: int) -> Gradient:
+        """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over samples."""
+        axis = self.axes[index]
+        shape = [1] * len(self.axes)
+        shape[index] = axis.count
+        length = axis.lengths.reshape(shape)
+        together = 0.0 * length if index == 0 else length - 1.0
+        energy = (length * np.maximum(self.energy + together * self.shared, 0.0)).sum(axis=index, keepdims=True)
+        shared = (length * (1.0 + together) * self.shared).sum(axis=index, keepdims=True)
+        axes = (*self.axes[:index], Axis(1), *self.axes[index + 1 :])
+        return self.rebuilt(axes, (energy, shared), (*self.profile[:index], None, *self.profile[index + 1 :]))
 
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
@@ -480,14 +486,17 @@ def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
     return array
 
 
-def sample_average_energy(
-    energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]
-) -> np.ndarray:
-    """E of the squared set average of zero-mean entries with these second moments and covariances."""
+def average_covariance(energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and covariances."""
     inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
     outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
     together = shared if outside <= 1 else np.zeros_like(shared)
     cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
-    cells = math.prod(x.axes[i].count for i in axes)
+    cells = math.prod(x.axes[i].count for i in axes if i != 0)
     samples = x.axes[0].size if 0 in axes else 1
-    return set_average(cell, x, axes) / (cells * samples)
+    return cell / (cells * samples)
+
+
+def sample_average_energy(energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """E of the squared set average of zero-mean entries with these second moments and covariances."""
+    return set_average(average_covariance(energy, shared, x, axes), x, axes)

@@ -1,0 +1,220 @@
+"""Normalisations, trained and frozen, against draws; their formulas against the theory's vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gnelint.components import NotModelledError
+from gnelint.theory.cells import Axis
+from gnelint.theory.moments import Gradient, Moments
+from tests.components.harness import EXACT, Case, Input, make, verify
+
+rng = torch.Generator().manual_seed(8)
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+SMALL_SET = "1/s^2 and its fluctuation are taken to first order in 1/N"
+UNEVEN_GAMMA = "what the projection gives to entries of small gamma fluctuates with s^2: a few 1/N more of a small number"
+
+
+def sampled(
+    name: str,
+    op: str,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    each: Input,
+    *,
+    parameters: dict[str, Any] | None = None,
+    output_axis: int = 1,
+    forward: float = 0.01,
+    gradient: float = 0.02,
+    together: float | None = 0.02,
+    because: str = SMALL_SET,
+    draws: int = 60,
+    **attributes: Any,
+) -> Case:
+    return Case(
+        name, op, function, (each,), parameters or {}, attributes, output_axis, forward, gradient, together,
+        draws=draws, because=because,
+    )  # fmt: skip
+
+
+def smn(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    axes = tuple(i for i in range(x.ndim) if i != 1)
+    return x / (x.square().mean(axes, keepdim=True).sqrt() + eps)
+
+
+def l1(x: torch.Tensor) -> torch.Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.abs().mean(-1, keepdim=True) + 1e-5)
+
+
+GAMMA, BETA = normal(3), normal(3)
+MEAN, VARIANCE = normal(3), normal(3).square() + 0.3
+LAST, SHIFT = 1.0 + 0.5 * normal(24), normal(24)
+IMAGE = Input((8, 3, 4, 4), 0.4, 1.3, 1)
+ROWS = Input((64, 3), 0.4, 1.3, 1)
+TOKENS = Input((8, 5, 24), 0.2, 1.3)
+UNEVEN = Input((8, 5, 24), 0.2, 1.3, 2, spread=0.3)
+SHARED = Input((8, 3, 4, 4), 0.4, 1.3, 1, shared=0.5)
+
+
+def frozen(x: torch.Tensor) -> torch.Tensor:
+    return F.batch_norm(x, MEAN, VARIANCE, GAMMA, BETA, False, eps=1e-3)
+
+
+STORED = {"scale": GAMMA, "bias": BETA, "running_mean": MEAN, "running_var": VARIANCE}
+
+CASES = [
+    sampled("train", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), IMAGE, training=True),
+    sampled("train rows", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), ROWS, training=True),
+    sampled("train affine", "batch_norm", lambda x: F.batch_norm(x, None, None, GAMMA, BETA, True, eps=0.5), IMAGE,
+            parameters={"scale": GAMMA, "bias": BETA}, training=True, epsilon=0.5),
+    sampled("train shared", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), SHARED, training=True,
+            forward=0.02, gradient=0.05, together=0.05, draws=200,
+            because="half of the variance has 8 samples only: 1/s^2 fluctuates by 10 %, taken to first order"),
+    Case("eval", "batch_norm", frozen, (Input((2, 3, 3, 2), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}),
+    Case("eval rows", "batch_norm", frozen, (Input((4, 3), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}),
+    sampled("plain", "layer_norm", lambda x: F.layer_norm(x, (24,)), TOKENS, axes=(-1,), output_axis=2, together=None,
+            because=SMALL_SET),
+    sampled("affine", "layer_norm", lambda x: F.layer_norm(x, (24,), LAST, SHIFT, 0.1), TOKENS, axes=(2,), epsilon=0.1,
+            parameters={"scale": LAST, "bias": SHIFT}, output_axis=2, gradient=0.06, together=None, because=UNEVEN_GAMMA),
+    sampled("uneven", "layer_norm", lambda x: F.layer_norm(x, (24,)), UNEVEN, axes=(2,), output_axis=2, forward=0.03, gradient=0.04,
+            together=None, because=SMALL_SET + "; each entry takes part in its own variance"),
+    sampled("two axes", "layer_norm", lambda x: F.layer_norm(x, (5, 24)), TOKENS, axes=(1, 2), output_axis=2, together=None,
+            because=SMALL_SET),
+    sampled("groups", "group_norm", lambda x: F.group_norm(x, 2), Input((16, 6, 4, 4), 0.4, 1.3), groups=2, together=None,
+            because=SMALL_SET),
+    sampled("groups affine", "group_norm", lambda x: F.group_norm(x, 2, LAST[:6], SHIFT[:6]), Input((16, 6, 4, 4), 0.4, 1.3), groups=2,
+            parameters={"scale": LAST[:6], "bias": SHIFT[:6]}, together=None, because=SMALL_SET),
+    sampled("one group", "group_norm", lambda x: F.group_norm(x, 1), Input((16, 4, 4, 4), 0.4, 1.3), groups=1, together=None,
+            because=SMALL_SET),
+    sampled("image", "instance_norm", lambda x: F.instance_norm(x), Input((16, 3, 5, 5), 0.4, 1.3, 1), draws=100),
+    sampled("affine", "instance_norm", lambda x: F.instance_norm(x, weight=GAMMA, bias=BETA), Input((16, 3, 5, 5), 0.4, 1.3, 1),
+            parameters={"scale": GAMMA, "bias": BETA}, draws=100),
+    sampled("plain", "rms_norm", lambda x: F.rms_norm(x, (24,), eps=1e-5), TOKENS, axes=(-1,), output_axis=2, together=None,
+            because=SMALL_SET),
+    sampled("affine", "rms_norm", lambda x: F.rms_norm(x, (24,), LAST, eps=0.3), TOKENS, axes=(-1,), epsilon=0.3, output_axis=2,
+            parameters={"scale": LAST}, gradient=0.06, together=None, because=UNEVEN_GAMMA),
+    sampled("train", "second_moment_norm", smn, IMAGE, training=True),
+    sampled("train eps", "second_moment_norm", lambda x: smn(x, 0.5), IMAGE, training=True, epsilon=0.5),
+    Case("eval", "second_moment_norm", lambda x: x * (GAMMA / (VARIANCE.sqrt() + 1e-2)).reshape(3, 1) + BETA.reshape(3, 1),
+         (Input((2, 3, 4), 0.4, 1.3, 1),), {"scale": GAMMA, "bias": BETA, "running_second_moment": VARIANCE},
+         {"training": False, "epsilon": 1e-2}, variance=EXACT),
+    sampled("plain", "l1_norm", l1, TOKENS, axes=(-1,), output_axis=2, forward=0.03, gradient=0.04, together=None,
+            because="mean |x| for its Gaussian expectation: relative fluctuation 0.57/N, twice"),
+    sampled("plain", "l2_normalize", lambda x: F.normalize(x, dim=-1), TOKENS, axes=(-1,), output_axis=2, gradient=0.11, together=None,
+            because="E[1/||x||^2] for 1/E||x||^2: 2/D of 24"),
+    sampled("channels", "local_response_norm", lambda x: F.local_response_norm(x, 5), Input((4, 8, 4, 4), 0.0, 1.3), size=5,
+            forward=0.01, gradient=0.01, together=0.01, because="alpha is small, the divisor constant to 1e-4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_against_autograd(case: Case) -> None:
+    verify(case)
+
+
+def entries(values: list[float]) -> Moments:
+    """One sample whose entries are known numbers."""
+    return Moments.flat((Axis(1), Axis.full(len(values))), np.array([values]), np.zeros((1, len(values))))
+
+
+@pytest.mark.parametrize(
+    ("op", "values", "phi"),
+    [("layer_norm", [1.0, 2, 3, 6], 1 / 7), ("rms_norm", [1.0, 2, 2, 4], 0.12)],
+)
+def test_known_sets_of_the_theory(op: str, values: list[float], phi: float) -> None:
+    x = entries(values)
+    component = make(op, [x.shape], [x.shape], axes=(1,), epsilon=0.0)
+    assert component.phis([x], component.forward([x])) == pytest.approx((phi,), rel=1e-10)
+
+
+def test_batch_norm_of_a_known_batch() -> None:
+    """The same four numbers down the batch: samples that are known apart keep cells of their own."""
+    x = Moments.flat((Axis.full(4), Axis(1)), np.array([[1.0], [2], [3], [6]]), np.zeros((4, 1)))
+    component = make("batch_norm", [x.shape], [x.shape], training=True, epsilon=0.0)
+    assert component.phis([x], component.forward([x])) == pytest.approx((1 / 7,), rel=1e-10)
+
+
+def test_frozen_batch_norm_of_the_theory() -> None:
+    component = make(
+        "batch_norm",
+        [(2, 2)],
+        [(2, 2)],
+        {"scale": np.array([1.0, 2.0]), "running_mean": np.zeros(2), "running_var": np.array([4.0, 1.0])},
+        training=False,
+        epsilon=0.0,
+    )
+    x = Moments.uniform((2, 2), 0.0, 1.0)
+    y = component.forward([x])
+    assert component.phis([x], y) == pytest.approx((2.125,), rel=1e-10)
+    assert component.phi_variance([x], y) == pytest.approx(3.515625, rel=1e-10)
+
+
+def test_spread_of_a_batch_norm_s_spectrum() -> None:
+    """Per channel a^2 (1 - 2/N) 2/N with a = 1/var, against the Jacobian of one batch of known numbers."""
+    values = normal(12, 1)
+    J = torch.autograd.functional.jacobian(lambda z: F.batch_norm(z, None, None, training=True, eps=1e-12), values).reshape(12, 12)
+    gram = J @ J.T
+    phi = float(gram.trace() / 12)
+    component = make("batch_norm", [(12, 1)], [(12, 1)], training=True, epsilon=0.0)
+    x = Moments.uniform((12, 1), 0.0, float(values.var(correction=0)) * 12 / 11)
+    variance = component.phi_variance([x], component.forward([x]))
+    assert variance == pytest.approx(float(gram.square().sum() / 12) - phi**2, rel=1e-9)
+
+
+def test_what_centring_costs_a_normalised_chain() -> None:
+    """Theory of components, 5.2: linear, ReLU, batch norm has the gain pi / (pi - 1) = 1.467 per layer, not 1."""
+    width, batch = 64, 4096
+    weight = normal(width, width) * (2 / width) ** 0.5
+    z = Moments.uniform((batch, width), 0.0, 1.0)
+    relu = make("relu", [z.shape], [z.shape])
+    linear = make("linear", [z.shape], [z.shape], {"weight": weight})
+    norm = make("batch_norm", [z.shape], [z.shape], training=True)
+    (h,) = relu.forward([z])
+    (u,) = linear.forward([h])
+    (y,) = norm.forward([u])
+    (g,) = norm.backward([u], [y], [Gradient.white(z.shape)])
+    (g,) = linear.backward([h], [u], [g])
+    (g,) = relu.backward([z], [h], [g])
+    assert g is not None
+    # one weight: row norms scatter by sqrt(2/64), their reciprocal's mean by 2/64
+    assert g.total / g.size == pytest.approx(math.pi / (math.pi - 1), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attributes", "message"),
+    [
+        ("batch_norm", (1, 3), {"training": True}, "single value"),
+        ("batch_norm", (4, 3), {"training": False}, "stored statistics"),
+        ("second_moment_norm", (4, 3), {"training": False}, "stored second moment"),
+        ("instance_norm", (4, 3, 1, 1), {}, "single value"),
+        ("layer_norm", (4, 1), {"axes": (1,), "epsilon": 0.0}, "without any variance"),
+    ],
+)
+def test_degenerate_uses_are_refused(op: str, shape: tuple[int, ...], attributes: dict[str, Any], message: str) -> None:
+    component = make(op, [shape], [shape], **attributes)
+    with pytest.raises(NotModelledError, match=message):
+        component.forward([Moments.uniform(shape, 0.0, 1.0)])
+
+
+def test_a_constant_cotangent_loses_its_mean_over_the_batch_only() -> None:
+    """Per channel one number in N; a cotangent that positions share loses one part in the batch size."""
+    shape = (4, 2, 8, 8)
+    component = make("batch_norm", [shape], [shape], training=True)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    y = component.forward([x])
+    axes = (Axis(4), Axis.full(2), Axis(8), Axis(8))
+    (g,) = component.backward([x], y, [Gradient.flat(axes, np.ones(1), 1.0)])
+    assert g is not None
+    assert g.total / g.size == pytest.approx(0.75, rel=0.02)
