@@ -304,7 +304,9 @@ class ExponentialLinear(Pointwise):
     def _tail(self, rate: float, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
         smooth = np.exp(
-            np.minimum(rate * mean + 0.5 * rate**2 * variance + log_normal_cdf(-(mean + rate * variance) / deviation), 0.0)
+            np.minimum(
+                rate * mean + 0.5 * rate**2 * variance + log_normal_cdf(-(mean + rate * variance) / deviation), 0.0
+            )
         )
         still = np.where(mean <= 0, np.exp(np.minimum(rate * mean, 0.0)), 0.0)
         return np.where(variance > 0, smooth, still)

@@ -217,8 +217,6 @@ class Attention(Component):
         variance = value.shared + value.free * float(spread.mean())
         shared = np.minimum(value.shared + value.free * overlap, variance)
         y = Moments.flat(_head_axes(shape), *(a[None, :, None, :] for a in (value.mean, variance, shared)))
-        if self._causal:
-            y = _with_row_profile(y, value, spread)
         return (self._pack(y, self.output_shapes[0]),)
 
     def backward(
@@ -369,5 +367,3 @@ class MatMul(Component):
         g = g.summed_to(turned)
         rank = len(shape)
         return g.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else g
-
-

@@ -134,7 +134,7 @@ class Multiply(Component):
 class Divide(Component):
     """y = a / b for b that stays away from 0: 1/b to second order in its relative spread.
 
-        E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
+    E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -163,7 +163,9 @@ class Divide(Component):
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
             g.times(b.axes, (1 + 3 * c) / b.mean**2, 1 / b.mean**2).summed_to(shapes[0]),
-            g.times(a.axes, a.second * (1 + 10 * c) / b.mean**4, (a.shared + a.mean**2) / b.mean**4).summed_to(shapes[1]),
+            g.times(a.axes, a.second * (1 + 10 * c) / b.mean**4, (a.shared + a.mean**2) / b.mean**4).summed_to(
+                shapes[1]
+            ),
         )
 
 
@@ -171,7 +173,7 @@ class Divide(Component):
 class Maximum(Component):
     """The larger of independent Gaussians, two at a time (Clark, Operations Research 9, 1961).
 
-        theta^2 = Var a + Var b, t = (E a - E b) / theta:  phi_a = Phi(t), phi_b = 1 - Phi(t)
+    theta^2 = Var a + Var b, t = (E a - E b) / theta:  phi_a = Phi(t), phi_b = 1 - Phi(t)
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -241,7 +243,9 @@ class Where(Component):
         a, b = aligned([x.flattened() for x in known(inputs[1:])], self.output_shapes[0])
         mean = (a.mean + b.mean) / 2
         second = (a.second + b.second) / 2
-        return (Moments.flat(a.axes, mean, second - mean**2, (a.shared + b.shared) / 4, a.nonnegative and b.nonnegative),)
+        return (
+            Moments.flat(a.axes, mean, second - mean**2, (a.shared + b.shared) / 4, a.nonnegative and b.nonnegative),
+        )
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -267,15 +271,15 @@ def joined_axis(parts: Sequence[Axis]) -> Axis:
     return Axis(size, tuple(sorted(set(cuts))))
 
 
-def join(fields: Sequence[Moments] | Sequence[Gradient], index: int) -> tuple[Axes, list[np.ndarray], tuple[np.ndarray | None, ...]]:
+def join(
+    fields: Sequence[Moments] | Sequence[Gradient], index: int
+) -> tuple[Axes, list[np.ndarray], tuple[np.ndarray | None, ...]]:
     """Axes, arrays and profiles of fields laid side by side along one axis."""
     fields = [f.absorbed(index) if f.profile[index] is not None else f for f in fields if f.axes[index].size]  # type: ignore[assignment]
     others = [tuple(Axis(a.size) if i == index else a for i, a in enumerate(f.axes)) for f in fields]
     for _ in range(2):  # absorbing a profile may refine once more
         common = refine(*others)
-        fields = [
-            f.refined(tuple(f.axes[i] if i == index else a for i, a in enumerate(common))) for f in fields
-        ]  # type: ignore[assignment]
+        fields = [f.refined(tuple(f.axes[i] if i == index else a for i, a in enumerate(common))) for f in fields]  # type: ignore[assignment]
         others = [tuple(Axis(a.size) if i == index else a for i, a in enumerate(f.axes)) for f in fields]
     axis = joined_axis([f.axes[index] for f in fields])
     if axis.cuts is None:
@@ -284,9 +288,14 @@ def join(fields: Sequence[Moments] | Sequence[Gradient], index: int) -> tuple[Ax
         ]  # type: ignore[assignment]
     axes = (*fields[0].axes[:index], axis, *fields[0].axes[index + 1 :])
     arrays = [np.concatenate(group, axis=index) for group in zip(*(f.arrays() for f in fields), strict=True)]
-    energies = [float(np.mean(f.arrays()[0] ** 2 + f.arrays()[1] if isinstance(f, Moments) else f.arrays()[0])) * f.size for f in fields]
+    energies = [
+        float(np.mean(f.arrays()[0] ** 2 + f.arrays()[1] if isinstance(f, Moments) else f.arrays()[0])) * f.size
+        for f in fields
+    ]
     profile = tuple(
-        mixed_profile([(e, f.profile[i]) for e, f in zip(energies, fields, strict=True)], a.size) if a.is_pooled else None
+        mixed_profile([(e, f.profile[i]) for e, f in zip(energies, fields, strict=True)], a.size)
+        if a.is_pooled
+        else None
         for i, a in enumerate(axes)
     )
     return axes, arrays, profile

@@ -69,7 +69,11 @@ def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Ax
 
 
 def _spread_moments(
-    mean_taps: np.ndarray, spread_taps: np.ndarray, seen: list[np.ndarray], amplitudes: list[np.ndarray], shape: Sequence[int]
+    mean_taps: np.ndarray,
+    spread_taps: np.ndarray,
+    seen: list[np.ndarray],
+    amplitudes: list[np.ndarray],
+    shape: Sequence[int],
 ) -> Moments:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles.
 

@@ -125,9 +125,7 @@ def constant_moments(array: np.ndarray, like: Moments) -> tuple[Axes, np.ndarray
     shape = like.shape
     array = np.asarray(array, dtype=np.float64)
     array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    axes: Axes = tuple(
-        Axis(size) if array.shape[index] == 1 else Axis.full(size) for index, size in enumerate(shape)
-    )
+    axes: Axes = tuple(Axis(size) if array.shape[index] == 1 else Axis.full(size) for index, size in enumerate(shape))
     axes, (mean,) = squeeze_constant(axes, [array])
     square = mean**2
     wide = [index for index, axis in enumerate(axes) if axis.count > 1]
@@ -144,7 +142,7 @@ def constant_moments(array: np.ndarray, like: Moments) -> tuple[Axes, np.ndarray
 def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> Moments:
     """Moments of x + c for a constant c with these moments on these cells.
 
-        E x -> E x + E c,   Var x -> Var x + Var_cell c;  the profile becomes that of the sum's energy
+    E x -> E x + E c,   Var x -> Var x + Var_cell c;  the profile becomes that of the sum's energy
     """
     profiles = x.profile
     x = x.refined(axes)
@@ -235,5 +233,3 @@ class Scale(Unary):
             return None
         square = self._constant**2
         return max(float(np.mean(square**2)) - float(np.mean(square)) ** 2, 0.0)
-
-

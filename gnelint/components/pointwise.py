@@ -29,7 +29,13 @@ _LIMITED: dict[str, tuple[Function, Function, Function, float, float]] = {
     # f, f', f'' and the open interval on which they are defined
     "log": (np.log, lambda x: 1 / x, lambda x: -1 / x**2, 0.0, np.inf),
     "sqrt": (np.sqrt, lambda x: 0.5 * x**-0.5, lambda x: -0.25 * x**-1.5, 0.0, np.inf),
-    "tan": (np.tan, lambda x: 1 + np.tan(x) ** 2, lambda x: 2 * np.tan(x) * (1 + np.tan(x) ** 2), -np.pi / 2, np.pi / 2),
+    "tan": (
+        np.tan,
+        lambda x: 1 + np.tan(x) ** 2,
+        lambda x: 2 * np.tan(x) * (1 + np.tan(x) ** 2),
+        -np.pi / 2,
+        np.pi / 2,
+    ),
     "asin": (np.arcsin, lambda x: (1 - x**2) ** -0.5, lambda x: x * (1 - x**2) ** -1.5, -1.0, 1.0),
     "acos": (np.arccos, lambda x: -((1 - x**2) ** -0.5), lambda x: -x * (1 - x**2) ** -1.5, -1.0, 1.0),
     "acosh": (np.arccosh, lambda x: (x**2 - 1) ** -0.5, lambda x: -x * (x**2 - 1) ** -1.5, 1.0, np.inf),

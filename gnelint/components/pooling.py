@@ -86,9 +86,7 @@ class AveragePool(_Window):
                 pads = self.node.attribute("pads")
                 whole = axis.inputs + int(pads[i]) + int(pads[i + len(pads) // 2])
                 starts = np.arange(axis.outputs) * axis.stride
-                reach = [
-                    sum(1 for tap in range(axis.taps) if start + tap * axis.dilation < whole) for start in starts
-                ]
+                reach = [sum(1 for tap in range(axis.taps) if start + tap * axis.dilation < whole) for start in starts]
                 found.append(np.array(reach, dtype=np.float64))
             else:
                 found.append(np.maximum(axis.gather(None).sum(axis=0), 1.0))
@@ -218,7 +216,9 @@ def _active(g: Gradient, x: Moments, active: np.ndarray) -> Gradient:
     axes = x.only(0, 1).axes
     g = g.refined(axes)
     target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
-    return g.rebuilt(g.axes, (g.energy, g.shared, np.broadcast_to(resample(active, axes, target), counts(g.axes))), g.profile)
+    return g.rebuilt(
+        g.axes, (g.energy, g.shared, np.broadcast_to(resample(active, axes, target), counts(g.axes))), g.profile
+    )
 
 
 @component("lp_pool")
@@ -239,8 +239,12 @@ class LpPool(_Window):
             raise NotModelledError(f"Lp pooling with p = {self.node.attribute('p')}")
         x = x.only(0, 1).flattened()
         size = np.sqrt(self._count() * x.second)
-        variance = np.divide(x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(size), where=x.second > 0)
-        return Moments.flat(_resized(x, self.shape), np.sqrt(np.maximum(size**2 - variance, 0.0)), variance, nonnegative=True)
+        variance = np.divide(
+            x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(size), where=x.second > 0
+        )
+        return Moments.flat(
+            _resized(x, self.shape), np.sqrt(np.maximum(size**2 - variance, 0.0)), variance, nonnegative=True
+        )
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)

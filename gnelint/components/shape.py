@@ -307,7 +307,9 @@ class Pad(Unary):
         if self._copies:
             lines = [_multiplicity(self._sources(i), size) for i, size in enumerate(self.input_shape)]
             return math.prod(lines) - 1.0
-        kept = math.prod(size + min(a, 0) + min(b, 0) for size, (a, b) in zip(self.input_shape, self._pads(), strict=True))
+        kept = math.prod(
+            size + min(a, 0) + min(b, 0) for size, (a, b) in zip(self.input_shape, self._pads(), strict=True)
+        )
         share = kept / max(math.prod(self.shape), 1)
         return share * (1.0 - share)
 
@@ -322,7 +324,9 @@ def _laid_out(x: Moments, index: int, before: int, after: int, value: float, cop
         elif length and copies:
             edge = x.pooled(index)
             axes = (*x.axes[:index], Axis(length), *x.axes[index + 1 :])
-            parts.append(edge.rebuilt(axes, edge.arrays(), tuple(None if i == index else p for i, p in enumerate(x.profile))))
+            parts.append(
+                edge.rebuilt(axes, edge.arrays(), tuple(None if i == index else p for i, p in enumerate(x.profile)))
+            )
         elif length:
             parts.append(Moments.uniform(shape, value, 0.0))
     axes, arrays, profile = join(parts, index)
@@ -362,7 +366,10 @@ class Upsample(Unary):
             energy = (weights**2) @ own
             share = float(energy.mean())
             variance = np.maximum(variance - x.shared, 0.0) * share + x.shared
-            axes[index], profile[index] = Axis(self.shape[index]), None if x.profile[index] is None else normalised(energy)
+            axes[index], profile[index] = (
+                Axis(self.shape[index]),
+                None if x.profile[index] is None else normalised(energy),
+            )
             x = x.pooled(index)
         x = x.rebuilt(tuple(axes), (x.mean, np.broadcast_to(variance, x.mean.shape), x.shared), tuple(profile))
         return x
@@ -502,7 +509,11 @@ class Unfold(Unary):
         mean = x.mean * inside
         x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.shared * inside**2), x.profile)
         arrays = [np.repeat(a.reshape(-1), taps if a.shape[1] > 1 else 1).reshape(1, -1, 1) for a in x.arrays()]
-        axes = (Axis(self.shape[0]), Axis.full(self.shape[1]) if arrays[0].size > 1 else Axis(self.shape[1]), Axis(self.shape[2]))
+        axes = (
+            Axis(self.shape[0]),
+            Axis.full(self.shape[1]) if arrays[0].size > 1 else Axis(self.shape[1]),
+            Axis(self.shape[2]),
+        )
         return Moments.flat(axes, *arrays, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -556,7 +567,12 @@ class ReduceMean(_Reduction):
         shared = set_average(x.shared, x, self._reduced) if outside > 1 else np.zeros_like(variance)
         profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
         y = Moments(
-            self._narrow(x.axes), profile, factor * mean, factor**2 * variance, factor**2 * np.minimum(shared, variance), x.nonnegative
+            self._narrow(x.axes),
+            profile,
+            factor * mean,
+            factor**2 * variance,
+            factor**2 * np.minimum(shared, variance),
+            x.nonnegative,
         )
         return y.reshaped(self.shape)
 
@@ -582,7 +598,10 @@ class ReduceMax(_Reduction):
         top, spread = maximum_moments(self._count)
         sign = 1.0 if self.node.op == "reduce_max" else -1.0
         y = Moments.flat(
-            self._narrow(x.axes), x.mean + sign * np.sqrt(x.variance) * top, x.variance * spread, nonnegative=x.nonnegative
+            self._narrow(x.axes),
+            x.mean + sign * np.sqrt(x.variance) * top,
+            x.variance * spread,
+            nonnegative=x.nonnegative,
         )
         return y.reshaped(self.shape)
 
@@ -605,7 +624,9 @@ class ReduceL2(_Reduction):
         for index in self._reduced:
             x = x.pooled(index)
         square = self._count * x.second
-        spread = np.divide(x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0)
+        spread = np.divide(
+            x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0
+        )
         mean = np.sqrt(np.maximum(square - spread, 0.0))
         return Moments.flat(self._narrow(x.axes), mean, spread, nonnegative=True).reshaped(self.shape)
 

@@ -141,7 +141,9 @@ def squeeze_constant(axes: Axes, arrays: Sequence[np.ndarray]) -> tuple[Axes, li
             kept[index] = Axis(axis.size)
             continue
         heads = [np.take(array, [0], axis=index) for array in found]
-        if all(np.array_equal(np.broadcast_to(head, array.shape), array) for head, array in zip(heads, found, strict=True)):
+        if all(
+            np.array_equal(np.broadcast_to(head, array.shape), array) for head, array in zip(heads, found, strict=True)
+        ):
             kept[index] = Axis(axis.size)
             found = heads
     return tuple(kept), found

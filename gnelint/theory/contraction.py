@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-
-
 CHUNK_ENTRIES = 1 << 16
 """Entries converted and squared at a time: few enough to stay in a core's cache."""
 

@@ -76,7 +76,8 @@ def piecewise_expectation(pieces: Sequence[Piece], power: int, mean: np.ndarray,
 def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     """f' piece by piece (jumps are left out)."""
     return tuple(
-        Piece(p.low, p.high, tuple(k * np.asarray(c) for k, c in enumerate(p.coefficients) if k > 0) or (0.0,)) for p in pieces
+        Piece(p.low, p.high, tuple(k * np.asarray(c) for k, c in enumerate(p.coefficients) if k > 0) or (0.0,))
+        for p in pieces
     )
 
 

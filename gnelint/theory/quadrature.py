@@ -62,9 +62,7 @@ def smooth_expectations(
         nodes = np.meshgrid(across.nodes, down.nodes, indexing="ij")
         coarse = _integrate(functions, nodes[0].reshape(-1), nodes[1].reshape(-1), scale)
         left, right = across.weights(flat_mean), down.weights(flat_deviation)
-        results = [
-            np.einsum("ni,ni->n", left @ values.reshape(across.count, down.count), right) for values in coarse
-        ]
+        results = [np.einsum("ni,ni->n", left @ values.reshape(across.count, down.count), right) for values in coarse]
     return tuple(result.reshape(mean.shape) for result in results)
 
 

@@ -45,6 +45,8 @@ def solve_selu(epsilon: float, gain: float = 1.0, second_moment: float = 1.0) ->
     b = second_moment * epsilon / (v * a - (a - 2 * c + 0.5))
     squared = 2 * ((1 + epsilon) / gain**2 - b * a)
     if b < 0 or squared <= 0:
-        raise ValueError(f"no SeLU coefficients for epsilon {epsilon:g}, gain {gain:g}, second moment {second_moment:g}")
+        raise ValueError(
+            f"no SeLU coefficients for epsilon {epsilon:g}, gain {gain:g}, second moment {second_moment:g}"
+        )
     scale = math.sqrt(squared)
     return SeluCoefficients(scale, math.sqrt(b) / scale, 1 + epsilon + gain**2 * b * (a - c))
