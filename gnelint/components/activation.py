@@ -81,7 +81,8 @@ class Pointwise(Unary):
 
 def correlation(x: Moments) -> np.ndarray:
     """shared / variance of each cell, between 0 and 1."""
-    return np.clip(np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0), 0.0, 1.0)
+    ratio = np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0)
+    return np.asarray(np.clip(ratio, 0.0, 1.0))
 
 
 def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -136,8 +137,8 @@ class ReLU(PiecewisePolynomial):
         phi = P,  variance = P (1 - P)
         second moment -> (mu^2 + q) P + mu sqrt(q) d,   mean -> mu P + sqrt(q) d
 
-    On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did: the same
-    mask counts once (`Gradient.active`). Source: theory of components, 3.3.
+    On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did:
+    the same mask counts once (`Gradient.active`). Source: theory of components, 3.3.
     """
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -405,13 +406,13 @@ class GELU(Smooth):
     def f(self, x: np.ndarray) -> np.ndarray:
         if self.node.attribute("approximate") == "tanh":
             return 0.5 * x * (1.0 + self._inner(x))
-        return x * normal_cdf(x)
+        return np.asarray(x * normal_cdf(x))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         if self.node.attribute("approximate") == "tanh":
             t = self._inner(x)
             return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t**2) * math.sqrt(2 / math.pi) * (1.0 + 0.134145 * x**2)
-        return normal_cdf(x) + x * normal_pdf(x)
+        return np.asarray(normal_cdf(x) + x * normal_pdf(x))
 
 
 @component("silu")
@@ -427,7 +428,7 @@ class SiLU(Smooth):
         return 1.0 / max(abs(self._beta), 1e-6)
 
     def f(self, x: np.ndarray) -> np.ndarray:
-        return x * logistic(self._beta * x)
+        return np.asarray(x * logistic(self._beta * x))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         s = logistic(self._beta * x)
@@ -439,11 +440,11 @@ class Mish(Smooth):
     """f(x) = x tanh(softplus(x)) (arXiv 1908.08681)."""
 
     def f(self, x: np.ndarray) -> np.ndarray:
-        return x * np.tanh(np.logaddexp(0.0, x))
+        return np.asarray(x * np.tanh(np.logaddexp(0.0, x)))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         t = np.tanh(np.logaddexp(0.0, x))
-        return t + x * (1.0 - t**2) * logistic(x)
+        return np.asarray(t + x * (1.0 - t**2) * logistic(x))
 
 
 @component("tanh")
@@ -451,10 +452,10 @@ class Tanh(Smooth):
     """f(x) = tanh(x)."""
 
     def f(self, x: np.ndarray) -> np.ndarray:
-        return np.tanh(x)
+        return np.asarray(np.tanh(x))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
-        return 1.0 - np.tanh(x) ** 2
+        return np.asarray(1.0 - np.tanh(x) ** 2)
 
 
 @component("sigmoid")
@@ -496,7 +497,7 @@ class Softsign(Smooth):
     """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits."""
 
     def f(self, x: np.ndarray) -> np.ndarray:
-        return x / (1.0 + np.abs(x))
+        return np.asarray(x / (1.0 + np.abs(x)))
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(1.0 / (1.0 + np.abs(x)) ** 2)

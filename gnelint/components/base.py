@@ -1,6 +1,7 @@
 """What a component is, and the registry that finds one for a node.
 
-A component knows three things about an operation: what it does to moments (forward), what its transposed Jacobian does to
+A component knows three things about an operation: what it does to moments (forward), what its transposed Jacobian
+does to
 the second moments of a gradient (backward), and from the latter phi(J J^T) for each input, with the variance of the
 spectrum where theory has one. It sees shapes, parameters and attributes, never a framework.
 """
@@ -23,7 +24,8 @@ class NotModelledError(ValueError):
 
 @dataclass(frozen=True)
 class Component(ABC):
-    """One operation of a graph. A subclass adds formulas, no fields, and so needs no decorator of its own but `component`.
+    """One operation of a graph. A subclass adds formulas, no fields, and so needs no decorator of its own but
+    `component`.
 
     Attributes:
         node: the node with its attributes and parameters.

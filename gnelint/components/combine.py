@@ -83,7 +83,8 @@ class _Linear(Component):
 
 @component("add")
 class Add(_Linear):
-    """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem (2.2)."""
+    """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem
+    (2.2)."""
 
 
 @component("sub")
@@ -303,7 +304,8 @@ def join(
 
 @component("concat")
 class Concatenate(Component):
-    """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (2.3, 3.7)."""
+    """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (2.3,
+    3.7)."""
 
     @property
     def _axis(self) -> int:
@@ -337,7 +339,8 @@ class Concatenate(Component):
 
 @component("constant")
 class Constant(Component):
-    """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of it."""
+    """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of
+    it."""
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         array = np.asarray(self.node.parameters["value"].array(), dtype=np.float64).reshape(self.output_shapes[0])

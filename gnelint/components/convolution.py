@@ -54,7 +54,8 @@ def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndar
 
 
 def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
-    """A gradient on channels with profiles along space, and its arrays as rows (the second left out where it is zero)."""
+    """A gradient on channels with profiles along space, and its arrays as rows (the second left out where it is
+    zero)."""
     for index in range(2, len(g.axes)):
         g = g.profiled(index)
     g = g.only(1)
@@ -111,7 +112,8 @@ def _spread_moments(
 def _pulled(
     pulled_taps: np.ndarray, sent: list[np.ndarray], shape: Sequence[int], lead: Sequence[np.ndarray | None]
 ) -> Gradient:
-    """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive with."""
+    """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive
+    with."""
     at = outer([a.mean(axis=1) for a in sent])
     sizes = tuple(len(a) for a in sent)
     profile = list(lead)
@@ -168,8 +170,11 @@ class Convolution(_Convolution):
         return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """For a kernel of independent entries (3.2): phi_2 = s^4 mean_p [n_p^2 + (kurtosis - 2) n_p + c_in c_out S(p) / g^2]."""
-        out, inner, taps = self._kernel.shape
+        """For a kernel of independent entries (3.2).
+
+        phi_2 = s^4 mean_p [n_p^2 + (kurtosis - 2) n_p + c_in c_out S(p) / g^2], the kurtosis a Gaussian's.
+        """
+        out, inner, _ = self._kernel.shape
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
         axes = self._axes()
@@ -193,7 +198,8 @@ class TransposedConvolution(_Convolution):
 
         phi = phi_conv m_conv / n_conv, with the convolution from its output grid to its input grid
 
-    Moments and gradients are those of `Convolution` with the two directions exchanged. Source: theory of components, 3.2.
+    Moments and gradients are those of `Convolution` with the two directions exchanged. Source: theory of components,
+    3.2.
     """
 
     def _axes(self) -> list[TapAxis]:

@@ -31,7 +31,8 @@ class Linear(Unary):
         variance of entries -> (W*W) var
         gradient energy -> (W*W)^T energy
 
-    The moments assume uncorrelated inputs (one layer of independent weights makes them so). Source: theory of components, 3.1.
+    The moments assume uncorrelated inputs (one layer of independent weights makes them so). Source: theory of
+    components, 3.1.
     """
 
     @cached_property
@@ -119,8 +120,8 @@ def constant_moments(array: np.ndarray, like: Moments) -> tuple[Axes, np.ndarray
     """Mean and variance of a constant tensor's entries on cells that fit a value it is combined with.
 
     Returns:
-        The cells (the value's own, and every index of the constant's last two axes that is not alike elsewhere), the mean and
-        the variance of the constant within each.
+        The cells (the value's own, and every index of the constant's last two axes that is not alike elsewhere), the
+        mean and the variance of the constant within each.
     """
     shape = like.shape
     array = np.asarray(array, dtype=np.float64)
@@ -173,7 +174,8 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
 
 @component("bias")
 class Bias(Unary):
-    """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b. Source: theory of components, 3.1."""
+    """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b. Source: theory of
+    components, 3.1."""
 
     def map(self, x: Moments) -> Moments:
         x = x.broadcast(self.shape)

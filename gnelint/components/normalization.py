@@ -1,14 +1,16 @@
 """Normalisations. All are one operation: divide by a statistic of a set of entries, with or without centring first.
 
-With s^2 the variance (or second moment) of the normalised set of N entries, rho = s^2 / (s^2 + eps), xhat = (x - m) / s:
+With s^2 the variance (or second moment) of the normalised set of N entries, rho = s^2 / (s^2 + eps), xhat = (x - m) /
+s:
 
     mean     -> gamma (mu - m) / sqrt(s^2 + eps) + beta
     variance -> gamma^2 (variance - Var m) / (s^2 + eps)
     energy   -> [e - (2 E h mean(h) - E mean(h)^2) - xhat^2 (2 rho e - rho^2 E e xhat^2) / N] E[1 / (s^2 + eps)]
 
-for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second term is there
-only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N. E[1/s^2] exceeds
-1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
+for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second
+term is there
+only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N.
+E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
 """
 
 from __future__ import annotations
@@ -183,7 +185,8 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
 class BatchNorm(Normalization):
     """Batch normalisation: the set is a channel's entries over batch and positions.
 
-    Training: phi = mean_c gamma_c^2 / (var_c + eps) (1 - (1 + 2 rho - rho^2) / N). Evaluation: an affine map with the stored
+    Training: phi = mean_c gamma_c^2 / (var_c + eps) (1 - (1 + 2 rho - rho^2) / N). Evaluation: an affine map with the
+    stored
     statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory of components, 3.5 (arXiv 1502.03167).
     """
 
@@ -264,7 +267,8 @@ class InstanceNorm(Normalization):
 
 @component("rms_norm")
 class RMSNorm(Normalization):
-    """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) / D) (3.5)."""
+    """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) /
+    D) (3.5)."""
 
     centred: ClassVar[bool] = False
 
@@ -277,7 +281,7 @@ class L2Normalize(Normalization):
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         entries = math.prod(self.shape[i] for i in self.normalised_axes())
-        return np.maximum(square * entries, self.epsilon**2)
+        return np.asarray(np.maximum(square * entries, self.epsilon**2))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()
@@ -292,7 +296,8 @@ class L2Normalize(Normalization):
 
 @component("second_moment_norm")
 class SecondMomentNorm(BatchNorm):
-    """Second moment normalisation (arXiv 2001.00254): y = w x / (rms + eps) + b, rms over a channel's batch and positions.
+    """Second moment normalisation (arXiv 2001.00254): y = w x / (rms + eps) + b, rms over a channel's batch and
+    positions.
 
     phi = (w / (rms + eps))^2 (1 - (2t - t^2) / N), t = rms / (rms + eps); eps is added to the root (3.5).
     """
@@ -324,7 +329,8 @@ class L1Norm(Normalization):
 
 @component("group_norm")
 class GroupNorm(Unary):
-    """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group (3.5)."""
+    """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group
+    (3.5)."""
 
     @property
     def _grouped(self) -> LayerNorm:

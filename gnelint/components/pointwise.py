@@ -79,7 +79,8 @@ class Exponential(Pointwise):
 
 
 class _Expansion(Pointwise):
-    """f about the mean, to second order: for functions that are not defined everywhere, on values that hardly fluctuate."""
+    """f about the mean, to second order: for functions that are not defined everywhere, on values that hardly
+    fluctuate."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the argument hardly fluctuates",)
@@ -112,7 +113,7 @@ class _Expansion(Pointwise):
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         _, slope, bend = self.derivatives()
-        return slope(mean) ** 4 + 6 * slope(mean) ** 2 * bend(mean) ** 2 * variance
+        return np.asarray(slope(mean) ** 4 + 6 * slope(mean) ** 2 * bend(mean) ** 2 * variance)
 
 
 @component("log", "sqrt", "tan", "asin", "acos", "acosh", "atanh")
@@ -197,7 +198,13 @@ class Step(Pointwise):
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kind = str(self.node.attribute("kind"))
-        functions = {"floor": np.floor, "ceil": np.ceil, "round": np.round, "sign": np.sign, "trunc": np.trunc}
+        functions: dict[str, Function] = {
+            "floor": np.floor,
+            "ceil": np.ceil,
+            "round": np.round,
+            "sign": np.sign,
+            "trunc": np.trunc,
+        }
         if kind not in functions:
             raise NotModelledError(f"an unknown step function {kind}")
         f = functions[kind]

@@ -75,7 +75,8 @@ class AveragePool(_Window):
         phi = 1 / k (from the taps where windows meet the padding)
         mean -> mean;  variance -> variance / k + shared (1 - 1/k)
 
-    The forward map takes entries of a window as no more correlated than entries far apart. Source: theory of components, 3.4.
+    The forward map takes entries of a window as no more correlated than entries far apart. Source: theory of
+    components, 3.4.
     """
 
     def _divisors(self) -> list[np.ndarray]:
@@ -145,8 +146,8 @@ class _Maximum(Unary):
 
         phi = 1 (no ties);  mean, variance -> order statistics of the window
 
-    Entries of a window are taken as independent given what they share; the rectified ones as max(z, 0) of Gaussian z that
-    have the same first two moments. Source: theory of components, 3.4.
+    Entries of a window are taken as independent given what they share; the rectified ones as max(z, 0) of Gaussian z
+    that have the same first two moments. Source: theory of components, 3.4.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -179,7 +180,8 @@ class _Maximum(Unary):
 
 @component("max_pool")
 class MaxPool(_Window, _Maximum):
-    """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not overlap."""
+    """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not
+    overlap."""
 
     @property
     def _count(self) -> int:

@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Field)
 
 @component("identity", "dropout")
 class Identity(Unary):
-    """y = x: casts, copies, and dropout, which the analysis takes as neutral (`--mode train` adds none of its noise)."""
+    """y = x: casts, copies, and dropout, which the analysis takes as neutral (`--mode train` adds none of its
+    noise)."""
 
     def map(self, x: Moments) -> Moments:
         return x.reshaped(self.shape) if x.shape != self.shape else x
@@ -72,7 +73,8 @@ def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
 def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradient:
     """A gradient sent back to the picked indices of an axis, zeros elsewhere (repeated indices add up)."""
     field = g.profiled(index)
-    line = np.ones(len(picked)) if field.profile[index] is None else field.profile[index]
+    own = field.profile[index]
+    line = np.ones(len(picked)) if own is None else own
     received = np.zeros(size)
     np.add.at(received, picked, line)
     factor = float(received.mean())
@@ -168,7 +170,8 @@ class Split(Component):
 
 @component("gather")
 class Gather(Component):
-    """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one (3.7)."""
+    """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one
+    (3.7)."""
 
     @property
     def _axis(self) -> int:
@@ -350,7 +353,7 @@ class Upsample(Unary):
         grid = np.arange(inputs)[None, :]
         if str(self.node.attribute("mode")) == "nearest":
             picked = np.clip(np.floor((np.arange(outputs) + 1e-9) * inputs / outputs).astype(int), 0, inputs - 1)
-            return (grid == picked[:, None]).astype(float)
+            return np.asarray((grid == picked[:, None]).astype(float))
         inside = np.clip(centre, 0, inputs - 1)[:, None]
         return np.asarray(np.maximum(0.0, 1.0 - np.abs(inside - grid)))
 
@@ -371,8 +374,8 @@ class Upsample(Unary):
                 None if x.profile[index] is None else normalised(energy),
             )
             x = x.pooled(index)
-        x = x.rebuilt(tuple(axes), (x.mean, np.broadcast_to(variance, x.mean.shape), x.shared), tuple(profile))
-        return x
+        arrays = (x.mean, np.broadcast_to(variance, x.mean.shape), x.shared)
+        return x.rebuilt(tuple(axes), arrays, tuple(profile))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent
@@ -486,7 +489,8 @@ class SpaceToDepth(Unary):
 
 @component("unfold")
 class Unfold(Unary):
-    """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every window."""
+    """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every
+    window."""
 
     def _inside(self) -> float:
         """Fraction of the outputs that are not padding."""
@@ -508,13 +512,14 @@ class Unfold(Unary):
         inside = self._inside()
         mean = x.mean * inside
         x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.shared * inside**2), x.profile)
-        arrays = [np.repeat(a.reshape(-1), taps if a.shape[1] > 1 else 1).reshape(1, -1, 1) for a in x.arrays()]
+        copies = taps if x.axes[1].count > 1 else 1
+        mean, variance, shared = (np.repeat(a.reshape(-1), copies).reshape(1, -1, 1) for a in x.arrays())
         axes = (
             Axis(self.shape[0]),
-            Axis.full(self.shape[1]) if arrays[0].size > 1 else Axis(self.shape[1]),
+            Axis.full(self.shape[1]) if mean.size > 1 else Axis(self.shape[1]),
             Axis(self.shape[2]),
         )
-        return Moments.flat(axes, *arrays, nonnegative=x.nonnegative)
+        return Moments.flat(axes, mean, variance, shared, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         channels = self.input_shape[1]
@@ -522,8 +527,8 @@ class Unfold(Unary):
         ratio = self._ratio()
         rank = len(self.input_shape)
         axes = (Axis(self.shape[0]), g.axes[1], *pooled(self.input_shape[2:]))
-        arrays = [a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2)]
-        return Gradient.flat(axes, *arrays)
+        energy, shared = (a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2))
+        return Gradient.flat(axes, energy, shared)
 
 
 class _Reduction(Unary):

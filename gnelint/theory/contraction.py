@@ -1,7 +1,7 @@
 """Products of a weight tensor, and of its entrywise square, with vectors of moments; read a chunk at a time.
 
-Moments may be far outside of the range of float32 (a gradient that vanished), so vectors are scaled to at most 1 before they meet
-the weights and scaled back behind.
+Moments may be far outside of the range of float32 (a gradient that vanished), so vectors are scaled to at most 1
+before they meet the weights and scaled back behind.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def tap_energies(kernel: np.ndarray) -> np.ndarray:
     for _, chunk in _slabs(kernel):
         flat = chunk.reshape(len(chunk), -1)
         columns += np.ones(len(flat), flat.dtype) @ (flat * flat)
-    return columns.reshape(inner, taps).sum(axis=0)
+    return np.asarray(columns.reshape(inner, taps).sum(axis=0))
 
 
 def frobenius2(array: np.ndarray) -> float:
@@ -144,7 +144,8 @@ PROBES = 8
 def squared_gram(matrix: np.ndarray) -> float:
     """tr((W W^T)^2) of an (m, n) matrix: exactly up to EXACT_GRAM on the smaller side, beyond it by PROBES probes.
 
-    A probe is E ||W W^T g||^2 for a Gaussian g on the smaller side, unbiased; eight have a relative standard deviation of about
+    A probe is E ||W W^T g||^2 for a Gaussian g on the smaller side, unbiased; eight have a relative standard
+    deviation of about
     3 % at 512 x 512 and less for larger matrices (theory of components, section 7). The seed is fixed: runs repeat.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

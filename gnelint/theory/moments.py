@@ -1,11 +1,13 @@
 """The state of a value (`Moments`) and of the loss gradient with respect to it (`Gradient`).
 
-Both are kept on the cells of `cells.py`, each only as fine as it has to be: a mean and a variance for each channel, one cell
-for the batch, two for {class token, the rest}. Two further numbers make up for what a cell forgets:
+Both are kept on the cells of `cells.py`, each only as fine as it has to be: a mean and a variance for each channel,
+one cell for the batch, two for {class token, the rest}. Two further numbers make up for what a cell forgets:
 
-profile  Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1, scales the energy at
+profile  Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1, scales the
+energy at
          index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
-shared   The covariance between two different entries of one cell in one sample. It decides what an average over positions
+shared   The covariance between two different entries of one cell in one sample. It decides what an average over
+positions
          keeps, what attention passes and what a normalisation removes from a gradient that is constant over positions.
 
 Axis 0 is taken to be the batch: entries of different samples are independent.
@@ -47,7 +49,8 @@ class Field(ABC):
 
     Attributes:
         axes: the tensor's axes and their cells.
-        profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes have one.
+        profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes
+        have one.
     """
 
     axes: Axes
@@ -172,8 +175,7 @@ class Field(ABC):
         if profile[index] is None or not len(picked):
             profile[index] = None
             return self.rebuilt(axes, arrays, tuple(profile))
-        field = self.absorbed(index).sliced(index, start, stop, step)
-        return field
+        return self.absorbed(index).sliced(index, start, stop, step)
 
 
 def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequence[int]) -> list[np.ndarray | None]:
@@ -253,7 +255,7 @@ class Moments(Field):
     @property
     def second(self) -> np.ndarray:
         """E[x^2] of each cell (where the profile is 1, and on average over it)."""
-        return self.variance + self.mean**2
+        return np.asarray(self.variance + self.mean**2)
 
     def amplitude(self, kept: Sequence[int] = ()) -> float:
         """Average of sqrt(profile) over all axes but the ones kept: E[x] of a cell is that times `mean`."""
@@ -333,9 +335,10 @@ class Gradient(Field):
     Attributes:
         energy: E[g^2] of one entry, where the profile is 1 and on average over it.
         shared: E[g g'] of two different entries of the cell in one sample.
-        active: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a rectifier
-            that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners of a max-pooling
-            are active, and so is what has passed the same rectifier's mask before.
+        active: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a
+        rectifier
+            that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners of a
+            max-pooling are active, and so is what has passed the same rectifier's mask before.
     """
 
     energy: np.ndarray
@@ -463,7 +466,8 @@ class Gradient(Field):
         return field.rebuilt(field.axes[drop:], arrays, field.profile[drop:])
 
     def _summed_over(self, index: int) -> Gradient:
-        """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over samples."""
+        """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over
+        samples."""
         axis = self.axes[index]
         shape = [1] * len(self.axes)
         shape[index] = axis.count
@@ -487,7 +491,8 @@ def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
 
 
 def average_covariance(energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
-    """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and covariances."""
+    """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and
+    covariances."""
     inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
     outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
     together = shared if outside <= 1 else np.zeros_like(shared)

@@ -82,7 +82,8 @@ def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
 
 
 def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu / sd)."""
+    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu /
+    sd)."""
     ratio = np.divide(mean**2, variance + mean**2, out=np.ones_like(mean), where=variance + mean**2 > 0)
     low, high = np.full_like(mean, -6.0), np.full_like(mean, 30.0)
     for _ in range(60):

@@ -1,7 +1,7 @@
 """Expectations under a Gaussian, for whole arrays of means and variances at once.
 
-Source: theory of components, section C (quadrature): Gauss-Hermite is right for smooth functions at moderate variance only;
-elsewhere composite Gauss-Legendre, panels broken at the kinks.
+Source: theory of components, section C (quadrature): Gauss-Hermite is right for smooth functions at moderate variance
+only; elsewhere composite Gauss-Legendre, panels broken at the kinks.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class _Chebyshev:
 def _grid(mean: np.ndarray, deviation: np.ndarray, scale: float) -> tuple[_Chebyshev, _Chebyshev] | None:
     """Interpolation nodes over the means and the deviations, where these are far fewer than the cells.
 
-    E f(mu + s t) bends over lengths of about L = sqrt(scale^2 + s^2); 2.5 points a length and a few more resolve it to 1e-4 (tested; mostly 3e-5).
+    E f(mu + s t) bends over lengths of about L = sqrt(scale^2 + s^2); 2.5 points a length and a few more resolve it
+    to 1e-4 (tested; mostly 3e-5).
     """
     if mean.size < 512:
         return None

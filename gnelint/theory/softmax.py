@@ -1,7 +1,8 @@
 """Moments of softmax probabilities over n independent Gaussian logits of variance q.
 
 S_k = sum_j p_j^k. The exact value is a one-dimensional integral, from 1/Z^k = int u^(k-1) e^(-uZ) du / (k-1)! and the
-independence of the logits: E S_k = n int u^(k-1)/(k-1)! E[e^{kz} e^{-u e^z}] E[e^{-u e^z}]^(n-1) du. Source: theory of components, 3.6.
+independence of the logits: E S_k = n int u^(k-1)/(k-1)! E[e^{kz} e^{-u e^z}] E[e^{-u e^z}]^(n-1) du. Source: theory
+of components, 3.6.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def erfc(x: np.ndarray) -> np.ndarray:
     series = inverse * np.polyval(_P3, inverse) / np.polyval(_Q3, inverse)
     tail = decay / far * (1.0 / math.sqrt(math.pi) - series)
     positive = np.where(size < 0.5, near, np.where(size < 4.0, centre, tail))
-    return np.where(x < 0, 2.0 - positive, positive)
+    return np.asarray(np.where(x < 0, 2.0 - positive, positive))
 
 
 def erf(x: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def erf(x: np.ndarray) -> np.ndarray:
 
 def normal_pdf(x: np.ndarray) -> np.ndarray:
     """Density of N(0, 1)."""
-    return np.exp(-0.5 * np.square(x)) / SQRT_2PI
+    return np.asarray(np.exp(-0.5 * np.square(x)) / SQRT_2PI)
 
 
 _REACH = 9.0
@@ -78,7 +78,8 @@ def _cdf_table() -> tuple[np.ndarray, np.ndarray]:
 
 
 def normal_cdf(x: np.ndarray) -> np.ndarray:
-    """P(Z <= x) for Z ~ N(0, 1), to 1e-13: a cubic between the nodes of a table, since every layer asks for thousands."""
+    """P(Z <= x) for Z ~ N(0, 1), to 1e-13: a cubic between the nodes of a table, since every layer asks for
+    thousands."""
     values, slopes = _cdf_table()
     place = (np.clip(x, -_REACH, _REACH) + _REACH) * (_STEPS / (2 * _REACH))
     index = np.minimum(place.astype(np.intp), _STEPS - 1)

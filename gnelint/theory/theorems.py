@@ -1,4 +1,5 @@
-"""How phi and its variance compose: the multiplication, addition and concatenation theorems and the shallow-network bound.
+"""How phi and its variance compose: the multiplication, addition and concatenation theorems and the shallow-network
+bound.
 
 phi(J J^T) = E tr(J J^T) / m for a Jacobian J of m outputs; its variance is tr((J J^T)^2)/m - phi^2. Source: arXiv
 2001.00254, section "theorems", with the corrections of the theory of components, sections 2.1 to 2.5 (measured there).
@@ -90,7 +91,8 @@ def concatenated(branches: Sequence[Spectrum]) -> Spectrum:
 
 
 def shallow_network_tail(blocks: int, deviation: float, order: int) -> float:
-    """Shallow-network bound: how far L blocks with |phi_i - 1| <= deviation can be from an expansion in `order` factors.
+    """Shallow-network bound: how far L blocks with |phi_i - 1| <= deviation can be from an expansion in `order`
+    factors.
 
         sum_{k >= order} C(L, k) deviation^k
 

@@ -1,7 +1,7 @@
 """Statistics of real weight tensors, streamed: a tensor of any size is read a few megabytes at a time.
 
-A convolution's fan_in is in_channels / groups * taps and its fan_out is out_channels / groups * taps; for a linear map they
-are its two sizes.
+A convolution's fan_in is in_channels / groups * taps and its fan_out is out_channels / groups * taps; for a linear
+map they are its two sizes.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _constant_statistics(parameter: Parameter) -> WeightStatistics:
 def looks_initialised(statistics: WeightStatistics) -> bool:
     """Whether a weight tensor's entries could be a fresh draw: constant, uniform, Gaussian, truncated Gaussian.
 
-    Training leaves heavy tails: the kurtosis of a trained layer is well above 3. The allowance is six standard errors of
-    a Gaussian's sample kurtosis, sqrt(24 / size).
+    Training leaves heavy tails: the kurtosis of a trained layer is well above 3. The allowance is six standard errors
+    of a Gaussian's sample kurtosis, sqrt(24 / size).
     """
     if statistics.size == 0 or statistics.is_constant:
         return True
@@ -122,7 +122,8 @@ def looks_initialised(statistics: WeightStatistics) -> bool:
 
 
 def mostly_zero(parameter: Parameter, entries: int = 1 << 14) -> bool:
-    """Whether most of a sample of the entries is exactly zero, as in delta-orthogonal, identity and sparse initialisation."""
+    """Whether most of a sample of the entries is exactly zero, as in delta-orthogonal, identity and sparse
+    initialisation."""
     stored = parameter.load().reshape(-1)
     sample = np.asarray(stored[:: max(1, stored.size // entries)])
     return sample.size > 0 and float(np.mean(sample == 0)) > 0.5

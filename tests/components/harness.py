@@ -1,9 +1,11 @@
 """Components held against automatic differentiation of the same torch function, in float64.
 
-Two references. For a map that is affine in its inputs everything follows from its Jacobian J, exactly: with C the covariance
-of the inputs and G that of the cotangent, the output's second moments are diag(J C J^T) + mean^2 and the gradient's diag(J^T G J).
-For the others the same averages are taken over seeded draws, and the tolerance is a number of their standard errors plus what
-the case allows its component for a documented approximation.
+Two references. For a map that is affine in its inputs everything follows from its Jacobian J, exactly: with C the
+covariance
+of the inputs and G that of the cotangent, the output's second moments are diag(J C J^T) + mean^2 and the gradient's
+diag(J^T G J).
+For the others the same averages are taken over seeded draws, and the tolerance is a number of their standard errors
+plus what the case allows its component for a documented approximation.
 
 Numbers are compared per channel: averaged over every axis but one, which each input and each case names.
 """
@@ -28,12 +30,14 @@ EXACT = 1e-9
 """Relative tolerance where a component claims to be exact: rounding of float64 sums."""
 
 SIGMAS = 5.0
-"""Standard errors allowed for a sampled reference: one comparison of thousands fails by chance with probability 1e-6."""
+"""Standard errors allowed for a sampled reference: one comparison of thousands fails by chance with probability
+1e-6."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input: independent Gaussian entries, or entries that share part of their variance over the positions of a channel.
+    """One input: independent Gaussian entries, or entries that share part of their variance over the positions of a
+    channel.
 
     Attributes:
         shape: of the tensor.
@@ -165,7 +169,8 @@ def component_of(case: Case) -> Component:
     return make(case.op, [each.shape for each in case.inputs], shapes, case.parameters, **case.attributes)
 
 
-# --- arrays over cells as arrays over entries --------------------------------------------------------------------------
+# --- arrays over cells as arrays over entries
+# --------------------------------------------------------------------------
 
 
 def everywhere(array: np.ndarray, value: Moments | Gradient) -> np.ndarray:
@@ -220,7 +225,7 @@ def constant_cotangent(shape: tuple[int, ...], axis: int | None) -> Gradient:
     return Gradient.flat(axes, np.ones(1), 1.0)
 
 
-# --- references --------------------------------------------------------------------------------------------------------
+# --- references -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -275,7 +280,9 @@ def jacobian(case: Case) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]
     for y in outputs:
         for entry in y.reshape(-1):
             pulled = torch.autograd.grad(entry, zeros, retain_graph=True, allow_unused=True)
-            blocks = [torch.zeros(z.numel()) if p is None else p.reshape(-1) for p, z in zip(pulled, zeros, strict=True)]
+            blocks = [
+                torch.zeros(z.numel()) if p is None else p.reshape(-1) for p, z in zip(pulled, zeros, strict=True)
+            ]
             rows.append(torch.cat(blocks).numpy())
     offset = np.concatenate([y.detach().numpy().reshape(-1) for y in outputs])
     return np.stack(rows), offset, [tuple(y.shape) for y in outputs]
@@ -307,9 +314,7 @@ def affine_reference(case: Case) -> Reference:
         m = mean[start:stop].reshape(shape)
         block = behind[start:stop, start:stop]
         found.mean.append(Estimate.exactly(per_channel(m, case.output_axis)))
-        found.second.append(
-            Estimate.exactly(per_channel(np.diag(block).reshape(shape) + m**2, case.output_axis))
-        )
+        found.second.append(Estimate.exactly(per_channel(np.diag(block).reshape(shape) + m**2, case.output_axis)))
         cotangent[start:stop, start:stop] = together(shape, case.output_axis)
         found.shared_forward.append(_pairs(block, shape, case.output_axis))
         start = stop
@@ -375,10 +380,12 @@ def sampled_reference(case: Case) -> Reference:
     )
 
 
-# --- comparisons -------------------------------------------------------------------------------------------------------
+# --- comparisons ------------------------------------------------------------------------------------------------------
 
 
-def assert_near(what: str, predicted: np.ndarray, reference: Estimate, tolerance: float, scale: float | None = None) -> None:
+def assert_near(
+    what: str, predicted: np.ndarray, reference: Estimate, tolerance: float, scale: float | None = None
+) -> None:
     """Every channel within the tolerance (relative to `scale`, by default to each number) and the sampling error."""
     if not reference.value.size:
         return
@@ -401,7 +408,9 @@ def verify(case: Case) -> None:
     outputs = component.forward(inputs)
     verify_forward(case, component, outputs, reference)
     white = [Gradient.white(shape) for shape in component.output_shapes]
-    verify_gradients(case, component.backward(inputs, outputs, white), inputs, reference.energy, case.gradient, "energy")
+    verify_gradients(
+        case, component.backward(inputs, outputs, white), inputs, reference.energy, case.gradient, "energy"
+    )
     length = sum(g.size for g in white)
     phis = component.phis(inputs, outputs)
     backward = component.backward(inputs, outputs, white)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +20,24 @@ INTEGRAL = "the softmax integral is good to about 1 %"
 SAMPLED = "sampling error only"
 
 
-def softmax_case(name: str, op: str, shape: tuple[int, ...], variance: float, axis: int, tolerance: float, because: str) -> Case:
+def softmax_case(
+    name: str, op: str, shape: tuple[int, ...], variance: float, axis: int, tolerance: float, because: str
+) -> Case:
     function = {"softmax": torch.softmax, "log_softmax": torch.log_softmax}[op]
     return Case(
-        name, op, lambda x: function(x, axis), (Input(shape, 0.3, variance),), {}, {"axis": axis}, None,
-        forward=tolerance, gradient=tolerance, together=None, draws=40, because=because,
-    )  # fmt: skip
+        name,
+        op,
+        lambda x: function(x, axis),
+        (Input(shape, 0.3, variance),),
+        {},
+        {"axis": axis},
+        None,
+        forward=tolerance,
+        gradient=tolerance,
+        together=None,
+        draws=40,
+        because=because,
+    )
 
 
 def matmul_case(name: str, a: Input, b: Input, *, output_axis: int | None = None, **attributes: Any) -> Case:
@@ -36,9 +47,19 @@ def matmul_case(name: str, a: Input, b: Input, *, output_axis: int | None = None
         return attributes.get("factor", 1.0) * (x @ y)
 
     return Case(
-        name, "matmul", function, (a, b), {}, attributes, output_axis,
-        forward=1e-3, gradient=1e-3, together=None, draws=200, because=SAMPLED,
-    )  # fmt: skip
+        name,
+        "matmul",
+        function,
+        (a, b),
+        {},
+        attributes,
+        output_axis,
+        forward=1e-3,
+        gradient=1e-3,
+        together=None,
+        draws=200,
+        because=SAMPLED,
+    )
 
 
 ENTROPY = "log-probabilities: log n + q/2 in place of the mean of log Z, good to (e^q - 1)/2n"
@@ -53,7 +74,9 @@ CASES = [
     matmul_case("plain", Input((3, 4), 0.5, 1.0), Input((4, 5), -0.3, 2.0)),
     matmul_case("batched", Input((2, 3, 4, 5), 0.5, 1.0), Input((2, 3, 5, 6), 0.2, 2.0)),
     matmul_case("transposed", Input((2, 4, 5), 0.5, 1.0), Input((2, 6, 5), 0.2, 2.0), transpose_b=True, factor=0.5),
-    matmul_case("both transposed", Input((2, 5, 4), 0.5, 1.0), Input((2, 6, 5), 0.2, 2.0), transpose_a=True, transpose_b=True),
+    matmul_case(
+        "both transposed", Input((2, 5, 4), 0.5, 1.0), Input((2, 6, 5), 0.2, 2.0), transpose_a=True, transpose_b=True
+    ),
     matmul_case("columns", Input((2, 3, 4), 0.5, 1.0, 2), Input((2, 4, 5), 0.2, 2.0, 2), output_axis=2),
     matmul_case("broadcast", Input((2, 3, 4), 0.5, 1.0), Input((4, 5), 0.2, 2.0)),
 ]
@@ -160,7 +183,9 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
         shape = (batch, T, heads * d) if layer.packed else (batch, heads, T, d)
         axes = tuple(Axis.full(n) if layer.packed and i == 2 else Axis(n) for i, n in enumerate(shape))
         shared = np.full((1,) * len(shape), gain * layer.common) if layer.packed else np.full((1,) * len(shape), 0.0)
-        if layer.common and not layer.packed:  # a cell for every feature, so that what the tokens share is of one feature
+        if (
+            layer.common and not layer.packed
+        ):  # a cell for every feature, so that what the tokens share is of one feature
             axes = (Axis(batch), Axis.full(heads), Axis(T), Axis.full(d))
             shared = np.full((1, heads, 1, d), gain * layer.common)
         return Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
@@ -213,8 +238,8 @@ LAYERS = [
 def test_attention_over_random_projections(layer: Layer) -> None:
     """Theory of components, 3.6: measured there within 3 % (value), 8 % (key), 14 % (query) at up to 128 tokens.
 
-    The logits of one row are products with one query, Gaussian only given it: the spread of the queries' lengths (2/d relative)
-    is what the tolerances hold, on top of the sampling error.
+    The logits of one row are products with one query, Gaussian only given it: the spread of the queries' lengths (2/d
+    relative) is what the tolerances hold, on top of the sampling error.
     """
     true = measure(layer, 4, 24)
     second, (query, key, value), _ = predict(layer, 4)
@@ -226,7 +251,8 @@ def test_attention_over_random_projections(layer: Layer) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_all_tokens_share_passes_whole(packed: bool) -> None:
-    """Theory of components, 3.6: with half of the variance shared the output keeps it, where white tokens would leave 1/T."""
+    """Theory of components, 3.6: with half of the variance shared the output keeps it, where white tokens would leave
+    1/T."""
     layer = Layer(64, 64, 4, 0.5, packed=packed, common=0.5)
     true = measure(layer, 4, 24)
     second, (_, _, value), _ = predict(layer, 4)
@@ -264,7 +290,9 @@ def test_cross_attention_has_as_many_keys_as_the_memory() -> None:
     for index, allowed in ((1, 0.10), (2, 0.05)):
         g = pulled[index]
         assert g is not None
-        assert g.total / math.prod(shapes[0]) == pytest.approx(true[index], abs=5 * error[index] + allowed * true[index])
+        assert g.total / math.prod(shapes[0]) == pytest.approx(
+            true[index], abs=5 * error[index] + allowed * true[index]
+        )
 
 
 @pytest.mark.parametrize(

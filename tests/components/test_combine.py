@@ -65,33 +65,108 @@ CASES = [
     affine("one", "add", lambda a: a, (IMAGE,)),
     affine("broadcast positions", "add", lambda a, b: a + b, (IMAGE, Input((2, 3, 1), 0.2, 0.5, 1))),
     affine("broadcast batch", "add", lambda a, b: a + b, (TOKENS, Input((1, 4, 3), 0.2, 0.5, 2)), output_axis=2),
-    affine("broadcast rank", "add", lambda a, b: a + b, (TOKENS, Input((3,), 0.2, 0.5, 0)), output_axis=2,
-           together=None, because="a gradient summed over the batch"),
+    affine(
+        "broadcast rank",
+        "add",
+        lambda a, b: a + b,
+        (TOKENS, Input((3,), 0.2, 0.5, 0)),
+        output_axis=2,
+        together=None,
+        because="a gradient summed over the batch",
+    ),
     affine("two", "sub", lambda a, b: a - b, (IMAGE, OTHER)),
     affine("broadcast", "sub", lambda a, b: a - b, (IMAGE, Input((2, 3, 1), 0.2, 0.5, 1))),
     affine("three", "mean", lambda a, b, c: (a + b + c) / 3, (IMAGE, OTHER, IMAGE)),
     affine("channels", "concat", lambda a, b: torch.cat([a, b], 1), (IMAGE, Input((2, 2, 4), -1.0, 0.4, 1)), axis=1),
-    affine("last", "concat", lambda a, b: torch.cat([a, b], -1), (TOKENS, Input((2, 4, 2), -1.0, 0.4, 2)), output_axis=2, axis=-1),
-    affine("token", "concat", lambda a, b: torch.cat([a, b], 1), (Input((2, 1, 3), 2.0, 0.1, 2), TOKENS), output_axis=2, axis=1,
-           together=None, because="two blocks of positions with a common number each"),
-    affine("positions", "concat", lambda a, b: torch.cat([a, b], 2), (IMAGE, OTHER), axis=2,
-           together=None, because="as above"),
+    affine(
+        "last",
+        "concat",
+        lambda a, b: torch.cat([a, b], -1),
+        (TOKENS, Input((2, 4, 2), -1.0, 0.4, 2)),
+        output_axis=2,
+        axis=-1,
+    ),
+    affine(
+        "token",
+        "concat",
+        lambda a, b: torch.cat([a, b], 1),
+        (Input((2, 1, 3), 2.0, 0.1, 2), TOKENS),
+        output_axis=2,
+        axis=1,
+        together=None,
+        because="two blocks of positions with a common number each",
+    ),
+    affine(
+        "positions",
+        "concat",
+        lambda a, b: torch.cat([a, b], 2),
+        (IMAGE, OTHER),
+        axis=2,
+        together=None,
+        because="as above",
+    ),
     affine("three", "concat", lambda *x: torch.cat(x, 1), (IMAGE, OTHER, IMAGE), axis=1),
     sampled("alike", "mul", lambda a, b: a * b, (MANY, MANY_OTHER)),
-    sampled("gate", "mul", lambda a, b: a * b, (MANY, GATE), together=2e-2,
-            because="the gate's own gradient is summed over positions; the rest is sampling error"),
-    sampled("column", "mul", lambda a, b: a * b, (Input((64, 4, 3), 0.4, 1.3, 2), Input((64, 4, 1), 0.3, 0.5)), output_axis=2, together=None,
-            because=CHANNELS),
-    sampled("alike", "div", lambda a, b: a / b, (MANY, DIVISOR), together=None, forward=2e-3, gradient=2e-3, because=EXPANSION),
-    sampled("norm", "div", lambda a, b: a / b, (MANY, Input((64, 3, 1), 5.0, 0.05, 1, spread=0.2)), together=None, forward=2e-3,
-            gradient=2e-3, because=EXPANSION),
+    sampled(
+        "gate",
+        "mul",
+        lambda a, b: a * b,
+        (MANY, GATE),
+        together=2e-2,
+        because="the gate's own gradient is summed over positions; the rest is sampling error",
+    ),
+    sampled(
+        "column",
+        "mul",
+        lambda a, b: a * b,
+        (Input((64, 4, 3), 0.4, 1.3, 2), Input((64, 4, 1), 0.3, 0.5)),
+        output_axis=2,
+        together=None,
+        because=CHANNELS,
+    ),
+    sampled(
+        "alike",
+        "div",
+        lambda a, b: a / b,
+        (MANY, DIVISOR),
+        together=None,
+        forward=2e-3,
+        gradient=2e-3,
+        because=EXPANSION,
+    ),
+    sampled(
+        "norm",
+        "div",
+        lambda a, b: a / b,
+        (MANY, Input((64, 3, 1), 5.0, 0.05, 1, spread=0.2)),
+        together=None,
+        forward=2e-3,
+        gradient=2e-3,
+        because=EXPANSION,
+    ),
     sampled("two", "maximum", torch.maximum, (MANY, MANY_OTHER)),
     sampled("two", "minimum", torch.minimum, (MANY, MANY_OTHER)),
-    sampled("three", "maximum", lambda a, b, c: torch.maximum(torch.maximum(a, b), c), (MANY, MANY_OTHER, MANY), forward=0.02,
-            gradient=0.05, together=None, because="the larger of two is taken as Gaussian again (Clark)"),
-    sampled("three", "minimum", lambda a, b, c: torch.minimum(torch.minimum(a, b), c), (MANY, MANY_OTHER, MANY), forward=0.02,
-            gradient=0.05, together=None, because="the smaller of two is taken as Gaussian again (Clark)"),
-]  # fmt: skip
+    sampled(
+        "three",
+        "maximum",
+        lambda a, b, c: torch.maximum(torch.maximum(a, b), c),
+        (MANY, MANY_OTHER, MANY),
+        forward=0.02,
+        gradient=0.05,
+        together=None,
+        because="the larger of two is taken as Gaussian again (Clark)",
+    ),
+    sampled(
+        "three",
+        "minimum",
+        lambda a, b, c: torch.minimum(torch.minimum(a, b), c),
+        (MANY, MANY_OTHER, MANY),
+        forward=0.02,
+        gradient=0.05,
+        together=None,
+        because="the smaller of two is taken as Gaussian again (Clark)",
+    ),
+]
 
 OWN = {"where"}
 
@@ -116,7 +191,10 @@ def test_where_takes_each_half_of_the_time() -> None:
     error = found.std(axis=0, ddof=1) / 60**0.5
     assert y.total_mean == pytest.approx(found[:, 0].mean(), abs=5 * error[0])
     assert y.total_second == pytest.approx(found[:, 1].mean(), abs=5 * error[1])
-    assert component.phis(inputs, [y]) == pytest.approx((None, 0.5, 0.5)) or component.phis(inputs, [y])[1:] == (0.5, 0.5)
+    assert component.phis(inputs, [y]) == pytest.approx((None, 0.5, 0.5)) or component.phis(inputs, [y])[1:] == (
+        0.5,
+        0.5,
+    )
 
 
 def test_factor_of_a_product_in_the_theory() -> None:
@@ -130,7 +208,9 @@ def test_factor_of_a_product_in_the_theory() -> None:
 @pytest.mark.parametrize("op", ["mul", "div"])
 def test_a_constant_factor_moves_the_gradient_by_its_own_square(op: str) -> None:
     """Squeeze and excitation: E s^2 of a known gate."""
-    gate = Moments.flat((Axis(2), Axis.full(3), Axis(1)), np.array([0.5, 1.0, 2.0]).reshape(1, 3, 1), np.zeros((1, 3, 1)))
+    gate = Moments.flat(
+        (Axis(2), Axis.full(3), Axis(1)), np.array([0.5, 1.0, 2.0]).reshape(1, 3, 1), np.zeros((1, 3, 1))
+    )
     x = Moments.uniform((2, 3, 4), 0.0, 1.0)
     component = make(op, [(2, 3, 4), (2, 3, 1)], [(2, 3, 4)])
     y = component.forward([x, gate])
@@ -152,7 +232,9 @@ def test_dividing_by_something_near_zero_is_refused() -> None:
 @pytest.mark.parametrize("op", ["add", "sub", "mul", "maximum", "concat"])
 def test_an_unknown_operand_is_refused(op: str) -> None:
     shape = (2, 3)
-    component = make(op, [shape, shape], [(2, 6) if op == "concat" else shape], **({"axis": 1} if op == "concat" else {}))
+    component = make(
+        op, [shape, shape], [(2, 6) if op == "concat" else shape], **({"axis": 1} if op == "concat" else {})
+    )
     with pytest.raises(NotModelledError):
         component.forward([Moments.uniform(shape, 0.0, 1.0), None])
 
@@ -177,7 +259,9 @@ def test_a_sum_with_zeros_keeps_what_is_known_of_the_operand() -> None:
 @pytest.mark.parametrize("op", ["add", "sub", "mean", "mul", "div", "maximum", "concat"])
 def test_no_gradient_in_no_gradient_out(op: str) -> None:
     shape = (2, 3)
-    component = make(op, [shape, shape], [(2, 6) if op == "concat" else shape], **({"axis": 1} if op == "concat" else {}))
+    component = make(
+        op, [shape, shape], [(2, 6) if op == "concat" else shape], **({"axis": 1} if op == "concat" else {})
+    )
     x = Moments.uniform(shape, 4.0, 0.1)
     y = component.forward([x, x])
     assert component.backward([x, x], y, [None]) == (None, None)

@@ -1,4 +1,5 @@
-"""Convolutions of every kind: gradients and moments per channel are exact, the spectrum's variance for independent kernels."""
+"""Convolutions of every kind: gradients and moments per channel are exact, the spectrum's variance for independent
+kernels."""
 
 from __future__ import annotations
 
@@ -185,7 +186,8 @@ def test_independent_kernels_of_the_theory(
     options: dict[str, int],
     expected: tuple[float, float],
 ) -> None:
-    """A kernel of one number has the energy that independent entries have on average, which is all the formula reads."""
+    """A kernel of one number has the energy that independent entries have on average, which is all the formula
+    reads."""
     weight = np.full((out, channels // options.get("groups", 1), kernel, kernel), variance**0.5)
     behind = size // options.get("stride", 1)
     found = one_conv("conv", weight, (1, channels, size, size), (1, out, behind, behind), **options)
@@ -193,7 +195,8 @@ def test_independent_kernels_of_the_theory(
 
 
 def test_spread_of_a_random_kernel_s_spectrum() -> None:
-    """The variance for independent entries, against drawn kernels: one kernel of 8 x 6 x 9 entries scatters by some per cent."""
+    """The variance for independent entries, against drawn kernels: one kernel of 8 x 6 x 9 entries scatters by some
+    per cent."""
     generator = torch.Generator().manual_seed(0)
     seen, said = [], []
     for _ in range(8):
@@ -221,7 +224,9 @@ def test_padding_darkens_the_border() -> None:
     np.testing.assert_allclose(dense_moments(y)[1].mean(axis=(0, 1)), true, rtol=1e-9)
     (g,) = component.backward([x], [y], [Gradient.white((1, 4, 9))])
     assert g is not None
-    np.testing.assert_allclose(dense_energy(g).mean(axis=(0, 1)), J.square().sum(0).reshape(3, 9).mean(0).numpy(), rtol=1e-9)
+    np.testing.assert_allclose(
+        dense_energy(g).mean(axis=(0, 1)), J.square().sum(0).reshape(3, 9).mean(0).numpy(), rtol=1e-9
+    )
 
 
 def test_two_padded_convolutions_in_a_row() -> None:
@@ -252,7 +257,8 @@ def test_two_padded_convolutions_in_a_row() -> None:
 
 
 def test_border_through_two_convolutions_is_counted_once_more() -> None:
-    """Three taps on four positions: per axis sum_p count(p)^2 / (3^2 4) = 13/18 behind two, where phi^2 says (10/12)^2."""
+    """Three taps on four positions: per axis sum_p count(p)^2 / (3^2 4) = 13/18 behind two, where phi^2 says
+    (10/12)^2."""
     weight = np.full((4, 4, 3, 3), 1 / 6)
     attributes = {"strides": (1, 1), "pads": (1,) * 4, "dilations": (1, 1)}
     shape = (1, 4, 4, 4)

@@ -50,9 +50,7 @@ def scale_case(
     attributes = {"factor": factor, "reciprocal": reciprocal}
     parameters = {} if constant is None else {"scale": constant}
     each = Input(shape, 0.5, 1.0, axis)
-    return Case(
-        name, "scale", function, (each,), parameters, attributes, axis, together=together, because=because
-    )
+    return Case(name, "scale", function, (each,), parameters, attributes, axis, together=together, because=because)
 
 
 UNEVEN = "a factor that varies within a cell makes a constant cotangent uneven, which one covariance cannot say"

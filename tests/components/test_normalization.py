@@ -24,7 +24,9 @@ def normal(*shape: int) -> torch.Tensor:
 
 
 SMALL_SET = "1/s^2 and its fluctuation are taken to first order in 1/N"
-UNEVEN_GAMMA = "what the projection gives to entries of small gamma fluctuates with s^2: a few 1/N more of a small number"
+UNEVEN_GAMMA = (
+    "what the projection gives to entries of small gamma fluctuates with s^2: a few 1/N more of a small number"
+)
 
 
 def sampled(
@@ -43,9 +45,19 @@ def sampled(
     **attributes: Any,
 ) -> Case:
     return Case(
-        name, op, function, (each,), parameters or {}, attributes, output_axis, forward, gradient, together,
-        draws=draws, because=because,
-    )  # fmt: skip
+        name,
+        op,
+        function,
+        (each,),
+        parameters or {},
+        attributes,
+        output_axis,
+        forward,
+        gradient,
+        together,
+        draws=draws,
+        because=because,
+    )
 
 
 def smn(x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
@@ -77,46 +89,184 @@ STORED = {"scale": GAMMA, "bias": BETA, "running_mean": MEAN, "running_var": VAR
 CASES = [
     sampled("train", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), IMAGE, training=True),
     sampled("train rows", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), ROWS, training=True),
-    sampled("train affine", "batch_norm", lambda x: F.batch_norm(x, None, None, GAMMA, BETA, True, eps=0.5), IMAGE,
-            parameters={"scale": GAMMA, "bias": BETA}, training=True, epsilon=0.5),
-    sampled("train shared", "batch_norm", lambda x: F.batch_norm(x, None, None, training=True), SHARED, training=True,
-            forward=0.02, gradient=0.05, together=0.05, draws=200,
-            because="half of the variance has 8 samples only: 1/s^2 fluctuates by 10 %, taken to first order"),
-    Case("eval", "batch_norm", frozen, (Input((2, 3, 3, 2), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}),
-    Case("eval rows", "batch_norm", frozen, (Input((4, 3), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}),
-    sampled("plain", "layer_norm", lambda x: F.layer_norm(x, (24,)), TOKENS, axes=(-1,), output_axis=2, together=None,
-            because=SMALL_SET),
-    sampled("affine", "layer_norm", lambda x: F.layer_norm(x, (24,), LAST, SHIFT, 0.1), TOKENS, axes=(2,), epsilon=0.1,
-            parameters={"scale": LAST, "bias": SHIFT}, output_axis=2, gradient=0.06, together=None, because=UNEVEN_GAMMA),
-    sampled("uneven", "layer_norm", lambda x: F.layer_norm(x, (24,)), UNEVEN, axes=(2,), output_axis=2, forward=0.03, gradient=0.04,
-            together=None, because=SMALL_SET + "; each entry takes part in its own variance"),
-    sampled("two axes", "layer_norm", lambda x: F.layer_norm(x, (5, 24)), TOKENS, axes=(1, 2), output_axis=2, together=None,
-            because=SMALL_SET),
-    sampled("groups", "group_norm", lambda x: F.group_norm(x, 2), Input((16, 6, 4, 4), 0.4, 1.3), groups=2, together=None,
-            because=SMALL_SET),
-    sampled("groups affine", "group_norm", lambda x: F.group_norm(x, 2, LAST[:6], SHIFT[:6]), Input((16, 6, 4, 4), 0.4, 1.3), groups=2,
-            parameters={"scale": LAST[:6], "bias": SHIFT[:6]}, together=None, because=SMALL_SET),
-    sampled("one group", "group_norm", lambda x: F.group_norm(x, 1), Input((16, 4, 4, 4), 0.4, 1.3), groups=1, together=None,
-            because=SMALL_SET),
+    sampled(
+        "train affine",
+        "batch_norm",
+        lambda x: F.batch_norm(x, None, None, GAMMA, BETA, True, eps=0.5),
+        IMAGE,
+        parameters={"scale": GAMMA, "bias": BETA},
+        training=True,
+        epsilon=0.5,
+    ),
+    sampled(
+        "train shared",
+        "batch_norm",
+        lambda x: F.batch_norm(x, None, None, training=True),
+        SHARED,
+        training=True,
+        forward=0.02,
+        gradient=0.05,
+        together=0.05,
+        draws=200,
+        because="half of the variance has 8 samples only: 1/s^2 fluctuates by 10 %, taken to first order",
+    ),
+    Case(
+        "eval", "batch_norm", frozen, (Input((2, 3, 3, 2), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}
+    ),
+    Case(
+        "eval rows", "batch_norm", frozen, (Input((4, 3), 0.4, 1.3, 1),), STORED, {"training": False, "epsilon": 1e-3}
+    ),
+    sampled(
+        "plain",
+        "layer_norm",
+        lambda x: F.layer_norm(x, (24,)),
+        TOKENS,
+        axes=(-1,),
+        output_axis=2,
+        together=None,
+        because=SMALL_SET,
+    ),
+    sampled(
+        "affine",
+        "layer_norm",
+        lambda x: F.layer_norm(x, (24,), LAST, SHIFT, 0.1),
+        TOKENS,
+        axes=(2,),
+        epsilon=0.1,
+        parameters={"scale": LAST, "bias": SHIFT},
+        output_axis=2,
+        gradient=0.06,
+        together=None,
+        because=UNEVEN_GAMMA,
+    ),
+    sampled(
+        "uneven",
+        "layer_norm",
+        lambda x: F.layer_norm(x, (24,)),
+        UNEVEN,
+        axes=(2,),
+        output_axis=2,
+        forward=0.03,
+        gradient=0.04,
+        together=None,
+        because=SMALL_SET + "; each entry takes part in its own variance",
+    ),
+    sampled(
+        "two axes",
+        "layer_norm",
+        lambda x: F.layer_norm(x, (5, 24)),
+        TOKENS,
+        axes=(1, 2),
+        output_axis=2,
+        together=None,
+        because=SMALL_SET,
+    ),
+    sampled(
+        "groups",
+        "group_norm",
+        lambda x: F.group_norm(x, 2),
+        Input((16, 6, 4, 4), 0.4, 1.3),
+        groups=2,
+        together=None,
+        because=SMALL_SET,
+    ),
+    sampled(
+        "groups affine",
+        "group_norm",
+        lambda x: F.group_norm(x, 2, LAST[:6], SHIFT[:6]),
+        Input((16, 6, 4, 4), 0.4, 1.3),
+        groups=2,
+        parameters={"scale": LAST[:6], "bias": SHIFT[:6]},
+        together=None,
+        because=SMALL_SET,
+    ),
+    sampled(
+        "one group",
+        "group_norm",
+        lambda x: F.group_norm(x, 1),
+        Input((16, 4, 4, 4), 0.4, 1.3),
+        groups=1,
+        together=None,
+        because=SMALL_SET,
+    ),
     sampled("image", "instance_norm", lambda x: F.instance_norm(x), Input((16, 3, 5, 5), 0.4, 1.3, 1), draws=100),
-    sampled("affine", "instance_norm", lambda x: F.instance_norm(x, weight=GAMMA, bias=BETA), Input((16, 3, 5, 5), 0.4, 1.3, 1),
-            parameters={"scale": GAMMA, "bias": BETA}, draws=100),
-    sampled("plain", "rms_norm", lambda x: F.rms_norm(x, (24,), eps=1e-5), TOKENS, axes=(-1,), output_axis=2, together=None,
-            because=SMALL_SET),
-    sampled("affine", "rms_norm", lambda x: F.rms_norm(x, (24,), LAST, eps=0.3), TOKENS, axes=(-1,), epsilon=0.3, output_axis=2,
-            parameters={"scale": LAST}, gradient=0.06, together=None, because=UNEVEN_GAMMA),
+    sampled(
+        "affine",
+        "instance_norm",
+        lambda x: F.instance_norm(x, weight=GAMMA, bias=BETA),
+        Input((16, 3, 5, 5), 0.4, 1.3, 1),
+        parameters={"scale": GAMMA, "bias": BETA},
+        draws=100,
+    ),
+    sampled(
+        "plain",
+        "rms_norm",
+        lambda x: F.rms_norm(x, (24,), eps=1e-5),
+        TOKENS,
+        axes=(-1,),
+        output_axis=2,
+        together=None,
+        because=SMALL_SET,
+    ),
+    sampled(
+        "affine",
+        "rms_norm",
+        lambda x: F.rms_norm(x, (24,), LAST, eps=0.3),
+        TOKENS,
+        axes=(-1,),
+        epsilon=0.3,
+        output_axis=2,
+        parameters={"scale": LAST},
+        gradient=0.06,
+        together=None,
+        because=UNEVEN_GAMMA,
+    ),
     sampled("train", "second_moment_norm", smn, IMAGE, training=True),
     sampled("train eps", "second_moment_norm", lambda x: smn(x, 0.5), IMAGE, training=True, epsilon=0.5),
-    Case("eval", "second_moment_norm", lambda x: x * (GAMMA / (VARIANCE.sqrt() + 1e-2)).reshape(3, 1) + BETA.reshape(3, 1),
-         (Input((2, 3, 4), 0.4, 1.3, 1),), {"scale": GAMMA, "bias": BETA, "running_second_moment": VARIANCE},
-         {"training": False, "epsilon": 1e-2}, variance=EXACT),
-    sampled("plain", "l1_norm", l1, TOKENS, axes=(-1,), output_axis=2, forward=0.03, gradient=0.04, together=None,
-            because="mean |x| for its Gaussian expectation: relative fluctuation 0.57/N, twice"),
-    sampled("plain", "l2_normalize", lambda x: F.normalize(x, dim=-1), TOKENS, axes=(-1,), output_axis=2, gradient=0.11, together=None,
-            because="E[1/||x||^2] for 1/E||x||^2: 2/D of 24"),
-    sampled("channels", "local_response_norm", lambda x: F.local_response_norm(x, 5), Input((4, 8, 4, 4), 0.0, 1.3), size=5,
-            forward=0.01, gradient=0.01, together=0.01, because="alpha is small, the divisor constant to 1e-4"),
-]  # fmt: skip
+    Case(
+        "eval",
+        "second_moment_norm",
+        lambda x: x * (GAMMA / (VARIANCE.sqrt() + 1e-2)).reshape(3, 1) + BETA.reshape(3, 1),
+        (Input((2, 3, 4), 0.4, 1.3, 1),),
+        {"scale": GAMMA, "bias": BETA, "running_second_moment": VARIANCE},
+        {"training": False, "epsilon": 1e-2},
+        variance=EXACT,
+    ),
+    sampled(
+        "plain",
+        "l1_norm",
+        l1,
+        TOKENS,
+        axes=(-1,),
+        output_axis=2,
+        forward=0.03,
+        gradient=0.04,
+        together=None,
+        because="mean |x| for its Gaussian expectation: relative fluctuation 0.57/N, twice",
+    ),
+    sampled(
+        "plain",
+        "l2_normalize",
+        lambda x: F.normalize(x, dim=-1),
+        TOKENS,
+        axes=(-1,),
+        output_axis=2,
+        gradient=0.11,
+        together=None,
+        because="E[1/||x||^2] for 1/E||x||^2: 2/D of 24",
+    ),
+    sampled(
+        "channels",
+        "local_response_norm",
+        lambda x: F.local_response_norm(x, 5),
+        Input((4, 8, 4, 4), 0.0, 1.3),
+        size=5,
+        forward=0.01,
+        gradient=0.01,
+        together=0.01,
+        because="alpha is small, the divisor constant to 1e-4",
+    ),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -164,7 +314,9 @@ def test_frozen_batch_norm_of_the_theory() -> None:
 def test_spread_of_a_batch_norm_s_spectrum() -> None:
     """Per channel a^2 (1 - 2/N) 2/N with a = 1/var, against the Jacobian of one batch of known numbers."""
     values = normal(12, 1)
-    J = torch.autograd.functional.jacobian(lambda z: F.batch_norm(z, None, None, training=True, eps=1e-12), values).reshape(12, 12)
+    J = torch.autograd.functional.jacobian(
+        lambda z: F.batch_norm(z, None, None, training=True, eps=1e-12), values
+    ).reshape(12, 12)
     gram = J @ J.T
     phi = float(gram.trace() / 12)
     component = make("batch_norm", [(12, 1)], [(12, 1)], training=True, epsilon=0.0)

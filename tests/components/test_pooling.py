@@ -53,24 +53,63 @@ CASES = [
     average("three", lambda x: F.avg_pool2d(x, 3), (1, 3, 6, 6), window(3, 3)),
     average("overlap", lambda x: F.avg_pool2d(x, 3, 1), (1, 3, 5, 5), window(3, 1)),
     average("stride above kernel", lambda x: F.avg_pool2d(x, 1, 2), (1, 3, 4, 4), window(1, 2)),
-    average("padding counted", lambda x: F.avg_pool2d(x, 3, 1, 1), (1, 2, 4, 4), window(3, 1, 1, count_include_pad=True)),
-    average("padding left out", lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), (1, 2, 4, 4), window(3, 1, 1)),
+    average(
+        "padding counted", lambda x: F.avg_pool2d(x, 3, 1, 1), (1, 2, 4, 4), window(3, 1, 1, count_include_pad=True)
+    ),
+    average(
+        "padding left out", lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), (1, 2, 4, 4), window(3, 1, 1)
+    ),
     average("stem", lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), (1, 2, 6, 6), window(3, 2, 1)),
     average("ceil", lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True), (1, 2, 5, 5), window(2, 2)),
-    average("ceil padded", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), (1, 2, 6, 6), window(3, 2, 1, count_include_pad=True)),
+    average(
+        "ceil padded",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+        (1, 2, 6, 6),
+        window(3, 2, 1, count_include_pad=True),
+    ),
     average("line", lambda x: F.avg_pool1d(x, 4, 2), (2, 3, 10), window(4, 2, space=1)),
     average("volume", lambda x: F.avg_pool3d(x, 2), (1, 2, 4, 2, 4), window(2, 2, space=3)),
     average("image", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool"),
     average("shared", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool", shared=0.3),
     average("line", lambda x: F.adaptive_avg_pool1d(x, 1), (2, 3, 7), {}, op="global_avg_pool", compare=True),
-    average("to one", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 4, 4), {"output_size": (1, 1)}, op="adaptive_avg_pool", shared=0.3),
-    average("even", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool"),
-    average("even shared", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool", shared=0.4),
-    average("uneven", lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (1, 2, 5, 4), {"output_size": (3, 2)}, op="adaptive_avg_pool",
-            together=None, because=OVERLAP),
-    average("to more", lambda x: F.adaptive_avg_pool1d(x, 5), (1, 2, 3), {"output_size": (5,)}, op="adaptive_avg_pool",
-            together=None, because=OVERLAP),
-]  # fmt: skip
+    average(
+        "to one",
+        lambda x: F.adaptive_avg_pool2d(x, 1),
+        (2, 3, 4, 4),
+        {"output_size": (1, 1)},
+        op="adaptive_avg_pool",
+        shared=0.3,
+    ),
+    average(
+        "even", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool"
+    ),
+    average(
+        "even shared",
+        lambda x: F.adaptive_avg_pool2d(x, 2),
+        (1, 3, 4, 6),
+        {"output_size": (2, 2)},
+        op="adaptive_avg_pool",
+        shared=0.4,
+    ),
+    average(
+        "uneven",
+        lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
+        (1, 2, 5, 4),
+        {"output_size": (3, 2)},
+        op="adaptive_avg_pool",
+        together=None,
+        because=OVERLAP,
+    ),
+    average(
+        "to more",
+        lambda x: F.adaptive_avg_pool1d(x, 5),
+        (1, 2, 3),
+        {"output_size": (5,)},
+        op="adaptive_avg_pool",
+        together=None,
+        because=OVERLAP,
+    ),
+]
 
 INDEPENDENT = "entries are independent Gaussians, as assumed: sampling error only"
 NORM = "the norm of k entries is taken to second order in 1/k"
@@ -90,25 +129,68 @@ def maximum(
 ) -> Case:
     each = Input(shape, 0.3, 1.5, 1)
     return Case(
-        name, op, function, (each,), {}, attributes,
-        forward=forward, gradient=gradient, together=together, draws=50, because=because,
-    )  # fmt: skip
+        name,
+        op,
+        function,
+        (each,),
+        {},
+        attributes,
+        forward=forward,
+        gradient=gradient,
+        together=together,
+        draws=50,
+        because=because,
+    )
 
 
-WINNERS = "an entry that wins several windows receives from each, which the covariance of a constant cotangent adds coherently"
+WINNERS = "an entry that wins several windows receives the same number from each"
 
 CASES += [
     maximum("plain", "max_pool", lambda x: F.max_pool2d(x, 2), (32, 2, 8, 8), window(2, 2)),
     maximum("line", "max_pool", lambda x: F.max_pool1d(x, 4), (32, 2, 16), window(4, 4, space=1)),
-    maximum("dilated", "max_pool", lambda x: F.max_pool1d(x, 2, 1, 0, 3), (32, 2, 16), window(2, 1, 0, 3, 1), together=None, because=WINNERS),
-    maximum("overlap", "max_pool", lambda x: F.max_pool2d(x, 3, 2), (32, 2, 9, 9), window(3, 2), together=None, because=WINNERS),
+    maximum(
+        "dilated",
+        "max_pool",
+        lambda x: F.max_pool1d(x, 2, 1, 0, 3),
+        (32, 2, 16),
+        window(2, 1, 0, 3, 1),
+        together=None,
+        because=WINNERS,
+    ),
+    maximum(
+        "overlap",
+        "max_pool",
+        lambda x: F.max_pool2d(x, 3, 2),
+        (32, 2, 9, 9),
+        window(3, 2),
+        together=None,
+        because=WINNERS,
+    ),
     maximum("image", "global_max_pool", lambda x: F.adaptive_max_pool2d(x, 1), (64, 2, 4, 4), {}),
     maximum("even", "adaptive_max_pool", lambda x: F.adaptive_max_pool2d(x, 2), (32, 2, 4, 8), {"output_size": (2, 2)}),
-    maximum("image", "global_lp_pool", lambda x: x.square().sum((2, 3), keepdim=True).sqrt(), (32, 2, 6, 6), {},
-            forward=5e-3, gradient=5e-3, together=5e-3, because=NORM),
-    maximum("plain", "lp_pool", lambda x: F.lp_pool2d(x, 2, 4), (32, 2, 8, 8), window(4, 4, p=2),
-            forward=2e-2, gradient=5e-3, together=5e-3, because=NORM),
-]  # fmt: skip
+    maximum(
+        "image",
+        "global_lp_pool",
+        lambda x: x.square().sum((2, 3), keepdim=True).sqrt(),
+        (32, 2, 6, 6),
+        {},
+        forward=5e-3,
+        gradient=5e-3,
+        together=5e-3,
+        because=NORM,
+    ),
+    maximum(
+        "plain",
+        "lp_pool",
+        lambda x: F.lp_pool2d(x, 2, 4),
+        (32, 2, 8, 8),
+        window(4, 4, p=2),
+        forward=2e-2,
+        gradient=5e-3,
+        together=5e-3,
+        because=NORM,
+    ),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -132,7 +214,8 @@ def test_average_pools_of_the_theory() -> None:
 
 
 def test_mean_of_a_rectified_image_survives_pooling() -> None:
-    """Theory of components, 3.4: k = 4 gives 0.1805 on white ReLU outputs, where phi times the second moment says 0.031."""
+    """Theory of components, 3.4: k = 4 gives 0.1805 on white ReLU outputs, where phi times the second moment says
+    0.031."""
     relu = make("relu", [(1, 1, 8, 8)], [(1, 1, 8, 8)])
     (x,) = relu.forward([Moments.uniform((1, 1, 8, 8), 0.0, 1.0)])
     (y,) = make("avg_pool", [(1, 1, 8, 8)], [(1, 1, 2, 2)], **window(4, 4)).forward([x])

@@ -50,5 +50,9 @@ def test_components_are_of_the_vocabulary() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_wider_tolerance_says_where_it_comes_from(module: object) -> None:
     for case in module.CASES:  # type: ignore[attr-defined]
-        loose = getattr(case, "tolerance", 0.0) > 1e-6 or getattr(case, "draws", 0) > 0 or getattr(case, "together", 0.0) is None
+        loose = (
+            getattr(case, "tolerance", 0.0) > 1e-6
+            or getattr(case, "draws", 0) > 0
+            or getattr(case, "together", 0.0) is None
+        )
         assert case.because or not loose, case.id

@@ -148,13 +148,17 @@ def test_shapes_that_do_not_match_have_no_groups() -> None:
 def test_reshaped_moments_are_reshaped_entries(data: st.DataObject) -> None:
     axes, array = data.draw(fields())
     shape = [axis.size for axis in axes]
-    new = data.draw(st.sampled_from([
-        [shape[0] * shape[1], shape[2]],
-        [shape[0], shape[1] * shape[2]],
-        [math.prod(shape)],
-        [shape[0], 1, shape[1], shape[2]],
-        list(shape),
-    ]))  # fmt: skip
+    new = data.draw(
+        st.sampled_from(
+            [
+                [shape[0] * shape[1], shape[2]],
+                [shape[0], shape[1] * shape[2]],
+                [math.prod(shape)],
+                [shape[0], 1, shape[1], shape[2]],
+                list(shape),
+            ]
+        )
+    )
     x = Moments.flat(axes, array, np.abs(array))
     y = x.reshaped(new)
     np.testing.assert_array_equal(dense(y.mean, y.axes), dense(array, axes).reshape(new))

@@ -112,9 +112,15 @@ def test_products_with_a_kernel(groups: int) -> None:
         group = o // (out // groups)
         whole[o, group * inner : (group + 1) * inner] = kernel[o]
     vectors, back = rng.normal(size=(2, groups * inner)), rng.random((2, out))
-    np.testing.assert_allclose(kernel_times(kernel, groups, vectors, False), np.einsum("oit,ki->kot", whole, vectors), atol=1e-12)
-    np.testing.assert_allclose(kernel_times(kernel, groups, vectors, True), np.einsum("oit,ki->kot", whole**2, vectors), atol=1e-12)
-    np.testing.assert_allclose(kernel_transposed_times(kernel, groups, back), np.einsum("oit,ko->kit", whole**2, back), atol=1e-12)
+    np.testing.assert_allclose(
+        kernel_times(kernel, groups, vectors, False), np.einsum("oit,ki->kot", whole, vectors), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        kernel_times(kernel, groups, vectors, True), np.einsum("oit,ki->kot", whole**2, vectors), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        kernel_transposed_times(kernel, groups, back), np.einsum("oit,ko->kit", whole**2, back), atol=1e-12
+    )
     np.testing.assert_allclose(tap_energies(kernel), (kernel**2).sum(axis=(0, 1)))
 
 

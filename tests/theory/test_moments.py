@@ -104,7 +104,9 @@ def test_sums_of_gradients_with_profiles() -> None:
 
 def test_reshaping_profiles_of_an_image_into_tokens_and_back() -> None:
     h, w = np.array([0.5, 1.5]), np.array([0.8, 1.2, 1.0])
-    x = Moments((Axis(2), Axis(4), Axis(2), Axis(3)), (None, None, h, w), *(np.full((1,) * 4, v) for v in (0.3, 1.0, 0.0)))
+    x = Moments(
+        (Axis(2), Axis(4), Axis(2), Axis(3)), (None, None, h, w), *(np.full((1,) * 4, v) for v in (0.3, 1.0, 0.0))
+    )
     tokens = x.reshaped((2, 4, 6))
     np.testing.assert_allclose(dense_moments(tokens)[1], dense_moments(x)[1].reshape(2, 4, 6), rtol=1e-12)
     back = tokens.reshaped((2, 4, 2, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,15 +22,13 @@ def direct(function, mean: float, variance: float, kinks: tuple[float, ...] = ()
     edges = sorted({*edges, *np.linspace(low, high, 25)})
     density = stats.norm(mean, deviation).pdf
     return math.fsum(
-        integrate.quad(lambda z: function(z) * density(z), a, b, epsabs=1e-14)[0] for a, b in zip(edges, edges[1:], strict=False)
+        integrate.quad(lambda z: function(z) * density(z), a, b, epsabs=1e-14)[0] for a, b in pairwise(edges)
     )
 
 
 @pytest.mark.parametrize(("mean", "variance"), [(0.0, 1.0), (0.4, 0.01), (-2.0, 4.0), (1.0, 25.0), (0.0, 100.0)])
 def test_smooth_functions(mean: float, variance: float) -> None:
-    found = smooth_expectations(
-        [np.tanh, lambda z: 1 / (1 + np.exp(-z))], np.array([mean]), np.array([variance])
-    )
+    found = smooth_expectations([np.tanh, lambda z: 1 / (1 + np.exp(-z))], np.array([mean]), np.array([variance]))
     assert found[0][0] == pytest.approx(direct(math.tanh, mean, variance), rel=1e-7, abs=1e-9)
     assert found[1][0] == pytest.approx(direct(lambda z: 1 / (1 + math.exp(-z)), mean, variance), rel=1e-7)
 
@@ -47,9 +46,12 @@ def test_no_variance_is_the_value() -> None:
 
 
 @pytest.mark.parametrize("size", [511, 600, 5000])
-@pytest.mark.parametrize(("spread", "low", "high"), [(0.5, 0.5, 2.0), (3.0, 0.01, 0.2), (0.0, 1.0, 1.0), (10.0, 0.1, 30.0)])
+@pytest.mark.parametrize(
+    ("spread", "low", "high"), [(0.5, 0.5, 2.0), (3.0, 0.01, 0.2), (0.0, 1.0, 1.0), (10.0, 0.1, 30.0)]
+)
 def test_interpolation_agrees_with_integration(size: int, spread: float, low: float, high: float) -> None:
-    """1e-4 is what the number of points is chosen for; 6e-5 is the worst of these, of a square that bends twice as fast."""
+    """1e-4 is what the number of points is chosen for; 6e-5 is the worst of these, of a square that bends twice as
+    fast."""
     rng = np.random.default_rng(0)
     mean, variance = spread * rng.uniform(-1, 1, size), rng.uniform(low, high, size)
     together = smooth_expectations([np.tanh, lambda z: np.tanh(z) ** 2], mean, variance)
@@ -70,7 +72,9 @@ def hardswish(z: float) -> float:
 @pytest.mark.parametrize(("mean", "variance"), [(0.0, 1.0), (2.5, 0.04), (-4.0, 9.0), (1.0, 25.0)])
 def test_piecewise_polynomials(power: int, mean: float, variance: float) -> None:
     found = piecewise_expectation(HARDSWISH, power, np.array([mean]), np.array([variance]))
-    assert found[0] == pytest.approx(direct(lambda z: hardswish(z) ** power, mean, variance, (-3.0, 3.0)), rel=1e-8, abs=1e-12)
+    assert found[0] == pytest.approx(
+        direct(lambda z: hardswish(z) ** power, mean, variance, (-3.0, 3.0)), rel=1e-8, abs=1e-12
+    )
 
 
 def test_pieces_without_variance_take_the_left_one_at_a_kink() -> None:

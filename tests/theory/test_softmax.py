@@ -22,7 +22,9 @@ def test_vectors_of_the_theory(count: int, variance: float, s2: float, phi: floa
     assert found.k / count == pytest.approx(phi, rel=1e-5)
 
 
-@pytest.mark.parametrize(("count", "variance"), [(4, 0.25), (16, 0.25), (256, 2.0), (256, 9.0), (1024, 4.0), (3, 1.0), (8, 16.0)])
+@pytest.mark.parametrize(
+    ("count", "variance"), [(4, 0.25), (16, 0.25), (256, 2.0), (256, 9.0), (1024, 4.0), (3, 1.0), (8, 16.0)]
+)
 def test_against_draws(count: int, variance: float) -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(size=(3000, count)) * variance**0.5
@@ -33,7 +35,9 @@ def test_against_draws(count: int, variance: float) -> None:
     found = softmax_moments(count, variance)
     for value, sample in ((found.s2, s2), (found.k, k)):
         error = sample.std(ddof=1) / 3000**0.5
-        assert value == pytest.approx(sample.mean(), abs=5 * error + 0.02 * sample.mean())  # 2 %: the documented accuracy
+        assert value == pytest.approx(
+            sample.mean(), abs=5 * error + 0.02 * sample.mean()
+        )  # 2 %: the documented accuracy
 
 
 @pytest.mark.parametrize("variance", [16.5, 25.0, 64.0, 100.0, 400.0])

@@ -1,8 +1,10 @@
-"""Multiplication, addition, concatenation and the shallow-network bound, against random matrices (theory of components, 2)."""
+"""Multiplication, addition, concatenation and the shallow-network bound, against random matrices (theory of
+components, 2)."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -37,12 +39,12 @@ def dense(m: int, n: int, s2: float) -> Spectrum:
 def test_serial_against_products_of_gaussian_matrices() -> None:
     rng = np.random.default_rng(0)
     sizes = [60, 90, 70, 110]
-    stages = [dense(m, n, 1 / n) for n, m in zip(sizes, sizes[1:], strict=False)]
+    stages = [dense(m, n, 1 / n) for n, m in pairwise(sizes)]
     whole = serial(serial(stages[0], stages[1]), stages[2])
     samples = []
     for _ in range(DRAWS):
         J = np.eye(sizes[0])
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in pairwise(sizes):
             J = gaussian(rng, m, n) @ J
         samples.append(J)
     phi, variance, error = average(samples)
@@ -56,12 +58,12 @@ def test_serial_with_rectifiers_between() -> None:
     rng = np.random.default_rng(1)
     sizes = [96, 160, 128, 192]
     whole = identity(96)
-    for n, m in zip(sizes, sizes[1:], strict=False):
+    for n, m in pairwise(sizes):
         whole = serial(serial(whole, dense(m, n, 2 / n)), Spectrum(0.5, 0.25, m))
     samples = []
     for _ in range(DRAWS):
         J = np.eye(96)
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in pairwise(sizes):
             J = (rng.random(m) < 0.5)[:, None] * (gaussian(rng, m, n, math.sqrt(2)) @ J)
         samples.append(J)
     phi, variance, _ = average(samples)
@@ -101,7 +103,10 @@ def test_parallel_with_the_identity() -> None:
 def test_concatenation_with_the_identity() -> None:
     rng = np.random.default_rng(4)
     old, new = 80, 32
-    samples = [np.concatenate([np.eye(old), math.sqrt(1.3) * rng.normal(size=(new, old)) / math.sqrt(old)]) for _ in range(DRAWS)]
+    samples = [
+        np.concatenate([np.eye(old), math.sqrt(1.3) * rng.normal(size=(new, old)) / math.sqrt(old)])
+        for _ in range(DRAWS)
+    ]
     phi, variance, error = average(samples)
     whole = concatenated([identity(old), dense(new, old, 1.3 / old)])
     assert whole.phi == pytest.approx(phi, rel=0.01)

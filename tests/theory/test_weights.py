@@ -95,8 +95,12 @@ def test_a_memory_mapped_file_is_read_as_it_is(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=(100, 30)).astype(np.float32)
     path = tmp_path / "w.bin"
     array.tofile(path)
-    parameter = Parameter("w", (30, 100), "float32", lambda: np.memmap(path, np.float32, "r", shape=(100, 30)), permutation=(1, 0))
-    assert weight_statistics(parameter).second_moment == pytest.approx(float((array.astype(float) ** 2).mean()), rel=1e-6)
+    parameter = Parameter(
+        "w", (30, 100), "float32", lambda: np.memmap(path, np.float32, "r", shape=(100, 30)), permutation=(1, 0)
+    )
+    assert weight_statistics(parameter).second_moment == pytest.approx(
+        float((array.astype(float) ** 2).mean()), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [64, 4096, 100_000])
