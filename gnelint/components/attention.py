@@ -1,8 +1,8 @@
 """Softmax, attention and products of two activations.
 
 Attention over T keys with logits of variance q (over the keys of one row): S = E sum_j a_j^2, K = E[S2 - 2 S3 + S2^2]
-(theory.softmax). A cotangent that is white over tokens is multiplied by about S ~ 1/T on the value path; one that all tokens
-share passes whole. Both are kept, as energy and shared. Source: theory of components, 3.6.
+(theory.softmax). A cotangent that is white over tokens is multiplied by about S ~ 1/T on the value path; one that all
+tokens share passes whole. Both are kept, as energy and shared. Source: theory of components, 3.6.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ class LogSoftmax(Softmax):
         pooled = x.flattened().pooled(self._axis)
         variance = float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
         count = max(self.shape[self._axis], 1)
-        y = Moments.uniform(self.shape, -math.log(count) - variance / 2, variance)
-        return y
+        return Moments.uniform(self.shape, -math.log(count) - variance / 2, variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         count, found = self._moments(x)
@@ -104,12 +103,12 @@ class _Side:
     @property
     def second(self) -> np.ndarray:
         """E x^2."""
-        return self.variance + self.mean**2
+        return np.asarray(self.variance + self.mean**2)
 
     @property
     def free(self) -> np.ndarray:
         """Variance from token to token: what all tokens share moves every logit of a row alike and drops out."""
-        return np.maximum(self.variance - self.shared, 0.0)
+        return np.asarray(np.maximum(self.variance - self.shared, 0.0))
 
     def repeated(self, heads: int) -> _Side:
         """As each of so many query heads sees it."""
@@ -130,8 +129,9 @@ class Attention(Component):
         query path    energy_q,i = scale^2 (K_i + 1/D) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
         key path      energy_k,j = scale^2 E q^2 sum_{i sees j} (K_i / n_i) gv_i
 
-    Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the profiles
-    along the tokens say so). D = heads times width stands for the width of the tokens. Source: theory of components, 3.6.
+    Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the
+    profiles along the tokens say so). D = heads times width stands for the width of the tokens. Source: theory of
+    components, 3.6.
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -216,7 +216,8 @@ class Attention(Component):
         overlap = float(((2 * np.arange(queries) + 1) / ranked).sum()) / max(queries, 1) ** 2
         variance = value.shared + value.free * float(spread.mean())
         shared = np.minimum(value.shared + value.free * overlap, variance)
-        y = Moments.flat(_head_axes(shape), *(a[None, :, None, :] for a in (value.mean, variance, shared)))
+        arrays = [a[None, :, None, :] for a in (value.mean, variance, shared)]
+        y = Moments.flat(_head_axes(shape), arrays[0], arrays[1], arrays[2])
         return (self._pack(y, self.output_shapes[0]),)
 
     def backward(
@@ -265,7 +266,8 @@ class Attention(Component):
     def _gradient(
         self, part: tuple[np.ndarray, np.ndarray, np.ndarray], split: tuple[int, ...], shape: tuple[int, ...]
     ) -> Gradient:
-        """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its heads."""
+        """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its
+        heads."""
         own = split[1]
         energy, shared = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
         g = Gradient.flat(_head_axes(split), energy, shared, (None, None, normalised(part[2]), None))
@@ -294,7 +296,8 @@ class MatMul(Component):
     """y = factor A B of two activations that are independent of each other.
 
         phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
-        mean -> factor k E a E b (per inner index), variance -> factor^2 sum over the inner index of (E a^2 E b^2 - (E a E b)^2)
+        mean -> factor k E a E b (per inner index)
+        variance -> factor^2 sum over the inner index of (E a^2 E b^2 - (E a E b)^2)
 
     Source: theory of components, 3.7.
     """

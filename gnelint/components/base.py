@@ -1,9 +1,8 @@
 """What a component is, and the registry that finds one for a node.
 
 A component knows three things about an operation: what it does to moments (forward), what its transposed Jacobian
-does to
-the second moments of a gradient (backward), and from the latter phi(J J^T) for each input, with the variance of the
-spectrum where theory has one. It sees shapes, parameters and attributes, never a framework.
+does to the second moments of a gradient (backward), and from the latter phi(J J^T) for each input, with the variance of
+the spectrum where theory has one. It sees shapes, parameters and attributes, never a framework.
 """
 
 from __future__ import annotations

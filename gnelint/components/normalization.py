@@ -7,9 +7,8 @@ s:
     variance -> gamma^2 (variance - Var m) / (s^2 + eps)
     energy   -> [e - (2 E h mean(h) - E mean(h)^2) - xhat^2 (2 rho e - rho^2 E e xhat^2) / N] E[1 / (s^2 + eps)]
 
-for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second
-term is there
-only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N.
+for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second term
+is there only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N.
 E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
 """
 
@@ -186,8 +185,8 @@ class BatchNorm(Normalization):
     """Batch normalisation: the set is a channel's entries over batch and positions.
 
     Training: phi = mean_c gamma_c^2 / (var_c + eps) (1 - (1 + 2 rho - rho^2) / N). Evaluation: an affine map with the
-    stored
-    statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory of components, 3.5 (arXiv 1502.03167).
+    stored statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory of components, 3.5 (arXiv
+    1502.03167).
     """
 
     def normalised_axes(self) -> tuple[int, ...]:

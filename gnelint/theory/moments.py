@@ -4,11 +4,10 @@ Both are kept on the cells of `cells.py`, each only as fine as it has to be: a m
 one cell for the batch, two for {class token, the rest}. Two further numbers make up for what a cell forgets:
 
 profile  Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1, scales the
-energy at
-         index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
+         energy at index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
 shared   The covariance between two different entries of one cell in one sample. It decides what an average over
-positions
-         keeps, what attention passes and what a normalisation removes from a gradient that is constant over positions.
+         positions keeps, what attention passes and what a normalisation removes from a gradient that is constant over
+         positions.
 
 Axis 0 is taken to be the batch: entries of different samples are independent.
 """
@@ -336,9 +335,8 @@ class Gradient(Field):
         energy: E[g^2] of one entry, where the profile is 1 and on average over it.
         shared: E[g g'] of two different entries of the cell in one sample.
         active: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a
-        rectifier
-            that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners of a
-            max-pooling are active, and so is what has passed the same rectifier's mask before.
+            rectifier that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners
+            of a max-pooling are active, and so is what has passed the same rectifier's mask before.
     """
 
     energy: np.ndarray

@@ -29,8 +29,8 @@ def solve_selu(epsilon: float, gain: float = 1.0, second_moment: float = 1.0) ->
     """Coefficients for which a layer keeps the second moment q and multiplies the gradient by 1 + epsilon.
 
         v = gain^2 q,  A = e^{2v} Phi(-2 sqrt v),  C = e^{v/2} Phi(-sqrt v),  B = A - 2C + 1/2
-        b = lambda^2 alpha^2 = q epsilon / (v A - B),  lambda^2 = 2 ((1 + epsilon) / gain^2 - b A),  alpha = sqrt(b) /
-        lambda
+        b = lambda^2 alpha^2 = q epsilon / (v A - B),  lambda^2 = 2 ((1 + epsilon) / gain^2 - b A),
+        alpha = sqrt(b) / lambda
 
     Args:
         epsilon: growth of the squared gradient norm per layer, about 1 / depth; 0.07157 gives the standard SELU.
