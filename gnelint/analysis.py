@@ -1,12 +1,12 @@
 """The analysis: moments forward, second moments of the gradient backward, over any directed acyclic graph.
 
 1. Every floating input is taken as N(0, 1); a component maps its inputs' moments to its outputs'.
-2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a value
-   add up (theory of components, section 4). This is the multiplication and the addition theorem in one pass.
+2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a
+   value add up (theory of components, section 4). This is the multiplication and the addition theorem in one pass.
 3. What a node does by itself, phi(J J^T), is measured on a white cotangent of its own.
 
-Nothing is guessed: behind an operation that no component models, moments are not known, and in front of it gradients are
-not. Time is linear in the graph; weights are read a few megabytes at a time.
+Nothing is guessed: behind an operation that no component models, moments are not known, and in front of it gradients
+are not. Time is linear in the graph; weights are read a few megabytes at a time.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_z
 
 INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
 PLACEHOLDERS = (
-    "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was read, "
-    "no number is predicted."
+    "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was "
+    "read, no number is predicted."
 )
 
 
 _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
-"""What a component may raise on a shape or an attribute that no reader should have let through: the rest is analysed."""
+"""What a component may raise on a shape or attribute that no reader should have let through: the rest is analysed."""
 
 
 def _reason(error: BaseException) -> str:
     """Why a node is not modelled, for people."""
-    return str(error) if isinstance(error, NotModelledError) else f"could not be analysed ({type(error).__name__}: {error})"
+    return (
+        str(error)
+        if isinstance(error, NotModelledError)
+        else f"could not be analysed ({type(error).__name__}: {error})"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def analyse(graph: Graph) -> Prediction:
     )
 
 
-# --- forward -----------------------------------------------------------------------------------------------------------
+# --- forward ---------------------------------------------------------------------------------------------
 
 
 def _forward(graph: Graph, numbers: bool) -> _Forward:
@@ -168,7 +172,7 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool) -> None:
     found.moments.update(zip(node.outputs, results, strict=True))
 
 
-# --- backward ----------------------------------------------------------------------------------------------------------
+# --- backward --------------------------------------------------------------------------------------------
 
 
 def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled]]:
@@ -206,7 +210,13 @@ def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | 
 
     That is a zero-initialised head: the gradient arrives at its output, and at no value before it.
     """
-    limit = len(graph.nodes) if before is None else graph.positions[graph.producers[before].name] if before in graph.producers else 0
+    limit = (
+        len(graph.nodes)
+        if before is None
+        else graph.positions[graph.producers[before].name]
+        if before in graph.producers
+        else 0
+    )
     for node in reversed(graph.nodes[:limit]):
         alive = any(name in gradients and gradients[name].log2 > -math.inf for name in node.outputs)
         if not alive:
@@ -282,7 +292,7 @@ def _gradient_at(graph: Graph) -> str | None:
     return None
 
 
-# --- what is said of nodes and weights ---------------------------------------------------------------------------------
+# --- what is said of nodes and weights -------------------------------------------------------------------
 
 
 def _node_prediction(
@@ -361,14 +371,12 @@ def _has_placeholders(graph: Graph) -> bool:
 
 
 def _looks_trained(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool | None:
-    """Whether a quarter of the larger weights have the heavy tails that training leaves; None if there are none to judge."""
+    """Whether a quarter of the larger weights have the heavy tails that training leaves; None if there are none."""
     parameters = _judged_parameters(graph)
-    judged = [name for name, statistics in weights.items() if statistics.size >= 256 and len(parameters[name].shape) >= 2]
+    judged = [
+        name for name, statistics in weights.items() if statistics.size >= 256 and len(parameters[name].shape) >= 2
+    ]
     if not judged:
         return None
-    trained = [
-        name for name in judged if not looks_initialised(weights[name]) and not mostly_zero(parameters[name])
-    ]
+    trained = [name for name in judged if not looks_initialised(weights[name]) and not mostly_zero(parameters[name])]
     return len(trained) > len(judged) / 4
-
-

@@ -1,15 +1,16 @@
 """Blocks: the parts of a network between values that all of the gradient passes.
 
-Such a value is a cut of the graph. What lies between two cuts and has branches is one block (residual, dense, gated, attention or
-parallel, by what closes it); runs of single nodes are serial blocks, each a linear map with what follows it up to the next.
+Such a value is a cut of the graph. What lies between two cuts and has branches is one block (residual, dense, gated,
+attention or parallel, by what closes it); runs of single nodes are serial blocks, each a linear map with what follows
+it up to the next.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from gnelint.graph import Graph, Node
 from gnelint.prediction import Basis, Block, BlockKind
@@ -112,20 +113,17 @@ def _grouped(segments: Sequence[_Segment]) -> list[_Segment]:
     """Serial segments joined from one linear map to the next; an activation right behind a join belongs to the join."""
     groups: list[_Segment] = []
     for segment in segments:
-        single = len(segment.nodes) == 1
         previous = groups[-1] if groups else None
-        joins = False
-        if single and previous is not None:
-            node = segment.nodes[0]
-            if _is_composite(previous):
-                joins = _family(node) == "activation"
-            else:
-                joins = node.op not in _WEIGHTED
-        if joins and previous is not None:
+        if previous is not None and len(segment.nodes) == 1 and _belongs(segment.nodes[0], previous):
             groups[-1] = _Segment(previous.entry, segment.exit, previous.nodes + segment.nodes)
         else:
             groups.append(segment)
     return groups
+
+
+def _belongs(node: Node, previous: _Segment) -> bool:
+    """Whether a node that stands alone is part of the block before it."""
+    return _family(node) == "activation" if _is_composite(previous) else node.op not in _WEIGHTED
 
 
 def _is_composite(segment: _Segment) -> bool:
@@ -180,18 +178,24 @@ def _shortcut(segment: _Segment, closing: Node) -> str | None:
     return None if best is None else best[1]
 
 
-def _block(
-    graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum], problems: Mapping[str, str]
-) -> Block:
+def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum], problems: Mapping[str, str]) -> Block:
     kind = _kind(segment)
     names = tuple(node.name for node in segment.nodes)
     found = {name: spectra[name] for name in names if name in spectra}
     basis: Basis = "exact" if len(segment.nodes) == 1 else "theorem"
     assumptions: dict[str, None] = {}
     for node in segment.nodes:
-        own: Basis = "unmodelled" if node.name in problems else found[node.name].basis if node.name in found else "exact"
+        own: Basis = (
+            "unmodelled" if node.name in problems else found[node.name].basis if node.name in found else "exact"
+        )
         basis = max(basis, own, key=_STRENGTH.__getitem__)
-        for text in (problems[node.name],) if node.name in problems else found[node.name].assumptions if node.name in found else ():
+        for text in (
+            (problems[node.name],)
+            if node.name in problems
+            else found[node.name].assumptions
+            if node.name in found
+            else ()
+        ):
             assumptions[text] = None
     if len(segment.nodes) > 1:
         assumptions["neighbouring Jacobians are independent"] = None
@@ -222,7 +226,8 @@ def _name(nodes: Sequence[Node], kind: BlockKind) -> str:
     """The module that holds the whole block, else the names of its first and last node."""
     names = [node.name for node in nodes]
     if kind != "serial":
-        parts = os.path.commonprefix([name.split(".") for name in names])  # type: ignore[type-var]
+        same = takewhile(lambda parts: len(set(parts)) == 1, zip(*(name.split(".") for name in names), strict=False))
+        parts = [part for part, *_ in same]
         if parts:
             return ".".join(parts)
     return _span(names)

@@ -1,6 +1,6 @@
 """The canonical operations: what readers lower to, what components model and what rule patterns name.
 
-Conventions: images are (batch, channel, *space), `pads` are all begins then all ends over the spatial axes (ONNX order),
+Conventions: images are (batch, channel, *space), `pads` are all begins then all ends over the spatial axes (ONNX),
 axes are counted from 0 over the whole tensor, per-axis attributes have one entry a spatial axis.
 """
 
@@ -100,7 +100,9 @@ VOCABULARY: dict[str, Operation] = {
     ),
     "l1_norm": Operation("normalization", ("x",), ("scale", "bias"), {"axes": ..., "epsilon": 1e-5}),
     "l2_normalize": Operation("normalization", attributes={"axes": ..., "epsilon": 1e-12}),
-    "local_response_norm": Operation("normalization", attributes={"size": ..., "alpha": 1e-4, "beta": 0.75, "bias": 1.0}),
+    "local_response_norm": Operation(
+        "normalization", attributes={"size": ..., "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    ),
     # pooling
     "max_pool": Operation("pooling", attributes=_window()),
     "avg_pool": Operation("pooling", attributes=_window(count_include_pad=False)),

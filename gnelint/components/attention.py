@@ -279,18 +279,6 @@ def _head_axes(shape: Sequence[int]) -> Axes:
     return (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis.full(shape[3]))
 
 
-def _with_row_profile(y: Moments, value: _Side, spread: np.ndarray) -> Moments:
-    """The output's moments with the first rows, which see few keys, as much larger as they are."""
-    energy = float((value.shared + value.mean**2).mean()) + float(value.free.mean()) * spread
-    profile = normalised(energy)
-    if profile is None:
-        return y
-    shaped = y.rebuilt(y.axes, y.arrays(), (None, None, profile, None))
-    mean = y.mean / shaped.amplitude()
-    variance = y.second - mean**2
-    return y if np.any(variance < 0) else shaped.rebuilt(y.axes, (mean, variance, y.shared), shaped.profile)
-
-
 @component("matmul")
 class MatMul(Component):
     """y = factor A B of two activations that are independent of each other.

@@ -91,7 +91,7 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
 
 
 def suggestion(wanted: str, known: Iterable[str]) -> str:
-    """"Did you mean ...?" for the closest names, or "" if none is close."""
+    """ "Did you mean ...?" for the closest names, or "" if none is close."""
     close = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(close)}?" if close else ""
 

@@ -36,7 +36,8 @@ def add(em: Emitter, a: Term, b: Term, shape: Shape, alpha: float = 1.0) -> Oper
         return em.emit("add", [a, scale(em, b, alpha)], shape)
     if isinstance(a, Flow) and not isinstance(b, Flow):
         return _bias(em, a, b, shape, alpha)
-    if isinstance(b, Flow) and not isinstance(a, Flow):
+    if isinstance(b, Flow):
+        assert not isinstance(a, Flow)
         return _bias(em, em.flow(scale(em, b, alpha)), a, shape, 1.0)
     return derived(torch.add, a, scale(em, b, alpha) if isinstance(b, Constant) else b * alpha)
 

@@ -25,7 +25,6 @@ KEPT_WHOLE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "_weight_norm", "
 one weight, and weight normalisation, which is folded into the weight and named after what it is."""
 
 
-
 def export_module(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, training: bool
 ) -> tuple[ExportedProgram, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """A plain deep network as an ONNX file, written without torch: the model that README's first command checks.
 
-    python tests/models/plain_onnx.py plain50.onnx              50 convolutions at half of He's standard deviation
-    python tests/models/plain_onnx.py plain50.onnx --gain 1     the same as it should be
+python tests/models/plain_onnx.py plain50.onnx              50 convolutions at half of He's standard deviation
+python tests/models/plain_onnx.py plain50.onnx --gain 1     the same as it should be
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def plain_onnx(depth: int = 50, channels: int = 64, size: int = 16, gain: float = 0.5, seed: int = 0) -> onnx.ModelProto:
+def plain_onnx(
+    depth: int = 50, channels: int = 64, size: int = 16, gain: float = 0.5, seed: int = 0
+) -> onnx.ModelProto:
     """`depth` times a 3x3 convolution and ReLU, weights N(0, gain^2 2 / fan_in)."""
     generator = np.random.default_rng(seed)
     nodes, weights = [], []

@@ -13,7 +13,7 @@ from gnelint.errors import GnelintError, ModelError, UsageError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.targets import Target, read_target, resolve
 
-NETWORKS = '''
+NETWORKS = """
 import torch
 from torch import nn
 from sibling import WIDTH
@@ -61,7 +61,7 @@ def leaves():
 
 class Holder:
     inner = Net()
-'''
+"""
 
 
 @pytest.fixture

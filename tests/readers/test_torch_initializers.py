@@ -13,7 +13,7 @@ from gnelint.graph import Parameter
 from gnelint.readers.targets import read_target, resolve
 from gnelint.readers.torch_initializers import InitializerRecorder
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 
@@ -40,7 +40,7 @@ class Net(nn.Module):
 def make():
     with torch.device("meta"):
         return Net(), (torch.zeros(2, 5, dtype=torch.int64),)
-'''
+"""
 
 
 @pytest.fixture
