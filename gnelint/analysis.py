@@ -19,6 +19,7 @@ import numpy as np
 
 from gnelint.blocks import NodeSpectrum, find_blocks
 from gnelint.components import Component, NotModelledError, component_class
+from gnelint.correlation import CORRELATED, correlated_joins
 from gnelint.graph import Graph, Node, Parameter
 from gnelint.prediction import NodePrediction, Prediction
 from gnelint.theory.moments import Gradient, Moments
@@ -307,7 +308,6 @@ def _node_prediction(
     moments = forward.moments.get(output)
     reached = gradients.get(output)
     spectrum = spectra.get(node.name)
-    component = forward.components.get(node.name)
     phis = [] if spectrum is None else [phi for phi in spectrum.phis if phi is not None]
     return NodePrediction(
         node,
@@ -318,14 +318,15 @@ def _node_prediction(
         phi=math.fsum(phis) if phis else None,
         phi_variance=None if spectrum is None else spectrum.variance,
         gradient_log2=None if reached is None else reached.log2,
-        basis="unmodelled" if problem is not None else "exact" if component is None else component.basis,
-        assumptions=(problem,) if problem is not None else () if component is None else component.assumptions,
+        basis="unmodelled" if problem is not None else "exact" if spectrum is None else spectrum.basis,
+        assumptions=(problem,) if problem is not None else () if spectrum is None else spectrum.assumptions,
     )
 
 
 def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
     """What each node does by itself, for the nodes whose moments are known."""
     found: dict[str, NodeSpectrum] = {}
+    correlated = correlated_joins(graph)
     for node in graph.gradient_nodes:
         component = forward.components.get(node.name)
         if component is None:
@@ -343,7 +344,10 @@ def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
             continue
         if variance is not None and not math.isfinite(variance):
             variance = None
-        found[node.name] = NodeSpectrum(phis, variance, component.basis, component.assumptions)
+        basis, assumptions = component.basis, component.assumptions
+        if node.name in correlated:
+            basis, assumptions = "approximate", (*assumptions, CORRELATED)
+        found[node.name] = NodeSpectrum(phis, variance, basis, assumptions)
     return found
 
 
