@@ -72,6 +72,11 @@ class Field(ABC):
         """With the cells of one axis averaged into those of `target`, by default into one."""
 
     @property
+    @abstractmethod
+    def correlated(self) -> bool:
+        """Whether entries of one cell are correlated."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
         return tuple(axis.size for axis in self.axes)
@@ -158,7 +163,9 @@ class Field(ABC):
             new_axes += group_axes
             new_profile += group_profile
             array_shape += [axis.count for axis in group_axes]
-        axes, arrays = squeeze_constant(tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()])
+        axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
+        if not field.correlated:  # cells that are alike still share nothing with each other
+            axes, arrays = squeeze_constant(axes, arrays)
         return field.rebuilt(axes, arrays, tuple(new_profile))
 
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
@@ -247,6 +254,10 @@ class Moments(Field):
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.mean, self.variance, self.shared
+
+    @property
+    def correlated(self) -> bool:
+        return bool(np.any(self.shared))
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
         return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative)
@@ -364,6 +375,10 @@ class Gradient(Field):
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.energy, self.shared, self.active
+
+    @property
+    def correlated(self) -> bool:
+        return bool(np.any(self.shared))
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
         """`arrays` may leave out `active`: whatever computes new energies knows nothing of it."""

@@ -123,7 +123,7 @@ CASES = [
         TOKENS,
         axes=(-1,),
         output_axis=2,
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled(
@@ -136,7 +136,7 @@ CASES = [
         parameters={"scale": LAST, "bias": SHIFT},
         output_axis=2,
         gradient=0.06,
-        together=None,
+        together=0.06,
         because=UNEVEN_GAMMA,
     ),
     sampled(
@@ -148,7 +148,7 @@ CASES = [
         output_axis=2,
         forward=0.03,
         gradient=0.04,
-        together=None,
+        together=0.06,
         because=SMALL_SET + "; each entry takes part in its own variance",
     ),
     sampled(
@@ -158,7 +158,7 @@ CASES = [
         TOKENS,
         axes=(1, 2),
         output_axis=2,
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled(
@@ -167,7 +167,7 @@ CASES = [
         lambda x: F.group_norm(x, 2),
         Input((16, 6, 4, 4), 0.4, 1.3),
         groups=2,
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled(
@@ -177,7 +177,7 @@ CASES = [
         Input((16, 6, 4, 4), 0.4, 1.3),
         groups=2,
         parameters={"scale": LAST[:6], "bias": SHIFT[:6]},
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled(
@@ -186,7 +186,7 @@ CASES = [
         lambda x: F.group_norm(x, 1),
         Input((16, 4, 4, 4), 0.4, 1.3),
         groups=1,
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled("image", "instance_norm", lambda x: F.instance_norm(x), Input((16, 3, 5, 5), 0.4, 1.3, 1), draws=100),
@@ -205,7 +205,7 @@ CASES = [
         TOKENS,
         axes=(-1,),
         output_axis=2,
-        together=None,
+        together=0.06,
         because=SMALL_SET,
     ),
     sampled(
@@ -218,7 +218,7 @@ CASES = [
         output_axis=2,
         parameters={"scale": LAST},
         gradient=0.06,
-        together=None,
+        together=0.06,
         because=UNEVEN_GAMMA,
     ),
     sampled("train", "second_moment_norm", smn, IMAGE, training=True),
@@ -241,7 +241,7 @@ CASES = [
         output_axis=2,
         forward=0.03,
         gradient=0.04,
-        together=None,
+        together=0.06,
         because="mean |x| for its Gaussian expectation: relative fluctuation 0.57/N, twice",
     ),
     sampled(
@@ -252,7 +252,7 @@ CASES = [
         axes=(-1,),
         output_axis=2,
         gradient=0.11,
-        together=None,
+        together=0.06,
         because="E[1/||x||^2] for 1/E||x||^2: 2/D of 24",
     ),
     sampled(

@@ -130,3 +130,11 @@ def test_reshape_that_does_not_match_keeps_totals() -> None:
     x = Moments.flat((Axis.full(2), Axis(3)), np.array([[1.0], [3.0]]), np.ones((2, 1)))
     y = x.reshaped((3, 2))
     assert (y.total_mean, y.total_second) == pytest.approx((2.0, 6.0))
+
+
+def test_channels_that_are_alike_stay_apart_through_a_reshape() -> None:
+    """What each channel's positions share is not shared between channels, though all channels have the same numbers."""
+    axes = (Axis(2), Axis.full(4), Axis(3), Axis(5))
+    g = Gradient.flat(axes, np.ones(1), 1.0).reshaped((2, 2, 2, 15))
+    assert g.summed_to((2, 1, 1, 15)).total == pytest.approx(2 * 15 * 4.0)
+    assert g.summed_to((2, 2, 2, 1)).total == pytest.approx(2 * 4 * 15.0**2)
