@@ -16,8 +16,6 @@ from gnelint.theory.cells import Axis
 from gnelint.theory.moments import Gradient, Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
 
-WIDE = "cells of the moved axis are pooled, as documented: only totals are compared"
-
 
 def case(
     name: str,
@@ -84,8 +82,6 @@ def reshape(
     )
 
 
-TAPS = {"strides": (1, 1), "pads": (1,) * 4, "dilations": (1, 1)}
-BORDER = "an entry is taken to receive the same from every window, wherever it lies"
 LINEAR = "neighbouring outputs share their inputs"
 
 CASES = [
