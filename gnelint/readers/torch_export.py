@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def export_module(
     Raises:
         ModelError: neither torch.export nor torch.fx can trace it.
     """
-    with untouched(module), quietly():
+    # torch prints the half-traced program when it fails, to either stream: the error says what matters in one line
+    with untouched(module), quietly(), contextlib.redirect_stdout(StringIO()), contextlib.redirect_stderr(StringIO()):
         set_mode(module, training)
         try:
             return decomposed(torch.export.export(module, args, kwargs, strict=False)), ()

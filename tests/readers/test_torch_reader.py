@@ -365,3 +365,14 @@ def test_random_stacks(names: list[str], training: bool) -> None:
     assert UNMODELLED not in ops(graph).values()
     (found,) = run(graph, (x,))  # checks the shape of every value on its way
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_failed_trace_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(ModelError, match="cannot be traced") as caught:
+        read_module(Decides(), (torch.ones(2, 2),), name="decides")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
