@@ -152,12 +152,13 @@ VOCABULARY: dict[str, Operation] = {
     "depth_to_space": Operation("shape", attributes={"block": ..., "mode": "DCR"}),
     "space_to_depth": Operation("shape", attributes={"block": ...}),
     "unfold": Operation("shape", attributes=_window()),  # (N, C, *S) -> (N, C*prod(kernel), positions)
-    "reduce_mean": Operation("shape", attributes={"axes": ..., "keepdims": True}),
-    "reduce_sum": Operation("shape", attributes={"axes": ..., "keepdims": True}),
-    "reduce_max": Operation("shape", attributes={"axes": ..., "keepdims": True}),
-    "reduce_min": Operation("shape", attributes={"axes": ..., "keepdims": True}),
-    "reduce_l2": Operation("shape", attributes={"axes": ..., "keepdims": True}),
-    "cumsum": Operation("shape", attributes={"axis": ..., "reverse": False, "exclusive": False}),
+    # reduction
+    "reduce_mean": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
+    "reduce_sum": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
+    "reduce_max": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
+    "reduce_min": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
+    "reduce_l2": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
+    "cumsum": Operation("reduction", attributes={"axis": ..., "reverse": False, "exclusive": False}),
 }
 
 

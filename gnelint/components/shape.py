@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.components.combine import join
-from gnelint.components.pooling import maximum_moments
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, pooled
-from gnelint.theory.moments import Field, Gradient, Moments, normalised, sample_average_energy, set_average
+from gnelint.theory.cells import Axis, pooled
+from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis
 
 F = TypeVar("F", bound=Field)
@@ -529,141 +527,3 @@ class Unfold(Unary):
         axes = (Axis(self.shape[0]), g.axes[1], *pooled(self.input_shape[2:]))
         energy, shared = (a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2))
         return Gradient.flat(axes, energy, shared)
-
-
-class _Reduction(Unary):
-    """A reduction over axes; `_kept` is the input's shape with those axes of size 1."""
-
-    @property
-    def _reduced(self) -> tuple[int, ...]:
-        rank = len(self.input_shape)
-        return tuple(sorted(int(axis) % rank for axis in self.node.attribute("axes")))
-
-    @property
-    def _count(self) -> int:
-        return math.prod(self.input_shape[i] for i in self._reduced)
-
-    @property
-    def _kept(self) -> tuple[int, ...]:
-        return tuple(1 if i in self._reduced else size for i, size in enumerate(self.input_shape))
-
-    def _narrow(self, axes: Axes) -> Axes:
-        return tuple(Axis(1) if i in self._reduced else axis for i, axis in enumerate(axes))
-
-    def _widened(self, g: Gradient, energy: float, shared: float) -> Gradient:
-        """The same gradient, times factors, at every index of the reduced axes."""
-        g = g.reshaped(self._kept)
-        axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
-        outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
-        together = g.energy * shared if outside <= 1 else g.shared * shared
-        return g.rebuilt(axes, (g.energy * energy, together), g.profile)
-
-
-@component("reduce_mean", "reduce_sum")
-class ReduceMean(_Reduction):
-    """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (3.7)."""
-
-    def map(self, x: Moments) -> Moments:
-        factor = self._count if self.node.op == "reduce_sum" else 1.0
-        outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in self._reduced)
-        amplitude = x.amplitude(kept=[i for i in range(len(x.axes)) if i not in self._reduced])
-        mean = set_average(x.mean, x, self._reduced) * amplitude
-        variance = sample_average_energy(x.variance, x.shared, x, self._reduced)
-        shared = set_average(x.shared, x, self._reduced) if outside > 1 else np.zeros_like(variance)
-        profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
-        y = Moments(
-            self._narrow(x.axes),
-            profile,
-            factor * mean,
-            factor**2 * variance,
-            factor**2 * np.minimum(shared, variance),
-            x.nonnegative,
-        )
-        return y.reshaped(self.shape)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
-        return self._widened(cotangent, factor, factor)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
-
-@component("reduce_max", "reduce_min")
-class ReduceMax(_Reduction):
-    """Extreme of k entries: phi = 1; moments of the largest of k independent Gaussians (3.4)."""
-
-    basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent and Gaussian",)
-
-    def map(self, x: Moments) -> Moments:
-        x = x.flattened()
-        for index in self._reduced:
-            x = x.pooled(index)
-        top, spread = maximum_moments(self._count)
-        sign = 1.0 if self.node.op == "reduce_max" else -1.0
-        y = Moments.flat(
-            self._narrow(x.axes),
-            x.mean + sign * np.sqrt(x.variance) * top,
-            x.variance * spread,
-            nonnegative=x.nonnegative,
-        )
-        return y.reshaped(self.shape)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return self._widened(cotangent, 1.0 / self._count, 0.0)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
-
-@component("reduce_l2")
-class ReduceL2(_Reduction):
-    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k."""
-
-    basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
-
-    def map(self, x: Moments) -> Moments:
-        x = x.flattened()
-        for index in self._reduced:
-            x = x.pooled(index)
-        square = self._count * x.second
-        spread = np.divide(
-            x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0
-        )
-        mean = np.sqrt(np.maximum(square - spread, 0.0))
-        return Moments.flat(self._narrow(x.axes), mean, spread, nonnegative=True).reshaped(self.shape)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return self._widened(cotangent, 1.0 / self._count, 0.0)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
-
-@component("cumsum")
-class CumulativeSum(Unary):
-    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis."""
-
-    basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the positions of a running sum are pooled",)
-
-    def _terms(self) -> np.ndarray:
-        size = self.shape[int(self.node.attribute("axis")) % len(self.shape)]
-        return np.arange(size) + (0.0 if self.node.attribute("exclusive") else 1.0)
-
-    def map(self, x: Moments) -> Moments:
-        index = int(self.node.attribute("axis")) % len(self.shape)
-        x = x.flattened().pooled(index)
-        terms = self._terms()
-        mean = x.mean * terms.mean()
-        second = x.mean**2 * (terms**2).mean() + x.variance * terms.mean() + x.shared * (terms * (terms - 1)).mean()
-        return Moments.flat(x.axes, mean, second - mean**2, nonnegative=x.nonnegative)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        index = int(self.node.attribute("axis")) % len(self.shape)
-        g = cotangent.pooled(index)
-        terms = self._terms()
-        pairs = float((terms * (terms - 1)).mean())
-        return g.rebuilt(g.axes, (g.energy * terms.mean() + g.shared * pairs, g.shared * pairs), g.profile)
