@@ -17,7 +17,6 @@ from gnelint.readers.idioms import fuse
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
 from gnelint.readers.onnx_inputs import BoundInputs, bind, sentence
-from gnelint.readers.onnx_merge import merge_biases
 from gnelint.readers.onnx_walk import Place, Scope, Walker, types_of
 from gnelint.readers.onnx_weights import WeightReader
 
@@ -92,7 +91,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
         scope.bind(value.name, value)
     walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))
     outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
-    return fuse(merge_biases(walker.graph(str(path), bound.values, outputs, sentence(bound))))
+    return fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
 
 
 def _versions(model: onnx.ModelProto) -> dict[str, int]:
