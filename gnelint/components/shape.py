@@ -450,6 +450,7 @@ class DepthToSpace(Unary):
     """Pixel shuffle: phi = 1."""
 
     def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape that the input is split into, and the order that its axes then take."""
         b = int(self.node.attribute("block"))
         n, c, h, w = self.input_shape
         if str(self.node.attribute("mode")).upper() == "DCR":
@@ -467,22 +468,13 @@ class DepthToSpace(Unary):
 
 
 @component("space_to_depth")
-class SpaceToDepth(Unary):
+class SpaceToDepth(DepthToSpace):
     """Pixel unshuffle: phi = 1."""
 
     def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         b = int(self.node.attribute("block"))
         n, c, h, w = self.input_shape
         return (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
-
-    def map(self, x: Moments) -> Moments:
-        split, order = self._steps()
-        return x.reshaped(split).permuted(order).reshaped(self.shape)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        split, order = self._steps()
-        turned = cotangent.reshaped(tuple(split[i] for i in order))
-        return turned.permuted([int(i) for i in np.argsort(order)]).reshaped(self.input_shape)
 
 
 @component("unfold")

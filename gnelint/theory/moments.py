@@ -64,8 +64,19 @@ class Field(ABC):
         """The same kind of field with other axes and arrays."""
 
     @abstractmethod
+    def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of entries whose energy is multiplied by this (it broadcasts to the cells, and may add some)."""
+
     def absorbed(self, index: int) -> Self:
         """With the profile of one axis turned into cells."""
+        profile = self.profile[index]
+        if profile is None:
+            return self
+        shape = [1] * len(self.axes)
+        shape[index] = profile.size
+        axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
+        kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
+        return self.rebuilt(axes, self.weighted(profile.reshape(shape)), kept)
 
     @abstractmethod
     def pooled(self, index: int, target: Axis | None = None) -> Self:
@@ -282,17 +293,8 @@ class Moments(Field):
         mean = self.mean * self.amplitude()
         return Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
 
-    def absorbed(self, index: int) -> Moments:
-        profile = self.profile[index]
-        if profile is None:
-            return self
-        shape = [1] * len(self.axes)
-        shape[index] = profile.size
-        energy = profile.reshape(shape)
-        axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
-        kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
-        arrays = (self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy)
-        return self.rebuilt(axes, arrays, kept)
+    def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy
 
     def pooled(self, index: int, target: Axis | None = None) -> Moments:
         old = self.axes[index]
@@ -389,17 +391,9 @@ class Gradient(Field):
         """The gradient times sqrt(factor)."""
         return self.rebuilt(self.axes, (self.energy * factor, self.shared * factor, self.active), self.profile)
 
-    def absorbed(self, index: int) -> Gradient:
-        profile = self.profile[index]
-        if profile is None:
-            return self
-        shape = [1] * len(self.axes)
-        shape[index] = profile.size
-        energy = profile.reshape(shape)
-        axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
-        kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
-        active = np.broadcast_to(self.active, counts(axes))
-        return self.rebuilt(axes, (self.energy * energy, self.shared * energy, active), kept)
+    def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
+        weighted = self.energy * energy
+        return weighted, self.shared * energy, np.broadcast_to(self.active, weighted.shape)
 
     def pooled(self, index: int, target: Axis | None = None) -> Gradient:
         old = self.axes[index]
