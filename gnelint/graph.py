@@ -7,7 +7,6 @@ its numbers are and reads them when asked.
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +30,6 @@ UNMODELLED = "unmodelled"
 """The `op` of a node that no canonical operation describes; `source_op` tells what it was."""
 
 Provenance = Literal["data", "placeholder", "initializer"]
-
-
-class GraphError(ValueError):
-    """A graph that is not a directed acyclic graph with every input defined; the message names the node."""
 
 
 @dataclass(frozen=True)
@@ -232,44 +227,3 @@ class Graph:
         """The nodes that write a value on a gradient path, in topological order."""
         on_path = self.gradient_values
         return tuple(node for node in self.nodes if any(name in on_path for name in node.outputs))
-
-
-def in_topological_order(nodes: Sequence[Node], available: Sequence[str], graph_name: str) -> tuple[Node, ...]:
-    """Sort nodes so that each stands behind the producers of its inputs, keeping the given order where it can.
-
-    Raises:
-        GraphError: a value is read that nothing produces, is produced twice, or a cycle closes.
-    """
-    producer: dict[str, int] = {}
-    known = set(available)
-    for index, node in enumerate(nodes):
-        for name in node.outputs:
-            if name in producer or name in known:
-                raise GraphError(f'value "{name}" is written twice, the second time by node "{node.name}"')
-            producer[name] = index
-    waiting: list[int] = []
-    readers: dict[int, list[int]] = defaultdict(list)
-    for index, node in enumerate(nodes):
-        sources = set()
-        for name in node.present_inputs:
-            if name in producer:
-                sources.add(producer[name])
-            elif name not in known:
-                raise GraphError(f'node "{node.name}" ({node.source_op}) reads "{name}", which nothing produces')
-        waiting.append(len(sources))
-        for source in sources:
-            readers[source].append(index)
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    heapq.heapify(ready)
-    order: list[Node] = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(nodes[index])
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                heapq.heappush(ready, reader)
-    if len(order) < len(nodes):
-        stuck = next(node for index, node in enumerate(nodes) if waiting[index] > 0)
-        raise GraphError(f'{graph_name} has a cycle through node "{stuck.name}" ({stuck.source_op})')
-    return tuple(order)

@@ -318,12 +318,6 @@ class Moments(Field):
         """E[x^2] over the whole tensor."""
         return total_average(self.second, self.axes)
 
-    @property
-    def average_variance(self) -> np.ndarray:
-        """Variance of the average over a cell's entries of one sample."""
-        n = self.positions
-        return np.maximum(self.variance / n + self.shared * (1.0 - 1.0 / n), 0.0)
-
     def broadcast(self, shape: Sequence[int]) -> Moments:
         """numpy broadcasting: entries along a widened axis are copies, so they share all their variance."""
         field = self.with_rank(len(shape))
@@ -426,12 +420,6 @@ class Gradient(Field):
     def total(self) -> float:
         """Squared L2 norm of the whole gradient."""
         return total_average(self.energy, self.axes) * self.size
-
-    @property
-    def average_energy(self) -> np.ndarray:
-        """E of the squared average over a cell's entries of one sample."""
-        n = self.positions
-        return np.maximum(self.energy / n + self.shared * (1.0 - 1.0 / n), 0.0)
 
     def times(self, axes: Axes, energy: np.ndarray, shared: np.ndarray | None = None) -> Gradient:
         """Entries multiplied by independent factors.
