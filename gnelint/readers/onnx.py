@@ -59,7 +59,7 @@ def _one_line(text: str) -> str:
 
 def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
     file = open_model(path)
-    versions = _versions(file.proto)
+    versions = opset_versions(file.proto)
     graph = file.proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {sparse.values.name for sparse in graph.sparse_initializer}
@@ -94,7 +94,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
     return fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
 
 
-def _versions(model: onnx.ModelProto) -> dict[str, int]:
+def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
     """Opset versions by domain; a file without any is from before they existed."""
     versions = {"" if opset.domain in _DOMAINS else opset.domain: opset.version for opset in model.opset_import}
     newest = defs.onnx_opset_version()

@@ -134,7 +134,7 @@ class Walker:
                 f"functions or bodies are nested more than {MAX_DEPTH} deep (does one call itself?)", "Export it again."
             )
         found = scopes(nodes)
-        for index in in_order(nodes, scope):
+        for index in in_order(nodes):
             self._visited += 1
             if self._visited > MAX_NODES:
                 raise UnreadableError(f"more than {MAX_NODES} operations once functions are expanded", "")
@@ -143,13 +143,13 @@ class Walker:
     def _node(self, node: onnx.NodeProto, scope: Scope, place: Place, module: str) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         inputs = tuple(self._resolve(name, node, scope) for name in node.input)
-        attributes = _resolved(node, place)
+        attributes = resolved_attributes(node, place.attributes)
         origin = self._origin(node, place, module)
         function = self._functions.get((node.domain, node.op_type, node.overload))
         if function is None and domain == "":
             function = self._functions.get(("ai.onnx", node.op_type, node.overload))
         if function is not None:
-            self._expand(node, function, inputs, attributes, scope, place, origin, _imports(function.opset_import))
+            self._expand(node, function, inputs, attributes, scope, place, origin, imports(function.opset_import))
             return
         if domain == "" and node.op_type == "Constant":
             scope.bind(node.output[0], self._constant(node, attributes, place))
@@ -179,7 +179,7 @@ class Walker:
         return found
 
     def _origin(self, node: onnx.NodeProto, place: Place, module: str) -> Origin:
-        own = node.name or f"{node.op_type}_{next((name for name in node.output if name), '')}".rstrip("_")
+        own = own_name(node)
         outer = place.origin or Origin("")
         scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
         return Origin(place.prefix + own, scope, location(metadata(node)) if node.metadata_props else outer.location)
@@ -214,7 +214,7 @@ class Walker:
             return (OutputType(first.shape, first.dtype),)
         if schema is not None and not schema.deprecated:
             if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
-                node = _with_attributes(node, call.attributes)
+                node = with_attributes(node, call.attributes)
             try:
                 found = self.types.infer(node, schema, call.inputs, place.versions)
             except InferenceFailedError as error:
@@ -263,8 +263,8 @@ class Walker:
         if key in DECOMPOSED and schema is not None:
             function = self._definition(schema, node, call, place)
             if function is not None:
-                imports = {**place.versions, **_imports(function.opset_import)}
-                self._expand(node, function, call.inputs, call.attributes, scope, place, call.origin, imports)
+                versions = {**place.versions, **imports(function.opset_import)}
+                self._expand(node, function, call.inputs, call.attributes, scope, place, call.origin, versions)
                 return None
         self.emitter.begin(call)
         return self.emitter.unmodelled(call, call.inputs, reason)
@@ -273,21 +273,8 @@ class Walker:
         self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call, place: Place
     ) -> onnx.FunctionProto | None:
         """The operator's own definition in terms of simpler ones, if the standard has one."""
-        if schema.has_function:
-            versions = [v for v in schema.function_opset_versions if v <= call.version]
-            if versions:
-                return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
-        if schema.has_context_dependent_function:
-            types = [self.types.proto(operand) if operand is not None else onnx.TypeProto() for operand in call.inputs]
-            versions = [v for v in schema.context_dependent_function_opset_versions if v <= call.version]
-            if versions and all(found is not None for found in types):
-                body = schema.get_context_dependent_function_with_opset_version(
-                    max(versions),
-                    _with_attributes(node, call.attributes).SerializeToString(),
-                    [found.SerializeToString() for found in types if found is not None],
-                )
-                return onnx.FunctionProto.FromString(body)
-        return None
+        types = [onnx.TypeProto() if operand is None else self.types.proto(operand) for operand in call.inputs]
+        return definition(schema, call.version, with_attributes(node, call.attributes), types)
 
     def _bind(
         self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, place: Place
@@ -335,7 +322,7 @@ class Walker:
                 place.depth + 1,
                 {info.name: info.type for info in function.value_info},
                 origin,
-                _results(node, function.output, place),
+                results_of(node, function.output, place),
             ),
         )
         for name, inner_name in zip(node.output, function.output, strict=False):
@@ -371,7 +358,7 @@ class Walker:
         inner = Scope(scope)
         self.constants(body, inner)
         declared = {**place.declared, **types_of(body)}
-        results = {**place.results, **_results(node, [output.name for output in body.output], place)}
+        results = {**place.results, **results_of(node, [output.name for output in body.output], place)}
         self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared, results=results))
         for name, output in zip(node.output, body.output, strict=False):
             found = inner.find(output.name)
@@ -429,12 +416,17 @@ class Walker:
         )
 
 
+def own_name(node: onnx.NodeProto) -> str:
+    """The node's name; one that has none is called after its operator and its first output."""
+    return node.name or f"{node.op_type}_{next((name for name in node.output if name), '')}".rstrip("_")
+
+
 def types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     """The types that a graph declares for its values."""
     return {info.name: info.type for info in (*graph.value_info, *graph.output)}
 
 
-def in_order(nodes: Sequence[onnx.NodeProto], scope: Scope) -> Sequence[int]:
+def in_order(nodes: Sequence[onnx.NodeProto]) -> Sequence[int]:
     """Indices of the nodes so that each stands behind those it reads from; the file's own order where that does.
 
     Raises:
@@ -481,16 +473,19 @@ def _sources(node: onnx.NodeProto, producer: Mapping[str, int]) -> set[int]:
     return found
 
 
-def _imports(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+def imports(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Opset versions by domain, "" for ai.onnx."""
     return {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in opsets}
 
 
-def _resolved(node: onnx.NodeProto, place: Place) -> dict[str, onnx.AttributeProto]:
+def resolved_attributes(
+    node: onnx.NodeProto, given_attributes: Mapping[str, onnx.AttributeProto]
+) -> dict[str, onnx.AttributeProto]:
     """The node's attributes; references to a function's attributes are replaced or, if not given, left out."""
     found: dict[str, onnx.AttributeProto] = {}
     for attribute in node.attribute:
         if attribute.ref_attr_name:
-            given = place.attributes.get(attribute.ref_attr_name)
+            given = given_attributes.get(attribute.ref_attr_name)
             if given is None:
                 continue
             renamed = onnx.AttributeProto()
@@ -502,11 +497,37 @@ def _resolved(node: onnx.NodeProto, place: Place) -> dict[str, onnx.AttributePro
     return found
 
 
-def _results(node: onnx.NodeProto, inner: Sequence[str], place: Place) -> dict[str, str]:
+def results_of(node: onnx.NodeProto, inner: Sequence[str], place: Place) -> dict[str, str]:
+    """The graph's names of what a call writes, by the body's own names for it."""
     return {own: place.name(name) for own, name in zip(inner, node.output, strict=False) if name}
 
 
-def _with_attributes(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+def definition(
+    schema: defs.OpSchema, version: int, node: onnx.NodeProto, types: Sequence[onnx.TypeProto | None]
+) -> onnx.FunctionProto | None:
+    """An operator's definition in terms of simpler ones, None if the standard has none for this opset and these types.
+
+    Args:
+        types: of the inputs; an empty one for an input left out, None for one that is not known.
+    """
+    if schema.has_function:
+        versions = [v for v in schema.function_opset_versions if v <= version]
+        if versions:
+            return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
+    if schema.has_context_dependent_function:
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= version]
+        if versions and all(found is not None for found in types):
+            body = schema.get_context_dependent_function_with_opset_version(
+                max(versions),
+                node.SerializeToString(),
+                [found.SerializeToString() for found in types if found is not None],
+            )
+            return onnx.FunctionProto.FromString(body)
+    return None
+
+
+def with_attributes(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
+    """A copy of the node with these attributes in place of its own."""
     found = onnx.NodeProto(
         op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output
     )

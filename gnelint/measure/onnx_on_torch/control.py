@@ -1,0 +1,3 @@
+"""Control flow: If, Loop and Scan."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Convolutions of every kind."""
+
+from __future__ import annotations

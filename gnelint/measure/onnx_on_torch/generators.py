@@ -1,0 +1,3 @@
+"""Operators that make tensors: constants, ranges, random numbers."""
+
+from __future__ import annotations

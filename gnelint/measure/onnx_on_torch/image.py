@@ -1,0 +1,3 @@
+"""Operators on images: resampling, regions, boxes."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Gather, scatter and what else reads or writes by index."""
+
+from __future__ import annotations

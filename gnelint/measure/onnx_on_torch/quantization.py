@@ -1,0 +1,3 @@
+"""Quantisation and products of quantised tensors."""
+
+from __future__ import annotations

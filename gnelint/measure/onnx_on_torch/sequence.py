@@ -1,0 +1,3 @@
+"""Sequences and optionals."""
+
+from __future__ import annotations

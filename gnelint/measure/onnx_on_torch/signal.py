@@ -1,0 +1,3 @@
+"""Fourier transforms and windows."""
+
+from __future__ import annotations
