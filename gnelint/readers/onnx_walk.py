@@ -510,11 +510,12 @@ def definition(
     Args:
         types: of the inputs; an empty one for an input left out, None for one that is not known.
     """
+    body = b""
     if schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= version]
         if versions:
-            return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
-    if schema.has_context_dependent_function:
+            body = schema.get_function_with_opset_version(max(versions))
+    elif schema.has_context_dependent_function:
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= version]
         if versions and all(found is not None for found in types):
             body = schema.get_context_dependent_function_with_opset_version(
@@ -522,8 +523,12 @@ def definition(
                 node.SerializeToString(),
                 [found.SerializeToString() for found in types if found is not None],
             )
-            return onnx.FunctionProto.FromString(body)
-    return None
+    if not body:
+        return None
+    function = onnx.FunctionProto.FromString(body)
+    defaults = [attribute.default_value for attribute in schema.attributes.values()]
+    function.attribute_proto.extend(value for value in defaults if value.type != onnx.AttributeProto.UNDEFINED)
+    return function
 
 
 def with_attributes(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
