@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from gnelint.blocks import NodeSpectrum, find_blocks
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.correlation import CORRELATED, correlated_joins
 from gnelint.graph import Graph, Node, Parameter
-from gnelint.prediction import NodePrediction, Prediction
+from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_zero, weight_statistics
 
@@ -109,7 +109,7 @@ def analyse(graph: Graph) -> Prediction:
     return Prediction(
         graph=graph,
         nodes=nodes,
-        blocks=find_blocks(graph, spectra, forward.problems),
+        blocks=_with_own_phi(graph, forward, find_blocks(graph, spectra, forward.problems)),
         coverage=modelled / len(nodes) if nodes else 1.0,
         trained=_looks_trained(graph, weights) if numbers else None,
         gradient_log2=None if reached is None else reached.log2,
@@ -233,15 +233,22 @@ def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | 
     return None
 
 
-def _pull_back(graph: Graph, forward: _Forward, start: Mapping[str, Scaled]) -> dict[str, Scaled]:
+def _pull_back(
+    graph: Graph, forward: _Forward, start: Mapping[str, Scaled], arrived: dict[str, Scaled] | None = None
+) -> dict[str, Scaled]:
+    """The gradients that reach each value from those in `start`.
+
+    With `arrived`, what comes to a value of `start` is collected there and goes no further.
+    """
     gradients = dict(start)
+    kept = start if arrived is not None else {}
     unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
     for node in reversed(graph.nodes):
-        touched = [name for name in node.outputs if name in gradients or name in unknown]
+        touched = [name for name in node.outputs if name in gradients or (name in unknown and name not in kept)]
         if not touched:
             continue
         component = forward.components.get(node.name)
-        lost = component is None or any(name in unknown for name in node.outputs)
+        lost = component is None or any(name in unknown and name not in kept for name in node.outputs)
         pulled = None if lost or component is None else _pulled(graph, node, component, forward, gradients)
         if pulled is None:
             unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
@@ -249,10 +256,40 @@ def _pull_back(graph: Graph, forward: _Forward, start: Mapping[str, Scaled]) -> 
         for name, gradient in zip(node.inputs, pulled, strict=True):
             if name is None or gradient is None or name not in graph.gradient_values:
                 continue
-            gradients[name] = gradients[name].plus(gradient) if name in gradients else gradient
+            found = gradients if name not in kept or arrived is None else arrived
+            found[name] = found[name].plus(gradient) if name in found else gradient
     for name in unknown:
-        gradients.pop(name, None)
+        (gradients if name not in kept or arrived is None else arrived).pop(name, None)
     return gradients
+
+
+def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """The blocks with phi of the whole of each, from a white cotangent of its own at its end.
+
+    The multiplication theorem takes neighbours as independent; the components know better where a mask is passed on
+    (the entries that a max pooling picks are those that the ReLU before it let through).
+    """
+    start: dict[str, Scaled] = {}
+    for block in blocks:
+        shape = graph.values[block.exit].concrete_shape
+        if shape is not None and block.exit in graph.gradient_values and block.exit != block.entry:
+            white = Scaled(Gradient.white(shape))
+            start[block.exit] = _unit(white, white.gradient.size)
+    arrived: dict[str, Scaled] = {}
+    gradients = _pull_back(graph, forward, start, arrived)
+    found = []
+    for block in blocks:
+        reached = (arrived if block.entry in start else gradients).get(block.entry)
+        known = block.phi is not None and block.exit in start and reached is not None
+        found.append(_at_phi(block, reached) if known and reached is not None else block)
+    return tuple(found)
+
+
+def _at_phi(block: Block, reached: Scaled) -> Block:
+    phi = 2.0 ** min(reached.log2, 1023.0)
+    if block.phi_variance is None or not block.phi:
+        return replace(block, phi=phi)
+    return replace(block, phi=phi, phi_variance=block.phi_variance * (phi / block.phi) ** 2)
 
 
 def _pulled(
