@@ -6,7 +6,7 @@ Nothing is run with real numbers: tracing sees shapes and types only, and the mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,22 @@ from gnelint.readers.torch_graph import Reading, lower_program, with_training
 from gnelint.readers.torch_initializers import InitializerRecorder
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A PyTorch program beside the graph that was read from it.
+
+    Attributes:
+        graph: what is analysed.
+        program: the functional program, which computes the same on the module's own parameters.
+        operations: name of the program's operation that computes each value of the graph; values that only the lowering
+            has are missing.
+    """
+
+    graph: Graph
+    program: ExportedProgram
+    operations: Mapping[str, str]
+
+
 def read_module(
     module: torch.nn.Module,
     example_inputs: tuple[Any, ...],
@@ -31,6 +47,21 @@ def read_module(
     example_kwargs: Mapping[str, Any] | None = None,
     recorder: InitializerRecorder | None = None,
 ) -> Graph:
+    """Read a module as `trace_module` does, for the graph alone."""
+    return trace_module(
+        module, example_inputs, name=name, training=training, example_kwargs=example_kwargs, recorder=recorder
+    ).graph
+
+
+def trace_module(
+    module: torch.nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    name: str,
+    training: bool = True,
+    example_kwargs: Mapping[str, Any] | None = None,
+    recorder: InitializerRecorder | None = None,
+) -> Traced:
     """Read a module as it runs on `example_inputs`; only their shapes and types matter.
 
     Parameters on the meta device are drawn from the initialisers that `recorder` saw while the module was built.
@@ -42,12 +73,20 @@ def read_module(
         ModelError: the module cannot be traced; the message has the cause and the user's line.
     """
     program, notes = export_module(module, example_inputs, dict(example_kwargs or {}), name, training)
-    return fuse(lower_program(program, Reading(name, training, {}, notes, recorder)))
+    lowered = lower_program(program, Reading(name, training, {}, notes, recorder))
+    return Traced(fuse(lowered.graph), program, lowered.operations)
 
 
 def read_exported(
     program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
 ) -> Graph:
+    """Read an exported program as `trace_exported` does, for the graph alone."""
+    return trace_exported(program, name=name, training=training, inputs=inputs).graph
+
+
+def trace_exported(
+    program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
+) -> Traced:
     """Read an exported program; `inputs` fix its symbolic dimensions.
 
     The mode is baked into the program at export. One without any batch statistics was exported in evaluation mode: in
@@ -61,11 +100,16 @@ def read_exported(
             program = decomposed(program)
     except Exception as error:
         raise ModelError(name, f"the exported program cannot be decomposed: {cause(error)}") from error
-    graph = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))
-    return fuse(_in_mode(graph, training))
+    lowered = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))
+    return Traced(fuse(_in_mode(lowered.graph, training)), program, lowered.operations)
 
 
 def read_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Graph:
+    """Read a file as `trace_pt2` does, for the graph alone."""
+    return trace_pt2(path, training=training, inputs=inputs).graph
+
+
+def trace_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Traced:
     """Read a file that `torch.export.save` wrote.
 
     Raises:
@@ -83,7 +127,7 @@ def read_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputS
             f"not a program that this torch ({torch.__version__}) can load: {cause(error)}",
             "Write it with torch.export.save(torch.export.export(model, args), path); weights alone are no network.",
         ) from error
-    return read_exported(program, name=name, training=training, inputs=inputs)
+    return trace_exported(program, name=name, training=training, inputs=inputs)
 
 
 def _in_mode(graph: Graph, training: bool) -> Graph:

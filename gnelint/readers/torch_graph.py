@@ -39,7 +39,21 @@ class Reading:
     recorder: InitializerRecorder | None = None
 
 
-def lower_program(program: ExportedProgram, reading: Reading) -> Graph:
+@dataclass(frozen=True)
+class Lowered:
+    """A graph beside the program that it was lowered from.
+
+    Attributes:
+        graph: the canonical operations.
+        operations: name of the traced operation that computes each value of the graph; values that only the lowering
+            has are missing.
+    """
+
+    graph: Graph
+    operations: Mapping[str, str]
+
+
+def lower_program(program: ExportedProgram, reading: Reading) -> Lowered:
     """Lower a functional program (one that `run_decompositions` returned).
 
     Raises:
@@ -176,7 +190,7 @@ class _Lowerer:
         results = tuple(None if output is None else next(values) for output in outputs)
         return results if isinstance(node.meta["val"], (list, tuple)) else results[0]
 
-    def graph(self) -> Graph:
+    def graph(self) -> Lowered:
         """The nodes with their names; only those that an output depends on."""
         outputs = list(dict.fromkeys(flow.index for flow in self._output_flows()))
         if not outputs:
@@ -207,7 +221,7 @@ class _Lowerer:
             for draft, found in zip(drafts, labels, strict=True)
         )
         described = self._emitter.values
-        return Graph(
+        graph = Graph(
             name=self._reading.name,
             source="torch",
             training=self._reading.training,
@@ -217,6 +231,15 @@ class _Lowerer:
             values={name: Value(name, *described[index]) for index, name in value_names.items()},
             notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
         )
+        return Lowered(graph, self._operations(value_names))
+
+    def _operations(self, value_names: Mapping[int, str]) -> dict[str, str]:
+        """The first traced operation whose result each named value is."""
+        found: dict[str, str] = {}
+        for traced, result in self._results.items():
+            if isinstance(result, Flow) and result.index in value_names:
+                found.setdefault(value_names[result.index], traced.name)
+        return found
 
     def _output_flows(self) -> list[Flow]:
         output = next(node for node in self._program.graph.nodes if node.op == "output")

@@ -20,32 +20,37 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.graph import Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.targets import MAX_LISTED, Target, suggestion
-from gnelint.readers.torch import read_exported, read_module
+from gnelint.readers.torch import Traced, trace_exported, trace_module
 from gnelint.readers.torch_export import cause, quietly
 from gnelint.readers.torch_initializers import InitializerRecorder
 
 
 def read_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Graph:
+    """Read the module that a Python target names, as `trace_python` does, for the graph alone."""
+    return trace_python(target, training=training, inputs=inputs).graph
+
+
+def trace_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Traced:
     """Read the module that a Python target names.
 
     Raises:
         ModelError: it cannot be imported, built or traced, or its inputs are not known.
     """
     recorder = InitializerRecorder()
-    with _importable(target):
+    with importable(target):
         with recorder:
             found = load_object(target)
         if isinstance(found, ExportedProgram):
-            return read_exported(found, name=target.text, training=training, inputs=inputs)
+            return trace_exported(found, name=target.text, training=training, inputs=inputs)
         with recorder:
             module, own_inputs = build(found, target)
         args, kwargs = example_inputs(module, own_inputs, inputs, target.text)
         name = target.text
-        return read_module(module, args, name=name, training=training, example_kwargs=kwargs, recorder=recorder)
+        return trace_module(module, args, name=name, training=training, example_kwargs=kwargs, recorder=recorder)
 
 
 @contextlib.contextmanager
-def _importable(target: Target) -> Iterator[None]:
+def importable(target: Target) -> Iterator[None]:
     """The directory that the target's own imports start from is on the path while it is read."""
     place = str(target.path.resolve().parent) if target.path is not None else os.getcwd()
     sys.path.insert(0, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -13,35 +13,26 @@ from onnx import defs, helper
 
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum
 from gnelint.measure.onnx_on_torch.tensors import proto_to_torch, torch_dtype
+from gnelint.measure.program import RunSettings
 
 NormalizationMode = Literal["file", "batch", "running"]
 """Which statistics BatchNormalization uses: as the file says, the batch's, or the running ones."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a model is run.
+class Settings(RunSettings):
+    """How an ONNX model is run.
 
     Attributes:
-        device: where tensors live.
-        float32: the type that takes float32's place: float64 to check, bfloat16 to save.
         normalization: which statistics BatchNormalization uses.
     """
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    float32: torch.dtype = torch.float32
     normalization: NormalizationMode = "file"
 
     def dtype(self, code: int) -> torch.dtype:
         """The torch type that stands for an ONNX element type in this run."""
         found = torch_dtype(code)
         return self.float32 if found is torch.float32 else found
-
-    def placed(self, datum: Datum) -> Datum:
-        """A stored tensor as this run wants it: on the device, float32 in the type that takes its place."""
-        if not isinstance(datum, torch.Tensor):
-            return datum
-        return datum.to(self.device, self.float32 if datum.dtype is torch.float32 else None)
 
 
 @dataclass(frozen=True)

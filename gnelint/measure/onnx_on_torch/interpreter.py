@@ -6,7 +6,7 @@ what is measured can be laid beside what is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.measure.onnx_on_torch.call import Call, Settings
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, find_kernel
 from gnelint.measure.onnx_on_torch.tensors import parameter_to_torch, type_proto
+from gnelint.measure.program import Watch
 from gnelint.readers.onnx import opset_versions
 from gnelint.readers.onnx_emitter import Origin
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
@@ -33,9 +34,6 @@ from gnelint.readers.onnx_walk import (
     with_attributes,
 )
 from gnelint.readers.onnx_weights import WeightReader
-
-Watch = Callable[[str, Tensor], Tensor]
-"""Is shown each floating tensor with its name in the graph; what it returns takes the tensor's place."""
 
 MAX_DEPTH = 64
 """Functions and bodies inside each other; more is a file that calls itself."""

@@ -1,0 +1,160 @@
+"""What a network is run on: drawn from the distribution that the analysis assumes, or the user's own batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnelint.errors import GnelintError, UsageError
+from gnelint.graph import Graph, Node, Value
+from gnelint.measure.program import Program
+
+Batch = Mapping[str, Tensor]
+"""A tensor for each input of a network, by name."""
+
+_TRANSPARENT = frozenset({"identity", "reshape", "expand", "slice", "transpose", "concat"})
+"""Operations that hand row numbers on as they are."""
+
+
+def drawn(program: Program, seed: int) -> Batch:
+    """A batch as the analysis assumes it: floating inputs from N(0, 1), row numbers uniform over the table they read.
+
+    Integers and booleans that the model brought along are used as they are; other integers are ones.
+
+    Raises:
+        UsageError: the size of an input is not known.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: _drawn(program.graph, program.graph.values[name], program.examples.get(name), generator)
+        for name in program.graph.inputs
+    }
+
+
+def _drawn(graph: Graph, value: Value, example: Tensor | None, generator: torch.Generator) -> Tensor:
+    if example is not None and not example.is_floating_point():
+        return example
+    shape = value.concrete_shape if example is None else tuple(example.shape)
+    if shape is None:
+        raise UsageError(
+            graph.name, f'the size of input "{value.name}" is not known', f"Give it: --input {value.name}=8,3,32,32"
+        )
+    dtype: torch.dtype = getattr(torch, value.dtype or "float32")
+    if dtype.is_complex or dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    rows = _rows(graph, value.name)
+    if dtype is torch.bool or rows is None:
+        return torch.ones(shape, dtype=dtype)
+    return torch.randint(rows, shape, generator=generator).to(dtype)
+
+
+def _rows(graph: Graph, name: str) -> int | None:
+    """Rows of the smallest table that an input of integers picks from; None if it picks from none."""
+    found: list[int] = []
+    pending = [name]
+    while pending:
+        current = pending.pop()
+        for node in graph.consumers.get(current, ()):
+            if node.op == "embedding":
+                found.append(node.parameters["weight"].shape[0])
+            elif node.op == "gather" and len(node.inputs) > 1 and node.inputs[1] == current:
+                found.extend(_picked_sizes(graph, node))
+            elif node.op in _TRANSPARENT:
+                pending.extend(node.outputs)
+    return min(found, default=None)
+
+
+def _picked_sizes(graph: Graph, node: Node) -> Iterator[int]:
+    table = graph.values[node.inputs[0] or ""].concrete_shape
+    if table:
+        yield table[node.attribute("axis")]
+
+
+def from_file(path: Path, program: Program) -> Batch:
+    """A batch from a `.npz` file: an array for each input, by its name; the only array for the only input.
+
+    Raises:
+        UsageError: the file cannot be read, or its arrays do not fit the inputs.
+    """
+    subject = f"--data {path}"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except OSError as error:
+        reason = error.strerror or "not a file that numpy wrote"
+        raise UsageError(
+            subject, f"cannot be read ({reason})", "Write it with numpy.savez(path, input=array)."
+        ) from error
+    except (ValueError, AttributeError) as error:
+        raise UsageError(
+            subject, "is no .npz file of arrays", "Write it with numpy.savez(path, input=array)."
+        ) from error
+    return fitted(arrays, program, subject)
+
+
+def fitted(arrays: Any, program: Program, subject: str) -> Batch:
+    """Data of any of the forms a user may give, as a batch: a mapping by name, a sequence in order, one array.
+
+    Raises:
+        UsageError: they do not fit the network's inputs.
+    """
+    names = program.graph.inputs
+    if isinstance(arrays, Mapping):
+        given = dict(arrays)
+        if len(given) == 1 and len(names) == 1:
+            given = {names[0]: next(iter(given.values()))}
+    elif isinstance(arrays, (list, tuple)):
+        given = dict(zip(names, arrays, strict=False))
+    else:
+        given = {names[0]: arrays}
+    missing = [name for name in names if name not in given]
+    if missing:
+        have = ", ".join(given) or "nothing"
+        raise UsageError(
+            subject, f"has no array for input {', '.join(missing)} (it has {have})", "Name arrays as inputs."
+        )
+    return {name: _fits(given[name], program.graph.values[name], subject) for name in names}
+
+
+def _fits(array: Any, value: Value, subject: str) -> Tensor:
+    tensor = array.detach().cpu() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    shape = value.concrete_shape
+    wanted = getattr(torch, value.dtype or "float32")
+    if shape and tensor.shape[1:] == shape[1:] and len(tensor.shape) == len(shape):
+        tensor = tensor[: shape[0]]  # the batch that the graph was read with
+    if shape is not None and tuple(tensor.shape) != shape:
+        raise UsageError(
+            subject,
+            f'the array for input "{value.name}" has shape {tuple(tensor.shape)}, not {shape}',
+            "Give the shape of the data with --input, so that the network is read with it.",
+        )
+    if tensor.is_floating_point() != wanted.is_floating_point:
+        raise UsageError(subject, f'input "{value.name}" takes {value.dtype}, not {tensor.dtype}', "Convert the array.")
+    return tensor.to(wanted)
+
+
+def batches(source: Callable[[], Iterable[Any]] | Iterable[Any], program: Program, subject: str) -> Iterator[Batch]:
+    """A user's batches (a function that returns them, or the batches themselves), again from the start at the end.
+
+    Raises:
+        UsageError: there are none, they do not fit, or the function raised.
+    """
+    for _ in itertools.count():
+        try:
+            found = source() if callable(source) else source
+            single = isinstance(found, (Tensor, np.ndarray, Mapping))
+            given: Sequence[Any] = [found] if single else list(found)
+        except GnelintError:
+            raise
+        except Exception as error:
+            raise UsageError(subject, f"raised {type(error).__name__}: {error}", "Fix the function.") from error
+        if not given:
+            raise UsageError(subject, "gave no batch", "Return at least one.")
+        for batch in given:
+            yield fitted(batch, program, subject)

@@ -1,0 +1,56 @@
+"""An ONNX file as a program: the reader's graph beside the interpreter that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gnelint.errors import ModelError
+from gnelint.graph import Graph
+from gnelint.measure.onnx_on_torch.call import Settings
+from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
+from gnelint.measure.program import RunSettings, Watch
+
+
+class OnnxProgram:
+    """An ONNX model that is run in the mode in which its graph was read.
+
+    Attributes:
+        graph, examples, leaves: see `Program`; an ONNX file brings no examples along.
+    """
+
+    def __init__(self, path: Path, graph: Graph, settings: RunSettings) -> None:
+        """Open the file.
+
+        Raises:
+            ModelError: an operator has no kernel ("not verifiable: ..."), or the file is damaged.
+        """
+        normalization = "batch" if graph.training else "running"
+        self.graph = graph
+        self.examples: Mapping[str, Tensor] = {}
+        self._interpreter = open_interpreter(
+            path, Settings(settings.device, settings.float32, normalization=normalization)
+        )
+        missing = self._interpreter.unsupported()
+        if missing:
+            raise ModelError(
+                str(path),
+                f"not verifiable: operator {', '.join(missing)} cannot be run",
+                "gnelint check reads it without running it.",
+            )
+
+    @property
+    def leaves(self) -> Mapping[str, Tensor]:
+        """Weights by the names of the graph's parameters, once the network has run."""
+        return self._interpreter.leaves
+
+    def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
+        """Run the model.
+
+        Raises:
+            ModelError: an operator cannot be run; the message says which and why.
+        """
+        self._interpreter.run(feeds, watch)

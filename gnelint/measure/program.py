@@ -1,0 +1,60 @@
+"""A network that can be run on torch with its values named as in the graph: what everything in `measure` works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gnelint.graph import Graph
+
+Watch = Callable[[str, Tensor], Tensor]
+"""Is shown each floating tensor with its name in the graph; what it returns takes the tensor's place."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and in which precision a network is run.
+
+    Attributes:
+        device: where tensors live.
+        float32: the type that takes float32's place: float64 to check, bfloat16 to save.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    float32: torch.dtype = torch.float32
+
+    def placed(self, datum: Any) -> Any:
+        """A tensor as this run wants it: on the device, float32 in the type that takes its place."""
+        if not isinstance(datum, Tensor):
+            return datum
+        return datum.to(self.device, self.float32 if datum.dtype is torch.float32 else None)
+
+
+class Program(Protocol):
+    """A network that can be run.
+
+    Attributes:
+        graph: as the readers give it.
+        examples: tensors for the inputs where the model brought some along, by name.
+        leaves: weights by the names of the graph's parameters, once the network has run.
+    """
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def examples(self) -> Mapping[str, Tensor]: ...
+
+    @property
+    def leaves(self) -> Mapping[str, Tensor]: ...
+
+    def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
+        """Run the network on a datum for each of the graph's inputs; `watch` sees the values, the outputs too.
+
+        Raises:
+            ModelError: an operation cannot be run; the message says which.
+        """

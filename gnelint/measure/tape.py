@@ -1,0 +1,281 @@
+"""One forward pass that autograd recorded, and the passes over it that measure Jacobians.
+
+A block lies between two values that all of the gradient passes. So one backward pass measures every block by itself:
+where the gradient reaches the end of a block, its norm belongs to the block behind, and a fresh probe takes its place.
+One forward pass with tangents, exchanged at the same places, gives the second products.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gnelint.graph import Graph
+from gnelint.measure.program import Program
+from gnelint.prediction import Block
+
+_RESCALE_BITS = 60.0
+"""A cotangent whose squared norm has left 2^-60 .. 2^60 of its start is scaled back: float32 ends at 2^-149."""
+
+
+@dataclass(frozen=True)
+class BlockSample:
+    """What one probe says of a block.
+
+    Attributes:
+        phi: ||J^T g||^2 / m.
+        square: ||J J^T g||^2 / m; None where it was not asked for.
+    """
+
+    phi: float
+    square: float | None = None
+
+
+@dataclass(frozen=True)
+class ChainSample:
+    """What one probe at the output says of the whole network.
+
+    Attributes:
+        gradients: log2 of the squared gradient norm at each value, relative to the cotangent's; -inf for zero.
+        parameters: the same of the gradient with respect to each weight.
+    """
+
+    gradients: Mapping[str, float]
+    parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """E[x] and E[x^2] over a value's whole tensor."""
+
+    mean: float
+    second_moment: float
+
+
+@dataclass
+class _Pass:
+    """What the hooks do, and what they have found, during one pass over the tape."""
+
+    chain: bool
+    generator: torch.Generator
+    norms: dict[str, float] = field(default_factory=dict)
+    cotangents: dict[str, Tensor] = field(default_factory=dict)
+    shift: float = 0.0
+    keep: bool = False
+
+
+class Tape:
+    """A forward pass of a network with every value on a gradient path recorded.
+
+    Attributes:
+        moments: of every value on a gradient path.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        feeds: Mapping[str, Any],
+        blocks: Sequence[Block],
+        cotangent_at: str | None,
+        *,
+        parameters: bool = True,
+    ) -> None:
+        """Run the network forward.
+
+        Args:
+            program: the network.
+            feeds: a batch for its inputs.
+            blocks: to be measured, in topological order; those without an entry or exit of their own are passed over.
+            cotangent_at: value at which the network's own gradient starts; None for the outputs.
+            parameters: whether gradients of the weights are wanted.
+
+        Raises:
+            ModelError: the network cannot be run.
+        """
+        self.moments: dict[str, Moments] = {}
+        self._program = program
+        self._graph: Graph = program.graph
+        self._feeds = feeds
+        self._on_path = self._graph.gradient_values
+        self.blocks = tuple(block for block in blocks if self._is_measurable(block))
+        self._entries = {block.entry: block for block in self.blocks}
+        self._exits = {block.exit: block for block in self.blocks}
+        self._sources = [cotangent_at] if cotangent_at is not None else list(self._graph.outputs)
+        self._values: dict[str, Tensor] = {}
+        self._roots: list[Tensor] = []
+        self._sizes: dict[str, int] = {}
+        self._pass: _Pass | None = None
+        self._used: dict[str, Tensor] = {}
+        with recording():
+            self._load_parameters(parameters)
+            program.run(feeds, self._record)
+            self._used = {name: leaf for name, leaf in self._weights.items() if leaf.requires_grad}
+
+    def _is_measurable(self, block: Block) -> bool:
+        return block.entry != block.exit and block.entry in self._on_path and block.exit in self._on_path
+
+    def _load_parameters(self, wanted: bool) -> None:
+        """Ask for gradients of the weights; those that are loaded while the network runs are asked for then."""
+        names = {parameter.name for parameter in self._graph.parameters()}
+        self._wanted = names if wanted else set()
+        for leaf in self._weights.values():
+            leaf.requires_grad_(True)
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: leaf for name, leaf in self._program.leaves.items() if name in self._wanted and leaf.is_leaf}
+
+    def _record(self, name: str, tensor: Tensor) -> Tensor:
+        """Put hooks on a value of the gradient path; a path begins where nothing before asks for a gradient."""
+        if name not in self._on_path:
+            return tensor
+        if not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_(True)
+            self._roots.append(tensor)
+        tensor = tensor.view_as(tensor)  # of its own: an identity hands on the very tensor that it was given
+        tensor.register_hook(lambda gradient: self._met(name, gradient))
+        self.moments[name] = _moments(tensor.detach())
+        self._sizes[name] = tensor.numel()
+        if name in self._entries or name in self._sources or name in self._graph.outputs:
+            self._values[name] = tensor
+        return tensor
+
+    def _met(self, name: str, gradient: Tensor) -> Tensor | None:
+        """What happens when the gradient reaches a value."""
+        current = self._pass
+        if current is None:
+            return None
+        if current.chain:
+            return self._met_on_chain(current, name, gradient)
+        if name in self._entries:
+            current.norms[name] = squared_norm(gradient)
+            if current.keep:
+                current.cotangents[name] = gradient.detach()
+        return rademacher(gradient, current.generator) if name in self._exits else None
+
+    def _met_on_chain(self, current: _Pass, name: str, gradient: Tensor) -> Tensor | None:
+        norm2 = squared_norm(gradient)
+        current.norms[name] = _log2(norm2) + current.shift
+        bits = _log2(norm2 / gradient.numel()) if norm2 > 0 else 0.0
+        if name not in self._entries or abs(bits) < _RESCALE_BITS or not math.isfinite(bits):
+            return None
+        half = round(bits / 2)
+        current.shift += 2.0 * half
+        return gradient * 2.0**-half
+
+    def block_samples(self, generator: torch.Generator, *, squares: bool) -> dict[str, BlockSample]:
+        """Send one probe through every block.
+
+        Args:
+            generator: of the probes, on the device of the run.
+            squares: whether to multiply by J as well, by a forward pass with tangents.
+
+        Returns:
+            By the block's name; blocks that no gradient comes through are missing.
+
+        Raises:
+            NotImplementedError: `squares`, and an operation has no forward-mode derivative; the message names it.
+        """
+        current = _Pass(chain=False, generator=generator, keep=squares)
+        sources = [self._values[name] for name in self._graph.outputs if name in self._values]
+        ends = [self._values[name] for name in self._entries if name in self._values]
+        self._backward(current, sources, ends[:1] or self._roots)
+        found = {name: norm2 for name, norm2 in current.norms.items()}
+        second = self._tangents(current.cotangents) if squares else {}
+        samples: dict[str, BlockSample] = {}
+        for block in self.blocks:
+            if block.entry in found and block.exit in self._sizes:
+                m = self._sizes[block.exit]
+                square = second.get(block.name)
+                samples[block.name] = BlockSample(found[block.entry] / m, None if square is None else square / m)
+        return samples
+
+    def chain_sample(self, generator: torch.Generator) -> ChainSample:
+        """Send one probe from the output back to the inputs and the weights."""
+        current = _Pass(chain=True, generator=generator)
+        sources = [self._values[name] for name in self._sources if name in self._values]
+        weights = list(self._used.items())
+        ends = [*self._roots, *(leaf for _, leaf in weights)]
+        probes, gradients = self._backward(current, sources, ends)
+        start = _log2(sum(squared_norm(probe) for probe in probes))
+        norms = {name: found - start for name, found in current.norms.items()}
+        parameters = {
+            name: _log2(squared_norm(gradient)) + current.shift - start
+            for (name, _), gradient in zip(weights, gradients[len(self._roots) :], strict=True)
+            if gradient is not None and current.shift == 0.0
+        }
+        return ChainSample(norms, parameters)
+
+    def _backward(
+        self, current: _Pass, sources: Sequence[Tensor], ends: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        sources = [source for source in sources if source.requires_grad]
+        probes = [rademacher(source, current.generator) for source in sources]
+        if not sources or not ends:
+            return probes, [None] * len(ends)
+        self._pass = current
+        try:
+            gradients = torch.autograd.grad(sources, ends, probes, retain_graph=True, allow_unused=True)
+        finally:
+            self._pass = None
+        return probes, gradients
+
+    def _tangents(self, cotangents: Mapping[str, Tensor]) -> dict[str, float]:
+        """||J u||^2 of every block for the u at its entry, in one forward pass."""
+        found: dict[str, float] = {}
+
+        def exchange(name: str, tensor: Tensor) -> Tensor:
+            if name in self._exits:
+                primal, tangent = forward_ad.unpack_dual(tensor)
+                if tangent is not None:
+                    found[self._exits[name].name] = squared_norm(tangent)
+                tensor = primal
+            if name in self._entries and name in cotangents:
+                primal = forward_ad.unpack_dual(tensor).primal
+                return forward_ad.make_dual(primal.detach(), cotangents[name].to(primal.dtype))
+            return tensor
+
+        with recording(), torch.no_grad(), forward_ad.dual_level():
+            self._program.run(self._feeds, exchange)
+        return found
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """The fused attention kernels of torch have no forward-mode derivative; the plain one has."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent signs of the shape, type and place of a tensor: of all probes with E[g g^T] = 1 the least noisy."""
+    signs = torch.empty(like.shape, dtype=torch.int8, device=like.device).random_(0, 2, generator=generator)
+    return signs.to(like.dtype).mul_(2).sub_(1)
+
+
+def squared_norm(tensor: Tensor) -> float:
+    """The sum of squares, in double precision."""
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64).square())
+
+
+def _moments(tensor: Tensor) -> Moments:
+    if tensor.numel() == 0:
+        return Moments(0.0, 0.0)
+    return Moments(float(tensor.mean(dtype=torch.float64)), squared_norm(tensor) / tensor.numel())
+
+
+def _log2(value: float) -> float:
+    return math.log2(value) if value > 0 else -math.inf

@@ -1,0 +1,213 @@
+"""Runs a traced PyTorch program operation by operation, values named as in the graph."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export.graph_signature import InputKind
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from gnelint.errors import GnelintError, ModelError
+from gnelint.graph import Graph
+from gnelint.measure.program import RunSettings, Watch
+from gnelint.readers.torch import Traced
+from gnelint.readers.torch_constants import operation_name
+
+_DROPOUT = frozenset({"dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+_BATCH_NORM = frozenset(
+    {"batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit",
+     "_native_batch_norm_legit_functional", "_native_batch_norm_legit_no_training", "_batch_norm_with_update",
+     "_batch_norm_with_update_functional", "_batch_norm_no_update"}
+)  # fmt: skip
+
+
+class TorchProgram:
+    """A traced program on the module's own parameters, which are copied: the module is never touched.
+
+    Dropout is neutral, as in the analysis, and batch normalisation uses the statistics that the graph says.
+
+    Attributes:
+        graph, examples, leaves: see `Program`.
+    """
+
+    def __init__(self, traced: Traced, settings: RunSettings) -> None:
+        """Take the parameters over.
+
+        Raises:
+            ModelError: parameters are on the meta device and hold no numbers.
+        """
+        self.graph: Graph = traced.graph
+        self.leaves: dict[str, Tensor] = {}
+        self._program = traced.program
+        self._settings = settings
+        self._shown: dict[str, list[str]] = defaultdict(list)
+        for value, operation in traced.operations.items():
+            self._shown[operation].append(value)
+        self._forced = _is_forced(traced)
+        self._constants = self._placed_constants()
+        self.examples: Mapping[str, Tensor] = self._examples()
+
+    def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
+        """Run the program.
+
+        Raises:
+            ModelError: an operation raised; the message names it.
+        """
+        runner = _Runner(self._program.graph_module, self._settings, self._shown, watch, self._forced)
+        arguments = []
+        examples = iter(self._user_inputs())
+        for spec in self._program.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                example = next(examples, None)
+                fed = feeds.get(spec.arg.name, example)
+                arguments.append(self._settings.placed(fed))
+            else:
+                arguments.append(self._constants[str(spec.target)])
+        try:
+            runner.run(*arguments)
+        except GnelintError:
+            raise
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "forward AD" in str(error):
+                raise
+            raise ModelError(self.graph.name, _refused(runner.current, error)) from error
+        except (NotImplementedError, TypeError, ValueError, IndexError) as error:
+            raise ModelError(self.graph.name, _refused(runner.current, error)) from error
+
+    def _placed_constants(self) -> dict[str, Any]:
+        placed: dict[str, Any] = {}
+        seen: dict[int, Tensor] = {}
+        for name, value in {**self._program.constants, **self._program.state_dict}.items():
+            if not isinstance(value, Tensor):
+                placed[name] = value
+                continue
+            if value.device.type == "meta":
+                raise ModelError(
+                    self.graph.name,
+                    f'parameter "{name}" is on the meta device and holds no numbers, so nothing can be run',
+                    "Build the module on a real device, or use gnelint check.",
+                )
+            if id(value) not in seen:
+                seen[id(value)] = self._settings.placed(value.detach()).clone()
+            placed[name] = seen[id(value)]
+            if placed[name].is_floating_point():
+                self.leaves[name] = placed[name]
+        return placed
+
+    def _user_inputs(self) -> list[Any]:
+        """The example inputs in the order of the program's own, if it has kept them."""
+        found = self._program.example_inputs
+        return [] if found is None else pytree.tree_leaves(found)
+
+    def _examples(self) -> dict[str, Tensor]:
+        specs = [s for s in self._program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        pairs = zip(specs, self._user_inputs(), strict=False)
+        return {spec.arg.name: value for spec, value in pairs if isinstance(value, Tensor)}
+
+
+class _Runner(fx.Interpreter):
+    """Runs the program and shows what it computes."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        settings: RunSettings,
+        shown: Mapping[str, list[str]],
+        watch: Watch,
+        forced: bool,
+    ) -> None:
+        super().__init__(module)
+        self._settings = settings
+        self._shown = shown
+        self._watch = watch
+        self._forced = forced
+        self.current: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The operation's result, or what the watch puts in its place."""
+        self.current = n
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and result.is_floating_point():
+            for name in self._shown.get(n.name, ()):
+                result = self._watch(name, result)
+        return result
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A constant of the program, where and in the type that the run wants it."""
+        return self._settings.placed(super().get_attr(target, args, kwargs))
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation; types and devices that are written into it are those of the run."""
+        args, kwargs = pytree.tree_map(self._own, args), pytree.tree_map(self._own, dict(kwargs))
+        name = operation_name(target)
+        if name in _DROPOUT:
+            return (args[0], None) if name == "native_dropout" else args[0]
+        if name in _BATCH_NORM:
+            return self._batch_norm(target, args, kwargs)
+        if name == "scaled_dot_product_attention":
+            kwargs = {**_by_name(target, args, kwargs), "dropout_p": 0.0}
+            return target(**kwargs)
+        return super().call_function(target, args, kwargs)
+
+    def _own(self, argument: Any) -> Any:
+        if argument is torch.float32:
+            return self._settings.float32
+        if isinstance(argument, torch.device) and argument.type != "meta":
+            return self._settings.device
+        return argument
+
+    def _batch_norm(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Batch normalisation in a form that is differentiable both ways; running statistics stay as they are."""
+        given = _by_name(target, args, kwargs)
+        mean, variance = given.get("running_mean"), given.get("running_var")
+        named = bool(given.get("training", given.get("train", False))) or "with_update" in operation_name(target)
+        training = named or self._forced or mean is None
+        result = F.batch_norm(
+            given["input"],
+            None if training else mean,
+            None if training else variance,
+            given.get("weight"),
+            given.get("bias"),
+            training,
+            0.0,
+            float(given.get("eps", given.get("epsilon", 1e-5))),
+        )
+        if len(target._schema.returns) == 1:
+            return result
+        return (result, None, None, mean, variance, None)[: max(3, len(target._schema.returns))]
+
+
+def _by_name(target: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """An operation's arguments by the names of its schema, defaults filled in."""
+    schema = target._schema.arguments
+    given = dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
+    return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
+
+
+def _is_forced(traced: Traced) -> bool:
+    """Whether the graph was read with batch statistics although the program was exported with running ones."""
+    in_graph = any(node.op == "batch_norm" and node.attribute("training") for node in traced.graph.nodes)
+    norms = [node for node in traced.program.graph.nodes if operation_name(node.target) in _BATCH_NORM]
+    return in_graph and not any(_training_argument(node) for node in norms)
+
+
+def _training_argument(node: fx.Node) -> bool:
+    names = [argument.name for argument in node.target._schema.arguments]
+    for name in ("training", "train"):
+        if name in names:
+            position = names.index(name)
+            return bool(node.args[position] if position < len(node.args) else node.kwargs.get(name, False))
+    return "with_update" in operation_name(node.target)
+
+
+def _refused(node: fx.Node | None, error: Exception) -> str:
+    place = "" if node is None else f'operation "{node.name}" ({operation_name(node.target)}) '
+    lines = str(error).strip().splitlines()
+    return f"not verifiable: {place}cannot be run ({type(error).__name__}: {lines[0] if lines else ''})"
