@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnelint.errors import ModelError
 from gnelint.graph import Graph
-from gnelint.measure.onnx_on_torch.call import Settings
+from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch
 
@@ -28,7 +28,7 @@ class OnnxProgram:
         Raises:
             ModelError: an operator has no kernel ("not verifiable: ..."), or the file is damaged.
         """
-        normalization = "batch" if graph.training else "running"
+        normalization: NormalizationMode = "batch" if graph.training else "running"
         self.graph = graph
         self.examples: Mapping[str, Tensor] = {}
         self._interpreter = open_interpreter(
@@ -46,6 +46,10 @@ class OnnxProgram:
     def leaves(self) -> Mapping[str, Tensor]:
         """Weights by the names of the graph's parameters, once the network has run."""
         return self._interpreter.leaves
+
+    def ask_gradients(self, names: frozenset[str]) -> None:
+        """Have gradients recorded for the weights of these names, and no others."""
+        self._interpreter.ask_gradients(names)
 
     def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
         """Run the model.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnelint.graph import Graph
+from gnelint.measure.memory import ran_out
 
 Watch = Callable[[str, Tensor], Tensor]
 """Is shown each floating tensor with its name in the graph; what it returns takes the tensor's place."""
@@ -34,6 +35,19 @@ class RunSettings:
         return datum.to(self.device, self.float32 if datum.dtype is torch.float32 else None)
 
 
+_TRAINED_ROLES = frozenset({"weight", "bias", "scale", "slope"})
+
+
+def trainable(graph: Graph) -> frozenset[str]:
+    """Names of the parameters that training changes: no running statistics, no indices, no masks."""
+    return frozenset(
+        parameter.name
+        for node in graph.gradient_nodes
+        for role, parameter in node.parameters.items()
+        if role in _TRAINED_ROLES and parameter.provenance != "placeholder"
+    )
+
+
 class Program(Protocol):
     """A network that can be run.
 
@@ -52,9 +66,18 @@ class Program(Protocol):
     @property
     def leaves(self) -> Mapping[str, Tensor]: ...
 
+    def ask_gradients(self, names: frozenset[str]) -> None:
+        """Have gradients recorded for the weights of these names, and no others; those not read yet included."""
+
     def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
         """Run the network on a datum for each of the graph's inputs; `watch` sees the values, the outputs too.
 
         Raises:
             ModelError: an operation cannot be run; the message says which.
         """
+
+
+def is_for_caller(error: BaseException) -> bool:
+    """Whether an exception of an operation says nothing about the model: memory ran out, or an operation has no
+    forward-mode derivative."""
+    return ran_out(error) or "forward AD" in str(error)

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gnelint.graph import Graph
-from gnelint.measure.program import Program
+from gnelint.measure.program import Program, trainable
 from gnelint.prediction import Block
 
 _RESCALE_BITS = 60.0
@@ -113,25 +113,14 @@ class Tape:
         self._roots: list[Tensor] = []
         self._sizes: dict[str, int] = {}
         self._pass: _Pass | None = None
-        self._used: dict[str, Tensor] = {}
+        wanted = trainable(self._graph) if parameters else frozenset()
+        program.ask_gradients(wanted)
         with recording():
-            self._load_parameters(parameters)
             program.run(feeds, self._record)
-            self._used = {name: leaf for name, leaf in self._weights.items() if leaf.requires_grad}
+        self._weights = {name: leaf for name, leaf in program.leaves.items() if name in wanted}
 
     def _is_measurable(self, block: Block) -> bool:
         return block.entry != block.exit and block.entry in self._on_path and block.exit in self._on_path
-
-    def _load_parameters(self, wanted: bool) -> None:
-        """Ask for gradients of the weights; those that are loaded while the network runs are asked for then."""
-        names = {parameter.name for parameter in self._graph.parameters()}
-        self._wanted = names if wanted else set()
-        for leaf in self._weights.values():
-            leaf.requires_grad_(True)
-
-    @property
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: leaf for name, leaf in self._program.leaves.items() if name in self._wanted and leaf.is_leaf}
 
     def _record(self, name: str, tensor: Tensor) -> Tensor:
         """Put hooks on a value of the gradient path; a path begins where nothing before asks for a gradient."""
@@ -188,7 +177,7 @@ class Tape:
         sources = [self._values[name] for name in self._graph.outputs if name in self._values]
         ends = [self._values[name] for name in self._entries if name in self._values]
         self._backward(current, sources, ends[:1] or self._roots)
-        found = {name: norm2 for name, norm2 in current.norms.items()}
+        found = current.norms
         second = self._tangents(current.cotangents) if squares else {}
         samples: dict[str, BlockSample] = {}
         for block in self.blocks:
@@ -202,7 +191,7 @@ class Tape:
         """Send one probe from the output back to the inputs and the weights."""
         current = _Pass(chain=True, generator=generator)
         sources = [self._values[name] for name in self._sources if name in self._values]
-        weights = list(self._used.items())
+        weights = list(self._weights.items())
         ends = [*self._roots, *(leaf for _, leaf in weights)]
         probes, gradients = self._backward(current, sources, ends)
         start = _log2(sum(squared_norm(probe) for probe in probes))

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from gnelint.errors import GnelintError, ModelError
 from gnelint.graph import Graph
-from gnelint.measure.program import RunSettings, Watch
+from gnelint.measure.program import RunSettings, Watch, is_for_caller
 from gnelint.readers.torch import Traced
 from gnelint.readers.torch_constants import operation_name
 
@@ -52,6 +52,11 @@ class TorchProgram:
         self._constants = self._placed_constants()
         self.examples: Mapping[str, Tensor] = self._examples()
 
+    def ask_gradients(self, names: frozenset[str]) -> None:
+        """Have gradients recorded for the weights of these names, and no others."""
+        for name, leaf in self.leaves.items():
+            leaf.requires_grad_(name in names)
+
     def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
         """Run the program.
 
@@ -72,13 +77,9 @@ class TorchProgram:
             runner.run(*arguments)
         except GnelintError:
             raise
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "forward AD" in str(error):
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if is_for_caller(error):
                 raise
-            raise ModelError(self.graph.name, _refused(runner.current, error)) from error
-        except (NotImplementedError, TypeError, ValueError, IndexError) as error:
             raise ModelError(self.graph.name, _refused(runner.current, error)) from error
 
     def _placed_constants(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class TorchProgram:
         return {spec.arg.name: value for spec, value in pairs if isinstance(value, Tensor)}
 
 
-class _Runner(fx.Interpreter):
+class _Runner(fx.Interpreter):  # type: ignore[misc]  # torch is not followed
     """Runs the program and shows what it computes."""
 
     def __init__(
@@ -151,6 +152,8 @@ class _Runner(fx.Interpreter):
             return (args[0], None) if name == "native_dropout" else args[0]
         if name in _BATCH_NORM:
             return self._batch_norm(target, args, kwargs)
+        if name in ("view", "_unsafe_view"):  # what was contiguous when it was traced need not be so here
+            return args[0].reshape(args[1])
         if name == "scaled_dot_product_attention":
             kwargs = {**_by_name(target, args, kwargs), "dropout_p": 0.0}
             return target(**kwargs)

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,17 +37,65 @@ def trace_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] 
     Raises:
         ModelError: it cannot be imported, built or traced, or its inputs are not known.
     """
+    return load_python(target, inputs).trace(training=training)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a Python target names, built and ready to be traced.
+
+    Attributes:
+        name: the target's text.
+        found: the module, or a program that was exported already.
+        args, kwargs: what the module is traced with.
+        inputs: shapes as the user gave them; they fix the symbolic sizes of an exported program.
+        recorder: saw the module being built.
+        target: the imports of the module's file start from where it is.
+    """
+
+    name: str
+    found: torch.nn.Module | ExportedProgram
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: Sequence[InputSpec]
+    recorder: InitializerRecorder | None
+    target: Target | None = None
+
+    def trace(self, *, training: bool) -> Traced:
+        """Trace it.
+
+        Raises:
+            ModelError: it cannot be traced.
+        """
+        with importable(self.target) if self.target is not None else contextlib.nullcontext():
+            if isinstance(self.found, ExportedProgram):
+                return trace_exported(self.found, name=self.name, training=training, inputs=self.inputs)
+            return trace_module(
+                self.found,
+                self.args,
+                name=self.name,
+                training=training,
+                example_kwargs=self.kwargs,
+                recorder=self.recorder,
+            )
+
+
+def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
+    """Import and build what a Python target names.
+
+    Raises:
+        ModelError: it cannot be imported or built, or its inputs are not known.
+    """
     recorder = InitializerRecorder()
     with importable(target):
         with recorder:
             found = load_object(target)
         if isinstance(found, ExportedProgram):
-            return trace_exported(found, name=target.text, training=training, inputs=inputs)
+            return Loaded(target.text, found, (), {}, inputs, None, target)
         with recorder:
             module, own_inputs = build(found, target)
         args, kwargs = example_inputs(module, own_inputs, inputs, target.text)
-        name = target.text
-        return trace_module(module, args, name=name, training=training, example_kwargs=kwargs, recorder=recorder)
+        return Loaded(target.text, module, args, kwargs, inputs, recorder, target)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.measure.onnx_on_torch.call import Call, Settings
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, find_kernel
 from gnelint.measure.onnx_on_torch.tensors import parameter_to_torch, type_proto
-from gnelint.measure.program import Watch
+from gnelint.measure.program import Watch, is_for_caller
 from gnelint.readers.onnx import opset_versions
 from gnelint.readers.onnx_emitter import Origin
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
@@ -90,8 +90,7 @@ class Interpreter:
     """An ONNX model as a function of tensors.
 
     Attributes:
-        leaves: the floating weights that have been read, by their name in the graph. Set `requires_grad_` on them to
-            have their gradients.
+        leaves: the floating weights that have been read, by their name in the graph.
     """
 
     def __init__(self, file: ModelFile, versions: Mapping[str, int], settings: Settings) -> None:
@@ -103,6 +102,8 @@ class Interpreter:
         self._functions = {(f.domain, f.name, f.overload): f for f in file.proto.functions}
         self._weights = WeightReader(file)
         self._stored: dict[str, Datum] = {}
+        self._constants: set[int] = set()  # identities of what is stored
+        self._asked: frozenset[str] = frozenset()
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._watch: Watch = _unwatched
 
@@ -114,6 +115,12 @@ class Interpreter:
                 continue
             found[f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type] = None
         return tuple(found)
+
+    def ask_gradients(self, names: frozenset[str]) -> None:
+        """Have gradients recorded for the weights of these names, and no others; those not read yet included."""
+        self._asked = names
+        for name, leaf in self.leaves.items():
+            leaf.requires_grad_(name in names)
 
     def run(self, feeds: Mapping[str, Datum], watch: Watch | None = None) -> dict[str, Datum]:
         """Run the model.
@@ -167,8 +174,9 @@ class Interpreter:
     def _store(self, name: str, datum: Datum) -> None:
         placed = self._settings.placed(datum)
         self._stored[name] = placed
+        self._constants.add(id(placed))
         if isinstance(placed, Tensor) and placed.is_floating_point():
-            self.leaves[name] = placed
+            self.leaves[name] = placed.requires_grad_(name in self._asked)
 
     def _plan(self, key: tuple[str, ...], nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:
         """The plan of a body that runs more than once, by what it is called."""
@@ -203,11 +211,13 @@ class Interpreter:
         except GnelintError:
             raise
         except Exception as error:  # torch refuses operands in many ways; a person gets one line
+            if is_for_caller(error):
+                raise
             reason = str(error) if isinstance(error, CannotRunError) else f"{type(error).__name__}: {error}"
             problem = f'not verifiable: node "{name}" ({call.op_type}) cannot be run ({_one_line(reason)})'
             raise ModelError(self._path, problem) from error
         results = results if isinstance(results, tuple) else (results,)
-        constant = node.op_type in _CONSTANTS and not any(_requires_grad(datum) for datum in inputs)
+        constant = node.op_type in _CONSTANTS and all(id(datum) in self._constants for datum in inputs)
         for output, result in zip(node.output, results, strict=False):
             if output:
                 shown = self._leaf(place.name(output), result) if constant else result
@@ -350,10 +360,6 @@ class Interpreter:
 
 def _unwatched(name: str, tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _requires_grad(datum: Datum) -> bool:
-    return isinstance(datum, Tensor) and datum.requires_grad
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,228 @@
+"""Measures a network with as many probes as the wanted precision takes, alone or together with other processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from gnelint.graph import Graph, Node
+from gnelint.measure.distributed import Team
+from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
+from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape
+
+FIRST_PROBES = 8
+MAX_PROBES = 256
+"""Where `relative_error` stops asking: the interval then says how far it got."""
+MAX_SQUARES = 32
+"""Probes that are multiplied by J as well, where the number of probes is left to the precision of phi."""
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How many probes to send, and which.
+
+    Attributes:
+        relative_error: stop once every block's interval is this fraction of its phi on either side.
+        probes: send exactly so many instead.
+        seed: of the probes; the same seed gives the same numbers.
+    """
+
+    relative_error: float = 0.05
+    probes: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BlockMeasurement:
+    """What a block was found to do: phi(J J^T) and its spectrum's variance, None where J could not be multiplied by."""
+
+    phi: Estimate
+    phi_variance: Estimate | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network was found to do on one batch.
+
+    Attributes:
+        blocks: by name; a block that no gradient comes through is missing.
+        gradients: log2 of the squared gradient norm at each value, relative to the cotangent's.
+        transfers: squared gradient norm at a node's inputs over that at its output, by the node's name; for the nodes
+            whose inputs nothing else reads.
+        parameters: log2 of the squared gradient norm of each weight, relative to the cotangent's.
+        moments: E[x] and E[x^2] of each value.
+        probes: that were sent.
+        notes: sentences for people.
+    """
+
+    blocks: Mapping[str, BlockMeasurement]
+    gradients: Mapping[str, Estimate]
+    transfers: Mapping[str, Estimate]
+    parameters: Mapping[str, Estimate]
+    moments: Mapping[str, Moments]
+    probes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Samples:
+    """The samples of each probe, by its number."""
+
+    blocks: dict[int, Mapping[str, BlockSample]] = field(default_factory=dict)
+    chains: dict[int, ChainSample] = field(default_factory=dict)
+
+
+def measure(
+    tape: Tape,
+    graph: Graph,
+    probing: Probing,
+    device: torch.device,
+    team: Team,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Measurement:
+    """Send probes until the precision is reached.
+
+    Every process of the team sends its share; all of them return the same.
+
+    Args:
+        tape: the recorded network.
+        graph: of the network.
+        probing: how many probes.
+        device: of the run.
+        team: the processes that measure together.
+        progress: is told what is being done.
+    """
+    samples = _Samples()
+    notes: list[str] = []
+    squares = True
+    wanted = probing.probes or FIRST_PROBES
+    done = 0
+    while done < wanted:
+        own = _Samples()
+        for number in range(done, wanted):
+            if number % team.size != team.rank:
+                continue
+            progress(f"probe {number + 1} of {wanted}")
+            squares = _send(tape, number, probing, device, squares, own, notes)
+        for part in team.gathered(own):
+            samples.blocks.update(part.blocks)
+            samples.chains.update(part.chains)
+        done = wanted
+        if probing.probes is None:
+            wanted = min(max(_probes_for(samples, probing.relative_error), done), MAX_PROBES)
+    return _measurement(samples, graph, tape, notes)
+
+
+def _send(
+    tape: Tape,
+    number: int,
+    probing: Probing,
+    device: torch.device,
+    squares: bool,
+    samples: _Samples,
+    notes: list[str],
+) -> bool:
+    """Send one probe; returns whether products with J can be had."""
+    with_squares = squares and (probing.probes is not None or number < MAX_SQUARES)
+    try:
+        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 2 * number, device), squares=with_squares)
+    except NotImplementedError as error:
+        notes.append(f"the spectrum's variance is not measured: {_operation(error)} has no forward-mode derivative")
+        squares = False
+        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 2 * number, device), squares=False)
+    samples.chains[number] = tape.chain_sample(_generator(probing.seed, 2 * number + 1, device))
+    return squares
+
+
+def _operation(error: NotImplementedError) -> str:
+    """The operation that torch's message names."""
+    words = str(error).split()
+    return words[words.index("with") + 1] if "with" in words[:-1] else "an operation"
+
+
+def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device)
+    generator.manual_seed((seed << 20) + stream)
+    return generator
+
+
+def _by_block(samples: _Samples) -> dict[str, list[BlockSample]]:
+    """In the order of the probes, whoever sent them."""
+    found: dict[str, list[BlockSample]] = {}
+    for number in sorted(samples.blocks):
+        for name, sample in samples.blocks[number].items():
+            found.setdefault(name, []).append(sample)
+    return found
+
+
+def _probes_for(samples: _Samples, relative_error: float) -> int:
+    return max(
+        (probes_for([sample.phi for sample in found], relative_error) for found in _by_block(samples).values()),
+        default=0,
+    )
+
+
+def _measurement(samples: _Samples, graph: Graph, tape: Tape, notes: Sequence[str]) -> Measurement:
+    chains = [samples.chains[number] for number in sorted(samples.chains)]
+    gradients = [chain.gradients for chain in chains]
+    return Measurement(
+        blocks={name: _block(found) for name, found in _by_block(samples).items()},
+        gradients={name: _log_mean(column) for name, column in _columns(gradients)},
+        transfers=dict(_transfers(graph, gradients)),
+        parameters={name: _log_mean(column) for name, column in _columns([chain.parameters for chain in chains])},
+        moments=tape.moments,
+        probes=len(chains),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _block(samples: Sequence[BlockSample]) -> BlockMeasurement:
+    both = [(sample.phi, sample.square) for sample in samples if sample.square is not None]
+    variance = spectrum_variance([x for x, _ in both], [y for _, y in both]) if len(both) > 1 else None
+    return BlockMeasurement(estimate([sample.phi for sample in samples]), variance)
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> Iterable[tuple[str, list[float]]]:
+    """The numbers of each name over all rows; names that a row lacks are left out."""
+    for name in rows[0] if rows else ():
+        if all(name in row for row in rows):
+            yield name, [row[name] for row in rows]
+
+
+def _log_mean(logs: Sequence[float]) -> Estimate:
+    """log2 of the mean of numbers that are given by their log2, which may lie beyond a double's range."""
+    shift = max(logs)
+    if not math.isfinite(shift):
+        return Estimate(shift, shift, shift, len(logs))
+    found = estimate(np.exp2(np.asarray(logs) - shift)).log2()
+    return Estimate(found.value + shift, found.low + shift, found.high + shift, found.probes)
+
+
+def _transfers(graph: Graph, rows: Sequence[Mapping[str, float]]) -> Iterable[tuple[str, Estimate]]:
+    """What each node makes of the gradient that really arrives, where all of its inputs' gradient comes through it."""
+    for node in graph.gradient_nodes:
+        inputs = own_inputs(graph, node)
+        names = (*inputs, node.outputs[0])
+        if not inputs or not rows or any(name not in rows[0] for name in names):
+            continue
+        ratios = [_ratio([row[name] for name in inputs], row[node.outputs[0]]) for row in rows]
+        if all(math.isfinite(ratio) for ratio in ratios):
+            yield node.name, estimate(ratios)
+
+
+def _ratio(inputs: Sequence[float], output: float) -> float:
+    return math.fsum(2.0 ** (found - output) for found in inputs) if math.isfinite(output) else math.nan
+
+
+def own_inputs(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The values on a gradient path that only this node reads; () if one of its inputs is read by others too, or if
+    the gradient arrives at more than one output."""
+    inputs = tuple(name for name in dict.fromkeys(node.present_inputs) if name in graph.gradient_values)
+    shared = any(len(graph.consumers[name]) != node.present_inputs.count(name) for name in inputs)
+    returned = any(name in graph.outputs for name in inputs)
+    outputs = sum(name in graph.gradient_values for name in node.outputs)
+    return () if shared or returned or outputs != 1 or node.outputs[0] not in graph.gradient_values else inputs

@@ -1,0 +1,140 @@
+"""Opens whatever a user points at so that it can be run, with another batch size where memory asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gnelint.errors import ModelError, UsageError
+from gnelint.graph import Graph
+from gnelint.measure.onnx_program import OnnxProgram
+from gnelint.measure.program import Program, RunSettings
+from gnelint.measure.torch_program import TorchProgram
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.onnx import read as read_onnx
+from gnelint.readers.targets import Target
+from gnelint.readers.torch import trace_pt2
+from gnelint.readers.torch_target import Loaded, load_python
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be measured: a target of the command line, or a module in hand.
+
+    Attributes:
+        name: what it is called in reports.
+        training: normalise by batch statistics.
+        inputs: shapes as `--input` gives them.
+        target: a file or a Python target that has not been built.
+        loaded: a module with its example inputs.
+    """
+
+    name: str
+    training: bool
+    inputs: tuple[InputSpec, ...] = ()
+    target: Target | None = None
+    loaded: Loaded | None = None
+
+    def open(self, settings: RunSettings) -> Program:
+        """The network, ready to be run.
+
+        Raises:
+            ModelError: it cannot be read or run.
+            UsageError: the inputs do not fit.
+        """
+        if self.loaded is not None:
+            return TorchProgram(self.loaded.trace(training=self.training), settings)
+        assert self.target is not None
+        if self.target.kind == "onnx":
+            assert self.target.path is not None
+            return _onnx(self.target.path, self.training, self.inputs, settings)
+        assert self.target.path is not None
+        return TorchProgram(trace_pt2(self.target.path, training=self.training, inputs=self.inputs), settings)
+
+    def built(self) -> Source:
+        """The same with a Python target imported and built: once, so that every opening has the same weights.
+
+        Raises:
+            ModelError: it cannot be built.
+        """
+        if self.target is None or self.target.kind != "python":
+            return self
+        return replace(self, loaded=load_python(self.target, self.inputs))
+
+    def with_batch(self, graph: Graph, batch: int) -> Source:
+        """The same on fewer examples.
+
+        Args:
+            graph: as it was read with the batch so far.
+            batch: the new size of the first axis of all inputs that share the old one.
+
+        Raises:
+            ModelError: the network has no axis that could be made smaller.
+        """
+        old = batch_size(graph)
+        if old is None or batch >= old:
+            raise ModelError(self.name, "its inputs share no batch axis that could be made smaller")
+        if self.loaded is not None and not self.loaded.inputs and not isinstance(self.loaded.found, torch.nn.Module):
+            raise ModelError(self.name, "the batch is fixed in the exported program")
+        if self.loaded is not None:
+            args, kwargs = _narrowed(self.loaded.args, old, batch), _narrowed(dict(self.loaded.kwargs), old, batch)
+            return replace(self, loaded=replace(self.loaded, args=args, kwargs=kwargs))
+        return replace(self, inputs=tuple(_specs(graph, old, batch)))
+
+
+def batch_size(graph: Graph) -> int | None:
+    """The size of the first axis of the inputs, None if they share none."""
+    shapes = [graph.values[name].concrete_shape for name in graph.inputs]
+    sizes = {shape[0] for name, shape in zip(graph.inputs, shapes, strict=True) if shape and len(shape) > 1}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _onnx(path: Path, training: bool, inputs: Sequence[InputSpec], settings: RunSettings) -> Program:
+    return OnnxProgram(path, read_onnx(path, training=training, inputs=tuple(inputs)), settings)
+
+
+def _narrowed(values: Any, old: int, batch: int) -> Any:
+    def narrow(value: Any) -> Any:
+        return value[:batch] if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == old else value
+
+    return pytree.tree_map(narrow, values)
+
+
+def _specs(graph: Graph, old: int, batch: int) -> list[InputSpec]:
+    found = []
+    for name in graph.inputs:
+        shape = graph.values[name].concrete_shape
+        if shape is not None:
+            sizes = (batch, *shape[1:]) if len(shape) > 1 and shape[0] == old else shape
+            found.append(InputSpec(sizes, name))
+    return found
+
+
+def device_named(text: str) -> torch.device:
+    """The device that `--device` names; "auto" is a GPU if there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = text.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise UsageError(f"--device {text}", "is no device", "Say auto, cpu, cuda or cuda:0.")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            have = f"{count} GPUs are here" if count else "there is no GPU that this torch can use"
+            raise UsageError(f"--device {text}", have, "Use --device cpu.")
+    return torch.device(text)
+
+
+def loaded_module(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Loaded:
+    """A module in hand as a loaded target."""
+    return Loaded(name, module, args, kwargs, (), None)

@@ -1,0 +1,225 @@
+"""The whole of a verification: open, predict, measure, compare; with less memory where there is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnelint.analysis import analyse
+from gnelint.errors import ModelError
+from gnelint.graph import Graph
+from gnelint.measure.compare import Comparison, compare, is_worse
+from gnelint.measure.data import Batch, drawn
+from gnelint.measure.distributed import Team
+from gnelint.measure.measuring import Measurement, Probing, measure
+from gnelint.measure.memory import available, needed, ran_out
+from gnelint.measure.opening import Source, batch_size
+from gnelint.measure.program import Program, RunSettings
+from gnelint.measure.tape import Tape
+from gnelint.measure.training import TrainingRun, train
+from gnelint.prediction import Prediction
+
+PRECISE = 0.01
+"""A probe that says this much else in float64 makes float32 not precise enough."""
+
+Progress = Callable[[str], None]
+DataSource = Callable[[Program], Iterator[tuple[Batch, Tensor | None]]]
+"""Batches for a program, each with its targets if it has any."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks are verified.
+
+    Attributes:
+        settings: where and in which precision.
+        probing: with how many probes.
+        tolerance: bits that a prediction may lie outside the measured interval.
+        data: what they are run on; None draws what the analysis assumes.
+        steps: of training, 0 for none.
+    """
+
+    settings: RunSettings
+    probing: Probing
+    tolerance: float = 0.5
+    data: DataSource | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One network, predicted and measured.
+
+    Attributes:
+        prediction, measurement, comparison: of the network.
+        batch: examples that it was run on; None where its inputs share no such axis.
+        device, dtype: of the run.
+        training: what became of it in a few steps, None if it was not trained.
+        notes: sentences for people.
+    """
+
+    prediction: Prediction
+    measurement: Measurement
+    comparison: Comparison
+    batch: int | None
+    device: str
+    dtype: str
+    training: TrainingRun | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One network, or one before and after it was fixed.
+
+    Attributes:
+        target: the network.
+        fixed: the one that is to be better; None if only one was given.
+    """
+
+    target: Verified
+    fixed: Verified | None = None
+
+    @cached_property
+    def worse(self) -> bool:
+        """Whether the fixed network is worse than the target."""
+        return self.fixed is not None and is_worse(self.target.comparison, self.fixed.comparison)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every prediction agrees with what was measured, and the fixed network is no worse."""
+        networks = [self.target] if self.fixed is None else [self.target, self.fixed]
+        return not self.worse and not any(network.comparison.differing for network in networks)
+
+
+def verify_source(source: Source, plan: Plan, team: Team, progress: Progress = lambda text: None) -> Verified:
+    """Predict and measure one network, on fewer examples where memory asks for it.
+
+    Raises:
+        ModelError: it cannot be read or run, or not even one example fits into memory.
+        UsageError: inputs or data do not fit.
+    """
+    source = source.built()
+    notes: list[str] = []
+    while True:
+        program = source.open(plan.settings)
+        smaller = _batch_that_fits(program.graph, plan.settings)
+        if smaller is None:
+            try:
+                return _verified(source, program, plan, team, progress, notes)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                smaller = _half(program.graph, source.name)
+        notes = [*notes, f"{batch_size(program.graph)} examples do not fit into memory: measured on {smaller}"]
+        source = source.with_batch(program.graph, smaller)
+        del program
+        if plan.settings.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _half(graph: Graph, name: str) -> int:
+    batch = batch_size(graph)
+    if batch is None or batch < 2:
+        raise ModelError(name, "one example does not fit into memory", "Give smaller inputs: --input 1,3,64,64.")
+    return batch // 2
+
+
+def _batch_that_fits(graph: Graph, settings: RunSettings) -> int | None:
+    """A smaller batch, where what the recorded values will take is more than there is."""
+    batch, room = batch_size(graph), available(settings.device)
+    if batch is None or room is None:
+        return None
+    total = needed(graph, settings.float32.itemsize)
+    fitting = batch
+    while fitting > 1 and total * fitting > room * batch:
+        fitting //= 2
+    return fitting if fitting < batch else None
+
+
+def _verified(
+    source: Source, program: Program, plan: Plan, team: Team, progress: Progress, notes: list[str]
+) -> Verified:
+    graph = program.graph
+    progress("predicting")
+    prediction = analyse(graph)
+    if not graph.gradient_values:
+        raise ModelError(source.name, "no output depends on a floating input, so there is no gradient to measure")
+    progress("running")
+    feeds = _first_batch(program, plan)
+    at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
+    tape = Tape(program, feeds, prediction.blocks, at)
+    measurement = measure(tape, graph, plan.probing, plan.settings.device, team, progress)
+    more = list(notes)
+    if plan.settings.float32 is torch.float32:
+        more += _checked_precisely(source, plan, prediction, feeds, tape, progress)
+    del tape
+    training = _trained(source, plan, progress) if plan.steps else None
+    return Verified(
+        prediction,
+        measurement,
+        compare(prediction, measurement, plan.tolerance),
+        batch_size(graph),
+        str(plan.settings.device),
+        str(plan.settings.float32).removeprefix("torch."),
+        training,
+        tuple(dict.fromkeys((*graph.notes, *prediction.notes, *more, *measurement.notes))),
+    )
+
+
+def _first_batch(program: Program, plan: Plan) -> Batch:
+    return drawn(program, plan.probing.seed) if plan.data is None else next(plan.data(program))[0]
+
+
+def _checked_precisely(
+    source: Source,
+    plan: Plan,
+    prediction: Prediction,
+    feeds: Mapping[str, Any],
+    tape: Tape,
+    progress: Progress,
+) -> list[str]:
+    """Blocks of which one probe says something else in float64; "" where the check itself cannot be made."""
+    progress("checking in float64")
+    device = plan.settings.device
+
+    def generator() -> torch.Generator:
+        found = torch.Generator(device)
+        found.manual_seed(plan.probing.seed)
+        return found
+
+    try:
+        precise = source.open(replace(plan.settings, float32=torch.float64))
+        other = Tape(precise, feeds, prediction.blocks, None, parameters=False)
+        wide = other.block_samples(generator(), squares=False)
+    except (RuntimeError, MemoryError, ModelError) as error:
+        reason = "there is not enough memory" if ran_out(error) else "it cannot be run so"
+        return [f"float32 was not checked against float64: {reason}"]
+    narrow = tape.block_samples(generator(), squares=False)
+    off = {
+        name: abs(narrow[name].phi / sample.phi - 1)
+        for name, sample in wide.items()
+        if name in narrow and sample.phi > 0
+    }
+    worst = max(off, key=lambda name: off[name], default=None)
+    if worst is None or off[worst] <= PRECISE:
+        return []
+    return [f"float32 rounding changes phi of {worst} by {off[worst]:.0%}: measure with --dtype float64"]
+
+
+def _trained(source: Source, plan: Plan, progress: Progress) -> TrainingRun:
+    program = source.open(plan.settings)
+    if plan.data is None:
+        batch = drawn(program, plan.probing.seed)
+        return train(program, _again(batch), plan.steps, seed=plan.probing.seed, progress=progress)
+    return train(program, plan.data(program), plan.steps, seed=plan.probing.seed, progress=progress)
+
+
+def _again(batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:
+    while True:
+        yield batch, None
