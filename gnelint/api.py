@@ -1,8 +1,8 @@
-"""The Python interface: `gnelint.check(model)` does what `gnelint check` does and gives the numbers back."""
+"""The Python interface: `gnelint.check` and `gnelint.verify` do what the commands do and give the numbers back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from gnelint.graph import Graph
+    from gnelint.measure.verify import Verification
     from gnelint.prediction import Prediction
     from gnelint.readers.inputs import InputSpec
 
@@ -89,6 +90,104 @@ def check(
     return CheckResult(result.prediction, result.findings, (*loaded.warnings, *result.notes))
 
 
+@dataclass(frozen=True)
+class VerifyResult:
+    """What was measured of one network, or of one before and after it was fixed.
+
+    Attributes:
+        verification: predictions, measurements and what became of each claim.
+        findings, fixed_findings: of the check of either network.
+    """
+
+    verification: Verification
+    findings: tuple[Finding, ...]
+    fixed_findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every prediction agrees with what was measured, and the fixed network is no worse."""
+        return self.verification.holds
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, schema "gnelint/1" with `measured` and `interval` beside each predicted number."""
+        from gnelint.output.verify_json import document
+
+        return document(self.verification, self.findings, self.fixed_findings)
+
+    def __str__(self) -> str:
+        """The report for people."""
+        from gnelint.output.text import Style
+        from gnelint.output.verify_text import render
+
+        return render(self.to_dict(), Style())
+
+
+def verify(
+    target: str | Path | torch.nn.Module,
+    fixed: str | Path | torch.nn.Module | None = None,
+    example_inputs: tuple[Any, ...] = (),
+    *,
+    inputs: Sequence[str] = (),
+    mode: Literal["train", "eval"] = "train",
+    data: str | Path | Callable[[], Any] | Any = None,
+    relative_error: float = 0.05,
+    probes: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+    tolerance: float = 0.5,
+    train: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> VerifyResult:
+    """Measure with autograd what `check` predicts.
+
+    Args:
+        target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
+        fixed: another one that is to be better.
+        example_inputs: for modules: a tuple of what their `forward` takes.
+        inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
+        mode: "train" for normalisation by batch statistics, "eval" for running ones.
+        data: what to run on: a `.npz` file (an array for each input; one named "target" is what to train on), a
+            function that returns batches, or a batch. None draws what the analysis assumes: N(0, 1).
+        relative_error: send probes until every block's 95% interval is this fraction of its phi on either side.
+        probes: send exactly so many.
+        seed: of data and probes: the same seed gives the same numbers, bit for bit on a CPU.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        dtype: "float32", "float64" or "bfloat16": the type that takes float32's place.
+        tolerance: bits by which a prediction may lie outside the interval.
+        train: steps of training to take, watching each layer's gradient.
+        progress: is told what is being done.
+
+    Raises:
+        ModelError: the model cannot be read or run ("not verifiable: ...").
+        UsageError: the arguments make no sense, or the target names several models.
+    """
+    from gnelint.lint.engine import lint
+    from gnelint.measure.command import Options, verify_targets
+
+    options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
+    specs = _specs(inputs)
+    verification = verify_targets(
+        [target] if fixed is None else [target, fixed], example_inputs, specs, data, options, progress or _silent
+    )
+    rules = selected_rules(load_rules(), Settings())
+    found = [
+        () if network is None else lint(network.prediction, rules, Settings()).findings
+        for network in (verification.target, verification.fixed)
+    ]
+    return VerifyResult(verification, tuple(found[0]), tuple(found[1]))
+
+
+def _silent(text: str) -> None:
+    """Progress that nobody watches."""
+
+
+def _specs(inputs: Sequence[str]) -> list[InputSpec]:
+    from gnelint.readers.inputs import parse_input
+
+    return [parse_input(text) for text in inputs]
+
+
 def check_graph(graph: Graph, rules: Sequence[Rule], settings: Settings) -> CheckResult:
     """Analyse and lint a graph that has been read."""
     from gnelint.analysis import analyse
@@ -109,11 +208,9 @@ def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], t
         from gnelint.readers.torch import read_module  # the caller has a module, so torch is loaded already
 
         return read_module(target, example_inputs, name=type(target).__name__, training=training)
-    from gnelint.readers.inputs import parse_input
     from gnelint.readers.targets import read_target, resolve
 
-    specs: list[InputSpec] = [parse_input(text) for text in inputs]
     found = resolve(str(target))
     if len(found) > 1:
         raise UsageError(str(target), f"names {len(found)} models", "Call check once for each of them.")
-    return read_target(found[0], training=training, inputs=specs)
+    return read_target(found[0], training=training, inputs=_specs(inputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import sys
 import tempfile
@@ -242,7 +243,7 @@ def _report(
         return json.dumps(json.document(entries))
     if options.statistics:
         return text.statistics(entries, names)
-    style = text.Style(colour=_colour(options), table=not options.quiet, fold=not options.verbose)
+    style = text.Style(colour=_colour(options.output), table=not options.quiet, fold=not options.verbose)
     parts = [
         text.render(entry, names, result.notes, style)
         for entry, result in zip(entries, results, strict=True)
@@ -251,9 +252,9 @@ def _report(
     return "\n".join(parts)
 
 
-def _colour(options: _Options) -> bool:
+def _colour(output: Path | None) -> bool:
     """Whether the report goes to a terminal whose user has not said NO_COLOR (https://no-color.org)."""
-    return options.output is None and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
+    return output is None and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
 def _write(report: str, output: Path | None) -> None:
@@ -281,6 +282,72 @@ def _fails(entries: Sequence[Mapping[str, Any]], fail_on: str) -> bool:
     order: tuple[Literal["errors", "warnings", "infos"], ...] = ("errors", "warnings", "infos")
     depth = {"error": 1, "warning": 2, "info": 3, "never": 0}[fail_on]
     return any(entry["summary"][key] for entry in entries for key in order[:depth])
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("fixed", required=False)
+@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
+@click.option(
+    "--mode",
+    type=click.Choice(("train", "eval")),
+    default="train",
+    help="Normalise by batch or running statistics [train].",
+)
+@click.option("--data", metavar="FILE|FUNCTION", help="Run on a .npz file, or on what package.module:name returns.")
+@click.option("--rel-error", type=float, default=0.05, help="Probe until intervals are this fraction of phi [0.05].")
+@click.option("--probes", type=int, help="Send exactly so many probes.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of data and probes [0].")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:0 [auto].")
+@click.option(
+    "--dtype", type=click.Choice(("float32", "float64", "bfloat16")), default="float32", help="To compute in [float32]."
+)
+@click.option("--tolerance", type=float, default=0.5, help="Bits that predictions may lie off the interval [0.5].")
+@click.option("--train", type=click.IntRange(0), default=0, metavar="STEPS", help="Train so long, watching gradients.")
+@click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
+@click.pass_context
+def verify(context: click.Context, /, target: str, fixed: str | None, **given: Any) -> None:
+    """Measure with autograd what check predicts of a model; with FIXED, of the model before and after.
+
+    Exits with 1 if a prediction does not hold, or if FIXED is worse than TARGET.
+    """
+    try:
+        context.exit(_verify(target, fixed, given))
+    except GnelintError:
+        if given["verbose"]:
+            traceback.print_exc()
+        raise
+
+
+def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("verify", "needs PyTorch, which is not installed", 'Install it: pip install "gnelint[torch]"')
+    from gnelint.api import verify as run_verify
+    from gnelint.output import json, text, verify_text
+
+    options = ("mode", "data", "probes", "seed", "device", "dtype", "tolerance", "train")
+    result = run_verify(
+        target,
+        fixed,
+        inputs=given["inputs"],
+        relative_error=given["rel_error"],
+        progress=_progress,
+        **{name: given[name] for name in options},
+    )
+    _progress("")
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        return EXIT_CLEAN if result.holds else EXIT_FINDINGS
+    report = result.to_dict()
+    if given["format"] == "json":
+        shown = json.dumps(report)
+    else:
+        colour = _colour(given["output"])
+        shown = verify_text.render(report, text.Style(colour, not given["quiet"], not given["verbose"]))
+    _write(shown, given["output"])
+    return EXIT_CLEAN if result.holds else EXIT_FINDINGS
 
 
 _more_rules = click.option(

@@ -81,8 +81,8 @@ def compare(prediction: Prediction, measurement: Measurement, tolerance: float) 
     Args:
         prediction: of the network.
         measurement: of the same network.
-        tolerance: bits (of a squared norm) by which a predicted phi may lie outside the measured interval; the
-            end-to-end ratio may lie twice as far out.
+        tolerance: bits (of a squared norm) by which a predicted phi may lie outside the measured interval. Errors of
+            this size that are independent add up like a random walk, so L blocks end to end may be sqrt(L) as far out.
     """
     blocks = []
     for block in prediction.blocks:
@@ -92,7 +92,7 @@ def compare(prediction: Prediction, measurement: Measurement, tolerance: float) 
     return Comparison(
         blocks=tuple(blocks),
         nodes=_node_claims(prediction, measurement, tolerance),
-        end_to_end=_end_to_end(prediction, measurement, 2 * tolerance),
+        end_to_end=_end_to_end(prediction, measurement, tolerance * math.sqrt(max(len(blocks), 1))),
         spread=_spread(prediction, measurement),
         layers=_layers(prediction, measurement),
     )

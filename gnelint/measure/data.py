@@ -76,26 +76,20 @@ def _picked_sizes(graph: Graph, node: Node) -> Iterator[int]:
         yield table[node.attribute("axis")]
 
 
-def from_file(path: Path, program: Program) -> Batch:
-    """A batch from a `.npz` file: an array for each input, by its name; the only array for the only input.
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file by name.
 
     Raises:
-        UsageError: the file cannot be read, or its arrays do not fit the inputs.
+        UsageError: the file cannot be read.
     """
-    subject = f"--data {path}"
+    subject, advice = f"--data {path}", "Write it with numpy.savez(path, input=array)."
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files}
     except OSError as error:
-        reason = error.strerror or "not a file that numpy wrote"
-        raise UsageError(
-            subject, f"cannot be read ({reason})", "Write it with numpy.savez(path, input=array)."
-        ) from error
-    except (ValueError, AttributeError) as error:
-        raise UsageError(
-            subject, "is no .npz file of arrays", "Write it with numpy.savez(path, input=array)."
-        ) from error
-    return fitted(arrays, program, subject)
+        raise UsageError(subject, f"cannot be read ({error.strerror or 'not a file of numpy'})", advice) from error
+    except Exception as error:  # zipfile's, numpy's and pickle's own errors for what is not an archive of arrays
+        raise UsageError(subject, "is no .npz file of arrays", advice) from error
 
 
 def fitted(arrays: Any, program: Program, subject: str) -> Batch:

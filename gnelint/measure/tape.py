@@ -69,6 +69,7 @@ class _Pass:
     norms: dict[str, float] = field(default_factory=dict)
     cotangents: dict[str, Tensor] = field(default_factory=dict)
     shift: float = 0.0
+    shifts: dict[str, float] = field(default_factory=dict)
     keep: bool = False
 
 
@@ -113,6 +114,7 @@ class Tape:
         self._roots: list[Tensor] = []
         self._sizes: dict[str, int] = {}
         self._pass: _Pass | None = None
+        self._readers = _readers(self._graph)
         wanted = trainable(self._graph) if parameters else frozenset()
         program.ask_gradients(wanted)
         with recording():
@@ -153,11 +155,13 @@ class Tape:
     def _met_on_chain(self, current: _Pass, name: str, gradient: Tensor) -> Tensor | None:
         norm2 = squared_norm(gradient)
         current.norms[name] = _log2(norm2) + current.shift
+        current.shifts[name] = current.shift
         bits = _log2(norm2 / gradient.numel()) if norm2 > 0 else 0.0
         if name not in self._entries or abs(bits) < _RESCALE_BITS or not math.isfinite(bits):
             return None
         half = round(bits / 2)
         current.shift += 2.0 * half
+        current.shifts[name] = current.shift
         return gradient * 2.0**-half
 
     def block_samples(self, generator: torch.Generator, *, squares: bool) -> dict[str, BlockSample]:
@@ -197,11 +201,17 @@ class Tape:
         start = _log2(sum(squared_norm(probe) for probe in probes))
         norms = {name: found - start for name, found in current.norms.items()}
         parameters = {
-            name: _log2(squared_norm(gradient)) + current.shift - start
+            name: _log2(squared_norm(gradient)) + shift - start
             for (name, _), gradient in zip(weights, gradients[len(self._roots) :], strict=True)
-            if gradient is not None and current.shift == 0.0
+            if gradient is not None and (shift := self._shift_of(name, current)) is not None
         }
         return ChainSample(norms, parameters)
+
+    def _shift_of(self, parameter: str, current: _Pass) -> float | None:
+        """By how much the gradient of a weight was scaled; None for one that was used at places that differ in it."""
+        outputs = self._readers.get(parameter, ())
+        shifts = {current.shifts[name] for name in outputs if name in current.shifts}
+        return shifts.pop() if len(shifts) == 1 else None
 
     def _backward(
         self, current: _Pass, sources: Sequence[Tensor], ends: Sequence[Tensor]
@@ -235,6 +245,15 @@ class Tape:
         with recording(), torch.no_grad(), forward_ad.dual_level():
             self._program.run(self._feeds, exchange)
         return found
+
+
+def _readers(graph: Graph) -> dict[str, list[str]]:
+    """The values whose nodes use each parameter."""
+    found: dict[str, list[str]] = {}
+    for node in graph.gradient_nodes:
+        for parameter in node.parameters.values():
+            found.setdefault(parameter.name, []).extend(node.outputs)
+    return found
 
 
 @contextlib.contextmanager

@@ -53,14 +53,14 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
         notes: sentences for people: what was skipped, what the reader saw.
         style: how to show it.
     """
-    lines = [_header(target), "", *_wrapped(_verdict(target), "  ")]
+    lines = [_header(target), "", *wrapped(_verdict(target), "  ")]
     for note in notes:
-        lines.extend(_wrapped(f"Note: {note}", "  "))
+        lines.extend(wrapped(f"Note: {note}", "  "))
     if style.table and (target["blocks"] or target["profile"]):
         lines.extend(["", *_table(target, style)])
-    lines = [_ascii(line) for line in lines]
+    lines = [printable(line) for line in lines]
     for group in _grouped(target["findings"]):
-        title, *body = (_ascii(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
+        title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
         lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
     lines.extend(["", _closing(target)])
     return "\n".join(lines) + "\n"
@@ -258,7 +258,7 @@ def _finding_lines(
     title = f"  {first['rule']} {severity:<7}  {rule_names.get(first['rule'], '')}"
     places = _places(group, WIDTH - len(title) - 2)
     yield f"{title}{places:>{max(WIDTH - len(title), 0)}}"
-    yield from _wrapped(first["message"], "      ")
+    yield from wrapped(first["message"], "      ")
     measured = sorted(finding["measured"] for finding in group if finding["measured"] is not None)
     if measured and f"{measured[0]:.2g}" != f"{measured[-1]:.2g}":
         expected = "" if first["expected"] is None else f", expected {first['expected']:.3g}"
@@ -266,12 +266,12 @@ def _finding_lines(
     locations = list(dict.fromkeys(_location(f["location"]) for f in group if f["location"] is not None))
     if locations:
         more = f" and {len(locations) - 1} more" if len(locations) > 1 else ""
-        yield from _wrapped(f"at {locations[0]}{more}", "      ")
+        yield from wrapped(f"at {locations[0]}{more}", "      ")
     if first["fix"] is not None:
         safety = _SAFETY.get(first["fix"]["safety"])
         if first["fix"]["safety"] == "init" and trained is not False:
             safety = "changes the starting point"
-        yield from _wrapped(f"fix: {first['fix']['description']}{f' ({safety})' if safety else ''}", "      ")
+        yield from wrapped(f"fix: {first['fix']['description']}{f' ({safety})' if safety else ''}", "      ")
 
 
 def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
@@ -299,10 +299,11 @@ def _closing(target: Mapping[str, Any]) -> str:
     return f"{', '.join(counts)}.  Why: gnelint rule {first}"
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
+def wrapped(text: str, indent: str) -> list[str]:
+    """The text in lines of at most 80 characters, each behind the indent."""
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _ascii(text: str) -> str:
+def printable(text: str) -> str:
     """Names may hold anything: what is not ASCII, or would steer a terminal, is shown escaped."""
     return "".join(char if " " <= char <= "~" else char.encode("unicode_escape").decode() for char in text)

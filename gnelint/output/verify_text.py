@@ -1,0 +1,215 @@
+"""The report of `gnelint verify` for people, rendered from its JSON alone: plain ASCII, 80 columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gnelint.output.text import Style, elide, printable, wrapped
+
+_LABEL = 26
+_FOLD_FROM = 24
+_KEPT = 8
+_COLOURS = {"agrees": "32", "differs": "1;31", "unknown": "33"}
+_MOST_CAUSES = 8
+_MOST_NAMED = 4
+
+
+def render(report: Mapping[str, Any], style: Style) -> str:
+    """The report on a network, or on one before and after it was fixed."""
+    lines: list[str] = []
+    for entry in report["targets"]:
+        lines += [*_network(entry, style), ""]
+    if len(report["targets"]) > 1:
+        lines += [*_before_and_after(report), ""]
+    lines += _closing(report)
+    return "\n".join(lines) + "\n"
+
+
+def _network(entry: Mapping[str, Any], style: Style) -> Iterator[str]:
+    facts = entry["verification"]
+    batch = "" if facts["batch"] is None else f", batch {facts['batch']}"
+    probes = f"{facts['probes']} probes on {facts['device']} in {facts['dtype']}"
+    yield printable(f"{entry['target']}: measured with {probes}{batch}")
+    yield ""
+    yield from wrapped(_end_to_end(entry["summary"]), "  ")
+    yield from wrapped(_agreement(entry), "  ")
+    for note in facts["notes"]:
+        yield from map(printable, wrapped(f"Note: {note}", "  "))
+    if style.table and entry["blocks"]:
+        yield ""
+        yield from _table(entry["blocks"], style)
+    yield from _causes(entry)
+    yield from _weights(facts)
+    if facts["training"] is not None:
+        yield from _training(facts["training"])
+
+
+def _end_to_end(summary: Mapping[str, Any]) -> str:
+    measured = summary["measured"].get("gradient_ratio")
+    if measured is None:
+        return "No gradient arrives at the input."
+    reference = "the output" if summary["cotangent_at"] == "output" else summary["cotangent_at"]
+    low, high = summary["interval"]["gradient_ratio"]
+    predicted = summary["gradient_ratio"]
+    said = "nothing was predicted" if predicted is None else f"predicted {_power(predicted)}"
+    return (
+        f"The gradient's squared norm at the input is {_power(measured)} of that at {reference} "
+        f"({_power(low)} to {_power(high)}; {said})."
+    )
+
+
+def _agreement(entry: Mapping[str, Any]) -> str:
+    verdicts = [block["verdict"] for block in entry["blocks"]]
+    known = [verdict for verdict in verdicts if verdict != "unknown"]
+    sentence = f"{known.count('agrees')} of {len(known)} blocks measure as predicted"
+    missing = len(verdicts) - len(known)
+    return f"{sentence}; {missing} could not be compared." if missing else f"{sentence}."
+
+
+def _table(blocks: Sequence[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    yield f"  depth  {'block':<{_LABEL}} predicted  measured  95% interval"
+    rows = list(enumerate(blocks, start=1))
+    if style.fold and len(rows) > _FOLD_FROM:
+        ends = {index for index, _ in (*rows[:_KEPT], *rows[-_KEPT:])}
+        visible = [row for row in rows if row[0] in ends or row[1]["verdict"] == "differs"]
+    else:
+        visible = rows
+    last = 0
+    for index, block in visible:
+        if index > last + 1:
+            yield f"         ... {index - last - 1} more that agree (-v shows all)"
+        last = index
+        yield _row(index, block, style)
+
+
+def _row(index: int, block: Mapping[str, Any], style: Style) -> str:
+    measured = block["measured"].get("phi")
+    interval = block["interval"].get("phi")
+    between = "" if interval is None or None in interval else f"{interval[0]:.4g} to {interval[1]:.4g}"
+    verdict = block["verdict"]
+    mark = "" if verdict == "agrees" else "differs" if verdict == "differs" else "not compared"
+    if style.colour and mark:
+        mark = f"\033[{_COLOURS[verdict]}m{mark}\033[0m"
+    label = elide(printable(block["name"]), _LABEL)
+    line = f"  {index:>5}  {label:<{_LABEL}} {_short(block['phi']):>9} {_short(measured):>9}  {between:<18}"
+    return f"{line} {mark}".rstrip()
+
+
+def _causes(entry: Mapping[str, Any]) -> Iterator[str]:
+    """The single operations that do something else than was predicted: where an error enters."""
+    found = [node for node in entry["profile"] if node.get("transfer", {}).get("verdict") == "differs"]
+    if not found:
+        return
+    yield ""
+    for node in found[:_MOST_CAUSES]:
+        ratio, measured = node["transfer"]["ratio"], node["transfer"]["measured"]["ratio"]
+        sentence = (
+            f"differs: {node['name']} ({node['op']}) multiplies the squared gradient norm by {_short(measured)}; "
+            f"{_short(ratio)} was predicted."
+        )
+        yield from map(printable, wrapped(sentence, "  "))
+    if len(found) > _MOST_CAUSES:
+        yield f"  ... and {len(found) - _MOST_CAUSES} more operations"
+
+
+def _weights(facts: Mapping[str, Any]) -> Iterator[str]:
+    layers = [
+        (layer["measured"]["norm2_log2"], layer["name"])
+        for layer in facts["weight_gradients"]
+        if layer["measured"].get("norm2_log2") is not None
+    ]
+    if len(layers) < 2:
+        return
+    (low, smallest), (high, largest) = min(layers), max(layers)
+    yield ""
+    sentence = (
+        f"Weight gradients: squared norms of {len(layers)} layers lie within a factor of 2^{high - low:.1f} "
+        f"(smallest {smallest}, largest {largest})."
+    )
+    yield from map(printable, wrapped(sentence, "  "))
+
+
+def _training(run: Mapping[str, Any]) -> Iterator[str]:
+    steps = run["steps"]
+    yield ""
+    yield from wrapped(f"Trained for {len(steps)} steps on {run['task']}:", "  ")
+    yield f"  {'step':>6}  {'loss':>10}  weight gradients, log2 of smallest .. largest squared norm"
+    for index in _picked(len(steps)):
+        step = steps[index]
+        norms = [norm for norm in step["weight_gradients_log2"].values() if norm is not None]
+        between = f"{min(norms):.1f} .. {max(norms):.1f}" if norms else "none"
+        yield f"  {index:>6}  {_short(step['loss']):>10}  {between}"
+    if run["diverged"]:
+        yield "  The loss is no longer a number: training diverged."
+
+
+def _picked(count: int) -> list[int]:
+    """The first and the last step and a few between."""
+    return sorted({round(index * (count - 1) / 9) for index in range(10)}) if count > 10 else list(range(count))
+
+
+def _before_and_after(report: Mapping[str, Any]) -> Iterator[str]:
+    before, after = report["targets"]
+    yield f"  {'':<46} {'before':>12} {'after':>12}"
+    ends = [_log2(entry["summary"]["measured"].get("gradient_ratio")) for entry in (before, after)]
+    yield _pair("squared gradient norm, input over output", ends)
+    for label, key in (
+        ("largest over smallest along the depth", "spread_log2"),
+        ("largest over smallest weight gradient", "weight_gradient_spread_log2"),
+    ):
+        yield _pair(label, [entry["verification"][key] for entry in (before, after)])
+    losses = [_last_loss(entry) for entry in (before, after)]
+    if any(loss is not None for loss in losses):
+        yield f"  {'loss after training':<46} {_short(losses[0]):>12} {_short(losses[1]):>12}"
+    yield ""
+    yield from wrapped(_judgement(report), "  ")
+
+
+def _pair(label: str, logs: Sequence[float | None]) -> str:
+    texts = ["?" if log is None else f"2^{log:.1f}" for log in logs]
+    return f"  {label:<46} {texts[0]:>12} {texts[1]:>12}"
+
+
+def _last_loss(entry: Mapping[str, Any]) -> float | None:
+    run = entry["verification"]["training"]
+    return None if run is None else run["steps"][-1]["loss"]
+
+
+def _judgement(report: Mapping[str, Any]) -> str:
+    before, after = (entry["verification"]["spread_log2"] for entry in report["targets"])
+    if report["verification"]["fixed_is_worse"]:
+        return "Worse: the gradient norms along the depth are less equal than they were."
+    if before is not None and after is not None and after < before - 0.5:
+        return "Better: the gradient norms along the depth are more equal than they were."
+    return "No worse: the gradient norms along the depth are as equal as they were."
+
+
+def _closing(report: Mapping[str, Any]) -> Iterator[str]:
+    if report["verification"]["holds"]:
+        yield "Everything that could be compared measures as predicted."
+        return
+    for entry in report["targets"]:
+        names = entry["verification"]["differing"]
+        if names:
+            count = f"{len(names)} predicted number{'s' * (len(names) != 1)} did not hold"
+            listed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+            yield from map(printable, wrapped(f"{entry['target']}: {count}: {listed}.", ""))
+    if report["verification"]["fixed_is_worse"]:
+        yield from map(
+            printable, wrapped("{1} is worse than {0}.".format(*(e["target"] for e in report["targets"])), "")
+        )
+
+
+def _short(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
+
+
+def _log2(value: float | None) -> float | None:
+    return math.log2(value) if value else None
+
+
+def _power(value: float | None) -> str:
+    bits = _log2(value)
+    return "2^?" if bits is None else f"2^{bits:.1f}"
