@@ -10,7 +10,8 @@ from typing import Literal
 
 from gnelint.graph import Node
 from gnelint.measure.estimate import Estimate
-from gnelint.measure.measuring import Measurement, own_inputs
+from gnelint.measure.measuring import Measurement
+from gnelint.measure.tape import own_inputs
 from gnelint.prediction import Prediction
 
 Verdict = Literal["agrees", "differs", "unknown"]
@@ -50,7 +51,8 @@ class Comparison:
 
     Attributes:
         blocks: phi of every block, in topological order.
-        nodes: what nodes make of the gradient that arrives, where it was predicted and could be measured.
+        nodes: phi of single nodes, where it could be measured.
+        transfers: what nodes make of the gradient that arrives, where it was predicted and could be measured.
         end_to_end: squared gradient norm at the input over that at the cotangent, as log2.
         spread: log2 of the largest over the smallest squared gradient norm at the ends of blocks; inf if it is zero
             somewhere, None if none was measured.
@@ -59,15 +61,16 @@ class Comparison:
 
     blocks: tuple[Claim, ...]
     nodes: tuple[Claim, ...]
+    transfers: tuple[Claim, ...]
     end_to_end: Claim
     spread: float | None
     layers: Mapping[str, Estimate]
 
     @cached_property
     def differing(self) -> tuple[Claim, ...]:
-        """The claims that do not hold: nodes first, for they are the cause."""
-        found = (*self.nodes, *self.blocks, self.end_to_end)
-        return tuple(claim for claim in found if claim.verdict == "differs")
+        """The claims that do not hold, one a name: nodes first, for they are the cause."""
+        found = (*self.nodes, *self.transfers, *self.blocks, self.end_to_end)
+        return tuple({claim.name: claim for claim in reversed(found) if claim.verdict == "differs"}.values())[::-1]
 
     @property
     def layer_spread(self) -> float | None:
@@ -92,6 +95,7 @@ def compare(prediction: Prediction, measurement: Measurement, tolerance: float) 
     return Comparison(
         blocks=tuple(blocks),
         nodes=_node_claims(prediction, measurement, tolerance),
+        transfers=_transfer_claims(prediction, measurement, tolerance),
         end_to_end=_end_to_end(prediction, measurement, tolerance * math.sqrt(max(len(blocks), 1))),
         spread=_spread(prediction, measurement),
         layers=_layers(prediction, measurement),
@@ -114,6 +118,15 @@ def is_worse(before: Comparison, after: Comparison) -> bool:
 
 
 def _node_claims(prediction: Prediction, measurement: Measurement, tolerance: float) -> tuple[Claim, ...]:
+    pairs = [(node, measurement.nodes.get(node.node.name)) for node in prediction.nodes]
+    return tuple(
+        Claim(node.node.name, node.phi, found, judged(node.phi, found, tolerance))
+        for node, found in pairs
+        if found is not None
+    )
+
+
+def _transfer_claims(prediction: Prediction, measurement: Measurement, tolerance: float) -> tuple[Claim, ...]:
     logs = {found.output: found.gradient_log2 for found in prediction.nodes}
     if prediction.gradient_at is not None:
         logs.setdefault(prediction.gradient_at, prediction.gradient_log2)

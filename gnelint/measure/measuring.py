@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from gnelint.graph import Graph, Node
+from gnelint.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
-from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape
+from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape, own_inputs
 
 FIRST_PROBES = 8
 MAX_PROBES = 256
 """Where `relative_error` stops asking: the interval then says how far it got."""
-MAX_SQUARES = 32
-"""Probes that are multiplied by J as well, where the number of probes is left to the precision of phi."""
+MAX_SECOND = 32
+"""Probes that are multiplied by J as well and sent through single nodes, where phi's precision asks for more."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Measurement:
 
     Attributes:
         blocks: by name; a block that no gradient comes through is missing.
+        nodes: phi(J J^T) of single nodes, by name; for those whose inputs nothing else reads.
         gradients: log2 of the squared gradient norm at each value, relative to the cotangent's.
-        transfers: squared gradient norm at a node's inputs over that at its output, by the node's name; for the nodes
-            whose inputs nothing else reads.
+        transfers: squared gradient norm at a node's inputs over that at its output, for the gradient that really
+            arrives there; for the same nodes.
         parameters: log2 of the squared gradient norm of each weight, relative to the cotangent's.
         moments: E[x] and E[x^2] of each value.
         probes: that were sent.
@@ -60,6 +61,7 @@ class Measurement:
     """
 
     blocks: Mapping[str, BlockMeasurement]
+    nodes: Mapping[str, Estimate]
     gradients: Mapping[str, Estimate]
     transfers: Mapping[str, Estimate]
     parameters: Mapping[str, Estimate]
@@ -73,6 +75,7 @@ class _Samples:
     """The samples of each probe, by its number."""
 
     blocks: dict[int, Mapping[str, BlockSample]] = field(default_factory=dict)
+    nodes: dict[int, Mapping[str, float]] = field(default_factory=dict)
     chains: dict[int, ChainSample] = field(default_factory=dict)
 
 
@@ -110,6 +113,7 @@ def measure(
             squares = _send(tape, number, probing, device, squares, own, notes)
         for part in team.gathered(own):
             samples.blocks.update(part.blocks)
+            samples.nodes.update(part.nodes)
             samples.chains.update(part.chains)
         done = wanted
         if probing.probes is None:
@@ -127,14 +131,18 @@ def _send(
     notes: list[str],
 ) -> bool:
     """Send one probe; returns whether products with J can be had."""
-    with_squares = squares and (probing.probes is not None or number < MAX_SQUARES)
+    secondary = probing.probes is not None or number < MAX_SECOND
     try:
-        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 2 * number, device), squares=with_squares)
+        samples.blocks[number] = tape.block_samples(
+            _generator(probing.seed, 3 * number, device), squares=secondary and squares
+        )
     except NotImplementedError as error:
         notes.append(f"the spectrum's variance is not measured: {_operation(error)} has no forward-mode derivative")
         squares = False
-        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 2 * number, device), squares=False)
-    samples.chains[number] = tape.chain_sample(_generator(probing.seed, 2 * number + 1, device))
+        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 3 * number, device), squares=False)
+    if secondary:
+        samples.nodes[number] = tape.node_samples(_generator(probing.seed, 3 * number + 2, device))
+    samples.chains[number] = tape.chain_sample(_generator(probing.seed, 3 * number + 1, device))
     return squares
 
 
@@ -171,6 +179,7 @@ def _measurement(samples: _Samples, graph: Graph, tape: Tape, notes: Sequence[st
     gradients = [chain.gradients for chain in chains]
     return Measurement(
         blocks={name: _block(found) for name, found in _by_block(samples).items()},
+        nodes={name: estimate(found) for name, found in _columns([samples.nodes[n] for n in sorted(samples.nodes)])},
         gradients={name: _log_mean(column) for name, column in _columns(gradients)},
         transfers=dict(_transfers(graph, gradients)),
         parameters={name: _log_mean(column) for name, column in _columns([chain.parameters for chain in chains])},
@@ -216,13 +225,3 @@ def _transfers(graph: Graph, rows: Sequence[Mapping[str, float]]) -> Iterable[tu
 
 def _ratio(inputs: Sequence[float], output: float) -> float:
     return math.fsum(2.0 ** (found - output) for found in inputs) if math.isfinite(output) else math.nan
-
-
-def own_inputs(graph: Graph, node: Node) -> tuple[str, ...]:
-    """The values on a gradient path that only this node reads; () if one of its inputs is read by others too, or if
-    the gradient arrives at more than one output."""
-    inputs = tuple(name for name in dict.fromkeys(node.present_inputs) if name in graph.gradient_values)
-    shared = any(len(graph.consumers[name]) != node.present_inputs.count(name) for name in inputs)
-    returned = any(name in graph.outputs for name in inputs)
-    outputs = sum(name in graph.gradient_values for name in node.outputs)
-    return () if shared or returned or outputs != 1 or node.outputs[0] not in graph.gradient_values else inputs

@@ -11,14 +11,14 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gnelint.graph import Graph
+from gnelint.graph import Graph, Node
 from gnelint.measure.program import Program, trainable
 from gnelint.prediction import Block
 
@@ -64,7 +64,7 @@ class Moments:
 class _Pass:
     """What the hooks do, and what they have found, during one pass over the tape."""
 
-    chain: bool
+    kind: Literal["blocks", "nodes", "chain"]
     generator: torch.Generator
     norms: dict[str, float] = field(default_factory=dict)
     cotangents: dict[str, Tensor] = field(default_factory=dict)
@@ -144,8 +144,11 @@ class Tape:
         current = self._pass
         if current is None:
             return None
-        if current.chain:
+        if current.kind == "chain":
             return self._met_on_chain(current, name, gradient)
+        if current.kind == "nodes":
+            current.norms[name] = squared_norm(gradient)
+            return rademacher(gradient, current.generator)
         if name in self._entries:
             current.norms[name] = squared_norm(gradient)
             if current.keep:
@@ -177,7 +180,7 @@ class Tape:
         Raises:
             NotImplementedError: `squares`, and an operation has no forward-mode derivative; the message names it.
         """
-        current = _Pass(chain=False, generator=generator, keep=squares)
+        current = _Pass("blocks", generator, keep=squares)
         sources = [self._values[name] for name in self._graph.outputs if name in self._values]
         ends = [self._values[name] for name in self._entries if name in self._values]
         self._backward(current, sources, ends[:1] or self._roots)
@@ -191,9 +194,25 @@ class Tape:
                 samples[block.name] = BlockSample(found[block.entry] / m, None if square is None else square / m)
         return samples
 
+    def node_samples(self, generator: torch.Generator) -> dict[str, float]:
+        """Send one probe through every node by itself.
+
+        Returns:
+            ||J^T g||^2 / m by the node's name, for the nodes whose inputs nothing else reads.
+        """
+        current = _Pass("nodes", generator)
+        sources = [self._values[name] for name in self._graph.outputs if name in self._values]
+        self._backward(current, sources, self._roots)
+        found: dict[str, float] = {}
+        for node in self._graph.gradient_nodes:
+            inputs, output = own_inputs(self._graph, node), node.outputs[0]
+            if inputs and output in self._sizes and all(name in current.norms for name in inputs):
+                found[node.name] = math.fsum(current.norms[name] for name in inputs) / self._sizes[output]
+        return found
+
     def chain_sample(self, generator: torch.Generator) -> ChainSample:
         """Send one probe from the output back to the inputs and the weights."""
-        current = _Pass(chain=True, generator=generator)
+        current = _Pass("chain", generator)
         sources = [self._values[name] for name in self._sources if name in self._values]
         weights = list(self._weights.items())
         ends = [*self._roots, *(leaf for _, leaf in weights)]
@@ -245,6 +264,16 @@ class Tape:
         with recording(), torch.no_grad(), forward_ad.dual_level():
             self._program.run(self._feeds, exchange)
         return found
+
+
+def own_inputs(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The values on a gradient path that only this node reads; () if one of its inputs is read by others too, or if
+    the gradient arrives at more than one output."""
+    inputs = tuple(name for name in dict.fromkeys(node.present_inputs) if name in graph.gradient_values)
+    shared = any(len(graph.consumers[name]) != node.present_inputs.count(name) for name in inputs)
+    returned = any(name in graph.outputs for name in inputs)
+    outputs = sum(name in graph.gradient_values for name in node.outputs)
+    return () if shared or returned or outputs != 1 or node.outputs[0] not in graph.gradient_values else inputs
 
 
 def _readers(graph: Graph) -> dict[str, list[str]]:

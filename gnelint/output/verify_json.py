@@ -40,19 +40,23 @@ def target(verified: Verified, findings: Sequence[Finding]) -> dict[str, Any]:
     """The entry of one network. `measured` and `interval` stand beside the numbers that they are of, by their keys."""
     entry = json.target(verified.prediction, findings)
     measurement, comparison = verified.measurement, verified.comparison
-    for block, claim in zip(entry["blocks"], comparison.blocks, strict=True):
-        found = measurement.blocks.get(claim.name)
+    for block, judged in zip(entry["blocks"], comparison.blocks, strict=True):
+        found = measurement.blocks.get(judged.name)
         numbers = {} if found is None else {"phi": found.phi, "phi_variance": found.phi_variance}
-        block.update(_beside(numbers), verdict=claim.verdict)
+        block.update(_beside(numbers), verdict=judged.verdict)
     claims = {claim.name: claim for claim in comparison.nodes}
+    transfers = {claim.name: claim for claim in comparison.transfers}
     for node in entry["profile"]:
         gradient = measurement.gradients.get(node["output"])
-        node.update(_beside({"gradient_norm2": None if gradient is None else _power(gradient)}))
+        claim = claims.get(node["name"])
+        phi = None if claim is None else claim.measured
+        node.update(_beside({"phi": phi, "gradient_norm2": None if gradient is None else _power(gradient)}))
         moments = measurement.moments.get(node["output"])
         if moments is not None:
             node["measured"].update(mean=number(moments.mean), second_moment=number(moments.second_moment))
-        if node["name"] in claims:
-            node["transfer"] = _claim(claims[node["name"]])
+        if node["name"] in transfers:
+            node["transfer"] = _claim(transfers[node["name"]])
+        node["verdict"] = "unknown" if claim is None else claim.verdict
     end = comparison.end_to_end
     entry["summary"].update(_beside({"gradient_ratio": None if end.measured is None else _power(end.measured)}))
     entry["summary"]["verdict"] = end.verdict

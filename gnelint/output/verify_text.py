@@ -99,19 +99,24 @@ def _row(index: int, block: Mapping[str, Any], style: Style) -> str:
 
 def _causes(entry: Mapping[str, Any]) -> Iterator[str]:
     """The single operations that do something else than was predicted: where an error enters."""
-    found = [node for node in entry["profile"] if node.get("transfer", {}).get("verdict") == "differs"]
-    if not found:
-        return
-    yield ""
-    for node in found[:_MOST_CAUSES]:
-        ratio, measured = node["transfer"]["ratio"], node["transfer"]["measured"]["ratio"]
-        sentence = (
-            f"differs: {node['name']} ({node['op']}) multiplies the squared gradient norm by {_short(measured)}; "
-            f"{_short(ratio)} was predicted."
-        )
-        yield from map(printable, wrapped(sentence, "  "))
+    found = [sentence for node in entry["profile"] if (sentence := _cause(node))]
+    if found:
+        yield ""
+    for sentence in found[:_MOST_CAUSES]:
+        yield from map(printable, wrapped(f"differs: {sentence}", "  "))
     if len(found) > _MOST_CAUSES:
         yield f"  ... and {len(found) - _MOST_CAUSES} more operations"
+
+
+def _cause(node: Mapping[str, Any]) -> str:
+    transfer = node.get("transfer", {})
+    what = f"{node['name']} ({node['op']})"
+    if transfer.get("verdict") == "differs":
+        ratio, measured = transfer["ratio"], transfer["measured"]["ratio"]
+        return f"{what} multiplies the squared gradient norm by {_short(measured)}; {_short(ratio)} was predicted."
+    if node["verdict"] == "differs":
+        return f"{what} has phi {_short(node['measured']['phi'])}; {_short(node['phi'])} was predicted."
+    return ""
 
 
 def _weights(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from onnx.backend.test.case import node as node_cases
 from gnelint.errors import GnelintError
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
+from gnelint.measure.onnx_on_torch.table import CannotRunError
 from gnelint.measure.onnx_on_torch.tensors import to_torch
 from gnelint.readers.onnx_types import dtype_name
 
@@ -72,6 +73,8 @@ def run_case(case: Any) -> Outcome:
                     problem = difference(output, expected, case.rtol, case.atol)
                     if problem:
                         return Outcome("failed", f"output {index}: {problem}")
+        except CannotRunError as error:
+            return Outcome("unsupported", str(error))
         except GnelintError as error:
             unsupported = "tensors of type" in str(error) or "no kernel" in str(error)
             return Outcome("unsupported" if unsupported else "failed", str(error).split("model.onnx: ")[-1])
