@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnelint.errors import UsageError
 from gnelint.measure.data import Batch, batches, fitted, read_arrays
-from gnelint.measure.distributed import team
+from gnelint.measure.distributed import local_device, team
 from gnelint.measure.measuring import Probing
 from gnelint.measure.opening import Source, device_named, loaded_module
 from gnelint.measure.program import Program, RunSettings
@@ -75,7 +75,7 @@ def verify_targets(
         UsageError: the arguments make no sense.
     """
     options.check()
-    device = device_named(options.device)
+    device = local_device(device_named(options.device))
     plan = Plan(
         RunSettings(device, getattr(torch, options.dtype)),
         Probing(options.relative_error, options.probes, options.seed),

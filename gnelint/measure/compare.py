@@ -11,6 +11,7 @@ from typing import Literal
 from gnelint.graph import Node
 from gnelint.measure.estimate import Estimate
 from gnelint.measure.measuring import Measurement
+from gnelint.measure.program import WEIGHTED
 from gnelint.measure.tape import own_inputs
 from gnelint.prediction import Prediction
 
@@ -19,7 +20,6 @@ Verdict = Literal["agrees", "differs", "unknown"]
 
 WORSE_BITS = 0.5
 """A spread that grows by less is not called worse."""
-_WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding"})
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,6 @@ def _layers(prediction: Prediction, measurement: Measurement) -> dict[str, Estim
     found = {}
     for node in prediction.graph.gradient_nodes:
         weight = node.parameters.get("weight")
-        if node.op in _WEIGHTED and weight is not None and weight.name in measurement.parameters:
+        if node.op in WEIGHTED and weight is not None and weight.name in measurement.parameters:
             found[node.name] = measurement.parameters[weight.name]
     return found

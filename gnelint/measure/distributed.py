@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import distributed
+
+from gnelint.measure.memory import ran_out
 
 T = TypeVar("T")
 
@@ -26,13 +28,42 @@ class Team:
     rank: int = 0
     size: int = 1
 
+    def agreed(self, own: bool) -> bool:
+        """Whether it is so in any of the processes."""
+        return any(self.gathered(own))
+
     def gathered(self, own: T) -> list[T]:
         """What every process has, in the order of ranks, in every process."""
         if self.size == 1:
             return [own]
         found: list[T | None] = [None] * self.size
         distributed.all_gather_object(found, own)
-        return [part for part in found if part is not None]
+        return found  # type: ignore[return-value]  # every process has put something there
+
+
+def together(team: Team, action: Callable[[], T]) -> T:
+    """What the action returns; if memory runs out in one process it does so in all, so that none waits for ever.
+
+    Raises:
+        MemoryError: memory ran out in another process; in this one, torch's own error.
+    """
+    error: BaseException | None = None
+    try:
+        result = action()
+    except (RuntimeError, MemoryError) as caught:
+        if not ran_out(caught):
+            raise
+        error = caught
+    if team.agreed(error is not None):
+        raise error or MemoryError("memory ran out in another process")
+    return result
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The device of this process where several share a machine: each takes a GPU of its own."""
+    if not launched() or device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def launched() -> bool:
@@ -47,6 +78,8 @@ def team(device: torch.device) -> Iterator[Team]:
         yield Team()
         return
     started = not distributed.is_initialized()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if started:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

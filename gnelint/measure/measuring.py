@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from gnelint.graph import Graph
-from gnelint.measure.distributed import Team
+from gnelint.measure.distributed import Team, together
 from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
 from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape, own_inputs
 
@@ -99,18 +100,12 @@ def measure(
         team: the processes that measure together.
         progress: is told what is being done.
     """
+    sender = _Sender(tape, probing, device, team, progress)
     samples = _Samples()
-    notes: list[str] = []
-    squares = True
     wanted = probing.probes or FIRST_PROBES
     done = 0
     while done < wanted:
-        own = _Samples()
-        for number in range(done, wanted):
-            if number % team.size != team.rank:
-                continue
-            progress(f"probe {number + 1} of {wanted}")
-            squares = _send(tape, number, probing, device, squares, own, notes)
+        own = together(team, partial(sender.send, done, wanted))
         for part in team.gathered(own):
             samples.blocks.update(part.blocks)
             samples.nodes.update(part.nodes)
@@ -118,44 +113,70 @@ def measure(
         done = wanted
         if probing.probes is None:
             wanted = min(max(_probes_for(samples, probing.relative_error), done), MAX_PROBES)
-    return _measurement(samples, graph, tape, notes)
+    return _measurement(samples, graph, tape, sender.notes)
 
 
-def _send(
-    tape: Tape,
-    number: int,
-    probing: Probing,
-    device: torch.device,
-    squares: bool,
-    samples: _Samples,
-    notes: list[str],
-) -> bool:
-    """Send one probe; returns whether products with J can be had."""
-    secondary = probing.probes is not None or number < MAX_SECOND
-    try:
-        samples.blocks[number] = tape.block_samples(
-            _generator(probing.seed, 3 * number, device), squares=secondary and squares
-        )
-    except NotImplementedError as error:
-        notes.append(f"the spectrum's variance is not measured: {_operation(error)} has no forward-mode derivative")
-        squares = False
-        samples.blocks[number] = tape.block_samples(_generator(probing.seed, 3 * number, device), squares=False)
-    if secondary:
-        samples.nodes[number] = tape.node_samples(_generator(probing.seed, 3 * number + 2, device))
-    samples.chains[number] = tape.chain_sample(_generator(probing.seed, 3 * number + 1, device))
-    return squares
+class _Sender:
+    """Sends this process's share of the probes.
+
+    All processes run the same passes in step, as weights that are spread over them demand: who has no probe left sends
+    one that is dropped.
+
+    Attributes:
+        notes: sentences for people.
+    """
+
+    def __init__(
+        self, tape: Tape, probing: Probing, device: torch.device, team: Team, progress: Callable[[str], None]
+    ) -> None:
+        self.notes: list[str] = []
+        self._tape = tape
+        self._probing = probing
+        self._device = device
+        self._team = team
+        self._progress = progress
+        self._squares = True
+
+    def send(self, start: int, end: int) -> _Samples:
+        """Send this process's share of the probes of these numbers."""
+        last = MAX_SECOND if self._probing.probes is None else end
+        samples = _Samples()
+        for first in range(start, end, self._team.size):
+            number = first + self._team.rank
+            self._progress(f"probe {first + 1} of {end}")
+            blocks = self._blocks(number, squares=first < last)
+            nodes = self._tape.node_samples(self._generator(3 * number + 2)) if first < last else {}
+            chain = self._tape.chain_sample(self._generator(3 * number + 1))
+            if number < end:
+                samples.blocks[number] = blocks if number < last else _without_squares(blocks)
+                samples.chains[number] = chain
+            if number < min(end, last):
+                samples.nodes[number] = nodes
+        return samples
+
+    def _blocks(self, number: int, *, squares: bool) -> Mapping[str, BlockSample]:
+        try:
+            return self._tape.block_samples(self._generator(3 * number), squares=squares and self._squares)
+        except NotImplementedError as error:
+            self._squares = False
+            cause = _operation(error)
+            self.notes.append(f"the spectrum's variance is not measured: {cause} has no forward-mode derivative")
+            return self._tape.block_samples(self._generator(3 * number), squares=False)
+
+    def _generator(self, stream: int) -> torch.Generator:
+        generator = torch.Generator(self._device)
+        generator.manual_seed((self._probing.seed << 20) + stream)
+        return generator
+
+
+def _without_squares(samples: Mapping[str, BlockSample]) -> Mapping[str, BlockSample]:
+    return {name: replace(sample, square=None) for name, sample in samples.items()}
 
 
 def _operation(error: NotImplementedError) -> str:
     """The operation that torch's message names."""
     words = str(error).split()
     return words[words.index("with") + 1] if "with" in words[:-1] else "an operation"
-
-
-def _generator(seed: int, stream: int, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device)
-    generator.manual_seed((seed << 20) + stream)
-    return generator
 
 
 def _by_block(samples: _Samples) -> dict[str, list[BlockSample]]:

@@ -16,11 +16,15 @@ _PER_VALUE = 3.0
 _PER_WEIGHT = 3.0
 
 
-def needed(graph: Graph, itemsize: int) -> int:
-    """Bytes that a recorded pass over a graph takes, about."""
+def values_need(graph: Graph, itemsize: int) -> int:
+    """Bytes that the values of a recorded pass over a graph take, about."""
     values = sum(math.prod(graph.values[name].concrete_shape or (0,)) for name in graph.gradient_values)
-    weights = sum(parameter.size for parameter in graph.parameters())
-    return int(itemsize * (_PER_VALUE * values + _PER_WEIGHT * weights))
+    return int(itemsize * _PER_VALUE * values)
+
+
+def weights_need(graph: Graph, itemsize: int) -> int:
+    """Bytes that its weights and their gradients take, about."""
+    return int(itemsize * _PER_WEIGHT * sum(parameter.size for parameter in graph.parameters()))
 
 
 def available(device: torch.device) -> int | None:

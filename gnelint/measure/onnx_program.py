@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gnelint.errors import ModelError
 from gnelint.graph import Graph
+from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch
@@ -19,7 +20,7 @@ class OnnxProgram:
     """An ONNX model that is run in the mode in which its graph was read.
 
     Attributes:
-        graph, examples, leaves: see `Program`; an ONNX file brings no examples along.
+        graph, examples, leaves, updated: see `Program`; an ONNX file brings no examples along.
     """
 
     def __init__(self, path: Path, graph: Graph, settings: RunSettings) -> None:
@@ -46,6 +47,15 @@ class OnnxProgram:
     def leaves(self) -> Mapping[str, Tensor]:
         """Weights by the names of the graph's parameters, once the network has run."""
         return self._interpreter.leaves
+
+    @property
+    def updated(self) -> Sequence[Tensor]:
+        """The tensors that training changes."""
+        return self._interpreter.updated
+
+    def shard(self, team: Team) -> None:
+        """Spread the large weights over a team, each process of which calls this before the network runs."""
+        self._interpreter.shard(team)
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others."""

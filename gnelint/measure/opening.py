@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -57,15 +60,19 @@ class Source:
         assert self.target.path is not None
         return TorchProgram(trace_pt2(self.target.path, training=self.training, inputs=self.inputs), settings)
 
-    def built(self) -> Source:
+    def built(self, seed: int) -> Source:
         """The same with a Python target imported and built: once, so that every opening has the same weights.
+
+        Args:
+            seed: of the generators that it may draw its weights from: a run can be repeated, by other processes too.
 
         Raises:
             ModelError: it cannot be built.
         """
         if self.target is None or self.target.kind != "python":
             return self
-        return replace(self, loaded=load_python(self.target, self.inputs))
+        with _seeded(seed):
+            return replace(self, loaded=load_python(self.target, self.inputs))
 
     def with_batch(self, graph: Graph, batch: int) -> Source:
         """The same on fewer examples.
@@ -86,6 +93,21 @@ class Source:
             args, kwargs = _narrowed(self.loaded.args, old, batch), _narrowed(dict(self.loaded.kwargs), old, batch)
             return replace(self, loaded=replace(self.loaded, args=args, kwargs=kwargs))
         return replace(self, inputs=tuple(_specs(graph, old, batch)))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global generators of torch, numpy and Python start from a seed, and are as they were afterwards."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
 
 
 def batch_size(graph: Graph) -> int | None:

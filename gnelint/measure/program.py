@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnelint.graph import Graph
+from gnelint.measure.distributed import Team
 from gnelint.measure.memory import ran_out
 
 Watch = Callable[[str, Tensor], Tensor]
@@ -38,6 +39,10 @@ class RunSettings:
 _TRAINED_ROLES = frozenset({"weight", "bias", "scale", "slope"})
 
 
+WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding"})
+"""The layers whose weight gradients are compared with each other."""
+
+
 def trainable(graph: Graph) -> frozenset[str]:
     """Names of the parameters that training changes: no running statistics, no indices, no masks."""
     return frozenset(
@@ -54,7 +59,8 @@ class Program(Protocol):
     Attributes:
         graph: as the readers give it.
         examples: tensors for the inputs where the model brought some along, by name.
-        leaves: weights by the names of the graph's parameters, once the network has run.
+        leaves: weights by the names of the graph's parameters, once the network has run: gradients arrive there.
+        updated: the tensors that training changes; a weight that is spread over processes is this one's slice of it.
     """
 
     @property
@@ -65,6 +71,12 @@ class Program(Protocol):
 
     @property
     def leaves(self) -> Mapping[str, Tensor]: ...
+
+    @property
+    def updated(self) -> Sequence[Tensor]: ...
+
+    def shard(self, team: Team) -> None:
+        """Spread the large weights over a team, each process of which calls this before the network runs."""
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others; those not read yet included."""

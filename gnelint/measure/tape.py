@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -67,6 +68,7 @@ class _Pass:
     kind: Literal["blocks", "nodes", "chain"]
     generator: torch.Generator
     norms: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     cotangents: dict[str, Tensor] = field(default_factory=dict)
     shift: float = 0.0
     shifts: dict[str, float] = field(default_factory=dict)
@@ -115,11 +117,10 @@ class Tape:
         self._sizes: dict[str, int] = {}
         self._pass: _Pass | None = None
         self._readers = _readers(self._graph)
-        wanted = trainable(self._graph) if parameters else frozenset()
-        program.ask_gradients(wanted)
+        self._wanted = trainable(self._graph) if parameters else frozenset()
+        program.ask_gradients(self._wanted)
         with recording():
             program.run(feeds, self._record)
-        self._weights = {name: leaf for name, leaf in program.leaves.items() if name in wanted}
 
     def _is_measurable(self, block: Block) -> bool:
         return block.entry != block.exit and block.entry in self._on_path and block.exit in self._on_path
@@ -157,9 +158,9 @@ class Tape:
 
     def _met_on_chain(self, current: _Pass, name: str, gradient: Tensor) -> Tensor | None:
         norm2 = squared_norm(gradient)
-        current.norms[name] = _log2(norm2) + current.shift
+        current.norms[name] = log2(norm2) + current.shift
         current.shifts[name] = current.shift
-        bits = _log2(norm2 / gradient.numel()) if norm2 > 0 else 0.0
+        bits = log2(norm2 / gradient.numel()) if norm2 > 0 else 0.0
         if name not in self._entries or abs(bits) < _RESCALE_BITS or not math.isfinite(bits):
             return None
         half = round(bits / 2)
@@ -213,16 +214,18 @@ class Tape:
     def chain_sample(self, generator: torch.Generator) -> ChainSample:
         """Send one probe from the output back to the inputs and the weights."""
         current = _Pass("chain", generator)
-        sources = [self._values[name] for name in self._sources if name in self._values]
-        weights = list(self._weights.items())
-        ends = [*self._roots, *(leaf for _, leaf in weights)]
-        probes, gradients = self._backward(current, sources, ends)
-        start = _log2(sum(squared_norm(probe) for probe in probes))
+
+        def met(name: str, gradient: Tensor) -> None:
+            current.weights[name] = log2(squared_norm(gradient))
+
+        with hooked_weights(self._program, self._wanted, met):
+            probes = self._backward(current, [self._values[name] for name in self._sources if name in self._values])
+        start = log2(sum(squared_norm(probe) for probe in probes))
         norms = {name: found - start for name, found in current.norms.items()}
         parameters = {
-            name: _log2(squared_norm(gradient)) + shift - start
-            for (name, _), gradient in zip(weights, gradients[len(self._roots) :], strict=True)
-            if gradient is not None and (shift := self._shift_of(name, current)) is not None
+            name: found + shift - start
+            for name, found in current.weights.items()
+            if (shift := self._shift_of(name, current)) is not None
         }
         return ChainSample(norms, parameters)
 
@@ -233,18 +236,24 @@ class Tape:
         return shifts.pop() if len(shifts) == 1 else None
 
     def _backward(
-        self, current: _Pass, sources: Sequence[Tensor], ends: Sequence[Tensor]
-    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        self, current: _Pass, sources: Sequence[Tensor], ends: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Send fresh probes back from the sources to these values; to the inputs and the weights for None."""
         sources = [source for source in sources if source.requires_grad]
         probes = [rademacher(source, current.generator) for source in sources]
-        if not sources or not ends:
-            return probes, [None] * len(ends)
+        if not sources or (ends is not None and not ends):
+            return probes
         self._pass = current
         try:
-            gradients = torch.autograd.grad(sources, ends, probes, retain_graph=True, allow_unused=True)
+            if ends is None:
+                torch.autograd.backward(sources, probes, retain_graph=True)
+            else:
+                torch.autograd.grad(sources, ends, probes, retain_graph=True, allow_unused=True)
         finally:
             self._pass = None
-        return probes, gradients
+            for tensor in (*self._roots, *self._program.updated):
+                tensor.grad = None
+        return probes
 
     def _tangents(self, cotangents: Mapping[str, Tensor]) -> dict[str, float]:
         """||J u||^2 of every block for the u at its entry, in one forward pass."""
@@ -264,6 +273,21 @@ class Tape:
         with recording(), torch.no_grad(), forward_ad.dual_level():
             self._program.run(self._feeds, exchange)
         return found
+
+
+@contextlib.contextmanager
+def hooked_weights(program: Program, names: frozenset[str], met: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show the whole gradient of each of these weights, once a backward pass has gathered it."""
+    handles = [
+        leaf.register_hook(partial(met, name))
+        for name, leaf in program.leaves.items()
+        if name in names and leaf.requires_grad
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def own_inputs(graph: Graph, node: Node) -> tuple[str, ...]:
@@ -314,5 +338,6 @@ def _moments(tensor: Tensor) -> Moments:
     return Moments(float(tensor.mean(dtype=torch.float64)), squared_norm(tensor) / tensor.numel())
 
 
-def _log2(value: float) -> float:
+def log2(value: float) -> float:
+    """-inf for zero."""
     return math.log2(value) if value > 0 else -math.inf

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, InputSpec
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from gnelint.errors import GnelintError, ModelError
 from gnelint.graph import Graph
+from gnelint.measure.distributed import Team
 from gnelint.measure.program import RunSettings, Watch, is_for_caller
+from gnelint.measure.sharding import Operation, ShardedNetwork, is_large
 from gnelint.readers.torch import Traced
 from gnelint.readers.torch_constants import operation_name
 
@@ -32,7 +34,7 @@ class TorchProgram:
     Dropout is neutral, as in the analysis, and batch normalisation uses the statistics that the graph says.
 
     Attributes:
-        graph, examples, leaves: see `Program`.
+        graph, examples, leaves, updated: see `Program`.
     """
 
     def __init__(self, traced: Traced, settings: RunSettings) -> None:
@@ -42,20 +44,61 @@ class TorchProgram:
             ModelError: parameters are on the meta device and hold no numbers.
         """
         self.graph: Graph = traced.graph
-        self.leaves: dict[str, Tensor] = {}
         self._program = traced.program
         self._settings = settings
         self._shown: dict[str, list[str]] = defaultdict(list)
         for value, operation in traced.operations.items():
             self._shown[operation].append(value)
         self._forced = _is_forced(traced)
-        self._constants = self._placed_constants()
+        self._nodes = [node for node in traced.program.graph.nodes if node.op not in ("placeholder", "output")]
+        self._constants, self._targets = self._own_constants()
+        self._placed = False
+        self._sharded: ShardedNetwork | None = None
         self.examples: Mapping[str, Tensor] = self._examples()
+
+    @property
+    def leaves(self) -> Mapping[str, Tensor]:
+        """Weights by the names of the graph's parameters."""
+        spread = {} if self._sharded is None else self._sharded.leaves
+        found = {**self._constants, **spread}
+        return {
+            target: found[name]
+            for target, name in self._targets.items()
+            if isinstance(found.get(name), Tensor) and found[name].is_floating_point()
+        }
+
+    @property
+    def updated(self) -> Sequence[Tensor]:
+        """The tensors that training changes."""
+        own = [constant for constant in self._constants.values() if isinstance(constant, Tensor)]
+        spread = [] if self._sharded is None else list(self._sharded.parameters())
+        return [tensor for tensor in (*own, *spread) if tensor.requires_grad]
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others."""
-        for name, leaf in self.leaves.items():
-            leaf.requires_grad_(name in names)
+        self._place()
+        asked = {self._targets[target] for target in names if target in self._targets}
+        for name, constant in self._constants.items():
+            if isinstance(constant, Tensor) and constant.is_floating_point():
+                constant.requires_grad_(name in asked)
+        if self._sharded is not None:
+            self._sharded.ask_gradients(frozenset(asked))
+
+    def shard(self, team: Team) -> None:
+        """Spread the large weights over a team, each process of which calls this before the network runs."""
+        large = {name: constant for name, constant in self._constants.items() if is_large(constant)}
+        for name in large:
+            del self._constants[name]
+        self._place()
+        outputs = [node.name for node in self._program.graph.output_node().all_input_nodes]
+        same = self._same_placeholders()
+        operations = [
+            Operation(tuple(same.get(read.name, read.name) for read in node.all_input_nodes), (node.name,))
+            for node in self._nodes
+        ]
+        self._sharded = ShardedNetwork(
+            operations, large, [same.get(name, name) for name in outputs], team, self._settings
+        )
 
     def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
         """Run the program.
@@ -63,18 +106,19 @@ class TorchProgram:
         Raises:
             ModelError: an operation raised; the message names it.
         """
+        self._place()
         runner = _Runner(self._program.graph_module, self._settings, self._shown, watch, self._forced)
-        arguments = []
-        examples = iter(self._user_inputs())
-        for spec in self._program.graph_signature.input_specs:
-            if spec.kind is InputKind.USER_INPUT:
-                example = next(examples, None)
-                fed = feeds.get(spec.arg.name, example)
-                arguments.append(self._settings.placed(fed))
-            else:
-                arguments.append(self._constants[str(spec.target)])
+        runner.bind(self._same_placeholders())
+        data = {**self._constants, **{name: runner.show(name, fed) for name, fed in self._fed(feeds).items()}}
+
+        def run(numbers: Sequence[int], known: Mapping[str, Any]) -> Mapping[str, Any]:
+            return runner.run_part([self._nodes[number] for number in numbers], known)
+
         try:
-            runner.run(*arguments)
+            if self._sharded is None:
+                run(range(len(self._nodes)), data)
+            else:
+                self._sharded.run(data, run)
         except GnelintError:
             raise
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -82,25 +126,57 @@ class TorchProgram:
                 raise
             raise ModelError(self.graph.name, _refused(runner.current, error)) from error
 
-    def _placed_constants(self) -> dict[str, Any]:
-        placed: dict[str, Any] = {}
-        seen: dict[int, Tensor] = {}
-        for name, value in {**self._program.constants, **self._program.state_dict}.items():
-            if not isinstance(value, Tensor):
-                placed[name] = value
+    def _fed(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The user's inputs by the names of their placeholders."""
+        examples = iter(self._user_inputs())
+        fed = {}
+        for placeholder, spec in self._placeholders():
+            if spec.kind is InputKind.USER_INPUT:
+                fed[placeholder.name] = self._settings.placed(feeds.get(spec.arg.name, next(examples, None)))
+        return fed
+
+    def _placeholders(self) -> Iterator[tuple[fx.Node, InputSpec]]:
+        nodes = [node for node in self._program.graph.nodes if node.op == "placeholder"]
+        return zip(nodes, self._program.graph_signature.input_specs, strict=True)
+
+    def _own_constants(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Constants by the name of the first placeholder that stands for them, and that name by the constant's own:
+        one that the module has under several names is one."""
+        given = {**self._program.constants, **self._program.state_dict}
+        constants: dict[str, Any] = {}
+        targets: dict[str, str] = {}
+        seen: dict[int, str] = {}
+        for placeholder, spec in self._placeholders():
+            if spec.kind is InputKind.USER_INPUT:
                 continue
-            if value.device.type == "meta":
+            value = given[str(spec.target)]
+            if isinstance(value, Tensor) and value.device.type == "meta":
                 raise ModelError(
                     self.graph.name,
-                    f'parameter "{name}" is on the meta device and holds no numbers, so nothing can be run',
+                    f'parameter "{spec.target}" is on the meta device and holds no numbers, so nothing can be run',
                     "Build the module on a real device, or use gnelint check.",
                 )
-            if id(value) not in seen:
-                seen[id(value)] = self._settings.placed(value.detach()).clone()
-            placed[name] = seen[id(value)]
-            if placed[name].is_floating_point():
-                self.leaves[name] = placed[name]
-        return placed
+            name = seen.setdefault(id(value), placeholder.name)
+            targets[str(spec.target)] = name
+            constants[name] = value
+        return constants, targets
+
+    def _same_placeholders(self) -> dict[str, str]:
+        """The name under which each placeholder's constant is kept."""
+        return {
+            placeholder.name: self._targets[str(spec.target)]
+            for placeholder, spec in self._placeholders()
+            if spec.kind is not InputKind.USER_INPUT
+        }
+
+    def _place(self) -> None:
+        """Copy the constants to where and into the type in which they are wanted, once."""
+        if self._placed:
+            return
+        self._placed = True
+        for name, value in self._constants.items():
+            if isinstance(value, Tensor):
+                self._constants[name] = self._settings.placed(value.detach()).clone()
 
     def _user_inputs(self) -> list[Any]:
         """The example inputs in the order of the program's own, if it has kept them."""
@@ -130,14 +206,32 @@ class _Runner(fx.Interpreter):  # type: ignore[misc]  # torch is not followed
         self._watch = watch
         self._forced = forced
         self.current: fx.Node | None = None
+        self._bound: dict[str, list[fx.Node]] = {}
+
+    def bind(self, same: Mapping[str, str]) -> None:
+        """Say under which name each placeholder's data comes; all other nodes go by their own."""
+        for node in self.module.graph.nodes:
+            self._bound.setdefault(same.get(node.name, node.name), []).append(node)
+
+    def run_part(self, nodes: Sequence[fx.Node], data: Mapping[str, Any]) -> dict[str, Any]:
+        """Run these nodes on data by name; returns what they make and others still read, by name."""
+        self.env = {node: datum for name, datum in data.items() for node in self._bound[name]}
+        for node in nodes:
+            self.env[node] = self.run_node(node)
+            for dead in self.user_to_last_uses.get(node, ()):
+                self.env.pop(dead, None)
+        return {node.name: self.env[node] for node in nodes if node in self.env}
 
     def run_node(self, n: fx.Node) -> Any:
         """The operation's result, or what the watch puts in its place."""
         self.current = n
-        result = super().run_node(n)
+        return self.show(n.name, super().run_node(n))
+
+    def show(self, name: str, result: Any) -> Any:
+        """What the watch puts in the place of an operation's result."""
         if isinstance(result, Tensor) and result.is_floating_point():
-            for name in self._shown.get(n.name, ()):
-                result = self._watch(name, result)
+            for value in self._shown.get(name, ()):
+                result = self._watch(value, result)
         return result
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gnelint.measure.data import Batch
-from gnelint.measure.program import Program, trainable
-from gnelint.measure.tape import squared_norm
+from gnelint.measure.program import WEIGHTED, Program, trainable
+from gnelint.measure.tape import hooked_weights, log2, squared_norm
 
 LEARNING_RATE = 0.01
-_WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding"})
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,9 @@ def train(
 ) -> TrainingRun:
     """Take steps of plain gradient descent; the program's weights are changed.
 
-    The loss is the cross-entropy of integer targets with an output (batch, classes, ...), else the mean squared error;
-    without targets they are drawn once, so that there is something to fit.
+    The loss is the cross-entropy of integer targets with an output (batch, classes, ...), or (batch, tokens, classes)
+    with a target for each token; else the mean squared error. Without targets they are drawn once, so that there is
+    something to fit.
 
     Args:
         program: the network; it is run in its own mode.
@@ -81,10 +81,10 @@ def train(
     Raises:
         ModelError: the network cannot be run.
     """
-    graph = program.graph
-    names = trainable(graph)
+    names = trainable(program.graph)
     taken: list[Step] = []
     task = ""
+    optimizer: torch.optim.Optimizer | None = None
     for number in range(steps):
         batch, targets = next(batches)
         output = _output(program, batch, names)
@@ -93,17 +93,27 @@ def train(
         else:
             targets, task = targets.to(output.device), "the targets given"
         loss = _loss(output, targets)
-        weights = {name: leaf for name, leaf in program.leaves.items() if leaf.requires_grad}
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        found = {name: gradient for name, gradient in zip(weights, gradients, strict=True) if gradient is not None}
-        taken.append(Step(float(loss), _by_layer(program, found)))
-        progress(f"step {number + 1} of {steps}: loss {float(loss):.4g}")
-        if not math.isfinite(float(loss)):
+        before = float(loss.detach())
+        taken.append(Step(before, _by_layer(program, _backward(program, loss, names))))
+        progress(f"step {number + 1} of {steps}: loss {before:.4g}")
+        if not math.isfinite(before):
             break
-        with torch.no_grad():
-            for name, gradient in found.items():
-                weights[name].sub_(learning_rate * gradient)
+        optimizer = optimizer or torch.optim.SGD(program.updated, learning_rate)
+        optimizer.step()
+        optimizer.zero_grad()
     return TrainingRun(tuple(taken), task)
+
+
+def _backward(program: Program, loss: Tensor, names: frozenset[str]) -> dict[str, float]:
+    """Gather the gradients; returns log2 of each weight's squared norm, -inf for zero."""
+    norms: dict[str, float] = {}
+
+    def met(name: str, gradient: Tensor) -> None:
+        norms[name] = log2(squared_norm(gradient))
+
+    with hooked_weights(program, names, met):
+        loss.backward()
+    return norms
 
 
 def _output(program: Program, batch: Batch, names: frozenset[str]) -> Tensor:
@@ -123,7 +133,9 @@ def _output(program: Program, batch: Batch, names: frozenset[str]) -> Tensor:
 def _loss(output: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         return F.mse_loss(output, targets.to(output.dtype))
-    return F.cross_entropy(output.flatten(2) if output.dim() > 2 else output, targets.flatten(1).squeeze(-1))
+    if targets.shape == output.shape[:-1]:  # a class for each token: classes are the last axis
+        return F.cross_entropy(output.flatten(0, -2), targets.flatten())
+    return F.cross_entropy(output, targets.reshape(output.shape[0], *output.shape[2:]))
 
 
 def _is_classes(output: Tensor) -> bool:
@@ -141,11 +153,9 @@ def _drawn_task(output: Tensor) -> str:
     return "random classes" if _is_classes(output) else "random numbers, by the squared error"
 
 
-def _by_layer(program: Program, gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for node in program.graph.gradient_nodes:
-        weight = node.parameters.get("weight")
-        if node.op in _WEIGHTED and weight is not None and weight.name in gradients:
-            norm2 = squared_norm(gradients[weight.name])
-            found[node.name] = math.log2(norm2) if norm2 > 0 else -math.inf
-    return found
+def _by_layer(program: Program, norms: Mapping[str, float]) -> dict[str, float]:
+    return {
+        node.name: norms[weight.name]
+        for node in program.graph.gradient_nodes
+        if node.op in WEIGHTED and (weight := node.parameters.get("weight")) is not None and weight.name in norms
+    }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,9 @@ from gnelint.errors import ModelError
 from gnelint.graph import Graph
 from gnelint.measure.compare import Comparison, compare, is_worse
 from gnelint.measure.data import Batch, drawn
-from gnelint.measure.distributed import Team
+from gnelint.measure.distributed import Team, together
 from gnelint.measure.measuring import Measurement, Probing, measure
-from gnelint.measure.memory import available, needed, ran_out
+from gnelint.measure.memory import available, ran_out, values_need, weights_need
 from gnelint.measure.opening import Source, batch_size
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.tape import Tape
@@ -104,14 +105,17 @@ def verify_source(source: Source, plan: Plan, team: Team, progress: Progress = l
         ModelError: it cannot be read or run, or not even one example fits into memory.
         UsageError: inputs or data do not fit.
     """
-    source = source.built()
+    source = source.built(plan.probing.seed)
     notes: list[str] = []
     while True:
         program = source.open(plan.settings)
-        smaller = _batch_that_fits(program.graph, plan.settings)
+        spread = _must_be_spread(program.graph, plan.settings, team)
+        smaller = _batch_that_fits(program.graph, plan.settings, team, spread=spread)
         if smaller is None:
             try:
-                return _verified(source, program, plan, team, progress, notes)
+                if spread:
+                    program.shard(team)
+                return _verified(source, program, plan, team, progress, notes, spread=spread)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
@@ -130,20 +134,36 @@ def _half(graph: Graph, name: str) -> int:
     return batch // 2
 
 
-def _batch_that_fits(graph: Graph, settings: RunSettings) -> int | None:
+def _must_be_spread(graph: Graph, settings: RunSettings, team: Team) -> bool:
+    """Whether the weights are too large for the device of one process, and there are others to share them with."""
+    room = available(settings.device)
+    too_large = room is not None and weights_need(graph, settings.float32.itemsize) > room
+    return team.size > 1 and team.agreed(too_large)
+
+
+def _batch_that_fits(graph: Graph, settings: RunSettings, team: Team, *, spread: bool) -> int | None:
     """A smaller batch, where what the recorded values will take is more than there is."""
     batch, room = batch_size(graph), available(settings.device)
     if batch is None or room is None:
         return None
-    total = needed(graph, settings.float32.itemsize)
+    room -= weights_need(graph, settings.float32.itemsize) // (team.size if spread else 1)
+    total = values_need(graph, settings.float32.itemsize)
     fitting = batch
     while fitting > 1 and total * fitting > room * batch:
         fitting //= 2
-    return fitting if fitting < batch else None
+    smallest = min(team.gathered(fitting))
+    return smallest if smallest < batch else None
 
 
 def _verified(
-    source: Source, program: Program, plan: Plan, team: Team, progress: Progress, notes: list[str]
+    source: Source,
+    program: Program,
+    plan: Plan,
+    team: Team,
+    progress: Progress,
+    notes: list[str],
+    *,
+    spread: bool,
 ) -> Verified:
     graph = program.graph
     progress("predicting")
@@ -153,13 +173,16 @@ def _verified(
     progress("running")
     feeds = _first_batch(program, plan)
     at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
-    tape = Tape(program, feeds, prediction.blocks, at)
+    tape = together(team, partial(Tape, program, feeds, prediction.blocks, at))
+    _require_the_same(tape, source.name, team)
     measurement = measure(tape, graph, plan.probing, plan.settings.device, team, progress)
     more = list(notes)
-    if plan.settings.float32 is torch.float32:
+    if spread:
+        more.append(f"the weights are spread over {team.size} processes: float32 was not checked against float64")
+    elif plan.settings.float32 is torch.float32:
         more += _checked_precisely(source, plan, prediction, feeds, tape, progress)
     del tape
-    training = _trained(source, plan, progress) if plan.steps else None
+    training = _trained(source, plan, team, progress, spread=spread) if plan.steps else None
     return Verified(
         prediction,
         measurement,
@@ -170,6 +193,14 @@ def _verified(
         training,
         tuple(dict.fromkeys((*graph.notes, *prediction.notes, *more, *measurement.notes))),
     )
+
+
+def _require_the_same(tape: Tape, name: str, team: Team) -> None:
+    """Processes that drew weights of their own would average over different networks."""
+    own = [moments.second_moment for moments in tape.moments.values()]
+    first = team.gathered(own)[0]
+    if len(first) != len(own) or not np.allclose(first, own, rtol=1e-2, atol=0.0, equal_nan=True):
+        raise ModelError(name, "the processes have built different weights", "Seed what draws them.")
 
 
 def _first_batch(program: Program, plan: Plan) -> Batch:
@@ -212,12 +243,12 @@ def _checked_precisely(
     return [f"float32 rounding changes phi of {worst} by {off[worst]:.0%}: measure with --dtype float64"]
 
 
-def _trained(source: Source, plan: Plan, progress: Progress) -> TrainingRun:
+def _trained(source: Source, plan: Plan, team: Team, progress: Progress, *, spread: bool) -> TrainingRun:
     program = source.open(plan.settings)
-    if plan.data is None:
-        batch = drawn(program, plan.probing.seed)
-        return train(program, _again(batch), plan.steps, seed=plan.probing.seed, progress=progress)
-    return train(program, plan.data(program), plan.steps, seed=plan.probing.seed, progress=progress)
+    if spread:
+        program.shard(team)
+    batches = plan.data(program) if plan.data is not None else _again(drawn(program, plan.probing.seed))
+    return train(program, batches, plan.steps, seed=plan.probing.seed, progress=progress)
 
 
 def _again(batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:

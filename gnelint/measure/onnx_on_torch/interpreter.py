@@ -6,6 +6,7 @@ what is measured can be laid beside what is predicted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from onnx import defs
 from torch import Tensor
 
 from gnelint.errors import GnelintError, ModelError
+from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import Call, Settings
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, find_kernel
 from gnelint.measure.onnx_on_torch.tensors import parameter_to_torch, type_proto
 from gnelint.measure.program import Watch, is_for_caller
+from gnelint.measure.sharding import LEAST_SIZE, Operation, ShardedNetwork, is_large
 from gnelint.readers.onnx import opset_versions
 from gnelint.readers.onnx_emitter import Origin
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
@@ -59,6 +62,10 @@ class _Scope:
     def __setitem__(self, name: str, datum: Datum) -> None:
         self._data[name] = datum
 
+    def own(self) -> dict[str, Datum]:
+        """What was put into this scope, names of the enclosing one aside."""
+        return dict(self._data)
+
     def drop(self, names: Sequence[str]) -> None:
         """Forget data that nothing reads any more."""
         for name in names:
@@ -91,10 +98,13 @@ class Interpreter:
 
     Attributes:
         leaves: the floating weights that have been read, by their name in the graph.
+        updated: the tensors that training changes.
     """
 
     def __init__(self, file: ModelFile, versions: Mapping[str, int], settings: Settings) -> None:
-        self.leaves: dict[str, Tensor] = {}
+        self._leaves: dict[str, Tensor] = {}
+        self._sharded: ShardedNetwork | None = None
+        self._spread: frozenset[str] = frozenset()
         self._model = file.proto
         self._path = str(file.path)
         self._versions = versions
@@ -119,8 +129,43 @@ class Interpreter:
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others; those not read yet included."""
         self._asked = names
-        for name, leaf in self.leaves.items():
+        for name, leaf in self._leaves.items():
             leaf.requires_grad_(name in names)
+        if self._sharded is not None:
+            self._sharded.ask_gradients(names)
+
+    @property
+    def leaves(self) -> Mapping[str, Tensor]:
+        """The floating weights that have been read, by their name in the graph."""
+        return self._leaves if self._sharded is None else {**self._leaves, **self._sharded.leaves}
+
+    @property
+    def updated(self) -> Sequence[Tensor]:
+        """The tensors that training changes."""
+        spread = () if self._sharded is None else self._sharded.parameters()
+        return [tensor for tensor in (*self._leaves.values(), *spread) if tensor.requires_grad]
+
+    def shard(self, team: Team) -> None:
+        """Spread the large initializers over a team, each process of which calls this before the model runs."""
+        graph = self._model.graph
+        stored = {
+            tensor.name: parameter_to_torch(self._weights.initializer(index))
+            for index, tensor in enumerate(graph.initializer)
+            if math.prod(tensor.dims) >= LEAST_SIZE
+        }
+        large = {name: datum for name, datum in stored.items() if is_large(datum)}
+        outputs = [info.name for info in graph.output]
+        known = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+        known |= {tensor.values.name for tensor in graph.sparse_initializer}
+        operations = []
+        for index in self._plan((), graph.node, outputs).order:
+            node = graph.node[index]
+            operations.append(
+                Operation(tuple(name for name in _reads(node) if name in known), tuple(filter(None, node.output)))
+            )
+            known.update(node.output)
+        self._sharded = ShardedNetwork(operations, large, outputs, team, self._settings)
+        self._spread = frozenset(large)
 
     def run(self, feeds: Mapping[str, Datum], watch: Watch | None = None) -> dict[str, Datum]:
         """Run the model.
@@ -143,15 +188,29 @@ class Interpreter:
             for name, datum in feeds.items():
                 scope[name] = self._shown(name, self._settings.placed(datum))
             outputs = [info.name for info in graph.output]
-            self._nodes(graph.node, scope, Place(self._versions), self._plan((), graph.node, outputs))
+            plan = self._plan((), graph.node, outputs)
+            if self._sharded is not None:
+                return self._sharded.run(scope.own(), lambda numbers, data: self._part(numbers, data, plan))
+            self._nodes(graph.node, scope, Place(self._versions), plan)
         except UnreadableError as error:
             raise ModelError(self._path, error.problem, error.advice) from error
         finally:
             self._watch = _unwatched
         return {name: scope[name] for name in outputs}
 
+    def _part(self, numbers: Sequence[int], data: Mapping[str, Datum], plan: _Plan) -> dict[str, Datum]:
+        """Run the operations of these numbers in the plan on data by name; returns what they make and others read."""
+        scope = _Scope()
+        for name, datum in data.items():
+            scope[name] = datum
+        part = _Plan([plan.order[number] for number in numbers], plan.dead)
+        self._nodes(self._model.graph.node, scope, Place(self._versions), part)
+        return {name: datum for name, datum in scope.own().items() if name not in data}
+
     def _bind_main(self, graph: onnx.GraphProto, scope: _Scope) -> None:
         for index, tensor in enumerate(graph.initializer):
+            if tensor.name in self._spread:
+                continue
             if tensor.name not in self._stored:
                 self._store(tensor.name, parameter_to_torch(self._weights.initializer(index)))
             scope[tensor.name] = self._stored[tensor.name]
@@ -176,7 +235,7 @@ class Interpreter:
         self._stored[name] = placed
         self._constants.add(id(placed))
         if isinstance(placed, Tensor) and placed.is_floating_point():
-            self.leaves[name] = placed.requires_grad_(name in self._asked)
+            self._leaves[name] = placed.requires_grad_(name in self._asked)
 
     def _plan(self, key: tuple[str, ...], nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:
         """The plan of a body that runs more than once, by what it is called."""
