@@ -65,6 +65,10 @@ def target(verified: Verified, findings: Sequence[Finding]) -> dict[str, Any]:
         "batch": verified.batch,
         "device": verified.device,
         "dtype": verified.dtype,
+        "gradient_ratio_log2": {
+            "value": number(end.predicted),
+            **_beside({} if end.measured is None else {"value": end.measured}),
+        },
         "spread_log2": number(comparison.spread),
         "weight_gradient_spread_log2": number(comparison.layer_spread),
         "weight_gradients": [

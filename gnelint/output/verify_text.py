@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gnelint.output.text import Style, elide, printable, wrapped
 
-_LABEL = 26
+_LABEL = 22
+_LAYER = 38
+_BAR = 26
 _FOLD_FROM = 24
 _KEPT = 8
 _COLOURS = {"agrees": "32", "differs": "1;31", "unknown": "33"}
@@ -31,9 +32,9 @@ def _network(entry: Mapping[str, Any], style: Style) -> Iterator[str]:
     facts = entry["verification"]
     batch = "" if facts["batch"] is None else f", batch {facts['batch']}"
     probes = f"{facts['probes']} probes on {facts['device']} in {facts['dtype']}"
-    yield printable(f"{entry['target']}: measured with {probes}{batch}")
+    yield from map(printable, wrapped(f"{entry['target']}: measured with {probes}{batch}", ""))
     yield ""
-    yield from wrapped(_end_to_end(entry["summary"]), "  ")
+    yield from wrapped(_end_to_end(entry), "  ")
     yield from wrapped(_agreement(entry), "  ")
     for note in facts["notes"]:
         yield from map(printable, wrapped(f"Note: {note}", "  "))
@@ -41,21 +42,21 @@ def _network(entry: Mapping[str, Any], style: Style) -> Iterator[str]:
         yield ""
         yield from _table(entry["blocks"], style)
     yield from _causes(entry)
-    yield from _weights(facts)
+    yield from _weights(facts, style)
     if facts["training"] is not None:
         yield from _training(facts["training"])
 
 
-def _end_to_end(summary: Mapping[str, Any]) -> str:
-    measured = summary["measured"].get("gradient_ratio")
-    if measured is None:
+def _end_to_end(entry: Mapping[str, Any]) -> str:
+    bits = entry["verification"]["gradient_ratio_log2"]
+    if "value" not in bits["measured"]:
         return "No gradient arrives at the input."
-    reference = "the output" if summary["cotangent_at"] == "output" else summary["cotangent_at"]
-    low, high = summary["interval"]["gradient_ratio"]
-    predicted = summary["gradient_ratio"]
-    said = "nothing was predicted" if predicted is None else f"predicted {_power(predicted)}"
+    at = entry["summary"]["cotangent_at"]
+    reference = "the output" if at == "output" else at
+    low, high = bits["interval"]["value"]
+    said = "nothing was predicted" if bits["value"] is None else f"predicted {_power(bits['value'])}"
     return (
-        f"The gradient's squared norm at the input is {_power(measured)} of that at {reference} "
+        f"The gradient's squared norm at the input is {_power(bits['measured']['value'])} of that at {reference} "
         f"({_power(low)} to {_power(high)}; {said})."
     )
 
@@ -79,7 +80,7 @@ def _table(blocks: Sequence[Mapping[str, Any]], style: Style) -> Iterator[str]:
     last = 0
     for index, block in visible:
         if index > last + 1:
-            yield f"         ... {index - last - 1} more that agree (-v shows all)"
+            yield f"         ... {index - last - 1} more (-v shows all)"
         last = index
         yield _row(index, block, style)
 
@@ -89,7 +90,7 @@ def _row(index: int, block: Mapping[str, Any], style: Style) -> str:
     interval = block["interval"].get("phi")
     between = "" if interval is None or None in interval else f"{interval[0]:.4g} to {interval[1]:.4g}"
     verdict = block["verdict"]
-    mark = "" if verdict == "agrees" else "differs" if verdict == "differs" else "not compared"
+    mark = "" if verdict == "agrees" else verdict
     if style.colour and mark:
         mark = f"\033[{_COLOURS[verdict]}m{mark}\033[0m"
     label = elide(printable(block["name"]), _LABEL)
@@ -119,7 +120,8 @@ def _cause(node: Mapping[str, Any]) -> str:
     return ""
 
 
-def _weights(facts: Mapping[str, Any]) -> Iterator[str]:
+def _weights(facts: Mapping[str, Any], style: Style) -> Iterator[str]:
+    """How equal the layers' weight gradients are; each of them where everything is shown."""
     layers = [
         (layer["measured"]["norm2_log2"], layer["name"])
         for layer in facts["weight_gradients"]
@@ -133,7 +135,17 @@ def _weights(facts: Mapping[str, Any]) -> Iterator[str]:
         f"Weight gradients: squared norms of {len(layers)} layers lie within a factor of 2^{high - low:.1f} "
         f"(smallest {smallest}, largest {largest})."
     )
-    yield from map(printable, wrapped(sentence, "  "))
+    none = len(facts["weight_gradients"]) - len(layers)
+    more = f" {none} more get none." if none else ""
+    yield from map(printable, wrapped(sentence + more, "  "))
+    if not style.fold:
+        yield f"  {'layer':<{_LAYER}} log2 of squared norm"
+        for bits, name in layers:
+            yield f"  {elide(printable(name), _LAYER):<{_LAYER}} {bits:>8.1f}  {_bar(bits - low, high - low)}".rstrip()
+
+
+def _bar(part: float, whole: float) -> str:
+    return "#" * round(_BAR * part / whole) if whole else ""
 
 
 def _training(run: Mapping[str, Any]) -> Iterator[str]:
@@ -158,7 +170,7 @@ def _picked(count: int) -> list[int]:
 def _before_and_after(report: Mapping[str, Any]) -> Iterator[str]:
     before, after = report["targets"]
     yield f"  {'':<46} {'before':>12} {'after':>12}"
-    ends = [_log2(entry["summary"]["measured"].get("gradient_ratio")) for entry in (before, after)]
+    ends = [entry["verification"]["gradient_ratio_log2"]["measured"].get("value") for entry in (before, after)]
     yield _pair("squared gradient norm, input over output", ends)
     for label, key in (
         ("largest over smallest along the depth", "spread_log2"),
@@ -173,8 +185,8 @@ def _before_and_after(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pair(label: str, logs: Sequence[float | None]) -> str:
-    texts = ["?" if log is None else f"2^{log:.1f}" for log in logs]
-    return f"  {label:<46} {texts[0]:>12} {texts[1]:>12}"
+    before, after = map(_power, logs)
+    return f"  {label:<46} {before:>12} {after:>12}"
 
 
 def _last_loss(entry: Mapping[str, Any]) -> float | None:
@@ -211,10 +223,5 @@ def _short(value: float | None) -> str:
     return "?" if value is None else f"{value:.4g}"
 
 
-def _log2(value: float | None) -> float | None:
-    return math.log2(value) if value else None
-
-
-def _power(value: float | None) -> str:
-    bits = _log2(value)
+def _power(bits: float | None) -> str:
     return "2^?" if bits is None else f"2^{bits:.1f}"
