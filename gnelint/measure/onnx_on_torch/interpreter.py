@@ -130,7 +130,7 @@ class Interpreter:
         """Have gradients recorded for the weights of these names, and no others; those not read yet included."""
         self._asked = names
         for name, leaf in self._leaves.items():
-            leaf.requires_grad_(name in names)
+            leaf.requires_grad_(self._is_asked(name, leaf))
         if self._sharded is not None:
             self._sharded.ask_gradients(names)
 
@@ -235,7 +235,11 @@ class Interpreter:
         self._stored[name] = placed
         self._constants.add(id(placed))
         if isinstance(placed, Tensor) and placed.is_floating_point():
-            self._leaves[name] = placed.requires_grad_(name in self._asked)
+            self._leaves[name] = placed.requires_grad_(self._is_asked(name, placed))
+
+    def _is_asked(self, name: str, leaf: Tensor) -> bool:
+        """Whether a weight's gradient is recorded; in eight bits it would come out as zero or infinite."""
+        return name in self._asked and leaf.element_size() > 1
 
     def _plan(self, key: tuple[str, ...], nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:
         """The plan of a body that runs more than once, by what it is called."""

@@ -17,8 +17,9 @@ Datum = Any
 Kernel = Callable[..., Datum | tuple[Datum, ...]]
 
 FAMILIES = (
-    "attention", "contrib", "control", "convolution", "elementwise", "generators", "image", "indexing", "linear",
-    "normalization", "pooling", "quantization", "recurrent", "reduction", "sequence", "shape", "signal",
+    "activation", "attention", "cast", "contrib", "contrib_attention", "contrib_quantized", "control",
+    "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic", "loss",
+    "normalization", "pooling", "quantization", "recurrent", "reduction", "resize", "sequence", "shape", "signal",
 )  # fmt: skip
 """The modules of this package that hold kernels."""
 
