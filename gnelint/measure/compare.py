@@ -74,8 +74,10 @@ class Comparison:
 
     @property
     def layer_spread(self) -> float | None:
-        """log2 of the largest over the smallest squared weight gradient norm; None for fewer than two layers."""
-        return _range([estimate.value for estimate in self.layers.values()]) if len(self.layers) > 1 else None
+        """log2 of the largest over the smallest squared weight gradient norm, of the layers that get any gradient at
+        all: behind a layer that starts at zero there is none by design. None for fewer than two."""
+        reached = [estimate.value for estimate in self.layers.values() if math.isfinite(estimate.value)]
+        return _range(reached) if len(reached) > 1 else None
 
 
 def compare(prediction: Prediction, measurement: Measurement, tolerance: float) -> Comparison:
