@@ -20,7 +20,7 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import Call, Settings
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, find_kernel
-from gnelint.measure.onnx_on_torch.tensors import parameter_to_torch, type_proto
+from gnelint.measure.onnx_on_torch.tensors import NarrowIntegers, parameter_to_torch, type_proto
 from gnelint.measure.program import Watch, is_for_caller
 from gnelint.measure.sharding import LEAST_SIZE, Operation, ShardedNetwork, is_large
 from gnelint.readers.onnx import opset_versions
@@ -270,7 +270,7 @@ class Interpreter:
             if kernel is None:
                 self._defined(call, node, inputs, scope, place)
                 return
-            results = kernel(call, *inputs)
+            results = kernel(call, *(self._wide(datum, node) for datum in inputs))
         except GnelintError:
             raise
         except Exception as error:  # torch refuses operands in many ways; a person gets one line
@@ -329,6 +329,14 @@ class Interpreter:
         if name not in self._stored:
             self._store(name, result.detach())
         return self._stored[name]
+
+    def _wide(self, datum: Datum, node: onnx.NodeProto) -> Datum:
+        """Integers of fewer than eight bits as eight: to be multiplied by their scale, and for nothing else."""
+        if not isinstance(datum, NarrowIntegers):
+            return datum
+        if node.op_type != "DequantizeLinear":
+            raise CannotRunError(f"tensors of type {datum.dtype}")
+        return datum.tensor.to(self._settings.device)
 
     def _shown(self, name: str, datum: Datum) -> Datum:
         if isinstance(datum, Tensor) and datum.is_floating_point():

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 Datum = Any
-"""A tensor; a list of data for an ONNX sequence; a numpy array of objects for text; None for an empty optional."""
+"""A tensor; a list of data for an ONNX sequence; a numpy array of objects for text; None for an empty optional; what the
+interpreter keeps integers of fewer than eight bits in, which no kernel is given."""
 
 Kernel = Callable[..., Datum | tuple[Datum, ...]]
 

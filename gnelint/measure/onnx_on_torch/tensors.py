@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import torch
@@ -23,6 +25,21 @@ _BY_DTYPE = {dtype: name for name, dtype in _DTYPES.items()}
 _VIEWED = {"bfloat16": np.int16, "float8_e4m3fn": np.uint8, "float8_e4m3fnuz": np.uint8, "float8_e5m2": np.uint8,
            "float8_e5m2fnuz": np.uint8}  # fmt: skip
 """Types that torch has and numpy has only through ml_dtypes: the bits cross as integers of the same width."""
+_NARROW = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8}
+
+
+@dataclass(frozen=True)
+class NarrowIntegers:
+    """Integers of fewer than eight bits, which torch does not have, held in eight. They are no tensor, so that no
+    kernel takes them for eight bits by accident.
+
+    Attributes:
+        dtype: as ONNX calls it.
+        tensor: the numbers.
+    """
+
+    dtype: str
+    tensor: Tensor
 
 
 def torch_dtype(code: int) -> torch.dtype:
@@ -43,13 +60,16 @@ def onnx_code(dtype: torch.dtype) -> int:
 
 
 def to_torch(array: np.ndarray, dtype: str) -> Datum:
-    """A stored array, of this type of the graph, as a tensor of its own memory; text stays a numpy array.
+    """A stored array, of this type of the graph, as a tensor of its own memory; text stays a numpy array, integers of
+    fewer than eight bits are `NarrowIntegers`.
 
     Raises:
         CannotRunError: torch has no such type.
     """
     if dtype == STRING:
         return array
+    if dtype in _NARROW:
+        return NarrowIntegers(dtype, torch.from_numpy(np.asarray(array).astype(_NARROW[dtype])))
     if dtype not in _DTYPES:
         raise CannotRunError(f"tensors of type {dtype}")
     if dtype in _VIEWED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,10 @@ QUICK = (
 GRADIENT_LIMIT = 1e-5
 
 
-def exports() -> Iterator[tuple[str, int, bool]]:
+def exports() -> list[tuple[str, int, bool]]:
     """Every architecture at every opset from 17 that an exporter writes."""
-    for name in CASES:
-        for dynamo, opsets in OPSETS.items():
-            yield from ((name, opset, dynamo) for opset in opsets if opset >= 17)
+    written = [(opset, dynamo) for dynamo, opsets in OPSETS.items() for opset in opsets if opset >= 17]
+    return [(name, *way) for name in CASES for way in written]
 
 
 def assert_matches(tmp_path: Path, name: str, opset: int, dynamo: bool) -> None:
