@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 Datum = Any
-"""A tensor; a list of data for an ONNX sequence; a numpy array of objects for text; None for an empty optional; what the
-interpreter keeps integers of fewer than eight bits in, which no kernel is given."""
+"""A tensor; a list of data for an ONNX sequence; a numpy array of objects for text; None for an empty optional.
+
+Integers of fewer than eight bits are none of these; the interpreter gives them to no kernel as they are."""
 
 Kernel = Callable[..., Datum | tuple[Datum, ...]]
 
