@@ -103,13 +103,14 @@ def analyse(graph: Graph) -> Prediction:
     at = _gradient_at(graph)
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
+    blocks = find_blocks(graph, spectra, forward.problems)
     notes = list(graph.notes)
     if not numbers:
         notes.append(PLACEHOLDERS)
     return Prediction(
         graph=graph,
         nodes=nodes,
-        blocks=_with_own_phi(graph, forward, find_blocks(graph, spectra, forward.problems)),
+        blocks=_with_own_phi(graph, forward, blocks) if numbers else blocks,
         coverage=modelled / len(nodes) if nodes else 1.0,
         trained=_looks_trained(graph, weights) if numbers else None,
         gradient_log2=None if reached is None else reached.log2,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from gnelint import __version__
-from gnelint.errors import GnelintError, UsageError
+from gnelint.errors import DefectError, GnelintError, UsageError
 
 if TYPE_CHECKING:
     from gnelint.api import CheckResult
@@ -213,9 +213,7 @@ class _Checker:
             message = str(error)
         except Exception as error:  # a defect of gnelint must not take the other targets with it
             caught = error
-            cause = f"{type(error).__name__}: {error}".rstrip(": ")
-            hint = "" if self.options.verbose else "; -v shows where"
-            message = f"{subject}: gnelint itself failed ({cause}). Please report this{hint}."
+            message = str(DefectError(subject, error))
         self.failed = True
         _progress("")
         _complain(message)
@@ -315,11 +313,15 @@ def verify(context: click.Context, /, target: str, fixed: str | None, **given: A
     Exits with 1 if a prediction does not hold, or if FIXED is worse than TARGET.
     """
     try:
-        context.exit(_verify(target, fixed, given))
-    except GnelintError:
+        code = _verify(target, fixed, given)
+    except Exception as error:
+        _progress("")
         if given["verbose"]:
             traceback.print_exc()
-        raise
+        if isinstance(error, GnelintError):
+            raise
+        raise DefectError(target, error) from error
+    context.exit(code)
 
 
 def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:

@@ -30,3 +30,11 @@ class RuleError(GnelintError):
 
 class UsageError(GnelintError):
     """Arguments or configuration that make no sense."""
+
+
+class DefectError(GnelintError):
+    """A defect of gnelint itself."""
+
+    def __init__(self, subject: str, error: Exception) -> None:
+        cause = f"{type(error).__name__}: {error}".rstrip(": ")
+        super().__init__(subject, f"gnelint itself failed ({cause})", "Please report this; -v shows where.")

@@ -40,8 +40,8 @@ class Estimate:
         return Estimate(_log2(self.value), _log2(self.low), _log2(self.high), self.probes)
 
 
-def estimate(samples: Sequence[float] | np.ndarray) -> Estimate:
-    """The mean of independent samples with its interval.
+def estimate(samples: Sequence[float] | np.ndarray, *, least: float = -math.inf) -> Estimate:
+    """The mean of independent samples with its interval, cut at the least value that the mean can have.
 
     Samples of a quadratic form are skewed, so Student's interval covers too rarely; Hall's transformation corrects it
     for the skewness of the samples (P. Hall, On the removal of skewness by transformation, 1992).
@@ -61,7 +61,7 @@ def estimate(samples: Sequence[float] | np.ndarray) -> Estimate:
     error, quantile = deviation / math.sqrt(k), student_quantile(k - 1)
     low = mean - error * _unskewed(quantile, skewness, k)
     high = mean - error * _unskewed(-quantile, skewness, k)
-    return Estimate(mean, low, high, k)
+    return Estimate(mean, max(low, least), high, k)
 
 
 def _unskewed(t: float, skewness: float, k: int) -> float:

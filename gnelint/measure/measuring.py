@@ -200,7 +200,10 @@ def _measurement(samples: _Samples, graph: Graph, tape: Tape, notes: Sequence[st
     gradients = [chain.gradients for chain in chains]
     return Measurement(
         blocks={name: _block(found) for name, found in _by_block(samples).items()},
-        nodes={name: estimate(found) for name, found in _columns([samples.nodes[n] for n in sorted(samples.nodes)])},
+        nodes={
+            name: estimate(found, least=0.0)
+            for name, found in _columns([samples.nodes[n] for n in sorted(samples.nodes)])
+        },
         gradients={name: _log_mean(column) for name, column in _columns(gradients)},
         transfers=dict(_transfers(graph, gradients)),
         parameters={name: _log_mean(column) for name, column in _columns([chain.parameters for chain in chains])},
@@ -213,7 +216,7 @@ def _measurement(samples: _Samples, graph: Graph, tape: Tape, notes: Sequence[st
 def _block(samples: Sequence[BlockSample]) -> BlockMeasurement:
     both = [(sample.phi, sample.square) for sample in samples if sample.square is not None]
     variance = spectrum_variance([x for x, _ in both], [y for _, y in both]) if len(both) > 1 else None
-    return BlockMeasurement(estimate([sample.phi for sample in samples]), variance)
+    return BlockMeasurement(estimate([sample.phi for sample in samples], least=0.0), variance)
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> Iterable[tuple[str, list[float]]]:
@@ -228,7 +231,7 @@ def _log_mean(logs: Sequence[float]) -> Estimate:
     shift = max(logs)
     if not math.isfinite(shift):
         return Estimate(shift, shift, shift, len(logs))
-    found = estimate(np.exp2(np.asarray(logs) - shift)).log2()
+    found = estimate(np.exp2(np.asarray(logs) - shift), least=0.0).log2()
     return Estimate(found.value + shift, found.low + shift, found.high + shift, found.probes)
 
 
@@ -241,7 +244,7 @@ def _transfers(graph: Graph, rows: Sequence[Mapping[str, float]]) -> Iterable[tu
             continue
         ratios = [_ratio([row[name] for name in inputs], row[node.outputs[0]]) for row in rows]
         if all(math.isfinite(ratio) for ratio in ratios):
-            yield node.name, estimate(ratios)
+            yield node.name, estimate(ratios, least=0.0)
 
 
 def _ratio(inputs: Sequence[float], output: float) -> float:

@@ -240,7 +240,8 @@ def _checked_precisely(
     worst = max(off, key=lambda name: off[name], default=None)
     if worst is None or off[worst] <= PRECISE:
         return []
-    return [f"float32 rounding changes phi of {worst} by {off[worst]:.0%}: measure with --dtype float64"]
+    by = f"{off[worst]:.0%}" if off[worst] < 10 else f"a factor of {off[worst]:.0e}"
+    return [f"float32 rounding changes phi of {worst} by {by}: measure with --dtype float64"]
 
 
 def _trained(source: Source, plan: Plan, team: Team, progress: Progress, *, spread: bool) -> TrainingRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gnelint.output.text import Style, elide, printable, wrapped
+from gnelint.output.text import WIDTH, Style, elide, printable, wrapped
 
 _LABEL = 22
 _LAYER = 38
@@ -32,7 +32,7 @@ def _network(entry: Mapping[str, Any], style: Style) -> Iterator[str]:
     facts = entry["verification"]
     batch = "" if facts["batch"] is None else f", batch {facts['batch']}"
     probes = f"{facts['probes']} probes on {facts['device']} in {facts['dtype']}"
-    yield from map(printable, wrapped(f"{entry['target']}: measured with {probes}{batch}", ""))
+    yield from _titled(entry["target"], f"measured with {probes}{batch}")
     yield ""
     yield from wrapped(_end_to_end(entry), "  ")
     yield from wrapped(_agreement(entry), "  ")
@@ -45,6 +45,16 @@ def _network(entry: Mapping[str, Any], style: Style) -> Iterator[str]:
     yield from _weights(facts, style)
     if facts["training"] is not None:
         yield from _training(facts["training"])
+
+
+def _titled(target: str, text: str) -> Iterator[str]:
+    """A sentence behind the target's name, which is never broken: below it where both do not fit in a line."""
+    title = printable(f"{target}:")
+    if len(title) + 1 + len(text) <= WIDTH:
+        yield f"{title} {text}"
+        return
+    yield title
+    yield from map(printable, wrapped(text, "  "))
 
 
 def _end_to_end(entry: Mapping[str, Any]) -> str:
@@ -204,19 +214,20 @@ def _judgement(report: Mapping[str, Any]) -> str:
 
 
 def _closing(report: Mapping[str, Any]) -> Iterator[str]:
+    verdicts = [block["verdict"] for entry in report["targets"] for block in entry["blocks"]]
     if report["verification"]["holds"]:
-        yield "Everything that could be compared measures as predicted."
+        known = any(verdict != "unknown" for verdict in verdicts)
+        yield "Everything that could be compared measures as predicted." if known else "Nothing could be compared."
         return
     for entry in report["targets"]:
         names = entry["verification"]["differing"]
         if names:
             count = f"{len(names)} predicted number{'s' * (len(names) != 1)} did not hold"
             listed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-            yield from map(printable, wrapped(f"{entry['target']}: {count}: {listed}.", ""))
+            yield from _titled(entry["target"], f"{count}: {listed}.")
     if report["verification"]["fixed_is_worse"]:
-        yield from map(
-            printable, wrapped("{1} is worse than {0}.".format(*(e["target"] for e in report["targets"])), "")
-        )
+        before, after = (entry["target"] for entry in report["targets"])
+        yield from _titled(after, f"worse than {before}.")
 
 
 def _short(value: float | None) -> str:

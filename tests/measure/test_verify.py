@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from torch import nn
 
 import gnelint
-from gnelint.cli import cli
+from gnelint.cli import cli, main
 from gnelint.errors import ModelError, UsageError
 from gnelint.measure import verify as verifying
+from tests.benchmarks.onnx_agreement import LIGHT
 from tests.models import CASES
 
 MLP = CASES["mlp"]
@@ -157,9 +158,27 @@ def test_the_command_line(tmp_path: Path) -> None:
     better = CliRunner().invoke(cli, ["verify", f"{path}:bad", f"{path}:good", *common])
     assert better.exit_code == 0, better.output
     assert "Better:" in better.output
-    assert max(map(len, better.output.splitlines())) <= 80
+    assert max(len(line) for line in better.output.splitlines() if not line.startswith(str(path))) <= 80
     worse = CliRunner().invoke(cli, ["verify", f"{path}:good", f"{path}:bad", *common, "--format", "json"])
     assert worse.exit_code == 1
     report = json.loads(worse.output)
     assert report["verification"] == {"holds": False, "fixed_is_worse": True}
     assert [entry["target"] for entry in report["targets"]] == [f"{path}:good", f"{path}:bad"]
+
+
+def test_a_defect_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(verifying, "analyse", lambda graph: 1 / 0)
+    monkeypatch.setattr("sys.argv", ["gnelint", "verify", "tests/models/mlp.py:mlp", "--input", "8,256"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("gnelint: tests/models/mlp.py:mlp: gnelint itself failed (ZeroDivision")
+
+
+def test_placeholders_are_measured_though_nothing_is_predicted() -> None:
+    path = LIGHT / "light_squeezenet.onnx"
+    assert gnelint.check(path).prediction.blocks
+    found = gnelint.verify(path, probes=2, device="cpu")
+    assert found.holds
+    assert str(found).endswith("Nothing could be compared.\n")
+    assert found.verification.target.measurement.blocks
