@@ -14,6 +14,7 @@ from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch
+from gnelint.readers.onnx_inputs import HOW_TO_SET
 
 
 class OnnxProgram:
@@ -67,4 +68,10 @@ class OnnxProgram:
         Raises:
             ModelError: an operator cannot be run; the message says which and why.
         """
-        self._interpreter.run(feeds, watch)
+        try:
+            self._interpreter.run(feeds, watch)
+        except ModelError as error:
+            assumed = [note for note in self.graph.notes if HOW_TO_SET in note]
+            if error.advice or not assumed:
+                raise
+            raise ModelError(error.subject, error.problem, f"Perhaps the sizes do not fit: {assumed[0]}") from error

@@ -245,10 +245,11 @@ class Tape:
             return probes
         self._pass = current
         try:
-            if ends is None:
-                torch.autograd.backward(sources, probes, retain_graph=True)
-            else:
-                torch.autograd.grad(sources, ends, probes, retain_graph=True, allow_unused=True)
+            with recording():
+                if ends is None:
+                    torch.autograd.backward(sources, probes, retain_graph=True)
+                else:
+                    torch.autograd.grad(sources, ends, probes, retain_graph=True, allow_unused=True)
         finally:
             self._pass = None
             for tensor in (*self._roots, *self._program.updated):
@@ -311,11 +312,16 @@ def _readers(graph: Graph) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def recording() -> Iterator[None]:
-    """The fused attention kernels of torch have no forward-mode derivative; the plain one has."""
+    """Operations in the form in which they can be measured.
+
+    The fused attention kernels of torch have no forward-mode derivative; the plain one has. On GPUs cuDNN would round
+    float32 to 19 bits and pick algorithms that do not repeat; it is told not to.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), exact:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

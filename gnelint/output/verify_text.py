@@ -67,7 +67,7 @@ def _end_to_end(entry: Mapping[str, Any]) -> str:
     said = "nothing was predicted" if bits["value"] is None else f"predicted {_power(bits['value'])}"
     return (
         f"The gradient's squared norm at the input is {_power(bits['measured']['value'])} of that at {reference} "
-        f"({_power(low)} to {_power(high)}; {said})."
+        f"({'0' if low is None else _power(low)} to {_power(high)}; {said})."
     )
 
 

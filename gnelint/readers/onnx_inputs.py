@@ -18,6 +18,9 @@ IMAGE = 224
 VOLUME = 32
 CHANNELS = 3
 
+HOW_TO_SET = "set it with --input"
+"""In every note on a size that the file leaves open and that was assumed."""
+
 
 @dataclass
 class BoundInputs:
@@ -140,7 +143,7 @@ def sentence(bound: BoundInputs) -> tuple[str, ...]:
         for value in bound.values
         if value.shape is not None and any(f'"{value.name}"' in note for note in bound.notes)
     )
-    return (f"{'; '.join(bound.notes)}; set it with --input {example}.",)
+    return (f"{'; '.join(bound.notes)}; {HOW_TO_SET} {example}.",)
 
 
 def _describe(info: onnx.ValueInfoProto) -> str:

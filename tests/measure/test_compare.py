@@ -13,6 +13,7 @@ import gnelint
 from gnelint.components.activation import ReLU
 from gnelint.measure.compare import Comparison, compare, is_worse, judged
 from gnelint.measure.estimate import Estimate
+from tests.measure.device import DEVICE
 from tests.models import CASES
 from tests.models.side_by_side import a_bad, a_ok, b_bad, b_ok, c_bad, c_ok
 
@@ -44,14 +45,14 @@ def test_zero_agrees_with_zero() -> None:
 def test_a_doubled_phi_is_caught_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrong claim is caught: a component that says twice what is true is named as the cause."""
     module, inputs = built(a_ok, IMAGE)
-    assert gnelint.verify(module, example_inputs=inputs, probes=4, device="cpu").holds
+    assert gnelint.verify(module, example_inputs=inputs, probes=4, device=DEVICE).holds
     honest = ReLU.backward
 
     def doubled(self, x, y, cotangents):
         return [None if g is None else g.scaled(2.0) for g in honest(self, x, y, cotangents)]
 
     monkeypatch.setattr(ReLU, "backward", doubled)
-    result = gnelint.verify(module, example_inputs=inputs, probes=4, device="cpu")
+    result = gnelint.verify(module, example_inputs=inputs, probes=4, device=DEVICE)
     assert not result.holds
     named = {claim.name for claim in result.verification.target.comparison.differing}
     relus = {p.node.name for p in result.verification.target.prediction.nodes if p.node.op == "relu"}
@@ -65,10 +66,10 @@ def test_a_doubled_phi_is_caught_and_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_before_and_after(bad, ok, shape: tuple[int, ...]) -> None:
     worse, inputs = built(bad, shape)
     better, _ = built(ok, shape)
-    forward = gnelint.verify(worse, better, inputs, probes=4, device="cpu")
+    forward = gnelint.verify(worse, better, inputs, probes=4, device=DEVICE)
     assert forward.holds, str(forward)
     assert "Better:" in str(forward)
-    backward = gnelint.verify(better, worse, inputs, probes=4, device="cpu")
+    backward = gnelint.verify(better, worse, inputs, probes=4, device=DEVICE)
     assert backward.verification.worse
     assert not backward.holds
     assert "Worse:" in str(backward)
@@ -76,7 +77,7 @@ def test_before_and_after(bad, ok, shape: tuple[int, ...]) -> None:
 
 def comparison(spread: float | None) -> Comparison:
     case = CASES["mlp"]
-    result = gnelint.verify(case.module(), example_inputs=case.example_inputs(), probes=2, device="cpu")
+    result = gnelint.verify(case.module(), example_inputs=case.example_inputs(), probes=2, device=DEVICE)
     return replace(result.verification.target.comparison, spread=spread)
 
 
@@ -91,14 +92,14 @@ def test_worse_is_more_than_a_trifle() -> None:
 def test_the_homogeneous_networks_weight_gradients_hide_what_the_activations_gradients_show() -> None:
     """failures.md: in a dead ReLU network weight gradients are nearly equal; the judgement is by activations."""
     dead, inputs = built(a_bad, IMAGE)
-    found = gnelint.verify(dead, example_inputs=inputs, probes=4, device="cpu").verification.target.comparison
+    found = gnelint.verify(dead, example_inputs=inputs, probes=4, device=DEVICE).verification.target.comparison
     assert found.spread > 90
     assert found.layer_spread < 10
 
 
 def test_end_to_end_errors_may_add_up_like_a_random_walk() -> None:
     case = CASES["mlp"]
-    result = gnelint.verify(case.module(), example_inputs=case.example_inputs(), probes=8, device="cpu")
+    result = gnelint.verify(case.module(), example_inputs=case.example_inputs(), probes=8, device=DEVICE)
     target = result.verification.target
     off = replace(target.prediction, gradient_log2=target.prediction.gradient_log2 + 1.0)
     assert compare(off, target.measurement, 0.5).end_to_end.verdict == "agrees"  # nine blocks: 1.5 bits

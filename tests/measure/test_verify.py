@@ -16,13 +16,14 @@ from gnelint.cli import cli, main
 from gnelint.errors import ModelError, UsageError
 from gnelint.measure import verify as verifying
 from tests.benchmarks.onnx_agreement import LIGHT
+from tests.measure.device import DEVICE
 from tests.models import CASES
 
 MLP = CASES["mlp"]
 
 
 def verified(module: nn.Module | None = None, **options) -> gnelint.VerifyResult:
-    options = {"probes": 3, "device": "cpu"} | options
+    options = {"probes": 3, "device": DEVICE} | options
     return gnelint.verify(module or MLP.module(), example_inputs=MLP.example_inputs(), **options)
 
 
@@ -35,7 +36,7 @@ def test_a_targets_own_draws_repeat_too(tmp_path: Path) -> None:
     path = tmp_path / "net.py"
     path.write_text("import torch\ndef net():\n    return torch.nn.Linear(8, 8)\n")
     state = torch.get_rng_state()
-    first, second = (gnelint.verify(f"{path}:net", inputs=["4,8"], probes=2, device="cpu").to_dict() for _ in "ab")
+    first, second = (gnelint.verify(f"{path}:net", inputs=["4,8"], probes=2, device=DEVICE).to_dict() for _ in "ab")
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -65,7 +66,7 @@ def test_float32_that_is_not_precise_enough_is_said() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return ((x + 3e7) - 3e7).sin()  # float32 has no odd numbers there
 
-    found = gnelint.verify(Cancels(), example_inputs=(torch.randn(8, 256),), probes=2, device="cpu")
+    found = gnelint.verify(Cancels(), example_inputs=(torch.randn(8, 256),), probes=2, device=DEVICE)
     (note,) = found.verification.target.notes
     assert note.startswith("float32 rounding changes phi of")
     assert note.endswith("measure with --dtype float64")
@@ -138,7 +139,7 @@ def test_a_module_without_numbers_cannot_be_run() -> None:
     with torch.device("meta"):
         module = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with pytest.raises(ModelError, match="on the meta device and holds no numbers"):
-        gnelint.verify(module, example_inputs=(torch.zeros(2, 4, device="meta"),), probes=2, device="cpu")
+        gnelint.verify(module, example_inputs=(torch.zeros(2, 4, device="meta"),), probes=2, device=DEVICE)
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         "def good():\n    return chain(1.0)\n"
         "def bad():\n    return chain(0.5)\n"
     )
-    common = ["--input", "32,128", "--probes", "4", "--device", "cpu"]
+    common = ["--input", "32,128", "--probes", "4", "--device", DEVICE]
     better = CliRunner().invoke(cli, ["verify", f"{path}:bad", f"{path}:good", *common])
     assert better.exit_code == 0, better.output
     assert "Better:" in better.output
@@ -178,7 +179,7 @@ def test_a_defect_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_placeholders_are_measured_though_nothing_is_predicted() -> None:
     path = LIGHT / "light_squeezenet.onnx"
     assert gnelint.check(path).prediction.blocks
-    found = gnelint.verify(path, probes=2, device="cpu")
+    found = gnelint.verify(path, probes=2, device=DEVICE)
     assert found.holds
     assert str(found).endswith("Nothing could be compared.\n")
     assert found.verification.target.measurement.blocks

@@ -17,6 +17,7 @@ from gnelint.errors import ModelError
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import Interpreter, open_interpreter
 from gnelint.readers.onnx_types import dtype_name
+from tests.measure.device import TORCH_DEVICE
 
 LIMIT = 1e-4
 """The largest difference that counts as equal, over the largest entry of the output."""
@@ -47,7 +48,7 @@ def compared(path: Path, given: Mapping[str, np.ndarray] | None = None) -> Agree
     Names in `given` that the model does not have are passed over.
     """
     try:
-        interpreter = open_interpreter(path, Settings())
+        interpreter = open_interpreter(path, Settings(TORCH_DEVICE))
         missing = interpreter.unsupported()
     except ModelError as error:
         return Agreement("not verifiable", line=str(error))
@@ -81,7 +82,7 @@ def difference(found: Any, expected: Any) -> float:
         return max((difference(one, other) for one, other in zip(found, expected, strict=True)), default=0.0)
     if not isinstance(found, Tensor) or tuple(found.shape) != expected.shape:
         return float("inf")
-    one, other = found.detach().double().numpy(), expected.astype(np.float64)
+    one, other = found.detach().cpu().double().numpy(), expected.astype(np.float64)
     if not np.array_equal(np.isfinite(one), np.isfinite(other)):
         return float("inf")
     both = np.isfinite(other)

@@ -29,6 +29,7 @@ from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.onnx_on_torch.table import CannotRunError
 from gnelint.measure.onnx_on_torch.tensors import to_torch
 from gnelint.readers.onnx_types import dtype_name
+from tests.measure.device import TORCH_DEVICE
 
 RANDOM = frozenset(
     {"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"}
@@ -67,7 +68,7 @@ def run_case(case: Any) -> Outcome:
         path = Path(directory) / "model.onnx"
         onnx.save(case.model, path)
         try:
-            interpreter = open_interpreter(path, Settings())
+            interpreter = open_interpreter(path, Settings(TORCH_DEVICE))
             missing = interpreter.unsupported()
             if missing:
                 return Outcome("unsupported", ", ".join(missing))
@@ -128,6 +129,7 @@ def difference(found: Any, expected: Any, rtol: float, atol: float) -> str:
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.cpu()
     if tensor.dtype.is_complex:
         return tensor.to(torch.complex128)
     return tensor.double()

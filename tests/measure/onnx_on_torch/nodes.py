@@ -17,8 +17,9 @@ from torch import Tensor
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.onnx_on_torch.tensors import onnx_code
+from tests.measure.device import TORCH_DEVICE
 
-DOUBLE = Settings(float32=torch.float64)
+DOUBLE = Settings(TORCH_DEVICE, torch.float64)
 _IR_VERSION = 10  # ONNX Runtime refuses files newer than itself
 
 
@@ -46,10 +47,17 @@ def run_model(
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"
         onnx.save(model, path)
-        interpreter = open_interpreter(path, settings or Settings())
+        interpreter = open_interpreter(path, settings or Settings(TORCH_DEVICE))
         given = [tensor for tensor in inputs if tensor is not None]
         feeds = {info.name: tensor for info, tensor in zip(model.graph.input, given, strict=True)}
-        return tuple(interpreter.run(feeds).values())
+        return tuple(_fetched(output) for output in interpreter.run(feeds).values())
+
+
+def _fetched(output: Any) -> Any:
+    """An output, or the parts of a sequence, on the CPU."""
+    if isinstance(output, list):
+        return [_fetched(part) for part in output]
+    return output.cpu() if isinstance(output, Tensor) else output
 
 
 def run_node(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from tests.benchmarks.onnx_agreement import LIGHT
+from tests.measure.device import TORCH_DEVICE
 from tests.measure.onnx_on_torch.agreement import compared
 from tests.models import CASES, Case
 from tests.models.export import OPSETS, export_onnx
@@ -64,11 +65,12 @@ def assert_gradients(tmp_path: Path, name: str, opset: int, dynamo: bool) -> Non
     case, path = CASES[name], tmp_path / "model.onnx"
     export_onnx(case, path, opset=opset, training=True, dynamo=dynamo)
     output, probe, wanted = native_gradients(case)
-    interpreter = open_interpreter(path, Settings(float32=torch.float64, normalization="batch"))
+    interpreter = open_interpreter(path, Settings(TORCH_DEVICE, torch.float64, normalization="batch"))
     interpreter.ask_gradients(frozenset(wanted))
     inputs = doubled(case)
     names = [info.name for info in onnx.load(str(path), load_external_data=False).graph.input]
     (result,) = interpreter.run(dict(zip(names, inputs, strict=True))).values()
+    result = result.cpu()
     assert relative(result, output) < GRADIENT_LIMIT
     leaves = {name: leaf for name, leaf in interpreter.leaves.items() if leaf.requires_grad}
     of_inputs = {f"input {index}": tensor for index, tensor in enumerate(inputs) if tensor.requires_grad}
@@ -104,7 +106,7 @@ def doubled(case: Case) -> list[Tensor]:
 
 def relative(found: Tensor | None, wanted: Tensor, least: float = 0.0) -> float:
     """The norm of the difference over the norm, or over `least` for what is zero up to rounding."""
-    difference = wanted if found is None else found.detach() - wanted
+    difference = wanted if found is None else found.detach().cpu() - wanted
     return float(difference.norm()) / max(float(wanted.norm()), least, 1e-300)
 
 

@@ -1,0 +1,31 @@
+"""The option `--device`: measure on a GPU what the tests of measuring otherwise measure on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+MEASURE = Path(__file__).parent / "measure"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests of measuring run networks: cpu, cuda, cuda:1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["GNELINT_TEST_DEVICE"] = config.getoption("--device")  # for tests.measure.device and its processes
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    device = config.getoption("--device")
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        reason = pytest.mark.skip(reason=f"--device {device}: there is no GPU that this torch can use")
+        for item in items:
+            if MEASURE in item.path.parents:
+                item.add_marker(reason)
