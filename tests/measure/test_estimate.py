@@ -35,7 +35,7 @@ def samples(j: np.ndarray, probes: int, generator: np.random.Generator) -> tuple
 
 
 @pytest.mark.parametrize("kind", ["iid", "product", "wide"])
-@pytest.mark.parametrize(("m", "probes"), [(32, 16), (128, 16), (64, 64)])
+@pytest.mark.parametrize(("m", "probes"), [(32, 8), (32, 16), (128, 16), (64, 64)])
 def test_intervals_of_phi_cover_the_truth(kind: str, m: int, probes: int) -> None:
     generator = np.random.default_rng(m + probes)
     covered = 0
@@ -63,14 +63,14 @@ def test_intervals_of_the_spectrums_variance_cover_the_truth(kind: str) -> None:
 def test_intervals_cover_when_probing_stops_by_precision(kind: str) -> None:
     generator = np.random.default_rng(11)
     covered = 0
-    for _ in range(RUNS):
+    for _ in range(4 * RUNS):
         j = matrix(kind, 32, generator)
         found, wanted = samples(j, 8, generator)[0], 0
         while (wanted := min(probes_for(found, 0.1), 256)) > found.size:
             found = np.concatenate([found, samples(j, wanted - found.size, generator)[0]])
         ends = estimate(found)
         covered += ends.low <= np.trace(j @ j.T) / 32 <= ends.high
-    assert covered in COVERED
+    assert 0.93 <= covered / (4 * RUNS) <= 0.97  # to stop where the spread looks small costs a little coverage
 
 
 def test_an_orthogonal_jacobian_is_measured_exactly() -> None:

@@ -50,6 +50,26 @@ def test_every_block_is_measured_by_itself() -> None:
         value = layer(value)
 
 
+def test_intervals_of_a_small_networks_blocks_cover_the_truth() -> None:
+    """400 runs of 12 probes on a network whose blocks' spectra are known from their Jacobians."""
+    module = residual_net(width=12, depth=1).double()
+    x = torch.randn(3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tape, blocks = tape_of(program(module, x), {"input": x})
+    generator = torch.Generator().manual_seed(0)
+    runs = [[tape.block_samples(generator, squares=True) for _ in range(12)] for _ in range(400)]
+    value = x
+    for layer, block in zip(module, blocks, strict=True):
+        gram = (j := whole_jacobian(layer, value)) @ j.T
+        phi = np.trace(gram) / len(gram)
+        variance = np.trace(gram @ gram) / len(gram) - phi**2
+        found = [[sample[block.name] for sample in run] for run in runs]
+        phis = [estimate([sample.phi for sample in run]) for run in found]
+        variances = [spectrum_variance([s.phi for s in run], [s.square for s in run]) for run in found]
+        assert 372 <= sum(one.low <= phi <= one.high for one in phis) <= 388
+        assert 368 <= sum(one.low <= variance <= one.high for one in variances) <= 392
+        value = layer(value)
+
+
 def test_the_chain_is_the_whole_networks_jacobian() -> None:
     module = residual_net().double()
     x = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
