@@ -11,8 +11,8 @@ import numpy as np
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # the normal distribution's quantile at (1 + CONFIDENCE) / 2
 _WIDENED = 0.5
-"""The skewness is itself an estimate, which Hall's intervals do not know: 8 probes were measured to cover the truth in 92
-to 95 of 100 runs without this, in 93 to 97 with it; beyond 32 probes it makes no difference."""
+"""The skewness is itself an estimate, which Hall's intervals do not know: 8 probes were measured to cover the truth in
+92 to 95 of 100 runs without this, in 93 to 97 with it; beyond 32 probes it makes no difference."""
 
 
 @dataclass(frozen=True)
