@@ -29,6 +29,18 @@ def test_the_output_shown_is_the_output_printed(tmp_path: Path) -> None:
     assert checked.stdout.strip() == shown.group(1).strip()
 
 
+def test_before_and_after_is_what_is_printed() -> None:
+    shown = re.search(r"```console\n(.*?)\n```", README, re.DOTALL)
+    command = re.search(r"^gnelint (verify .*a_ok .*)$", README, re.MULTILINE)
+    assert shown is not None
+    assert command is not None
+    found = subprocess.run(
+        [sys.executable, "-m", "gnelint", *command.group(1).split(), "--device", "cpu"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.group(1) in found.stdout
+
+
 def test_the_commands_name_files_that_exist() -> None:
     for path in re.findall(r"\]\((?!https?:)([\w./-]+)\)", README):
         assert (ROOT / path).exists(), path
