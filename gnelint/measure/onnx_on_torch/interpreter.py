@@ -194,6 +194,8 @@ class Interpreter:
             self._nodes(graph.node, scope, Place(self._versions), plan)
         except UnreadableError as error:
             raise ModelError(self._path, error.problem, error.advice) from error
+        except CannotRunError as error:
+            raise ModelError(self._path, f"not verifiable: {error}") from error
         finally:
             self._watch = _unwatched
         return {name: scope[name] for name in outputs}
