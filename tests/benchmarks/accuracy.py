@@ -6,8 +6,8 @@
     python -m tests.benchmarks.accuracy --layers vit     every layer of one, side by side
     python -m tests.benchmarks.accuracy --onnx           also: phi read from ONNX against phi read from torch
 
-Autograd measures the squared norm of the gradient at every value of the traced graph, for an isotropic Gaussian
-cotangent at the output, inputs N(0, 1), training mode, dropout neutral. Errors are |log2(predicted / measured)|: one
+Autograd measures the squared norm of the gradient at every value of the traced graph, for an isotropic cotangent at the
+output, inputs N(0, 1), training mode, dropout neutral. Errors are |log2(predicted / measured)|: one
 bit is a factor of two. A layer without a prediction counts as infinitely wrong.
 """
 
@@ -20,19 +20,37 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from gnelint.analysis import analyse
+from gnelint.measure.program import RunSettings
+from gnelint.measure.tape import Moments, Tape
+from gnelint.measure.torch_program import TorchProgram
 from gnelint.prediction import NodePrediction, Prediction
-from tests.benchmarks.measurement import Measured, measure, step_seconds, trace
+from gnelint.readers.torch import Traced, trace_module
 from tests.models import CASES, SEVEN, Case
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one value of the graph was found to be.
+
+    Attributes:
+        moments: over the whole tensor.
+        gradient_log2: log2 of the squared gradient norm relative to the cotangent's; -inf for zero, None where the
+            cotangent's value does not depend on it.
+    """
+
+    moments: Moments
+    gradient_log2: float | None
 
 
 @dataclass(frozen=True)
@@ -93,12 +111,13 @@ class Row:
 def run(case: Case, *, seed: int, probes: int) -> Run:
     """Predict and measure a network whose weights, inputs and cotangents are drawn from `seed`."""
     module, inputs = case.module(seed), case.example_inputs(seed)
-    traced = trace(module, inputs, case.name)
+    begin = time.perf_counter()
+    traced = trace_module(module, inputs, name=case.name)
+    read = time.perf_counter() - begin
     begin = time.perf_counter()
     prediction = analyse(traced.graph)
     seconds = time.perf_counter() - begin
-    at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
-    measured = measure(traced, inputs, probes=probes, cotangent_at=at, seed=seed)
+    measured = measure(traced, prediction, probes=probes, seed=seed)
     layers = tuple(Layer(node, measured.get(node.output)) for node in prediction.nodes)
     end = math.nan
     if prediction.gradient_at is not None and prediction.gradient_at in measured:
@@ -106,7 +125,35 @@ def run(case: Case, *, seed: int, probes: int) -> Run:
         if truth is not None and prediction.gradient_log2 is not None:
             end = 0.0 if truth == prediction.gradient_log2 else abs(prediction.gradient_log2 - truth)
     step = step_seconds(module, inputs)
-    return Run(prediction, layers, end, traced.seconds, seconds, step)
+    return Run(prediction, layers, end, read, seconds, step)
+
+
+def measure(traced: Traced, prediction: Prediction, *, probes: int, seed: int) -> dict[str, Measured]:
+    """Autograd's answer for every value on a gradient path, by its name; the cotangents are drawn from `seed`."""
+    program = TorchProgram(traced, RunSettings())
+    at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
+    tape = Tape(program, program.examples, prediction.blocks, at, parameters=False)
+    generator = torch.Generator().manual_seed(seed)
+    chains = [tape.chain_sample(generator).gradients for _ in range(probes)]
+    return {name: Measured(moments, _mean_log2(chains, name)) for name, moments in tape.moments.items()}
+
+
+def _mean_log2(chains: Sequence[Mapping[str, float]], name: str) -> float | None:
+    logs = [chain[name] for chain in chains if name in chain]
+    if not logs or max(logs) == -math.inf:
+        return -math.inf if logs else None
+    return max(logs) + math.log2(statistics.mean(2.0 ** (log - max(logs)) for log in logs))
+
+
+def step_seconds(module: nn.Module, inputs: tuple[Tensor, ...], repeats: int = 3) -> float:
+    """Seconds of one forward and backward pass of the module, the best of `repeats` after one to warm up."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        module(*inputs).sum().backward()
+        times.append(time.perf_counter() - begin)
+        module.zero_grad(set_to_none=True)
+    return min(times[1:])
 
 
 def row(case: Case, runs: Sequence[Run]) -> Row:
@@ -231,14 +278,14 @@ def print_layers(one: Run) -> None:
         predicted, measured = layer.predicted, layer.measured
         ahead = [errors.get(node.outputs[0], math.nan) for node in consumers.get(predicted.output, ()) if node.outputs]
         step = layer.signed_bits - next((error for error in ahead if not math.isnan(error)), 0.0)
-        moment = math.nan
-        if measured is not None and predicted.second_moment and measured.second_moment > 0:
-            moment = math.log2(predicted.second_moment / measured.second_moment)
+        moments, moment = measured.moments if measured else None, math.nan
+        if moments is not None and predicted.second_moment and moments.second_moment > 0:
+            moment = math.log2(predicted.second_moment / moments.second_moment)
         shape = "x".join(map(str, predicted.shape)) if predicted.shape is not None else "?"
         print(
             f"{index:4} {predicted.node.name:44.44} {predicted.node.op:14.14} {shape:20.20}"
-            f" {_short(predicted.mean)}|{_short(measured.mean if measured else None)}"
-            f" {_short(predicted.second_moment)}|{_short(measured.second_moment if measured else None)} {moment:6.2f}"
+            f" {_short(predicted.mean)}|{_short(moments.mean if moments else None)}"
+            f" {_short(predicted.second_moment)}|{_short(moments.second_moment if moments else None)} {moment:6.2f}"
             f" {_log(predicted.gradient_log2)}|{_log(measured.gradient_log2 if measured else None)}"
             f" {layer.signed_bits:7.2f} {step:6.2f}  {predicted.basis}"
         )
