@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.base import Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
+from gnelint.theory.gram_charlier import cumulants, rectified_moments
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import smooth_expectations
@@ -95,10 +97,17 @@ def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 def positive_share(x: Moments) -> np.ndarray:
     """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
     if not x.nonnegative:
-        return gaussian_share(x.mean, x.variance)
+        if x.cumulants is None or np.any(x.variance <= 0):
+            return gaussian_share(x.mean, x.variance)
+        return rectified_moments(x.mean, x.variance, *x.cumulants)[0]
     location, scale = rectified_source(x.mean, x.variance)
     ratio = np.divide(location, scale, out=np.full_like(location, -INF), where=scale > 0)
     return normal_cdf(ratio)
+
+
+def _cumulants(x: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """The third and fourth cumulant, 0 for a Gaussian."""
+    return (np.zeros(1), np.zeros(1)) if x.cumulants is None else x.cumulants
 
 
 def cell_weights(x: Moments) -> np.ndarray:
@@ -159,7 +168,16 @@ class ReLU(PiecewisePolynomial):
         return gaussian_share(mean, variance)
 
     def map(self, x: Moments) -> Moments:
-        return x if x.nonnegative else super().map(x)
+        if x.nonnegative:
+            return x
+        y = super().map(x)
+        if np.any(x.variance <= 0):
+            return y
+        _, first, second, cube, quart = rectified_moments(x.mean, x.variance, *_cumulants(x))
+        variance = np.maximum(second - first**2, 0.0)
+        shared = np.divide(y.shared * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0)
+        third, fourth = cumulants(first, second, cube, quart)
+        return replace(y, mean=first, variance=variance, shared=shared, cumulants=(third, fourth))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         share = positive_share(x)
@@ -170,8 +188,7 @@ class ReLU(PiecewisePolynomial):
         if np.any(x.shared):
             r = resample(correlation(x), x.axes, g.axes)
             together = together + (passed - together) * r
-        active = np.ones_like(passed) if x.nonnegative else np.zeros_like(passed)
-        return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, active), g.profile)
+        return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, np.ones_like(passed)), g.profile)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         return True

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 
+from gnelint.components.activation import positive_share
 from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, pooled, refine
+from gnelint.theory.cells import Axes, Axis, pooled, refine, resample
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
 
@@ -63,7 +65,8 @@ class _Linear(Component):
         nonnegative = all(
             (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
         )
-        return (Moments(parts[0].axes, profile, mean, variance, shared, nonnegative),)
+        y = Moments(parts[0].axes, profile, mean, variance, shared, nonnegative, cumulants=_summed(parts, weights))
+        return (y,)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -72,13 +75,48 @@ class _Linear(Component):
         if g is None:
             return (None,) * len(inputs)
         found: list[Gradient | None] = []
-        energies = [0.0 if x is None else x.total_second for x in inputs]
-        for weight, shape, energy in zip(self.weights(), self.input_shapes, energies, strict=True):
+        weights = self.weights()
+        for index, (weight, shape) in enumerate(zip(weights, self.input_shapes, strict=True)):
             assert shape is not None
-            alone = sum(energies) - energy <= 1e-6 * energy  # beside zeros the sum is positive where the operand is
-            arrays = (g.energy * weight**2, g.shared * weight**2, g.active if alone and weight > 0 else 0.0 * g.active)
-            found.append(g.rebuilt(g.axes, arrays, g.profile).summed_to(shape))
+            active = self._active(index, g, inputs, outputs[0])
+            pulled = g.refined(active.axes) if active is not None else g
+            known = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
+            arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * known)
+            found.append(pulled.rebuilt(pulled.axes, arrays, pulled.profile).summed_to(shape))
         return tuple(found)
+
+    def _active(self, index: int, g: Gradient, inputs: Sequence[Moments | None], y: Moments) -> Moments | None:
+        """How surely an operand is positive where the sum is, beyond chance, as the mean of a value on the sum's cells.
+
+        For x >= 0 beside a rest z: P(x > 0 | x + z > 0) = P(x > 0) + a P(x = 0) with a = 1 - P(z > 0) / P(x + z > 0).
+        None where nothing is known.
+        """
+        x = inputs[index]
+        if not np.any(g.active) or x is None or min(self.weights()) <= 0 or None in inputs:
+            return None
+        parts = aligned(known(inputs), y.shape)
+        rest = [part for other, part in enumerate(parts) if other != index]
+        if sum(part.total_second for part in rest) <= 1e-6 * x.total_second:  # beside zeros the sum is the operand
+            return Moments.flat(y.axes, np.ones(1), np.zeros(1))
+        if not x.nonnegative:
+            return None
+        weights = [w for other, w in enumerate(self.weights()) if other != index]
+        mean = sum((w * part.mean for w, part in zip(weights, rest, strict=True)), np.zeros(1))
+        variance = sum((w**2 * part.variance for w, part in zip(weights, rest, strict=True)), np.zeros(1))
+        alone = Moments.flat(rest[0].axes, mean, variance, nonnegative=all(part.nonnegative for part in rest))
+        alone = replace(alone, cumulants=_summed(rest, weights))
+        whole = positive_share(y)
+        beside = resample(positive_share(alone), alone.axes, y.axes)
+        share = np.divide(beside, whole, out=np.ones_like(whole), where=whole > 0)
+        return Moments.flat(y.axes, np.clip(1.0 - share, 0.0, 1.0), np.zeros(1))
+
+
+def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Cumulants of a sum of independent parts: they add; those of a Gaussian are 0."""
+    known = [(w, x.cumulants) for w, x in zip(weights, parts, strict=True) if x.cumulants is not None]
+    if not known:
+        return None
+    return sum(w**3 * c[0] for w, c in known), sum(w**4 * c[1] for w, c in known)  # type: ignore[return-value]
 
 
 @component("add")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -43,7 +44,7 @@ class _Convolution(Unary):
         if bias is None:
             return y
         column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
-        return shifted(y, *constant_moments(column, y))
+        return replace(shifted(y, *constant_moments(column, y)), deviation=y.deviation)
 
 
 def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
@@ -100,13 +101,36 @@ def _spread_moments(
     profile: list[np.ndarray | None] = [None, None]
     for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
         profile.append(normalised(along @ lines))
+    deviation = _deviation(mean_taps, spread_taps[0], seen, amplitudes)
     axes, (mean, second, shared) = _image(shape, (mean, second, shared))
     y = Moments(axes, tuple(profile), mean, second, shared)
     whole = mean / y.amplitude()
     left = second - whole**2
     if np.any(left < 0):
-        return Moments.flat(axes, mean, second - mean**2, shared)
-    return Moments(axes, tuple(profile), whole, left, shared)
+        return replace(Moments.flat(axes, mean, second - mean**2, shared), deviation=deviation)
+    return Moments(axes, tuple(profile), whole, left, shared, deviation=deviation)
+
+
+def _deviation(
+    mean_taps: np.ndarray, variance_taps: np.ndarray, seen: list[np.ndarray], amplitudes: list[np.ndarray]
+) -> tuple[np.ndarray | None, ...]:
+    """Profiles of E (y[o, p] - mean of y[o, :])^2, averaged over o: the variance, and how far the mean is off here."""
+    positions = tuple(line.shape[1] for line in seen)
+    amplitude = _map(amplitudes)
+    away = amplitude - amplitude.mean(axis=1, keepdims=True)
+    gram = mean_taps.T @ mean_taps
+    energy = variance_taps.sum(axis=0) @ _map(seen) + ((gram @ away) * away).sum(axis=0)
+    grid = energy.reshape(positions)
+    along = (tuple(k for k in range(len(positions)) if k != axis) for axis in range(len(positions)))
+    return (None, None, *(normalised(grid.mean(axis=others)) for others in along))
+
+
+def _map(lines: list[np.ndarray]) -> np.ndarray:
+    """(taps, positions) over all axes from (taps, positions) along each."""
+    whole = np.ones((1, 1))
+    for line in lines:
+        whole = np.einsum("ap,bq->abpq", whole, line).reshape(len(whole) * len(line), -1)
+    return whole
 
 
 def _pulled(

@@ -187,7 +187,8 @@ class Bias(Unary):
         return shifted(x, axes, factor * mean, factor**2 * variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return cotangent.summed_to(self.input_shape)
+        moved = cotangent.rebuilt(cotangent.axes, (cotangent.energy, cotangent.shared), cotangent.profile)
+        return moved.summed_to(self.input_shape)  # where x + b is positive says little of where x is
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0

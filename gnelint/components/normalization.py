@@ -100,8 +100,12 @@ class Normalization(Unary):
         below = self.denominator(found.square)
         if not np.all(below > 0):
             raise NotModelledError("normalises a value without any variance and has no epsilon")
-        y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
         factor = 1.0 / below
+        if self.centred and x.deviation is not None and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes):
+            profile = tuple(p if i in axes else None for i, p in enumerate(x.deviation))
+            shared = np.maximum(x.shared - found.removed, 0.0)
+            return self._affine(Moments(x.axes, profile, 0.0 * x.mean, found.square * factor, shared * factor))
+        y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
         y = y.rebuilt(
             y.axes,
             (y.mean * np.sqrt(factor), np.maximum(y.variance - found.removed, 0.0) * factor,
@@ -180,6 +184,15 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
     return g.rebuilt(g.axes, (g.energy * mean, g.shared * mean), kept)
 
 
+def _with_cumulants(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
+    """An affine map of each entry keeps the shape of its distribution."""
+    if x.cumulants is None or y.axes != x.axes or (gamma is not None and np.any(gamma < 0)):
+        return y
+    ratio = np.divide(y.variance, x.variance, out=np.zeros_like(y.variance), where=x.variance > 0)
+    third, fourth = x.cumulants
+    return replace(y, cumulants=(third * ratio**1.5, fourth * ratio**2))
+
+
 @component("batch_norm")
 class BatchNorm(Normalization):
     """Batch normalisation: the set is a channel's entries over batch and positions.
@@ -213,7 +226,7 @@ class BatchNorm(Normalization):
         if not self._frozen:
             if math.prod(self.shape[i] for i in self.normalised_axes()) <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
-            return super().map(x)
+            return _with_cumulants(super().map(x), x, self.parameter("scale"))
         factor, shift = self._stored()
         axes, mean, _ = constant_moments(factor, x)
         x = x.refined(axes)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -241,12 +241,20 @@ class Moments(Field):
         variance: Var[x] likewise, times profile(p).
         shared: covariance of two different entries of the cell in one sample.
         nonnegative: whether no entry can be negative (the value left a ReLU).
+        deviation: for each axis the relative energy of x - E x at its indices, E x being the cell's average over all
+            indices; None where nobody knows better than `profile`. Where padding shifts each channel's mean in a way
+            of its own, the border has the most of it although it has the least energy. Only what computes it has it,
+            and a normalisation, which takes the average away, reads it.
+        cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
+            a Gaussian: behind a rectifier, and behind sums with one.
     """
 
     mean: np.ndarray
     variance: np.ndarray
     shared: np.ndarray
     nonnegative: bool = False
+    deviation: Profiles | None = None
+    cumulants: tuple[np.ndarray, np.ndarray] | None = None
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
@@ -272,6 +280,14 @@ class Moments(Field):
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
         return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative)
+
+    def refined(self, axes: Axes) -> Moments:
+        """On cells at least as fine as `axes`; cumulants stay with the entries."""
+        field = super().refined(axes)
+        if self.cumulants is None or field is self or field.profile != self.profile:
+            return field
+        third, fourth = (resample(array, self.axes, field.axes) for array in self.cumulants)
+        return replace(field, cumulants=(third, fourth))
 
     @property
     def second(self) -> np.ndarray:
@@ -320,6 +336,8 @@ class Moments(Field):
 
     def broadcast(self, shape: Sequence[int]) -> Moments:
         """numpy broadcasting: entries along a widened axis are copies, so they share all their variance."""
+        if self.shape == tuple(shape):
+            return self
         field = self.with_rank(len(shape))
         axes = list(field.axes)
         before, copies = field.positions, 1
