@@ -1,7 +1,7 @@
 """Networks that tests and benchmarks are run on, written here at their published initialisation.
 
-`CASES` lists them with inputs of a size that two CPU cores manage in a second; `network("resnet18(classes=10)")` builds
-one from text, as rule files name them.
+`CASES` lists them with inputs of a size that two CPU cores manage in a second; `DEEP` and `HELD_OUT` hold more of them
+for the benchmarks. `network("resnet18(classes=10)")` builds one of any of them from text, as rule files name them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,33 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
+from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
+from tests.models.deit import deit_distilled
 from tests.models.densenet import densenet121
 from tests.models.generative import dcgan_generator, unet
+from tests.models.inception import inception_v3
 from tests.models.mixer import mlp_mixer, swin
 from tests.models.mlp import mlp
 from tests.models.mobilenet import efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_small
+from tests.models.modern_bert import rotary_encoder
+from tests.models.moe import moe_decoder
 from tests.models.plain import plain_conv, plain_mlp, residual_conv
-from tests.models.resnet import preact_resnet18, resnet18, resnet50, resnext50, se_resnet18
+from tests.models.poolformer import poolformer_s12
+from tests.models.recurrent import alibi_decoder, gru_lm, lstm_lm
+from tests.models.regnet import regnet_y_400mf
+from tests.models.repvgg import repvgg_a0
+from tests.models.resnet import (
+    preact_resnet18,
+    resnet18,
+    resnet50,
+    resnet101,
+    resnext50,
+    se_resnet18,
+    wide_resnet50,
+)
 from tests.models.side_by_side import a_bad, a_double, a_ok, b_bad, b_ok, c_bad, c_ok, d_bad, e_bad
+from tests.models.t5 import t5
 from tests.models.transformer import bert, gpt2, llama
 from tests.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
 from tests.models.vit import vit
@@ -106,8 +124,44 @@ def _cases() -> dict[str, Case]:
     return {case.name: case for case in found}
 
 
+def _deep() -> dict[str, Case]:
+    found = []
+    for activation in ACTIVATIONS:
+        if activation == "identity":
+            continue
+        for depth in (50, 100):
+            options = {"activation": activation, "depth": depth, "init": "critical"}
+            found.append(Case(f"plain_mlp_{activation}_{depth}", partial(plain_mlp, **options), (64, 256)))
+            found.append(Case(f"plain_conv_{activation}_{depth}", partial(plain_conv, **options), (4, 3, 16, 16)))
+    return {case.name: case for case in found}
+
+
 CASES: dict[str, Case] = _cases()
-"""Every fixture network by name."""
+"""Every fixture network that the tests run on, by name."""
+
+DEEP: dict[str, Case] = _deep()
+"""Plain stacks of 50 and 100 layers with each activation; phi is 1 where the second moment is 1, and drifts with it."""
+
+HELD_OUT: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("resnet101", resnet101, (8, 3, 64, 64)),
+        Case("wide_resnet50", wide_resnet50, (8, 3, 64, 64)),
+        Case("inception_v3", inception_v3, (8, 3, 96, 96)),
+        Case("regnet_y_400mf", regnet_y_400mf, (8, 3, 64, 64)),
+        Case("repvgg_a0", repvgg_a0, (8, 3, 64, 64)),
+        Case("deit_distilled", deit_distilled, (4, 3, 64, 64)),
+        Case("poolformer_s12", poolformer_s12, (4, 3, 64, 64)),
+        Case("poolformer_s12_scaled", partial(poolformer_s12, layer_scale=1.0), (4, 3, 64, 64)),
+        Case("t5", t5, (4, 64), vocabulary=512),
+        Case("moe_decoder", moe_decoder, (4, 64), vocabulary=512),
+        Case("lstm_lm", lstm_lm, (4, 64), vocabulary=512),
+        Case("gru_lm", gru_lm, (4, 64), vocabulary=512),
+        Case("alibi_decoder", alibi_decoder, (4, 64), vocabulary=512),
+        Case("rotary_encoder", rotary_encoder, (4, 64), vocabulary=512),
+    )
+}
+"""Architectures that nothing was developed on; the accuracy benchmark alone runs them."""
 
 SEVEN: tuple[str, ...] = (
     "mlp",
@@ -129,10 +183,11 @@ def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     Raises:
         ValueError: no such case, or arguments that are not keyword literals.
     """
+    known = CASES | DEEP | HELD_OUT
     call = ast.parse(text.strip(), mode="eval").body
     name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
-    if not isinstance(name, ast.Name) or name.id not in CASES:
-        raise ValueError(f"{text!r} names no network of tests/models: one of {', '.join(sorted(CASES))}")
+    if not isinstance(name, ast.Name) or name.id not in known:
+        raise ValueError(f"{text!r} names no network of tests/models: one of {', '.join(sorted(known))}")
     options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
-    case = CASES[name.id]
+    case = known[name.id]
     return case.module(seed, **options), case.example_inputs(seed)

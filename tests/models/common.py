@@ -24,6 +24,25 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
 }
 
+GAINS: dict[str, float] = {
+    "identity": 1.0,
+    "relu": 1.414214,
+    "leaky_relu": 1.414143,
+    "prelu": 1.371989,
+    "elu": 1.223429,
+    "selu": 1.0,
+    "gelu": 1.481114,
+    "silu": 1.623320,
+    "mish": 1.444755,
+    "hardswish": 1.670076,
+    "relu6": 1.414214,
+    "tanh": 1.467414,
+    "sigmoid": 4.722646,
+    "softplus": 1.846229,
+}
+"""Factor on sqrt(1/fan_in) that makes a layer with its activation keep the gradient: E f'(z)^2 to the power -1/2 for z
+of N(0, 1). SELU has its published 1 (LeCun), where activations keep mean 0 and variance 1 (by the gradient: 0.966)."""
+
 
 def initialize_(weight: Tensor, init: str, gain: float = 1.0) -> None:
     """Draw a weight in place.

@@ -6,7 +6,12 @@ import math
 
 from torch import Tensor, nn
 
-from tests.models.common import ACTIVATIONS, initialize_layer_
+from tests.models.common import ACTIVATIONS, GAINS, initialize_layer_
+
+
+def drawn_as(init: str, gain: float, activation: str) -> tuple[str, float]:
+    """The arguments of `initialize_layer_`: "critical" is LeCun times the factor of `GAINS` for the activation."""
+    return ("lecun", gain * GAINS[activation]) if init == "critical" else (init, gain)
 
 
 def plain_conv(
@@ -20,7 +25,11 @@ def plain_conv(
     batch_norm: bool = False,
     padding_mode: str = "zeros",
 ) -> nn.Sequential:
-    """`depth` 3x3 convolutions, each with an activation behind it; `gain` multiplies the weights that `init` names."""
+    """`depth` 3x3 convolutions, each with an activation behind it; `gain` multiplies the weights that `init` names.
+
+    `init` is one of `initialize_`, or "critical": phi 1 where the activation reads N(0, 1).
+    """
+    init, gain = drawn_as(init, gain, activation)
     layers: list[nn.Module] = []
     for index in range(depth):
         conv = nn.Conv2d(inputs if index == 0 else channels, channels, 3, padding=1, padding_mode=padding_mode)
@@ -42,7 +51,8 @@ def plain_mlp(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """`depth` square linear layers, each with an activation behind it, no head."""
+    """`depth` square linear layers, each with an activation behind it, no head; `init` and `gain` of `plain_conv`."""
+    init, gain = drawn_as(init, gain, activation)
     layers: list[nn.Module] = []
     for _ in range(depth):
         linear = nn.Linear(width, width)

@@ -1,4 +1,4 @@
-"""ResNets (arXiv 1512.03385, pre-activation 1603.05027), ResNeXt (1611.05431) and squeeze-and-excite (1709.01507)."""
+"""ResNets (arXiv 1512.03385), pre-activation (1603.05027), wide (1605.07146), ResNeXt (1611.05431), SE (1709.01507)."""
 
 from __future__ import annotations
 
@@ -141,6 +141,16 @@ def resnet18(*, classes: int = 100, zero_init_residual: bool = False) -> ResNet:
 def resnet50(*, classes: int = 100, zero_init_residual: bool = False) -> ResNet:
     """ResNet-50."""
     return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, zero_init_residual=zero_init_residual)
+
+
+def resnet101(*, classes: int = 100, zero_init_residual: bool = False) -> ResNet:
+    """ResNet-101."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), classes=classes, zero_init_residual=zero_init_residual)
+
+
+def wide_resnet50(*, classes: int = 100, zero_init_residual: bool = False) -> ResNet:
+    """Wide ResNet-50-2: the inner width of each bottleneck doubled."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), classes=classes, zero_init_residual=zero_init_residual, base=128)
 
 
 def preact_resnet18(*, classes: int = 100) -> ResNet:
