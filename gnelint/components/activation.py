@@ -24,6 +24,7 @@ import numpy as np
 
 from gnelint.components.base import Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
+from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants, rectified_moments
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
@@ -59,7 +60,17 @@ class Pointwise(Unary):
             r = correlation(x)
             linear = np.minimum(slope**2 * x.variance, variance)
             shared = linear * r + (variance - linear) * r**2
-        return Moments(x.axes, x.profile, mean, variance, shared, self.keeps_nonnegative(x))
+        return Moments(
+            x.axes, x.profile, mean, variance, shared, self.keeps_nonnegative(x), coupling=self._coupling(x, variance)
+        )
+
+    def _coupling(self, x: Moments, variance: np.ndarray) -> Coupling:
+        """What is left of it to first order: correlations shrink by (E f')^2 Var x / Var f."""
+        total = float(variance.mean())
+        if x.coupling == NONE or total <= 0:
+            return NONE
+        slope, _ = self.slopes(x.mean, x.variance)
+        return x.coupling.scaled(min(float((slope**2 * x.variance).mean()) / total, 1.0) ** 2)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         slope, square = self.slopes(x.mean, x.variance)

@@ -15,6 +15,7 @@ from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, pooled, refine, resample
+from gnelint.theory.coupling import mixed
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
 
@@ -66,7 +67,9 @@ class _Linear(Component):
             (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
         )
         y = Moments(parts[0].axes, profile, mean, variance, shared, nonnegative, cumulants=_summed(parts, weights))
-        return (y,)
+        variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
+        coupling = mixed(list(zip(variances, (x.coupling for x in parts), strict=True)))
+        return (replace(y, coupling=coupling),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -354,7 +357,9 @@ class Concatenate(Component):
         if not any(x.axes[self._axis].size for x in parts):
             return (Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1)),)
         axes, arrays, profile = join(parts, self._axis)
-        return (Moments(axes, profile, arrays[0], arrays[1], arrays[2], all(x.nonnegative for x in parts)),)
+        coupling = mixed([(float(x.variance.mean()) * x.shape[self._axis], x.coupling) for x in parts])
+        nonnegative = all(x.nonnegative for x in parts)
+        return (Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,8 +13,12 @@ from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.cells import Axis, counts
 from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
+from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis, marginals, outer
+
+_ALONG = 0.3
+"""What a border does to the means it does to about this share of the positions beside as well."""
 
 
 class _Convolution(Unary):
@@ -101,28 +106,40 @@ def _spread_moments(
     profile: list[np.ndarray | None] = [None, None]
     for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
         profile.append(normalised(along @ lines))
-    deviation = _deviation(mean_taps, spread_taps[0], seen, amplitudes)
+    deviation, fixed, fixed_coupling = _deviation(mean_taps, spread_taps[0], seen, amplitudes)
     axes, (mean, second, shared) = _image(shape, (mean, second, shared))
     y = Moments(axes, tuple(profile), mean, second, shared)
     whole = mean / y.amplitude()
     left = second - whole**2
     if np.any(left < 0):
-        return replace(Moments.flat(axes, mean, second - mean**2, shared), deviation=deviation)
-    return Moments(axes, tuple(profile), whole, left, shared, deviation=deviation)
+        y = Moments.flat(axes, mean, second - mean**2, shared)
+    else:
+        y = Moments(axes, tuple(profile), whole, left, shared)
+    border = Coupling(fixed_coupling, _ALONG * fixed_coupling).scaled(fixed**2)
+    return replace(y, deviation=deviation, coupling=border, doubt=(1.0 - fixed) ** 2)
 
 
 def _deviation(
     mean_taps: np.ndarray, variance_taps: np.ndarray, seen: list[np.ndarray], amplitudes: list[np.ndarray]
-) -> tuple[np.ndarray | None, ...]:
-    """Profiles of E (y[o, p] - mean of y[o, :])^2, averaged over o: the variance, and how far the mean is off here."""
+) -> tuple[tuple[np.ndarray | None, ...], float, float]:
+    """How y[o, p] lies about the mean of y[o, :]: by its variance, and by how far its own mean is off at p.
+
+    Returns:
+        Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
+        sample), and the mean squared correlation between channels of that share: there are few kinds of border.
+    """
     positions = tuple(line.shape[1] for line in seen)
     amplitude = _map(amplitudes)
     away = amplitude - amplitude.mean(axis=1, keepdims=True)
     gram = mean_taps.T @ mean_taps
-    energy = variance_taps.sum(axis=0) @ _map(seen) + ((gram @ away) * away).sum(axis=0)
+    fixed = ((gram @ away) * away).sum(axis=0)
+    energy = variance_taps.sum(axis=0) @ _map(seen) + fixed
     grid = energy.reshape(positions)
+    mixed = gram @ (away @ away.T)
+    few = float((mixed * mixed.T).sum()) / float(np.trace(mixed)) ** 2 if float(np.trace(mixed)) > 0 else 0.0
+    share = float(fixed.sum() / energy.sum()) if float(energy.sum()) > 0 else 0.0
     along = (tuple(k for k in range(len(positions)) if k != axis) for axis in range(len(positions)))
-    return (None, None, *(normalised(grid.mean(axis=others)) for others in along))
+    return (None, None, *(normalised(grid.mean(axis=others)) for others in along)), share, few
 
 
 def _map(lines: list[np.ndarray]) -> np.ndarray:
@@ -176,7 +193,17 @@ class Convolution(_Convolution):
         if len(spread) == 1:
             spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
         y = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
-        return self._with_bias(y)
+        return self._with_bias(self._coupled(y, x, variance))
+
+    def _coupled(self, y: Moments, x: Moments, variance: np.ndarray) -> Moments:
+        """With the couplings of what is random in it beside those of what is fixed, and the doubt that they leave."""
+        axes = self._axes()
+        taps = max(math.prod(float(axis.counts.sum()) / max(axis.outputs, 1) for axis in axes), 1.0)
+        own = participation(variance) / taps
+        overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
+        random = weighted_sum(x.coupling, own, taps, overlap).scaled(y.doubt)
+        others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
+        return replace(y, coupling=y.coupling.plus(random), doubt=2.0 * x.coupling.over(taps) * others * y.doubt)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
+from gnelint.theory.coupling import participation, weighted_sum
 from gnelint.theory.moments import Gradient, Moments
 
 
@@ -54,6 +56,8 @@ class Linear(Unary):
             rows_times(self._weight, mean, squared=False).reshape(cells),
             spread[: len(mean)].reshape(cells),
             spread[len(mean) :].reshape(cells),
+            coupling=weighted_sum(x.coupling, participation(variance)),
+            doubt=2.0 * x.coupling.same,
         )
         bias = self.node.parameters.get("bias")
         return y if bias is None else shifted(y, *constant_moments(bias.array(), y))
@@ -164,12 +168,12 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
         energy = own * profile + 2.0 * elsewhere * cross * np.sqrt(profile) + constant
         mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
     total = x.mean * amplitude + shift.mean
-    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared)
+    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared, coupling=x.coupling, doubt=x.doubt)
     whole = total / y.amplitude() if y.amplitude() > 0 else total
     variance_left = second - whole**2
     if np.any(variance_left < 0):  # the sum is flatter than one profile for all cells can say
-        return Moments.flat(x.axes, total, second - total**2, x.shared)
-    return Moments(x.axes, tuple(mixed), whole, variance_left, x.shared)
+        return replace(Moments.flat(x.axes, total, second - total**2, x.shared), coupling=x.coupling, doubt=x.doubt)
+    return replace(y, mean=whole, variance=variance_left)
 
 
 @component("bias")
@@ -225,7 +229,8 @@ class Scale(Unary):
         second = factor.second * x.second
         product = factor.mean * x.mean
         nonnegative = x.nonnegative and bool(np.all(self._constant >= 0))
-        return Moments(x.axes, x.profile, product, second - product**2, factor.mean**2 * x.shared, nonnegative)
+        shared = factor.mean**2 * x.shared
+        return Moments(x.axes, x.profile, product, second - product**2, shared, nonnegative, coupling=x.coupling)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes, mean, variance = constant_moments(self._constant, y)

@@ -62,6 +62,8 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     pairs = 2.0 * x.shared**2 + 4.0 * deviation * x.shared
     spread = sample_average_energy(fluctuation, pairs, x, axes)
     relative = np.divide(spread, square**2, out=np.zeros_like(square), where=square > 0)
+    if 1 not in axes:  # over channels it averages out
+        relative = relative + x.doubt
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
 
 
@@ -104,7 +106,8 @@ class Normalization(Unary):
         if self.centred and x.deviation is not None and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes):
             profile = tuple(p if i in axes else None for i, p in enumerate(x.deviation))
             shared = np.maximum(x.shared - found.removed, 0.0)
-            return self._affine(Moments(x.axes, profile, 0.0 * x.mean, found.square * factor, shared * factor))
+            y = Moments(x.axes, profile, 0.0 * x.mean, found.square * factor, shared * factor, coupling=x.coupling)
+            return self._affine(y)
         y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
         y = y.rebuilt(
             y.axes,
@@ -122,7 +125,7 @@ class Normalization(Unary):
             mean, spread = resample(mean, axes, y.axes), resample(spread, axes, y.axes)
             second = (mean**2 + spread) * y.second
             product = mean * y.mean
-            y = Moments(y.axes, y.profile, product, second - product**2, mean**2 * y.shared)
+            y = Moments(y.axes, y.profile, product, second - product**2, mean**2 * y.shared, coupling=y.coupling)
         if beta is not None:
             y = shifted(y, *constant_moments(beta, y))
         return y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import ClassVar
 
@@ -112,7 +113,8 @@ class AveragePool(_Window):
         y = x.rebuilt(axes, (mean, variance, x.shared * copies), tuple(profile))
         whole = mean / max(y.amplitude(), 1e-300)
         if np.any(second < whole**2):  # the sum is flatter than the profile says
-            return Moments.flat(axes, mean, second - mean**2, y.shared, x.nonnegative)
+            flat = Moments.flat(axes, mean, second - mean**2, y.shared, x.nonnegative)
+            return replace(flat, coupling=x.coupling)
         return y.rebuilt(axes, (whole, second - whole**2, y.shared), y.profile)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -201,7 +203,8 @@ class MaxPool(_Window, _Maximum):
         for count, share in self._window_sizes().items():
             y = self.largest(x, count)
             mean, second = mean + share * y.mean, second + share * y.second
-        return Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.shared, x.nonnegative)
+        y = Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.shared, x.nonnegative)
+        return replace(y, coupling=x.coupling)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)

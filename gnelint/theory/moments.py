@@ -35,6 +35,7 @@ from gnelint.theory.cells import (
     squeeze_constant,
     total_average,
 )
+from gnelint.theory.coupling import NONE, Coupling
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -247,6 +248,8 @@ class Moments(Field):
             and a normalisation, which takes the average away, reads it.
         cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
             a Gaussian: behind a rectifier, and behind sums with one.
+        coupling: how much different channels are correlated, by mean square.
+        doubt: relative variance of a cell's true variance about `variance`, for the couplings that were summed.
     """
 
     mean: np.ndarray
@@ -255,6 +258,8 @@ class Moments(Field):
     nonnegative: bool = False
     deviation: Profiles | None = None
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
+    coupling: Coupling = NONE
+    doubt: float = 0.0
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
@@ -279,7 +284,7 @@ class Moments(Field):
         return bool(np.any(self.shared))
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
-        return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative)
+        return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative, coupling=self.coupling)
 
     def refined(self, axes: Axes) -> Moments:
         """On cells at least as fine as `axes`; cumulants stay with the entries."""
@@ -307,7 +312,8 @@ class Moments(Field):
         if all(profile is None for profile in self.profile):
             return self
         mean = self.mean * self.amplitude()
-        return Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
+        flat = Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
+        return replace(flat, coupling=self.coupling)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy

@@ -1,0 +1,88 @@
+"""How much the entries that a weight sums are correlated, by mean square: no sign is known, but variances feel it.
+
+Covariances between different channels have signs that depend on the weights before, so in the mean over weights they
+cancel. For one weight w they do not: Var(w x) has relative variance 2 c about sum w^2 Var x, c being the mean squared
+correlation of the entries summed. A normalisation divides by that variance, channel by channel, and E[1/Var] exceeds
+1/E[Var] by it. Two sums of n independent entries with independent weights have mean squared correlation 1/n, which is
+where couplings come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_WINDOW = 3
+_PAIRS = ((0, 3 / 9), (1, 4 / 9), (2, 2 / 9))
+"""How often two of three positions in a row are this far apart."""
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Mean squared correlation between different channels of one sample, weighted by energy.
+
+    Attributes:
+        same: at one position.
+        beside: at positions that one window of a convolution sees.
+    """
+
+    same: float = 0.0
+    beside: float = 0.0
+
+    def scaled(self, factor: float) -> Coupling:
+        """With every squared correlation multiplied."""
+        return Coupling(self.same * factor, self.beside * factor)
+
+    def over(self, taps: float) -> float:
+        """Average over pairs of entries in a window of this many positions."""
+        return self.same / taps + self.beside * (1.0 - 1.0 / taps)
+
+    def plus(self, other: Coupling) -> Coupling:
+        """Sum of two, each already weighted by the square of its share of the energy."""
+        return Coupling(self.same + other.same, self.beside + other.beside)
+
+
+NONE = Coupling()
+
+
+def mixed(parts: Sequence[tuple[float, Coupling]]) -> Coupling:
+    """Coupling of a sum of independent parts, or of parts side by side, each given with its variance."""
+    total = sum(variance for variance, _ in parts)
+    found = NONE
+    for variance, part in parts:
+        found = found.plus(part.scaled((variance / total) ** 2 if total > 0 else 0.0))
+    return found
+
+
+def participation(variance: np.ndarray) -> float:
+    """sum v^2 / (sum v)^2 over the last axis: the mean squared correlation of two sums of independent entries of these
+    variances with independent weights."""
+    line = variance.reshape(-1, variance.shape[-1]).mean(axis=0)
+    total = float(line.sum())
+    return float((line**2).sum()) / total**2 if total > 0 else 0.0
+
+
+def weighted_sum(x: Coupling, own: float, taps: float = 1.0, overlap: float = 0.0) -> Coupling:
+    """Coupling of sums of x with independent weights.
+
+    Args:
+        x: of what is summed.
+        own: `participation` of the entries summed, for pairs of outputs that sum the same entries.
+        taps: positions in a window.
+        overlap: share of its entries that a window has in common with those beside it.
+    """
+    carried = x.over(taps)
+    return Coupling(carried + own, overlap * (carried + own) + (1.0 - overlap) * x.beside)
+
+
+def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:
+    """Share of a window's entries that it has in common with those around it, within three positions a row."""
+    common = math.prod(
+        sum(share * max(0.0, 1.0 - far * stride / size) for far, share in _PAIRS)
+        for size, stride in zip(kernel, strides, strict=True)
+    )
+    alone = 1.0 / _WINDOW ** len(kernel)
+    return max(common - alone, 0.0) / (1.0 - alone) if kernel else 0.0
