@@ -14,7 +14,7 @@ from gnelint.components.activation import positive_share
 from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, pooled, refine, resample
+from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.coupling import mixed
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
@@ -359,7 +359,25 @@ class Concatenate(Component):
         axes, arrays, profile = join(parts, self._axis)
         coupling = mixed([(float(x.variance.mean()) * x.shape[self._axis], x.coupling) for x in parts])
         nonnegative = all(x.nonnegative for x in parts)
-        return (Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling),)
+        y = Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling)
+        return (replace(y, cumulants=self._joined_cumulants(parts, axes)),)
+
+    def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
+        """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""
+        if all(x.cumulants is None for x in parts) or axes[self._axis].cuts is not None:
+            return None
+        joined = []
+        for order in (0, 1):
+            lines = []
+            for x in parts:
+                own = tuple(Axis.full(x.shape[i]) if i == self._axis else axis for i, axis in enumerate(axes))
+                fine = x.refined(own)
+                if fine.axes != own:
+                    return None
+                line = np.zeros(1) if fine.cumulants is None else fine.cumulants[order]
+                lines.append(np.broadcast_to(line, counts(own)))
+            joined.append(np.concatenate(lines, axis=self._axis))
+        return joined[0], joined[1]
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]

@@ -20,13 +20,14 @@ from gnelint.theory.taps import TapAxis
 
 
 @cache
-def maximum_moments(count: int) -> tuple[float, float]:
-    """Mean and variance of the largest of `count` independent N(0, 1) values (order statistics; 3.4 of the theory)."""
+def maximum_cumulants(count: int) -> tuple[float, float, float, float]:
+    """The first four cumulants of the largest of `count` independent N(0, 1) values (order statistics; 3.4)."""
     points, weights = np.polynomial.legendre.leggauss(200)
     z = 10.0 * points
     density = 10.0 * weights * count * normal_pdf(z) * normal_cdf(z) ** (count - 1)
     mean = float(density @ z)
-    return mean, float(density @ z**2) - mean**2
+    second, third, fourth = (float(density @ (z - mean) ** power) for power in (2, 3, 4))
+    return mean, second, third, fourth - 3.0 * second**2
 
 
 def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
@@ -158,7 +159,7 @@ class _Maximum(Unary):
     def largest(self, x: Moments, count: int) -> Moments:
         """Moments of the largest of `count` entries, on the input's axes."""
         free = np.maximum(x.variance - x.shared, 0.0)
-        top, spread = maximum_moments(count)
+        top, spread, *_ = maximum_cumulants(count)
         if not x.nonnegative:
             mean = x.mean + np.sqrt(free) * top
             variance = x.shared + free * spread
@@ -169,6 +170,13 @@ class _Maximum(Unary):
         mean = piecewise_expectation(pieces, 1, inner_mean, inner_variance)
         second = piecewise_expectation(pieces, 2, inner_mean, inner_variance)
         return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.shared), x.profile)
+
+    def shape_of_largest(self, x: Moments, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The third and fourth cumulant of the largest of `count` entries; few of many are cut by a rectifier."""
+        free = np.sqrt(np.maximum(x.variance - x.shared, 0.0))
+        scale = rectified_source(x.mean, x.variance)[1] if x.nonnegative else free
+        _, _, third, fourth = maximum_cumulants(count)
+        return third * scale**3, fourth * scale**4
 
     def winners(self, x: Moments, count: int) -> np.ndarray:
         """`Gradient.active` of the winners: how much surer than any entry one is to be positive."""
@@ -204,7 +212,7 @@ class MaxPool(_Window, _Maximum):
             y = self.largest(x, count)
             mean, second = mean + share * y.mean, second + share * y.second
         y = Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.shared, x.nonnegative)
-        return replace(y, coupling=x.coupling)
+        return replace(y, coupling=x.coupling, cumulants=self.shape_of_largest(x, self._count))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Unary, component
-from gnelint.components.pooling import maximum_moments
+from gnelint.components.pooling import maximum_cumulants
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
 from gnelint.theory.moments import Gradient, Moments, sample_average_energy, set_average
@@ -84,7 +84,7 @@ class ReduceMax(_Reduction):
         x = x.flattened()
         for index in self._reduced:
             x = x.pooled(index)
-        top, spread = maximum_moments(self._count)
+        top, spread, *_ = maximum_cumulants(self._count)
         sign = 1.0 if self.node.op == "reduce_max" else -1.0
         y = Moments.flat(
             self._narrow(x.axes),

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
-from gnelint.components.pooling import adaptive_windows, maximum_moments
+from gnelint.components.pooling import adaptive_windows, maximum_cumulants
 from gnelint.theory.moments import Gradient, Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, make, verify
 
@@ -224,10 +224,13 @@ def test_mean_of_a_rectified_image_survives_pooling() -> None:
 
 @pytest.mark.parametrize(("count", "mean", "second"), [(4, 1.029375, 1.551329), (9, 1.485013, 2.562617)])
 def test_order_statistics_of_the_theory(count: int, mean: float, second: float) -> None:
-    found, variance = maximum_moments(count)
+    found, variance, third, fourth = maximum_cumulants(count)
+    draws = np.random.default_rng(0).standard_normal((400_000, count)).max(axis=1) - found
+    assert third == pytest.approx((draws**3).mean(), rel=0.05)
+    assert fourth == pytest.approx((draws**4).mean() - 3 * draws.var() ** 2, rel=0.15)
     assert found == pytest.approx(mean, abs=1e-6)
     assert variance + found**2 == pytest.approx(second, abs=1e-6)
-    assert maximum_moments(1) == pytest.approx((0.0, 1.0), abs=1e-9)
+    assert maximum_cumulants(1) == pytest.approx((0.0, 1.0, 0.0, 0.0), abs=1e-9)
 
 
 def test_maximum_of_rectified_values() -> None:
