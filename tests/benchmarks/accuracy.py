@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.accuracy                  the seven architectures
     python -m tests.benchmarks.accuracy --all --seeds 3  every fixture network
+    python -m tests.benchmarks.accuracy --held-out       those that nothing was developed on
+    python -m tests.benchmarks.accuracy --deep           plain stacks of 50 and 100 layers, each activation
     python -m tests.benchmarks.accuracy --case resnet50  one of them
     python -m tests.benchmarks.accuracy --layers vit     every layer of one, side by side
     python -m tests.benchmarks.accuracy --onnx           also: phi read from ONNX against phi read from torch
@@ -34,7 +36,7 @@ from gnelint.measure.tape import Moments, Tape
 from gnelint.measure.torch_program import TorchProgram
 from gnelint.prediction import NodePrediction, Prediction
 from gnelint.readers.torch import Traced, trace_module
-from tests.models import CASES, SEVEN, Case
+from tests.models import CASES, DEEP, HELD_OUT, SEVEN, Case
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
 
@@ -308,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every fixture network")
+    parser.add_argument("--held-out", action="store_true", help="every network that nothing was developed on")
+    parser.add_argument("--deep", action="store_true", help="every plain stack of 50 and 100 layers")
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="this network (repeatable)")
     parser.add_argument("--layers", metavar="NAME", help="print every layer of one network and write nothing")
     parser.add_argument("--seeds", type=int, default=1)
@@ -316,26 +320,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=None, help="stem of the files to write, or - for none")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", FutureWarning)
-    unknown = [name for name in [*chosen.case, *filter(None, [chosen.layers])] if name not in CASES]
+    cases = {**CASES, **HELD_OUT, **DEEP}
+    unknown = [name for name in [*chosen.case, *filter(None, [chosen.layers])] if name not in cases]
     if unknown:
-        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(cases)}")
     if chosen.layers:
-        print_layers(run(CASES[chosen.layers], seed=0, probes=chosen.probes))
+        print_layers(run(cases[chosen.layers], seed=0, probes=chosen.probes))
         return
-    names = list(CASES) if chosen.all else chosen.case or list(SEVEN)
+    groups = {"all": CASES, "held-out": HELD_OUT, "deep": DEEP}
+    group = next((name for name in groups if getattr(chosen, name.replace("-", "_"))), None)
+    names = list(groups[group]) if group else chosen.case or list(SEVEN)
     rows = []
     for name in names:
-        found = row(CASES[name], [run(CASES[name], seed=seed, probes=chosen.probes) for seed in range(chosen.seeds)])
+        found = row(cases[name], [run(cases[name], seed=seed, probes=chosen.probes) for seed in range(chosen.seeds)])
         if chosen.onnx:
-            found.onnx.update(onnx_agreement(CASES[name], seed=0))
+            found.onnx.update(onnx_agreement(cases[name], seed=0))
         rows.append(found)
         print(" ".join(text_table([found]).splitlines()[1].split()), *found.onnx.items(), flush=True)
     print()
     print(text_table(rows))
     if str(chosen.output) == "-" or (chosen.case and chosen.output is None):
         return
-    stem = chosen.output or REPORTS / ("accuracy_all" if chosen.all else "accuracy")
-    command = "python -m tests.benchmarks.accuracy" + (" --all" if chosen.all else "") + f" --seeds {chosen.seeds}"
+    stem = chosen.output or REPORTS / ("accuracy" + (f"_{group.replace('-', '_')}" if group else ""))
+    command = "python -m tests.benchmarks.accuracy" + (f" --{group}" if group else "") + f" --seeds {chosen.seeds}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
     stem.with_suffix(".md").write_text(markdown(rows, command + (" --onnx" if chosen.onnx else "")))
