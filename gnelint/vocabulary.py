@@ -113,13 +113,14 @@ VOCABULARY: dict[str, Operation] = {
     "adaptive_avg_pool": Operation("pooling", attributes={"output_size": ...}),
     "adaptive_max_pool": Operation("pooling", attributes={"output_size": ...}),
     # attention: query (B, H, T, d) or (B, T, H*d) when packed; key and value likewise with kv_heads; scale None is
-    # 1/sqrt(d). scale 1.0 leaves the product as it is.
+    # 1/sqrt(d). scale 1.0 leaves the product as it is. A mask (a parameter where it is constant, else an input) is what
+    # is added to the logits, or where a key is seen; it broadcasts to (B, H, queries, keys).
     "softmax": Operation("attention", attributes={"axis": -1}),
     "log_softmax": Operation("attention", attributes={"axis": -1}),
     "attention": Operation(
         "attention",
         ("query", "key", "value", "mask?"),
-        (),
+        ("mask",),
         {"scale": None, "causal": False, "packed": False, "heads": None, "kv_heads": None},
     ),
     "matmul": Operation("attention", ("a", "b"), (), {"transpose_a": False, "transpose_b": False, "factor": 1.0}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -21,6 +21,11 @@ from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.softmax import SoftmaxMoments, softmax_moments
 
 F = TypeVar("F", bound=Field)
+
+_SAMPLED = 24
+"""For how many lengths of rows the softmax's moments are computed."""
+_EVEN = 0.2
+"""Where more than this share of the output's energy is the same in all rows, they are not told apart."""
 
 IID_LOGITS = "logits are independent and Gaussian over the keys"
 
@@ -80,16 +85,22 @@ class _Rows:
     """What softmax does in each row of one attention node.
 
     Attributes:
-        visible: number of keys that each query sees.
+        visible: number of keys that each query sees: 1 / sum_j w_j^2 of the weights w that the mask alone would give.
         s2, k: E sum_j a_j^2 and E[S2 - 2 S3 + S2^2] of each row.
         tilt: variance, in units of the values' own, that a row's output gets because keys and values of one token are
             correlated: q / D.
+        overlap: E sum_j a_ij a_i'j over pairs of rows.
+        squares, weights: (queries, keys), how a row's a^2 and a are spread over the keys, each row summing to 1; None
+            for evenly over the keys seen.
     """
 
     visible: np.ndarray
     s2: np.ndarray
     k: np.ndarray
     tilt: float
+    overlap: float
+    squares: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -190,19 +201,48 @@ class Attention(Component):
         keys = shapes[1][2]
         logit = self._scale(width) ** 2 * float(np.mean(query.second.mean(axis=1) * key.free.mean(axis=1))) * width
         tilt = logit / (heads * width)
+        if "mask" in self.node.parameters:
+            return self._masked_rows(shapes, logit, tilt)
         if not self._causal:
             found = softmax_moments(keys, logit)
             whole = np.full(queries, 1.0)
-            return _Rows(keys * whole, found.s2 * whole, found.k * whole, tilt)
+            return _Rows(keys * whole, found.s2 * whole, found.k * whole, tilt, 1.0 / max(keys, 1))
         visible = np.clip(np.arange(queries) + 1 + keys - queries, 1, keys).astype(float)
-        sampled = np.unique(np.linspace(visible[0], visible[-1], min(queries, 24)).round())
-        moments = [softmax_moments(int(n), logit) for n in sampled]
-        # 1/n varies fast for the first rows: interpolate n S, which hardly does
-        s2, k = (
-            np.interp(visible, sampled, sampled * np.array(values)) / visible
-            for values in ([m.s2 for m in moments], [m.k for m in moments])
-        )
-        return _Rows(visible, s2, k, tilt)
+        s2, k = _over_counts(visible, logit)
+        # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
+        overlap = float(((2 * np.arange(queries) + 1) / np.sort(visible)).sum()) / max(queries, 1) ** 2
+        return _Rows(visible, s2, k, tilt, overlap)
+
+    def _masked_rows(self, shapes: Sequence[tuple[int, ...]], logit: float, tilt: float) -> _Rows:
+        """Rows under a constant mask: as many independent logits as the weights that it gives have effective keys."""
+        weights = self._mask_weights(shapes)
+        squares = weights**2
+        concentration = squares.sum(axis=2)
+        s2, k = _over_counts(1.0 / concentration, logit)
+        spread = (squares * (s2 / concentration)[:, :, None]).mean(axis=0)
+        overlap = float((weights.mean(axis=1) ** 2).sum(axis=1).mean())
+        visible = 1.0 / concentration.mean(axis=0)
+        rows = spread / spread.sum(axis=1, keepdims=True)
+        return _Rows(visible, s2.mean(axis=0), k.mean(axis=0), tilt, overlap, rows, weights.mean(axis=0))
+
+    def _mask_weights(self, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
+        """(heads or 1, queries, keys): the softmax of the mask, each of its heads apart, averaged over a batch."""
+        queries, keys = shapes[0][2], shapes[1][2]
+        mask = np.asarray(self.node.parameters["mask"].array())
+        added = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
+        added = added.reshape((1,) * (4 - added.ndim) + added.shape)
+        if added.ndim != 4 or added.shape[0] != 1:
+            raise NotModelledError("a constant mask that differs from sample to sample")
+        heads = np.broadcast_to(added[0], (added.shape[1], queries, keys))
+        if self._causal:
+            seen = np.tril(np.ones((queries, keys), dtype=bool), keys - queries)
+            heads = np.where(seen, heads, -np.inf)
+        top = heads.max(axis=2, keepdims=True)
+        weights = np.exp(heads - np.where(np.isfinite(top), top, 0.0))
+        weights = np.where(
+            np.isfinite(top), weights, 1.0
+        )  # a row that sees nothing: runtimes differ, all are alike here
+        return np.asarray(weights / weights.sum(axis=2, keepdims=True))
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         sides, shapes = self._sides(inputs)
@@ -211,13 +251,14 @@ class Attention(Component):
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
         spread = rows.s2 + rows.tilt
-        # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
-        ranked = np.sort(rows.visible)
-        overlap = float(((2 * np.arange(queries) + 1) / ranked).sum()) / max(queries, 1) ** 2
         variance = value.shared + value.free * float(spread.mean())
-        shared = np.minimum(value.shared + value.free * overlap, variance)
+        shared = np.minimum(value.shared + value.free * rows.overlap, variance)
         arrays = [a[None, :, None, :] for a in (value.mean, variance, shared)]
         y = Moments.flat(_head_axes(shape), arrays[0], arrays[1], arrays[2])
+        fixed = float((value.mean**2 + value.shared).mean())
+        energy = fixed + float(value.free.mean()) * spread
+        if fixed < _EVEN * float(energy.mean()):  # else rows are about alike, and a profile would scale the mean too
+            y = replace(y, profile=(None, None, normalised(energy), None))
         return (self._pack(y, self.output_shapes[0]),)
 
     def backward(
@@ -235,8 +276,9 @@ class Attention(Component):
         g = g.only(1, 3).refined(_head_axes(g.shape))
         energy, common = (a.reshape(g.shape[1], g.shape[3]) for a in g.arrays()[:2])
 
-        received = self._received(line * rows.s2 / rows.visible, keys)
-        pairs = self._received(np.sqrt(line) / rows.visible, keys) ** 2 - self._received(line / rows.visible**2, keys)
+        received = self._received(rows, line * rows.s2, keys)
+        together = self._received(rows, np.sqrt(line), keys, plain=True)
+        pairs = together**2 - self._received(rows, line / rows.visible, keys)
         value_energy = energy * received.mean() + np.maximum(common, 0.0) * max(float(pairs.mean()), 0.0)
         queries = len(line)
         value_shared = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
@@ -244,7 +286,7 @@ class Attention(Component):
         gv = (energy * value.free).sum(axis=1, keepdims=True)
         square = self._scale(width) ** 2
         through = line * (rows.k + 1.0 / (shapes[0][1] * width))
-        to_keys = self._received(line * rows.k / rows.visible, keys)
+        to_keys = self._received(rows, line * rows.k, keys)
         found = (
             (square * gv * key.free * float(through.mean()), 0.0 * key.free, through),
             (square * gv * query.second * float(to_keys.mean()), 0.0 * query.second, to_keys),
@@ -255,11 +297,14 @@ class Attention(Component):
         ]
         return (*gradients, *none[3:])
 
-    def _received(self, sent: np.ndarray, keys: int) -> np.ndarray:
-        """What each key gets when query i sends `sent[i]` to every key it sees."""
+    def _received(self, rows: _Rows, sent: np.ndarray, keys: int, plain: bool = False) -> np.ndarray:
+        """What each key gets when query i sends `sent[i]` in all, as its a^2 are spread (its a if `plain`)."""
+        if rows.squares is not None and rows.weights is not None:
+            return np.asarray(sent @ (rows.weights if plain else rows.squares))
+        each = sent / rows.visible
         if not self._causal:
-            return np.full(keys, float(sent.sum()))
-        late = np.cumsum(sent[::-1])[::-1]  # key j is seen from the row that first reaches it
+            return np.full(keys, float(each.sum()))
+        late = np.cumsum(each[::-1])[::-1]  # key j is seen from the row that first reaches it
         first = np.clip(np.arange(keys) - (keys - len(sent)), 0, len(sent) - 1)
         return np.asarray(late[first])
 
@@ -272,6 +317,16 @@ class Attention(Component):
         energy, shared = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
         g = Gradient.flat(_head_axes(split), energy, shared, (None, None, normalised(part[2]), None))
         return self._pack(g, shape)
+
+
+def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarray]:
+    """S and K of rows of so many independent logits, computed for a few of them: n S hardly varies with n."""
+    low, high = max(float(counts.min()), 1.0), max(float(counts.max()), 1.0)
+    sampled = np.unique(np.rint(np.linspace(low, high, min(math.ceil(high - low) + 1, _SAMPLED))))
+    moments = [softmax_moments(int(count), logit) for count in sampled]
+    at = np.clip(counts, sampled[0], sampled[-1])
+    s2 = np.interp(at, sampled, sampled * np.array([m.s2 for m in moments])) / at
+    return s2, np.interp(at, sampled, sampled * np.array([m.k for m in moments])) / at
 
 
 def _head_axes(shape: Sequence[int]) -> Axes:

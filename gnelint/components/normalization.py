@@ -184,7 +184,10 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
     energy = inverse if own is None else own * inverse
     mean = float(energy.mean())
     kept = (*g.profile[:index], normalised(energy), *g.profile[index + 1 :])
-    return g.rebuilt(g.axes, (g.energy * mean, g.shared * mean), kept)
+    # what two indices share need not lie where the energy does: its average is divided on average
+    amplitude = [1.0 if line is None else float(np.sqrt(line).mean()) for line in (own, inverse, kept[index])]
+    shared = (amplitude[0] * amplitude[1] / amplitude[2]) ** 2 if amplitude[2] > 0 else mean
+    return g.rebuilt(g.axes, (g.energy * mean, np.minimum(g.shared * shared, g.energy * mean)), kept)
 
 
 def _with_cumulants(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:

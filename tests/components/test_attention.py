@@ -130,10 +130,24 @@ class Layer:
     packed: bool = False
     common: float = 0.0
     common_cotangent: bool = False
+    mask: str = ""
 
     @property
     def id(self) -> str:
         return "-".join(f"{k}={v}" for k, v in vars(self).items() if v)
+
+
+def masked(layer: Layer) -> np.ndarray | None:
+    """A window of 9 keys, ALiBi's causal slopes (one for each head), a table of random numbers, or nothing."""
+    distance = np.arange(layer.tokens)[:, None] - np.arange(layer.tokens)
+    if layer.mask == "window":
+        return np.abs(distance) <= 4
+    if layer.mask == "alibi":
+        slopes = 2.0 ** -np.arange(1, layer.heads + 1)
+        return np.where(distance >= 0, -slopes[:, None, None] * distance, -np.inf)
+    if layer.mask == "table":
+        return np.random.default_rng(0).standard_normal((layer.heads, layer.tokens, layer.tokens))
+    return None
 
 
 @dataclass(frozen=True)
@@ -155,6 +169,7 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
     T, D, H = layer.tokens, layer.width, layer.heads
     d, kv = D // H, layer.kv_heads or H
     rows = []
+    mask = None if masked(layer) is None else torch.from_numpy(masked(layer))
     for _ in range(draws):
         x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * normal(batch, T, D)
         leaves = []
@@ -164,7 +179,7 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
         q, k, v = leaves
         repeats = H // kv
         y = F.scaled_dot_product_attention(
-            q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), is_causal=layer.causal
+            q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), mask, is_causal=layer.causal
         )
         g = normal(batch, H, 1, d).expand(y.shape) if layer.common_cotangent else normal(*y.shape)
         pulled = torch.autograd.grad(y, leaves, g)
@@ -196,6 +211,7 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
         "attention",
         [x.shape for x in inputs],
         [out],
+        None if masked(layer) is None else {"mask": masked(layer)},
         causal=layer.causal,
         packed=layer.packed,
         heads=H if layer.packed else None,
@@ -231,6 +247,10 @@ LAYERS = [
     Layer(32, 64, 4, 0.5, packed=True),
     Layer(32, 64, 4, 0.5, causal=True, packed=True),
     Layer(64, 32, 2, 0.7),
+    Layer(48, 64, 4, 0.5, mask="window"),
+    Layer(48, 64, 4, 0.5, mask="alibi"),
+    Layer(48, 64, 4, 0.25, mask="table"),
+    Layer(48, 64, 4, 0.5, mask="window", packed=True),
 ]
 
 
@@ -308,6 +328,24 @@ def test_other_ranks(shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Non
         assert g is not None
         assert g.shape == shape
         assert g.total > 0
+
+
+def test_the_rows_of_a_causal_mask_are_told_apart() -> None:
+    """The first token sees only itself; a row's energy falls with the keys it sees."""
+    shapes: list[tuple[int, ...]] = [(2, 4, 16, 8)] * 3
+    inputs = [Moments.uniform(shape, 0.0, 1.0) for shape in shapes]
+    (y,) = make("attention", shapes, [shapes[0]], causal=True, scale=0.0).forward(inputs)
+    profile = y.profile[2]
+    assert profile is not None
+    np.testing.assert_allclose(profile * y.total_second, 1.0 / np.arange(1, 17), rtol=1e-6)
+
+
+def test_a_row_that_sees_nothing_is_no_crash() -> None:
+    mask = np.tril(np.ones((6, 6), dtype=bool), -1)
+    shapes: list[tuple[int, ...]] = [(2, 4, 6, 8)] * 3
+    inputs = [Moments.uniform(shape, 0.0, 1.0) for shape in shapes]
+    (y,) = make("attention", shapes, [shapes[0]], {"mask": mask}).forward(inputs)
+    assert np.isfinite(y.total_second)
 
 
 def test_a_mask_gets_no_gradient() -> None:

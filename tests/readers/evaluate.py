@@ -105,6 +105,9 @@ def _attention(node: Node, xs: list[Tensor], p: dict[str, Tensor], shape: object
     if len(xs) > 3:
         assert xs[3].is_floating_point(), "a condition as mask: its sense is not in the graph"
         logits = logits + xs[3]
+    if "mask" in p:
+        assert node.parameters["mask"].dtype != "bool"
+        logits = logits + p["mask"]
     return logits.softmax(-1) @ v
 
 

@@ -209,7 +209,7 @@ ATTENTION = {
     ),
     "constant bias": Idiom(
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
-        ("constant", "attention"),
+        ("attention",),
     ),
     "tokens before heads": Idiom(
         lambda q, k, v: torch.softmax(q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1), -1) @ v.permute(0, 2, 1, 3),

@@ -91,6 +91,8 @@ def _rms_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Ten
 
 def _attention(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
     query, key, value, *mask = x
+    if "mask" in w:
+        mask = [w["mask"].bool() if node.parameters["mask"].dtype == "bool" else w["mask"]]
     if node.attribute("packed"):
         heads, kv_heads = node.attribute("heads"), node.attribute("kv_heads")
         query, key, value = (

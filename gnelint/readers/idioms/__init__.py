@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from gnelint.graph import Graph
 from gnelint.readers.idioms.activations import fuse_activations
-from gnelint.readers.idioms.attention import fuse_attention, fuse_softmax
+from gnelint.readers.idioms.attention import fuse_attention, fuse_softmax, keep_constant_masks
 from gnelint.readers.idioms.linear import fuse_linear
 from gnelint.readers.idioms.normalization import fuse_normalizations
 from gnelint.readers.idioms.rewriter import Rewriter
 
-_PASSES = (fuse_activations, fuse_normalizations, fuse_softmax, fuse_attention, fuse_linear)
+_PASSES = (fuse_activations, fuse_normalizations, fuse_softmax, fuse_attention, keep_constant_masks, fuse_linear)
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""
 

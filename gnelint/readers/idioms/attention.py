@@ -132,6 +132,18 @@ def fuse_attention(rewriter: Rewriter) -> None:
             _write(rewriter, node, scores)
 
 
+def keep_constant_masks(rewriter: Rewriter) -> None:
+    """Take a mask whose numbers the model holds (a window, ALiBi's slopes, relative positions) as a parameter of the
+    attention, where its numbers can be read."""
+    for node in rewriter:
+        if node.op != "attention" or len(node.inputs) < 4:
+            continue
+        constant = rewriter.source(node.inputs[3], "constant")
+        if constant is not None and constant.parameters["value"].provenance != "initializer":
+            parameters = {**node.parameters, "mask": constant.parameters["value"]}
+            rewriter.replace(node, "attention", node.inputs[:3], node.source_op, node.attributes, parameters)
+
+
 def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
     """What a matrix of attention weights is the softmax of."""
     softmax = rewriter.source(weights, "softmax", "dropout")
