@@ -394,6 +394,9 @@ class CELU(ExponentialLinear):
 class Smooth(Pointwise):
     """Activations that bend over lengths of about `bend`, by quadrature (theory.quadrature)."""
 
+    settled: ClassVar[bool] = False
+    """Whether it is a polynomial to rounding, away from 0."""
+
     @abstractmethod
     def f(self, x: np.ndarray) -> np.ndarray:
         """The function."""
@@ -408,15 +411,19 @@ class Smooth(Pointwise):
         return 1.0
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = smooth_expectations([self.f, lambda z: self.f(z) ** 2], mean, variance, self.bend)
+        first, second = smooth_expectations(
+            [self.f, lambda z: self.f(z) ** 2], mean, variance, self.bend, settled=self.settled
+        )
         return first, second
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = smooth_expectations([self.slope, lambda z: self.slope(z) ** 2], mean, variance, self.bend)
+        first, second = smooth_expectations(
+            [self.slope, lambda z: self.slope(z) ** 2], mean, variance, self.bend, settled=self.settled
+        )
         return first, second
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return smooth_expectations([lambda z: self.slope(z) ** 4], mean, variance, self.bend)[0]
+        return smooth_expectations([lambda z: self.slope(z) ** 4], mean, variance, self.bend, settled=self.settled)[0]
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
@@ -427,6 +434,8 @@ def logistic(x: np.ndarray) -> np.ndarray:
 @component("gelu")
 class GELU(Smooth):
     """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415)."""
+
+    settled: ClassVar[bool] = True
 
     def _inner(self, x: np.ndarray) -> np.ndarray:
         return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
@@ -446,6 +455,8 @@ class GELU(Smooth):
 @component("silu")
 class SiLU(Smooth):
     """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU."""
+
+    settled: ClassVar[bool] = True
 
     @property
     def _beta(self) -> float:
@@ -467,6 +478,8 @@ class SiLU(Smooth):
 class Mish(Smooth):
     """f(x) = x tanh(softplus(x)) (arXiv 1908.08681)."""
 
+    settled: ClassVar[bool] = True
+
     def f(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(x * np.tanh(np.logaddexp(0.0, x)))
 
@@ -479,6 +492,8 @@ class Mish(Smooth):
 class Tanh(Smooth):
     """f(x) = tanh(x)."""
 
+    settled: ClassVar[bool] = True
+
     def f(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.tanh(x))
 
@@ -489,6 +504,8 @@ class Tanh(Smooth):
 @component("sigmoid")
 class Sigmoid(Smooth):
     """f(x) = 1 / (1 + e^-x)."""
+
+    settled: ClassVar[bool] = True
 
     def f(self, x: np.ndarray) -> np.ndarray:
         return logistic(x)
@@ -504,6 +521,8 @@ class Sigmoid(Smooth):
 @component("softplus")
 class Softplus(Smooth):
     """f(x) = log(1 + e^{beta x}) / beta."""
+
+    settled: ClassVar[bool] = True
 
     @property
     def bend(self) -> float:
@@ -535,6 +554,8 @@ class Softsign(Smooth):
 class LogSigmoid(Smooth):
     """f(x) = -log(1 + e^-x)."""
 
+    settled: ClassVar[bool] = True
+
     def f(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(-np.logaddexp(0.0, -x))
 
@@ -545,6 +566,8 @@ class LogSigmoid(Smooth):
 @component("erf")
 class Erf(Smooth):
     """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0."""
+
+    settled: ClassVar[bool] = True
 
     def f(self, x: np.ndarray) -> np.ndarray:
         return erf(x)

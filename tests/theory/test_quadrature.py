@@ -39,6 +39,16 @@ def test_a_short_bend_takes_more_points() -> None:
     assert found[0] == pytest.approx(direct(lambda z: math.tanh(10 * z) ** 2, 0.1, 4.0, (0.0, -0.3, 0.3)), rel=1e-7)
 
 
+@pytest.mark.parametrize(("mean", "variance"), [(0.0, 30.0), (40.0, 900.0), (-300.0, 1e4), (5.0, 1e6), (0.0, 1e8)])
+def test_wide_gaussians_over_functions_that_settle(mean: float, variance: float) -> None:
+    """Softplus squared, its derivative and tanh against integration with panels that follow the bend."""
+    functions = (lambda z: np.logaddexp(0.0, z) ** 2, lambda z: 0.5 * (1 + np.tanh(0.5 * z)), np.tanh)
+    found = smooth_expectations(functions, np.array([mean]), np.array([variance]), settled=True)
+    bends = tuple(np.linspace(-40.0, 40.0, 33))
+    for one, function in zip(found, functions, strict=True):
+        assert one[0] == pytest.approx(direct(function, mean, variance, bends), rel=1e-6, abs=1e-8)
+
+
 def test_no_variance_is_the_value() -> None:
     mean = np.array([[-1.0, 0.5], [2.0, 0.0]])
     (found,) = smooth_expectations([np.sin], mean, np.zeros((2, 2)))
