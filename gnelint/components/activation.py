@@ -28,7 +28,7 @@ from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants, rectified_moments
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
-from gnelint.theory.quadrature import smooth_expectations
+from gnelint.theory.quadrature import Function, smooth_expectations
 from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
 
 INF = math.inf
@@ -411,19 +411,20 @@ class Smooth(Pointwise):
         return 1.0
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = smooth_expectations(
-            [self.f, lambda z: self.f(z) ** 2], mean, variance, self.bend, settled=self.settled
-        )
+        first, second = self._expected([self.f, lambda z: self.f(z) ** 2], mean, variance)
         return first, second
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = smooth_expectations(
-            [self.slope, lambda z: self.slope(z) ** 2], mean, variance, self.bend, settled=self.settled
-        )
+        first, second = self._expected([self.slope, lambda z: self.slope(z) ** 2], mean, variance)
         return first, second
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return smooth_expectations([lambda z: self.slope(z) ** 4], mean, variance, self.bend, settled=self.settled)[0]
+        return self._expected([lambda z: self.slope(z) ** 4], mean, variance)[0]
+
+    def _expected(
+        self, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        return smooth_expectations(functions, mean, variance, self.bend, settled=self.settled)
 
 
 def logistic(x: np.ndarray) -> np.ndarray:

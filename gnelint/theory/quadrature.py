@@ -77,7 +77,10 @@ def _integrate(
 ) -> list[np.ndarray]:
     widest = float(deviation.max(initial=0.0)) / scale
     if settled and widest > _WIDE:
-        return _integrate_around_zero(functions, mean, deviation, scale)
+        step = 512  # the chunk stays in the cache
+        parts = [slice(start, start + step) for start in range(0, mean.size, step)]
+        found = [_integrate_around_zero(functions, mean[part], deviation[part], scale) for part in parts]
+        return [np.concatenate(columns) for columns in zip(*found, strict=True)]
     points, weights = _hermite(48) if widest <= 0.75 else _panels(min(math.ceil(2 * SPAN * max(widest, 1.0)), 4000))
     results = [np.empty(mean.size) for _ in functions]
     step = max(1, (1 << 18) // points.size)  # the chunk stays in the cache
@@ -92,7 +95,7 @@ def _integrate(
 def _integrate_around_zero(
     functions: Sequence[Function], mean: np.ndarray, deviation: np.ndarray, scale: float
 ) -> list[np.ndarray]:
-    """Panels of their own for each Gaussian: narrow where the functions bend, as wide as the density allows elsewhere."""
+    """Panels for each Gaussian by itself: narrow where the functions bend, as wide as its density allows elsewhere."""
     points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
     safe = np.maximum(deviation, 1e-300)
     ends = [np.clip((sign * BENT * scale - mean) / safe, -SPAN, SPAN) for sign in (-1.0, 1.0)]
