@@ -89,9 +89,10 @@ class _Linear(Component):
         return tuple(found)
 
     def _active(self, index: int, g: Gradient, inputs: Sequence[Moments | None], y: Moments) -> Moments | None:
-        """How surely an operand is positive where the sum is, beyond chance, as the mean of a value on the sum's cells.
+        """How surely an operand is above its floor where the sum is positive, beyond chance, as the mean of a value on
+        the sum's cells.
 
-        For x >= 0 beside a rest z: P(x > 0 | x + z > 0) = P(x > 0) + a P(x = 0) with a = 1 - P(z > 0) / P(x + z > 0).
+        For x >= f beside a rest z: P(x > f | x + z > 0) = P(x > f) + a P(x = f), a = 1 - P(z > -f) / P(x + z > 0).
         None where nothing is known.
         """
         x = inputs[index]
@@ -101,12 +102,16 @@ class _Linear(Component):
         rest = [part for other, part in enumerate(parts) if other != index]
         if sum(part.total_second for part in rest) <= 1e-6 * x.total_second:  # beside zeros the sum is the operand
             return Moments.flat(y.axes, np.ones(1), np.zeros(1))
-        if not x.nonnegative:
+        part = parts[index]
+        if not x.nonnegative and part.floor is None:
             return None
         weights = [w for other, w in enumerate(self.weights()) if other != index]
         mean = sum((w * part.mean for w, part in zip(weights, rest, strict=True)), np.zeros(1))
         variance = sum((w**2 * part.variance for w, part in zip(weights, rest, strict=True)), np.zeros(1))
-        alone = Moments.flat(rest[0].axes, mean, variance, nonnegative=all(part.nonnegative for part in rest))
+        if part.floor is not None and not x.nonnegative:  # the rest has to make up for it
+            mean = mean + self.weights()[index] * part.floor
+        nonnegative = x.nonnegative and all(other.nonnegative for other in rest)
+        alone = Moments.flat(rest[0].axes, mean, variance, nonnegative=nonnegative)
         alone = replace(alone, cumulants=_summed(rest, weights))
         whole = positive_share(y)
         beside = resample(positive_share(alone), alone.axes, y.axes)

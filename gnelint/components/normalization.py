@@ -190,13 +190,17 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
     return g.rebuilt(g.axes, (g.energy * mean, np.minimum(g.shared * shared, g.energy * mean)), kept)
 
 
-def _with_cumulants(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
-    """An affine map of each entry keeps the shape of its distribution."""
-    if x.cumulants is None or y.axes != x.axes or (gamma is not None and np.any(gamma < 0)):
+def _with_shape(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
+    """An affine map of each entry keeps the shape of its distribution, and where a rectifier has cut it."""
+    if y.axes != x.axes or (gamma is not None and np.any(gamma < 0)):
         return y
     ratio = np.divide(y.variance, x.variance, out=np.zeros_like(y.variance), where=x.variance > 0)
-    third, fourth = x.cumulants
-    return replace(y, cumulants=(third * ratio**1.5, fourth * ratio**2))
+    if x.cumulants is not None:
+        third, fourth = x.cumulants
+        y = replace(y, cumulants=(third * ratio**1.5, fourth * ratio**2))
+    if not x.nonnegative:
+        return y
+    return replace(y, floor=y.mean * y.amplitude() - np.sqrt(ratio) * x.mean * x.amplitude())
 
 
 @component("batch_norm")
@@ -232,7 +236,7 @@ class BatchNorm(Normalization):
         if not self._frozen:
             if math.prod(self.shape[i] for i in self.normalised_axes()) <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
-            return _with_cumulants(super().map(x), x, self.parameter("scale"))
+            return _with_shape(super().map(x), x, self.parameter("scale"))
         factor, shift = self._stored()
         axes, mean, _ = constant_moments(factor, x)
         x = x.refined(axes)
@@ -242,7 +246,11 @@ class BatchNorm(Normalization):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
-            return super().pull(x, y, cotangent)
+            pulled = super().pull(x, y, cotangent)
+            if y.floor is None or not np.any(cotangent.active):
+                return pulled
+            # what is above its floor came from what was above 0
+            return replace(pulled, active=np.broadcast_to(cotangent.refined(pulled.axes).active, pulled.energy.shape))
         axes, mean, _ = constant_moments(self._stored()[0], x)
         return cotangent.times(axes, mean**2)
 

@@ -248,6 +248,8 @@ class Moments(Field):
             and a normalisation, which takes the average away, reads it.
         cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
             a Gaussian: behind a rectifier, and behind sums with one.
+        floor: where all entries are that a rectifier has cut, and below which there are none; None where no rectifier
+            is known. It is 0 for what is `nonnegative`, which does not say it again, and elsewhere behind a shift.
         coupling: how much different channels are correlated, by mean square.
         doubt: relative variance of a cell's true variance about `variance`, for the couplings that were summed.
     """
@@ -258,6 +260,7 @@ class Moments(Field):
     nonnegative: bool = False
     deviation: Profiles | None = None
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
+    floor: np.ndarray | None = None
     coupling: Coupling = NONE
     doubt: float = 0.0
 
@@ -289,10 +292,12 @@ class Moments(Field):
     def refined(self, axes: Axes) -> Moments:
         """On cells at least as fine as `axes`; cumulants stay with the entries."""
         field = super().refined(axes)
-        if self.cumulants is None or field is self or field.profile != self.profile:
+        if field is self or any(a is not b for a, b in zip(field.profile, self.profile, strict=True)):
             return field
-        third, fourth = (resample(array, self.axes, field.axes) for array in self.cumulants)
-        return replace(field, cumulants=(third, fourth))
+        if self.cumulants is not None:
+            third, fourth = (resample(array, self.axes, field.axes) for array in self.cumulants)
+            field = replace(field, cumulants=(third, fourth))
+        return field if self.floor is None else replace(field, floor=resample(self.floor, self.axes, field.axes))
 
     @property
     def second(self) -> np.ndarray:
