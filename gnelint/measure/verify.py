@@ -217,7 +217,11 @@ def _checked_precisely(
 ) -> list[str]:
     """Blocks of which one probe says something else in float64; "" where the check itself cannot be made."""
     progress("checking in float64")
-    device = plan.settings.device
+    device, room = plan.settings.device, available(plan.settings.device)
+    wide = torch.float64.itemsize
+    graph = prediction.graph
+    if room is not None and values_need(graph, wide) + weights_need(graph, wide) > room:
+        return ["float32 was not checked against float64: there is not enough memory"]
 
     def generator() -> torch.Generator:
         found = torch.Generator(device)
@@ -227,14 +231,14 @@ def _checked_precisely(
     try:
         precise = source.open(replace(plan.settings, float32=torch.float64))
         other = Tape(precise, feeds, prediction.blocks, None, parameters=False)
-        wide = other.block_samples(generator(), squares=False)
+        exact = other.block_samples(generator(), squares=False)
     except (RuntimeError, MemoryError, ModelError) as error:
         reason = "there is not enough memory" if ran_out(error) else "it cannot be run so"
         return [f"float32 was not checked against float64: {reason}"]
     narrow = tape.block_samples(generator(), squares=False)
     off = {
         name: abs(narrow[name].phi / sample.phi - 1)
-        for name, sample in wide.items()
+        for name, sample in exact.items()
         if name in narrow and sample.phi > 0
     }
     worst = max(off, key=lambda name: off[name], default=None)

@@ -96,6 +96,13 @@ def test_the_batch_is_chosen_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"64 examples do not fit into memory: measured on {found.batch}" in found.notes
 
 
+def test_float64_is_left_out_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "available", lambda device: 15_000_000)
+    found = verified().verification.target
+    assert found.batch == 64
+    assert "float32 was not checked against float64: there is not enough memory" in found.notes
+
+
 def test_memory_that_runs_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     honest, calls = verifying.Tape, []
 
