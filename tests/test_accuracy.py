@@ -16,13 +16,15 @@ BOUNDS = {
     "preact_resnet18": (0.2, 0.3),
     "nf_resnet18": (0.2, 0.3),
     "shufflenet_v2": (0.5, 0.6),
+    "dcgan_generator": (0.1, 0.3),
+    "unet": (0.1, 0.3),
     "vit": (0.15, 0.3),
     "gpt2": (0.15, 0.3),
     "repvgg_a0": (0.4, 0.5),
     "alibi_decoder": (0.15, 0.3),
     "rotary_encoder": (0.15, 0.3),
 }
-"""Post-activation and multi-branch residual trunks, norm-free ones, shuffles, attention with and without masks."""
+"""Post-activation and multi-branch residual trunks, norm-free ones, shuffles, transposed convolutions, attention with and without masks."""
 
 
 @pytest.mark.parametrize("name", BOUNDS)

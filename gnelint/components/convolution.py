@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -37,6 +38,10 @@ class _Convolution(Unary):
     def _kernel_shape(self) -> tuple[int, ...]:
         return self.node.parameters["weight"].shape[2:]
 
+    @abstractmethod
+    def _axes(self) -> list[TapAxis]:
+        """The taps along each axis, the larger grid as the inputs."""
+
     def _tap_axes(self, small: Sequence[int], large: Sequence[int]) -> list[TapAxis]:
         strides, pads, dilations = (self.node.attribute(name) for name in ("strides", "pads", "dilations"))
         return [
@@ -50,6 +55,23 @@ class _Convolution(Unary):
             return y
         column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
         return replace(shifted(y, *constant_moments(column, y)), deviation=y.deviation)
+
+    def _coupled(self, y: Moments, fixed: float, x: Moments, variance: np.ndarray, overlap: float) -> Moments:
+        """With the couplings of what is random in it beside those of what is fixed, and the doubt that they leave.
+
+        Args:
+            y: with the couplings of what is fixed.
+            fixed: share of the energy about the mean that is the same in every sample.
+            x, variance: what is summed, and its variance by channel.
+            overlap: see `weighted_sum`.
+        """
+        reached = float(np.prod([axis.counts.sum() for axis in self._axes()]))
+        taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
+        random = weighted_sum(x.coupling, participation(variance) / taps, taps, overlap)
+        share = (1.0 - fixed) ** 2
+        others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
+        doubt = 2.0 * x.coupling.over(taps) * others * share
+        return replace(y, coupling=y.coupling.plus(random.scaled(share)), doubt=doubt)
 
 
 def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
@@ -81,8 +103,9 @@ def _spread_moments(
     seen: list[np.ndarray],
     amplitudes: list[np.ndarray],
     shape: Sequence[int],
-) -> Moments:
-    """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles.
+) -> tuple[Moments, float]:
+    """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
+    the share of its energy about the mean that is the same in every sample.
 
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
@@ -116,7 +139,7 @@ def _spread_moments(
     else:
         y = Moments(axes, tuple(profile), whole, left, shared)
     border = Coupling(fixed_coupling, _ALONG * fixed_coupling).scaled(fixed**2)
-    return replace(y, deviation=deviation, coupling=border, doubt=(1.0 - fixed) ** 2)
+    return replace(y, deviation=deviation, coupling=border), fixed
 
 
 def _deviation(
@@ -192,18 +215,9 @@ class Convolution(_Convolution):
         spread_taps = kernel_times(self._kernel, self._groups, spread, squared=True)
         if len(spread) == 1:
             spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
-        y = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
-        return self._with_bias(self._coupled(y, x, variance))
-
-    def _coupled(self, y: Moments, x: Moments, variance: np.ndarray) -> Moments:
-        """With the couplings of what is random in it beside those of what is fixed, and the doubt that they leave."""
-        axes = self._axes()
-        taps = max(math.prod(float(axis.counts.sum()) / max(axis.outputs, 1) for axis in axes), 1.0)
-        own = participation(variance) / taps
+        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        random = weighted_sum(x.coupling, own, taps, overlap).scaled(y.doubt)
-        others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
-        return replace(y, coupling=y.coupling.plus(random), doubt=2.0 * x.coupling.over(taps) * others * y.doubt)
+        return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)
@@ -262,7 +276,9 @@ class TransposedConvolution(_Convolution):
         swapped = self._swapped()
         mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
         spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
-        return self._with_bias(_spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape))
+        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
+        return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 
     def _swapped(self) -> np.ndarray:
         """The kernel as (out, in / groups, taps)."""
