@@ -24,7 +24,8 @@ BOUNDS = {
     "alibi_decoder": (0.15, 0.3),
     "rotary_encoder": (0.15, 0.3),
 }
-"""Post-activation and multi-branch residual trunks, norm-free ones, shuffles, transposed convolutions, attention with and without masks."""
+"""Post-activation and multi-branch residual trunks, norm-free ones, shuffles, transposed convolutions, attention with
+and without masks."""
 
 
 @pytest.mark.parametrize("name", BOUNDS)
