@@ -239,9 +239,8 @@ class Attention(Component):
             heads = np.where(seen, heads, -np.inf)
         top = heads.max(axis=2, keepdims=True)
         weights = np.exp(heads - np.where(np.isfinite(top), top, 0.0))
-        weights = np.where(
-            np.isfinite(top), weights, 1.0
-        )  # a row that sees nothing: runtimes differ, all are alike here
+        # A row that sees nothing weighs all keys alike here: runtimes differ.
+        weights = np.where(np.isfinite(top), weights, 1.0)
         return np.asarray(weights / weights.sum(axis=2, keepdims=True))
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:

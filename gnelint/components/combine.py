@@ -79,35 +79,33 @@ class _Linear(Component):
             return (None,) * len(inputs)
         found: list[Gradient | None] = []
         weights = self.weights()
+        operands = known(inputs) if np.any(g.active) and min(weights) > 0 and None not in inputs else []
+        parts = aligned(operands, outputs[0].shape) if operands else []
         for index, (weight, shape) in enumerate(zip(weights, self.input_shapes, strict=True)):
             assert shape is not None
-            active = self._active(index, g, inputs, outputs[0])
+            active = self._active(index, operands[index], parts, outputs[0]) if parts else None
             pulled = g.refined(active.axes) if active is not None else g
-            known = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
-            arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * known)
+            surely = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
+            arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * surely)
             found.append(pulled.rebuilt(pulled.axes, arrays, pulled.profile).summed_to(shape))
         return tuple(found)
 
-    def _active(self, index: int, g: Gradient, inputs: Sequence[Moments | None], y: Moments) -> Moments | None:
-        """How surely an operand is above its floor where the sum is positive, beyond chance, as the mean of a value on
-        the sum's cells.
+    def _active(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
+        """How surely operand x, one of the aligned parts, is above its floor where the sum is positive, beyond chance,
+        as the mean of a value on the sum's cells.
 
         For x >= f beside a rest z: P(x > f | x + z > 0) = P(x > f) + a P(x = f), a = 1 - P(z > -f) / P(x + z > 0).
         None where nothing is known.
         """
-        x = inputs[index]
-        if not np.any(g.active) or x is None or min(self.weights()) <= 0 or None in inputs:
-            return None
-        parts = aligned(known(inputs), y.shape)
-        rest = [part for other, part in enumerate(parts) if other != index]
-        if sum(part.total_second for part in rest) <= 1e-6 * x.total_second:  # beside zeros the sum is the operand
-            return Moments.flat(y.axes, np.ones(1), np.zeros(1))
         part = parts[index]
+        rest = [other for number, other in enumerate(parts) if number != index]
+        if sum(other.total_second for other in rest) <= 1e-6 * x.total_second:  # beside zeros the sum is the operand
+            return Moments.flat(y.axes, np.ones(1), np.zeros(1))
         if not x.nonnegative and part.floor is None:
             return None
-        weights = [w for other, w in enumerate(self.weights()) if other != index]
-        mean = sum((w * part.mean for w, part in zip(weights, rest, strict=True)), np.zeros(1))
-        variance = sum((w**2 * part.variance for w, part in zip(weights, rest, strict=True)), np.zeros(1))
+        weights = [w for number, w in enumerate(self.weights()) if number != index]
+        mean = sum((w * other.mean for w, other in zip(weights, rest, strict=True)), np.zeros(1))
+        variance = sum((w**2 * other.variance for w, other in zip(weights, rest, strict=True)), np.zeros(1))
         if part.floor is not None and not x.nonnegative:  # the rest has to make up for it
             mean = mean + self.weights()[index] * part.floor
         nonnegative = x.nonnegative and all(other.nonnegative for other in rest)
