@@ -1,0 +1,77 @@
+"""How an error in the scale of a value grows along a network.
+
+An activation f reads x of second moment q and, with x scaled by sqrt(s), has
+
+    chi   = d log E f(x)^2 / d log s     what a relative error of q becomes behind it (linear maps hand it on)
+    omega = d log E f'(x)^2 / d log s    what the same error does to the gradient that passes
+
+both at s = 1. A rectifier has chi = 1 and omega = 0: it forgives nothing and notices nothing. Where chi > 1 the fixed
+point of q is unstable, and an error e of log q in front of L alike layers costs the gradient in front of them
+e omega (chi^L - 1) / (chi - 1), as far as e chi^L stays small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+_STEP = 2e-3
+"""Half the difference in log s; the error of a central difference is its square."""
+
+
+class ScalarMap(Protocol):
+    """Gaussian averages of a scalar function, as a pointwise component gives them."""
+
+    def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """E f and E f^2."""
+
+    def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """E f' and E f'^2."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Elasticities with respect to the second moment that a function reads.
+
+    Attributes:
+        chi: of the second moment that it hands on.
+        omega: of phi.
+    """
+
+    chi: float
+    omega: float
+
+
+def sensitivity(function: ScalarMap, mean: np.ndarray, variance: np.ndarray) -> Sensitivity:
+    """The elasticities of all cells together, each weighted alike. 0 where nothing passes.
+
+    Args:
+        function: the activation.
+        mean, variance: of what it reads, of any one shape; scaled together, so that the ratio of the two stays.
+    """
+    seconds, phis = [], []
+    for log_scale in (-_STEP, _STEP):
+        scale = np.exp(log_scale)
+        scaled = (np.sqrt(scale) * mean, scale * variance)
+        seconds.append(float(function.values(*scaled)[1].mean()))
+        phis.append(float(function.slopes(*scaled)[1].mean()))
+    return Sensitivity(_slope(*seconds), _slope(*phis))
+
+
+def _slope(low: float, high: float) -> float:
+    return float(np.log(high / low)) / (2.0 * _STEP) if low > 0 and high > 0 else 0.0
+
+
+def amplified(error: float, layers: list[Sensitivity]) -> tuple[float, float]:
+    """What a relative error of the second moment becomes, to first order, behind these activations in a row.
+
+    Returns:
+        The error of log q behind the last, and of the log of the gradient in front of the first.
+    """
+    gradient = 0.0
+    for layer in layers:
+        gradient += error * layer.omega
+        error *= layer.chi
+    return error, gradient
