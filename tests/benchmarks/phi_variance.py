@@ -230,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="this network (repeatable)")
-    parser.add_argument("--blocks", action="append", default=[], metavar="NAME", help="print every block; write nothing")
+    parser.add_argument(
+        "--blocks", action="append", default=[], metavar="NAME", help="print every block; write nothing"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--probes", type=int, default=16)
     parser.add_argument("-o", "--output", default=None, help="stem of the files to write, or - for none")
