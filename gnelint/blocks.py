@@ -274,16 +274,19 @@ def _through(
     if node.op in ("add", "sub", "mean"):
         return parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
     if node.op == "mul" and any(spectrum.outputs < size for spectrum, _ in arrived):
-        return parallel([serial(spectrum, _factor(spectrum, phi, size)) for spectrum, phi in arrived], entry_size)
+        return parallel([serial(spectrum, _factor(spectrum, phi, own.variance, size)) for spectrum, phi in arrived], entry_size)
     total = parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
     return Spectrum(total.phi, None, size)
 
 
-def _factor(spectrum: Spectrum, phi: float, size: int) -> Spectrum:
+def _factor(spectrum: Spectrum, phi: float, variance: float | None, size: int) -> Spectrum:
     """A product with a gate that holds for many entries (one for each channel), with respect to one of its operands.
 
     One entry of the gate moves all that it holds for, a single direction among so many outputs: phi_2 = (m / n) phi^2.
+    `variance` is the other operand's, the one that is scaled entry by entry.
     """
+    if spectrum.outputs == size:
+        return Spectrum(phi, variance, size)
     return Spectrum(phi, phi**2 * max(size / spectrum.outputs - 1.0, 0.0), size)
 
 

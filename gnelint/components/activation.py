@@ -94,7 +94,7 @@ class Pointwise(Unary):
         weight = cell_weights(x)
         slope, square = self.slopes(x.mean, x.variance)
         together, whole = float((slope**2 * weight).sum()), float((square * weight).sum())
-        return Structure(coherence=together / whole if whole > 0 else 1.0)
+        return Structure(coherence=(together / whole) ** 2 if whole > 0 else 1.0)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         """Whether no output is negative."""

@@ -257,12 +257,20 @@ class Convolution(_Convolution):
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
         second = self._pairs(self._axes())
-        return max((second + float(np.var(self._rows)) - 1.0) * self._phi**2, 0.0)
+        return max((second + float(np.var(self._rows)) * self._own_taps - 1.0) * self._phi**2, 0.0)
+
+    @cached_property
+    def _own_taps(self) -> float:
+        """How much more a row's energy varies at one position, where some taps are outside, than over all of them."""
+        counts = outer([axis.counts for axis in self._axes()])
+        square = float((counts**2).sum())
+        return math.prod(self.shape[2:]) * float(counts.sum()) / square if square else 1.0
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        """Energy of each output channel's kernel, relative to their mean."""
-        energy = np.einsum("oit,oit->o", self._kernel, self._kernel, dtype=np.float64)
+        """Energy of each output channel over all positions, relative to their mean."""
+        counts = outer([axis.counts for axis in self._axes()])
+        energy = np.einsum("oit,oit->ot", self._kernel, self._kernel).astype(np.float64) @ counts
         mean = float(energy.mean()) if energy.size else 0.0
         return energy / mean if mean > 0 else np.ones_like(energy)
 

@@ -20,7 +20,7 @@ class Structure:
 
     Attributes:
         everywhere: whether it is the same map at every position (a kernel, a scale for each channel).
-        coherence: (E d)^2 / E d^2 of a diagonal map d: what it leaves of that sameness. 1 for any other.
+        coherence: ((E d)^2 / E d^2)^2 of a diagonal map d: what it leaves of that sameness. 1 for any other.
         averages: whether it averages over positions: sameness then survives, the rest averages out.
         rows: energy of each output channel relative to their mean, None where it is not followed. A normalisation
             undoes what the kernel before it did to them.
