@@ -407,6 +407,19 @@ class GroupNorm(Unary):
         )
         return LayerNorm(node, (shape,), (shape,))
 
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """That of the grouped normalisation, then gamma's."""
+        x = inputs[0]
+        assert x is not None
+        grouped = self._grouped
+        inner = [x.reshaped(grouped.shape)]
+        variance, (phi,) = grouped.phi_variance(inner, outputs), grouped.phis(inner, [grouped.map(inner[0])])
+        gamma = self._constant("scale")
+        if variance is None or phi is None or gamma is None:
+            return variance
+        scale, spread = float(np.mean(gamma**2)), _relative_variance(gamma**2)
+        return scale**2 * (variance + phi**2 * spread)
+
     def _constant(self, role: str) -> np.ndarray | None:
         parameter = self.node.parameters.get(role)
         if parameter is None:

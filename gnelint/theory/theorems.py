@@ -47,8 +47,10 @@ class Spectrum:
         outputs: m, the length of the output.
         structure: of this map by itself, as `then` of `serial`.
         coherent: the part of the relative variance that is the same at every position.
-        diagonal: relative variance of the diagonal map that it begins with; other branches from there may share it.
-        weighted: whether it contains a map that mixes entries.
+        direct: share of its energy that has met no map that mixes entries yet (all of the identity's).
+        diagonal: how J^T J leans on the diagonal map D^2 that branches from one value begin with (the same mask): its
+            energy share there times the relative standard deviation of D^2.
+        weighted: as `then` of `serial`: whether it mixes entries.
     """
 
     phi: float
@@ -56,6 +58,7 @@ class Spectrum:
     outputs: int
     structure: Structure = PLAIN
     coherent: float = 0.0
+    direct: float = 1.0
     diagonal: float = 0.0
     weighted: bool = False
 
@@ -84,7 +87,7 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
     phi = first.phi * then.phi
     c1, c2 = first.relative_variance, then.relative_variance
     if c1 is None or c2 is None or first.outputs == 0:
-        return Spectrum(phi, None, then.outputs, weighted=first.weighted or then.weighted)
+        return Spectrum(phi, None, then.outputs)
     ratio = then.outputs / first.outputs
     own = then.structure
     kept = 1.0 if own.averages else ratio * own.coherence
@@ -102,8 +105,8 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
         then.outputs,
         Structure(rows=rows),
         max(coherent, 0.0),
-        first.diagonal if first.weighted or then.weighted else first.diagonal + c2,
-        first.weighted or then.weighted,
+        0.0 if then.weighted else first.direct,
+        first.diagonal if then.weighted else math.sqrt(first.diagonal**2 + first.direct**2 * c2),
     )
 
 
@@ -135,8 +138,19 @@ def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
     own = math.fsum(variance for variance in variances if variance is not None)
     variance = max(own + outputs / inputs * crossed, 0.0)
     coherent = math.fsum(branch.coherent * branch.phi**2 for branch in branches)
-    mixed = any(branch.weighted for branch in branches)
-    return Spectrum(phi, variance, outputs, coherent=coherent / phi**2 if phi > 0 else 0.0, weighted=mixed)
+    return Spectrum(
+        phi,
+        variance,
+        outputs,
+        coherent=coherent / phi**2 if phi > 0 else 0.0,
+        direct=_average([branch.direct for branch in branches], [branch.phi for branch in branches]),
+        diagonal=_average([branch.diagonal for branch in branches], [branch.phi for branch in branches]),
+    )
+
+
+def _average(values: Sequence[float], weights: Sequence[float]) -> float:
+    total = math.fsum(weights)
+    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else 0.0
 
 
 def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
@@ -144,8 +158,8 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
 
         phi_2 = [ sum_i m_i phi_2i + (1/n) sum_{i != j} (m_i phi_i)(m_j phi_j)(1 + d_ij) ] / m
 
-    ||J_i J_j^T||^2 = tr(J_i^T J_i J_j^T J_j) of branches whose J^T J are free; d_ij is the relative variance of a
-    diagonal map that both begin with (the same normalisation and the same mask before the first weight). For one
+    ||J_i J_j^T||^2 = tr(J_i^T J_i J_j^T J_j) of branches whose J^T J are free; d_ij = d_i d_j is how
+    both lean on a diagonal map that they begin with (the same normalisation and mask before the first weight). For one
     identity beside a branch it is the dense connection's rule.
     """
     outputs = sum(branch.outputs for branch in branches)
@@ -155,15 +169,11 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
     phi = math.fsum(totals) / outputs
     variances = [branch.variance for branch in branches]
     if any(variance is None for variance in variances) or inputs == 0:
-        return Spectrum(phi, None, outputs, weighted=any(branch.weighted for branch in branches))
+        return Spectrum(phi, None, outputs)
     own = math.fsum(b.outputs * (v + b.phi**2) for b, v in zip(branches, variances, strict=True) if v is not None)
     crossed = math.fsum(totals) ** 2 - math.fsum(total**2 for total in totals)
-    shared = math.fsum(
-        a * b * min(left.diagonal, right.diagonal)
-        for i, (a, left) in enumerate(zip(totals, branches, strict=True))
-        for j, (b, right) in enumerate(zip(totals, branches, strict=True))
-        if i != j
-    )
+    leaning = [total * branch.diagonal for total, branch in zip(totals, branches, strict=True)]
+    shared = math.fsum(leaning) ** 2 - math.fsum(lean**2 for lean in leaning)
     second = (own + (crossed + shared) / inputs) / outputs
     coherent = math.fsum(b.outputs * b.coherent * b.phi**2 for b in branches) / outputs
     return Spectrum(
@@ -171,8 +181,8 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
         max(second - phi**2, 0.0),
         outputs,
         coherent=coherent / phi**2 if phi > 0 else 0.0,
-        diagonal=min(branch.diagonal for branch in branches),
-        weighted=any(branch.weighted for branch in branches),
+        direct=_average([branch.direct for branch in branches], totals),
+        diagonal=_average([branch.diagonal for branch in branches], totals),
     )
 
 
