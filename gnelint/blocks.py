@@ -274,7 +274,9 @@ def _through(
     if node.op in ("add", "sub", "mean"):
         return parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
     if node.op == "mul" and any(spectrum.outputs < size for spectrum, _ in arrived):
-        return parallel([serial(spectrum, _factor(spectrum, phi, own.variance, size)) for spectrum, phi in arrived], entry_size)
+        return parallel(
+            [serial(spectrum, _factor(spectrum, phi, own.variance, size)) for spectrum, phi in arrived], entry_size
+        )
     total = parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
     return Spectrum(total.phi, None, size)
 

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.activation import positive_share
-from gnelint.components.activation import cell_weights
+from gnelint.components.activation import cell_weights, positive_share
 from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis

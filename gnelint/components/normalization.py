@@ -162,7 +162,6 @@ class Normalization(Unary):
             result = _divided_by_profile(result, index, profiles[index])
         return result
 
-
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """Relative: the spread of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
         directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
