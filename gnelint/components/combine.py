@@ -175,8 +175,8 @@ class Multiply(Component):
         )
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """With respect to a whole tensor that a gate b (one number for many of its entries) multiplies: E b^4 - (E b^2)^2
-        for a Gaussian b. What the gate itself adds is joined to it where blocks are put together."""
+        """With respect to a whole tensor that a gate b (one number for many of its entries) multiplies:
+        E b^4 - (E b^2)^2 for a Gaussian b. What the gate itself adds is joined to it where blocks are put together."""
         gates = [x for x in inputs if x is not None and x.size < math.prod(self.output_shapes[0])]
         if len(gates) != 1:
             return None

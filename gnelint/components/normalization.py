@@ -287,7 +287,7 @@ class BatchNorm(Normalization):
         gamma = self.parameter("scale")
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
         # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
-        strays = np.mean(1.0 - 1.0 / found.inflation)
+        strays = np.mean(1.0 - 1.0 / found.inflation) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
         own = a**2 * ((1 - 2 / found.entries) * 2 / found.entries + strays)
         return float(np.var(a * (1 - 2 / found.entries)) + np.mean(own))
 
