@@ -191,7 +191,8 @@ def print_blocks(blocks: Sequence[Judged]) -> None:
         phi = math.nan if one.phi_predicted is None else one.phi_predicted
         print(
             f"{one.name:44.44} {one.kind:9} {one.width:5} phi {phi:9.3g}|{one.phi:9.3g}"
-            f"  c {text:>8}|{one.relative:8.4g} +-{one.error:5.1%}  ratio {one.ratio:6.2f} {' ' if one.within else '*'} {one.ops:.90}"
+            f"  c {text:>8}|{one.relative:8.4g} +-{one.error:5.1%}"
+            f"  ratio {one.ratio:6.2f} {' ' if one.within else '*'} {one.ops:.90}"
         )
 
 
@@ -211,7 +212,8 @@ def markdown(wide: Sequence[Row], narrow: Sequence[Row], command: str) -> str:
             "# Predicted against measured phi_variance of blocks",
             "",
             f"Printed by `{command}` (torch {torch.__version__}). Training mode, inputs N(0, 1), fresh weights;",
-            "measured as E||J J^T g||^2 / m - phi^2 with Rademacher probes; `measurement +-` is the median 95% half-interval. A",
+            "measured as E||J J^T g||^2 / m - phi^2 with Rademacher probes; `measurement +-` is the median 95%",
+            "half-interval. A",
             "block without a prediction counts as not within 20%; blocks whose relative variance is below",
             f"{_BELOW_ROUNDING} both measured and predicted (zero-initialised branches, averages) count as within.",
             "",
