@@ -375,6 +375,7 @@ def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
             with np.errstate(all="ignore"):
                 phis = component.phis(states, outputs)
                 variance = component.phi_variance(states, outputs)
+                structure = component.structure(states, outputs)
         except _FAILURES as error:
             forward.problems.setdefault(node.name, _reason(error))
             continue
@@ -385,7 +386,7 @@ def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
         basis, assumptions = component.basis, component.assumptions
         if node.name in correlated:
             basis, assumptions = "approximate", (*assumptions, CORRELATED)
-        found[node.name] = NodeSpectrum(phis, variance, basis, assumptions)
+        found[node.name] = NodeSpectrum(phis, variance, basis, assumptions, structure)
     return found
 
 

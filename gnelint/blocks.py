@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from gnelint.graph import Graph, Node
 from gnelint.prediction import Basis, Block, BlockKind
-from gnelint.theory.theorems import Spectrum, concatenated, identity, parallel, serial
+from gnelint.theory.theorems import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
 from gnelint.vocabulary import VOCABULARY
 
 _WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"})
@@ -29,12 +29,14 @@ class NodeSpectrum:
         phis: phi(J J^T) with respect to each input, None where no gradient passes.
         variance: of the spectrum with respect to all inputs together; None if not known.
         basis, assumptions: what they stand on.
+        structure: what a chain must know of it besides.
     """
 
     phis: tuple[float | None, ...]
     variance: float | None
     basis: Basis
     assumptions: tuple[str, ...]
+    structure: Structure = PLAIN
 
 
 @dataclass(frozen=True)
@@ -256,21 +258,38 @@ def _spectra_from_entry(graph: Graph, segment: _Segment, spectra: Mapping[str, N
         for output in node.outputs:
             size = _size(graph, output)
             if size is not None:
-                reached[output] = _through(node, arrived, own.variance, size, entry_size)
+                reached[output] = _through(node, arrived, own, size, entry_size)
     return reached
 
 
 def _through(
-    node: Node, arrived: Sequence[tuple[Spectrum, float]], variance: float | None, size: int, entry_size: int
+    node: Node, arrived: Sequence[tuple[Spectrum, float]], own: NodeSpectrum, size: int, entry_size: int
 ) -> Spectrum:
+    mixes = node.op in _WEIGHTED
     if len(arrived) == 1:
         spectrum, phi = arrived[0]
-        return serial(spectrum, Spectrum(phi, variance, size))
+        return serial(spectrum, Spectrum(phi, own.variance, size, own.structure, weighted=mixes))
     if node.op == "concat":
-        return concatenated([spectrum for spectrum, _ in arrived])
-    scaled = [serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived]
-    total = parallel(scaled, entry_size)
-    return total if node.op in ("add", "sub", "mean") else Spectrum(total.phi, None, size)
+        return concatenated([spectrum for spectrum, _ in arrived], entry_size)
+    if node.op in ("add", "sub", "mean"):
+        return parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
+    if node.op == "mul" and any(spectrum.outputs < size for spectrum, _ in arrived):
+        return parallel(
+            [serial(spectrum, _factor(spectrum, phi, own.variance, size)) for spectrum, phi in arrived], entry_size
+        )
+    total = parallel([serial(spectrum, Spectrum(phi, 0.0, size)) for spectrum, phi in arrived], entry_size)
+    return Spectrum(total.phi, None, size)
+
+
+def _factor(spectrum: Spectrum, phi: float, variance: float | None, size: int) -> Spectrum:
+    """A product with a gate that holds for many entries (one for each channel), with respect to one of its operands.
+
+    One entry of the gate moves all that it holds for, a single direction among so many outputs: phi_2 = (m / n) phi^2.
+    `variance` is the other operand's, the one that is scaled entry by entry.
+    """
+    if spectrum.outputs == size:
+        return Spectrum(phi, variance, size)
+    return Spectrum(phi, phi**2 * max(size / spectrum.outputs - 1.0, 0.0), size)
 
 
 def _size(graph: Graph, name: str) -> int | None:

@@ -30,6 +30,7 @@ from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import Function, smooth_expectations
 from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
+from gnelint.theory.theorems import Structure
 
 INF = math.inf
 
@@ -86,6 +87,14 @@ class Pointwise(Unary):
         _, square = self.slopes(x.mean, x.variance)
         fourth = self.fourth_slope(x.mean, x.variance)
         return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        x = inputs[0]
+        assert x is not None
+        weight = cell_weights(x)
+        slope, square = self.slopes(x.mean, x.variance)
+        together, whole = float((slope**2 * weight).sum()), float((square * weight).sum())
+        return Structure(coherence=(together / whole) ** 2 if whole > 0 else 1.0)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         """Whether no output is negative."""
@@ -200,6 +209,12 @@ class ReLU(PiecewisePolynomial):
             r = resample(correlation(x), x.axes, g.axes)
             together = together + (passed - together) * r
         return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, np.ones_like(passed)), g.profile)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        x = inputs[0]
+        assert x is not None
+        share = float((positive_share(x) * cell_weights(x)).sum())
+        return share * (1.0 - share)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         return True

@@ -15,6 +15,7 @@ from typing import ClassVar, TypeVar
 from gnelint.graph import Node
 from gnelint.prediction import Basis
 from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.theorems import PLAIN, Structure
 
 
 class NotModelledError(ValueError):
@@ -66,6 +67,10 @@ class Component(ABC):
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """tr((J J^T)^2)/m - phi^2 of the Jacobian with respect to all inputs; None where no formula is known."""
         return None
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        """What the spectrum of a chain must know of this map beyond its variance."""
+        return PLAIN
 
 
 class Unary(Component):

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.activation import positive_share
+from gnelint.components.activation import cell_weights, positive_share
 from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
@@ -173,6 +173,17 @@ class Multiply(Component):
             g.times(b.axes, b.second, b.shared + b.mean**2).summed_to(shapes[0]),
             g.times(a.axes, a.second, a.shared + a.mean**2).summed_to(shapes[1]),
         )
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """With respect to a whole tensor that a gate b (one number for many of its entries) multiplies:
+        E b^4 - (E b^2)^2 for a Gaussian b. What the gate itself adds is joined to it where blocks are put together."""
+        gates = [x for x in inputs if x is not None and x.size < math.prod(self.output_shapes[0])]
+        if len(gates) != 1:
+            return None
+        gate = gates[0].flattened()
+        weight = cell_weights(gate)
+        fourth = gate.mean**4 + 6.0 * gate.mean**2 * gate.variance + 3.0 * gate.variance**2
+        return max(float((fourth * weight).sum()) - float((gate.second * weight).sum()) ** 2, 0.0)
 
 
 @component("div")

@@ -17,6 +17,7 @@ from gnelint.theory.contraction import kernel_times, kernel_transposed_times, ta
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis, marginals, outer
+from gnelint.theory.theorems import Structure
 
 _ALONG = 0.3
 """What a border does to the means it does to about this share of the positions beside as well."""
@@ -37,6 +38,19 @@ class _Convolution(Unary):
     @property
     def _kernel_shape(self) -> tuple[int, ...]:
         return self.node.parameters["weight"].shape[2:]
+
+    def _pairs(self, axes: Sequence[TapAxis], kurtosis: float = 1.0) -> float:
+        """phi_2 / phi^2 of a kernel of independent entries; a kurtosis of 1 leaves out the spread of the row norms."""
+        out, inner, _ = self._kernel.shape
+        reuse = []
+        for axis in axes:
+            seen = axis.gather(None)
+            reuse.append((axis.gather(axis.scatter(None).sum(axis=0)) * seen).sum(axis=0))
+        n = inner * outer([axis.gather(None).sum(axis=0) for axis in axes])
+        mean = float(n.mean())
+        if mean <= 0:
+            return 1.0
+        return float((n**2 + (kurtosis - 2.0) * n + inner * out / self._groups * outer(reuse)).mean()) / mean**2
 
     @abstractmethod
     def _axes(self) -> list[TapAxis]:
@@ -235,26 +249,33 @@ class Convolution(_Convolution):
         return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """For a kernel of independent entries (3.2).
+        """For a kernel of independent entries (3.2), with the row norms that it has.
 
-        phi_2 = s^4 mean_p [n_p^2 + (kurtosis - 2) n_p + c_in c_out S(p) / g^2], the kurtosis a Gaussian's.
+        phi_2 = s^4 mean_p [n_p^2 - n_p + c_in c_out S(p) / g^2] + phi^2 Var(row energy) / mean^2: pairs of different
+        rows do not depend on the kurtosis, and that of a row with itself is known from the kernel.
         """
-        out, inner, _ = self._kernel.shape
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
-        axes = self._axes()
-        valid = [axis.gather(None).sum(axis=0) for axis in axes]
-        reuse = []
-        for axis in axes:
-            seen = axis.gather(None)
-            cover = axis.scatter(None).sum(axis=0)
-            reuse.append((axis.gather(cover) * seen).sum(axis=0))
-        n = inner * outer(valid)
-        cover_sum = outer(reuse)
-        per_group = out / self._groups
-        s2 = self._phi / float(n.mean()) if float(n.mean()) > 0 else 0.0
-        phi2 = s2**2 * float((n**2 + n + inner * per_group * cover_sum).mean())
-        return max(phi2 - self._phi**2, 0.0)
+        second = self._pairs(self._axes())
+        return max((second + float(np.var(self._rows)) * self._own_taps - 1.0) * self._phi**2, 0.0)
+
+    @cached_property
+    def _own_taps(self) -> float:
+        """How much more a row's energy varies at one position, where some taps are outside, than over all of them."""
+        counts = outer([axis.counts for axis in self._axes()])
+        square = float((counts**2).sum())
+        return math.prod(self.shape[2:]) * float(counts.sum()) / square if square else 1.0
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Energy of each output channel over all positions, relative to their mean."""
+        counts = outer([axis.counts for axis in self._axes()])
+        energy = np.einsum("oit,oit->ot", self._kernel, self._kernel).astype(np.float64) @ counts
+        mean = float(energy.mean()) if energy.size else 0.0
+        return energy / mean if mean > 0 else np.ones_like(energy)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return Structure(everywhere=True, rows=self._rows)
 
 
 @component("conv_transpose")
@@ -296,3 +317,14 @@ class TransposedConvolution(_Convolution):
         counts = outer([axis.counts for axis in self._axes()])
         length = float(np.prod(self.shape[1:]))
         return (float(tap_energies(self._kernel) @ counts) / length if length else 0.0,)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution whose transpose it is (3.2)."""
+        if self._kernel.size == 0 or not any(self.shape[2:]):
+            return None
+        phi = self.phis(inputs, outputs)[0] or 0.0
+        ratio = math.prod(self.shape[1:]) / math.prod(self.input_shape[1:])  # n_conv / m_conv
+        return max((self._pairs(self._axes(), kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return Structure(everywhere=True)

@@ -15,6 +15,7 @@ from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_co
 from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
 from gnelint.theory.coupling import participation, weighted_sum
 from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.theorems import Structure
 
 
 def last_axis(field_axes: Axes) -> tuple[int, int]:
@@ -87,6 +88,9 @@ class Linear(Unary):
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return max(squared_gram(self._weight) / max(len(self._weight), 1) - self._phi**2, 0.0)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return Structure(everywhere=True)
 
 
 @component("embedding")

@@ -26,6 +26,7 @@ from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
 from gnelint.theory.moments import Gradient, Moments, average_covariance, normalised, sample_average_energy, set_average
+from gnelint.theory.theorems import Structure
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,26 @@ class Normalization(Unary):
             result = _divided_by_profile(result, index, profiles[index])
         return result
 
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """Relative: the spread of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
+        directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
+        x = inputs[0]
+        assert x is not None
+        axes = self.normalised_axes()
+        found = statistic(self._levelled(x, axes), axes, self.centred)
+        a = 1.0 / self.denominator(found.square)
+        gamma = self.parameter("scale")
+        square = np.ones(1) if gamma is None else gamma**2
+        removed = min((2.0 if self.centred else 1.0) / found.entries, 1.0)
+        scale = float(np.mean(a * found.inflation) * square.mean())
+        relative = _relative_variance(a) + _relative_variance(square) + float(np.mean(1.0 - 1.0 / found.inflation))
+        return (scale * (1.0 - removed)) ** 2 * relative + scale**2 * removed * (1.0 - removed)
+
+
+def _relative_variance(array: np.ndarray) -> float:
+    mean = float(array.mean())
+    return float(array.var()) / mean**2 if mean else 0.0
+
 
 def _fit(array: np.ndarray, before: Axes, x: Moments, axes: Sequence[int]) -> np.ndarray:
     """An array over the cells that remained of `before`, on those of a value that has since been refined."""
@@ -265,8 +286,22 @@ class BatchNorm(Normalization):
         found = statistic(x, axes, True)
         gamma = self.parameter("scale")
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
-        own = a**2 * (1 - 2 / found.entries) * 2 / found.entries
+        # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
+        strays = np.mean(1.0 - 1.0 / found.inflation) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
+        own = a**2 * ((1 - 2 / found.entries) * 2 / found.entries + strays)
         return float(np.var(a * (1 - 2 / found.entries)) + np.mean(own))
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        x = inputs[0]
+        assert x is not None
+        if self._frozen:
+            a = np.ravel(self._stored()[0] ** 2)
+        else:
+            gamma = self.parameter("scale")
+            square = statistic(x, self.normalised_axes(), True).square
+            a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(square)))
+        mean = float(a.mean())
+        return Structure(everywhere=True, rows=a / mean if mean > 0 and a.size == self.shape[1] else None)
 
 
 @component("layer_norm")
@@ -370,6 +405,19 @@ class GroupNorm(Unary):
             attributes={"axes": tuple(range(2, len(shape))), "epsilon": self.node.attribute("epsilon")},
         )
         return LayerNorm(node, (shape,), (shape,))
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """That of the grouped normalisation, then gamma's."""
+        x = inputs[0]
+        assert x is not None
+        grouped = self._grouped
+        inner = [x.reshaped(grouped.shape)]
+        variance, (phi,) = grouped.phi_variance(inner, outputs), grouped.phis(inner, [grouped.map(inner[0])])
+        gamma = self._constant("scale")
+        if variance is None or phi is None or gamma is None:
+            return variance
+        scale, spread = float(np.mean(gamma**2)), _relative_variance(gamma**2)
+        return scale**2 * (variance + phi**2 * spread)
 
     def _constant(self, role: str) -> np.ndarray | None:
         parameter = self.node.parameters.get(role)

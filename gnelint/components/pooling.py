@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gnelint.components.activation import cell_weights
 from gnelint.components.base import NotModelledError, Unary, component
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, counts, resample
@@ -17,6 +20,7 @@ from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.piecewise import Piece, piecewise_expectation, rectified_source
 from gnelint.theory.special import normal_cdf, normal_pdf
 from gnelint.theory.taps import TapAxis
+from gnelint.theory.theorems import PLAIN, Structure
 
 
 @cache
@@ -70,8 +74,15 @@ def _on_channels(g: Gradient) -> Gradient:
     return g
 
 
+class _Averages(Unary):
+    """An average over positions."""
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return Structure(averages=True)
+
+
 @component("avg_pool")
-class AveragePool(_Window):
+class AveragePool(_Averages, _Window):
     """Average over a window of k entries.
 
         phi = 1 / k (from the taps where windows meet the padding)
@@ -94,6 +105,16 @@ class AveragePool(_Window):
             else:
                 found.append(np.maximum(axis.gather(None).sum(axis=0), 1.0))
         return found
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        lines = []
+        for axis, divisor in zip(self._axes(), self._divisors(), strict=True):
+            line = np.zeros((axis.outputs, axis.inputs))
+            for where, source in axis.spans:
+                rows = np.arange(where.start, where.stop)
+                line[rows, np.arange(source.start, source.stop, axis.stride)] += 1.0 / divisor[where]
+            lines.append(line)
+        return _window_variance(lines)
 
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
@@ -129,6 +150,15 @@ class AveragePool(_Window):
         energy = g.energy * factor + np.maximum(g.shared, 0.0) * max(reach - factor, 0.0)
         shared = _shared_behind(g, energy, self.shape, self.input_shape)
         return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+
+
+def _window_variance(lines: Sequence[np.ndarray]) -> float:
+    """phi_2 - phi^2 of a separable linear map from the matrix (outputs, inputs) of each axis (3.4)."""
+    phi = second = 1.0
+    for line in lines:
+        phi *= float((line**2).sum()) / len(line)
+        second *= float(((line @ line.T) ** 2).sum()) / len(line)
+    return max(second - phi**2, 0.0)
 
 
 def _shared_behind(g: Gradient, energy: np.ndarray, outputs: Sequence[int], inputs: Sequence[int]) -> np.ndarray:
@@ -223,6 +253,55 @@ class MaxPool(_Window, _Maximum):
         pulled = g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
         return _active(pulled, x, self.winners(x.only(0, 1), self._count))
 
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        """By how many other outputs an output's winner is picked too.
+
+        Two windows that have s of their u entries in common pick the same with probability s / u (3.4).
+        """
+        ends = [axis.gather(None).sum(axis=0) for axis in self._axes()]
+        overlaps = []
+        for axis in self._axes():
+            seen = np.zeros((axis.outputs, axis.inputs))
+            for where, source in axis.spans:
+                rows = np.arange(where.start, where.stop)
+                seen[rows, np.arange(source.start, source.stop, axis.stride)] = 1.0
+            overlaps.append(seen @ seen.T)
+        # pairs (overlap, size, size) along each axis with their counts, few of them different
+        pairs = [_counted_pairs(overlap, size) for overlap, size in zip(overlaps, ends, strict=True)]
+        total = 0.0
+        for combination in itertools.product(*pairs):
+            common = math.prod(pair[0] for pair in combination)
+            union = math.prod(pair[1] for pair in combination) + math.prod(pair[2] for pair in combination) - common
+            total += math.prod(pair[3] for pair in combination) * common / union
+        return max(total / math.prod(self.shape[2:]) - 1.0, 0.0)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        """Behind a rectifier's mask c = (1 + c_pool) / P(a winner is positive) - 1, where freedom counts (m / m_1)
+        (1 - P) / P of the mask."""
+        x = inputs[0]
+        assert x is not None
+        if not x.nonnegative:
+            return PLAIN
+        x = x.only(0, 1).flattened()
+        location, scale = rectified_source(x.mean, x.variance)
+        silent = normal_cdf(np.divide(-location, scale, out=np.full_like(location, np.inf), where=scale > 0))
+        weight = cell_weights(x)
+        share = float(((1.0 - silent) * weight).sum())
+        winning = float(((1.0 - silent**self._count) * weight).sum())
+        if share <= 0 or winning <= 0:
+            return PLAIN
+        own = self.phi_variance(inputs, outputs) or 0.0
+        ratio = math.prod(self.shape) / max(math.prod(self.input_shape), 1)
+        passed = (1.0 - share) / share - (1.0 + own) * (1.0 - winning) / winning / ratio
+        return Structure(counted=passed)
+
+
+def _counted_pairs(overlap: np.ndarray, sizes: np.ndarray) -> list[tuple[float, float, float, int]]:
+    """(entries in common, entries of each, how often) over the pairs of windows of one axis that meet."""
+    first, second = np.nonzero(overlap)
+    found = Counter(zip(overlap[first, second], sizes[first], sizes[second], strict=True))
+    return [(float(a), float(b), float(c), times) for (a, b, c), times in found.items()]
+
 
 def _active(g: Gradient, x: Moments, active: np.ndarray) -> Gradient:
     """The gradient with `active` set from an array on the value's batch and channel cells."""
@@ -279,7 +358,7 @@ class _Whole(Unary):
 
 
 @component("global_avg_pool")
-class GlobalAveragePool(_Whole):
+class GlobalAveragePool(_Averages, _Whole):
     """Average over all positions: phi = 1 / positions; the gradient behind it is the same at every position (3.4)."""
 
     def map(self, x: Moments) -> Moments:
@@ -349,8 +428,17 @@ class _Adaptive(Unary):
 
 
 @component("adaptive_avg_pool")
-class AdaptiveAveragePool(_Adaptive):
+class AdaptiveAveragePool(_Averages, _Adaptive):
     """Average over adaptive windows: phi = mean over windows of 1 / k."""
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        lines = []
+        for i, windows in enumerate(self._axis_windows()):
+            line = np.zeros((len(windows), self.input_shape[2 + i]))
+            for p, (start, stop) in enumerate(windows):
+                line[p, start:stop] = 1.0 / (stop - start)
+            lines.append(line)
+        return _window_variance(lines)
 
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)

@@ -13,6 +13,7 @@ from gnelint.components.pooling import maximum_cumulants
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
 from gnelint.theory.moments import Gradient, Moments, sample_average_energy, set_average
+from gnelint.theory.theorems import Structure
 
 
 class _Reduction(Unary):
@@ -68,6 +69,9 @@ class ReduceMean(_Reduction):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
         return self._widened(cotangent, factor, factor)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return Structure(averages=True)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0

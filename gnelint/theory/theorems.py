@@ -11,6 +11,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What neighbours must know of a map beyond its spectrum, where they are not free of each other.
+
+    Attributes:
+        everywhere: whether it is the same map at every position (a kernel, a scale for each channel).
+        coherence: ((E d)^2 / E d^2)^2 of a diagonal map d: what it leaves of that sameness. 1 for any other.
+        averages: whether it averages over positions: sameness then survives, the rest averages out.
+        rows: energy of each output channel relative to their mean, None where it is not followed. A normalisation
+            undoes what the kernel before it did to them.
+        counted: relative variance of what was before that it undoes (a pooling passes the masks of winners only).
+    """
+
+    everywhere: bool = False
+    coherence: float = 1.0
+    averages: bool = False
+    rows: np.ndarray | None = None
+    counted: float = 0.0
+
+
+PLAIN = Structure()
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -20,11 +45,22 @@ class Spectrum:
         phi: E tr(J J^T) / m.
         variance: phi_2 - phi^2; None where no formula gives it.
         outputs: m, the length of the output.
+        structure: of this map by itself, as `then` of `serial`.
+        coherent: the part of the relative variance that is the same at every position.
+        direct: share of its energy that has met no map that mixes entries yet (all of the identity's).
+        diagonal: how J^T J leans on the diagonal map D^2 that branches from one value begin with (the same mask): its
+            energy share there times the relative standard deviation of D^2.
+        weighted: as `then` of `serial`: whether it mixes entries.
     """
 
     phi: float
     variance: float | None
     outputs: int
+    structure: Structure = PLAIN
+    coherent: float = 0.0
+    direct: float = 1.0
+    diagonal: float = 0.0
+    weighted: bool = False
 
     @property
     def relative_variance(self) -> float | None:
@@ -45,12 +81,45 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
         phi = phi_1 phi_2,   variance / phi^2 = (m / m_1) c_1 + c_2,   c = variance / phi^2 of each
 
     Assumes independent, asymptotically free neighbours (a Gaussian or Haar weight between diagonal factors is enough).
+    Three are not, and are corrected for (`Structure`): an average over positions does not dilute what is the same at
+    all of them; a normalisation undoes the row norms of the kernel before it; a maximum passes the masks of winners.
     """
     phi = first.phi * then.phi
     c1, c2 = first.relative_variance, then.relative_variance
     if c1 is None or c2 is None or first.outputs == 0:
         return Spectrum(phi, None, then.outputs)
-    return Spectrum(phi, phi**2 * (then.outputs / first.outputs * c1 + c2), then.outputs)
+    ratio = then.outputs / first.outputs
+    own = then.structure
+    kept = 1.0 if own.averages else ratio * own.coherence
+    coherent = min(first.coherent, c1) * kept
+    relative = ratio * c1 + c2
+    if own.averages:
+        relative += (1.0 - ratio) * min(first.coherent, c1)
+    rows, undone = _joined_rows(first.structure.rows, own.rows)
+    counted = ratio * min(own.counted, c1)
+    relative = max(relative - undone - counted, 0.0)
+    coherent += c2 - undone if own.everywhere else 0.0
+    return Spectrum(
+        phi,
+        phi**2 * relative,
+        then.outputs,
+        Structure(rows=rows),
+        max(coherent, 0.0),
+        0.0 if then.weighted else first.direct,
+        first.diagonal if then.weighted else math.sqrt(first.diagonal**2 + first.direct**2 * c2),
+    )
+
+
+def _joined_rows(first: np.ndarray | None, then: np.ndarray | None) -> tuple[np.ndarray | None, float]:
+    """Row energies behind both, and by how much their spread is less than the sum of the two spreads."""
+    if first is None or then is None or first.shape != then.shape:
+        return then, 0.0
+    rows = first * then
+    mean = float(rows.mean())
+    if mean <= 0:
+        return None, 0.0
+    rows = rows / mean
+    return rows, float(np.var(first) + np.var(then) - np.var(rows))
 
 
 def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
@@ -67,27 +136,54 @@ def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
         return Spectrum(phi, None, outputs)
     crossed = phi**2 - math.fsum(branch.phi**2 for branch in branches)
     own = math.fsum(variance for variance in variances if variance is not None)
-    return Spectrum(phi, max(own + outputs / inputs * crossed, 0.0), outputs)
+    variance = max(own + outputs / inputs * crossed, 0.0)
+    coherent = math.fsum(branch.coherent * branch.phi**2 for branch in branches)
+    return Spectrum(
+        phi,
+        variance,
+        outputs,
+        coherent=coherent / phi**2 if phi > 0 else 0.0,
+        direct=_average([branch.direct for branch in branches], [branch.phi for branch in branches]),
+        diagonal=_average([branch.diagonal for branch in branches], [branch.phi for branch in branches]),
+    )
 
 
-def concatenated(branches: Sequence[Spectrum]) -> Spectrum:
-    """Branches that read one tensor, laid side by side: phi is the average weighted by length, exactly.
+def _average(values: Sequence[float], weights: Sequence[float]) -> float:
+    total = math.fsum(weights)
+    return math.fsum(v * w for v, w in zip(values, weights, strict=True)) / total if total > 0 else 0.0
 
-    The variance is given for one identity among otherwise independent branches (dense connection) of d entries in all,
-    c_0 old entries: (c_0 + 2 d phi_H + d (variance_H + phi_H^2)) / (c_0 + d) - phi^2; None in other cases.
+
+def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
+    """Branches that read one tensor of n entries, laid side by side: phi is the average weighted by length, exactly.
+
+        phi_2 = [ sum_i m_i phi_2i + (1/n) sum_{i != j} (m_i phi_i)(m_j phi_j)(1 + d_ij) ] / m
+
+    ||J_i J_j^T||^2 = tr(J_i^T J_i J_j^T J_j) of branches whose J^T J are free; d_ij = d_i d_j is how
+    both lean on a diagonal map that they begin with (the same normalisation and mask before the first weight). For one
+    identity beside a branch it is the dense connection's rule.
     """
     outputs = sum(branch.outputs for branch in branches)
     if outputs == 0:
         return Spectrum(0.0, None, 0)
-    phi = math.fsum(branch.outputs * branch.phi for branch in branches) / outputs
-    old = [branch for branch in branches if branch.phi == 1.0 and branch.variance == 0.0]
-    new = [branch for branch in branches if branch not in old]
-    if len(old) == 1 and len(new) == 1 and new[0].variance is not None:
-        c0, d, h = old[0].outputs, new[0].outputs, new[0]
-        assert h.variance is not None
-        second = (c0 + 2 * d * h.phi + d * (h.variance + h.phi**2)) / outputs
-        return Spectrum(phi, max(second - phi**2, 0.0), outputs)
-    return Spectrum(phi, None, outputs)
+    totals = [branch.outputs * branch.phi for branch in branches]
+    phi = math.fsum(totals) / outputs
+    variances = [branch.variance for branch in branches]
+    if any(variance is None for variance in variances) or inputs == 0:
+        return Spectrum(phi, None, outputs)
+    own = math.fsum(b.outputs * (v + b.phi**2) for b, v in zip(branches, variances, strict=True) if v is not None)
+    crossed = math.fsum(totals) ** 2 - math.fsum(total**2 for total in totals)
+    leaning = [total * branch.diagonal for total, branch in zip(totals, branches, strict=True)]
+    shared = math.fsum(leaning) ** 2 - math.fsum(lean**2 for lean in leaning)
+    second = (own + (crossed + shared) / inputs) / outputs
+    coherent = math.fsum(b.outputs * b.coherent * b.phi**2 for b in branches) / outputs
+    return Spectrum(
+        phi,
+        max(second - phi**2, 0.0),
+        outputs,
+        coherent=coherent / phi**2 if phi > 0 else 0.0,
+        direct=_average([branch.direct for branch in branches], totals),
+        diagonal=_average([branch.diagonal for branch in branches], totals),
+    )
 
 
 def shallow_network_tail(blocks: int, deviation: float, order: int) -> float:

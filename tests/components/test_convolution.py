@@ -186,12 +186,13 @@ def test_independent_kernels_of_the_theory(
     options: dict[str, int],
     expected: tuple[float, float],
 ) -> None:
-    """A kernel of one number has the energy that independent entries have on average, which is all the formula
-    reads."""
+    """A kernel of one number has the energy that independent entries have on average, and no spread of the row norms:
+    the 2 s^2 phi that a Gaussian's adds are missing."""
     weight = np.full((out, channels // options.get("groups", 1), kernel, kernel), variance**0.5)
     behind = size // options.get("stride", 1)
     found = one_conv("conv", weight, (1, channels, size, size), (1, out, behind, behind), **options)
-    assert found == pytest.approx(expected, rel=1e-9)
+    phi, gaussian = expected
+    assert found == pytest.approx((phi, gaussian - 2.0 * variance * phi), rel=1e-9)
 
 
 def test_spread_of_a_random_kernel_s_spectrum() -> None:

@@ -108,15 +108,15 @@ def test_concatenation_with_the_identity() -> None:
         for _ in range(DRAWS)
     ]
     phi, variance, error = average(samples)
-    whole = concatenated([identity(old), dense(new, old, 1.3 / old)])
+    whole = concatenated([identity(old), dense(new, old, 1.3 / old)], old)
     assert whole.phi == pytest.approx(phi, rel=0.01)
     assert whole.variance == pytest.approx(variance, abs=5 * error + 0.01 * variance)
     assert whole.outputs == 112
 
 
 def test_concatenation_is_weighted_by_length() -> None:
-    assert concatenated([Spectrum(2.0, None, 10), Spectrum(4.0, None, 30)]) == Spectrum(3.5, None, 40)
-    assert concatenated([]).phi == 0.0
+    assert concatenated([Spectrum(2.0, None, 10), Spectrum(4.0, None, 30)], 10) == Spectrum(3.5, None, 40)
+    assert concatenated([], 10).phi == 0.0
 
 
 def test_what_is_not_known_stays_unknown() -> None:
