@@ -18,7 +18,7 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
-from gnelint.theory.softmax import SoftmaxMoments, softmax_moments
+from gnelint.theory.softmax import SoftmaxMoments, softmax_moments, top_softmax_moments
 
 F = TypeVar("F", bound=Field)
 
@@ -32,7 +32,10 @@ IID_LOGITS = "logits are independent and Gaussian over the keys"
 
 @component("softmax")
 class Softmax(Unary):
-    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6)."""
+    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6).
+
+    With `top` the same over the largest logits of a row; the others have probability 0 and receive nothing.
+    """
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS,)
@@ -46,7 +49,8 @@ class Softmax(Unary):
         pooled = x.flattened().pooled(self._axis)
         # what all entries of a row share drops out
         variance = float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
-        return count, softmax_moments(count, variance)
+        top = self.node.attribute("top") if self.node.op == "softmax" else None
+        return count, softmax_moments(count, variance) if top is None else top_softmax_moments(count, top, variance)
 
     def map(self, x: Moments) -> Moments:
         count, found = self._moments(x)

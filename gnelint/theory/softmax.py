@@ -46,10 +46,22 @@ def softmax_moments(count: int, variance: float) -> SoftmaxMoments:
     return SoftmaxMoments(s2, max(s2 - 2 * s3 + s22, 0.0))
 
 
-def _sampled(count: int, variance: float) -> SoftmaxMoments:
+@lru_cache(maxsize=1024)
+def top_softmax_moments(count: int, top: int, variance: float) -> SoftmaxMoments:
+    """The moments where only the `top` largest of `count` logits count and the others have probability 0."""
+    if top >= count:
+        return softmax_moments(count, variance)
+    if top <= 1:
+        return SoftmaxMoments(1.0, 0.0)
+    return _sampled(count, min(variance, 1e4), top)
+
+
+def _sampled(count: int, variance: float, top: int | None = None) -> SoftmaxMoments:
     """By draws with a fixed seed: one or two probabilities hold nearly all, which the integral's quadrature misses."""
-    draws = max(64, (1 << 20) // count)
+    draws = max(64, (1 << (20 if top is None else 17)) // count)  # what few of many share is spread less widely
     logits = np.random.default_rng(0).standard_normal((draws, count)) * math.sqrt(variance)
+    if top is not None:
+        logits = np.partition(logits, count - top, axis=1)[:, count - top :]
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     square = p * p
