@@ -115,8 +115,9 @@ VOCABULARY: dict[str, Operation] = {
     # attention: query (B, H, T, d) or (B, T, H*d) when packed; key and value likewise with kv_heads; scale None is
     # 1/sqrt(d). scale 1.0 leaves the product as it is. A mask (a parameter where it is constant, else an input) is what
     # is added to the logits, or where a key is seen; it broadcasts to (B, H, queries, keys).
-    # top: only so many of the largest logits of a row count, the others are hidden; None for all
-    "softmax": Operation("attention", attributes={"axis": -1, "top": None}),
+    # top: only so many of the largest logits of a row count, the others are hidden; None for all. Where it is not
+    # renormalised, all count in the sum and the others' probabilities are set to 0 afterwards
+    "softmax": Operation("attention", attributes={"axis": -1, "top": None, "renormalised": True}),
     "log_softmax": Operation("attention", attributes={"axis": -1}),
     "attention": Operation(
         "attention",

@@ -74,6 +74,29 @@ def test_softmax_over_the_largest(count: int, k: int, variance: float) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("count", "k", "variance"), [(4, 2, 0.05), (8, 2, 1.0), (16, 4, 3.0), (4, 1, 1.0), (4, 4, 1.0)]
+)
+def test_softmax_of_which_the_largest_are_kept(count: int, k: int, variance: float) -> None:
+    def kept(x: Tensor) -> Tensor:
+        p = x.softmax(-1)
+        return p * (p >= p.topk(k).values[..., -1:])
+
+    attributes = {"axis": -1, "top": k, "renormalised": False}
+    each = Input((64, 8, count), 0.3, variance)
+    verify(
+        Case("kept", "softmax", kept, (each,), {}, attributes, None, 0.02, 0.02, together=None, draws=40, because=ORDER)
+    )
+    component = make("softmax", [each.shape], [each.shape], **attributes)
+    states = [each.moments()]
+    row = Gradient.flat(states[0].axes, np.ones(1), 1.0)
+    (g,) = component.backward(states, component.forward(states), [row])
+    x = each.draw(torch.Generator().manual_seed(0)).requires_grad_()
+    (pulled,) = torch.autograd.grad(kept(x).sum(), x)
+    assert g is not None
+    assert g.total == pytest.approx(float(pulled.square().sum()), rel=0.1, abs=1e-9)
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_mask_of_the_largest(hidden: bool) -> None:
     shape = (64, 5, 8)

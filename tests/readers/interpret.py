@@ -169,6 +169,9 @@ def _unfold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tenso
 
 def _softmax(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
     top, axis = node.attribute("top"), node.attribute("axis")
+    if top is not None and not node.attribute("renormalised"):
+        p = x[0].softmax(axis)
+        return p.masked_fill(p < p.topk(top, axis).values.amin(axis, keepdim=True), 0.0)
     if top is not None:
         least = x[0].topk(top, axis).values.amin(axis, keepdim=True)
         return x[0].masked_fill(x[0] < least, float("-inf")).softmax(axis)

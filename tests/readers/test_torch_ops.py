@@ -290,6 +290,27 @@ ROUTERS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
+GATES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "masked": lambda m, x: (lambda p: p * (p >= p.topk(2).values[..., -1:]).to(p.dtype))(x.softmax(-1)),
+    "masked by logits": lambda m, x: x.softmax(-1) * torch.zeros_like(x).scatter(-1, x.topk(2).indices, 1.0),
+    "scattered": lambda m, x: (lambda p, top: torch.zeros_like(x).scatter(-1, top.indices, top.values))(
+        *(lambda p: (p, p.topk(2)))(x.softmax(-1))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", GATES.values(), ids=GATES)
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_gates_of_the_largest_are_one_node(form: Callable[[nn.Module, Tensor], Tensor], renormalised: bool) -> None:
+    def gates(m: nn.Module, x: Tensor) -> Tensor:
+        kept = form(m, x)
+        return kept / kept.sum(-1, keepdim=True) if renormalised else kept
+
+    graph = _agrees(Function(gates), TOKENS)
+    found = [(node.op, node.attribute("top"), node.attribute("renormalised")) for node in graph.nodes]
+    assert found == [("softmax", 2, renormalised)]
+
+
 def _scattered(x: Tensor) -> Tensor:
     values, places = x.topk(2)
     return torch.full_like(x, float("-inf")).scatter(-1, places, values)
