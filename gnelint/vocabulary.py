@@ -115,7 +115,9 @@ VOCABULARY: dict[str, Operation] = {
     # attention: query (B, H, T, d) or (B, T, H*d) when packed; key and value likewise with kv_heads; scale None is
     # 1/sqrt(d). scale 1.0 leaves the product as it is. A mask (a parameter where it is constant, else an input) is what
     # is added to the logits, or where a key is seen; it broadcasts to (B, H, queries, keys).
-    "softmax": Operation("attention", attributes={"axis": -1}),
+    # top: only so many of the largest logits of a row count, the others are hidden; None for all. Where it is not
+    # renormalised, all count in the sum and the others' probabilities are set to 0 afterwards
+    "softmax": Operation("attention", attributes={"axis": -1, "top": None, "renormalised": True}),
     "log_softmax": Operation("attention", attributes={"axis": -1}),
     "attention": Operation(
         "attention",
@@ -134,6 +136,14 @@ VOCABULARY: dict[str, Operation] = {
     "minimum": Operation("combine", ("x*",)),
     "concat": Operation("combine", ("x*",), (), {"axis": ...}),
     "where": Operation("combine", ("condition", "a", "b")),
+    # selection: which entries are taken. top_k writes the values and their indices; top_mask is where the k largest (or
+    # smallest) of a row stand, or with hidden where they do not; one_hot puts its classes on a new axis; compare
+    # is a < b, a <= b, a > b or a >= b; scatter writes updates over entries of x, one for each index along the axis
+    "top_k": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True}),
+    "top_mask": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True, "hidden": False}),
+    "one_hot": Operation("selection", ("indices",), attributes={"axis": -1}),
+    "compare": Operation("selection", ("a", "b"), attributes={"kind": ...}),
+    "scatter": Operation("selection", ("x", "indices", "updates"), attributes={"axis": ...}),
     # constant: a tensor of the model where no parameter role is foreseen (a class token that is concatenated, a mask)
     "constant": Operation("combine", (), ("value",)),
     # shape: data movement; the output's shape is the value's. gather takes constant indices as a parameter or an input.

@@ -23,6 +23,7 @@ BOUNDS = {
     "repvgg_a0": (0.4, 0.5),
     "alibi_decoder": (0.15, 0.3),
     "rotary_encoder": (0.15, 0.3),
+    "moe_decoder": (0.2, 0.5),
 }
 """Post-activation and multi-branch residual trunks, norm-free ones, shuffles, transposed convolutions, attention with
 and without masks."""

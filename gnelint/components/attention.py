@@ -18,7 +18,7 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
-from gnelint.theory.softmax import SoftmaxMoments, softmax_moments
+from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
 F = TypeVar("F", bound=Field)
 
@@ -32,7 +32,11 @@ IID_LOGITS = "logits are independent and Gaussian over the keys"
 
 @component("softmax")
 class Softmax(Unary):
-    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6)."""
+    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6).
+
+    With `top` the same over the largest logits of a row; the others have probability 0 and receive nothing. Where the
+    row is not renormalised the sums of phi are over the largest, S2 over all: the others take part in the sum.
+    """
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS,)
@@ -41,26 +45,35 @@ class Softmax(Unary):
     def _axis(self) -> int:
         return int(self.node.attribute("axis")) % len(self.shape)
 
-    def _moments(self, x: Moments) -> tuple[int, SoftmaxMoments]:
-        count = self.shape[self._axis]
+    def _spread(self, x: Moments) -> float:
+        """Variance of a row's logits; what all entries of a row share drops out."""
         pooled = x.flattened().pooled(self._axis)
-        # what all entries of a row share drops out
-        variance = float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
-        return count, softmax_moments(count, variance)
+        return float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
+
+    def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
+        """Entries of a row, E of the row's sum, and the moments of its entries."""
+        count, variance = self.shape[self._axis], self._spread(x)
+        top = self.node.attribute("top")
+        if top is None:
+            return count, 1.0, softmax_moments(count, variance)
+        if self.node.attribute("renormalised"):
+            return count, 1.0, top_softmax_moments(count, top, variance)
+        return (count, *kept_softmax_moments(count, top, variance))
 
     def map(self, x: Moments) -> Moments:
-        count, found = self._moments(x)
-        mean = 1.0 / max(count, 1)
+        count, whole, found = self._moments(x)
+        mean = whole / max(count, 1)
         variance = max(found.s2 / max(count, 1) - mean**2, 0.0)
         y = Moments.uniform(self.shape, mean, variance)
         return Moments.flat(y.axes, y.mean, y.variance, nonnegative=True)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        count, found = self._moments(x)
+        count, _, found = self._moments(x)
         g = cotangent.pooled(self._axis)
-        factor = found.k / max(count, 1)
-        # a cotangent that the whole row shares is annihilated
-        return g.rebuilt(g.axes, (np.maximum(g.energy - g.shared, 0.0) * factor, 0.0 * g.shared), g.profile)
+        # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
+        own, common = np.maximum(g.energy - g.shared, 0.0), np.maximum(g.shared, 0.0)
+        energy = (own * found.k + common * found.together) / max(count, 1)
+        return g.rebuilt(g.axes, (energy, 0.0 * g.shared), g.profile)
 
 
 @component("log_softmax")
@@ -68,15 +81,13 @@ class LogSoftmax(Softmax):
     """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum)."""
 
     def map(self, x: Moments) -> Moments:
-        pooled = x.flattened().pooled(self._axis)
-        variance = float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
-        count = max(self.shape[self._axis], 1)
+        count, variance = max(self.shape[self._axis], 1), self._spread(x)
         return Moments.uniform(self.shape, -math.log(count) - variance / 2, variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        count, found = self._moments(x)
+        count = max(self.shape[self._axis], 1)
         g = cotangent.pooled(self._axis)
-        energy = g.energy * (1.0 - 2.0 / max(count, 1) + found.s2)
+        energy = g.energy * (1.0 - 2.0 / count + softmax_moments(count, self._spread(x)).s2)
         return g.rebuilt(g.axes, (energy, 0.0 * g.shared), g.profile)
 
 

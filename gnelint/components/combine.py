@@ -290,18 +290,25 @@ class Minimum(Maximum):
 
 @component("where")
 class Where(Component):
-    """y = a where a condition holds, b elsewhere; without knowing the condition each is taken half of the time."""
+    """y = a where a condition holds, b elsewhere: each as often as the condition's mean says, half of the time where
+    the condition is not known."""
 
     basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the condition holds for half of the entries",)
+    assumptions: ClassVar[tuple[str, ...]] = (
+        "the condition holds for its expected share of the entries (half of them where it is not known), whatever their"
+        " values",
+    )
+
+    def _share(self, condition: Moments | None) -> float:
+        return 0.5 if condition is None else min(max(condition.total_mean, 0.0), 1.0)
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         a, b = aligned([x.flattened() for x in known(inputs[1:])], self.output_shapes[0])
-        mean = (a.mean + b.mean) / 2
-        second = (a.second + b.second) / 2
-        return (
-            Moments.flat(a.axes, mean, second - mean**2, (a.shared + b.shared) / 4, a.nonnegative and b.nonnegative),
-        )
+        p = self._share(inputs[0])
+        mean = p * a.mean + (1 - p) * b.mean
+        second = p * a.second + (1 - p) * b.second
+        shared = p**2 * a.shared + (1 - p) ** 2 * b.shared
+        return (Moments.flat(a.axes, mean, second - mean**2, shared, a.nonnegative and b.nonnegative),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -309,9 +316,12 @@ class Where(Component):
         g = cotangents[0]
         if g is None:
             return (None, None, None)
-        half = g.rebuilt(g.axes, (g.energy / 2, g.shared / 4), g.profile)
-        shapes = self.input_shapes[1:]
-        return (None, *(None if shape is None else half.summed_to(shape) for shape in shapes))
+        share = self._share(inputs[0])
+        found: list[Gradient | None] = [None]
+        for p, shape in zip((share, 1 - share), self.input_shapes[1:], strict=True):
+            taken = g.rebuilt(g.axes, (g.energy * p, g.shared * p**2), g.profile)
+            found.append(None if shape is None else taken.summed_to(shape))
+        return tuple(found)
 
 
 def joined_axis(parts: Sequence[Axis]) -> Axis:

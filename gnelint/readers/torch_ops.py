@@ -18,6 +18,7 @@ from gnelint.readers.torch_emitter import Call, CannotLowerError, Emitter, Flow,
 from gnelint.readers.torch_ops_linear import LINEAR_OPS
 from gnelint.readers.torch_ops_normalization import NORMALIZATION_OPS
 from gnelint.readers.torch_ops_pooling import POOLING_OPS
+from gnelint.readers.torch_ops_selection import SELECTION_OPS
 from gnelint.readers.torch_ops_shape import SHAPE_OPS
 
 Result = Operand | Sequence[Operand | None]
@@ -314,6 +315,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     **NORMALIZATION_OPS,
     **POOLING_OPS,
     **SHAPE_OPS,
+    **SELECTION_OPS,
 }
 """The lowering of every operation that the vocabulary covers, by ATen's bare name.
 

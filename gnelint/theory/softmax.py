@@ -16,10 +16,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SoftmaxMoments:
-    """E S2 = E sum p^2 and K = E[S2 - 2 S3 + S2^2] = n phi."""
+    """E S2 = E sum p^2 and K = E[S2 - 2 S3 + S2^2] = n phi; together is ||J^T 1||^2, 0 where a row sums to 1."""
 
     s2: float
     k: float
+    together: float = 0.0
 
 
 SPIKED = 16.0
@@ -46,15 +47,47 @@ def softmax_moments(count: int, variance: float) -> SoftmaxMoments:
     return SoftmaxMoments(s2, max(s2 - 2 * s3 + s22, 0.0))
 
 
-def _sampled(count: int, variance: float) -> SoftmaxMoments:
+@lru_cache(maxsize=1024)
+def top_softmax_moments(count: int, top: int, variance: float) -> SoftmaxMoments:
+    """The moments where only the `top` largest of `count` logits count and the others have probability 0."""
+    if top >= count:
+        return softmax_moments(count, variance)
+    if top <= 1:
+        return SoftmaxMoments(1.0, 0.0)
+    return _sampled(count, min(variance, 1e4), top)
+
+
+@lru_cache(maxsize=1024)
+def kept_softmax_moments(count: int, top: int, variance: float) -> tuple[float, SoftmaxMoments]:
+    """E of the sum of the `top` largest probabilities of a row and, over these alone, E sum p^2 and
+    K = E sum p^2 (1 - 2 p + S2), S2 over the whole row: the others are set to 0 after the softmax; by draws."""
+    if top >= count:
+        return 1.0, softmax_moments(count, variance)
+    p = np.sort(_probabilities(count, min(variance, 1e4), 1 << 17), axis=1)
+    whole = (p * p).sum(axis=1)
+    taken = p[:, count - top :]
+    square, total = taken * taken, taken.sum(axis=1)
+    k = float((square * (1.0 - 2.0 * taken + whole[:, None])).sum(axis=1).mean())
+    s2 = square.sum(axis=1)
+    together = float((s2 * (1.0 - 2.0 * total) + total**2 * whole).mean())  # sum of p_j^2 (1[j is kept] - total)^2
+    return float(total.mean()), SoftmaxMoments(float(s2.mean()), k, together)
+
+
+def _sampled(count: int, variance: float, top: int | None = None) -> SoftmaxMoments:
     """By draws with a fixed seed: one or two probabilities hold nearly all, which the integral's quadrature misses."""
-    draws = max(64, (1 << 20) // count)
-    logits = np.random.default_rng(0).standard_normal((draws, count)) * math.sqrt(variance)
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
+    p = _probabilities(count, variance, 1 << (20 if top is None else 17), top)
     square = p * p
     s2, s3 = square.sum(axis=1), (square * p).sum(axis=1)
     return SoftmaxMoments(float(s2.mean()), float((s2 - 2 * s3 + s2**2).mean()))
+
+
+def _probabilities(count: int, variance: float, numbers: int, top: int | None = None) -> np.ndarray:
+    """Rows of softmax probabilities of drawn logits, of the `top` largest of them where it is given."""
+    logits = np.random.default_rng(0).standard_normal((max(64, numbers // count), count)) * math.sqrt(variance)
+    if top is not None:
+        logits = np.partition(logits, count - top, axis=1)[:, count - top :]
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
 def _expected(count: int, variance: float, powers: tuple[int, ...]) -> float:

@@ -14,6 +14,7 @@ from tests.components import (
     test_linear,
     test_normalization,
     test_pooling,
+    test_selection,
     test_shape,
 )
 
@@ -25,6 +26,7 @@ MODULES = (
     test_linear,
     test_normalization,
     test_pooling,
+    test_selection,
     test_shape,
 )
 TESTED = {case.op for module in MODULES for case in module.CASES} | {

@@ -167,6 +167,29 @@ def _unfold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tenso
     return F.unfold(x[0], kernel, dilations, pads[:2], strides)
 
 
+def _softmax(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    top, axis = node.attribute("top"), node.attribute("axis")
+    if top is not None and not node.attribute("renormalised"):
+        p = x[0].softmax(axis)
+        return p.masked_fill(p < p.topk(top, axis).values.amin(axis, keepdim=True), 0.0)
+    if top is not None:
+        least = x[0].topk(top, axis).values.amin(axis, keepdim=True)
+        return x[0].masked_fill(x[0] < least, float("-inf")).softmax(axis)
+    return x[0].softmax(axis)
+
+
+def _top_k(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> tuple[Tensor, Tensor]:
+    found = x[0].topk(node.attribute("k"), node.attribute("axis"), node.attribute("largest"))
+    return found.values, found.indices
+
+
+def _top_mask(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    k, axis = node.attribute("k"), node.attribute("axis")
+    places = x[0].topk(k, axis, node.attribute("largest")).indices
+    mask = torch.zeros(x[0].shape, dtype=torch.bool).scatter(axis, places, True)
+    return ~mask if node.attribute("hidden") else mask
+
+
 def _plain(function: Callable[..., Any], *attributes: str) -> Callable[..., Any]:
     """An operation that is a torch function of its inputs and of some attributes, in this order."""
 
@@ -216,7 +239,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "global_avg_pool": _adaptive,
     "adaptive_avg_pool": _adaptive,
     "global_max_pool": lambda node, x, w, shape: x[0].amax(tuple(range(2, x[0].dim())), keepdim=True),
-    "softmax": _plain(torch.softmax, "axis"),
+    "softmax": _softmax,
+    "top_k": _top_k,
+    "top_mask": _top_mask,
+    "one_hot": lambda node, x, w, shape: F.one_hot(x[0], shape[node.attribute("axis")]),
+    "compare": lambda node, x, w, shape: getattr(torch, node.attribute("kind"))(*x),
+    "scatter": lambda node, x, w, shape: torch.scatter(x[0], node.attribute("axis"), x[1], x[2]),
     "log_softmax": _plain(torch.log_softmax, "axis"),
     "attention": _attention,
     "matmul": _matmul,

@@ -154,6 +154,12 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "glu": lambda m, x: F.glu(x),
     "threshold": lambda m, x: F.threshold(x, 0.3, 0.0),
     "softmax": lambda m, x: F.log_softmax(x, 1) + x.softmax(-1),
+    "top values": lambda m, x: x.topk(3, 1).values + x.topk(3, 1, largest=False).values,
+    "top mask": lambda m, x: x * (x >= x.topk(2).values[..., -1:]) + x * (x.topk(3).values[..., 2:] > x),
+    "comparison": lambda m, x: torch.where(x > m.vector, x, 2 * x) + torch.where(x <= x.mT[:, :5, :1], x, 0.5),
+    "one hot": lambda m, x: (F.one_hot(x.topk(2).indices, 8) * x.topk(2).values.unsqueeze(-1)).sum(-2),
+    "scatter": lambda m, x: torch.zeros_like(x).scatter(-1, x.topk(2).indices, x.topk(2).values.softmax(-1)),
+    "scatter value": lambda m, x: x * torch.zeros_like(x).scatter(-1, x.topk(2).indices, 1.0),
     "attention": lambda m, x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], is_causal=True),
     "attention three": lambda m, x: F.scaled_dot_product_attention(x, x, x, scale=0.2),
     "attention masked": lambda m, x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], m.column.mT),
@@ -274,3 +280,51 @@ def test_every_listed_operation_has_a_lowering_or_carries_no_gradient() -> None:
         names = {row["op"].split(".")[1] for row in csv.DictReader(file)}
     made_or_checked = {"getitem", "bernoulli", "new_empty", "empty_like", "arange", "zeros", "_assert_tensor_metadata"}
     assert names - set(LOWERINGS) - made_or_checked == {"col2im", "bitwise_not"}
+
+
+ROUTERS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "below the least": lambda m, x: x.masked_fill(x < x.topk(2).values[..., -1:], float("-inf")).softmax(-1),
+    "least on the left": lambda m, x: torch.where(x.topk(2, 1).values[:, 1:] <= x, x, -1e9).softmax(1),
+    "least by minimum": lambda m, x: torch.where(x >= x.topk(2).values.amin(-1, keepdim=True), x, -1e9).softmax(-1),
+    "scattered": lambda m, x: _scattered(x).softmax(-1),
+}
+
+
+GATES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "masked": lambda m, x: (lambda p: p * (p >= p.topk(2).values[..., -1:]).to(p.dtype))(x.softmax(-1)),
+    "masked by logits": lambda m, x: x.softmax(-1) * torch.zeros_like(x).scatter(-1, x.topk(2).indices, 1.0),
+    "scattered": lambda m, x: (lambda p, top: torch.zeros_like(x).scatter(-1, top.indices, top.values))(
+        *(lambda p: (p, p.topk(2)))(x.softmax(-1))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", GATES.values(), ids=GATES)
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_gates_of_the_largest_are_one_node(form: Callable[[nn.Module, Tensor], Tensor], renormalised: bool) -> None:
+    def gates(m: nn.Module, x: Tensor) -> Tensor:
+        kept = form(m, x)
+        return kept / kept.sum(-1, keepdim=True) if renormalised else kept
+
+    graph = _agrees(Function(gates), TOKENS)
+    found = [(node.op, node.attribute("top"), node.attribute("renormalised")) for node in graph.nodes]
+    assert found == [("softmax", 2, renormalised)]
+
+
+def _scattered(x: Tensor) -> Tensor:
+    values, places = x.topk(2)
+    return torch.full_like(x, float("-inf")).scatter(-1, places, values)
+
+
+@pytest.mark.parametrize("form", ROUTERS.values(), ids=ROUTERS)
+def test_a_softmax_over_the_largest_is_one_node(form: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = _agrees(Function(form), TOKENS)
+    assert [(node.op, node.attribute("top")) for node in graph.nodes] == [("softmax", 2)]
+
+
+def test_a_softmax_behind_another_choice_is_left_alone() -> None:
+    def form(m: nn.Module, x: Tensor) -> Tensor:
+        return x.masked_fill(x <= x.topk(2).values[..., -1:], -1e9).softmax(-1)
+
+    graph = _agrees(Function(form), TOKENS)
+    assert [node.attribute("top") for node in graph.nodes if node.op == "softmax"] == [None]

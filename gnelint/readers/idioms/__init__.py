@@ -14,8 +14,17 @@ from gnelint.readers.idioms.attention import fuse_attention, fuse_softmax, keep_
 from gnelint.readers.idioms.linear import fuse_linear
 from gnelint.readers.idioms.normalization import fuse_normalizations
 from gnelint.readers.idioms.rewriter import Rewriter
+from gnelint.readers.idioms.routing import fuse_routing
 
-_PASSES = (fuse_activations, fuse_normalizations, fuse_softmax, fuse_attention, keep_constant_masks, fuse_linear)
+_PASSES = (
+    fuse_activations,
+    fuse_normalizations,
+    fuse_softmax,
+    fuse_routing,
+    fuse_attention,
+    keep_constant_masks,
+    fuse_linear,
+)
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""
 

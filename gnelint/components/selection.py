@@ -1,0 +1,188 @@
+"""Which entries are taken: the largest of a row, masks of 0 and 1, and what is written to chosen places.
+
+Routers of mixtures of experts are built of these. A mask of unknown pattern is 0 or 1 with the expected share of ones,
+independent of the values it multiplies; the values that were picked for their size know that they are large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import Component, NotModelledError, component
+from gnelint.components.combine import aligned, known
+from gnelint.prediction import Basis
+from gnelint.theory.cells import Axis
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.special import normal_cdf
+
+_PATTERN = "a mask's pattern is independent of the values: ones in their expected share"
+
+
+@lru_cache(maxsize=1024)
+def top_moments(count: int, top: int) -> tuple[float, float, float]:
+    """E of an entry, of its square and of the product of two different ones among the `top` largest of `count`
+    independent N(0, 1) values; by draws with a fixed seed, good to about 1 %."""
+    draws = max(256, (1 << 18) // count)
+    values = np.random.default_rng(0).standard_normal((draws, count))
+    values = np.partition(values, count - top, axis=1)[:, count - top :]
+    square = float((values**2).mean())
+    whole = float((values.sum(axis=1) ** 2).mean())
+    pair = (whole - top * square) / (top * (top - 1)) if top > 1 else 0.0
+    return float(values.mean()), square, pair
+
+
+class _Mask(Component):
+    """A tensor of 0 and 1 through which no gradient passes; y = 1 with probability `_share`."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = (_PATTERN,)
+
+    def _share(self, inputs: Sequence[Moments | None]) -> float:
+        raise NotImplementedError
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        share = self._share(inputs)
+        y = Moments.uniform(self.output_shapes[0], share, share * (1.0 - share))
+        return (Moments.flat(y.axes, y.mean, y.variance, nonnegative=True),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        return (None,) * len(inputs)
+
+
+@component("top_mask")
+class TopMask(_Mask):
+    """1 at the k largest (smallest) of a row's n entries, or everywhere else where they are hidden: k/n of them."""
+
+    def _share(self, inputs: Sequence[Moments | None]) -> float:
+        share = float(self.node.attribute("k") / self.output_shapes[0][self.node.attribute("axis")])
+        return 1.0 - share if self.node.attribute("hidden") else share
+
+
+@component("one_hot")
+class OneHot(_Mask):
+    """1 at one of n classes."""
+
+    def _share(self, inputs: Sequence[Moments | None]) -> float:
+        return float(1.0 / self.output_shapes[0][self.node.attribute("axis")])
+
+
+@component("compare")
+class Compare(_Mask):
+    """a < b or a > b of independent Gaussians: P = Phi((E b - E a) / sqrt(Var a + Var b))."""
+
+    assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "what is compared is independent and Gaussian")
+
+    def _share(self, inputs: Sequence[Moments | None]) -> float:
+        a, b = aligned([x.flattened().only() for x in known(inputs)], self.output_shapes[0])
+        gap, spread = float((b.mean - a.mean).mean()), float((a.variance + b.variance).mean())
+        if spread <= 0.0:
+            raise NotModelledError("compares constants")
+        below = float(normal_cdf(np.array(gap / np.sqrt(spread))))
+        return below if self.node.attribute("kind") in ("lt", "le") else 1.0 - below
+
+
+@component("top_k")
+class TopK(Component):
+    """The k largest (smallest) of n entries of a row, and their indices: phi = 1; an input entry is picked with
+    probability k/n and receives what its place receives.
+
+    Values are order statistics of independent Gaussians; indices are as likely to be any.
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a row are independent and Gaussian",)
+
+    @property
+    def _index(self) -> int:
+        return int(self.node.attribute("axis")) % len(self.output_shapes[0])
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        (x,) = known(inputs)
+        index, shape = self._index, self.output_shapes[0]
+        count, top = x.shape[index], shape[index]
+        x = x.flattened().pooled(index)
+        sign = 1.0 if self.node.attribute("largest") else -1.0
+        first, square, pair = top_moments(count, top)
+        free = np.maximum(x.variance - x.shared, 0.0)
+        alone = all(size == 1 for i, size in enumerate(shape) if i not in (0, index))  # the row is all of the sample
+        together = free * (pair - first**2) if alone and top > 1 else 0.0 * free
+        axes = tuple(Axis(top) if i == index else axis for i, axis in enumerate(x.axes))
+        mean = x.mean + sign * np.sqrt(free) * first
+        variance = free * (square - first**2) + x.shared
+        found = [Moments.flat(axes, mean, variance, x.shared + together, x.nonnegative)]
+        for _ in self.output_shapes[1:]:
+            found.append(Moments.uniform(shape, (count - 1) / 2, (count**2 - 1) / 12))
+        return tuple(found)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g, shape = cotangents[0], self.input_shapes[0]
+        assert shape is not None
+        if g is None:
+            return (None,)
+        index = self._index
+        share = self.output_shapes[0][index] / shape[index]
+        g = g.pooled(index)
+        axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
+        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
+        return (g.rebuilt(axes, (g.energy * share, g.shared * share**2), profile),)
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        """1: the indices, which carry no gradient, do not count."""
+        return (1.0,)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("scatter")
+class Scatter(Component):
+    """y = x, but the updates at k of n entries along one axis: phi = 1 - k/n for x, k/n for the updates."""
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = (
+        "places are as likely to be any, and different for different updates of a row",
+    )
+
+    def _parts(self) -> tuple[int, float]:
+        x, updates = self.input_shapes[0], self.input_shapes[2]
+        assert x is not None
+        assert updates is not None
+        index = int(self.node.attribute("axis")) % len(x)
+        if (
+            any(a != b for i, (a, b) in enumerate(zip(x, updates, strict=True)) if i != index)
+            or updates[index] > x[index]
+        ):
+            raise NotModelledError("writes to a part of the other axes")
+        return index, updates[index] / x[index]
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        index, share = self._parts()
+        x, updates = (part.flattened().pooled(index) for part in known((inputs[0], inputs[2])))
+        axes = tuple(Axis(x.shape[i]) if i == index else axis for i, axis in enumerate(updates.axes))
+        x, updates = aligned([x, updates.rebuilt(axes, updates.arrays(), updates.profile)], x.shape)
+        mean = (1 - share) * x.mean + share * updates.mean
+        second = (1 - share) * x.second + share * updates.second
+        shared = (1 - share) ** 2 * x.shared + share**2 * updates.shared
+        return (Moments.flat(x.axes, mean, second - mean**2, shared, x.nonnegative and updates.nonnegative),)
+
+    def backward(
+        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
+    ) -> tuple[Gradient | None, ...]:
+        g, shape = cotangents[0], self.input_shapes[2]
+        assert shape is not None
+        if g is None:
+            return (None, None, None)
+        index, share = self._parts()
+        g = g.pooled(index)
+        flat = tuple(None if i == index else p for i, p in enumerate(g.profile))
+        axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
+        kept = g.rebuilt(g.axes, (g.energy * (1 - share), g.shared * (1 - share) ** 2), flat)
+        return kept, None, g.rebuilt(axes, (g.energy, g.shared), flat)
