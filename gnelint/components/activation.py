@@ -25,7 +25,7 @@ import numpy as np
 from gnelint.components.base import Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.coupling import NONE, Coupling
-from gnelint.theory.gram_charlier import cumulants, rectified_moments
+from gnelint.theory.gram_charlier import cumulants
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import Function, smooth_expectations
@@ -119,15 +119,10 @@ def positive_share(x: Moments) -> np.ndarray:
     if not x.nonnegative:
         if x.cumulants is None or np.any(x.variance <= 0):
             return gaussian_share(x.mean, x.variance)
-        return rectified_moments(x.mean, x.variance, *x.cumulants)[0]
+        return x.rectified[0]
     location, scale = rectified_source(x.mean, x.variance)
     ratio = np.divide(location, scale, out=np.full_like(location, -INF), where=scale > 0)
     return normal_cdf(ratio)
-
-
-def _cumulants(x: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """The third and fourth cumulant, 0 for a Gaussian."""
-    return (np.zeros(1), np.zeros(1)) if x.cumulants is None else x.cumulants
 
 
 def cell_weights(x: Moments) -> np.ndarray:
@@ -193,7 +188,7 @@ class ReLU(PiecewisePolynomial):
         y = super().map(x)
         if np.any(x.variance <= 0):
             return y
-        _, first, second, cube, quart = rectified_moments(x.mean, x.variance, *_cumulants(x))
+        _, first, second, cube, quart = x.rectified
         variance = np.maximum(second - first**2, 0.0)
         shared = np.divide(y.shared * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0)
         third, fourth = cumulants(first, second, cube, quart)

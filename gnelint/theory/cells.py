@@ -112,6 +112,8 @@ def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
 def average(array: np.ndarray, axes: Axes, index: int, target: Axis | None = None) -> np.ndarray:
     """Mean over the indices of each cell of the coarser `target` (all of them by default) along axis `index`."""
     axis = axes[index]
+    if axis.is_pooled:
+        return array
     target = target or Axis(axis.size)
     if axis == target or axis.size == 0:
         return array

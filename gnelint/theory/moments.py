@@ -18,6 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ from gnelint.theory.cells import (
     total_average,
 )
 from gnelint.theory.coupling import NONE, Coupling
+from gnelint.theory.gram_charlier import rectified_moments
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -299,7 +301,13 @@ class Moments(Field):
             field = replace(field, cumulants=(third, fourth))
         return field if self.floor is None else replace(field, floor=resample(self.floor, self.axes, field.axes))
 
-    @property
+    @cached_property
+    def rectified(self) -> tuple[np.ndarray, ...]:
+        """P(x > 0) and E max(x, 0)^p for p = 1 to 4 (theory.gram_charlier); all variances have to be positive."""
+        third, fourth = (np.zeros(1), np.zeros(1)) if self.cumulants is None else self.cumulants
+        return rectified_moments(self.mean, self.variance, third, fourth)
+
+    @cached_property
     def second(self) -> np.ndarray:
         """E[x^2] of each cell (where the profile is 1, and on average over it)."""
         return np.asarray(self.variance + self.mean**2)
