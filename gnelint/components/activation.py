@@ -18,6 +18,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -29,7 +30,9 @@ from gnelint.theory.gram_charlier import cumulants
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import Function, smooth_expectations
+from gnelint.theory.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.special import erf, log_normal_cdf, normal_cdf, normal_pdf
+from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, told_apart
 from gnelint.theory.theorems import Structure
 
 INF = math.inf
@@ -420,21 +423,65 @@ class Smooth(Pointwise):
         """The shortest length over which the function bends."""
         return 1.0
 
+    def map(self, x: Moments) -> Moments:
+        if not x.spread:
+            return super().map(x)
+        chi = self._sensitivity(x).chi
+        before, x = gaussian_noise(x), self._told_apart(x)
+        y = super().map(x)
+        fourth = self._expected("fourth", [lambda z: self.f(z) ** 4], x.mean, x.variance)[0]
+        fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.spread has the rest
+        return replace(y, spread=chi**2 * x.spread + fresh)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return super().pull(self._told_apart(x), y, cotangent)
+
+    def _told_apart(self, x: Moments) -> Moments:
+        """With samples of unlike scale in cells of their own, where that matters."""
+        if not x.spread:
+            return x
+        found = self._sensitivity(x)
+        return told_apart(x, max(abs(found.omega), found.chi - 1.0))
+
+    def _sensitivity(self, x: Moments) -> Sensitivity:
+        """Of whole samples, whose entries are Gaussian over the channels as well."""
+        mean, second = (per_sample(array, x) for array in (x.mean, x.second))
+        return sensitivity(self, mean, np.maximum(second - mean**2, 0.0))
+
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._expected([self.f, lambda z: self.f(z) ** 2], mean, variance)
+        first, second = self._expected("values", [self.f, lambda z: self.f(z) ** 2], mean, variance)
         return first, second
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._expected([self.slope, lambda z: self.slope(z) ** 2], mean, variance)
+        first, second = self._expected("slopes", [self.slope, lambda z: self.slope(z) ** 2], mean, variance)
         return first, second
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return self._expected([lambda z: self.slope(z) ** 4], mean, variance)[0]
+        return self._expected("fourth slope", [lambda z: self.slope(z) ** 4], mean, variance)[0]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, tuple[int, ...], bytes, bytes], tuple[np.ndarray, ...]]:
+        """Averages taken before: every pass over the graph asks for those of the same moments."""
+        return {}
 
     def _expected(
+        self, name: str, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        key = (name, mean.shape, mean.tobytes(), variance.tobytes())
+        if key not in self._known:
+            self._known[key] = self._integrated(functions, mean, variance)
+        return self._known[key]
+
+    def _integrated(
         self, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        return smooth_expectations(functions, mean, variance, self.bend, settled=self.settled)
+        if mean.ndim < 2 or len(mean) == 1:
+            return smooth_expectations(functions, mean, variance, self.bend, settled=self.settled)
+        rows = [  # samples of unlike scale, which one interpolation would hold to the error of the largest
+            smooth_expectations(functions, *row, self.bend, settled=self.settled)
+            for row in zip(mean, variance, strict=True)
+        ]
+        return tuple(np.stack(found) for found in zip(*rows, strict=True))
 
 
 def logistic(x: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_co
 from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
 from gnelint.theory.coupling import participation, weighted_sum
 from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.theorems import Structure
 
 
@@ -61,7 +62,8 @@ class Linear(Unary):
             doubt=2.0 * x.coupling.same,
         )
         bias = self.node.parameters.get("bias")
-        return y if bias is None else shifted(y, *constant_moments(bias.array(), y))
+        y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
+        return replace(y, spread=x.spread + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
@@ -172,11 +174,16 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
         energy = own * profile + 2.0 * elsewhere * cross * np.sqrt(profile) + constant
         mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
     total = x.mean * amplitude + shift.mean
-    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared, coupling=x.coupling, doubt=x.doubt)
+    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared, coupling=x.coupling, doubt=x.doubt, spread=x.spread)
     whole = total / y.amplitude() if y.amplitude() > 0 else total
     variance_left = second - whole**2
     if np.any(variance_left < 0):  # the sum is flatter than one profile for all cells can say
-        return replace(Moments.flat(x.axes, total, second - total**2, x.shared), coupling=x.coupling, doubt=x.doubt)
+        return replace(
+            Moments.flat(x.axes, total, second - total**2, x.shared),
+            coupling=x.coupling,
+            doubt=x.doubt,
+            spread=x.spread,
+        )
     return replace(y, mean=whole, variance=variance_left)
 
 

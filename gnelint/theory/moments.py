@@ -254,6 +254,8 @@ class Moments(Field):
             is known. It is 0 for what is `nonnegative`, which does not say it again, and elsewhere behind a shift.
         coupling: how much different channels are correlated, by mean square.
         doubt: relative variance of a cell's true variance about `variance`, for the couplings that were summed.
+        spread: variance over the samples of one cell of log q, q being a sample's own average square; 0 where nothing
+            follows it (theory.spread).
     """
 
     mean: np.ndarray
@@ -265,6 +267,7 @@ class Moments(Field):
     floor: np.ndarray | None = None
     coupling: Coupling = NONE
     doubt: float = 0.0
+    spread: float = 0.0
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:

@@ -1,0 +1,56 @@
+"""The scatter of samples' scales against samples, and how cells take it over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gnelint.theory.cells import Axis
+from gnelint.theory.moments import Moments
+from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, told_apart
+
+BATCH, WIDTH = 64, 200
+
+
+def value(spread: float = 0.0) -> Moments:
+    rng = np.random.default_rng(0)
+    axes = (Axis(BATCH), Axis.full(WIDTH))
+    found = Moments.flat(axes, rng.standard_normal((1, WIDTH)), rng.uniform(0.5, 2.0, (1, WIDTH)))
+    return replace(found, spread=spread)
+
+
+def level_variance(x: Moments) -> float:
+    share = x.axes[0].lengths / BATCH
+    level = np.log(per_sample(x.second, x))
+    return float((share * (level - (share * level).sum()) ** 2).sum())
+
+
+def test_noise_is_that_of_gaussian_samples() -> None:
+    x = value()
+    drawn = x.mean + np.sqrt(x.variance) * np.random.default_rng(1).standard_normal((20000, WIDTH))
+    square = (drawn**2).mean(axis=1)
+    expected = square.var() / square.mean() ** 2
+    assert gaussian_noise(x) == pytest.approx(expected, rel=0.05)
+    fourth = x.mean**4 + 6 * x.mean**2 * x.variance + 3 * x.variance**2
+    assert entry_noise(x.second, fourth, x) == pytest.approx(gaussian_noise(x))
+
+
+def test_cells_carry_the_spread_and_keep_the_total() -> None:
+    x = value(spread=0.5)
+    cut = told_apart(x, 1.0)
+    assert cut.spread == 0.0
+    assert cut.total_second == pytest.approx(x.total_second)
+    assert level_variance(cut) == pytest.approx(0.5, rel=0.15)  # 64 samples, the middle ones in one cell
+
+
+def test_later_spread_moves_the_cells_apart() -> None:
+    cut = told_apart(value(spread=0.5), 1.0)
+    wider = told_apart(replace(cut, spread=0.2), 1.0)
+    assert level_variance(wider) == pytest.approx(level_variance(cut) + 0.2)
+
+
+def test_nothing_is_cut_where_it_does_not_matter() -> None:
+    x = value(spread=0.5)
+    assert told_apart(x, 0.01) is x
