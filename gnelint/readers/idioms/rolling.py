@@ -1,0 +1,43 @@
+"""Rolls, which exporters write as two slices laid side by side in the other order."""
+
+from __future__ import annotations
+
+from gnelint.graph import Node
+from gnelint.readers.idioms.rewriter import Rewriter
+
+
+def fuse_rolls(rewriter: Rewriter) -> None:
+    """Replace concat(x[k:], x[:k]) along one axis by roll(x, -k).
+
+    Apart, the two slices' gradients count as uncorrelated where they meet again at x: a gradient that is constant over
+    positions (behind a mean over tokens) would lose a part of itself at every shifted window.
+    """
+    for node in rewriter:
+        if node.op == "concat" and len(node.present_inputs) == 2:
+            _roll(rewriter, node)
+
+
+def _roll(rewriter: Rewriter, node: Node) -> None:
+    tail, head = (rewriter.source(name, "slice") for name in node.present_inputs)
+    if tail is None or head is None or not rewriter.same(tail.inputs[0], head.inputs[0]):
+        return
+    x, shape = tail.inputs[0], rewriter.shape(tail.inputs[0])
+    if shape is None:
+        return
+    axis = node.attribute("axis") % len(shape)
+    size, after, before = shape[axis], _range(tail, axis, len(shape)), _range(head, axis, len(shape))
+    if not isinstance(size, int) or after is None or before is None:
+        return
+    cut = before[1]
+    if before[0] == 0 and after[0] == cut and 0 < cut < size <= after[1]:
+        rewriter.replace(node, "roll", (x,), "roll", {"axes": (axis,), "shifts": (-cut,)})
+
+
+def _range(node: Node, axis: int, rank: int) -> tuple[int, int] | None:
+    """First index and end of a slice along this axis alone, every index of it; None for any other slice."""
+    (own, *others), (start, *_), (end, *_), (step, *_) = (
+        node.attribute(name) for name in ("axes", "starts", "ends", "steps")
+    )
+    if others or own % rank != axis or step != 1:
+        return None
+    return int(start), int(end)
