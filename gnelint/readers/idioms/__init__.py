@@ -12,6 +12,7 @@ from gnelint.graph import Graph
 from gnelint.readers.idioms.activations import fuse_activations
 from gnelint.readers.idioms.attention import fuse_attention, fuse_softmax, keep_constant_masks
 from gnelint.readers.idioms.linear import fuse_linear
+from gnelint.readers.idioms.movement import fuse_rolls
 from gnelint.readers.idioms.normalization import fuse_normalizations
 from gnelint.readers.idioms.rewriter import Rewriter
 from gnelint.readers.idioms.routing import fuse_routing
@@ -24,6 +25,7 @@ _PASSES = (
     fuse_attention,
     keep_constant_masks,
     fuse_linear,
+    fuse_rolls,
 )
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""
