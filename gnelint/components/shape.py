@@ -411,11 +411,16 @@ class Tile(Unary):
     """Copies of a value laid side by side: phi = 1."""
 
     def _interleaved(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        rank = len(self.shape)
-        shape = (1,) * (rank - len(self.input_shape)) + self.input_shape
-        single = tuple(k for size in shape for k in (1, size))
-        repeated = tuple(k for size, out in zip(shape, self.shape, strict=True) for k in (out // max(size, 1), size))
-        return single, repeated
+        """The shape with an axis for the copies before every axis that is repeated, and that axis widened. An axis of
+        one entry is simply widened, one that is not repeated stays: the batch is still the first."""
+        shape = (1,) * (len(self.shape) - len(self.input_shape)) + self.input_shape
+        single: list[int] = []
+        repeated: list[int] = []
+        for size, out in zip(shape, self.shape, strict=True):
+            split = 1 < size < out
+            single += (1, size) if split else (size,)
+            repeated += (out // size, size) if split else (out,)
+        return tuple(single), tuple(repeated)
 
     def map(self, x: Moments) -> Moments:
         single, repeated = self._interleaved()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -191,6 +191,7 @@ class Emitter:
         values: by name.
         notes: sentences for people, each once.
         subgraphs: bodies of control flow, by "node name/attribute".
+        sequences: the tensors in each value that is a sequence of known ones.
     """
 
     training: bool = True
@@ -198,6 +199,7 @@ class Emitter:
     values: dict[str, Value] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     subgraphs: dict[str, Graph] = field(default_factory=dict)
+    sequences: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _value_names: set[str] = field(default_factory=set)
     _counts: Counter[str] = field(default_factory=Counter)
@@ -287,6 +289,24 @@ class Emitter:
         )
         return found
 
+    def sequence(self, call: Call, x: Value, parts: Sequence[Value]) -> Value:
+        """A value that holds the parts of `x`, for whatever takes it as one; the vocabulary has no sequences."""
+        output = call.outputs[0]
+        found = self._temporary(output.shape, output.dtype)
+        holder = Node(UNMODELLED, UNMODELLED, (x.name,), (found.name,), attributes={"reason": "a sequence of tensors"})
+        origin = call.origin
+        self._pending.insert(0, replace(holder, source_op=call.op_type, scope=origin.scope, location=origin.location))
+        self.sequences[found.name] = tuple(parts)
+        return found
+
+    def without_unread_sequences(self, outputs: Collection[str]) -> tuple[Node, ...]:
+        """The nodes without those that hold a sequence that nothing takes as one."""
+        read = {name for node in self.nodes for name in node.present_inputs}.union(outputs)
+        unread = {name for name in self.sequences if name not in read}
+        for name in unread:
+            del self.values[name]
+        return tuple(node for node in self.nodes if unread.isdisjoint(node.outputs))
+
     def finish(self, results: Sequence[Operand | None], names: Sequence[str]) -> tuple[Operand | None, ...]:
         """Close the operation: its nodes and the values in `results` get their names.
 
@@ -318,6 +338,9 @@ class Emitter:
             )
         for old, new in renamed.items():
             self.values[new] = replace(self.values.pop(old), name=new)
+        for old in renamed.keys() & self.sequences.keys():
+            parts = self.sequences.pop(old)
+            self.sequences[renamed[old]] = tuple(self.values[renamed.get(part.name, part.name)] for part in parts)
         self._pending, self._call = [], None
         return tuple(
             self.values[renamed[result.name]] if isinstance(result, Value) and result.name in renamed else result

@@ -99,6 +99,33 @@ def _split(call: Call, em: Emitter) -> Results:
     return em.emit_many("split", [x], outputs, axis=axis, sizes=tuple(int(size) for size in sizes))
 
 
+def _split_to_sequence(call: Call, em: Emitter) -> Results:
+    """A split whose parts a sequence holds: dynamo writes `chunk` and `split` so."""
+    x = em.flow(call.need(0))
+    shape = concrete(x)
+    axis = axis_of(call.get("axis", 0), len(shape))
+    given = call.integers(1, "the sizes")
+    sizes: Sequence[int] = given or (1,)
+    if given is None or not call.parameter(1, "the sizes").shape:  # one size for all parts, the last with what is left
+        each = sizes[0]
+        sizes = [min(each, shape[axis] - start) for start in range(0, shape[axis], each)]
+    if sum(sizes) != shape[axis] or not sizes:
+        raise CannotLowerError("the sizes do not add up to the axis")
+    outputs = [((*shape[:axis], size, *shape[axis + 1 :]), x.dtype) for size in sizes]
+    parts = em.emit_many("split", [x], outputs, axis=axis, sizes=tuple(sizes))
+    if given is None and not call.get("keepdims", 1):
+        parts = tuple(em.reshape(part, (*shape[:axis], *shape[axis + 1 :])) for part in parts)
+    return [em.sequence(call, x, parts)]
+
+
+def _sequence_at(call: Call, em: Emitter) -> Results:
+    sequence, position = call.need(0), call.integers(1, "the position")
+    parts = em.sequences.get(sequence.name)
+    if parts is None or position is None or not -len(parts) <= position[0] < len(parts):
+        raise CannotLowerError("what the sequence holds there is not known")
+    return [parts[position[0]]]
+
+
 def _concat(call: Call, em: Emitter) -> Results:
     operands = [call.need(index) for index in range(len(call.inputs))]
     axis = axis_of(call.get("axis", 1), rank(operands[0]))
@@ -233,6 +260,8 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "Transpose": _transpose,
     "Slice": _slice,
     "Split": _split,
+    "SplitToSequence": _split_to_sequence,
+    "SequenceAt": _sequence_at,
     "Concat": _concat,
     "Gather": _gather,
     "Pad": _pad,

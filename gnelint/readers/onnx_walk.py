@@ -407,7 +407,7 @@ class Walker:
             name=name,
             source="onnx",
             training=self._training,
-            nodes=tuple(emitter.nodes),
+            nodes=emitter.without_unread_sequences(found),
             inputs=tuple(value.name for value in inputs),
             outputs=tuple(found),
             values=emitter.values,

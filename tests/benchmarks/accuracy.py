@@ -6,7 +6,7 @@
     python -m tests.benchmarks.accuracy --deep           plain stacks of 50 and 100 layers, each activation
     python -m tests.benchmarks.accuracy --case resnet50  one of them
     python -m tests.benchmarks.accuracy --layers vit     every layer of one, side by side
-    python -m tests.benchmarks.accuracy --onnx           also: phi read from ONNX against phi read from torch
+    python -m tests.benchmarks.accuracy --onnx           also: the same network read from ONNX, layer by layer
 
 Autograd measures the squared norm of the gradient at every value of the traced graph, for an isotropic cotangent at the
 output, inputs N(0, 1), training mode, dropout neutral. Errors are |log2(predicted / measured)|: one
@@ -185,10 +185,10 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 
 def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
-    """Relative difference of phi, layer by layer, between the torch reading and the ONNX reading of both exporters."""
+    """How far the ONNX readings of both exporters are from the torch reading: every layer's gradient in bits, phi."""
     from gnelint.readers.onnx import read
     from gnelint.readers.torch import read_module
-    from tests.models.export import OPSETS, export_onnx, matched_layers
+    from tests.models.export import OPSETS, apart, export_onnx, matched_layers, unmatched_layers
 
     inputs = case.example_inputs(seed)
     torch_side = analyse(read_module(case.module(seed), inputs, name=case.name, training=True))
@@ -199,12 +199,15 @@ def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
             export_onnx(case, path, opset=OPSETS[dynamo][-1], training=True, dynamo=dynamo, seed=seed)
             onnx_side = analyse(read(path, training=True))
         pairs = matched_layers(torch_side, onnx_side)
-        worst = max(pairs, key=lambda pair: pair.difference, default=None)
+        worst = max(pairs, key=lambda pair: pair.bits, default=None)
         found["dynamo" if dynamo else "torchscript"] = {
             "coverage": onnx_side.coverage,
             "matched": len(pairs),
-            "worst": worst.difference if worst else math.nan,
+            "unmatched": len(unmatched_layers(torch_side, pairs)),
+            "worst_bits": worst.bits if worst else math.nan,
             "worst_layer": worst.first.node.name if worst else "",
+            "end_to_end_bits": apart(torch_side.gradient_log2, onnx_side.gradient_log2),
+            "worst_phi": max((pair.difference for pair in pairs), default=math.nan),
         }
     return found
 
@@ -257,11 +260,23 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         "",
     ]
     if any(one.onnx for one in rows):
-        lines += ["## The same network read from ONNX", "", "| network | exporter | coverage | layers | worst phi |", "|---|---|---:|---:|---:|"]  # noqa: E501  # fmt: skip
+        lines += [
+            "## The same network read from ONNX",
+            "",
+            "Each layer's predicted gradient, and the input's, against those of the torch reading; phi relatively.",
+            "(-n): layers with weights that were not found again.",
+            "",
+            "| network | exporter | coverage | layers | worst bits | end to end bits | worst phi |",
+            "|---|---|---:|---:|---:|---:|---:|",
+        ]
         for one in rows:
             for exporter, figures in one.onnx.items():
                 assert isinstance(figures, dict)
-                numbers = f"{figures['coverage']:.3f} | {figures['matched']} | {figures['worst']:.1e}"
+                missing = f" (-{figures['unmatched']})" if figures["unmatched"] else ""
+                bits = f"{figures['worst_bits']:.1e} | {figures['end_to_end_bits']:.1e}"
+                numbers = (
+                    f"{figures['coverage']:.3f} | {figures['matched']}{missing} | {bits} | {figures['worst_phi']:.1e}"
+                )
                 lines.append(f"| {one.case} | {exporter} | {numbers} |")
         lines.append("")
     return "\n".join(lines)
@@ -316,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", metavar="NAME", help="print every layer of one network and write nothing")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--probes", type=int, default=4)
-    parser.add_argument("--onnx", action="store_true", help="compare phi with that read from ONNX exports")
+    parser.add_argument("--onnx", action="store_true", help="compare with what is read from ONNX exports")
     parser.add_argument("-o", "--output", type=Path, default=None, help="stem of the files to write, or - for none")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", FutureWarning)

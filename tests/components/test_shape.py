@@ -577,6 +577,23 @@ def test_upsampling_what_all_positions_share_keeps_it() -> None:
     assert g.total == pytest.approx(2 * float(weights.sum(1).square().sum()), rel=1e-9)
 
 
+def test_tiling_an_axis_of_one_entry_is_broadcasting() -> None:
+    """The batch stays the first axis: copies of a key head for its query heads share what the head has, no more."""
+    before, behind = (4, 3, 1, 5, 2), (4, 3, 2, 5, 2)
+    axes = (Axis(4), Axis(3), Axis(1), Axis(5), Axis.full(2))
+    ones = np.ones((1, 1, 1, 1, 2))
+    x, g = Moments.flat(axes, 0.5 * ones, 2.0 * ones, 0.3 * ones), (*axes[:2], Axis(2), *axes[3:])
+    tile, expand = (make(op, [before], [behind]) for op in ("tile", "expand"))
+    np.testing.assert_array_equal(tile.forward([x])[0].shared, expand.forward([x])[0].shared)
+    cotangent = Gradient.flat(g, ones, 0.2 * ones)
+    first, second = (one.backward([x], one.forward([x]), [cotangent])[0] for one in (tile, expand))
+    assert first is not None
+    assert second is not None
+    assert first.shape == second.shape == before
+    np.testing.assert_array_equal(first.energy, second.energy)
+    np.testing.assert_array_equal(first.shared, second.shared)
+
+
 @pytest.mark.parametrize(
     ("op", "attributes", "before", "behind"),
     [

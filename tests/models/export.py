@@ -87,6 +87,24 @@ class Pair:
             return 0.0 if a is b else math.inf
         return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
 
+    @property
+    def bits(self) -> float:
+        """|log2| of the ratio of the gradients' squared norms; inf where only one reading has it."""
+        return apart(self.first.gradient_log2, self.second.gradient_log2)
+
+
+def apart(first: float | None, second: float | None) -> float:
+    """Distance of two logarithms; inf where only one is known."""
+    if first is None or second is None:
+        return 0.0 if first is second else math.inf
+    return 0.0 if first == second else abs(first - second)
+
+
+def unmatched_layers(first: Prediction, pairs: Sequence[Pair]) -> list[NodePrediction]:
+    """The layers of the first reading, those with weights or scales, that have no partner in the second."""
+    paired = {id(pair.first) for pair in pairs}
+    return [node for node in _weighted(first) if id(node) not in paired]
+
 
 def matched_layers(first: Prediction, second: Prediction) -> list[Pair]:
     """The layers that hold the same numbers, paired.

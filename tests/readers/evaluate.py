@@ -131,6 +131,13 @@ def _conv(node: Node, xs: list[Tensor], p: dict[str, Tensor], shape: object) -> 
     )
 
 
+def _slice(node: Node, xs: list[Tensor], p: dict[str, Tensor], shape: object) -> Tensor:
+    index = [slice(None)] * xs[0].dim()
+    for axis, *ends in zip(*(node.attribute(name) for name in ("axes", "starts", "ends", "steps")), strict=True):
+        index[axis] = slice(*ends)
+    return xs[0][tuple(index)]
+
+
 def _reduce(node: Node, xs: list[Tensor], p: dict[str, Tensor], shape: object) -> Tensor:
     x, axes, keep = xs[0], tuple(node.attribute("axes")), node.attribute("keepdims")
     return {
@@ -169,4 +176,7 @@ _WITH_ATTRIBUTES: Mapping[str, Callable[[Node, list[Tensor], dict[str, Tensor], 
     "reshape": lambda node, xs, p, shape: xs[0].reshape(shape),
     "expand": lambda node, xs, p, shape: xs[0].expand(shape),
     "transpose": lambda node, xs, p, shape: xs[0].permute(node.attribute("perm")),
+    "slice": _slice,
+    "concat": lambda node, xs, p, shape: torch.cat(xs, node.attribute("axis")),
+    "roll": lambda node, xs, p, shape: xs[0].roll(node.attribute("shifts"), node.attribute("axes")),
 }  # fmt: skip

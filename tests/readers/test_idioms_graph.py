@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnelint.graph import Graph, Location, Node, Parameter, Value
+from gnelint.graph import UNMODELLED, Graph, Location, Node, Parameter, Value
 from gnelint.readers.idioms import fuse
 from tests.readers.evaluate import run
 
@@ -332,6 +332,67 @@ def test_a_condition_from_outside(hides: bool) -> None:
     feed = {name: torch.randn(b.values[name].shape, generator=generator, dtype=torch.float64) for name in "qkv"}
     feed["m"] = torch.tensor([[0, 1, 0, 0, 1], [1, 0, 0, 0, 0]], dtype=torch.float64).reshape(2, 1, 1, 5)
     torch.testing.assert_close(run(after, feed)[y], run(b.graph(y), feed)[y])
+
+
+@pytest.mark.parametrize(
+    ("number_instead", "same", "expected"), [(0.0, True, True), (1.0, True, False), (0.0, False, False)]
+)
+def test_rows_that_see_nothing_may_be_given_zeros(number_instead: float, same: bool, expected: bool) -> None:
+    b = Build(q=(2, 3, 5, 4), k=(2, 3, 4, 5), v=(2, 3, 5, 4), m=(5, 5), w=(2, 3, 5, 5))
+    logits = b("add", b("matmul", "q", "k", shape=(2, 3, 5, 5)), "m")
+    weights = b("softmax", logits)
+    undefined = b(UNMODELLED, weights if same else "w")
+    b.nodes[-1] = replace(b.nodes[-1], source_op="IsNaN")
+    filler = b("constant", shape=(), p={"value": number(number_instead)})
+    kept = b("where", undefined, filler, weights, shape=(2, 3, 5, 5))
+    after = fuse(b.graph(b("matmul", kept, "v", shape=(2, 3, 5, 4))))
+    assert_valid(after)
+    assert ("attention" in ops(after)) is expected
+    assert (UNMODELLED in ops(after)) is not expected
+
+
+def _parts(b: Build, *ranges: tuple[int, int, int], axis: int = 1) -> str:
+    shape = b.values["x"].shape
+    assert shape is not None
+    parts = []
+    for start, end, step in ranges:
+        size = len(range(*slice(start, end, step).indices(int(shape[axis]))))
+        cut = (*shape[:axis], size, *shape[axis + 1 :])
+        parts.append(b("slice", "x", shape=cut, axes=(axis,), starts=(start,), ends=(end,), steps=(step,)))
+    total = sum(int((b.values[part].shape or ())[axis]) for part in parts)
+    return b("concat", *parts, shape=(*shape[:axis], total, *shape[axis + 1 :]), axis=axis - len(shape))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "axis", "shift"),
+    [
+        (((2, 7, 1), (0, 2, 1)), 1, -2),
+        (((-2, 1 << 40, 1), (0, -2, 1)), 1, 2),
+        (((1, 4, 1), (0, 1, 1)), 2, -1),
+    ],
+)
+def test_a_roll_written_in_slices(ranges: Sequence[tuple[int, int, int]], axis: int, shift: int) -> None:
+    b = Build(x=(2, 7, 4))
+    graph = b.graph(_parts(b, *ranges, axis=axis))
+    after = fused(graph)
+    assert ops(after) == ["roll"]
+    assert (after.nodes[0].attribute("axes"), after.nodes[0].attribute("shifts")) == ((axis,), (shift,))
+    assert_equal_functions(graph, after)
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        ((0, 2, 1), (2, 7, 1)),  # put together as it was
+        ((3, 7, 1), (0, 2, 1)),  # something is left out
+        ((1, 7, 1), (0, 2, 1)),  # something is there twice
+        ((0, 7, 2), (1, 7, 2)),
+        ((3, 7, 1), (1, 3, 1), (0, 1, 1)),
+    ],
+)
+def test_other_slices_put_together_are_no_roll(ranges: Sequence[tuple[int, int, int]]) -> None:
+    b = Build(x=(2, 7, 4))
+    assert "roll" not in ops(fused(b.graph(_parts(b, *ranges))))
 
 
 def test_a_product_that_two_masks_meet_is_left() -> None:

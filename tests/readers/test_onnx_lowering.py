@@ -183,6 +183,43 @@ def test_slice_ranges(start: int, end: int, step: int, tmp_path: Path) -> None:
     assert graph.values["y"].shape == (2, len(expected))
 
 
+@pytest.mark.parametrize(
+    ("split", "sizes"), [(np.array(2), [2, 2, 1]), (np.array([3, 2]), [3, 2]), (np.array([5]), [5]), (None, [1] * 5)]
+)
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_parts_picked_from_a_sequence(
+    split: np.ndarray | None, sizes: list[int], keepdims: int, tmp_path: Path
+) -> None:
+    weights = {"i": np.array(-1)} if split is None else {"split": split, "i": np.array(-1)}
+    cut = node("SplitToSequence", ["x", *(["split"] if split is not None else [])], ["s"], axis=1, keepdims=keepdims)
+    graph = load(model([cut, node("SequenceAt", ["s", "i"], ["y"])], {"x": (2, 5)}, weights=weights), tmp_path)
+    dropped = split is None and not keepdims
+    assert ops(graph) == ["split", *(["reshape"] * 5 if dropped else [])]
+    assert graph.nodes[0].attribute("sizes") == tuple(sizes)
+    assert graph.values[graph.outputs[0]].shape == ((2,) if dropped else (2, sizes[-1]))
+    assert set(graph.values) == {"x", *(name for found in graph.nodes for name in found.outputs)}
+
+
+def test_a_sequence_that_something_takes_whole_is_unmodelled(tmp_path: Path) -> None:
+    nodes = [
+        node("SplitToSequence", ["x", "split"], ["s"], axis=1),
+        node("SequenceAt", ["s", "i"], ["first"]),
+        node("ConcatFromSequence", ["s"], ["y"], axis=0),
+    ]
+    weights = {"split": np.array(2), "i": np.array(0)}
+    graph = load(model(nodes, {"x": (2, 4)}, ["first", "y"], weights), tmp_path)
+    assert ops(graph) == [UNMODELLED, "split", UNMODELLED]
+    assert [found.source_op for found in graph.nodes] == ["SplitToSequence", "SplitToSequence", "ConcatFromSequence"]
+
+
+def test_a_part_that_is_not_there_is_unmodelled(tmp_path: Path) -> None:
+    nodes = [node("SplitToSequence", ["x", "split"], ["s"], axis=1), node("SequenceAt", ["s", "i"], ["y"])]
+    graph = load(model(nodes, {"x": (2, 5)}, weights={"split": np.array(2), "i": np.array(3)}), tmp_path)
+    assert [(found.op, found.source_op) for found in graph.nodes if "y" in found.outputs] == [
+        (UNMODELLED, "SequenceAt")
+    ]
+
+
 def test_gather_forms(tmp_path: Path) -> None:
     table = weight(10, 4)
     nodes = [node("Gather", ["t", "ids"], ["y"])]

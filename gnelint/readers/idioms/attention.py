@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnelint.graph import Node, Parameter, Value
+from gnelint.graph import UNMODELLED, Node, Parameter, Value
 from gnelint.readers.idioms.rewriter import Rewriter, affine, scalar
 from gnelint.readers.idioms.statistics import Reduced, reduced
 
@@ -21,6 +21,9 @@ _MAX_STEPS = 6
 """Scales, constants and masks between a product and its softmax."""
 _HIDDEN = -1e3
 """A logit below this hides a position: e^-1000 is 0 in every data type."""
+
+_IS_NAN = frozenset({"IsNaN", "aten.isnan.default"})
+"""What no canonical operation says, in the words of both worlds."""
 
 
 def fuse_softmax(rewriter: Rewriter) -> None:
@@ -116,7 +119,7 @@ class _Scores:
 def fuse_attention(rewriter: Rewriter) -> None:
     """Replace scaled dot-product attention written out.
 
-        matmul(softmax(factor * matmul(query, key^T) [+ mask]) [dropout], value)
+        matmul(softmax(factor * matmul(query, key^T) [+ mask]) [0 for nan] [dropout], value)
 
     over (B, H, T, d) or (B*H, T, d). The factor may stand on the product, on the query, on the key or on both; a key
     that was transposed for the product alone is taken as it was before. A mask is added or put in by `where`; one that
@@ -146,13 +149,23 @@ def keep_constant_masks(rewriter: Rewriter) -> None:
 
 def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
     """What a matrix of attention weights is the softmax of."""
-    softmax = rewriter.source(weights, "softmax", "dropout")
-    while softmax is not None and softmax.op == "dropout":
-        softmax = rewriter.source(softmax.inputs[0], "softmax", "dropout")
+    softmax = rewriter.source(weights, "softmax", "dropout", "where")
+    while softmax is not None and softmax.op != "softmax":
+        inner = softmax.inputs[0] if softmax.op == "dropout" else _not_a_number(rewriter, softmax)
+        softmax = rewriter.source(inner, "softmax", "dropout", "where")
     rank = rewriter.rank(weights)
     if softmax is None or rank is None or rank < 3 or softmax.attribute("axis") not in (-1, rank - 1):
         return None
     return _logits(rewriter, softmax.inputs[0], _MAX_STEPS)
+
+
+def _not_a_number(rewriter: Rewriter, node: Node) -> str | None:
+    """x if the node is where(isnan(x), 0, x): what a row that sees no key at all is given instead of 0 / 0."""
+    condition, number, x = node.inputs
+    test, constant = rewriter.producer(condition, UNMODELLED), rewriter.source(number, "constant")
+    if test is None or constant is None or test.source_op not in _IS_NAN or not rewriter.same(test.inputs[0], x):
+        return None
+    return x if scalar(constant.parameters["value"]) == 0.0 else None
 
 
 def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None:

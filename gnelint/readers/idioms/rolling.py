@@ -25,19 +25,24 @@ def _roll(rewriter: Rewriter, node: Node) -> None:
     if shape is None:
         return
     axis = node.attribute("axis") % len(shape)
-    size, after, before = shape[axis], _range(tail, axis, len(shape)), _range(head, axis, len(shape))
-    if not isinstance(size, int) or after is None or before is None:
+    size = shape[axis]
+    if not isinstance(size, int):
+        return
+    after, before = _range(tail, axis, size, len(shape)), _range(head, axis, size, len(shape))
+    if after is None or before is None:
         return
     cut = before[1]
-    if before[0] == 0 and after[0] == cut and 0 < cut < size <= after[1]:
-        rewriter.replace(node, "roll", (x,), "roll", {"axes": (axis,), "shifts": (-cut,)})
+    if before[0] == 0 and after == (cut, size) and 0 < cut < size:
+        shift = -cut if 2 * cut <= size else size - cut
+        rewriter.replace(node, "roll", (x,), "roll", {"axes": (axis,), "shifts": (shift,)})
 
 
-def _range(node: Node, axis: int, rank: int) -> tuple[int, int] | None:
+def _range(node: Node, axis: int, size: int, rank: int) -> tuple[int, int] | None:
     """First index and end of a slice along this axis alone, every index of it; None for any other slice."""
     (own, *others), (start, *_), (end, *_), (step, *_) = (
         node.attribute(name) for name in ("axes", "starts", "ends", "steps")
     )
     if others or own % rank != axis or step != 1:
         return None
-    return int(start), int(end)
+    first, last, _ = slice(start, end).indices(size)
+    return first, last
