@@ -24,6 +24,7 @@ from gnelint.graph import Graph, Node, Parameter
 from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_zero, weight_statistics
+from gnelint.uncertainty import Doubts, gradient_doubts
 
 INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
 PLACEHOLDERS = (
@@ -99,11 +100,14 @@ def analyse(graph: Graph) -> Prediction:
     forward = _forward(graph, numbers)
     cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
     spectra = _spectra(graph, forward) if numbers else {}
-    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra) for node in graph.gradient_nodes)
+    doubts = _doubts(graph, forward, gradients, spectra, cotangent_at)
+    spectra = {name: _with_weak(spectrum, doubts.weak.get(name, ())) for name, spectrum in spectra.items()}
+    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, doubts) for node in graph.gradient_nodes)
     at = _gradient_at(graph)
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
-    blocks = find_blocks(graph, spectra, forward.problems)
+    doubt = doubts.gradients.get(at) if at is not None and reached is not None else None
+    blocks = tuple(_with_error(block, doubts) for block in find_blocks(graph, spectra, forward.problems))
     notes = list(graph.notes)
     if not numbers:
         notes.append(PLACEHOLDERS)
@@ -116,6 +120,8 @@ def analyse(graph: Graph) -> Prediction:
         gradient_log2=None if reached is None else reached.log2,
         gradient_at=at,
         cotangent_at=cotangent_at,
+        error_bits=None if doubt is None else doubt.bound,
+        fluctuation_bits=None if doubt is None else doubt.fluctuation,
         weights=weights,
         notes=tuple(notes),
     )
@@ -340,11 +346,13 @@ def _node_prediction(
     forward: _Forward,
     gradients: Mapping[str, Scaled],
     spectra: Mapping[str, NodeSpectrum],
+    doubts: Doubts,
 ) -> NodePrediction:
     output = next(name for name in node.outputs if name in graph.gradient_values)
     problem = forward.problems.get(node.name)
     moments = forward.moments.get(output)
     reached = gradients.get(output)
+    doubt = doubts.gradients.get(output)
     spectrum = spectra.get(node.name)
     phis = [] if spectrum is None else [phi for phi in spectrum.phis if phi is not None]
     return NodePrediction(
@@ -356,9 +364,35 @@ def _node_prediction(
         phi=math.fsum(phis) if phis else None,
         phi_variance=None if spectrum is None else spectrum.variance,
         gradient_log2=None if reached is None else reached.log2,
+        error_bits=None if reached is None or doubt is None else doubt.bound,
         basis="unmodelled" if problem is not None else "exact" if spectrum is None else spectrum.basis,
         assumptions=(problem,) if problem is not None else () if spectrum is None else spectrum.assumptions,
     )
+
+
+def _doubts(
+    graph: Graph,
+    forward: _Forward,
+    gradients: Mapping[str, Scaled],
+    spectra: Mapping[str, NodeSpectrum],
+    cotangent_at: str,
+) -> Doubts:
+    start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
+    logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
+    with np.errstate(all="ignore"):
+        return gradient_doubts(graph, forward.components, forward.moments, spectra, logs, start)
+
+
+def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:
+    return replace(spectrum, assumptions=(*spectrum.assumptions, *weak)) if weak else spectrum
+
+
+def _with_error(block: Block, doubts: Doubts) -> Block:
+    """The block with the part of the doubt that arises between its exit and its entry."""
+    before, behind = doubts.gradients.get(block.entry), doubts.gradients.get(block.exit)
+    if block.phi is None or before is None or behind is None:
+        return block
+    return replace(block, error_bits=before.since(behind).bound)
 
 
 def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:

@@ -29,6 +29,8 @@ class NodePrediction:
         phi_variance: the spectrum's variance, tr((J J^T)^2)/m - phi^2.
         gradient_log2: log2 of the squared L2 norm of the loss gradient at `output`, relative to where the cotangent is
             placed; -inf for an exact zero.
+        error_bits: |log2(predicted / measured)| of that squared norm, in bits, for one draw of the weights: within
+            this for 90% of layers.
         basis, assumptions: what the numbers stand on.
     """
 
@@ -40,6 +42,7 @@ class NodePrediction:
     phi: float | None = None
     phi_variance: float | None = None
     gradient_log2: float | None = None
+    error_bits: float | None = None
     basis: Basis = "exact"
     assumptions: tuple[str, ...] = ()
 
@@ -60,6 +63,7 @@ class Block:
         entry, exit: names of the values it reads and writes.
         phi, phi_variance: of the whole block's Jacobian.
         branch_phi: residual blocks: phi of what is added to the shortcut.
+        error_bits: |log2(predicted / measured)| of phi for one draw of the weights, in bits: within this for 90%.
         basis, assumptions: what the numbers stand on.
     """
 
@@ -71,6 +75,7 @@ class Block:
     phi: float | None = None
     phi_variance: float | None = None
     branch_phi: float | None = None
+    error_bits: float | None = None
     basis: Basis = "exact"
     assumptions: tuple[str, ...] = ()
 
@@ -86,6 +91,10 @@ class Prediction:
         coverage: fraction of the nodes on a gradient path that a component models (1.0 for no such node).
         trained: whether the weights look trained; None if there are none to judge.
         gradient_log2: log2 of ||dL/dx||^2 / ||dL/dy||^2 at the first floating input (at the embedding for tokens).
+        error_bits: |log2(predicted / measured)| of that ratio, in bits, for one draw of the weights: within this for
+            90% of networks.
+        fluctuation_bits: standard deviation of its log2 from one draw of the weights to the next, in bits (theory of
+            components, 5.9); the part of the error that no analysis can take away.
         gradient_at: the value at which `gradient_log2` is taken, None if there is none.
         cotangent_at: "output", or the value where the cotangent had to be placed.
         weights: statistics by parameter name, for the weights of linear maps and the parameters of normalisations.
@@ -100,6 +109,8 @@ class Prediction:
     gradient_log2: float | None
     gradient_at: str | None
     cotangent_at: str
+    error_bits: float | None = None
+    fluctuation_bits: float | None = None
     weights: Mapping[str, WeightStatistics] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -28,6 +28,8 @@ _EVEN = 0.2
 """Where more than this share of the output's energy is the same in all rows, they are not told apart."""
 
 IID_LOGITS = "logits are independent and Gaussian over the keys"
+LOGITS_DOUBT = 0.6
+"""Bits, of a gradient that has passed a softmax."""
 
 
 @component("softmax")
@@ -40,6 +42,7 @@ class Softmax(Unary):
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS,)
+    doubt: ClassVar[float | None] = LOGITS_DOUBT
 
     @property
     def _axis(self) -> int:
@@ -158,6 +161,11 @@ class Attention(Component):
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS, "queries, keys and values come from independent projections")
+    doubt: ClassVar[float | None] = 0.15
+
+    def doubt_of(self, index: int) -> float | None:
+        """What passes the softmax, to queries and keys, depends on how alike the tokens are."""
+        return LOGITS_DOUBT if index < 2 else self.doubt
 
     @property
     def _causal(self) -> bool:

@@ -153,6 +153,7 @@ class Multiply(Component):
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
+    doubt: ClassVar[float | None] = 0.12
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ _ALONG = 0.3
 
 class _Convolution(Unary):
     """What both directions share: the kernel as (rows, columns / groups, taps) and the axes' taps."""
+
+    doubt: ClassVar[float | None] = 0.03
 
     @cached_property
     def _kernel(self) -> np.ndarray:

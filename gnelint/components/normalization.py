@@ -72,6 +72,12 @@ class Normalization(Unary):
     """A normalisation over a set of axes, then gamma and beta."""
 
     centred: ClassVar[bool] = True
+    doubt: ClassVar[float | None] = 0.05
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the statistic is taken from the value itself, so that no error of its scale passes."""
+        return True
 
     def normalised_axes(self) -> tuple[int, ...]:
         """The axes that the statistic is taken over."""
@@ -244,6 +250,10 @@ class BatchNorm(Normalization):
     def _frozen(self) -> bool:
         return not self.node.attribute("training")
 
+    @property
+    def adapts(self) -> bool:
+        return not self._frozen
+
     def _stored(self) -> tuple[np.ndarray, np.ndarray]:
         """The factor and the shift of the affine map in evaluation."""
         mean, variance = self.parameter("running_mean"), self.parameter("running_var")
@@ -392,6 +402,8 @@ class L1Norm(Normalization):
 class GroupNorm(Unary):
     """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group
     (3.5)."""
+
+    doubt: ClassVar[float | None] = Normalization.doubt
 
     @property
     def _grouped(self) -> LayerNorm:

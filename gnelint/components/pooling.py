@@ -77,6 +77,8 @@ def _on_channels(g: Gradient) -> Gradient:
 class _Averages(Unary):
     """An average over positions."""
 
+    doubt: ClassVar[float | None] = 0.1
+
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(averages=True)
 

@@ -60,6 +60,8 @@ def _summary(prediction: Prediction, findings: Sequence[Finding]) -> dict[str, A
         "coverage": number(prediction.coverage),
         "trained": prediction.trained,
         "gradient_ratio": number(prediction.gradient_ratio),
+        "error_bits": number(prediction.error_bits),
+        "fluctuation_bits": number(prediction.fluctuation_bits),
         "cotangent_at": prediction.cotangent_at,
         "errors": count("error"),
         "warnings": count("warning"),
@@ -83,6 +85,7 @@ def _profile(prediction: NodePrediction) -> dict[str, Any]:
         "phi": number(prediction.phi),
         "phi_variance": number(prediction.phi_variance),
         "gradient_norm2": number(prediction.gradient_norm2),
+        "error_bits": number(prediction.error_bits),
     }
 
 
@@ -93,6 +96,7 @@ def _block(block: Block) -> dict[str, Any]:
         "nodes": list(block.nodes),
         "phi": number(block.phi),
         "phi_variance": number(block.phi_variance),
+        "error_bits": number(block.error_bits),
         "basis": block.basis,
         "assumptions": list(block.assumptions),
     }

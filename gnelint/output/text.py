@@ -113,10 +113,18 @@ def _verdict(target: Mapping[str, Any]) -> str:
         sentence = "How the gradient changes on its way to the input is not known for this network."
     else:
         reference = "the output" if at == "output" else f"{at} (what follows passes no gradient yet)"
-        sentence = f"{subject} squared norm at the input is {_power(ratio)} of that at {reference}."
+        sentence = (
+            f"{subject} squared norm at the input is {_power(ratio)} of that at {reference}{_give_or_take(summary)}."
+        )
     if summary["coverage"] is not None and summary["coverage"] < 1.0:
         sentence += f" {summary['coverage']:.1%} of the nodes on its path have a formula."
     return sentence
+
+
+def _give_or_take(summary: Mapping[str, Any]) -> str:
+    """How far one network may lie from the power of two, nine times in ten."""
+    bits = summary["error_bits"]
+    return "" if bits is None else f" (exponent +-{bits:.0f})" if bits >= 10 else f" (exponent +-{max(bits, 0.1):.1f})"
 
 
 def _power(ratio: float) -> str:

@@ -62,16 +62,3 @@ def sensitivity(function: ScalarMap, mean: np.ndarray, variance: np.ndarray) -> 
 
 def _slope(low: float, high: float) -> float:
     return float(np.log(high / low)) / (2.0 * _STEP) if low > 0 and high > 0 else 0.0
-
-
-def amplified(error: float, layers: list[Sensitivity]) -> tuple[float, float]:
-    """What a relative error of the second moment becomes, to first order, behind these activations in a row.
-
-    Returns:
-        The error of log q behind the last, and of the log of the gradient in front of the first.
-    """
-    gradient = 0.0
-    for layer in layers:
-        gradient += error * layer.omega
-        error *= layer.chi
-    return error, gradient

@@ -102,6 +102,8 @@ class Row:
     end_to_end_bits: float
     within_1_bit: float
     within_half_bit: float
+    within_bound: float
+    bound_bits: float
     coverage: float
     read_seconds: float
     analysis_seconds: float
@@ -162,6 +164,8 @@ def row(case: Case, runs: Sequence[Run]) -> Row:
     """Figures over several runs of one network; values that the run graph does not have are counted, not judged."""
     bits = np.array([layer.bits for one in runs for layer in one.layers])
     judged = bits[~np.isnan(bits)]
+    stated = (layer.predicted.error_bits for one in runs for layer in one.layers)
+    bounds = np.array([0.0 if bound is None else bound for bound in stated])[~np.isnan(bits)]
     first = runs[0]
     return Row(
         case=case.name,
@@ -172,6 +176,8 @@ def row(case: Case, runs: Sequence[Run]) -> Row:
         end_to_end_bits=statistics.mean(one.end_to_end for one in runs),
         within_1_bit=float(np.mean(judged <= 1.0)) if judged.size else math.nan,
         within_half_bit=float(np.mean(judged <= 0.5)) if judged.size else math.nan,
+        within_bound=float(np.mean(judged <= bounds)) if judged.size else math.nan,
+        bound_bits=_quantile(bounds, 0.5),
         coverage=first.prediction.coverage,
         read_seconds=statistics.median(one.read_seconds for one in runs),
         analysis_seconds=statistics.median(one.analysis_seconds for one in runs),
@@ -214,7 +220,7 @@ def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
 
 HEAD = (
     ("network", "<"), ("layers", ">"), ("median", ">"), ("p95", ">"), ("end to end", ">"), ("<= 1 bit", ">"),
-    ("coverage", ">"), ("read s", ">"), ("analysis s", ">"), ("fwd+bwd s", ">"), ("ratio", ">"),
+    ("bound", ">"), ("inside", ">"), ("coverage", ">"), ("read s", ">"), ("analysis s", ">"), ("fwd+bwd s", ">"), ("ratio", ">"),
 )  # fmt: skip
 
 
@@ -228,6 +234,8 @@ def cells(one: Row) -> tuple[str, ...]:
         f"{one.p95_bits:.2f}",
         f"{one.end_to_end_bits:.2f}",
         f"{one.within_1_bit:.1%}",
+        f"{one.bound_bits:.2f}",
+        f"{one.within_bound:.1%}",
         f"{one.coverage:.3f}",
         f"{one.read_seconds:.2f}",
         f"{one.analysis_seconds:.2f}",
@@ -253,6 +261,7 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         "",
         f"Printed by `{command}` (torch {torch.__version__}). Errors in bits, |log2(predicted / measured)|, over the",
         "values of the traced graph; training mode, inputs N(0, 1), fresh weights. (-n): values not measured.",
+        "bound: the stated 90% bound of the error, median; inside: layers whose error is within their own.",
         "",
         "| " + " | ".join(name for name, _ in HEAD) + " |",
         "|" + "|".join("---" if side == "<" else "---:" for _, side in HEAD) + "|",

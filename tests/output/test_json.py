@@ -41,13 +41,16 @@ def test_the_contract_key_by_key() -> None:
     assert keys(document([entry])) == ["schema", "version", "targets"]
     assert keys(entry) == ["target", "source", "mode", "summary", "profile", "blocks", "findings"]
     assert keys(entry["summary"]) == [
-        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "cotangent_at",
-        "errors", "warnings", "infos", "fixable",
+        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "error_bits",
+        "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
         "name", "op", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
+        "error_bits",
     ]  # fmt: skip
-    assert keys(entry["blocks"][0]) == ["name", "kind", "nodes", "phi", "phi_variance", "basis", "assumptions"]
+    assert keys(entry["blocks"][0]) == [
+        "name", "kind", "nodes", "phi", "phi_variance", "error_bits", "basis", "assumptions",
+    ]  # fmt: skip
     assert keys(entry["findings"][0]) == [
         "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix",
     ]  # fmt: skip
@@ -56,10 +59,12 @@ def test_the_contract_key_by_key() -> None:
 
 
 def test_the_numbers() -> None:
-    summary = target(chain(2, gain=0.25, blocks=True), FINDINGS)["summary"]
+    prediction = dataclasses.replace(chain(2, gain=0.25, blocks=True), error_bits=0.5, fluctuation_bits=0.25)
+    summary = target(prediction, FINDINGS)["summary"]
     assert summary == {
         "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
-        "gradient_ratio": 0.0625, "cotangent_at": "output", "errors": 1, "warnings": 1, "infos": 1, "fixable": 1,
+        "gradient_ratio": 0.0625, "error_bits": 0.5, "fluctuation_bits": 0.25, "cotangent_at": "output",
+        "errors": 1, "warnings": 1, "infos": 1, "fixable": 1,
     }  # fmt: skip
 
 

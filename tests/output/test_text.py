@@ -106,6 +106,13 @@ def test_what_is_not_known_is_said() -> None:
     assert "untrained" not in text
 
 
+@pytest.mark.parametrize(("bits", "said"), [(0.44, "(exponent +-0.4)"), (0.01, "+-0.1"), (23.4, "+-23)")])
+def test_how_far_it_may_be_off_is_said(bits: float, said: str) -> None:
+    text = report(dataclasses.replace(chain(2), error_bits=bits))
+    assert said in " ".join(text.split())
+    assert_fits(text)
+
+
 def test_a_moved_cotangent_is_said() -> None:
     assert "of that at fc0:out" in report(dataclasses.replace(chain(2), cotangent_at="fc0:out"))
 

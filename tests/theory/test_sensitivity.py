@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gnelint.components.activation import Pointwise, Smooth
-from gnelint.theory.sensitivity import Sensitivity, amplified, sensitivity
+from gnelint.theory.sensitivity import Sensitivity, sensitivity
 from tests.components.harness import make
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -51,13 +51,6 @@ def test_gelu_is_unstable_and_tanh_is_not() -> None:
     assert gelu.chi > 1.0
     assert gelu.omega > 0.0
     assert sensitivity(_activation("tanh"), zero, one).chi < 1.0
-
-
-def test_errors_add_up_along_a_stack() -> None:
-    chi, omega, depth = 1.2, 0.3, 10
-    error, gradient = amplified(0.01, [Sensitivity(chi, omega)] * depth)
-    assert error == pytest.approx(0.01 * chi**depth)
-    assert gradient == pytest.approx(0.01 * omega * (chi**depth - 1) / (chi - 1))
 
 
 def test_a_constant_has_no_sensitivity_of_phi() -> None:
