@@ -101,7 +101,7 @@ class Value:
         """Whether a gradient can pass. A type that is not known counts as floating: nothing is skipped silently."""
         return self.dtype is None or self.dtype in FLOATING
 
-    @property
+    @cached_property
     def concrete_shape(self) -> tuple[int, ...] | None:
         """The shape if every dimension is a number, else None."""
         if self.shape is None or any(not isinstance(dim, int) for dim in self.shape):

@@ -20,6 +20,7 @@ from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis, marginals, outer
 from gnelint.theory.theorems import Structure
 
+_ROUNDING = 1e-12
 _ALONG = 0.3
 """What a border does to the means it does to about this share of the positions beside as well."""
 
@@ -133,10 +134,7 @@ def _spread_moments(
     """
     energy_at = outer([a.mean(axis=1) for a in seen])
     amplitude_at = outer([a.mean(axis=1) for a in amplitudes])
-    grams = [a @ a.T / max(a.shape[1], 1) for a in amplitudes]
-    gram = np.ones((1, 1))
-    for matrix in grams:
-        gram = np.kron(gram, matrix)
+    gram = _kron([a @ a.T / max(a.shape[1], 1) for a in amplitudes])
     variance = spread_taps[0] @ energy_at
     shared = spread_taps[1] @ energy_at
     mean = mean_taps @ amplitude_at
@@ -168,26 +166,44 @@ def _deviation(
         Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
         sample), and the mean squared correlation between channels of that share: there are few kinds of border.
     """
-    positions = tuple(line.shape[1] for line in seen)
-    amplitude = _map(amplitudes)
-    away = amplitude - amplitude.mean(axis=1, keepdims=True)
-    gram = mean_taps.T @ mean_taps
-    fixed = ((gram @ away) * away).sum(axis=0)
-    energy = variance_taps.sum(axis=0) @ _map(seen) + fixed
-    grid = energy.reshape(positions)
-    mixed = gram @ (away @ away.T)
-    few = float((mixed * mixed.T).sum()) / float(np.trace(mixed)) ** 2 if float(np.trace(mixed)) > 0 else 0.0
-    share = float(fixed.sum() / energy.sum()) if float(energy.sum()) > 0 else 0.0
-    along = (tuple(k for k in range(len(positions)) if k != axis) for axis in range(len(positions)))
-    return (None, None, *(normalised(grid.mean(axis=others)) for others in along)), share, few
+    sizes = tuple(len(line) for line in amplitudes)
+    centres, levels = [line.mean(axis=1) for line in amplitudes], [line.mean(axis=1) for line in seen]
+    grams = [line @ line.T / max(line.shape[1], 1) for line in amplitudes]
+    gram, centre = mean_taps.T @ mean_taps, outer(centres)
+    away = _kron(grams) - np.outer(centre, centre)  # what taps have in common where they are off, over all positions
+    fixed = max(float((gram * away).sum()), 0.0)
+    variance = variance_taps.sum(axis=0)
+    energy = float(variance @ outer(levels)) + fixed
+    linear, constant = gram @ centre, float(centre @ gram @ centre)
+    profiles: list[np.ndarray | None] = [None, None]
+    lines = zip(marginals(variance, sizes, levels), marginals(linear, sizes, centres), strict=True)
+    for axis, (varies, pulls) in enumerate(lines):
+        line = amplitudes[axis]
+        square = ((_along(gram, sizes, grams, axis) @ line) * line).sum(axis=0)
+        off = np.maximum(square - 2.0 * pulls @ line + constant, 0.0)
+        profiles.append(normalised(varies @ seen[axis] + off))
+    mixed = gram @ away
+    trace = float(np.trace(mixed))
+    few = float((mixed * mixed.T).sum()) / trace**2 if trace > _ROUNDING * float(np.trace(gram)) else 0.0
+    return tuple(profiles), fixed / energy if energy > 0 else 0.0, few
 
 
-def _map(lines: list[np.ndarray]) -> np.ndarray:
-    """(taps, positions) over all axes from (taps, positions) along each."""
+def _kron(matrices: list[np.ndarray]) -> np.ndarray:
+    """Of (taps, taps) along each axis, over all of a kernel's taps."""
     whole = np.ones((1, 1))
-    for line in lines:
-        whole = np.einsum("ap,bq->abpq", whole, line).reshape(len(whole) * len(line), -1)
+    for matrix in matrices:
+        whole = np.kron(whole, matrix)
     return whole
+
+
+def _along(gram: np.ndarray, sizes: tuple[int, ...], grams: list[np.ndarray], axis: int) -> np.ndarray:
+    """(taps, taps) of one axis: `gram` over all taps, summed with what the other axes' taps have in common."""
+    reduced = gram.reshape(sizes + sizes)
+    for other in reversed(range(len(sizes))):
+        if other != axis:
+            half = reduced.ndim // 2
+            reduced = np.tensordot(reduced, grams[other], axes=([other, half + other], [0, 1]))
+    return reduced
 
 
 def _pulled(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -94,6 +95,19 @@ class Normalization(Unary):
         """Added to s^2."""
         return float(self.node.attribute("epsilon"))
 
+    @cached_property
+    def _statistics(self) -> dict[int, tuple[Moments, Statistic]]:
+        """What `found` has found, by identity of the value: every pass asks for the same one."""
+        return {}
+
+    def found(self, x: Moments) -> Statistic:
+        """The statistic of what is normalised."""
+        known = self._statistics.get(id(x))
+        if known is None:
+            axes = self.normalised_axes()
+            known = self._statistics[id(x)] = (x, statistic(self._levelled(x, axes), axes, self.centred))
+        return known[1]
+
     def denominator(self, square: np.ndarray) -> np.ndarray:
         """What x - m is divided by, squared."""
         return square + self.epsilon
@@ -104,8 +118,8 @@ class Normalization(Unary):
 
     def map(self, x: Moments) -> Moments:
         axes = self.normalised_axes()
+        found = self.found(x)
         x = self._levelled(x, axes)
-        found = statistic(x, axes, self.centred)
         below = self.denominator(found.square)
         if not np.all(below > 0):
             raise NotModelledError("normalises a value without any variance and has no epsilon")
@@ -141,8 +155,8 @@ class Normalization(Unary):
         axes = self.normalised_axes()
         uneven = [i for i, p in enumerate(x.profile) if p is not None and i not in axes]
         profiles = x.profile
+        found = self.found(x)
         x = self._levelled(x, axes)
-        found = statistic(x, axes, self.centred)
         g = cotangent
         gamma = self.parameter("scale")
         if gamma is not None:
@@ -173,8 +187,7 @@ class Normalization(Unary):
         directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
         x = inputs[0]
         assert x is not None
-        axes = self.normalised_axes()
-        found = statistic(self._levelled(x, axes), axes, self.centred)
+        found = self.found(x)
         a = 1.0 / self.denominator(found.square)
         gamma = self.parameter("scale")
         square = np.ones(1) if gamma is None else gamma**2
@@ -292,8 +305,7 @@ class BatchNorm(Normalization):
         if self._frozen:
             per_channel = np.ravel(self._stored()[0] ** 2)
             return float(np.var(per_channel))
-        axes = self.normalised_axes()
-        found = statistic(x, axes, True)
+        found = self.found(x)
         gamma = self.parameter("scale")
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
         # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
@@ -308,7 +320,7 @@ class BatchNorm(Normalization):
             a = np.ravel(self._stored()[0] ** 2)
         else:
             gamma = self.parameter("scale")
-            square = statistic(x, self.normalised_axes(), True).square
+            square = self.found(x).square
             a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(square)))
         mean = float(a.mean())
         return Structure(everywhere=True, rows=a / mean if mean > 0 and a.size == self.shape[1] else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -81,17 +82,36 @@ def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     )
 
 
+_LOWEST, _HIGHEST, _PLACES = -6.0, 30.0, 4096
+_PLACE = (_HIGHEST - _LOWEST) / (_PLACES - 1)
+
+
+def _rectified(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E max(z, 0), E max(z, 0)^2 and P(z > 0) of z ~ N(t, 1)."""
+    above = normal_cdf(t)
+    first = t * above + normal_pdf(t)
+    return first, above + t * first, above
+
+
+@cache
+def _ratios() -> tuple[np.ndarray, np.ndarray]:
+    """t, and E[max(z, 0)]^2 / E[max(z, 0)^2] there, which grows with t."""
+    t = np.linspace(_LOWEST, _HIGHEST, _PLACES)
+    first, second, _ = _rectified(t)
+    return t, np.maximum.accumulate(first**2 / np.maximum(second, 1e-300))
+
+
 def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by bisection on t = mu /
-    sd)."""
+    """Location and scale of the Gaussian z for which max(z, 0) has this mean and variance (by Newton's method on t = mu
+    / sd, from a table)."""
     ratio = np.divide(mean**2, variance + mean**2, out=np.ones_like(mean), where=variance + mean**2 > 0)
-    low, high = np.full_like(mean, -6.0), np.full_like(mean, 30.0)
-    for _ in range(60):
-        t = (low + high) / 2
-        first = t * normal_cdf(t) + normal_pdf(t)
-        second = (t**2 + 1) * normal_cdf(t) + t * normal_pdf(t)
-        above = first**2 / np.maximum(second, 1e-300) > ratio
-        high, low = np.where(above, t, high), np.where(above, low, t)
-    t = (low + high) / 2
-    scale = mean / np.maximum(t * normal_cdf(t) + normal_pdf(t), 1e-300)
+    places, ratios = _ratios()
+    t = np.interp(ratio, ratios, places)
+    for _ in range(4):
+        first, second, above = _rectified(t)
+        second = np.maximum(second, 1e-300)
+        slope = 2.0 * first * (above * second - first**2) / second**2
+        step = np.divide(first**2 / second - ratio, slope, out=np.zeros_like(t), where=slope > 0)
+        t = np.clip(t - np.clip(step, -_PLACE, _PLACE), _LOWEST, _HIGHEST)
+    scale = mean / np.maximum(_rectified(t)[0], 1e-300)
     return t * scale, scale
