@@ -100,7 +100,7 @@ class Field(ABC):
         """Number of entries of the tensor."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """Entries of one sample in one cell (of average size): what `shared` is a covariance over."""
         return max(1, round(math.prod(axis.size / axis.count for axis in self.axes[1:])))
@@ -346,12 +346,12 @@ class Moments(Field):
         axes = (*self.axes[:index], target, *self.axes[index + 1 :])
         return self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), shared), self.profile)
 
-    @property
+    @cached_property
     def total_mean(self) -> float:
         """E[x] over the whole tensor."""
         return total_average(self.mean, self.axes) * self.amplitude()
 
-    @property
+    @cached_property
     def total_second(self) -> float:
         """E[x^2] over the whole tensor."""
         return total_average(self.second, self.axes)
@@ -456,7 +456,7 @@ class Gradient(Field):
         kept = (*field.profile[:index], profile, *field.profile[index + 1 :])
         return field.rebuilt(field.axes, field.arrays(), kept)
 
-    @property
+    @cached_property
     def total(self) -> float:
         """Squared L2 norm of the whole gradient."""
         return total_average(self.energy, self.axes) * self.size
