@@ -1,0 +1,58 @@
+"""Averages of a gate over a Gaussian pre-activation: of tanh, of the logistic function through it, of the rectifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.theory.quadrature import smooth_expectations
+from gnelint.theory.special import normal_cdf, normal_pdf
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Of f(z), z ~ N(mean, variance), entry by entry.
+
+    Attributes:
+        first, second: E f and E f^2.
+        slope, square: E f' and E f'^2.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    slope: np.ndarray
+    square: np.ndarray
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Var f."""
+        return np.maximum(self.second - self.first**2, 0.0)
+
+
+def tanh_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
+    """f = tanh: f' = 1 - f^2, so E f, E f^2 and E f^4 say all."""
+    first, second, fourth = smooth_expectations(
+        [np.tanh, lambda z: np.tanh(z) ** 2, lambda z: np.tanh(z) ** 4], mean, variance, settled=True
+    )
+    return Averages(first, second, 1.0 - second, np.maximum(1.0 - 2.0 * second + fourth, 0.0))
+
+
+def logistic_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
+    """f = 1 / (1 + e^-z) = (1 + tanh(z / 2)) / 2."""
+    half = tanh_averages(0.5 * mean, 0.25 * variance)
+    return Averages(
+        0.5 * (1.0 + half.first),
+        0.25 * (1.0 + 2.0 * half.first + half.second),
+        0.25 * half.slope,
+        half.square / 16.0,
+    )
+
+
+def relu_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
+    """f = max(z, 0) in closed form (theory of components, 3.3); a constant 0 is not above 0."""
+    deviation = np.sqrt(variance)
+    t = np.divide(mean, deviation, out=np.where(mean > 0, np.inf, -np.inf), where=deviation > 0)
+    share, edge = normal_cdf(t), deviation * normal_pdf(t)
+    first = mean * share + edge
+    return Averages(first, (mean**2 + variance) * share + mean * edge, share, share)

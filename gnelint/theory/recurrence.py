@@ -1,0 +1,391 @@
+"""Recurrent cells in mean field: moments of the state forward through time, of the gradient back.
+
+Each unit keeps a carry, c_t = k_t c_{t-1} + u_t, and shows h_t = o(c_t); k_t, u_t and o depend on gates whose
+pre-activations are sums of the step's input and of h_{t-1}, so Gaussian over samples. Different units and gates meet
+through independent weights: their energies add. In one unit nothing averages out, there the correlation between steps
+decides: E h_t h_{t+d} of what drives it adds up in the carry. With K = E k,
+
+    Var c_t        = E k^2 Var c_{t-1} + ... + 2 K Cov(c_{t-1}, u_t),   Cov(c_{t-1}, u_t) = sum_j K^{j-1} C_u(j)
+    dL/dc_t        = o'(c_t) dL/dh_t + k_{t+1} dL/dc_{t+1}
+    E (dL/dc_t)^2  = E o'^2 E (dL/dh_t)^2 + E k^2 E (dL/dc_{t+1})^2 + 2 (E o')^2 K sum_j K^{j-1} C_h(j)
+
+C_u(j) and C_h(j) being the covariances of u and of dL/dh at j steps' distance: those of the input and of the cotangent
+(`Memory`), and those which the recurrence makes by itself, found as a fixed point. Dynamic mean field of random
+recurrent networks: Sompolinsky, Crisanti and Sommers, Physical Review Letters 61, 1988; gated: arXiv 1806.05394.
+
+Steps are taken until the state stands still; the rest of a run of alike inputs is then like the last step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.theory.gates import Averages
+from gnelint.theory.memory import Memory
+
+STILL = 1e-4
+"""Relative change of a step's moments below which those after it are taken as equal."""
+MOST_STEPS = 512
+"""Steps taken through a run of alike inputs whatever the change."""
+REACH = 64
+"""Largest distance in steps at which correlations are followed."""
+_PASSES = 3
+"""Of the fixed point of correlations that the recurrence makes by itself."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Mean and variance of entries over samples."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def second(self) -> np.ndarray:
+        """E x^2."""
+        return np.asarray(self.variance + self.mean**2)
+
+    @staticmethod
+    def of(mean: np.ndarray, second: np.ndarray) -> Pair:
+        """From the second moment."""
+        return Pair(mean, np.maximum(second - mean**2, 0.0))
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Of a state with respect to each gate's pre-activation; arrays are (batch, gate, unit).
+
+    Attributes:
+        energy: E (slope)^2.
+        lasting: what of it is left between far steps, (E slope)^2.
+        fading: what of it goes with the carry's correlation between the steps.
+    """
+
+    energy: np.ndarray
+    lasting: np.ndarray
+    fading: np.ndarray
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of every unit; arrays are (batch, unit).
+
+    Attributes:
+        hidden, carry: h_t and c_t.
+        keep, keep_square: E k_t and E k_t^2, the slope of c_t with respect to c_{t-1}.
+        show, show_square: E and E ()^2 of the slope of h_t with respect to c_t.
+        inner: slopes of c_t with respect to the gates, c_{t-1} held.
+        outer: slopes of h_t with respect to the gates, c_t held.
+        driven, fed: variance of the gates' pre-activations from the input and from h_{t-1}, (batch, gate, unit).
+        reset: of a gate that h_{t-1} passes before it reaches the last gate; None without one.
+    """
+
+    hidden: Pair
+    carry: Pair
+    keep: np.ndarray
+    keep_square: np.ndarray
+    show: np.ndarray
+    show_square: np.ndarray
+    inner: Slopes
+    outer: Slopes
+    driven: np.ndarray
+    fed: np.ndarray
+    reset: Averages | None = None
+
+    @property
+    def state(self) -> tuple[np.ndarray, ...]:
+        """What the next step depends on."""
+        return self.hidden.mean, self.hidden.variance, self.carry.mean, self.carry.variance
+
+
+class Cell(ABC):
+    """A kind of recurrent unit."""
+
+    @abstractmethod
+    def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
+        """One step.
+
+        Args:
+            drive: the input's part of the gates' pre-activations, biases included, (batch, gate, unit).
+            hidden, carry: h_{t-1} and c_{t-1}.
+            crossed: Cov(c_{t-1}, u_t).
+        """
+
+    @abstractmethod
+    def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From the gradient's energy at the gates to that at the pre-activations and at h_{t-1}, through the weights.
+
+        Args:
+            step: the step.
+            before: h_{t-1}.
+            energy: at the gates, (batch, gate, unit).
+        """
+
+
+@dataclass(frozen=True)
+class Run:
+    """Steps that are alike: how many, and one of them, with the state before it."""
+
+    length: int
+    step: Step
+    hidden: Pair
+    carry: Pair
+
+
+def _still(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> bool:
+    for old, new in zip(before, after, strict=True):
+        scale = float(np.abs(new).max(initial=0.0))
+        if float(np.abs(new - old).max(initial=0.0)) > STILL * scale:
+            return False
+    return True
+
+
+def unroll(
+    cell: Cell, drives: Sequence[tuple[int, Pair]], hidden: Pair, carry: Pair, memory: Memory | None
+) -> tuple[list[Run], Correlations]:
+    """All steps forward.
+
+    Args:
+        cell: the kind of unit.
+        drives: what each run of alike inputs adds to the pre-activations, with its length.
+        hidden, carry: the initial state.
+        memory: of the input over time.
+
+    Returns:
+        The steps, as runs of alike ones, and the correlations of the states between steps.
+    """
+    total = sum(length for length, _ in drives)
+    runs = _unrolled(cell, drives, hidden, carry, None)
+    correlations = Correlations.of(middle(runs), memory, total)
+    if np.any(correlations.into):
+        runs = _unrolled(cell, drives, hidden, carry, correlations.into)
+        correlations = Correlations.of(middle(runs), memory, total)
+    return runs, correlations
+
+
+def middle(runs: Sequence[Run]) -> Step:
+    """The step in the middle of the sequence: that of a state that has settled, if any has."""
+    place = sum(run.length for run in runs) // 2
+    for run in runs:
+        place -= run.length
+        if place < 0:
+            return run.step
+    return runs[-1].step
+
+
+def _unrolled(
+    cell: Cell, drives: Sequence[tuple[int, Pair]], hidden: Pair, carry: Pair, into: np.ndarray | None
+) -> list[Run]:
+    runs: list[Run] = []
+    crossed, power, elapsed = np.zeros_like(hidden.mean), np.ones_like(hidden.mean), 0
+    for length, drive in drives:
+        left, taken = length, 0
+        while left > 0:
+            step = cell.step(drive, hidden, carry, crossed)
+            before = (hidden.mean, hidden.variance, carry.mean, carry.variance)
+            taken += 1
+            count = left if taken >= MOST_STEPS or (taken > 1 and _still(before, step.state)) else 1
+            runs.append(Run(count, step, hidden, carry))
+            if into is not None and elapsed < len(into):
+                crossed = crossed + power * into[elapsed]
+            power = power * step.keep
+            hidden, carry, left, elapsed = step.hidden, step.carry, left - count, elapsed + count
+    return runs
+
+
+def _gathered(keep: np.ndarray, sources: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """sum_{j >= 0} K^j C(d + j) for every distance d, where C(d) is `sources` and `far` beyond them."""
+    found = np.empty_like(sources)
+    rest = far / (1.0 - np.clip(keep, 0.0, 0.999))
+    for distance in range(len(sources) - 1, -1, -1):
+        rest = sources[distance] + keep * rest
+        found[distance] = rest
+    return found
+
+
+def _carried(keep: np.ndarray, own: np.ndarray, gathered: np.ndarray) -> np.ndarray:
+    """Covariances of x_t = K x_{t-1} + v_t at every distance: V(d) = K V(d - 1) + sum_j K^j C_v(d + j)."""
+    found = np.empty_like(gathered)
+    for distance, source in enumerate(gathered):
+        own = keep * own + source
+        found[distance] = own
+    return found
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Sums over everything but the distance, relative to the whole; between -1 and 1."""
+    total = float(whole.sum())
+    sums = part.sum(axis=tuple(range(1, part.ndim)))
+    return np.clip(sums / total, -1.0, 1.0) if total > 0 else np.zeros(len(part))
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Between steps, by distance.
+
+    Attributes:
+        into: covariances of u, (distance, batch, unit).
+        carry, hidden: correlations of c and of h.
+    """
+
+    into: np.ndarray
+    carry: np.ndarray
+    hidden: np.ndarray
+
+    @staticmethod
+    def of(step: Step, memory: Memory | None, total: int) -> Correlations:
+        """Those of a state that has settled; `memory` is the input's over time."""
+        reach = min(total - 1, REACH)
+        given = np.zeros(reach) if memory is None else memory.reaching(reach)
+        far = 0.0 if memory is None else memory.far
+        lines = (reach, 1, 1)
+        driven, fed = ((step.inner.lasting * part).sum(axis=1) for part in (step.driven, step.fed))
+        outer_driven, outer_fed = ((step.outer.lasting * part).sum(axis=1) for part in (step.driven, step.fed))
+        carry = hidden = np.zeros(reach)
+        into = given.reshape(lines) * driven
+        for _ in range(_PASSES):
+            into = given.reshape(lines) * driven + hidden.reshape(lines) * fed
+            gathered = _gathered(step.keep, into, far * driven)
+            covariance = _carried(step.keep, step.carry.variance, gathered)
+            carry = _ratio(covariance, step.carry.variance)
+            shown = step.show**2 * covariance
+            shown = shown + given.reshape(lines) * outer_driven + hidden.reshape(lines) * outer_fed
+            hidden = _ratio(shown, step.hidden.variance)
+        return Correlations(into, carry, hidden)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The gradient over time.
+
+    Attributes:
+        lengths: of the runs of alike steps.
+        gates: energy at the gates' pre-activations in each, (run, batch, gate, unit).
+        hidden, carry: energy at the initial state.
+        near: correlation of the gradient at the gates between steps, by distance.
+    """
+
+    lengths: tuple[int, ...]
+    gates: np.ndarray
+    hidden: np.ndarray
+    carry: np.ndarray
+    near: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """The gradient's energies at one step."""
+
+    hidden: np.ndarray
+    recurrent: np.ndarray
+    carry: np.ndarray
+    gates: np.ndarray
+    before: np.ndarray
+
+
+def pull(
+    cell: Cell,
+    runs: Sequence[Run],
+    cotangents: Sequence[np.ndarray],
+    last: np.ndarray,
+    memory: Memory | None,
+    correlations: Correlations,
+) -> Pulled:
+    """All steps backward.
+
+    Args:
+        cell: the kind of unit.
+        runs: the steps, cut where the cotangent's cells are.
+        cotangents: its energy at h in each run, (batch, unit).
+        last: energy of a cotangent at the last carry.
+        memory: of the cotangent over time.
+        correlations: of the states.
+    """
+    total = sum(run.length for run in runs)
+    given = np.zeros(min(total - 1, REACH)) if memory is None else memory.reaching(min(total - 1, REACH))
+    far = 0.0 if memory is None else memory.far
+    made = near = np.zeros_like(given)
+    moments = _pulled(cell, runs, cotangents, last, given, far, made)
+    for _ in range(_PASSES if given.size else 0):
+        at, step = _middle(moments, runs, total)
+        near = _gate_correlations(step, at, correlations, given, far, made)
+        if np.allclose(near, made, atol=1e-3):
+            break
+        made = near
+        moments = _pulled(cell, runs, cotangents, last, given, far, made)
+    first, start = moments[0][2], runs[0].step
+    return Pulled(
+        tuple(length for length, _, _ in moments),
+        np.stack([moment.gates for _, _, moment in moments]),
+        first.before,
+        start.keep_square * first.carry,
+        near,
+    )
+
+
+def _middle(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run], total: int) -> tuple[_Moment, Step]:
+    place = total // 2
+    for length, index, moment in moments:
+        place -= length
+        if place < 0:
+            return moment, runs[index].step
+    return moments[-1][2], runs[moments[-1][1]].step
+
+
+def _gate_correlations(
+    step: Step, at: _Moment, states: Correlations, given: np.ndarray, far: float, made: np.ndarray
+) -> np.ndarray:
+    """Correlation by distance of the gradient at the gates, from that of the cotangent and of the recurrence's own."""
+    lines = (given.size, 1, 1)
+    shown = given.reshape(lines) * (at.hidden - at.recurrent) + made.reshape(lines) * at.recurrent
+    gathered = _gathered(step.keep, step.show**2 * shown, step.show**2 * far * (at.hidden - at.recurrent))
+    carried = _carried(step.keep, at.carry, gathered)
+    fading = states.carry.reshape(-1, 1, 1, 1)
+    inner = (step.inner.lasting + fading * step.inner.fading) * carried[:, :, None]
+    outer = (step.outer.lasting + fading * step.outer.fading) * shown[:, :, None]
+    return _ratio(inner + outer, at.gates)
+
+
+def _pulled(
+    cell: Cell,
+    runs: Sequence[Run],
+    cotangents: Sequence[np.ndarray],
+    last: np.ndarray,
+    given: np.ndarray,
+    far: float,
+    made: np.ndarray,
+) -> list[tuple[int, int, _Moment]]:
+    """(steps, index of their run, energies), in the order of time."""
+    found: list[tuple[int, int, _Moment]] = []
+    keep, keep_square = np.zeros_like(last), np.ones_like(last)
+    carry, recurrent = last, np.zeros_like(last)
+    power, of_given, of_made = np.ones_like(last), np.zeros_like(last), np.zeros_like(last)
+    elapsed = 0
+    for index in range(len(runs) - 1, -1, -1):
+        run, cotangent = runs[index], cotangents[index]
+        step, left, taken = run.step, run.length, 0
+        previous: _Moment | None = None
+        while left > 0:
+            hidden = cotangent + recurrent
+            crossed = keep * step.show**2 * (of_given * cotangent + of_made * recurrent)
+            total = np.maximum(step.show_square * hidden + keep_square * carry + 2.0 * crossed, 0.0)
+            gates = step.inner.energy * total[:, None] + step.outer.energy * hidden[:, None]
+            gates, before = cell.back(step, run.hidden, gates)
+            moment = _Moment(hidden, recurrent, total, gates, before)
+            taken += 1
+            still = previous is not None and _still(
+                (previous.carry, previous.before, previous.hidden), (total, before, hidden)
+            )
+            count = left if still or taken >= MOST_STEPS else 1
+            found.append((count, index, moment))
+            for _ in range(min(count, max(given.size - elapsed, 0))):
+                of_given, of_made = of_given + power * given[elapsed], of_made + power * made[elapsed]
+                power = power * step.keep
+                elapsed += 1
+            keep, keep_square, carry, recurrent = step.keep, step.keep_square, total, before
+            previous, left = moment, left - count
+    return found[::-1]
