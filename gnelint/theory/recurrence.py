@@ -33,8 +33,10 @@ MOST_STEPS = 512
 """Steps taken through a run of alike inputs whatever the change."""
 REACH = 64
 """Largest distance in steps at which correlations are followed."""
-_PASSES = 3
-"""Of the fixed point of correlations that the recurrence makes by itself."""
+_PASSES = 6
+"""At most, of the fixed point of correlations that the recurrence makes by itself."""
+_SETTLED = 1e-3
+"""Change of a correlation below which it is taken as found."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,16 @@ def unroll(
         The steps, as runs of alike ones, and the correlations of the states between steps.
     """
     total = sum(length for length, _ in drives)
-    runs = _unrolled(cell, drives, hidden, carry, None)
-    correlations = Correlations.of(middle(runs), memory, total)
-    if np.any(correlations.into):
-        runs = _unrolled(cell, drives, hidden, carry, correlations.into)
-        correlations = Correlations.of(middle(runs), memory, total)
-    return runs, correlations
+    reach = min(total - 1, REACH)
+    given = np.zeros(reach) if memory is None else memory.reaching(reach)
+    found = Correlations(np.zeros(reach), np.zeros(reach))
+    runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
+    for _ in range(_PASSES if reach else 0):
+        before, found = found, Correlations.of(middle(runs), given, 0.0 if memory is None else memory.far, total)
+        if np.allclose(before.hidden, found.hidden, atol=_SETTLED):
+            break
+        runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
+    return runs, found
 
 
 def middle(runs: Sequence[Run]) -> Step:
@@ -177,11 +183,40 @@ def middle(runs: Sequence[Run]) -> Step:
     return runs[-1].step
 
 
+class _Past:
+    """What earlier steps drove a carry with, and how much of it is coherent with the next step's."""
+
+    def __init__(self, correlations: np.ndarray) -> None:
+        """Correlations by distance."""
+        self._correlations = correlations
+        self._amplitudes: list[np.ndarray] = []
+
+    def add(self, amplitude: np.ndarray, steps: int) -> None:
+        """So many steps with this root mean square."""
+        reach = self._correlations.size
+        self._amplitudes = [amplitude] * min(steps, reach) + self._amplitudes[: max(reach - steps, 0)]
+
+    def gathered(self, keep: np.ndarray) -> np.ndarray:
+        """sum_j K^{j-1} rho(j) a(j) over the distances j."""
+        found = np.zeros_like(keep)
+        for distance in range(len(self._amplitudes) - 1, -1, -1):
+            found = self._correlations[distance] * self._amplitudes[distance] + keep * found
+        return found
+
+
 def _unrolled(
-    cell: Cell, drives: Sequence[tuple[int, Pair]], hidden: Pair, carry: Pair, into: np.ndarray | None
+    cell: Cell,
+    drives: Sequence[tuple[int, Pair]],
+    hidden: Pair,
+    carry: Pair,
+    given: np.ndarray,
+    made: np.ndarray,
 ) -> list[Run]:
+    """The steps, for correlations over time that the input has and that the hidden state has."""
     runs: list[Run] = []
-    crossed, power, elapsed = np.zeros_like(hidden.mean), np.ones_like(hidden.mean), 0
+    crossed = np.zeros_like(hidden.mean)
+    pasts = [_Past(correlations) for correlations in (given, made) if np.any(correlations)]
+    known = [place for place, correlations in enumerate((given, made)) if np.any(correlations)]
     for length, drive in drives:
         left, taken = length, 0
         while left > 0:
@@ -190,21 +225,24 @@ def _unrolled(
             taken += 1
             count = left if taken >= MOST_STEPS or (taken > 1 and _still(before, step.state)) else 1
             runs.append(Run(count, step, hidden, carry))
-            if into is not None and elapsed < len(into):
-                crossed = crossed + power * into[elapsed]
-            power = power * step.keep
-            hidden, carry, left, elapsed = step.hidden, step.carry, left - count, elapsed + count
+            crossed = np.zeros_like(crossed)
+            for place, past in zip(known, pasts, strict=True):
+                amplitude = np.sqrt((step.inner.lasting * (step.driven, step.fed)[place]).sum(axis=1))
+                past.add(amplitude, count)
+                crossed = crossed + amplitude * past.gathered(step.keep)
+            hidden, carry, left = step.hidden, step.carry, left - count
     return runs
 
 
-def _gathered(keep: np.ndarray, sources: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """sum_{j >= 0} K^j C(d + j) for every distance d, where C(d) is `sources` and `far` beyond them."""
-    found = np.empty_like(sources)
-    rest = far / (1.0 - np.clip(keep, 0.0, 0.999))
-    for distance in range(len(sources) - 1, -1, -1):
-        rest = sources[distance] + keep * rest
+def _gathered(keep: np.ndarray, sources: np.ndarray, far: np.ndarray, steps: int) -> np.ndarray:
+    """sum_j K^j C(d + j) over so many steps j, for every distance d; C(d) is `sources`, and `far` beyond them."""
+    extended = np.concatenate([sources, np.broadcast_to(far, (steps, *sources.shape[1:]))])
+    found = np.empty_like(extended)
+    rest = np.zeros_like(keep)
+    for distance in range(len(extended) - 1, -1, -1):
+        rest = extended[distance] + keep * rest
         found[distance] = rest
-    return found
+    return np.asarray(found[: len(sources)] - keep**steps * found[steps:])
 
 
 def _carried(keep: np.ndarray, own: np.ndarray, gathered: np.ndarray) -> np.ndarray:
@@ -225,37 +263,33 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Between steps, by distance.
+    """Of the states between steps, by distance.
 
     Attributes:
-        into: covariances of u, (distance, batch, unit).
-        carry, hidden: correlations of c and of h.
+        carry, hidden: of c and of h.
     """
 
-    into: np.ndarray
     carry: np.ndarray
     hidden: np.ndarray
 
     @staticmethod
-    def of(step: Step, memory: Memory | None, total: int) -> Correlations:
-        """Those of a state that has settled; `memory` is the input's over time."""
-        reach = min(total - 1, REACH)
-        given = np.zeros(reach) if memory is None else memory.reaching(reach)
-        far = 0.0 if memory is None else memory.far
-        lines = (reach, 1, 1)
+    def of(step: Step, given: np.ndarray, far: float, total: int) -> Correlations:
+        """Those around a step in the middle of so many; `given` and `far` are the input's."""
+        lines = (given.size, 1, 1)
         driven, fed = ((step.inner.lasting * part).sum(axis=1) for part in (step.driven, step.fed))
         outer_driven, outer_fed = ((step.outer.lasting * part).sum(axis=1) for part in (step.driven, step.fed))
-        carry = hidden = np.zeros(reach)
-        into = given.reshape(lines) * driven
+        carry = hidden = np.zeros_like(given)
         for _ in range(_PASSES):
             into = given.reshape(lines) * driven + hidden.reshape(lines) * fed
-            gathered = _gathered(step.keep, into, far * driven)
+            gathered = _gathered(step.keep, into, far * driven, max(total // 2, 1))
             covariance = _carried(step.keep, step.carry.variance, gathered)
             carry = _ratio(covariance, step.carry.variance)
             shown = step.show**2 * covariance
             shown = shown + given.reshape(lines) * outer_driven + hidden.reshape(lines) * outer_fed
-            hidden = _ratio(shown, step.hidden.variance)
-        return Correlations(into, carry, hidden)
+            before, hidden = hidden, _ratio(shown, step.hidden.variance)
+            if np.allclose(before, hidden, atol=_SETTLED):
+                break
+        return Correlations(carry, hidden)
 
 
 @dataclass(frozen=True)
@@ -309,14 +343,14 @@ def pull(
     given = np.zeros(min(total - 1, REACH)) if memory is None else memory.reaching(min(total - 1, REACH))
     far = 0.0 if memory is None else memory.far
     made = near = np.zeros_like(given)
-    moments = _pulled(cell, runs, cotangents, last, given, far, made)
+    moments = _pulled(cell, runs, cotangents, last, given, made)
     for _ in range(_PASSES if given.size else 0):
         at, step = _middle(moments, runs, total)
-        near = _gate_correlations(step, at, correlations, given, far, made)
-        if np.allclose(near, made, atol=1e-3):
+        near = _gate_correlations(step, at, correlations, given, far, made, total)
+        if np.allclose(near, made, atol=_SETTLED):
             break
         made = near
-        moments = _pulled(cell, runs, cotangents, last, given, far, made)
+        moments = _pulled(cell, runs, cotangents, last, given, made)
     first, start = moments[0][2], runs[0].step
     return Pulled(
         tuple(length for length, _, _ in moments),
@@ -337,12 +371,13 @@ def _middle(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run], to
 
 
 def _gate_correlations(
-    step: Step, at: _Moment, states: Correlations, given: np.ndarray, far: float, made: np.ndarray
+    step: Step, at: _Moment, states: Correlations, given: np.ndarray, far: float, made: np.ndarray, total: int
 ) -> np.ndarray:
     """Correlation by distance of the gradient at the gates, from that of the cotangent and of the recurrence's own."""
     lines = (given.size, 1, 1)
     shown = given.reshape(lines) * (at.hidden - at.recurrent) + made.reshape(lines) * at.recurrent
-    gathered = _gathered(step.keep, step.show**2 * shown, step.show**2 * far * (at.hidden - at.recurrent))
+    beyond = step.show**2 * far * (at.hidden - at.recurrent)
+    gathered = _gathered(step.keep, step.show**2 * shown, beyond, max(total // 2, 1))
     carried = _carried(step.keep, at.carry, gathered)
     fading = states.carry.reshape(-1, 1, 1, 1)
     inner = (step.inner.lasting + fading * step.inner.fading) * carried[:, :, None]
@@ -356,22 +391,24 @@ def _pulled(
     cotangents: Sequence[np.ndarray],
     last: np.ndarray,
     given: np.ndarray,
-    far: float,
     made: np.ndarray,
 ) -> list[tuple[int, int, _Moment]]:
     """(steps, index of their run, energies), in the order of time."""
     found: list[tuple[int, int, _Moment]] = []
     keep, keep_square = np.zeros_like(last), np.ones_like(last)
     carry, recurrent = last, np.zeros_like(last)
-    power, of_given, of_made = np.ones_like(last), np.zeros_like(last), np.zeros_like(last)
-    elapsed = 0
+    pasts = [_Past(correlations) for correlations in (given, made) if np.any(correlations)]
+    known = [place for place, correlations in enumerate((given, made)) if np.any(correlations)]
     for index in range(len(runs) - 1, -1, -1):
         run, cotangent = runs[index], cotangents[index]
         step, left, taken = run.step, run.length, 0
         previous: _Moment | None = None
         while left > 0:
             hidden = cotangent + recurrent
-            crossed = keep * step.show**2 * (of_given * cotangent + of_made * recurrent)
+            amplitudes = [step.show * np.sqrt((cotangent, recurrent)[place]) for place in known]
+            crossed = np.zeros_like(last)
+            for amplitude, past in zip(amplitudes, pasts, strict=True):
+                crossed = crossed + keep * amplitude * past.gathered(keep)
             total = np.maximum(step.show_square * hidden + keep_square * carry + 2.0 * crossed, 0.0)
             gates = step.inner.energy * total[:, None] + step.outer.energy * hidden[:, None]
             gates, before = cell.back(step, run.hidden, gates)
@@ -382,10 +419,8 @@ def _pulled(
             )
             count = left if still or taken >= MOST_STEPS else 1
             found.append((count, index, moment))
-            for _ in range(min(count, max(given.size - elapsed, 0))):
-                of_given, of_made = of_given + power * given[elapsed], of_made + power * made[elapsed]
-                power = power * step.keep
-                elapsed += 1
+            for amplitude, past in zip(amplitudes, pasts, strict=True):
+                past.add(amplitude, count)
             keep, keep_square, carry, recurrent = step.keep, step.keep_square, total, before
             previous, left = moment, left - count
     return found[::-1]
