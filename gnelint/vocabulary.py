@@ -43,11 +43,11 @@ VOCABULARY: dict[str, Operation] = {
     "conv": Operation("linear", ("x",), ("weight", "bias"), _conv()),
     "conv_transpose": Operation("linear", ("x",), ("weight", "bias"), _conv(output_padding=())),
     "embedding": Operation("linear", ("indices",), ("weight",)),
-    # recurrent: one layer in one direction. x is (batch, time, in), the states (batch, hidden), by default 0; y is (batch,
-    # time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden, in), recurrent
-    # (gates * hidden, hidden), each gate's rows one after the other: input, forget, cell, output for lstm (the input gate's
-    # complement instead of the forget gate where they are coupled), reset, update, new for gru (reset_after: the reset
-    # gate multiplies U h + recurrent_bias; else it multiplies h).
+    # recurrent: one layer in one direction. x is (batch, time, in), the states are (batch, hidden), by default 0; y is
+    # (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden, in)
+    # and recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the input
+    # gate's complement takes the forget gate's place), reset, update, new for gru (reset_after: the reset gate
+    # multiplies U h + recurrent_bias; else it multiplies h)
     "lstm": Operation(
         "recurrent",
         ("x", "hidden?", "carry?"),

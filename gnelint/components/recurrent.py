@@ -200,10 +200,7 @@ class _Recurrent(Component):
         runs, cells = _cut(found.runs, g.axes[TIME])
         energies = [g.energy[:, cell] for cell in cells]
         pulled = pull(self._cell, runs, energies, at_last, memory, found.correlations)
-        states = [
-            Gradient.flat((found.batch, Axis.full(self._hidden)), energy)
-            for energy in self._at_states(pulled)
-        ]
+        states = [Gradient.flat((found.batch, Axis.full(self._hidden)), energy) for energy in self._at_states(pulled)]
         kept = [state if index + 1 < len(inputs) and inputs[index + 1] is not None else None
                 for index, state in enumerate(states)]  # fmt: skip
         return (self._at_input(pulled, found.batch, x.shape), *kept[: len(inputs) - 1])
@@ -285,7 +282,7 @@ def _shared(axis: Axis, energy: np.ndarray, memory: Memory | None) -> np.ndarray
     """Average covariance of the pairs in each cell of the time axis."""
     if memory is None:
         return np.zeros_like(energy)
-    return energy * np.array([memory.within(int(length)) for length in axis.lengths])[:, None]
+    return np.asarray(energy * np.array([memory.within(int(length)) for length in axis.lengths])[:, None])
 
 
 def _on_batch(field: Gradient, batch: Axis) -> Gradient:
@@ -310,7 +307,7 @@ def _cut(runs: Sequence[Run], axis: Axis) -> tuple[list[Run], list[int]]:
     return cut, cells
 
 
-# --- the cells ---------------------------------------------------------------------------------------------------------
+# --- the cells ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -389,10 +386,11 @@ class _GRUCell(Cell):
         h_second = z.second * hidden.second + opened * n.second + both + 2.0 * z.first * crossed
         h = Pair.of(h_mean, h_second)
         nothing, gap = np.zeros_like(z.first), hidden.mean - n.first
+        apart = gap**2 + hidden.variance + n.variance
         through = Pair(whole.mean[:, 2], whole.variance[:, 2])
         reset = r.square * through.second if self.reset_after else nothing
         inner = Slopes(
-            _stacked(opened * n.square * reset, z.square * (gap**2 + hidden.variance + n.variance), opened * n.square),
+            _stacked(opened * n.square * reset, z.square * apart, opened * n.square),
             _stacked(nothing, (z.slope * gap) ** 2, ((1.0 - z.first) * n.slope) ** 2),
             _stacked(nothing, z.slope**2 * hidden.variance, nothing),
         )
@@ -427,7 +425,7 @@ class _GRUCell(Cell):
 
 @component("gru")
 class GRU(_Recurrent):
-    """h' = (1 - s(z)) tanh(n) + s(z) h,  n = W_n x + s(r) (U_n h + b_n) with reset_after, else W_n x + U_n (s(r) h) + b_n.
+    """h' = (1 - s(z)) tanh(n) + s(z) h,  n = W_n x + s(r) (U_n h + b_n);  else, n = W_n x + U_n (s(r) h) + b_n.
 
         d_z = d_h (h - tanh(n)) s'(z),  d_n = d_h (1 - s(z)) (1 - tanh(n)^2),  d_r = d_n (U_n h + b_n) s'(r)
 
@@ -450,9 +448,7 @@ class _RNNCell(Cell):
         h = Pair(y.first, y.variance)
         slopes = Slopes(y.square[:, None], (y.slope**2)[:, None], np.zeros_like(y.square)[:, None])
         ones, nothing = np.ones_like(y.first), np.zeros_like(y.first)
-        return Step(
-            h, h, nothing, nothing, ones, ones, slopes, _no_slopes(slopes.energy), drive.variance, fed.variance
-        )
+        return Step(h, h, nothing, nothing, ones, ones, slopes, _no_slopes(slopes.energy), drive.variance, fed.variance)
 
     def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return energy, self.recurrent.backward(energy)

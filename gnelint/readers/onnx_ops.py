@@ -20,7 +20,9 @@ from gnelint.readers.onnx_ops_selection import SELECTION_OPS
 from gnelint.readers.onnx_ops_shape import SHAPE_OPS
 from gnelint.readers.onnx_ops_units import UNIT_OPS
 
-LOWERINGS: Mapping[str, Lowering] = {**LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **RECURRENT_OPS, **CONTRIB_OPS}
+LOWERINGS: Mapping[str, Lowering] = {
+    **LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **RECURRENT_OPS, **CONTRIB_OPS
+}  # fmt: skip
 
 DECOMPOSED = frozenset({"RotaryEmbedding", "SwiGLU", "CenterCropPad", "SoftmaxCrossEntropyLoss",
                         "NegativeLogLikelihoodLoss", "MeanVarianceNormalization", "AffineGrid"})  # fmt: skip

@@ -17,6 +17,7 @@ from gnelint.readers.onnx_emitter import (
     Lowering,
     Operand,
     Results,
+    Shape,
     concrete,
 )
 from gnelint.readers.onnx_file import UnreadableError
@@ -47,7 +48,7 @@ def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
         weights = [_weights(call, op, place, len(reverses)) for place in range(len(reverses))]
         hidden = int(weights[0]["recurrent"].shape[1])
         states = [_states(call, em, index, batch_first) for index in ((5, 6) if op == "lstm" else (5,))]
-        outputs = [((batch, steps, hidden), call.dtype)]
+        outputs: list[tuple[Shape, str | None]] = [((batch, steps, hidden), call.dtype)]
         if op == "lstm" and call.used(2):
             outputs.append(((batch, hidden), call.dtype))
         ys, lasts, carries = [], [], []
@@ -56,7 +57,7 @@ def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
             found = em.emit_many(op, [x, *first], outputs, own, reverse=reverse, **attributes)
             ys.append(em.reshape(found[0], (batch, steps, 1, hidden)))
             if call.used(1):
-                lasts.append(_last(em, found[0], 0 if reverse else steps - 1))
+                lasts.append(_part(em, found[0], 1, 0 if reverse else steps - 1))
             carries += [em.reshape(carry, (batch, 1, hidden)) for carry in found[1:]]
         y = _beside(em, ys, 2)
         whole = y if batch_first else em.transpose(y, (1, 2, 0, 3))
@@ -118,10 +119,10 @@ def _weights(call: Call, op: str, place: int, directions: int) -> dict[str, Para
     rows = gates * hidden
     inner = concrete(call.need(0))[2]
     wanted = {"W": (directions, rows, inner), "R": (directions, rows, hidden), "B": (directions, 2 * rows)}
-    for name, found in (("W", weight), ("R", recurrent), ("B", bias)):
-        if found is not None and found.shape != wanted[name]:
+    for name, stored in (("W", weight), ("R", recurrent), ("B", bias)):
+        if stored is not None and stored.shape != wanted[name]:
             raise UnreadableError(
-                f'node "{call.origin.name}" ({call.op_type}) has {name} "{found.name}" of shape {found.shape}; '
+                f'node "{call.origin.name}" ({call.op_type}) has {name} "{stored.name}" of shape {stored.shape}; '
                 f"{wanted[name]} is needed",
                 SHAPE_ADVICE,
             )
@@ -158,16 +159,13 @@ def _states(call: Call, em: Emitter, index: int, batch_first: bool) -> Value | N
 
 def _row(em: Emitter, states: Value, place: int, shape: tuple[int, int]) -> Value:
     """The state of one direction."""
-    if concrete(states)[0] > 1:
-        bounds = {"axes": (0,), "starts": (place,), "ends": (place + 1,), "steps": (1,)}
-        states = em.emit("slice", [states], (1, *shape), **bounds)
-    return em.reshape(states, shape)
+    return em.reshape(_part(em, states, 0, place) if concrete(states)[0] > 1 else states, shape)
 
 
-def _last(em: Emitter, y: Value, step: int) -> Value:
-    batch, _, hidden = concrete(y)
-    bounds = {"axes": (1,), "starts": (step,), "ends": (step + 1,), "steps": (1,)}
-    return em.emit("slice", [y], (batch, 1, hidden), **bounds)
+def _part(em: Emitter, x: Value, axis: int, index: int) -> Value:
+    """One index of an axis, which stays."""
+    shape = (*concrete(x)[:axis], 1, *concrete(x)[axis + 1 :])
+    return em.emit("slice", [x], shape, axes=(axis,), starts=(index,), ends=(index + 1,), steps=(1,))
 
 
 def _beside(em: Emitter, parts: Sequence[Value], axis: int) -> Value:

@@ -27,7 +27,7 @@ class Averages:
     @property
     def variance(self) -> np.ndarray:
         """Var f."""
-        return np.maximum(self.second - self.first**2, 0.0)
+        return np.asarray(np.maximum(self.second - self.first**2, 0.0))
 
 
 def tanh_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:

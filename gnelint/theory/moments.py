@@ -211,9 +211,7 @@ class Field(ABC):
         return self.absorbed(index).sliced(index, start, stop, step)
 
 
-def _moved_memory(
-    memory: Memory | None, shape: Sequence[int], groups: Sequence[tuple[range, range]]
-) -> Memory | None:
+def _moved_memory(memory: Memory | None, shape: Sequence[int], groups: Sequence[tuple[range, range]]) -> Memory | None:
     """Memory along an axis that a reshape leaves whole; None where it is split or merged."""
     if memory is None:
         return None
