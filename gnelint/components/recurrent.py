@@ -19,7 +19,7 @@ from gnelint.components.base import Component, NotModelledError, component
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axis
 from gnelint.theory.contraction import columns_times, rows_times
-from gnelint.theory.gates import Averages, logistic_averages, relu_averages, tanh_averages
+from gnelint.theory.gates import Averages, gate_averages, relu_averages, tanh_averages
 from gnelint.theory.memory import Memory
 from gnelint.theory.moments import Field, Gradient, Moments
 from gnelint.theory.recurrence import (
@@ -318,8 +318,7 @@ class _LSTMCell(Cell):
     def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
         fed = self.recurrent.forward(hidden)
         mean, variance = drive.mean + fed.mean, drive.variance + fed.variance
-        i, f, o = (logistic_averages(mean[:, gate], variance[:, gate]) for gate in (0, 1, 3))
-        g = tanh_averages(mean[:, 2], variance[:, 2])
+        i, f, g, o = gate_averages(mean, variance, (True, True, False, True))
         nothing = np.zeros_like(i.first)
         both = nothing  # E f i beyond E f E i
         if self.coupled:
@@ -377,7 +376,7 @@ class _GRUCell(Cell):
     def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
         whole = self.recurrent.forward(hidden)
         mean, variance = drive.mean + whole.mean, drive.variance + whole.variance
-        r, z = (logistic_averages(mean[:, gate], variance[:, gate]) for gate in (0, 1))
+        r, z = gate_averages(mean[:, :2], variance[:, :2], (True, True))
         fed = self._reset(whole, hidden, r)
         n = tanh_averages(drive.mean[:, 2] + fed.mean, drive.variance[:, 2] + fed.variance)
         opened = 1.0 - 2.0 * z.first + z.second  # E (1 - z)^2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +39,23 @@ def tanh_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
     return Averages(first, second, 1.0 - second, np.maximum(1.0 - 2.0 * second + fourth, 0.0))
 
 
-def logistic_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
-    """f = 1 / (1 + e^-z) = (1 + tanh(z / 2)) / 2."""
-    half = tanh_averages(0.5 * mean, 0.25 * variance)
-    return Averages(
-        0.5 * (1.0 + half.first),
-        0.25 * (1.0 + 2.0 * half.first + half.second),
-        0.25 * half.slope,
-        half.square / 16.0,
-    )
+def gate_averages(mean: np.ndarray, variance: np.ndarray, logistic: Sequence[bool]) -> list[Averages]:
+    """Of each gate, from arrays (batch, gate, unit): f = 1 / (1 + e^-z) = (1 + tanh(z / 2)) / 2, or tanh.
+
+    All are taken at once: many entries cost little more than a few.
+    """
+    half = np.where(logistic, 0.5, 1.0)[:, None]
+    whole = tanh_averages(half * mean, half**2 * variance)
+    found = []
+    for gate, is_logistic in enumerate(logistic):
+        t = Averages(*(array[:, gate] for array in (whole.first, whole.second, whole.slope, whole.square)))
+        found.append(_logistic(t) if is_logistic else t)
+    return found
+
+
+def _logistic(t: Averages) -> Averages:
+    second = 0.25 * (1.0 + 2.0 * t.first + t.second)
+    return Averages(0.5 * (1.0 + t.first), second, 0.25 * t.slope, t.square / 16.0)
 
 
 def relu_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:

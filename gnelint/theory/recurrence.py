@@ -234,6 +234,16 @@ def _unrolled(
     return runs
 
 
+def _history(total: int) -> int:
+    """Steps that a typical one looks back on, as far as they are followed."""
+    return min(max(total // 2, 1), REACH)
+
+
+def _kept(keep: np.ndarray, growth: np.ndarray) -> np.ndarray:
+    """K between entries scaled to variance 1, where their amplitude changes by `growth` with every step."""
+    return np.minimum(keep * growth, 1.0)
+
+
 def _gathered(keep: np.ndarray, sources: np.ndarray, far: np.ndarray, steps: int) -> np.ndarray:
     """sum_j K^j C(d + j) over so many steps j, for every distance d; C(d) is `sources`, and `far` beyond them."""
     extended = np.concatenate([sources, np.broadcast_to(far, (steps, *sources.shape[1:]))])
@@ -281,7 +291,7 @@ class Correlations:
         carry = hidden = np.zeros_like(given)
         for _ in range(_PASSES):
             into = given.reshape(lines) * driven + hidden.reshape(lines) * fed
-            gathered = _gathered(step.keep, into, far * driven, max(total // 2, 1))
+            gathered = _gathered(step.keep, into, far * driven, _history(total))
             covariance = _carried(step.keep, step.carry.variance, gathered)
             carry = _ratio(covariance, step.carry.variance)
             shown = step.show**2 * covariance
@@ -345,8 +355,8 @@ def pull(
     made = near = np.zeros_like(given)
     moments = _pulled(cell, runs, cotangents, last, given, made)
     for _ in range(_PASSES if given.size else 0):
-        at, step = _middle(moments, runs, total)
-        near = _gate_correlations(step, at, correlations, given, far, made, total)
+        at, growth, step = _typical(moments, runs)
+        near = _gate_correlations(step, at, growth, correlations, given, far, made, total)
         if np.allclose(near, made, atol=_SETTLED):
             break
         made = near
@@ -361,24 +371,38 @@ def pull(
     )
 
 
-def _middle(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run], total: int) -> tuple[_Moment, Step]:
-    place = total // 2
-    for length, index, moment in moments:
-        place -= length
-        if place < 0:
-            return moment, runs[index].step
-    return moments[-1][2], runs[moments[-1][1]].step
+def _typical(
+    moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]
+) -> tuple[_Moment, np.ndarray, Step]:
+    """The step with half of the energy before it, and how its carry's amplitude has changed from the step before."""
+    energies = np.cumsum([length * float(moment.gates.sum()) for length, _, moment in moments])
+    place = min(int(np.searchsorted(energies, 0.5 * energies[-1])), len(moments) - 1)
+    length, index, moment = moments[place]
+    if length > 1 or place == 0:
+        return moment, np.ones_like(moment.carry), runs[index].step
+    return moment, _growth(moments[place - 1][2].carry, moment.carry), runs[index].step
+
+
+def _growth(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0))
 
 
 def _gate_correlations(
-    step: Step, at: _Moment, states: Correlations, given: np.ndarray, far: float, made: np.ndarray, total: int
+    step: Step,
+    at: _Moment,
+    growth: np.ndarray,
+    states: Correlations,
+    given: np.ndarray,
+    far: float,
+    made: np.ndarray,
+    total: int,
 ) -> np.ndarray:
     """Correlation by distance of the gradient at the gates, from that of the cotangent and of the recurrence's own."""
     lines = (given.size, 1, 1)
     shown = given.reshape(lines) * (at.hidden - at.recurrent) + made.reshape(lines) * at.recurrent
     beyond = step.show**2 * far * (at.hidden - at.recurrent)
-    gathered = _gathered(step.keep, step.show**2 * shown, beyond, max(total // 2, 1))
-    carried = _carried(step.keep, at.carry, gathered)
+    keep = _kept(step.keep, growth)
+    carried = _carried(keep, at.carry, _gathered(keep, step.show**2 * shown, beyond, _history(total)))
     fading = states.carry.reshape(-1, 1, 1, 1)
     inner = (step.inner.lasting + fading * step.inner.fading) * carried[:, :, None]
     outer = (step.outer.lasting + fading * step.outer.fading) * shown[:, :, None]
