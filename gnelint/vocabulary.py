@@ -45,9 +45,9 @@ VOCABULARY: dict[str, Operation] = {
     "embedding": Operation("linear", ("indices",), ("weight",)),
     # recurrent: one layer in one direction. x is (batch, time, in), the states are (batch, hidden), by default 0; y is
     # (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden, in)
-    # and recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: one minus
-    # the input gate is the forget gate), reset, update, new for gru (reset_after: the reset gate multiplies U h +
-    # recurrent_bias; else it multiplies h)
+    # and recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the
+    # forget gate is one minus the input gate), reset, update, new for gru (reset_after: the reset gate multiplies
+    # U h + recurrent_bias; else it multiplies h)
     "lstm": Operation(
         "recurrent",
         ("x", "hidden?", "carry?"),

@@ -70,7 +70,8 @@ class _Linear(Component):
         y = Moments(parts[0].axes, profile, mean, variance, shared, nonnegative, cumulants=_summed(parts, weights))
         variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
         coupling = mixed(list(zip(variances, (x.coupling for x in parts), strict=True)))
-        return (replace(y, coupling=coupling),)
+        memory = mixed_memory(list(zip(variances, (x.memory for x in parts), strict=True)))
+        return (replace(y, coupling=coupling, memory=memory),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -88,7 +89,8 @@ class _Linear(Component):
             pulled = g.refined(active.axes) if active is not None else g
             surely = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
             arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * surely)
-            found.append(pulled.rebuilt(pulled.axes, arrays, pulled.profile).summed_to(shape))
+            weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).remembering(g.memory)
+            found.append(weighted.summed_to(shape))
         return tuple(found)
 
     def _active(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:

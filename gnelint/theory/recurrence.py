@@ -371,9 +371,7 @@ def pull(
     )
 
 
-def _typical(
-    moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]
-) -> tuple[_Moment, np.ndarray, Step]:
+def _typical(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]) -> tuple[_Moment, np.ndarray, Step]:
     """The step with half of the energy before it, and how its carry's amplitude has changed from the step before."""
     energies = np.cumsum([length * float(moment.gates.sum()) for length, _, moment in moments])
     place = min(int(np.searchsorted(energies, 0.5 * energies[-1])), len(moments) - 1)
