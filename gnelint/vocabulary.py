@@ -44,8 +44,8 @@ VOCABULARY: dict[str, Operation] = {
     "conv_transpose": Operation("linear", ("x",), ("weight", "bias"), _conv(output_padding=())),
     "embedding": Operation("linear", ("indices",), ("weight",)),
     # recurrent: one layer in one direction. x is (batch, time, in), the states are (batch, hidden), by default 0; y is
-    # (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden, in)
-    # and recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the
+    # (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden,
+    # in), recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the
     # forget gate is one minus the input gate), reset, update, new for gru (reset_after: the reset gate multiplies
     # U h + recurrent_bias; else it multiplies h)
     "lstm": Operation(

@@ -41,7 +41,7 @@ _FINENESS = 4
 
 
 @dataclass(frozen=True)
-class _Unrolled:
+class Unrolled:
     """A layer's steps, for one input."""
 
     batch: Axis
@@ -81,7 +81,7 @@ def _no_slopes(like: np.ndarray) -> Slopes:
     return Slopes(nothing, nothing, nothing)
 
 
-class _Recurrent(Component):
+class Recurrent(Component):
     """A layer of recurrent units in one direction."""
 
     basis: ClassVar[Basis] = "approximate"
@@ -121,11 +121,12 @@ class _Recurrent(Component):
         return self.cell(_Weights(self._recurrent, self._bias("recurrent_bias")))
 
     @cached_property
-    def _known(self) -> list[tuple[Sequence[Moments | None], _Unrolled]]:
+    def _known(self) -> list[tuple[Sequence[Moments | None], Unrolled]]:
         """The steps of the inputs met before: every pass over the graph asks for those of the same moments."""
         return []
 
-    def _unrolled(self, inputs: Sequence[Moments | None]) -> _Unrolled:
+    def unrolled(self, inputs: Sequence[Moments | None]) -> Unrolled:
+        """The steps forward, for these inputs."""
         for known, found in self._known:
             if all(a is b for a, b in zip(known, inputs, strict=True)):
                 return found
@@ -133,7 +134,7 @@ class _Recurrent(Component):
         self._known.append((tuple(inputs), found))
         return found
 
-    def _unroll(self, inputs: Sequence[Moments | None]) -> _Unrolled:
+    def _unroll(self, inputs: Sequence[Moments | None]) -> Unrolled:
         x = inputs[0]
         assert x is not None
         steps = x.shape[TIME]
@@ -156,7 +157,7 @@ class _Recurrent(Component):
         first = [self._state(inputs, index + 1, batch) for index in range(2)]
         hidden, carry = first if len(inputs) > 2 else (first[0], first[0])
         runs, correlations = unroll(self._cell, drives, hidden, carry, memory if steps > 1 else None)
-        return _Unrolled(batch, runs, correlations)
+        return Unrolled(batch, runs, correlations)
 
     def _state(self, inputs: Sequence[Moments | None], index: int, batch: Axis) -> Pair:
         state = inputs[index] if index < len(inputs) else None
@@ -169,7 +170,7 @@ class _Recurrent(Component):
         return Pair(state.mean, state.variance)
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
-        found = self._unrolled(inputs)
+        found = self.unrolled(inputs)
         axis = _time_axis([run.length for run in found.runs])
         mean, variance = (
             np.stack([getattr(run.step.hidden, name) for run in found.runs], axis=1) for name in ("mean", "variance")
@@ -188,7 +189,7 @@ class _Recurrent(Component):
     ) -> tuple[Gradient | None, ...]:
         x = inputs[0]
         assert x is not None
-        found = self._unrolled(inputs)
+        found = self.unrolled(inputs)
         nothing = np.zeros((found.batch.count, self._hidden))
         g, last = cotangents[0], cotangents[1] if len(cotangents) > 1 else None
         if g is None and last is None:
@@ -351,7 +352,7 @@ class _LSTMCell(Cell):
 
 
 @component("lstm")
-class LSTM(_Recurrent):
+class LSTM(Recurrent):
     """c' = s(f) c + s(i) tanh(g),  h' = s(o) tanh(c'),  (i, f, g, o) = W x + U h + b.
 
         dL/dc  = d_h s(o) (1 - tanh(c')^2) + d_c' s(f')
@@ -423,7 +424,7 @@ class _GRUCell(Cell):
 
 
 @component("gru")
-class GRU(_Recurrent):
+class GRU(Recurrent):
     """h' = (1 - s(z)) tanh(n) + s(z) h,  n = W_n x + s(r) (U_n h + b_n);  else, n = W_n x + U_n (s(r) h) + b_n.
 
         d_z = d_h (h - tanh(n)) s'(z),  d_n = d_h (1 - s(z)) (1 - tanh(n)^2),  d_r = d_n (U_n h + b_n) s'(r)
@@ -454,7 +455,7 @@ class _RNNCell(Cell):
 
 
 @component("rnn")
-class RNN(_Recurrent):
+class RNN(Recurrent):
     """h' = f(W x + U h + b), f = tanh or max(., 0): d_z = d_h f'(z). Source: Elman, Cognitive Science 14, 1990."""
 
     def cell(self, recurrent: _Weights) -> Cell:

@@ -241,7 +241,7 @@ def _history(total: int) -> int:
 
 def _kept(keep: np.ndarray, growth: np.ndarray) -> np.ndarray:
     """K between entries scaled to variance 1, where their amplitude changes by `growth` with every step."""
-    return np.minimum(keep * growth, 1.0)
+    return np.asarray(np.minimum(keep * growth, 1.0))
 
 
 def _gathered(keep: np.ndarray, sources: np.ndarray, far: np.ndarray, steps: int) -> np.ndarray:
@@ -268,7 +268,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Sums over everything but the distance, relative to the whole; between -1 and 1."""
     total = float(whole.sum())
     sums = part.sum(axis=tuple(range(1, part.ndim)))
-    return np.clip(sums / total, -1.0, 1.0) if total > 0 else np.zeros(len(part))
+    return np.asarray(np.clip(sums / total, -1.0, 1.0)) if total > 0 else np.zeros(len(part))
 
 
 @dataclass(frozen=True)
