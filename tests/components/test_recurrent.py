@@ -7,7 +7,6 @@ tolerances allow. Numbers are compared in bits, |log2(predicted / measured)|, ov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
