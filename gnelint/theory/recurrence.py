@@ -382,7 +382,7 @@ def _typical(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]) -
 
 
 def _growth(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0))
+    return np.asarray(np.sqrt(np.divide(after, before, out=np.ones_like(after), where=before > 0)))
 
 
 def _gate_correlations(
