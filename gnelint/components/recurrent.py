@@ -31,7 +31,9 @@ from gnelint.theory.recurrence import (
     Run,
     Slopes,
     Step,
+    UnsettledError,
     pull,
+    remembered,
     unroll,
 )
 
@@ -47,6 +49,7 @@ class Unrolled:
     batch: Axis
     runs: list[Run]
     correlations: Correlations
+    memory: Memory | None
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,11 @@ class Recurrent(Component):
         ]
         first = [self._state(inputs, index + 1, batch) for index in range(2)]
         hidden, carry = first if len(inputs) > 2 else (first[0], first[0])
-        runs, correlations = unroll(self._cell, drives, hidden, carry, memory if steps > 1 else None)
-        return Unrolled(batch, runs, correlations)
+        try:
+            runs, correlations = unroll(self._cell, drives, hidden, carry, memory if steps > 1 else None)
+        except UnsettledError as error:
+            raise NotModelledError(str(error)) from error
+        return Unrolled(batch, runs, correlations, remembered(correlations.hidden, memory))
 
     def _state(self, inputs: Sequence[Moments | None], index: int, batch: Axis) -> Pair:
         state = inputs[index] if index < len(inputs) else None
@@ -175,7 +181,7 @@ class Recurrent(Component):
         mean, variance = (
             np.stack([getattr(run.step.hidden, name) for run in found.runs], axis=1) for name in ("mean", "variance")
         )
-        memory = Memory(TIME, found.correlations.hidden) if found.correlations.hidden.size else None
+        memory = found.memory
         axes = (found.batch, axis, Axis.full(self._hidden))
         y = Moments.flat(axes, mean, variance, _shared(axis, variance, memory)).remembering(memory)
         y = y.pooled(TIME, _coarse(axis))
@@ -200,7 +206,10 @@ class Recurrent(Component):
         g = _on_batch(_in_time(g, bool(self.node.attribute("reverse"))), found.batch)
         runs, cells = _cut(found.runs, g.axes[TIME])
         energies = [g.energy[:, cell] for cell in cells]
-        pulled = pull(self._cell, runs, energies, at_last, memory, found.correlations)
+        try:
+            pulled = pull(self._cell, runs, energies, at_last, memory, found.correlations)
+        except UnsettledError as error:
+            raise NotModelledError(str(error)) from error
         states = [Gradient.flat((found.batch, Axis.full(self._hidden)), energy) for energy in self._at_states(pulled)]
         kept = [state if index + 1 < len(inputs) and inputs[index + 1] is not None else None
                 for index, state in enumerate(states)]  # fmt: skip
@@ -215,9 +224,8 @@ class Recurrent(Component):
         energy = columns_times(self._weight, pulled.gates.reshape(runs * batch.count, -1), squared=True)
         energy = energy.reshape(runs, batch.count, shape[2]).transpose(1, 0, 2)
         axis = _time_axis(pulled.lengths)
-        memory = Memory(TIME, pulled.near) if pulled.near.size else None
-        g = Gradient.flat((batch, axis, Axis.full(shape[2])), energy, _shared(axis, energy, memory))
-        g = g.remembering(memory).pooled(TIME, _coarse(axis))
+        g = Gradient.flat((batch, axis, Axis.full(shape[2])), energy, _shared(axis, energy, pulled.memory))
+        g = g.remembering(pulled.memory).pooled(TIME, _coarse(axis))
         return g.sliced(TIME, axis.size - 1, -1, -1) if self.node.attribute("reverse") else g
 
 
@@ -250,8 +258,8 @@ def _in_time(field: F, reverse: bool) -> F:
     axis = field.axes[TIME]
     if not axis.is_pooled:
         field = field.pooled(TIME, _alike(field))
-    if axis.count > MOST_STEPS:
-        field = field.pooled(TIME, _coarse(axis))
+    if field.axes[TIME].count > MOST_STEPS:
+        field = field.pooled(TIME, _coarse(field.axes[TIME]))
     if reverse:
         field = field.sliced(TIME, axis.size - 1, -1, -1)
     return field.refined((field.axes[0], field.axes[TIME], Axis.full(field.shape[2])))
@@ -425,7 +433,7 @@ class _GRUCell(Cell):
 
 @component("gru")
 class GRU(Recurrent):
-    """h' = (1 - s(z)) tanh(n) + s(z) h,  n = W_n x + s(r) (U_n h + b_n);  else, n = W_n x + U_n (s(r) h) + b_n.
+    """h' = (1 - s(z)) tanh(n) + s(z) h,  n = W_n x + s(r) (U_n h + b_n), or W_n x + U_n (s(r) h) + b_n.
 
         d_z = d_h (h - tanh(n)) s'(z),  d_n = d_h (1 - s(z)) (1 - tanh(n)^2),  d_r = d_n (U_n h + b_n) s'(r)
 

@@ -30,7 +30,9 @@ from gnelint.theory.memory import Memory
 STILL = 1e-4
 """Relative change of a step's moments below which those after it are taken as equal."""
 MOST_STEPS = 512
-"""Steps taken through a run of alike inputs whatever the change."""
+"""Steps taken at most through a run of alike inputs."""
+_GROWTH = 1e-2
+"""Growth with every step that is no slow approach to a fixed point any more."""
 REACH = 64
 """Largest distance in steps at which correlations are followed."""
 _PASSES = 6
@@ -138,12 +140,26 @@ class Run:
     carry: Pair
 
 
-def _still(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> bool:
+class UnsettledError(ValueError):
+    """Moments that go on growing where no more steps are taken: nothing can be said of those that are left."""
+
+    def __init__(self) -> None:
+        super().__init__(f"after {MOST_STEPS} steps the recurrence still grows")
+
+
+def _grows(ratio: float, steps: int) -> bool:
+    """Whether something that a step multiplies by this is out of hand at the end of so many."""
+    return ratio > 1.0 + _GROWTH and (ratio - 1.0) * steps > 1.0
+
+
+def _change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+    """The largest, relative to the largest entry of each array."""
+    found = 0.0
     for old, new in zip(before, after, strict=True):
         scale = float(np.abs(new).max(initial=0.0))
-        if float(np.abs(new - old).max(initial=0.0)) > STILL * scale:
-            return False
-    return True
+        step = float(np.abs(new - old).max(initial=0.0))
+        found = max(found, step / scale if scale > 0 else float(step > 0))
+    return found
 
 
 def unroll(
@@ -221,9 +237,11 @@ def _unrolled(
         left, taken = length, 0
         while left > 0:
             step = cell.step(drive, hidden, carry, crossed)
-            before = (hidden.mean, hidden.variance, carry.mean, carry.variance)
+            change = _change((hidden.mean, hidden.variance, carry.mean, carry.variance), step.state)
             taken += 1
-            count = left if taken >= MOST_STEPS or (taken > 1 and _still(before, step.state)) else 1
+            if taken >= MOST_STEPS and _grows(float(step.carry.second.sum() / carry.second.sum()), left):
+                raise UnsettledError
+            count = left if taken >= MOST_STEPS or (taken > 1 and change <= STILL) else 1
             runs.append(Run(count, step, hidden, carry))
             crossed = np.zeros_like(crossed)
             for place, past in zip(known, pasts, strict=True):
@@ -271,6 +289,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(sums / total, -1.0, 1.0)) if total > 0 else np.zeros(len(part))
 
 
+def remembered(near: np.ndarray, source: Memory | None) -> Memory | None:
+    """Memory over time of something whose source has this one: far steps have in common what the source's have."""
+    if not near.size:
+        return None
+    return Memory(1, near, 0.0 if source is None or source.far == 0 else float(near[-1]))
+
+
 @dataclass(frozen=True)
 class Correlations:
     """Of the states between steps, by distance.
@@ -310,14 +335,14 @@ class Pulled:
         lengths: of the runs of alike steps.
         gates: energy at the gates' pre-activations in each, (run, batch, gate, unit).
         hidden, carry: energy at the initial state.
-        near: correlation of the gradient at the gates between steps, by distance.
+        memory: of the gradient at the gates over time; None for a single step.
     """
 
     lengths: tuple[int, ...]
     gates: np.ndarray
     hidden: np.ndarray
     carry: np.ndarray
-    near: np.ndarray
+    memory: Memory | None
 
 
 @dataclass(frozen=True)
@@ -329,6 +354,24 @@ class _Moment:
     carry: np.ndarray
     gates: np.ndarray
     before: np.ndarray
+
+    @property
+    def energies(self) -> tuple[np.ndarray, ...]:
+        """What the step before depends on."""
+        return self.carry, self.before, self.hidden
+
+    def continued(self, ratio: float, steps: int) -> _Moment:
+        """The average over so many steps, each with `ratio` times the energy of the one before.
+
+        Raises:
+            UnsettledError: it grows.
+        """
+        if _grows(ratio, steps):
+            raise UnsettledError
+        decay = max(1.0 - ratio, 0.0)
+        share = min(1.0, 1.0 / (decay * steps)) if decay > 0 else 1.0
+        arrays = (self.hidden, self.recurrent, self.carry, self.gates, self.before)
+        return _Moment(*(share * array for array in arrays))
 
 
 def pull(
@@ -367,7 +410,7 @@ def pull(
         np.stack([moment.gates for _, _, moment in moments]),
         first.before,
         start.keep_square * first.carry,
-        near,
+        remembered(near, memory),
     )
 
 
@@ -436,13 +479,13 @@ def _pulled(
             gates, before = cell.back(step, run.hidden, gates)
             moment = _Moment(hidden, recurrent, total, gates, before)
             taken += 1
-            still = previous is not None and _still(
-                (previous.carry, previous.before, previous.hidden), (total, before, hidden)
-            )
-            count = left if still or taken >= MOST_STEPS else 1
+            change = 1.0 if previous is None else _change(previous.energies, moment.energies)
+            count = left if change <= STILL or taken >= MOST_STEPS else 1
+            if change > STILL and taken >= MOST_STEPS and previous is not None:
+                moment = moment.continued(float(moment.gates.sum() / previous.gates.sum()), left)
             found.append((count, index, moment))
             for amplitude, past in zip(amplitudes, pasts, strict=True):
                 past.add(amplitude, count)
-            keep, keep_square, carry, recurrent = step.keep, step.keep_square, total, before
+            keep, keep_square, carry, recurrent = step.keep, step.keep_square, moment.carry, moment.before
             previous, left = moment, left - count
     return found[::-1]

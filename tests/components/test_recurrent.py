@@ -348,3 +348,20 @@ def test_a_sequence_without_steps_is_refused(op: str) -> None:
     layer = Layer(op, 0)
     with pytest.raises(NotModelledError, match="without steps"):
         layer.component().forward(layer.moments())
+
+
+def test_a_state_that_grows_without_end_is_refused() -> None:
+    layer = Layer("rnn", 5000, {"activation": "relu"}, gain=3.0)
+    with pytest.raises(NotModelledError, match="still grows"):
+        layer.component().forward(layer.moments())
+
+
+def test_a_gradient_that_decays_slowly_goes_on_decaying() -> None:
+    totals = []
+    for steps in (500, 3000):
+        layer = Layer("lstm", steps, forget=4.0, gain=0.1, cotangent="last")
+        component, inputs = layer.component(), layer.moments()
+        g = component.backward(inputs, component.forward(inputs), layer.cotangents())[0]
+        assert g is not None
+        totals.append(g.total)
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)

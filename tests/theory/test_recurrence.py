@@ -92,7 +92,8 @@ def test_correlation_of_the_gradient(near: np.ndarray, far: float) -> None:
     F = filtered(steps)
     true = F.T @ covariance(steps, near, far, np.ones(steps)) @ F
     at = steps // 2 - 5
-    np.testing.assert_allclose(pulled.near[:10], true[at, at + 1 : at + 11] / true[at, at], rtol=2e-2, atol=1e-3)
+    assert pulled.memory is not None
+    np.testing.assert_allclose(pulled.memory.near[:10], true[at, at + 1 : at + 11] / true[at, at], rtol=2e-2, atol=1e-3)
 
 
 def test_what_the_last_step_alone_sends_back_is_one_signal() -> None:
@@ -101,7 +102,8 @@ def test_what_the_last_step_alone_sends_back_is_one_signal() -> None:
     runs, states = unroll(Linear(), [(1, drive)] * steps, nothing(), nothing(), None)
     cotangents = [np.full((1, 1), float(index == steps - 1)) for index in range(steps)]
     pulled = pull(Linear(), runs, cotangents, np.zeros((1, 1)), None, states)
-    np.testing.assert_allclose(pulled.near, 1.0, rtol=1e-9)
+    assert pulled.memory is not None
+    np.testing.assert_allclose(pulled.memory.near, 1.0, rtol=1e-9)
     np.testing.assert_allclose(pulled.gates[:, 0, 0, 0], KEEP ** (2.0 * np.arange(steps - 1, -1, -1)), rtol=1e-9)
 
 
