@@ -17,7 +17,7 @@ from gnelint.prediction import Basis, Block, BlockKind
 from gnelint.theory.theorems import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
 from gnelint.vocabulary import VOCABULARY
 
-_WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"})
+_WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn", "matmul", "attention"})
 _STRENGTH: dict[Basis, int] = {"exact": 0, "theorem": 1, "approximate": 2, "unmodelled": 3}
 
 

@@ -13,8 +13,9 @@ CORRELATED = "its operands come from one value with no weights between; their co
 
 _JOINS = frozenset({"add", "sub", "mul", "div", "mean", "maximum", "minimum", "where"})
 _INDEPENDENT = frozenset(
-    {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention", "constant", "split", "slice", "gather"}
-)
+    {"linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn", "matmul", "attention", "constant", "split",
+     "slice", "gather"}
+)  # fmt: skip
 """What leaves an operation of these is independent of what entered, or are different entries of it."""
 _MOST = 64
 """Sources remembered for a value: the newest, which keeps the search linear in deep residual networks."""

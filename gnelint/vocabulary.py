@@ -43,6 +43,29 @@ VOCABULARY: dict[str, Operation] = {
     "conv": Operation("linear", ("x",), ("weight", "bias"), _conv()),
     "conv_transpose": Operation("linear", ("x",), ("weight", "bias"), _conv(output_padding=())),
     "embedding": Operation("linear", ("indices",), ("weight",)),
+    # recurrent: one layer in one direction. x is (batch, time, in), the states are (batch, hidden), by default 0; y is
+    # (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden,
+    # in), recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the
+    # forget gate is one minus the input gate), reset, update, new for gru (reset_after: the reset gate multiplies
+    # U h + recurrent_bias; else it multiplies h)
+    "lstm": Operation(
+        "recurrent",
+        ("x", "hidden?", "carry?"),
+        ("weight", "recurrent", "bias", "recurrent_bias"),
+        {"reverse": False, "coupled": False},
+    ),
+    "gru": Operation(
+        "recurrent",
+        ("x", "hidden?"),
+        ("weight", "recurrent", "bias", "recurrent_bias"),
+        {"reverse": False, "reset_after": True},
+    ),
+    "rnn": Operation(
+        "recurrent",
+        ("x", "hidden?"),
+        ("weight", "recurrent", "bias", "recurrent_bias"),
+        {"reverse": False, "activation": "tanh"},  # or relu
+    ),
     # bias: x + factor * bias; scale: factor * x * scale, or factor * x / scale with reciprocal. The parameter has the
     # tensor's rank or less and broadcasts as in numpy; without the parameter only factor acts.
     "bias": Operation("linear", ("x",), ("bias",), {"factor": 1.0}),

@@ -24,6 +24,8 @@ BOUNDS = {
     "alibi_decoder": (0.15, 0.3),
     "rotary_encoder": (0.15, 0.3),
     "moe_decoder": (0.2, 0.5),
+    "lstm_lm": (0.1, 0.15),
+    "gru_lm": (0.1, 0.2),
 }
 """Post-activation and multi-branch residual trunks, norm-free ones, shuffles, transposed convolutions, attention with
 and without masks."""

@@ -16,7 +16,7 @@ from tests.models.export import OPSETS, apart, export_onnx, matched_layers, unma
 
 BITS = 0.05
 NETWORKS = {**CASES, **HELD_OUT}
-NAMES = ("mlp", "resnet18", "shufflenet_v2", "swin", "llama", "rotary_encoder", "gpt2", "unet")
+NAMES = ("mlp", "resnet18", "shufflenet_v2", "swin", "llama", "rotary_encoder", "gpt2", "unet", "lstm_lm", "gru_lm")
 OLD = 17
 """Before Gelu and Attention were operators; the dynamo exporter's oldest is 18."""
 

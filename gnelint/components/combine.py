@@ -16,6 +16,7 @@ from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.coupling import mixed
+from gnelint.theory.memory import Memory, mixed_memory
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
 
@@ -69,7 +70,8 @@ class _Linear(Component):
         y = Moments(parts[0].axes, profile, mean, variance, shared, nonnegative, cumulants=_summed(parts, weights))
         variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
         coupling = mixed(list(zip(variances, (x.coupling for x in parts), strict=True)))
-        return (replace(y, coupling=coupling),)
+        memory = mixed_memory(list(zip(variances, (x.memory for x in parts), strict=True)))
+        return (replace(y, coupling=coupling, memory=memory),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -87,7 +89,8 @@ class _Linear(Component):
             pulled = g.refined(active.axes) if active is not None else g
             surely = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
             arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * surely)
-            found.append(pulled.rebuilt(pulled.axes, arrays, pulled.profile).summed_to(shape))
+            weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).remembering(g.memory)
+            found.append(weighted.summed_to(shape))
         return tuple(found)
 
     def _active(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
@@ -385,7 +388,11 @@ class Concatenate(Component):
         coupling = mixed([(float(x.variance.mean()) * x.shape[self._axis], x.coupling) for x in parts])
         nonnegative = all(x.nonnegative for x in parts)
         y = Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling)
-        return (replace(y, cumulants=self._joined_cumulants(parts, axes)),)
+        memory = mixed_memory([(x.total_second * x.size, x.memory) for x in parts])
+        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).remembering(self._kept(memory)),)
+
+    def _kept(self, memory: Memory | None) -> Memory | None:
+        return None if memory is None or memory.axis == self._axis else memory
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""

@@ -14,6 +14,7 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
 from gnelint.theory.coupling import participation, weighted_sum
+from gnelint.theory.memory import Memory
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.theorems import Structure
@@ -63,6 +64,7 @@ class Linear(Unary):
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
+        y = y.remembering(self._kept(x.memory))
         return replace(y, spread=x.spread + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -74,12 +76,17 @@ class Linear(Unary):
         if len(both) == 1:
             pulled = np.concatenate([pulled, np.zeros_like(pulled)])
         cells = (*counts(g.axes)[:-1], inner)
-        return Gradient.flat(
+        found = Gradient.flat(
             (*g.axes[:-1], Axis.full(inner)),
             pulled[: len(energy)].reshape(cells),
             pulled[len(energy) :].reshape(cells),
             (*g.profile[:-1], None),
         )
+        return found.remembering(self._kept(g.memory))
+
+    def _kept(self, memory: Memory | None) -> Memory | None:
+        """Along the positions; there is none between channels that a weight has mixed."""
+        return None if memory is None or memory.axis == len(self.shape) - 1 else memory
 
     @cached_property
     def _phi(self) -> float:

@@ -26,6 +26,7 @@ from gnelint.components.base import NotModelledError, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
+from gnelint.theory.memory import Memory
 from gnelint.theory.moments import Gradient, Moments, average_covariance, normalised, sample_average_energy, set_average
 from gnelint.theory.theorems import Structure
 
@@ -326,8 +327,21 @@ class BatchNorm(Normalization):
         return Structure(everywhere=True, rows=a / mean if mean > 0 and a.size == self.shape[1] else None)
 
 
+class _OverChannels(Normalization):
+    """A normalisation of each position by itself: what positions have in common stays, nearly."""
+
+    def map(self, x: Moments) -> Moments:
+        return super().map(x).remembering(self._kept(x.memory))
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        return super().pull(x, y, cotangent).remembering(self._kept(cotangent.memory))
+
+    def _kept(self, memory: Memory | None) -> Memory | None:
+        return None if memory is None or memory.axis in self.normalised_axes() else memory
+
+
 @component("layer_norm")
-class LayerNorm(Normalization):
+class LayerNorm(_OverChannels):
     """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (3.5)."""
 
 
@@ -349,7 +363,7 @@ class InstanceNorm(Normalization):
 
 
 @component("rms_norm")
-class RMSNorm(Normalization):
+class RMSNorm(_OverChannels):
     """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) /
     D) (3.5)."""
 

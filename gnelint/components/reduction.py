@@ -12,6 +12,7 @@ from gnelint.components.base import Unary, component
 from gnelint.components.pooling import maximum_cumulants
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.memory import Memory
 from gnelint.theory.moments import Gradient, Moments, sample_average_energy, set_average
 from gnelint.theory.theorems import Structure
 
@@ -68,7 +69,9 @@ class ReduceMean(_Reduction):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
-        return self._widened(cotangent, factor, factor)
+        g = self._widened(cotangent, factor, factor)
+        # `shared` takes axis 0 for samples; where it is time, something moves it to its place
+        return g.remembering(Memory(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(averages=True)

@@ -36,7 +36,7 @@ class RunSettings:
         return datum.to(self.device, self.float32 if datum.dtype is torch.float32 else None)
 
 
-_TRAINED_ROLES = frozenset({"weight", "bias", "scale", "slope"})
+_TRAINED_ROLES = frozenset({"weight", "bias", "recurrent", "recurrent_bias", "scale", "slope"})
 
 
 WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding"})

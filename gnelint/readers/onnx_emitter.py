@@ -387,7 +387,7 @@ def _main(nodes: Sequence[Node]) -> int:
     """Which of an operation's nodes carries its name: the one with the weights, else the last."""
     for index, node in enumerate(nodes):
         family = VOCABULARY[node.op].family if node.op in VOCABULARY else ""
-        if family in ("linear", "normalization") and node.op not in ("bias", "scale"):
+        if family in ("linear", "normalization", "recurrent") and node.op not in ("bias", "scale"):
             return index
     return len(nodes) - 1
 

@@ -15,11 +15,14 @@ from gnelint.readers.onnx_emitter import Call, Lowering
 from gnelint.readers.onnx_fold import literal
 from gnelint.readers.onnx_ops_contrib import CONTRIB_OPS
 from gnelint.readers.onnx_ops_linear import LINEAR_OPS
+from gnelint.readers.onnx_ops_recurrent import RECURRENT_OPS
 from gnelint.readers.onnx_ops_selection import SELECTION_OPS
 from gnelint.readers.onnx_ops_shape import SHAPE_OPS
 from gnelint.readers.onnx_ops_units import UNIT_OPS
 
-LOWERINGS: Mapping[str, Lowering] = {**LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **CONTRIB_OPS}
+LOWERINGS: Mapping[str, Lowering] = {
+    **LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **RECURRENT_OPS, **CONTRIB_OPS
+}  # fmt: skip
 
 DECOMPOSED = frozenset({"RotaryEmbedding", "SwiGLU", "CenterCropPad", "SoftmaxCrossEntropyLoss",
                         "NegativeLogLikelihoodLoss", "MeanVarianceNormalization", "AffineGrid"})  # fmt: skip

@@ -16,7 +16,7 @@ _FRAMEWORK = re.compile(
     r"[/\\](?:site|dist)-packages[/\\](?:torch|onnx|onnxscript)[/\\]|[/\\]torch[/\\]nn[/\\]modules[/\\]|^<"
 )
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
-                       "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu",
+                       "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN",
                        "Gather"})  # fmt: skip
 
 

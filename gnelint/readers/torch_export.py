@@ -21,9 +21,9 @@ from gnelint.errors import ModelError
 from gnelint.readers.torch_graph import knows
 from gnelint.readers.torch_names import is_user_code
 
-KEPT_WHOLE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "_weight_norm", "_weight_norm_interface"})
-"""Composites that are not taken apart: recurrent layers, which unrolled over time would be hundreds of nodes that share
-one weight, and weight normalisation, which is folded into the weight and named after what it is."""
+KEPT_WHOLE = frozenset({"_weight_norm", "_weight_norm_interface"})
+"""Composites that the lowering table lacks and that are not taken apart: weight normalisation is folded into the weight
+and named after what it is."""
 
 
 def export_module(

@@ -18,6 +18,7 @@ from gnelint.readers.torch_emitter import Call, CannotLowerError, Emitter, Flow,
 from gnelint.readers.torch_ops_linear import LINEAR_OPS
 from gnelint.readers.torch_ops_normalization import NORMALIZATION_OPS
 from gnelint.readers.torch_ops_pooling import POOLING_OPS
+from gnelint.readers.torch_ops_recurrent import RECURRENT_OPS
 from gnelint.readers.torch_ops_selection import SELECTION_OPS
 from gnelint.readers.torch_ops_shape import SHAPE_OPS
 
@@ -316,6 +317,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     **POOLING_OPS,
     **SHAPE_OPS,
     **SELECTION_OPS,
+    **RECURRENT_OPS,
 }
 """The lowering of every operation that the vocabulary covers, by ATen's bare name.
 

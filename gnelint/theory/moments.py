@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from gnelint.theory.cells import (
 )
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import rectified_moments
+from gnelint.theory.memory import Memory, mixed_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,10 +54,13 @@ class Field(ABC):
         axes: the tensor's axes and their cells.
         profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes
         have one.
+        memory: how entries of one channel are correlated along an axis by their distance, where something follows it;
+            `shared` is then its average over the pairs of a cell.
     """
 
     axes: Axes
     profile: Profiles
+    memory: Memory | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -64,7 +68,7 @@ class Field(ABC):
 
     @abstractmethod
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Self:
-        """The same kind of field with other axes and arrays."""
+        """The same kind of field with other axes and arrays, without the memory."""
 
     @abstractmethod
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -79,7 +83,7 @@ class Field(ABC):
         shape[index] = profile.size
         axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
         kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
-        return self.rebuilt(axes, self.weighted(profile.reshape(shape)), kept)
+        return self.rebuilt(axes, self.weighted(profile.reshape(shape)), kept).remembering(self.memory)
 
     @abstractmethod
     def pooled(self, index: int, target: Axis | None = None) -> Self:
@@ -114,7 +118,8 @@ class Field(ABC):
         target = refine(field.axes, axes)
         if target == field.axes:
             return field
-        return field.rebuilt(target, [resample(a, field.axes, target) for a in field.arrays()], field.profile)
+        arrays = [resample(a, field.axes, target) for a in field.arrays()]
+        return field.rebuilt(target, arrays, field.profile).remembering(self.memory)
 
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""
@@ -126,11 +131,16 @@ class Field(ABC):
 
     def permuted(self, order: Sequence[int]) -> Self:
         """`numpy.transpose`."""
-        return self.rebuilt(
+        moved = self.rebuilt(
             tuple(self.axes[i] for i in order),
             [a.transpose(order) for a in self.arrays()],
             tuple(self.profile[i] for i in order),
         )
+        return moved if self.memory is None else moved.remembering(self.memory.on(list(order).index(self.memory.axis)))
+
+    def remembering(self, memory: Memory | None) -> Self:
+        """With this memory."""
+        return self if memory is self.memory else replace(self, memory=memory)
 
     def with_rank(self, rank: int) -> Self:
         """With axes of size 1 put in front, as numpy broadcasting does."""
@@ -138,7 +148,8 @@ class Field(ABC):
         if missing <= 0:
             return self
         arrays = [a.reshape((1,) * missing + a.shape) for a in self.arrays()]
-        return self.rebuilt((Axis(1),) * missing + self.axes, arrays, (None,) * missing + self.profile)
+        found = self.rebuilt((Axis(1),) * missing + self.axes, arrays, (None,) * missing + self.profile)
+        return found if self.memory is None else found.remembering(self.memory.on(self.memory.axis + missing))
 
     def reshaped(self, shape: Sequence[int]) -> Self:
         """`numpy.reshape`. Axes that are split or merged keep their cells while there are at most MAX_CELLS."""
@@ -180,7 +191,7 @@ class Field(ABC):
         axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
-        return field.rebuilt(axes, arrays, tuple(new_profile))
+        return field.rebuilt(axes, arrays, tuple(new_profile)).remembering(_moved_memory(self.memory, shape, groups))
 
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
         """Indexing [start:stop:step] along one axis."""
@@ -194,8 +205,21 @@ class Field(ABC):
         axes = (*self.axes[:index], axis, *self.axes[index + 1 :])
         if profile[index] is None or not len(picked):
             profile[index] = None
-            return self.rebuilt(axes, arrays, tuple(profile))
+            found = self.rebuilt(axes, arrays, tuple(profile))
+            apart = self.memory is not None and self.memory.axis == index and abs(step) != 1
+            return found if apart else found.remembering(self.memory)
         return self.absorbed(index).sliced(index, start, stop, step)
+
+
+def _moved_memory(memory: Memory | None, shape: Sequence[int], groups: Sequence[tuple[range, range]]) -> Memory | None:
+    """Memory along an axis that a reshape leaves whole; None where it is split or merged."""
+    if memory is None:
+        return None
+    for old, new in groups:
+        if memory.axis in old:
+            wide = [index for index in new if shape[index] > 1]
+            return memory.on(wide[0]) if len(wide) == 1 and len(old) == 1 else None
+    return None
 
 
 def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequence[int]) -> list[np.ndarray | None]:
@@ -329,7 +353,7 @@ class Moments(Field):
             return self
         mean = self.mean * self.amplitude()
         flat = Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
-        return replace(flat, coupling=self.coupling)
+        return replace(flat, coupling=self.coupling, memory=self.memory)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy
@@ -344,7 +368,8 @@ class Moments(Field):
         same = target.count / old.count  # a pair of the new cell was in one old cell with about this probability
         shared = average(self.shared, self.axes, index, target) * same
         axes = (*self.axes[:index], target, *self.axes[index + 1 :])
-        return self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), shared), self.profile)
+        pooled = self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), shared), self.profile)
+        return pooled.remembering(self.memory)
 
     @cached_property
     def total_mean(self) -> float:
@@ -423,7 +448,8 @@ class Gradient(Field):
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
-        return self.rebuilt(self.axes, (self.energy * factor, self.shared * factor, self.active), self.profile)
+        scaled = self.rebuilt(self.axes, (self.energy * factor, self.shared * factor, self.active), self.profile)
+        return scaled.remembering(self.memory)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         weighted = self.energy * energy
@@ -440,7 +466,8 @@ class Gradient(Field):
             average(self.shared, self.axes, index, target) * same,
             average(self.active, self.axes, index, target),
         )
-        return self.rebuilt((*self.axes[:index], target, *self.axes[index + 1 :]), arrays, self.profile)
+        pooled = self.rebuilt((*self.axes[:index], target, *self.axes[index + 1 :]), arrays, self.profile)
+        return pooled.remembering(self.memory)
 
     def profiled(self, index: int) -> Gradient:
         """With the cells of one axis turned into a profile."""
@@ -486,7 +513,8 @@ class Gradient(Field):
         energy = left.energy + right.energy
         known = left.energy * left.active + right.energy * right.active
         active = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
-        return left.rebuilt(left.axes, (energy, left.shared + right.shared, active), profile)
+        total = left.rebuilt(left.axes, (energy, left.shared + right.shared, active), profile)
+        return total.remembering(mixed_memory(((left.total, left.memory), (right.total, right.memory))))
 
     def summed_to(self, shape: Sequence[int]) -> Gradient:
         """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""

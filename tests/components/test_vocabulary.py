@@ -14,6 +14,7 @@ from tests.components import (
     test_linear,
     test_normalization,
     test_pooling,
+    test_recurrent,
     test_selection,
     test_shape,
 )
@@ -26,6 +27,7 @@ MODULES = (
     test_linear,
     test_normalization,
     test_pooling,
+    test_recurrent,
     test_selection,
     test_shape,
 )

@@ -190,6 +190,39 @@ def _top_mask(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Ten
     return ~mask if node.attribute("hidden") else mask
 
 
+def _recurrent(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Any:
+    sequence, *states = x
+    hidden = shape[2]
+    nothing = sequence.new_zeros(shape[0], hidden)
+    h, c = (state if state is not None else nothing for state in [*states, None][:2])
+    ys = []
+    for t in range(shape[1])[:: -1 if node.attribute("reverse") else 1]:
+        z, u = (
+            F.linear(sequence[:, t], w["weight"], w.get("bias")),
+            F.linear(h, w["recurrent"], w.get("recurrent_bias")),
+        )
+        if node.op == "lstm":
+            i, f, g, o = (z + u).chunk(4, 1)
+            c = (1 - i.sigmoid() if node.attribute("coupled") else f.sigmoid()) * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        elif node.op == "gru":
+            h = _gru_step(node, z, u, h, w)
+        else:
+            h = getattr(torch, node.attribute("activation"))(z + u)
+        ys.append(h)
+    y = torch.stack(ys[:: -1 if node.attribute("reverse") else 1], 1)
+    return (y, c)[: len(node.outputs)]
+
+
+def _gru_step(node: Node, z: Tensor, u: Tensor, h: Tensor, w: dict[str, Tensor]) -> Tensor:
+    r, keep = ((a + b).sigmoid() for a, b in zip(z.chunk(3, 1)[:2], u.chunk(3, 1)[:2], strict=True))
+    new = r * u.chunk(3, 1)[2]
+    if not node.attribute("reset_after"):
+        bias = w["recurrent_bias"].chunk(3)[2] if "recurrent_bias" in w else None
+        new = F.linear(r * h, w["recurrent"].chunk(3)[2], bias)
+    return (1 - keep) * (z.chunk(3, 1)[2] + new).tanh() + keep * h
+
+
 def _plain(function: Callable[..., Any], *attributes: str) -> Callable[..., Any]:
     """An operation that is a torch function of its inputs and of some attributes, in this order."""
 
@@ -239,6 +272,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "global_avg_pool": _adaptive,
     "adaptive_avg_pool": _adaptive,
     "global_max_pool": lambda node, x, w, shape: x[0].amax(tuple(range(2, x[0].dim())), keepdim=True),
+    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
     "softmax": _softmax,
     "top_k": _top_k,
     "top_mask": _top_mask,

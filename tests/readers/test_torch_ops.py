@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gnelint.graph import UNMODELLED, Graph
 from gnelint.readers.torch import read_module
+from gnelint.readers.torch_emitter import Call, CannotLowerError, Emitter
 from gnelint.readers.torch_ops import LOWERINGS
 from gnelint.vocabulary import VOCABULARY
 from tests.readers.interpret import run
@@ -41,6 +42,58 @@ class Function(nn.Module):
         return self.function(self, x)
 
 
+class First(nn.Module):
+    """A recurrent layer's hidden states over time."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
+class States(nn.Module):
+    """Every layer's last states, side by side."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.layer(x)[1]
+        return torch.cat(states, -1) if isinstance(states, tuple) else states
+
+
+class Begun(nn.Module):
+    """A recurrent layer that begins in a state computed from its input, and in one that is a constant."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+        rows = layer.num_layers * (2 if layer.bidirectional else 1)
+        self.register_buffer("start", torch.linspace(-1, 1, rows * 40).reshape(rows, 5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x[:1].expand_as(self.start) * 0.5
+        states = (hidden, self.start) if isinstance(self.layer, nn.LSTM) else hidden
+        return self.layer(x, states)[0]
+
+
+class Cells(nn.Module):
+    """A loop over a cell."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = (x[:, 0], x[:, 1]) if isinstance(self.cell, nn.LSTMCell) else x[:, 0]
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t], state)
+        return torch.cat(state, -1) if isinstance(state, tuple) else state
+
+
 MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv": (nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), IMAGE),
     "conv same": (nn.Conv2d(4, 6, 4, padding="same"), IMAGE),
@@ -58,6 +111,18 @@ MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "layer norm": (nn.LayerNorm((6, 6)), IMAGE),
     "rms norm": (nn.RMSNorm(8), TOKENS),
     "prelu": (nn.PReLU(4), IMAGE),
+    "lstm": (First(nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)), TOKENS),
+    "lstm unbatched": (First(nn.LSTM(8, 6, bias=False)), TOKENS[1:]),
+    "lstm states": (States(nn.LSTM(8, 6, 2, bidirectional=True)), TOKENS),
+    "lstm with states": (Begun(nn.LSTM(8, 8, 2, bidirectional=True)), TOKENS),
+    "gru": (First(nn.GRU(8, 6, 3)), TOKENS),
+    "gru states": (States(nn.GRU(8, 6, 2, batch_first=True, bidirectional=True)), TOKENS),
+    "gru with states": (Begun(nn.GRU(8, 8)), TOKENS),
+    "rnn": (First(nn.RNN(8, 6, 2, nonlinearity="relu", bias=False, bidirectional=True)), TOKENS),
+    "rnn states": (States(nn.RNN(8, 6)), TOKENS),
+    "lstm cell": (Cells(nn.LSTMCell(8, 8)), TOKENS),
+    "gru cell": (Cells(nn.GRUCell(8, 8, bias=False)), TOKENS),
+    "rnn cell": (Cells(nn.RNNCell(8, 8, nonlinearity="relu")), TOKENS),
     "max pool": (nn.MaxPool2d(3, stride=2, padding=1), IMAGE),
     "max pool 1d": (nn.MaxPool1d(2), SIGNAL),
     "avg pool": (nn.AvgPool2d(2), IMAGE),
@@ -328,3 +393,29 @@ def test_a_softmax_behind_another_choice_is_left_alone() -> None:
 
     graph = _agrees(Function(form), TOKENS)
     assert [node.attribute("top") for node in graph.nodes if node.op == "softmax"] == [None]
+
+
+def test_a_projected_hidden_state_is_not_modelled() -> None:
+    graph = read_module(First(nn.LSTM(8, 6, proj_size=3)), (torch.zeros(TOKENS),), name="case")
+    assert [node.source_op for node in graph.nodes if node.op == UNMODELLED] == ["aten.lstm.input"]
+
+
+def test_packed_sequences_are_not_modelled() -> None:
+    """No module with one can be traced; a program may still hold one."""
+    node = fx.Graph().placeholder("packed")
+    with pytest.raises(CannotLowerError, match="packed"):
+        LOWERINGS["gru"](Emitter(), Call(node, {"data": None, "batch_sizes": None}, ()))
+
+
+def test_a_stack_of_recurrent_layers_is_a_node_for_each_layer_and_direction() -> None:
+    module = nn.LSTM(8, 6, 2, bidirectional=True, dropout=0.5)
+    graph = read_module(First(module), (torch.zeros(TOKENS),), name="case", training=True)
+    assert [node.op for node in graph.nodes] == [
+        "transpose", "lstm", "lstm", "concat", "dropout", "lstm", "lstm", "concat", "transpose"
+    ]  # fmt: skip
+    layers = [node for node in graph.nodes if node.op == "lstm"]
+    assert [node.attribute("reverse") for node in layers] == [False, True, False, True]
+    assert [node.parameters["weight"].name for node in layers] == [
+        "layer.weight_ih_l0", "layer.weight_ih_l0_reverse", "layer.weight_ih_l1", "layer.weight_ih_l1_reverse"
+    ]  # fmt: skip
+    assert all(len(node.outputs) == 1 for node in layers)

@@ -1,0 +1,60 @@
+"""How entries of one channel at different indices of an axis are correlated, by their distance.
+
+`shared` is one covariance for all pairs of a cell. A recurrent layer correlates neighbours and forgets what is far
+away, and a second one above it adds up neighbours: there the distance matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Correlations by distance, averaged over channels with their energy.
+
+    Attributes:
+        axis: along which.
+        near: correlation of entries 1, 2, ... indices apart.
+        far: of those that are further apart than `near` reaches.
+    """
+
+    axis: int
+    near: np.ndarray
+    far: float = 0.0
+
+    def reaching(self, distance: int) -> np.ndarray:
+        """Correlations at the distances 1 to `distance`."""
+        missing = max(distance - self.near.size, 0)
+        return np.concatenate([self.near[:distance], np.full(missing, self.far)])
+
+    def within(self, length: int) -> float:
+        """Average over all pairs of different entries of a run."""
+        if length < 2:
+            return 0.0
+        reach = min(self.near.size, length - 1)
+        pairs = length - np.arange(1, reach + 1)
+        total = float((pairs * (self.near[:reach] - self.far)).sum())
+        return total / (0.5 * length * (length - 1)) + self.far
+
+    def on(self, axis: int) -> Memory:
+        """The same along another axis."""
+        return replace(self, axis=axis)
+
+
+def mixed_memory(parts: Sequence[tuple[float, Memory | None]]) -> Memory | None:
+    """Of a sum of uncorrelated parts or of parts side by side, each given with its energy; None if none has any."""
+    known = [memory for _, memory in parts if memory is not None]
+    total = sum(energy for energy, _ in parts)
+    if not known or total <= 0 or any(memory.axis != known[0].axis for memory in known):
+        return None
+    reach = max(memory.near.size for memory in known)
+    near, far = np.zeros(reach), 0.0
+    for energy, memory in parts:
+        if memory is not None:
+            near += energy / total * memory.reaching(reach)
+            far += energy / total * memory.far
+    return Memory(known[0].axis, near, far)
