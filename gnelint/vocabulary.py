@@ -155,7 +155,12 @@ VOCABULARY: dict[str, Operation] = {
     "split": Operation("shape", attributes={"axis": ..., "sizes": ...}),
     "gather": Operation("shape", ("x", "indices?"), ("indices",), {"axis": 0}),
     "pad": Operation("shape", attributes={"pads": ..., "mode": "constant", "value": 0.0}),  # pads over all axes
-    "upsample": Operation("shape", attributes={"mode": "nearest"}),  # nearest, linear or cubic, by the value's shape
+    # nearest, linear or cubic, by the value's shape; where an output's centre lies: half_pixel, align_corners or
+    # asymmetric; cubic is the coefficient of the cubic kernel
+    "upsample": Operation(
+        "shape",
+        attributes={"mode": "nearest", "coordinates": "half_pixel", "antialias": False, "cubic": -0.75},
+    ),
     "expand": Operation("shape"),  # numpy broadcasting to the output's shape
     "tile": Operation("shape"),
     "roll": Operation("shape", attributes={"axes": ..., "shifts": ...}),
@@ -163,6 +168,7 @@ VOCABULARY: dict[str, Operation] = {
     "depth_to_space": Operation("shape", attributes={"block": ..., "mode": "DCR"}),
     "space_to_depth": Operation("shape", attributes={"block": ...}),
     "unfold": Operation("shape", attributes=_window()),  # (N, C, *S) -> (N, C*prod(kernel), positions)
+    "fold": Operation("shape", attributes=_window()),  # its transpose: windows are added up where they overlap
     # reduction
     "reduce_mean": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
     "reduce_sum": Operation("reduction", attributes={"axes": ..., "keepdims": True}),

@@ -221,7 +221,17 @@ class _Maximum(Unary):
 @component("max_pool")
 class MaxPool(_Window, _Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not
-    overlap."""
+    overlap. A second output is the winners' places, which are as likely to be any."""
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        places = math.prod(self.input_shape)
+        indices = (Moments.uniform(s, (places - 1) / 2, (places**2 - 1) / 12) for s in self.output_shapes[1:])
+        return (*super().forward(inputs), *indices)
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        """Of the values: the places carry no gradient."""
+        (g,) = self.backward(inputs, outputs, [Gradient.white(self.shape)])
+        return (None if g is None else g.total / math.prod(self.shape),)
 
     @property
     def _count(self) -> int:

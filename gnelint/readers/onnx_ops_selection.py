@@ -45,6 +45,15 @@ def _scatter(call: Call, em: Emitter) -> Results:
     return [em.emit("scatter", operands, call.shape, call.dtype, axis=axis)]
 
 
+def _hardmax(call: Call, em: Emitter) -> Results:
+    """1 at the largest of a row; before opset 13 all axes from `axis` on were one row."""
+    x = em.flow(call.need(0))
+    axis = axis_of(call.get("axis", -1 if call.version >= 13 else 1), rank(x))
+    if call.version < 13 and axis != rank(x) - 1:
+        raise CannotLowerError("rows of several axes")
+    return [em.emit("top_mask", [x], call.shape, call.dtype, axis=axis, k=1)]
+
+
 SELECTION_OPS: Mapping[str, Lowering] = {
     "TopK": _top_k,
     "Less": _compare("lt"),
@@ -52,6 +61,7 @@ SELECTION_OPS: Mapping[str, Lowering] = {
     "Greater": _compare("gt"),
     "GreaterOrEqual": _compare("ge"),
     "OneHot": _one_hot,
+    "Hardmax": _hardmax,
     "ScatterElements": _scatter,
     "Scatter": _scatter,
 }
