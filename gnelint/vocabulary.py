@@ -138,11 +138,13 @@ VOCABULARY: dict[str, Operation] = {
     "where": Operation("combine", ("condition", "a", "b")),
     # selection: which entries are taken. top_k writes the values and their indices; top_mask is where the k largest (or
     # smallest) of a row stand, or with hidden where they do not; one_hot puts its classes on a new axis; compare
-    # is a < b, a <= b, a > b or a >= b; scatter writes updates over entries of x, one for each index along the axis
+    # is a < b, a <= b, a > b or a >= b; logical joins masks by not, and, or, xor; scatter writes updates over entries
+    # of x, one for each index along the axis
     "top_k": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True}),
     "top_mask": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True, "hidden": False}),
     "one_hot": Operation("selection", ("indices",), attributes={"axis": -1}),
     "compare": Operation("selection", ("a", "b"), attributes={"kind": ...}),
+    "logical": Operation("selection", ("x*",), attributes={"kind": ...}),
     "scatter": Operation("selection", ("x", "indices", "updates"), attributes={"axis": ...}),
     # constant: a tensor of the model where no parameter role is foreseen (a class token that is concatenated, a mask)
     "constant": Operation("combine", (), ("value",)),

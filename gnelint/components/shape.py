@@ -378,11 +378,11 @@ class Upsample(Unary):
     def _kernel(self, distance: np.ndarray, mode: str) -> np.ndarray:
         t = np.abs(distance)
         if mode == "linear":
-            return np.maximum(0.0, 1.0 - t)
+            return np.asarray(np.maximum(0.0, 1.0 - t))
         a = float(self.node.attribute("cubic"))
         near = ((a + 2.0) * t - (a + 3.0)) * t**2 + 1.0
         far = ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
-        return np.where(t <= 1.0, near, np.where(t < 2.0, far, 0.0))
+        return np.asarray(np.where(t <= 1.0, near, np.where(t < 2.0, far, 0.0)))
 
     def _resized_axes(self) -> list[int]:
         return [i for i, (a, b) in enumerate(zip(self.input_shape, self.shape, strict=True)) if a != b]

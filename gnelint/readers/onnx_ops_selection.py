@@ -29,6 +29,14 @@ def _compare(kind: str) -> Lowering:
     return lower
 
 
+def _logical(kind: str) -> Lowering:
+    def lower(call: Call, em: Emitter) -> Results:
+        masks = [call.need(index) for index in range(len(call.inputs))]
+        return [em.emit("logical", masks, call.shape, call.dtype, kind=kind)]
+
+    return lower
+
+
 def _one_hot(call: Call, em: Emitter) -> Results:
     values = call.numbers(2, "the values")
     if values is None or tuple(values.reshape(-1)) != (0, 1) or call.shape is None:
@@ -60,6 +68,7 @@ SELECTION_OPS: Mapping[str, Lowering] = {
     "LessOrEqual": _compare("le"),
     "Greater": _compare("gt"),
     "GreaterOrEqual": _compare("ge"),
+    **{kind.capitalize(): _logical(kind) for kind in ("not", "and", "or", "xor")},
     "OneHot": _one_hot,
     "Hardmax": _hardmax,
     "ScatterElements": _scatter,

@@ -265,6 +265,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "top_mask": _top_mask,
     "one_hot": lambda node, x, w, shape: F.one_hot(x[0], shape[node.attribute("axis")]),
     "compare": lambda node, x, w, shape: getattr(torch, node.attribute("kind"))(*x),
+    "logical": _plain(lambda *x: getattr(torch, f"logical_{x[-1]}")(*x[:-1]), "kind"),
     "scatter": lambda node, x, w, shape: torch.scatter(x[0], node.attribute("axis"), x[1], x[2]),
     "log_softmax": _plain(torch.log_softmax, "axis"),
     "attention": _attention,
