@@ -669,3 +669,20 @@ def test_overlapping_windows_add_up(stride: int, padding: int, mean: float) -> N
     assert y.total_mean == pytest.approx(mean * float(matrix.sum(1).mean()), rel=1e-9, abs=1e-12)
     second = matrix.square().sum(1) + (mean * matrix.sum(1)) ** 2
     assert y.total_second == pytest.approx(float(second.mean()), rel=1e-9)
+
+
+def test_the_largest_of_rectified_values_knows_that_it_passed() -> None:
+    """max over positions of ReLU(z) is ReLU(max z): both moments, and a gradient that the rectifier lets through."""
+    shape, generator = (400, 5, 16), torch.Generator().manual_seed(0)
+    z = 1.5 * torch.randn(shape, generator=generator, dtype=torch.float64) - 0.4
+    true = z.relu().amax(2)
+    relu, largest = make("relu", [shape], [shape]), make("reduce_max", [shape], [shape[:2]], axes=(2,), keepdims=False)
+    x = Moments.uniform(shape, -0.4, 1.5**2)
+    (rectified,) = relu.forward([x])
+    (y,) = largest.forward([rectified])
+    assert y.total_mean == pytest.approx(float(true.mean()), rel=0.02)  # 2000 draws
+    assert y.total_second == pytest.approx(float(true.square().mean()), rel=0.03)
+    (g,) = largest.backward([rectified], [y], [Gradient.white(shape[:2])])
+    (pulled,) = relu.backward([x], [rectified], [g])
+    assert pulled is not None
+    assert pulled.total == pytest.approx(float((true > 0).sum()), rel=0.01)
