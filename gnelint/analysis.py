@@ -279,7 +279,7 @@ def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) ->
     start: dict[str, Scaled] = {}
     for block in blocks:
         shape = graph.values[block.exit].concrete_shape
-        if shape is not None and block.exit in graph.gradient_values and block.exit != block.entry:
+        if shape is not None and 0 not in shape and block.exit in graph.gradient_values and block.exit != block.entry:
             white = Scaled(Gradient.white(shape))
             start[block.exit] = _unit(white, white.gradient.size)
     arrived: dict[str, Scaled] = {}

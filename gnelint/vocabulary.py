@@ -161,11 +161,13 @@ VOCABULARY: dict[str, Operation] = {
     "where": Operation("combine", ("condition", "a", "b")),
     # selection: which entries are taken. top_k writes the values and their indices; top_mask is where the k largest (or
     # smallest) of a row stand, or with hidden where they do not; one_hot puts its classes on a new axis; compare
-    # is a < b, a <= b, a > b or a >= b; scatter writes updates over entries of x, one for each index along the axis
+    # is a < b, a <= b, a > b or a >= b; logical joins masks by not, and, or, xor; scatter writes updates over entries
+    # of x, one for each index along the axis
     "top_k": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True}),
     "top_mask": Operation("selection", attributes={"axis": -1, "k": ..., "largest": True, "hidden": False}),
     "one_hot": Operation("selection", ("indices",), attributes={"axis": -1}),
     "compare": Operation("selection", ("a", "b"), attributes={"kind": ...}),
+    "logical": Operation("selection", ("x*",), attributes={"kind": ...}),
     "scatter": Operation("selection", ("x", "indices", "updates"), attributes={"axis": ...}),
     # constant: a tensor of the model where no parameter role is foreseen (a class token that is concatenated, a mask)
     "constant": Operation("combine", (), ("value",)),
@@ -178,7 +180,12 @@ VOCABULARY: dict[str, Operation] = {
     "split": Operation("shape", attributes={"axis": ..., "sizes": ...}),
     "gather": Operation("shape", ("x", "indices?"), ("indices",), {"axis": 0}),
     "pad": Operation("shape", attributes={"pads": ..., "mode": "constant", "value": 0.0}),  # pads over all axes
-    "upsample": Operation("shape", attributes={"mode": "nearest"}),  # nearest, linear or cubic, by the value's shape
+    # nearest, linear or cubic, by the value's shape; where an output's centre lies: half_pixel, align_corners or
+    # asymmetric; cubic is the coefficient of the cubic kernel
+    "upsample": Operation(
+        "shape",
+        attributes={"mode": "nearest", "coordinates": "half_pixel", "antialias": False, "cubic": -0.75},
+    ),
     "expand": Operation("shape"),  # numpy broadcasting to the output's shape
     "tile": Operation("shape"),
     "roll": Operation("shape", attributes={"axes": ..., "shifts": ...}),
@@ -186,6 +193,7 @@ VOCABULARY: dict[str, Operation] = {
     "depth_to_space": Operation("shape", attributes={"block": ..., "mode": "DCR"}),
     "space_to_depth": Operation("shape", attributes={"block": ...}),
     "unfold": Operation("shape", attributes=_window()),  # (N, C, *S) -> (N, C*prod(kernel), positions)
+    "fold": Operation("shape", attributes=_window()),  # its transpose: windows are added up where they overlap
     # reduction
     "reduce_mean": Operation("reduction", attributes={"axes": ..., "keepdims": True}),
     "reduce_sum": Operation("reduction", attributes={"axes": ..., "keepdims": True}),

@@ -352,6 +352,18 @@ def _head_axes(shape: Sequence[int]) -> Axes:
     return (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis.full(shape[3]))
 
 
+def _together(x: Moments, axes: Axes) -> np.ndarray:
+    """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices."""
+    rank = len(axes)
+    joint = Moments.flat(x.axes, x.mean**2 + x.shared, np.zeros(1)).only(rank - 2, rank - 1)
+    return joint.refined(axes).mean
+
+
+def _pairs(axis: Axis) -> np.ndarray:
+    """Number of pairs of different indices in each cell."""
+    return axis.lengths * (axis.lengths - 1.0)
+
+
 @component("matmul")
 class MatMul(Component):
     """y = factor A B of two activations that are independent of each other.
@@ -359,6 +371,9 @@ class MatMul(Component):
         phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
         mean -> factor k E a E b (per inner index)
         variance -> factor^2 sum over the inner index of (E a^2 E b^2 - (E a E b)^2)
+        gradient of b_jd = factor^2 (sum_i E a_ij^2 E g_id^2 + sum_{i != i'} E a_ij a_i'j E g_id g_i'd), of a likewise
+
+    The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
 
     Source: theory of components, 3.7.
     """
@@ -413,8 +428,12 @@ class MatMul(Component):
         g = g.refined((*g.axes[:-2], rows, columns))
         a = a.refined((*a.axes[:-2], rows, a.axes[-1]))
         b = b.refined((*b.axes[:-1], columns))
-        to_a = square * np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
-        to_b = square * np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
+        pairs_a, pairs_b = _together(left, a.axes), _together(right, b.axes)
+        to_a = np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
+        to_a = to_a + np.matmul(g.shared * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
+        to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
+        to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.shared)
+        to_a, to_b = (square * np.maximum(energy, 0.0) for energy in (to_a, to_b))
         lead = g.axes[:-2]
         grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)
         grad_b = Gradient.flat((*lead, a.axes[-1], columns), to_b)

@@ -176,7 +176,7 @@ def _resized(field: Moments | Gradient, shape: Sequence[int]) -> Axes:
     return tuple(Axis(size) if i >= 2 else axis for i, (axis, size) in enumerate(zip(field.axes, shape, strict=True)))
 
 
-class _Maximum(Unary):
+class Maximum(Unary):
     """The largest of the entries of a window.
 
         phi = 1 (no ties);  mean, variance -> order statistics of the window
@@ -221,9 +221,19 @@ class _Maximum(Unary):
 
 
 @component("max_pool")
-class MaxPool(_Window, _Maximum):
+class MaxPool(_Window, Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not
-    overlap."""
+    overlap. A second output is the winners' places, which are as likely to be any."""
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        places = math.prod(self.input_shape)
+        indices = (Moments.uniform(s, (places - 1) / 2, (places**2 - 1) / 12) for s in self.output_shapes[1:])
+        return (*super().forward(inputs), *indices)
+
+    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        """Of the values: the places carry no gradient."""
+        (g,) = self.backward(inputs, outputs, [Gradient.white(self.shape)])
+        return (None if g is None else g.total / math.prod(self.shape),)
 
     @property
     def _count(self) -> int:
@@ -253,7 +263,7 @@ class MaxPool(_Window, _Maximum):
         energy = g.energy * factor
         shared = _shared_behind(g, energy, self.shape, self.input_shape)
         pulled = g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
-        return _active(pulled, x, self.winners(x.only(0, 1), self._count))
+        return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """By how many other outputs an output's winner is picked too.
@@ -305,9 +315,8 @@ def _counted_pairs(overlap: np.ndarray, sizes: np.ndarray) -> list[tuple[float, 
     return [(float(a), float(b), float(c), times) for (a, b, c), times in found.items()]
 
 
-def _active(g: Gradient, x: Moments, active: np.ndarray) -> Gradient:
-    """The gradient with `active` set from an array on the value's batch and channel cells."""
-    axes = x.only(0, 1).axes
+def marked(g: Gradient, axes: Axes, active: np.ndarray) -> Gradient:
+    """The gradient with `active` set from an array on the cells of these axes."""
     g = g.refined(axes)
     target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
     return g.rebuilt(
@@ -378,7 +387,7 @@ class GlobalAveragePool(_Averages, _Whole):
 
 
 @component("global_max_pool")
-class GlobalMaxPool(_Whole, _Maximum):
+class GlobalMaxPool(_Whole, Maximum):
     """Maximum over all positions: phi = 1."""
 
     def map(self, x: Moments) -> Moments:
@@ -386,7 +395,8 @@ class GlobalMaxPool(_Whole, _Maximum):
         return Moments.flat(_resized(y, self.shape), y.mean, y.variance, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return _active(self._spread_back(cotangent, 1.0 / self._count, 0.0), x, self.winners(x.only(0, 1), self._count))
+        x = x.only(0, 1)
+        return marked(self._spread_back(cotangent, 1.0 / self._count, 0.0), x.axes, self.winners(x, self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
@@ -463,7 +473,7 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
 
 
 @component("adaptive_max_pool")
-class AdaptiveMaxPool(_Adaptive, _Maximum):
+class AdaptiveMaxPool(_Adaptive, Maximum):
     """Maximum over adaptive windows: phi = 1."""
 
     def map(self, x: Moments) -> Moments:

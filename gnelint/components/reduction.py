@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Unary, component
-from gnelint.components.pooling import maximum_cumulants
+from gnelint.components.pooling import Maximum, marked, maximum_cumulants
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis
 from gnelint.theory.memory import Memory
@@ -80,24 +80,46 @@ class ReduceMean(_Reduction):
         return 0.0
 
 
-@component("reduce_max", "reduce_min")
-class ReduceMax(_Reduction):
-    """Extreme of k entries: phi = 1; moments of the largest of k independent Gaussians (3.4)."""
+@component("reduce_max")
+class ReduceMax(_Reduction, Maximum):
+    """Largest of k entries: phi = 1; its moments and what a rectifier before it lets through as for a max-pooling."""
+
+    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent",)
+
+    def _rows(self, x: Moments) -> Moments:
+        x = x.flattened()
+        for index in self._reduced:
+            x = x.pooled(index)
+        return x
+
+    def map(self, x: Moments) -> Moments:
+        y = self.largest(self._rows(x), self._count)
+        y = Moments.flat(self._narrow(y.axes), y.mean, y.variance, nonnegative=x.nonnegative)
+        return y.reshaped(self.shape)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        g = self._widened(cotangent, 1.0 / self._count, 0.0)
+        rows = self._rows(x)
+        return marked(g, rows.axes, self.winners(rows, self._count))
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return 0.0
+
+
+@component("reduce_min")
+class ReduceMin(_Reduction):
+    """Smallest of k entries: phi = 1; moments of the smallest of k independent Gaussians (3.4)."""
 
     basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent and Gaussian",)
+    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a minimum are independent and Gaussian",)
 
     def map(self, x: Moments) -> Moments:
         x = x.flattened()
         for index in self._reduced:
             x = x.pooled(index)
         top, spread, *_ = maximum_cumulants(self._count)
-        sign = 1.0 if self.node.op == "reduce_max" else -1.0
         y = Moments.flat(
-            self._narrow(x.axes),
-            x.mean + sign * np.sqrt(x.variance) * top,
-            x.variance * spread,
-            nonnegative=x.nonnegative,
+            self._narrow(x.axes), x.mean - np.sqrt(x.variance) * top, x.variance * spread, nonnegative=x.nonnegative
         )
         return y.reshaped(self.shape)
 

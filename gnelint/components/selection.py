@@ -87,6 +87,24 @@ class Compare(_Mask):
         return below if self.node.attribute("kind") in ("lt", "le") else 1.0 - below
 
 
+@component("logical")
+class Logical(_Mask):
+    """Masks joined entry by entry: not 1 - p, and p q, or p + q - p q, xor p + q - 2 p q."""
+
+    assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "masks that are joined are independent of each other")
+
+    def _share(self, inputs: Sequence[Moments | None]) -> float:
+        if any(x is None for x in inputs):
+            raise NotModelledError("joins masks whose share of ones is not known")
+        first, *others = (x.total_mean for x in known(inputs))
+        kind = self.node.attribute("kind")
+        if kind == "not":
+            return 1.0 - first
+        (second,) = others
+        both = first * second
+        return {"and": both, "or": first + second - both, "xor": first + second - 2 * both}[kind]
+
+
 @component("top_k")
 class TopK(Component):
     """The k largest (smallest) of n entries of a row, and their indices: phi = 1; an input entry is picked with

@@ -10,6 +10,7 @@ import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.components.combine import join
+from gnelint.graph import Node
 from gnelint.theory.cells import Axis, pooled
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.taps import TapAxis
@@ -341,19 +342,47 @@ class Upsample(Unary):
         nearest: phi = 1 per output, a copied entry receives from each of its copies
         linear, cubic: along each axis the interpolation's own weights, phi = mean over outputs of sum of weights^2
 
-    Source: theory of components, 3.7.
+    The weights are the kernel's values at the distances between an output's centre and the inputs; beyond the border
+    the outermost entry counts again. With antialiasing the kernel is as wide as an output where that is more than an
+    input, and what is left of it inside the border is scaled to a sum of 1. Source: theory of components, 3.7.
     """
 
     def _matrix(self, index: int) -> np.ndarray:
-        """(outputs, inputs) weights along one axis, half-pixel centres."""
+        """(outputs, inputs) weights along one axis."""
         inputs, outputs = self.input_shape[index], self.shape[index]
-        centre = (np.arange(outputs) + 0.5) * inputs / outputs - 0.5
-        grid = np.arange(inputs)[None, :]
-        if str(self.node.attribute("mode")) == "nearest":
-            picked = np.clip(np.floor((np.arange(outputs) + 1e-9) * inputs / outputs).astype(int), 0, inputs - 1)
-            return np.asarray((grid == picked[:, None]).astype(float))
-        inside = np.clip(centre, 0, inputs - 1)[:, None]
-        return np.asarray(np.maximum(0.0, 1.0 - np.abs(inside - grid)))
+        mode, ratio = str(self.node.attribute("mode")), inputs / outputs
+        if mode == "nearest":
+            picked = np.clip(np.floor((np.arange(outputs) + 1e-9) * ratio).astype(int), 0, inputs - 1)
+            return np.asarray((np.arange(inputs)[None, :] == picked[:, None]).astype(float))
+        antialias = bool(self.node.attribute("antialias"))
+        width = max(ratio, 1.0) if antialias else 1.0
+        beyond = math.ceil(2 * width)
+        grid = np.arange(-beyond, inputs + beyond)
+        weights = self._kernel((self._centres(inputs, outputs)[:, None] - grid) / width, mode)
+        if antialias:
+            inside = weights[:, beyond:-beyond]
+            return np.asarray(inside / inside.sum(axis=1, keepdims=True))
+        found = np.zeros((inputs, outputs))
+        np.add.at(found, np.clip(grid, 0, inputs - 1), weights.T)
+        return found.T
+
+    def _centres(self, inputs: int, outputs: int) -> np.ndarray:
+        """Where the outputs lie among the inputs; what lies outside is drawn to the border."""
+        kind = str(self.node.attribute("coordinates"))
+        if kind == "align_corners":
+            return np.arange(outputs) * ((inputs - 1) / max(outputs - 1, 1))
+        if kind == "asymmetric":
+            return np.arange(outputs) * (inputs / outputs)
+        return (np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5
+
+    def _kernel(self, distance: np.ndarray, mode: str) -> np.ndarray:
+        t = np.abs(distance)
+        if mode == "linear":
+            return np.asarray(np.maximum(0.0, 1.0 - t))
+        a = float(self.node.attribute("cubic"))
+        near = ((a + 2.0) * t - (a + 3.0)) * t**2 + 1.0
+        far = ((a * t - 5.0 * a) * t + 8.0 * a) * t - 4.0 * a
+        return np.asarray(np.where(t <= 1.0, near, np.where(t < 2.0, far, 0.0)))
 
     def _resized_axes(self) -> list[int]:
         return [i for i, (a, b) in enumerate(zip(self.input_shape, self.shape, strict=True)) if a != b]
@@ -482,21 +511,29 @@ class SpaceToDepth(DepthToSpace):
         return (n, c, h // b, b, w // b, b), (0, 3, 5, 1, 2, 4)
 
 
+def _window_axes(node: Node, image: Sequence[int]) -> list[TapAxis]:
+    """The axes of an image that windows slide over."""
+    kernel, strides, pads, dilations = (node.attribute(a) for a in ("kernel", "strides", "pads", "dilations"))
+    found = []
+    for i, size in enumerate(image):
+        taps, stride, dilation = int(kernel[i]), int(strides[i]), int(dilations[i])
+        room = size + int(pads[i]) + int(pads[i + len(kernel)]) - dilation * (taps - 1) - 1
+        found.append(TapAxis(size, room // stride + 1, taps, stride, int(pads[i]), dilation))
+    return found
+
+
+def _inside(axes: Sequence[TapAxis]) -> float:
+    """Fraction of the windows' entries that are not padding."""
+    return math.prod(float(axis.counts.sum()) / (axis.taps * axis.outputs) for axis in axes)
+
+
 @component("unfold")
 class Unfold(Unary):
     """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every
     window."""
 
     def _inside(self) -> float:
-        """Fraction of the outputs that are not padding."""
-        kernel, strides, pads, dilations = (self.node.attribute(a) for a in ("kernel", "strides", "pads", "dilations"))
-        share = 1.0
-        for i, size in enumerate(self.input_shape[2:]):
-            taps, stride, dilation = int(kernel[i]), int(strides[i]), int(dilations[i])
-            room = size + int(pads[i]) + int(pads[i + len(kernel)]) - dilation * (taps - 1) - 1
-            axis = TapAxis(size, room // stride + 1, taps, stride, int(pads[i]), dilation)
-            share *= float(axis.counts.sum()) / (taps * axis.outputs)
-        return share
+        return _inside(_window_axes(self.node, self.input_shape[2:]))
 
     def _ratio(self) -> float:
         return math.prod(self.shape) / max(math.prod(self.input_shape), 1) * self._inside()
@@ -524,3 +561,36 @@ class Unfold(Unary):
         axes = (Axis(self.shape[0]), g.axes[1], *pooled(self.input_shape[2:]))
         energy, shared = (a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2))
         return Gradient.flat(axes, energy, shared)
+
+
+@component("fold")
+class Fold(Unary):
+    """Windows laid back on the image and added up where they overlap, the transpose of `Unfold`.
+
+    phi            = E c                       c = number of windows over an entry of the image
+    mean          -> E c * mean
+    variance      -> E c * (variance - shared) + E c^2 * shared + (E c^2 - (E c)^2) * mean^2
+    """
+
+    def _coverage(self) -> tuple[float, float]:
+        """E c and E c^2."""
+        lines = [axis.scatter(None).sum(axis=0) for axis in _window_axes(self.node, self.shape[2:])]
+        return math.prod(float(line.mean()) for line in lines), math.prod(float((line**2).mean()) for line in lines)
+
+    def map(self, x: Moments) -> Moments:
+        batch, channels, *image = self.shape
+        x = x.only(1).flattened().reshaped((batch, channels, self.input_shape[1] // channels, self.input_shape[2]))
+        mean, variance, shared = (a.reshape((1, -1) + (1,) * len(image)) for a in x.only(1).arrays())
+        first, second = self._coverage()
+        alone = np.maximum(variance - shared, 0.0)
+        spread = first * alone + second * shared + (second - first**2) * mean**2
+        axes = (Axis(batch), x.axes[1], *pooled(image))
+        return Moments.flat(axes, first * mean, spread, second * shared, x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        batch, columns, positions = self.input_shape
+        channels, inside = self.shape[1], _inside(_window_axes(self.node, self.shape[2:]))
+        g = cotangent.only(1)
+        energy, shared = (a.reshape(1, -1, 1, 1) for a in (g.energy * inside, g.shared * inside**2))
+        axes = (Axis(batch), g.axes[1], Axis(columns // channels), Axis(positions))
+        return Gradient.flat(axes, energy, shared).reshaped(self.input_shape)

@@ -352,7 +352,15 @@ def trilu(call: Call, em: Emitter) -> Results:
 
 
 def power(call: Call, em: Emitter) -> Results:
-    """Pow with a constant exponent."""
+    """Pow with a constant exponent or a constant base: b^x = exp(x ln b)."""
+    base = call.need(0)
+    if isinstance(base, Parameter):
+        value = number(base)
+        if value is None or value <= 0:
+            raise CannotLowerError("a base that is no positive number")
+        x = em.flow(call.need(1))
+        scaled = em.emit("scale", [x], x.shape, factor=math.log(value))
+        return [em.emit("exp", [scaled], call.shape, call.dtype)]
     exponent = call.scalar(1, "the exponent")
     return [em.emit("pow", [call.need(0)], call.shape, call.dtype, exponent=exponent)]
 

@@ -29,6 +29,14 @@ def _compare(kind: str) -> Lowering:
     return lower
 
 
+def _logical(kind: str) -> Lowering:
+    def lower(call: Call, em: Emitter) -> Results:
+        masks = [call.need(index) for index in range(len(call.inputs))]
+        return [em.emit("logical", masks, call.shape, call.dtype, kind=kind)]
+
+    return lower
+
+
 def _one_hot(call: Call, em: Emitter) -> Results:
     values = call.numbers(2, "the values")
     if values is None or tuple(values.reshape(-1)) != (0, 1) or call.shape is None:
@@ -45,13 +53,24 @@ def _scatter(call: Call, em: Emitter) -> Results:
     return [em.emit("scatter", operands, call.shape, call.dtype, axis=axis)]
 
 
+def _hardmax(call: Call, em: Emitter) -> Results:
+    """1 at the largest of a row; before opset 13 all axes from `axis` on were one row."""
+    x = em.flow(call.need(0))
+    axis = axis_of(call.get("axis", -1 if call.version >= 13 else 1), rank(x))
+    if call.version < 13 and axis != rank(x) - 1:
+        raise CannotLowerError("rows of several axes")
+    return [em.emit("top_mask", [x], call.shape, call.dtype, axis=axis, k=1)]
+
+
 SELECTION_OPS: Mapping[str, Lowering] = {
     "TopK": _top_k,
     "Less": _compare("lt"),
     "LessOrEqual": _compare("le"),
     "Greater": _compare("gt"),
     "GreaterOrEqual": _compare("ge"),
+    **{kind.capitalize(): _logical(kind) for kind in ("not", "and", "or", "xor")},
     "OneHot": _one_hot,
+    "Hardmax": _hardmax,
     "ScatterElements": _scatter,
     "Scatter": _scatter,
 }

@@ -197,12 +197,42 @@ def _cropped(em: Emitter, x: Value, begins: Sequence[int], ends: Sequence[int]) 
 
 def _resize(call: Call, em: Emitter) -> Results:
     mode = call.get("mode", "nearest")
-    if call.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise CannotLowerError("crops and resizes at once")
     found = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}.get(mode)
     if found is None:
         raise CannotLowerError(f"mode {mode}")
-    return [em.emit("upsample", [call.need(0)], call.shape, call.dtype, mode=found)]
+    newer = call.op_type == "Resize" and call.version >= 11
+    coordinates = call.get("coordinate_transformation_mode", "half_pixel") if newer else "asymmetric"
+    if coordinates in ("pytorch_half_pixel", "half_pixel_symmetric"):  # they differ in where the border lies
+        coordinates = "half_pixel"
+    if coordinates == "tf_half_pixel_for_nn" and found == "nearest":
+        coordinates = "half_pixel"
+    if coordinates not in ("half_pixel", "align_corners", "asymmetric"):
+        raise CannotLowerError(f"coordinates {coordinates}")
+    if call.get("exclude_outside", 0):
+        raise CannotLowerError("a kernel that is cut at the border")
+    attributes: dict[str, Any] = {"mode": found, "antialias": bool(call.get("antialias", 0))}
+    if found != "nearest":
+        attributes["coordinates"] = coordinates
+    if found == "cubic":
+        attributes["cubic"] = call.get("cubic_coeff_a", -0.75)
+    return [em.emit("upsample", [call.need(0)], call.shape, call.dtype, **attributes)]
+
+
+def _col2im(call: Call, em: Emitter) -> Results:
+    x = em.flow(call.need(0))
+    image, kernel = call.integers(1, "the size of the image"), call.integers(2, "the size of the windows")
+    if image is None or kernel is None or len(concrete(x)) != 3:
+        raise CannotLowerError("the size of the image or of its windows is not known")
+    ones, (batch, columns, _) = (1,) * len(image), concrete(x)
+    shape = (batch, columns // math.prod(kernel), *image)
+    return [
+        em.emit(
+            "fold", [x], shape, call.dtype,
+            kernel=tuple(kernel), strides=tuple(call.get("strides") or ones),
+            pads=tuple(call.get("pads") or (0,) * (2 * len(image))),
+            dilations=tuple(call.get("dilations") or ones),
+        )
+    ]  # fmt: skip
 
 
 def _reduce(op: str, before: str = "", after: str = "") -> Lowering:
@@ -281,6 +311,7 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "ReduceLogSum": _reduce("reduce_sum", after="log"),
     "ReduceLogSumExp": _reduce("reduce_sum", before="exp", after="log"),
     "CumSum": _cumsum,
+    "Col2Im": _col2im,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }

@@ -77,10 +77,15 @@ def _adaptive_pool(kind: str, axes: int) -> Lowering:
     return lower
 
 
-def _upsample(mode: str) -> Lowering:
+def _upsample(mode: str, antialias: bool = False) -> Lowering:
     def lower(em: Emitter, call: Call) -> Any:
         x = call["input"] if "input" in call.arguments else call["self"]
-        return em.emit("upsample", [x], call.shape, mode=mode)
+        attributes: dict[str, Any] = {"mode": mode}
+        if call.get("align_corners", False):
+            attributes["coordinates"] = "align_corners"
+        if antialias:
+            attributes |= {"antialias": True, "cubic": -0.5}  # torch takes another cubic kernel here
+        return em.emit("upsample", [x], call.shape, **attributes)
 
     return lower
 
@@ -92,6 +97,19 @@ def _unfold(em: Emitter, call: Call) -> Any:
     pads = per_axis(call["padding"], 2)
     found = em.emit(
         "unfold", [x], shape,
+        kernel=per_axis(call["kernel_size"], 2), strides=per_axis(call["stride"], 2), pads=(*pads, *pads),
+        dilations=per_axis(call["dilation"], 2),
+    )  # fmt: skip
+    return em.reshape(found, call.shape)
+
+
+def _fold(em: Emitter, call: Call) -> Any:
+    x, shape = em.flow(call["self"]), call.shape
+    if len(x.shape) == 2:
+        x, shape = em.flow(em.reshape(x, (1, *x.shape))), (1, *shape)
+    pads = per_axis(call["padding"], 2)
+    found = em.emit(
+        "fold", [x], shape,
         kernel=per_axis(call["kernel_size"], 2), strides=per_axis(call["stride"], 2), pads=(*pads, *pads),
         dilations=per_axis(call["dilation"], 2),
     )  # fmt: skip
@@ -124,10 +142,12 @@ POOLING_OPS: Mapping[str, Lowering] = {
        for axes in (1, 2, 3) for kind in ("avg", "max") for prefix in ("", "_")},
     **{f"{prefix}upsample_nearest{suffix}{axes}d": _upsample("nearest")
        for axes in (1, 2, 3) for prefix, suffix in (("", ""), ("_", "_exact"))},
-    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_trilinear3d"),
-                    _upsample("linear")),
-    **dict.fromkeys(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), _upsample("cubic")),
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), _upsample("linear")),
+    "upsample_bicubic2d": _upsample("cubic"),
+    "_upsample_bilinear2d_aa": _upsample("linear", antialias=True),
+    "_upsample_bicubic2d_aa": _upsample("cubic", antialias=True),
     "im2col": _unfold,
+    "col2im": _fold,
     **dict.fromkeys(("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
                      "replication_pad1d", "replication_pad2d", "replication_pad3d"), _pad),
 }  # fmt: skip

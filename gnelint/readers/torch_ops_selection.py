@@ -30,6 +30,16 @@ def _compare(kind: str) -> Callable[[Emitter, Call], Operand]:
     return lower
 
 
+def _logical(kind: str) -> Callable[[Emitter, Call], Operand]:
+    def lower(em: Emitter, call: Call) -> Operand:
+        if call.dtype != "bool":
+            raise CannotLowerError("the bits of integers")
+        masks = [call["self"]] if kind == "not" else [call["self"], call["other"]]
+        return em.emit("logical", masks, call.shape, call.dtype, kind=kind)
+
+    return lower
+
+
 def _one_hot(em: Emitter, call: Call) -> Operand:
     return em.emit("one_hot", [call["self"]], call.shape, call.dtype, axis=len(call.shape) - 1)
 
@@ -47,6 +57,7 @@ def _scatter(em: Emitter, call: Call) -> Operand:
 SELECTION_OPS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "topk": _top_k,
     **{kind: _compare(kind) for kind in ("lt", "le", "gt", "ge")},
+    **{f"{prefix}_{kind}": _logical(kind) for kind in ("not", "and", "or", "xor") for prefix in ("bitwise", "logical")},
     "one_hot": _one_hot,
     "scatter": _scatter,
 }

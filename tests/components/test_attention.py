@@ -373,3 +373,28 @@ def test_uses_outside_of_the_model_are_refused(
     inputs = [None if i == missing else Moments.uniform(shape, 0.0, 1.0) for i, shape in enumerate(shapes)]
     with pytest.raises(NotModelledError):
         component.forward(inputs)
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0])
+def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> None:
+    """Weights that are alike in all rows, of another mean in each head, add up the gradient that all rows get."""
+    generator = torch.Generator().manual_seed(0)
+    heads, rows, inner, width = 3, 16, 12, 8
+    mean = torch.tensor([0.5, -0.3, 0.1], dtype=torch.float64).reshape(1, 3, 1, 1)
+    spread, draws = 0.2, 400
+    a_shape, b_shape, shape = (1, heads, rows, inner), (1, heads, inner, width), (1, heads, rows, width)
+    a_axes = (Axis(1), Axis.full(heads), Axis(rows), Axis(inner))
+    a = Moments.flat(a_axes, mean.numpy(), np.full((1, 1, 1, 1), spread**2))
+    b = Moments.uniform(b_shape, 0.0, 1.0)
+    component = make("matmul", [a_shape, b_shape], [shape])
+    cotangent = Gradient.flat((Axis(1), Axis(heads), Axis(rows), Axis.full(width)), np.ones(1), common)
+    pulled = component.backward([a, b], component.forward([a, b]), [cotangent])[1]
+    assert pulled is not None
+    energies = []
+    for _ in range(draws):
+        weights = mean + spread * torch.randn(a_shape, generator=generator, dtype=torch.float64)
+        own = torch.randn(shape, generator=generator, dtype=torch.float64)
+        same = torch.randn((1, heads, 1, width), generator=generator, dtype=torch.float64)
+        energies.append(float((weights.mT @ (same.expand(shape) if common else own)).square().sum()))
+    error = float(np.std(energies)) / draws**0.5
+    assert pulled.total == pytest.approx(float(np.mean(energies)), abs=4 * error)

@@ -39,7 +39,7 @@ CASES = [
     top_case("rows", (64, 16), 4, 1, True),
 ]
 
-OWN = {"top_mask", "one_hot", "compare", "scatter"}
+OWN = {"top_mask", "one_hot", "compare", "logical", "scatter"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -123,6 +123,22 @@ def test_comparison_of_gaussians(kind: str, below: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     true = np.mean([float(((a.draw(generator) < b.draw(generator)) == below).double().mean()) for _ in range(40)])
     assert y.total_mean == pytest.approx(true, abs=5 * 0.5 / (40 * 256 * 8) ** 0.5)
+
+
+@pytest.mark.parametrize("kind", ["not", "and", "or", "xor"])
+def test_joined_masks(kind: str) -> None:
+    """The share of ones among all pairs of independent masks."""
+    shares = (0.3,) if kind == "not" else (0.3, 0.6)
+    masks = [Moments.uniform((10, 10), p, p * (1 - p)) for p in shares]
+    (y,) = make("logical", [(10, 10)] * len(masks), [(10, 10)], kind=kind).forward(masks)
+    first, second = (torch.arange(10)[:, None] < 3).expand(10, 10), (torch.arange(10) < 6).expand(10, 10)
+    true = getattr(torch, f"logical_{kind}")(first, *([] if kind == "not" else [second]))
+    assert y.total_mean == pytest.approx(float(true.double().mean()), rel=1e-12)
+
+
+def test_joining_what_is_not_known_is_refused() -> None:
+    with pytest.raises(NotModelledError):
+        make("logical", [(2, 3)] * 2, [(2, 3)], kind="and").forward([None, Moments.uniform((2, 3), 0.5, 0.25)])
 
 
 def test_comparison_of_what_is_not_known_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -287,6 +288,23 @@ CASES = [
         together=None,
         because=LINEAR,
     ),
+    *(
+        case(
+            f"{mode} {size} {'corners' if corners else ''}{'antialias' if antialias else ''}",
+            "upsample",
+            partial(F.interpolate, size=size, mode=mode, align_corners=corners or None, antialias=antialias),
+            (1, 1, 5, 6),
+            mode={"bilinear": "linear", "bicubic": "cubic"}[mode],
+            coordinates="align_corners" if corners else "half_pixel",
+            antialias=antialias,
+            cubic=-0.5 if antialias else -0.75,
+            together=None,
+            because=LINEAR,
+        )
+        for mode in ("bilinear", "bicubic")
+        for size in ((9, 4), (3, 11))
+        for corners, antialias in ((False, False), (True, False), (False, True))
+    ),
     case("batch", "expand", lambda x: x.expand(4, 3, 2), (1, 3, 2)),
     case("positions", "expand", lambda x: x.expand(2, 3, 5), (2, 3, 1), shared=True),
     case("two axes", "expand", lambda x: x.expand(2, 3, 4, 2), (2, 3, 1, 1), shared=True),
@@ -352,6 +370,19 @@ CASES = [
         pads=(0,) * 4,
         dilations=(1, 1),
         because="positions become channels",
+    ),
+    case(
+        "patches",
+        "fold",
+        lambda x: F.fold(x, (4, 4), 2, stride=2),
+        (1, 12, 4),
+        together=None,
+        variance=None,
+        kernel=(2, 2),
+        strides=(2, 2),
+        pads=(0,) * 4,
+        dilations=(1, 1),
+        because="channels become positions",
     ),
     case("mean", "reduce_mean", lambda x: x.mean((2, 3), keepdim=True), (2, 3, 4, 2), axes=(2, 3), shared=True),
     case(
@@ -618,3 +649,40 @@ def test_odd_shapes_keep_their_total(
     assert g is not None
     assert g.shape == before
     assert g.total == pytest.approx(math.prod(behind))
+
+
+@pytest.mark.parametrize(("stride", "padding", "mean"), [(1, 1, 0.0), (2, 0, 0.7)])
+def test_overlapping_windows_add_up(stride: int, padding: int, mean: float) -> None:
+    """phi, both moments and the gradient's energy from the whole Jacobian."""
+    fold = torch.nn.Fold((5, 5), 3, padding=padding, stride=stride)
+    side = (5 + 2 * padding - 3) // stride + 1
+    columns = (1, 18, side**2)
+    J = torch.autograd.functional.jacobian(fold, torch.zeros(columns, dtype=torch.float64))
+    out = tuple(J.shape[:4])
+    matrix = J.reshape(math.prod(out), -1)
+    component = make(
+        "fold", [columns], [out], kernel=(3, 3), strides=(stride,) * 2, pads=(padding,) * 4, dilations=(1, 1)
+    )
+    x = Moments.uniform(columns, mean, 1.0)
+    (y,) = component.forward([x])
+    assert component.phis([x], [y]) == pytest.approx((float(matrix.square().sum()) / len(matrix),), rel=1e-9)
+    assert y.total_mean == pytest.approx(mean * float(matrix.sum(1).mean()), rel=1e-9, abs=1e-12)
+    second = matrix.square().sum(1) + (mean * matrix.sum(1)) ** 2
+    assert y.total_second == pytest.approx(float(second.mean()), rel=1e-9)
+
+
+def test_the_largest_of_rectified_values_knows_that_it_passed() -> None:
+    """max over positions of ReLU(z) is ReLU(max z): both moments, and a gradient that the rectifier lets through."""
+    shape, generator = (400, 5, 16), torch.Generator().manual_seed(0)
+    z = 1.5 * torch.randn(shape, generator=generator, dtype=torch.float64) - 0.4
+    true = z.relu().amax(2)
+    relu, largest = make("relu", [shape], [shape]), make("reduce_max", [shape], [shape[:2]], axes=(2,), keepdims=False)
+    x = Moments.uniform(shape, -0.4, 1.5**2)
+    (rectified,) = relu.forward([x])
+    (y,) = largest.forward([rectified])
+    assert y.total_mean == pytest.approx(float(true.mean()), rel=0.02)  # 2000 draws
+    assert y.total_second == pytest.approx(float(true.square().mean()), rel=0.03)
+    (g,) = largest.backward([rectified], [y], [Gradient.white(shape[:2])])
+    (pulled,) = relu.backward([x], [rectified], [g])
+    assert pulled is not None
+    assert pulled.total == pytest.approx(float((true > 0).sum()), rel=0.01)

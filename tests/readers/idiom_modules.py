@@ -180,6 +180,10 @@ def _later(tokens: int) -> Tensor:
     return torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
 
 
+def _outside(tokens: int) -> Tensor:
+    return _later(tokens) | torch.ones(tokens, tokens, dtype=torch.bool).tril(-3)
+
+
 ATTENTION = {
     "scaled product": Idiom(
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) / 2.0, -1) @ v, ("attention",), {"scale": 0.5}
@@ -201,6 +205,18 @@ ATTENTION = {
         lambda q, k, v: torch.softmax((q @ k.transpose(-2, -1) * 0.5).masked_fill(_later(5), -math.inf), -1) @ v,
         ("attention",),
         {"scale": 0.5, "causal": True},
+    ),
+    "window, filled": Idiom(
+        lambda q, k, v: torch.softmax((q @ k.transpose(-2, -1) * 0.5).masked_fill(_outside(5), -math.inf), -1) @ v,
+        ("attention",),
+        {"scale": 0.5, "causal": False},
+        parameters=("mask",),
+    ),
+    "window, chosen": Idiom(
+        lambda q, k, v: torch.softmax(torch.where(_outside(5), -1e9, q @ k.transpose(-2, -1)), -1) @ v,
+        ("attention",),
+        {"causal": False},
+        parameters=("mask",),
     ),
     "causal, added": Idiom(
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) * 0.5 + torch.full((5, 5), -1e9).triu(1), -1) @ v,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -140,16 +141,17 @@ def _gather(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tenso
 
 
 def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def reduce(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    def reduced(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
         return function(x[0], dim=node.attribute("axes"), keepdim=node.attribute("keepdims"))
 
-    return reduce
+    return reduced
 
 
 def _upsample(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
     linear = ("linear", "bilinear", "trilinear")[x[0].dim() - 3]
     mode = {"nearest": "nearest", "linear": linear, "cubic": "bicubic"}[node.attribute("mode")]
-    return F.interpolate(x[0], shape[2:], mode=mode)
+    corners = {"half_pixel": False, "align_corners": True}[node.attribute("coordinates")] if mode != "nearest" else None
+    return F.interpolate(x[0], shape[2:], mode=mode, align_corners=corners, antialias=node.attribute("antialias"))
 
 
 def _tile(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
@@ -158,8 +160,23 @@ def _tile(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
 
 
 def _depth_to_space(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    assert node.attribute("mode") == "CRD"
-    return F.pixel_shuffle(x[0], node.attribute("block"))
+    block = node.attribute("block")
+    if node.attribute("mode") == "DCR":  # the block comes before the channels
+        x = [x[0].unflatten(1, (block**2, -1)).transpose(1, 2).flatten(1, 2)]
+    return F.pixel_shuffle(x[0], block)
+
+
+def _cumsum(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    axis = node.attribute("axis")
+    y = x[0].flip(axis) if node.attribute("reverse") else x[0]
+    y = y.cumsum(axis) - (y if node.attribute("exclusive") else 0)
+    return y.flip(axis) if node.attribute("reverse") else y
+
+
+def _fold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    kernel, dilations, pads, strides = (node.attribute(n) for n in ("kernel", "dilations", "pads", "strides"))
+    assert pads[:2] == pads[2:], "only even padding here"
+    return F.fold(x[0], shape[2:], kernel, dilations, pads[:2], strides)
 
 
 def _unfold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
@@ -240,8 +257,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "bias": lambda node, x, w, shape: x[0] + node.attribute("factor") * w["bias"],
     "scale": _scale,
     "constant": lambda node, x, w, shape: w["value"],
-    **{name: _plain(getattr(F, name)) for name in ("relu", "silu", "mish", "hardswish", "hardsigmoid", "tanh",
-                                                   "sigmoid", "softsign")},
+    **{name: _plain(getattr(F, name)) for name in ("relu", "mish", "hardswish", "tanh", "sigmoid", "softsign")},
+    "silu": _plain(lambda x, beta: x * torch.sigmoid(beta * x), "beta"),
+    "hardsigmoid": _plain(lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1), "alpha", "beta"),
     "log_sigmoid": _plain(F.logsigmoid),
     "leaky_relu": _plain(F.leaky_relu, "alpha"),
     "prelu": lambda node, x, w, shape: torch.where(x[0] > 0, x[0], x[0] * w["slope"]),
@@ -253,8 +271,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "softplus": _plain(F.softplus, "beta"),
     "shrink": _plain(lambda x, lambd, bias: (x - x.sign() * bias) * (x.abs() > lambd), "lambd", "bias"),
     "thresholded_relu": _plain(lambda x, alpha: x * (x > alpha), "alpha"),
-    **{name: _plain(getattr(torch, name)) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos",
-                                                       "maximum", "minimum", "sub", "mul", "div", "where")},
+    **{name: _plain(getattr(torch, name)) for name in (
+        "erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+        "asinh", "acosh", "atanh", "sub", "mul", "div", "where")},
+    "maximum": lambda node, x, w, shape: reduce(torch.maximum, x),
+    "minimum": lambda node, x, w, shape: reduce(torch.minimum, x),
     "pow": _plain(torch.pow, "exponent"),
     "step": _plain(lambda x, kind: getattr(torch, kind)(x), "kind"),
     "batch_norm": _batch_norm,
@@ -278,11 +299,14 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "top_mask": _top_mask,
     "one_hot": lambda node, x, w, shape: F.one_hot(x[0], shape[node.attribute("axis")]),
     "compare": lambda node, x, w, shape: getattr(torch, node.attribute("kind"))(*x),
+    "logical": _plain(lambda *x: getattr(torch, f"logical_{x[-1]}")(*x[:-1]), "kind"),
     "scatter": lambda node, x, w, shape: torch.scatter(x[0], node.attribute("axis"), x[1], x[2]),
     "log_softmax": _plain(torch.log_softmax, "axis"),
     "attention": _attention,
     "matmul": _matmul,
     "add": lambda node, x, w, shape: sum(x),
+    "mean": lambda node, x, w, shape: sum(x) / len(x),
+    "local_response_norm": _plain(F.local_response_norm, "size", "alpha", "beta", "bias"),
     "concat": lambda node, x, w, shape: torch.cat(x, node.attribute("axis")),
     "identity": _plain(lambda x: x),
     "dropout": _plain(lambda x: x),
@@ -305,5 +329,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "reduce_max": _reduce(torch.amax),
     "reduce_min": _reduce(torch.amin),
     "reduce_l2": _reduce(torch.linalg.vector_norm),
-    "cumsum": _plain(torch.cumsum, "axis"),
+    "cumsum": _cumsum,
+    "fold": _fold,
 }  # fmt: skip

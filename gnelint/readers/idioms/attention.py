@@ -219,10 +219,21 @@ def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, k
             return replace(found, causal=True)
         if found.mask is not None or found.constant is not None:
             return None
+        if mask is not None and not kept_first and mask.provenance != "initializer":
+            return replace(found, constant=_added(mask, number))
         return replace(found, mask=node.present_inputs[0], filler=None if kept_first else other)
     if mask is not None and _is_causal(mask, hidden=lambda x: x <= _HIDDEN, seen=lambda x: x == 0.0):
         return replace(found, causal=True)
     return replace(found, mask=other) if found.mask is None and found.constant is None else None
+
+
+def _added(hidden: Parameter, number: float) -> Parameter:
+    """What a constant condition that hides adds to the logits."""
+
+    def numbers() -> Array:
+        return np.where(hidden.array() != 0, np.float32(number), np.float32(0.0))
+
+    return Parameter(f"{hidden.name} (added)", hidden.shape, "float32", numbers)
 
 
 def _is_causal(mask: Parameter, hidden: Callable[[Array], Array], seen: Callable[[Array], Array]) -> bool:
