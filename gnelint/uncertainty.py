@@ -47,7 +47,7 @@ _NOTABLE = 0.02
 """Bits of drift at one activation from which on it is named."""
 NEAR_CRITICAL = "near an unstable fixed point: errors of the second moment grow from layer to layer"
 
-_MIXING_LAST = frozenset({"linear", "matmul", "embedding", "attention"})
+_MIXING_LAST = frozenset({"linear", "matmul", "embedding", "attention", "lstm", "gru", "rnn"})
 _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
 
 
