@@ -97,7 +97,7 @@ REFUSED = frozenset({
     # values that a Gaussian of unit variance takes outside of where the function is smooth
     "Acos", "Acosh", "Asin", "Atanh", "Log", "Reciprocal", "ReduceLogSum", "Sqrt", "Tan",
     # recurrences and control flow
-    "GRU", "If", "LSTM", "Loop", "RNN", "Scan", "SequenceMap", "CausalConvWithState", "LinearAttention",
+    "If", "Loop", "Scan", "SequenceMap", "CausalConvWithState", "LinearAttention",
     "ai.onnx.preview.FlexAttention",
     # sampling and indexing of places that the vocabulary does not have
     "Compress", "DeformConv", "GatherElements", "GatherND", "GridSample", "MaxRoiPool", "MaxUnpool", "ReverseSequence",
