@@ -27,6 +27,7 @@ from gnelint.components.base import Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants
+from gnelint.theory.maps import octaves, positions_apart
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import Function, smooth_expectations
@@ -431,7 +432,7 @@ class Smooth(Pointwise):
         y = super().map(x)
         fourth = self._expected("fourth", [lambda z: self.f(z) ** 4], x.mean, x.variance)[0]
         fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.spread has the rest
-        return replace(y, spread=chi**2 * x.spread + fresh)
+        return replace(y, spread=chi**2 * x.spread + x.grain * fresh, grain=x.grain)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return super().pull(self._told_apart(x), y, cotangent)
@@ -441,7 +442,8 @@ class Smooth(Pointwise):
         if not x.spread:
             return x
         found = self._sensitivity(x)
-        return told_apart(x, max(abs(found.omega), found.chi - 1.0))
+        elasticity = max(abs(found.omega), found.chi - 1.0)
+        return told_apart(positions_apart(x, elasticity), elasticity)
 
     def _sensitivity(self, x: Moments) -> Sensitivity:
         """Of whole samples, whose entries are Gaussian over the channels as well."""
@@ -475,13 +477,21 @@ class Smooth(Pointwise):
     def _integrated(
         self, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
     ) -> tuple[np.ndarray, ...]:
+        if mean.ndim > 2 and math.prod(mean.shape[2:]) > 1:
+            found = tuple(np.empty_like(mean) for _ in functions)
+            for mask in octaves(mean, variance):
+                place = np.broadcast_to(mask[:, None], mean.shape)
+                part = smooth_expectations(functions, mean[place], variance[place], self.bend, settled=self.settled)
+                for whole, some in zip(found, part, strict=True):
+                    whole[place] = some
+            return found
         if mean.ndim < 2 or len(mean) == 1:
             return smooth_expectations(functions, mean, variance, self.bend, settled=self.settled)
         rows = [  # samples of unlike scale, which one interpolation would hold to the error of the largest
             smooth_expectations(functions, *row, self.bend, settled=self.settled)
             for row in zip(mean, variance, strict=True)
         ]
-        return tuple(np.stack(found) for found in zip(*rows, strict=True))
+        return tuple(np.stack(row) for row in zip(*rows, strict=True))
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
