@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from types import EllipsisType
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from gnelint.theory.cells import Axes, Axis, counts
 from gnelint.theory.moments import Moments
 from gnelint.theory.taps import TapAxis
 
-MAX_POSITIONS = 1 << 18
+MAX_POSITIONS = 1 << 17
 """Above this many cells positions are not told apart: a profile has to do."""
 
 _WORTH = 2e-3
@@ -59,13 +60,6 @@ def _places(axes: Sequence[TapAxis]) -> Iterator[tuple[int, tuple[slice, ...], t
         yield tap, tuple(where for where, _ in spans), tuple(source for _, source in spans)
 
 
-def _grouped(kernel: np.ndarray, groups: int, squared: bool) -> np.ndarray:
-    """(taps, groups, out / groups, in / groups) in float64."""
-    out, inner, taps = kernel.shape
-    weights = kernel.astype(np.float64).reshape(groups, out // groups, inner, taps).transpose(3, 0, 1, 2)
-    return np.asarray(weights**2 if squared else weights)
-
-
 def kernel_on_map(
     kernel: np.ndarray, groups: int, axes: Sequence[TapAxis], image: np.ndarray, squared: bool
 ) -> np.ndarray:
@@ -81,30 +75,38 @@ def kernel_on_map(
     Returns:
         (n, out, *outputs).
     """
-    weights = _grouped(kernel, groups, squared)
-    image = image.reshape(len(image), groups, -1, *image.shape[2:])
+    out, inner, taps = kernel.shape
     outputs = tuple(axis.outputs for axis in axes)
-    result = np.zeros((len(image), groups, weights.shape[2], *outputs))
+    if not np.any(image):
+        return np.zeros((len(image), out, *outputs))
+    by_channel = np.moveaxis(image, 1, 0).reshape(groups, inner, len(image), *image.shape[2:])
+    columns = np.zeros((groups, inner, taps, len(image), *outputs))
     for tap, where, source in _places(axes):
-        part = image[(..., *source)]
-        flat = part.reshape(*part.shape[:3], -1)
-        result[(..., *where)] += (weights[tap] @ flat).reshape(*result.shape[:3], *part.shape[3:])
-    return result.reshape(len(image), -1, *outputs)
+        columns[(slice(None), slice(None), tap, slice(None), *where)] = by_channel[(..., *source)]
+    weights = _float_kernel(kernel, squared).reshape(groups, out // groups, inner * taps)
+    result = weights @ columns.reshape(groups, inner * taps, -1)
+    return np.moveaxis(result.reshape(out, len(image), *outputs), 0, 1)
 
 
 def kernel_transposed_on_map(
     kernel: np.ndarray, groups: int, axes: Sequence[TapAxis], energy: np.ndarray
 ) -> np.ndarray:
     """The transpose of `kernel_on_map` with squared entries: (n, out, *outputs) gives (n, in, *inputs)."""
-    weights = _grouped(kernel, groups, squared=True).swapaxes(2, 3)
-    energy = energy.reshape(len(energy), groups, -1, *energy.shape[2:])
+    out, inner, taps = kernel.shape
     inputs = tuple(axis.inputs for axis in axes)
-    result = np.zeros((len(energy), groups, weights.shape[2], *inputs))
-    for tap, where, source in _places(axes):
-        part = energy[(..., *where)]
-        flat = part.reshape(*part.shape[:3], -1)
-        result[(..., *source)] += (weights[tap] @ flat).reshape(*result.shape[:3], *part.shape[3:])
-    return result.reshape(len(energy), -1, *inputs)
+    result = np.zeros((groups, inner, len(energy), *inputs))
+    if np.any(energy):
+        by_channel = np.moveaxis(energy, 1, 0).reshape(groups, out // groups, -1)
+        weights = _float_kernel(kernel, squared=True).reshape(groups, out // groups, inner * taps)
+        columns = (weights.swapaxes(1, 2) @ by_channel).reshape(groups, inner, taps, len(energy), *energy.shape[2:])
+        for tap, where, source in _places(axes):
+            result[(..., *source)] += columns[(slice(None), slice(None), tap, slice(None), *where)]
+    return np.moveaxis(result.reshape(groups * inner, len(energy), *inputs), 0, 1)
+
+
+def _float_kernel(kernel: np.ndarray, squared: bool) -> np.ndarray:
+    weights = kernel.astype(np.float64)
+    return np.asarray(weights * weights if squared else weights)
 
 
 def window_grain(kernel: Sequence[int], strides: Sequence[int]) -> float:
@@ -116,14 +118,16 @@ def window_grain(kernel: Sequence[int], strides: Sequence[int]) -> float:
     return grain
 
 
-def octaves(mean: np.ndarray, variance: np.ndarray) -> list[np.ndarray]:
-    """Masks of the samples and positions whose root mean square over the channels is within one octave of each other.
-
-    What is interpolated over all of them is true to an error relative to the largest.
+def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...] | tuple[int] | EllipsisType]:
+    """Indices of the cells that may be interpolated together, whose scales are much the same: each sample of a batch
+    cell by itself, or all samples and positions within one octave.
 
     Args:
-        mean, variance: (batch, channels, *positions).
+        mean, variance: (batch, channels, *positions), or of any other rank.
     """
-    square = (variance + mean**2).mean(axis=1)
-    level = np.floor(0.5 * np.log2(np.maximum(square, 1e-300)))
-    return [level == each for each in np.unique(level)]
+    if mean.ndim < 2 or mean.size == 0:
+        return [...]
+    if mean.ndim == 2 or math.prod(mean.shape[2:]) == 1:
+        return [(row,) for row in range(len(mean))]
+    level = np.floor(0.5 * np.log2(np.maximum((variance + mean**2).mean(axis=1), 1e-300)))
+    return [np.nonzero(np.broadcast_to((level == each)[:, None], mean.shape)) for each in np.unique(level)]
