@@ -481,8 +481,8 @@ class Smooth(Pointwise):
         return {
             "values": (self.f, lambda z: self.f(z) ** 2),
             "slopes": (self.slope, lambda z: self.slope(z) ** 2),
-            "fourth": (lambda z: self.f(z) ** 4,),
-            "fourth slope": (lambda z: self.slope(z) ** 4,),
+            "fourth": (lambda z: (self.f(z) ** 2) ** 2,),
+            "fourth slope": (lambda z: (self.slope(z) ** 2) ** 2,),
         }
 
     def _expected(self, name: str, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:

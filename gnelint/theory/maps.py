@@ -32,6 +32,8 @@ MAX_POSITIONS = 1 << 17
 _WORTH = 2e-3
 """Square of the change of log phi over one deviation of the border's log q, from which on positions are told apart."""
 
+_Place = tuple[slice, ...]
+
 
 def map_axes(axes: Axes) -> Axes:
     """The batch as it is, every channel and every position a cell."""
@@ -54,10 +56,12 @@ def positions_apart(x: Moments, elasticity: float) -> Moments:
     return x.refined(map_axes(x.axes)).scattered_as(x)
 
 
-def _places(axes: Sequence[TapAxis]) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """For each tap its number, the outputs at which it is inside, and the inputs that it reads there."""
+def _places(axes: Sequence[TapAxis]) -> Iterator[tuple[int, _Place, _Place]]:
+    """For each tap its number, the outputs at which it is inside, and the inputs that it reads there, behind three
+    other axes."""
+    every = (slice(None),) * 3
     for tap, spans in enumerate(itertools.product(*(axis.spans for axis in axes))):
-        yield tap, tuple(where for where, _ in spans), tuple(source for _, source in spans)
+        yield tap, (*every, *(where for where, _ in spans)), (*every, *(source for _, source in spans))
 
 
 def kernel_on_map(
@@ -82,7 +86,7 @@ def kernel_on_map(
     by_channel = np.moveaxis(image, 1, 0).reshape(groups, inner, len(image), *image.shape[2:])
     columns = np.zeros((groups, inner, taps, len(image), *outputs))
     for tap, where, source in _places(axes):
-        columns[(slice(None), slice(None), tap, slice(None), *where)] = by_channel[(..., *source)]
+        columns[:, :, tap][where] = by_channel[source]
     weights = _float_kernel(kernel, squared).reshape(groups, out // groups, inner * taps)
     result = weights @ columns.reshape(groups, inner * taps, -1)
     return np.moveaxis(result.reshape(out, len(image), *outputs), 0, 1)
@@ -100,7 +104,7 @@ def kernel_transposed_on_map(
         weights = _float_kernel(kernel, squared=True).reshape(groups, out // groups, inner * taps)
         columns = (weights.swapaxes(1, 2) @ by_channel).reshape(groups, inner, taps, len(energy), *energy.shape[2:])
         for tap, where, source in _places(axes):
-            result[(..., *source)] += columns[(slice(None), slice(None), tap, slice(None), *where)]
+            result[source] += columns[:, :, tap][where]
     return np.moveaxis(result.reshape(groups * inner, len(energy), *inputs), 0, 1)
 
 
