@@ -433,7 +433,7 @@ class Smooth(Pointwise):
         y = super().map(x)
         fourth = self._expected("fourth", x.mean, x.variance)[0]
         fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.spread has the rest
-        return replace(y, spread=chi**2 * x.spread + x.grain * fresh, grain=x.grain)
+        return replace(y, spread=chi**2 * x.spread + fresh)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return super().pull(self._told_apart(x), y, cotangent)

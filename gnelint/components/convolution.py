@@ -15,7 +15,7 @@ from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.cells import Axis, counts, pooled
 from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
-from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes, window_grain
+from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.moments import Gradient, Moments, normalised
 from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.taps import TapAxis, marginals, outer
@@ -224,8 +224,7 @@ class Convolution(_Convolution):
 
     def map(self, x: Moments) -> Moments:
         y = self._with_bias(self._map_of_positions(x) if is_map(x) else self._map_of_profiles(x))
-        grain = window_grain(self._kernel_shape, self.node.attribute("strides"))
-        return replace(y, spread=x.spread + grain * gaussian_noise(y), grain=grain)
+        return replace(y, spread=x.spread + gaussian_noise(y))
 
     def _map_of_positions(self, x: Moments) -> Moments:
         x = x.refined(map_axes(x.axes))

@@ -113,15 +113,6 @@ def _float_kernel(kernel: np.ndarray, squared: bool) -> np.ndarray:
     return np.asarray(weights * weights if squared else weights)
 
 
-def window_grain(kernel: Sequence[int], strides: Sequence[int]) -> float:
-    """Sum over the distances of two windows of the squared share of the entries that they have in common: so many
-    neighbouring positions scatter as one."""
-    grain = 1.0
-    for size, stride in zip(kernel, strides, strict=True):
-        grain *= sum(max(0.0, 1.0 - abs(far) * stride / size) ** 2 for far in range(-size, size + 1))
-    return grain
-
-
 def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...] | tuple[int] | EllipsisType]:
     """Indices of the cells that may be interpolated together, whose scales are much the same: each sample of a batch
     cell by itself, or all samples and positions within one octave.

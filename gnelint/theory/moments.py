@@ -256,7 +256,6 @@ class Moments(Field):
         doubt: relative variance of a cell's true variance about `variance`, for the couplings that were summed.
         spread: variance over the samples of one cell of log q, q being a sample's own average square; 0 where nothing
             follows it (theory.spread).
-        grain: positions that scatter as one, each channel by itself (theory.maps).
     """
 
     mean: np.ndarray
@@ -269,7 +268,6 @@ class Moments(Field):
     coupling: Coupling = NONE
     doubt: float = 0.0
     spread: float = 0.0
-    grain: float = 1.0
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
@@ -290,8 +288,8 @@ class Moments(Field):
         return self.mean, self.variance, self.shared
 
     def scattered_as(self, x: Moments) -> Moments:
-        """With the scatter of `x` about its moments: its doubt, its spread and its grain."""
-        return replace(self, doubt=x.doubt, spread=x.spread, grain=x.grain)
+        """With the scatter of `x` about its moments: its doubt and its spread."""
+        return replace(self, doubt=x.doubt, spread=x.spread)
 
     @property
     def correlated(self) -> bool:

@@ -66,7 +66,7 @@ def told_apart(x: Moments, elasticity: float) -> Moments:
 def _scaled(x: Moments, energy: np.ndarray) -> Moments:
     factor = energy.reshape((-1,) + (1,) * (len(x.axes) - 1))
     y = x.rebuilt(x.axes, x.weighted(factor), x.profile)
-    return replace(y, doubt=x.doubt, grain=x.grain)
+    return replace(y, doubt=x.doubt)
 
 
 def _ranked(size: int) -> Axis:
