@@ -23,6 +23,7 @@ from gnelint.correlation import CORRELATED, correlated_joins
 from gnelint.graph import Graph, Node, Parameter
 from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_zero, weight_statistics
 from gnelint.uncertainty import Doubts, gradient_doubts
 
@@ -137,7 +138,8 @@ def _forward(graph: Graph, numbers: bool) -> _Forward:
     for name in graph.inputs:
         value = graph.values[name]
         if value.is_floating and value.concrete_shape is not None and numbers:
-            found.moments[name] = Moments.uniform(value.concrete_shape, 0.0, 1.0)
+            drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
+            found.moments[name] = replace(drawn, spread=gaussian_noise(drawn))
     for node in graph.nodes:
         try:
             _apply(graph, node, found, numbers)

@@ -19,6 +19,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from hashlib import blake2b
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from gnelint.components.base import Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants
+from gnelint.theory.maps import alike, positions_apart
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
 from gnelint.theory.quadrature import Function, smooth_expectations
@@ -429,7 +431,7 @@ class Smooth(Pointwise):
         chi = self._sensitivity(x).chi
         before, x = gaussian_noise(x), self._told_apart(x)
         y = super().map(x)
-        fourth = self._expected("fourth", [lambda z: self.f(z) ** 4], x.mean, x.variance)[0]
+        fourth = self._expected("fourth", x.mean, x.variance)[0]
         fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.spread has the rest
         return replace(y, spread=chi**2 * x.spread + fresh)
 
@@ -441,47 +443,67 @@ class Smooth(Pointwise):
         if not x.spread:
             return x
         found = self._sensitivity(x)
-        return told_apart(x, max(abs(found.omega), found.chi - 1.0))
+        elasticity = max(abs(found.omega), found.chi - 1.0)
+        return told_apart(positions_apart(x, elasticity), elasticity)
 
     def _sensitivity(self, x: Moments) -> Sensitivity:
         """Of whole samples, whose entries are Gaussian over the channels as well."""
         mean, second = (per_sample(array, x) for array in (x.mean, x.second))
         return sensitivity(self, mean, np.maximum(second - mean**2, 0.0))
 
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return super().phi_variance(self._inputs_told_apart(inputs), outputs)
+
+    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+        return super().structure(self._inputs_told_apart(inputs), outputs)
+
+    def _inputs_told_apart(self, inputs: Sequence[Moments | None]) -> list[Moments | None]:
+        return [None if x is None else self._told_apart(x) for x in inputs]
+
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._expected("values", [self.f, lambda z: self.f(z) ** 2], mean, variance)
+        first, second = self._expected("values", mean, variance)
         return first, second
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._expected("slopes", [self.slope, lambda z: self.slope(z) ** 2], mean, variance)
+        first, second = self._expected("slopes", mean, variance)
         return first, second
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return self._expected("fourth slope", [lambda z: self.slope(z) ** 4], mean, variance)[0]
+        return self._expected("fourth slope", mean, variance)[0]
 
     @cached_property
-    def _known(self) -> dict[tuple[str, tuple[int, ...], bytes, bytes], tuple[np.ndarray, ...]]:
+    def _known(self) -> dict[tuple[str, tuple[int, ...], bytes], tuple[np.ndarray, ...]]:
         """Averages taken before: every pass over the graph asks for those of the same moments."""
         return {}
 
-    def _expected(
-        self, name: str, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        key = (name, mean.shape, mean.tobytes(), variance.tobytes())
-        if key not in self._known:
-            self._known[key] = self._integrated(functions, mean, variance)
-        return self._known[key]
+    @cached_property
+    def _averaged(self) -> dict[str, tuple[Function, ...]]:
+        return {
+            "values": (self.f, lambda z: self.f(z) ** 2),
+            "slopes": (self.slope, lambda z: self.slope(z) ** 2),
+            "fourth": (lambda z: (self.f(z) ** 2) ** 2,),
+            "fourth slope": (lambda z: (self.slope(z) ** 2) ** 2,),
+        }
+
+    def _expected(self, name: str, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:
+        digest = blake2b(mean.tobytes() + variance.tobytes()).digest()
+        if (name, mean.shape, digest) not in self._known:
+            on_map = mean.ndim > 2 and math.prod(mean.shape[2:]) > 1  # many cells: finding their places is the cost
+            for each, found in self._integrated(tuple(self._averaged) if on_map else (name,), mean, variance).items():
+                self._known[each, mean.shape, digest] = found
+        return self._known[name, mean.shape, digest]
 
     def _integrated(
-        self, functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        if mean.ndim < 2 or len(mean) == 1:
-            return smooth_expectations(functions, mean, variance, self.bend, settled=self.settled)
-        rows = [  # samples of unlike scale, which one interpolation would hold to the error of the largest
-            smooth_expectations(functions, *row, self.bend, settled=self.settled)
-            for row in zip(mean, variance, strict=True)
-        ]
-        return tuple(np.stack(found) for found in zip(*rows, strict=True))
+        self, names: Sequence[str], mean: np.ndarray, variance: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, ...]]:
+        functions = [function for name in names for function in self._averaged[name]]
+        found = [np.empty(mean.shape) for _ in functions]
+        for part in alike(mean, variance):  # one interpolation would hold them all to the error of the largest
+            expected = smooth_expectations(functions, mean[part], variance[part], self.bend, settled=self.settled)
+            for whole, some in zip(found, expected, strict=True):
+                whole[part] = some
+        rest = iter(found)
+        return {name: tuple(next(rest) for _ in self._averaged[name]) for name in names}
 
 
 def logistic(x: np.ndarray) -> np.ndarray:

@@ -13,10 +13,12 @@ import numpy as np
 
 from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
-from gnelint.theory.cells import Axis, counts
+from gnelint.theory.cells import Axis, counts, pooled
 from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
+from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.moments import Gradient, Moments, normalised
+from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.taps import TapAxis, marginals, outer
 from gnelint.theory.theorems import Structure
 
@@ -240,6 +242,19 @@ class Convolution(_Convolution):
         return self._tap_axes(self.shape[2:], self.input_shape[2:])
 
     def map(self, x: Moments) -> Moments:
+        y = self._with_bias(self._map_of_positions(x) if is_map(x) else self._map_of_profiles(x))
+        return replace(y, spread=x.spread + gaussian_noise(y))
+
+    def _map_of_positions(self, x: Moments) -> Moments:
+        x = x.refined(map_axes(x.axes))
+        kernel, groups, axes = self._kernel, self._groups, self._axes()
+        mean = kernel_on_map(kernel, groups, axes, x.mean, squared=False)
+        variance, shared = (kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.shared))
+        y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, shared)
+        overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
+        return self._coupled(y, 0.0, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]), overlap)
+
+    def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
         axes = self._axes()
         seen = [axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)]
@@ -250,9 +265,15 @@ class Convolution(_Convolution):
             spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
         y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
+        return self._coupled(y, fixed, x, variance, overlap)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        if is_map(x):
+            g = cotangent.refined(map_axes(y.axes))
+            energy, shared = (
+                kernel_transposed_on_map(self._kernel, self._groups, self._axes(), array) for array in g.arrays()[:2]
+            )
+            return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, shared)
         g, rows = _channel_gradient(cotangent)
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
         pulled = kernel_transposed_times(self._kernel, self._groups, rows)

@@ -311,6 +311,10 @@ class Moments(Field):
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.mean, self.variance, self.shared
 
+    def scattered_as(self, x: Moments) -> Moments:
+        """With the scatter of `x` about its moments: its doubt and its spread."""
+        return replace(self, doubt=x.doubt, spread=x.spread)
+
     @property
     def correlated(self) -> bool:
         return bool(np.any(self.shared))
