@@ -170,14 +170,20 @@ class Normalization(Unary):
         rho = square / below
         centre = _fit(found.centre, before, x, axes)
         xhat2 = np.maximum((x.mean - centre) ** 2 + x.variance, 0.0) / np.where(square > 0, square, 1.0)
-        removed = (2 * rho * g.energy - rho**2 * set_average(g.energy * xhat2, g, axes)) * xhat2 / found.entries
+        alike = np.clip(x.shared / np.where(square > 0, square, 1.0), 0.0, xhat2)
+        product = average_covariance(g.energy * xhat2, g.shared * alike, g, axes)  # E h xhat mean(h xhat)
+        lost = rho**2 * set_average(product, g, axes)
+        removed = 2 * rho * product - lost * xhat2
         together = np.zeros_like(g.energy)
         if self.centred:
             own = average_covariance(g.energy, g.shared, g, axes)
             together = 2 * own - set_average(own, g, axes)
         factor = _fit(found.inflation, before, x, axes) / below
         energy = np.maximum(g.energy - together - removed, 0.0) * factor
-        shared = np.maximum(g.shared - together, 0.0) * factor
+        # of two positions, h xhat' mean(h xhat): one of the set's entries is the first, one the second
+        inside = max(g.positions - 2, 0)
+        crossed = (g.energy * alike + g.shared * xhat2 + inside * g.shared * alike) / found.entries
+        shared = np.maximum(g.shared - together - 2 * rho * crossed + lost * alike, 0.0) * factor
         result = g.rebuilt(g.axes, (energy, np.minimum(shared, energy)), g.profile)
         for index in uneven:
             result = _divided_by_profile(result, index, profiles[index])
