@@ -370,3 +370,38 @@ def test_a_constant_cotangent_loses_its_mean_over_the_batch_only() -> None:
     (g,) = component.backward([x], y, [Gradient.flat(axes, np.ones(1), 1.0)])
     assert g is not None
     assert g.total / g.size == pytest.approx(0.75, rel=0.02)
+
+
+@pytest.mark.parametrize(("x_alike", "g_alike"), [(0.0, 1.0), (0.5, 0.0), (0.9, 0.9), (0.5, 0.8)])
+def test_what_positions_share_of_input_and_gradient_is_taken_out_together(x_alike: float, g_alike: float) -> None:
+    """h xhat then has a mean over the batch alone: few samples remove much, however many positions there are."""
+    shape = (8, 16, 4, 4)
+    component = make("batch_norm", [shape], [shape], epsilon=1e-9, training=True)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(alike: float) -> torch.Tensor:
+        common = torch.randn((8, 16, 1, 1), generator=generator, dtype=torch.float64)
+        own = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return alike**0.5 * common + (1.0 - alike) ** 0.5 * own
+
+    energy = pairs = 0.0
+    for _ in range(400):
+        x, cotangent = draw(x_alike).requires_grad_(), draw(g_alike)
+        (pulled,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True, eps=1e-9), x, cotangent)
+        energy += float(pulled.square().mean()) / 400
+        pairs += float(pulled.mean((2, 3)).square().mean()) / 400
+    x_moments = Moments.uniform(shape, 0.0, 1.0)
+    x_moments = x_moments.rebuilt(
+        x_moments.axes, (x_moments.mean, x_moments.variance, 0.0 * x_moments.mean + x_alike), x_moments.profile
+    )
+    white = Gradient.white(shape)
+    # the cells of both are channels: what entries share, those of one channel share
+    axes = tuple(Axis.full(size) if index == 1 else Axis(size) for index, size in enumerate(shape))
+    x_moments, white = x_moments.refined(axes), white.refined(axes)
+    cotangents = [white.rebuilt(white.axes, (white.energy, g_alike * white.energy), white.profile)]
+    (found,) = component.backward([x_moments], component.forward([x_moments]), cotangents)
+    assert found is not None
+    got = float(found.energy.mean())
+    got_pairs = float(found.energy.mean()) / 16 + float(found.shared.mean()) * 15 / 16
+    assert got == pytest.approx(energy, rel=0.06)
+    assert got_pairs == pytest.approx(pairs, rel=0.1)
