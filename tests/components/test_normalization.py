@@ -372,7 +372,7 @@ def test_a_constant_cotangent_loses_its_mean_over_the_batch_only() -> None:
     assert g.total / g.size == pytest.approx(0.75, rel=0.02)
 
 
-@pytest.mark.parametrize(("x_alike", "g_alike"), [(0.0, 1.0), (0.5, 0.0), (0.9, 0.9), (0.5, 0.8)])
+@pytest.mark.parametrize(("x_alike", "g_alike"), [(0.0, 1.0), (0.9, 0.9), (0.5, 0.8)])
 def test_what_positions_share_of_input_and_gradient_is_taken_out_together(x_alike: float, g_alike: float) -> None:
     """h xhat then has a mean over the batch alone: few samples remove much, however many positions there are."""
     shape = (8, 16, 4, 4)
