@@ -236,6 +236,8 @@ def _scale_errors(
 
 def _kinds(x: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and variance over everything, for each cell of the batch, and the cell's share of the samples."""
+    if x.size == 0 or not x.axes:
+        return np.array([x.total_mean]), np.array([max(x.total_second - x.total_mean**2, 0.0)]), np.ones(1)
     mean = per_sample(x.mean, x) * x.amplitude()
     batch = x.axes[0]
     return mean, np.maximum(per_sample(x.second, x) - mean**2, 0.0), batch.lengths / batch.size

@@ -120,6 +120,27 @@ class Unknown(nn.Module):
         return out
 
 
+class Odd(nn.Module):
+    """An activation of a single number, of nothing, and a gate that is one for all samples."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        if self.kind == "number":
+            return torch.tanh(y.sum())
+        return torch.tanh(y[:0]) if self.kind == "empty" else torch.sigmoid(y.mean()) * y
+
+
+@pytest.mark.parametrize("kind", ["number", "empty", "gate"])
+def test_odd_shapes_are_no_obstacle(kind: str) -> None:
+    found = predicted(Odd(kind), torch.randn(4, 16))
+    assert kind == "empty" or found.coverage == 1.0
+    assert all(node.error_bits is None or math.isfinite(node.error_bits) for node in found.nodes)
+
+
 def test_what_is_not_known_has_no_error() -> None:
     torch.manual_seed(0)
     found = predicted(Unknown(), torch.randn(4, 16))
