@@ -180,14 +180,30 @@ class Normalization(Unary):
             together = 2 * own - set_average(own, g, axes)
         factor = _fit(found.inflation, before, x, axes) / below
         energy = np.maximum(g.energy - together - removed, 0.0) * factor
-        # of two positions, h xhat' mean(h xhat): one of the set's entries is the first, one the second
-        inside = max(g.positions - 2, 0)
-        crossed = (g.energy * alike + g.shared * xhat2 + inside * g.shared * alike) / found.entries
-        shared = np.maximum(g.shared - together - 2 * rho * crossed + lost * alike, 0.0) * factor
+        shared = np.maximum(g.shared - together - self._taken_from_pairs(g, alike, xhat2, rho, lost), 0.0) * factor
         result = g.rebuilt(g.axes, (energy, np.minimum(shared, energy)), g.profile)
         for index in uneven:
             result = _divided_by_profile(result, index, profiles[index])
         return result
+
+    def _taken_from_pairs(
+        self, g: Gradient, alike: np.ndarray, xhat2: np.ndarray, rho: np.ndarray, lost: np.ndarray
+    ) -> np.ndarray:
+        """What the projection on xhat takes from the covariance of two entries of one set and one sample.
+
+        0 where a cell's entries lie in many sets: two of one sample are then hardly ever in the same.
+        """
+        axes = self.normalised_axes()
+        if any(axis.size > axis.count for i, axis in enumerate(g.axes) if i not in axes and i > 0):
+            return np.zeros_like(g.energy)
+        # E h xhat' mean(h xhat): one of the set's entries is the first, one the second
+        others = max(g.positions - 2, 0)
+        crossed = (g.energy * alike + g.shared * xhat2 + others * g.shared * alike) / self._entries
+        return np.asarray(2 * rho * crossed - lost * alike)
+
+    @property
+    def _entries(self) -> int:
+        return math.prod(self.shape[axis] for axis in self.normalised_axes())
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """Relative: the spread of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
