@@ -36,6 +36,8 @@ def entry_noise(second: np.ndarray, fourth: np.ndarray, y: Moments) -> float:
 
 
 def _relative_noise(square_variance: np.ndarray, y: Moments) -> float:
+    if not y.axes:  # a single number has no samples
+        return 0.0
     entries, square = per_sample(square_variance, y), per_sample(y.second, y) ** 2
     noise = np.divide(entries, square, out=np.zeros_like(entries), where=square > 0)
     batch = y.axes[0]
@@ -44,6 +46,8 @@ def _relative_noise(square_variance: np.ndarray, y: Moments) -> float:
 
 def told_apart(x: Moments, elasticity: float) -> Moments:
     """With the spread turned into cells of the batch, where `elasticity` makes it matter or there are cells already."""
+    if not x.axes:
+        return x
     batch = x.axes[0]
     if batch.is_pooled:
         if batch.size < 4 or elasticity**2 * x.spread < _WORTH:
