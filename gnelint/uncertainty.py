@@ -343,8 +343,7 @@ def _batch_entries(component: Component) -> int | None:
     """Entries of a statistic over the batch; None for any other."""
     if not isinstance(component, Normalization) or not component.adapts:
         return None
-    axes = component.normalised_axes()
-    return math.prod(component.shape[axis] for axis in axes) if 0 in axes else None
+    return component.entries if 0 in component.normalised_axes() else None
 
 
 def _weak(node: Node, known: _Known) -> tuple[str, ...]:

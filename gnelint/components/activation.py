@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Unary, component
+from gnelint.components.base import Remembered, Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants
@@ -438,10 +438,15 @@ class Smooth(Pointwise):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return super().pull(self._told_apart(x), y, cotangent)
 
+    @cached_property
+    def _cells(self) -> Remembered[Moments]:
+        return Remembered()
+
     def _told_apart(self, x: Moments) -> Moments:
         """With samples of unlike scale in cells of their own, where that matters."""
-        if not x.spread:
-            return x
+        return self._cells.of((x,), lambda: self._cut(x)) if x.spread else x
+
+    def _cut(self, x: Moments) -> Moments:
         found = self._sensitivity(x)
         elasticity = max(abs(found.omega), found.chi - 1.0)
         return told_apart(positions_apart(x, elasticity), elasticity)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from gnelint.graph import Node
 from gnelint.prediction import Basis
@@ -116,6 +116,26 @@ class Unary(Component):
         shape = self.input_shapes[0]
         assert shape is not None
         return shape
+
+
+T = TypeVar("T")
+
+
+class Remembered(Generic[T]):
+    """What a component has found for the values it met, by their identity: every pass over the graph asks for the same
+    ones."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[tuple[object, ...], T]] = []
+
+    def of(self, values: Sequence[object], find: Callable[[], T]) -> T:
+        """What is known for these values; else what `find` returns."""
+        for known, found in self._known:
+            if len(known) == len(values) and all(a is b for a, b in zip(known, values, strict=True)):
+                return found
+        found = find()
+        self._known.append((tuple(values), found))
+        return found
 
 
 _REGISTRY: dict[str, type[Component]] = {}

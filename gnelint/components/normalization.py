@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import NotModelledError, Unary, component
+from gnelint.components.base import NotModelledError, Remembered, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
@@ -96,18 +96,19 @@ class Normalization(Unary):
         """Added to s^2."""
         return float(self.node.attribute("epsilon"))
 
+    @property
+    def entries(self) -> int:
+        """N, of one set."""
+        return math.prod(self.shape[axis] for axis in self.normalised_axes())
+
     @cached_property
-    def _statistics(self) -> dict[int, tuple[Moments, Statistic]]:
-        """What `found` has found, by identity of the value: every pass asks for the same one."""
-        return {}
+    def _statistics(self) -> Remembered[Statistic]:
+        return Remembered()
 
     def found(self, x: Moments) -> Statistic:
         """The statistic of what is normalised."""
-        known = self._statistics.get(id(x))
-        if known is None:
-            axes = self.normalised_axes()
-            known = self._statistics[id(x)] = (x, statistic(self._levelled(x, axes), axes, self.centred))
-        return known[1]
+        axes = self.normalised_axes()
+        return self._statistics.of((x,), lambda: statistic(self._levelled(x, axes), axes, self.centred))
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         """What x - m is divided by, squared."""
@@ -198,12 +199,8 @@ class Normalization(Unary):
             return np.zeros_like(g.energy)
         # E h xhat' mean(h xhat): one of the set's entries is the first, one the second
         others = max(g.positions - 2, 0)
-        crossed = (g.energy * alike + g.shared * xhat2 + others * g.shared * alike) / self._entries
+        crossed = (g.energy * alike + g.shared * xhat2 + others * g.shared * alike) / self.entries
         return np.asarray(2 * rho * crossed - lost * alike)
-
-    @property
-    def _entries(self) -> int:
-        return math.prod(self.shape[axis] for axis in self.normalised_axes())
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """Relative: the spread of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
@@ -301,7 +298,7 @@ class BatchNorm(Normalization):
 
     def map(self, x: Moments) -> Moments:
         if not self._frozen:
-            if math.prod(self.shape[i] for i in self.normalised_axes()) <= 1:
+            if self.entries <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
             return _with_shape(super().map(x), x, self.parameter("scale"))
         factor, shift = self._stored()
@@ -399,8 +396,7 @@ class L2Normalize(Normalization):
     centred: ClassVar[bool] = False
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
-        entries = math.prod(self.shape[i] for i in self.normalised_axes())
-        return np.asarray(np.maximum(square * entries, self.epsilon**2))
+        return np.asarray(np.maximum(square * self.entries, self.epsilon**2))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()

@@ -15,7 +15,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, component
+from gnelint.components.base import Component, NotModelledError, Remembered, component
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axis
 from gnelint.theory.contraction import columns_times, rows_times
@@ -124,18 +124,12 @@ class Recurrent(Component):
         return self.cell(_Weights(self._recurrent, self._bias("recurrent_bias")))
 
     @cached_property
-    def _known(self) -> list[tuple[Sequence[Moments | None], Unrolled]]:
-        """The steps of the inputs met before: every pass over the graph asks for those of the same moments."""
-        return []
+    def _known(self) -> Remembered[Unrolled]:
+        return Remembered()
 
     def unrolled(self, inputs: Sequence[Moments | None]) -> Unrolled:
         """The steps forward, for these inputs."""
-        for known, found in self._known:
-            if all(a is b for a, b in zip(known, inputs, strict=True)):
-                return found
-        found = self._unroll(inputs)
-        self._known.append((tuple(inputs), found))
-        return found
+        return self._known.of(inputs, lambda: self._unroll(inputs))
 
     def _unroll(self, inputs: Sequence[Moments | None]) -> Unrolled:
         x = inputs[0]
