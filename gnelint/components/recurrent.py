@@ -314,8 +314,17 @@ def _cut(runs: Sequence[Run], axis: Axis) -> tuple[list[Run], list[int]]:
 
 
 @dataclass(frozen=True)
-class _LSTMCell(Cell):
+class _WeightedCell(Cell):
+    """With the weights that h_{t-1} meets; unless it says so, no gate stands between them."""
+
     recurrent: _Weights
+
+    def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return energy, self.recurrent.backward(energy)
+
+
+@dataclass(frozen=True)
+class _LSTMCell(_WeightedCell):
     coupled: bool
 
     def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
@@ -349,9 +358,6 @@ class _LSTMCell(Cell):
             drive.variance, fed.variance,
         )  # fmt: skip
 
-    def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return energy, self.recurrent.backward(energy)
-
 
 @component("lstm")
 class LSTM(Recurrent):
@@ -372,8 +378,7 @@ class LSTM(Recurrent):
 
 
 @dataclass(frozen=True)
-class _GRUCell(Cell):
-    recurrent: _Weights
+class _GRUCell(_WeightedCell):
     reset_after: bool
 
     def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
@@ -439,8 +444,7 @@ class GRU(Recurrent):
 
 
 @dataclass(frozen=True)
-class _RNNCell(Cell):
-    recurrent: _Weights
+class _RNNCell(_WeightedCell):
     activation: str
 
     def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
@@ -451,9 +455,6 @@ class _RNNCell(Cell):
         slopes = Slopes(y.square[:, None], (y.slope**2)[:, None], np.zeros_like(y.square)[:, None])
         ones, nothing = np.ones_like(y.first), np.zeros_like(y.first)
         return Step(h, h, nothing, nothing, ones, ones, slopes, _no_slopes(slopes.energy), drive.variance, fed.variance)
-
-    def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return energy, self.recurrent.backward(energy)
 
 
 @component("rnn")

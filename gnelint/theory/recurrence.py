@@ -177,16 +177,21 @@ def unroll(
         The steps, as runs of alike ones, and the correlations of the states between steps.
     """
     total = sum(length for length, _ in drives)
-    reach = min(total - 1, REACH)
-    given = np.zeros(reach) if memory is None else memory.reaching(reach)
-    found = Correlations(np.zeros(reach), np.zeros(reach))
+    given, far = _followed(memory, total)
+    found = Correlations(np.zeros_like(given), np.zeros_like(given))
     runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
-    for _ in range(_PASSES if reach else 0):
-        before, found = found, Correlations.of(middle(runs), given, 0.0 if memory is None else memory.far, total)
+    for _ in range(_PASSES if given.size else 0):
+        before, found = found, Correlations.of(middle(runs), given, far, total)
         if np.allclose(before.hidden, found.hidden, atol=_SETTLED):
             break
         runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
     return runs, found
+
+
+def _followed(memory: Memory | None, total: int) -> tuple[np.ndarray, float]:
+    """Correlations by distance as far as they are followed in so many steps, and those of what is further apart."""
+    reach = min(total - 1, REACH)
+    return (np.zeros(reach), 0.0) if memory is None else (memory.reaching(reach), memory.far)
 
 
 def middle(runs: Sequence[Run]) -> Step:
@@ -220,6 +225,11 @@ class _Past:
         return found
 
 
+def _pasts(*correlations: np.ndarray) -> list[tuple[int, _Past]]:
+    """The past of each drive that is correlated over time, with its place among them."""
+    return [(place, _Past(each)) for place, each in enumerate(correlations) if np.any(each)]
+
+
 def _unrolled(
     cell: Cell,
     drives: Sequence[tuple[int, Pair]],
@@ -231,8 +241,7 @@ def _unrolled(
     """The steps, for correlations over time that the input has and that the hidden state has."""
     runs: list[Run] = []
     crossed = np.zeros_like(hidden.mean)
-    pasts = [_Past(correlations) for correlations in (given, made) if np.any(correlations)]
-    known = [place for place, correlations in enumerate((given, made)) if np.any(correlations)]
+    pasts = _pasts(given, made)
     for length, drive in drives:
         left, taken = length, 0
         while left > 0:
@@ -244,7 +253,7 @@ def _unrolled(
             count = left if taken >= MOST_STEPS or (taken > 1 and change <= STILL) else 1
             runs.append(Run(count, step, hidden, carry))
             crossed = np.zeros_like(crossed)
-            for place, past in zip(known, pasts, strict=True):
+            for place, past in pasts:
                 amplitude = np.sqrt((step.inner.lasting * (step.driven, step.fed)[place]).sum(axis=1))
                 past.add(amplitude, count)
                 crossed = crossed + amplitude * past.gathered(step.keep)
@@ -393,8 +402,7 @@ def pull(
         correlations: of the states.
     """
     total = sum(run.length for run in runs)
-    given = np.zeros(min(total - 1, REACH)) if memory is None else memory.reaching(min(total - 1, REACH))
-    far = 0.0 if memory is None else memory.far
+    given, far = _followed(memory, total)
     made = near = np.zeros_like(given)
     moments = _pulled(cell, runs, cotangents, last, given, made)
     for _ in range(_PASSES if given.size else 0):
@@ -462,17 +470,16 @@ def _pulled(
     found: list[tuple[int, int, _Moment]] = []
     keep, keep_square = np.zeros_like(last), np.ones_like(last)
     carry, recurrent = last, np.zeros_like(last)
-    pasts = [_Past(correlations) for correlations in (given, made) if np.any(correlations)]
-    known = [place for place, correlations in enumerate((given, made)) if np.any(correlations)]
+    pasts = _pasts(given, made)
     for index in range(len(runs) - 1, -1, -1):
         run, cotangent = runs[index], cotangents[index]
         step, left, taken = run.step, run.length, 0
         previous: _Moment | None = None
         while left > 0:
             hidden = cotangent + recurrent
-            amplitudes = [step.show * np.sqrt((cotangent, recurrent)[place]) for place in known]
+            amplitudes = [step.show * np.sqrt((cotangent, recurrent)[place]) for place, _ in pasts]
             crossed = np.zeros_like(last)
-            for amplitude, past in zip(amplitudes, pasts, strict=True):
+            for amplitude, (_, past) in zip(amplitudes, pasts, strict=True):
                 crossed = crossed + keep * amplitude * past.gathered(keep)
             total = np.maximum(step.show_square * hidden + keep_square * carry + 2.0 * crossed, 0.0)
             gates = step.inner.energy * total[:, None] + step.outer.energy * hidden[:, None]
@@ -484,7 +491,7 @@ def _pulled(
             if change > STILL and taken >= MOST_STEPS and previous is not None:
                 moment = moment.continued(float(moment.gates.sum() / previous.gates.sum()), left)
             found.append((count, index, moment))
-            for amplitude, past in zip(amplitudes, pasts, strict=True):
+            for amplitude, (_, past) in zip(amplitudes, pasts, strict=True):
                 past.add(amplitude, count)
             keep, keep_square, carry, recurrent = step.keep, step.keep_square, moment.carry, moment.before
             previous, left = moment, left - count
