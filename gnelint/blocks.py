@@ -15,9 +15,9 @@ from itertools import takewhile
 from gnelint.graph import Graph, Node
 from gnelint.prediction import Basis, Block, BlockKind
 from gnelint.theory.theorems import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
-from gnelint.vocabulary import VOCABULARY
+from gnelint.vocabulary import VOCABULARY, families
 
-_WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn", "matmul", "attention"})
+_WEIGHTED = families()["recurrent"] | {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"}
 _STRENGTH: dict[Basis, int] = {"exact": 0, "theorem": 1, "approximate": 2, "unmodelled": 3}
 
 

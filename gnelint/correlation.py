@@ -8,14 +8,14 @@ them (theory of components, section 4). `x + relu(x)` has none: its phi is 2.5, 
 from __future__ import annotations
 
 from gnelint.graph import Graph, Node
+from gnelint.vocabulary import families
 
 CORRELATED = "its operands come from one value with no weights between; their correlation is left out"
 
 _JOINS = frozenset({"add", "sub", "mul", "div", "mean", "maximum", "minimum", "where"})
-_INDEPENDENT = frozenset(
-    {"linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn", "matmul", "attention", "constant", "split",
-     "slice", "gather"}
-)  # fmt: skip
+_INDEPENDENT = families()["recurrent"] | {
+    "linear", "conv", "conv_transpose", "embedding", "matmul", "attention", "constant", "split", "slice", "gather",
+}  # fmt: skip
 """What leaves an operation of these is independent of what entered, or are different entries of it."""
 _MOST = 64
 """Sources remembered for a value: the newest, which keeps the search linear in deep residual networks."""

@@ -30,6 +30,7 @@ from gnelint.prediction import Basis
 from gnelint.theory.fluctuation import BITS_SQUARED, mask_luck, shifted_scale, weight_luck
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.spread import per_sample
+from gnelint.vocabulary import families
 
 QUANTILE = 1.645
 """90% of a Gaussian lie within this many standard deviations."""
@@ -47,7 +48,7 @@ _NOTABLE = 0.02
 """Bits of drift at one activation from which on it is named."""
 NEAR_CRITICAL = "near an unstable fixed point: errors of the second moment grow from layer to layer"
 
-_MIXING_LAST = frozenset({"linear", "matmul", "embedding", "attention", "lstm", "gru", "rnn"})
+_MIXING_LAST = families()["recurrent"] | {"linear", "matmul", "embedding", "attention"}
 _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
 
 
@@ -108,7 +109,6 @@ class _Known:
         scales: at each activation the drift of its phi, at each normalisation the error in bits of what it divides by.
     """
 
-    graph: Graph
     components: Mapping[str, Component]
     moments: Mapping[str, Moments]
     spectra: Mapping[str, NodeSpectrum]
@@ -118,7 +118,7 @@ class _Known:
 
     def samples(self, name: str) -> int:
         """Vectors of features in a value."""
-        return max(1, math.prod(self.moments[name].shape) // self.features[name])
+        return _samples(self.moments[name], self.features[name])
 
 
 def gradient_doubts(
@@ -139,7 +139,7 @@ def gradient_doubts(
     """
     features = _features(graph, moments)
     scales = _scale_errors(graph, components, moments, spectra, features)
-    known = _Known(graph, components, moments, spectra, gradients, features, scales)
+    known = _Known(components, moments, spectra, gradients, features, scales)
     found = Doubts({name: Doubt() for name in start if name in gradients})
     arriving: dict[str, list[tuple[float, Doubt]]] = {}
     for node in reversed(graph.nodes):
@@ -261,10 +261,9 @@ def _met(parts: Sequence[tuple[float, Doubt]]) -> Doubt:
     """Of gradients that add up, each given with log2 of its squared norm. They may err together: deviations add."""
     if len(parts) == 1:
         return parts[0][1]
-    top = max(log for log, _ in parts)
-    weights = [2.0 ** max(log - top, -1000.0) if math.isfinite(top) else 1.0 for log, _ in parts]
-    total = math.fsum(weights)
-    shares = [(weight / total, doubt) for weight, (_, doubt) in zip(weights, parts, strict=True)]
+    total = _log2_sum([log for log, _ in parts])
+    known = math.isfinite(total)
+    shares = [(2.0 ** max(log - total, -1000.0) if known else 1.0 / len(parts), doubt) for log, doubt in parts]
     return Doubt(
         math.fsum(share * math.sqrt(doubt.variance) for share, doubt in shares) ** 2,
         math.fsum(share * math.sqrt(doubt.luck) for share, doubt in shares) ** 2,
@@ -273,14 +272,18 @@ def _met(parts: Sequence[tuple[float, Doubt]]) -> Doubt:
     )
 
 
+def _log2_sum(logs: Sequence[float]) -> float:
+    """log2 of the sum of numbers whose log2 are given; -inf for zeros."""
+    top = max(logs)
+    return top + math.log2(math.fsum(2.0 ** max(log - top, -1000.0) for log in logs)) if math.isfinite(top) else top
+
+
 def _behind(node: Node, known: _Known, doubts: Mapping[str, Doubt]) -> dict[str, tuple[float, Doubt]]:
     """What arrives at each input: log2 of the squared norm that comes from here, and the doubt about it."""
     reached = [(known.gradients[name][1], doubts[name]) for name in node.outputs if name in doubts]
     if not reached:
         return {}
-    logs = [log for log, _ in reached]
-    top = max(logs)
-    total = top + math.log2(math.fsum(2.0 ** max(log - top, -1000.0) for log in logs)) if math.isfinite(top) else top
+    total = _log2_sum([log for log, _ in reached])
     output = next(name for name in node.outputs if name in doubts)
     doubt, coherence = _through(node, output, known, _met(reached))
     spectrum, component = known.spectra[node.name], known.components[node.name]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnelint.theory.sensitivity import ScalarMap
+from gnelint.theory.sensitivity import ScalarMap, scaled_averages
 
 BITS_SQUARED = 1.0 / math.log(2.0) ** 2
 """Turns a small relative variance into a variance of log2."""
@@ -80,14 +80,11 @@ def shifted_scale(function: ScalarMap, mean: np.ndarray, variance: np.ndarray, s
         return Shift(0.0, 0.0)
     seconds, slopes = [], []
     for log_scale in (-min(bits, _WIDEST), 0.0, min(bits, _WIDEST)):
-        scale = 2.0**log_scale
-        second = slope = 0.0
-        for m, v, s in zip(mean, variance, share, strict=True):
-            read = (np.array([math.sqrt(scale) * m]), np.array([scale * v]))
-            second += s * float(function.values(*read)[1].mean())
-            slope += s * float(function.slopes(*read)[1].mean())
-        seconds.append(second)
-        slopes.append(slope)
+        kinds = zip(mean[:, None], variance[:, None], strict=True)
+        averages = np.array([scaled_averages(function, m, v, 2.0**log_scale) for m, v in kinds])
+        second, slope = share @ averages
+        seconds.append(float(second))
+        slopes.append(float(slope))
     return Shift(_change(seconds), _change(slopes))
 
 

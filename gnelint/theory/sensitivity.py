@@ -51,13 +51,15 @@ def sensitivity(function: ScalarMap, mean: np.ndarray, variance: np.ndarray) -> 
         function: the activation.
         mean, variance: of what it reads, of any one shape; scaled together, so that the ratio of the two stays.
     """
-    seconds, phis = [], []
-    for log_scale in (-_STEP, _STEP):
-        scale = np.exp(log_scale)
-        scaled = (np.sqrt(scale) * mean, scale * variance)
-        seconds.append(float(function.values(*scaled)[1].mean()))
-        phis.append(float(function.slopes(*scaled)[1].mean()))
+    steps = (scaled_averages(function, mean, variance, float(np.exp(step))) for step in (-_STEP, _STEP))
+    seconds, phis = zip(*steps, strict=True)
     return Sensitivity(_slope(*seconds), _slope(*phis))
+
+
+def scaled_averages(function: ScalarMap, mean: np.ndarray, variance: np.ndarray, scale: float) -> tuple[float, float]:
+    """E f^2 and E f'^2, each cell weighted alike, where the second moment that f reads is `scale` times as large."""
+    read = (np.sqrt(scale) * mean, scale * variance)
+    return float(function.values(*read)[1].mean()), float(function.slopes(*read)[1].mean())
 
 
 def _slope(low: float, high: float) -> float:
