@@ -90,30 +90,22 @@ def _upsample(mode: str, antialias: bool = False) -> Lowering:
     return lower
 
 
-def _unfold(em: Emitter, call: Call) -> Any:
-    x, shape = em.flow(call["self"]), call.shape
-    if len(x.shape) == 3:
-        x, shape = em.flow(em.reshape(x, (1, *x.shape))), (1, *shape)
-    pads = per_axis(call["padding"], 2)
-    found = em.emit(
-        "unfold", [x], shape,
-        kernel=per_axis(call["kernel_size"], 2), strides=per_axis(call["stride"], 2), pads=(*pads, *pads),
-        dilations=per_axis(call["dilation"], 2),
-    )  # fmt: skip
-    return em.reshape(found, call.shape)
+def _windows(op: str, batched: int) -> Lowering:
+    """Windows taken from an image or laid back on it; `batched` is the rank of the input with a batch."""
 
+    def lower(em: Emitter, call: Call) -> Any:
+        x, shape = em.flow(call["self"]), call.shape
+        if len(x.shape) < batched:
+            x, shape = em.flow(em.reshape(x, (1, *x.shape))), (1, *shape)
+        pads = per_axis(call["padding"], 2)
+        found = em.emit(
+            op, [x], shape,
+            kernel=per_axis(call["kernel_size"], 2), strides=per_axis(call["stride"], 2), pads=(*pads, *pads),
+            dilations=per_axis(call["dilation"], 2),
+        )  # fmt: skip
+        return em.reshape(found, call.shape)
 
-def _fold(em: Emitter, call: Call) -> Any:
-    x, shape = em.flow(call["self"]), call.shape
-    if len(x.shape) == 2:
-        x, shape = em.flow(em.reshape(x, (1, *x.shape))), (1, *shape)
-    pads = per_axis(call["padding"], 2)
-    found = em.emit(
-        "fold", [x], shape,
-        kernel=per_axis(call["kernel_size"], 2), strides=per_axis(call["stride"], 2), pads=(*pads, *pads),
-        dilations=per_axis(call["dilation"], 2),
-    )  # fmt: skip
-    return em.reshape(found, call.shape)
+    return lower
 
 
 def _pad(em: Emitter, call: Call) -> Any:
@@ -146,8 +138,8 @@ POOLING_OPS: Mapping[str, Lowering] = {
     "upsample_bicubic2d": _upsample("cubic"),
     "_upsample_bilinear2d_aa": _upsample("linear", antialias=True),
     "_upsample_bicubic2d_aa": _upsample("cubic", antialias=True),
-    "im2col": _unfold,
-    "col2im": _fold,
+    "im2col": _windows("unfold", 4),
+    "col2im": _windows("fold", 3),
     **dict.fromkeys(("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
                      "replication_pad1d", "replication_pad2d", "replication_pad3d"), _pad),
 }  # fmt: skip

@@ -83,6 +83,7 @@ def reshape(
     )
 
 
+WINDOWS = {"kernel": (2, 2), "strides": (2, 2), "pads": (0,) * 4, "dilations": (1, 1)}
 LINEAR = "neighbouring outputs share their inputs"
 
 CASES = [
@@ -365,10 +366,7 @@ CASES = [
         (1, 3, 4, 4),
         together=None,
         variance=None,
-        kernel=(2, 2),
-        strides=(2, 2),
-        pads=(0,) * 4,
-        dilations=(1, 1),
+        **WINDOWS,
         because="positions become channels",
     ),
     case(
@@ -378,10 +376,7 @@ CASES = [
         (1, 12, 4),
         together=None,
         variance=None,
-        kernel=(2, 2),
-        strides=(2, 2),
-        pads=(0,) * 4,
-        dilations=(1, 1),
+        **WINDOWS,
         because="channels become positions",
     ),
     case("mean", "reduce_mean", lambda x: x.mean((2, 3), keepdim=True), (2, 3, 4, 2), axes=(2, 3), shared=True),
