@@ -16,7 +16,7 @@ from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.coupling import mixed
-from gnelint.theory.memory import Memory, mixed_memory
+from gnelint.theory.memory import memory_unless_along, mixed_memory
 from gnelint.theory.moments import Gradient, Moments, mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
 
@@ -388,11 +388,8 @@ class Concatenate(Component):
         coupling = mixed([(float(x.variance.mean()) * x.shape[self._axis], x.coupling) for x in parts])
         nonnegative = all(x.nonnegative for x in parts)
         y = Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling)
-        memory = mixed_memory([(x.total_second * x.size, x.memory) for x in parts])
-        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).remembering(self._kept(memory)),)
-
-    def _kept(self, memory: Memory | None) -> Memory | None:
-        return None if memory is None or memory.axis == self._axis else memory
+        memory = memory_unless_along(mixed_memory([(x.total_second * x.size, x.memory) for x in parts]), self._axis)
+        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).remembering(memory),)
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""

@@ -136,7 +136,8 @@ def _spread_moments(
     """
     energy_at = outer([a.mean(axis=1) for a in seen])
     amplitude_at = outer([a.mean(axis=1) for a in amplitudes])
-    gram = _kron([a @ a.T / max(a.shape[1], 1) for a in amplitudes])
+    grams = [a @ a.T / max(a.shape[1], 1) for a in amplitudes]
+    gram = _kron(grams)
     variance = spread_taps[0] @ energy_at
     shared = spread_taps[1] @ energy_at
     mean = mean_taps @ amplitude_at
@@ -146,7 +147,7 @@ def _spread_moments(
     profile: list[np.ndarray | None] = [None, None]
     for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
         profile.append(normalised(along @ lines))
-    deviation, fixed, fixed_coupling = _deviation(mean_taps, spread_taps[0], seen, amplitudes)
+    deviation, fixed, fixed_coupling = _deviation(mean_taps, spread_taps[0], seen, amplitudes, grams)
     axes, (mean, second, shared) = _image(shape, (mean, second, shared))
     y = Moments(axes, tuple(profile), mean, second, shared)
     whole = mean / y.amplitude()
@@ -160,9 +161,17 @@ def _spread_moments(
 
 
 def _deviation(
-    mean_taps: np.ndarray, variance_taps: np.ndarray, seen: list[np.ndarray], amplitudes: list[np.ndarray]
+    mean_taps: np.ndarray,
+    variance_taps: np.ndarray,
+    seen: list[np.ndarray],
+    amplitudes: list[np.ndarray],
+    grams: list[np.ndarray],
 ) -> tuple[tuple[np.ndarray | None, ...], float, float]:
     """How y[o, p] lies about the mean of y[o, :]: by its variance, and by how far its own mean is off at p.
+
+    Args:
+        mean_taps, variance_taps, seen, amplitudes: as in `_spread_moments`.
+        grams: for each axis (taps, taps), the mean product of two taps' amplitudes over the positions.
 
     Returns:
         Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
@@ -170,7 +179,6 @@ def _deviation(
     """
     sizes = tuple(len(line) for line in amplitudes)
     centres, levels = [line.mean(axis=1) for line in amplitudes], [line.mean(axis=1) for line in seen]
-    grams = [line @ line.T / max(line.shape[1], 1) for line in amplitudes]
     gram, centre = mean_taps.T @ mean_taps, outer(centres)
     away = _kron(grams) - np.outer(centre, centre)  # what taps have in common where they are off, over all positions
     fixed = max(float((gram * away).sum()), 0.0)

@@ -14,7 +14,7 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
 from gnelint.theory.coupling import participation, weighted_sum
-from gnelint.theory.memory import Memory
+from gnelint.theory.memory import Memory, memory_unless_along
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.theorems import Structure
@@ -86,7 +86,7 @@ class Linear(Unary):
 
     def _kept(self, memory: Memory | None) -> Memory | None:
         """Along the positions; there is none between channels that a weight has mixed."""
-        return None if memory is None or memory.axis == len(self.shape) - 1 else memory
+        return memory_unless_along(memory, len(self.shape) - 1)
 
     @cached_property
     def _phi(self) -> float:

@@ -26,7 +26,7 @@ from gnelint.components.base import NotModelledError, Remembered, Unary, compone
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
-from gnelint.theory.memory import Memory
+from gnelint.theory.memory import memory_unless_along
 from gnelint.theory.moments import Gradient, Moments, average_covariance, normalised, sample_average_energy, set_average
 from gnelint.theory.theorems import Structure
 
@@ -350,13 +350,11 @@ class _OverChannels(Normalization):
     """A normalisation of each position by itself: what positions have in common stays, nearly."""
 
     def map(self, x: Moments) -> Moments:
-        return super().map(x).remembering(self._kept(x.memory))
+        return super().map(x).remembering(memory_unless_along(x.memory, *self.normalised_axes()))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return super().pull(x, y, cotangent).remembering(self._kept(cotangent.memory))
-
-    def _kept(self, memory: Memory | None) -> Memory | None:
-        return None if memory is None or memory.axis in self.normalised_axes() else memory
+        memory = memory_unless_along(cotangent.memory, *self.normalised_axes())
+        return super().pull(x, y, cotangent).remembering(memory)
 
 
 @component("layer_norm")

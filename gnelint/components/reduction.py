@@ -33,6 +33,13 @@ class _Reduction(Unary):
     def _kept(self) -> tuple[int, ...]:
         return tuple(1 if i in self._reduced else size for i, size in enumerate(self.input_shape))
 
+    def _rows(self, x: Moments) -> Moments:
+        """With the entries that are reduced in one cell."""
+        x = x.flattened()
+        for index in self._reduced:
+            x = x.pooled(index)
+        return x
+
     def _narrow(self, axes: Axes) -> Axes:
         return tuple(Axis(1) if i in self._reduced else axis for i, axis in enumerate(axes))
 
@@ -86,12 +93,6 @@ class ReduceMax(_Reduction, Maximum):
 
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent",)
 
-    def _rows(self, x: Moments) -> Moments:
-        x = x.flattened()
-        for index in self._reduced:
-            x = x.pooled(index)
-        return x
-
     def map(self, x: Moments) -> Moments:
         y = self.largest(self._rows(x), self._count)
         y = Moments.flat(self._narrow(y.axes), y.mean, y.variance, nonnegative=x.nonnegative)
@@ -114,9 +115,7 @@ class ReduceMin(_Reduction):
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a minimum are independent and Gaussian",)
 
     def map(self, x: Moments) -> Moments:
-        x = x.flattened()
-        for index in self._reduced:
-            x = x.pooled(index)
+        x = self._rows(x)
         top, spread, *_ = maximum_cumulants(self._count)
         y = Moments.flat(
             self._narrow(x.axes), x.mean - np.sqrt(x.variance) * top, x.variance * spread, nonnegative=x.nonnegative
@@ -138,9 +137,7 @@ class ReduceL2(_Reduction):
     assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
 
     def map(self, x: Moments) -> Moments:
-        x = x.flattened()
-        for index in self._reduced:
-            x = x.pooled(index)
+        x = self._rows(x)
         square = self._count * x.second
         spread = np.divide(
             x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0

@@ -45,6 +45,11 @@ class Memory:
         return replace(self, axis=axis)
 
 
+def memory_unless_along(memory: Memory | None, *axes: int) -> Memory | None:
+    """What an operation that mixes the entries along these axes leaves of it."""
+    return None if memory is None or memory.axis in axes else memory
+
+
 def mixed_memory(parts: Sequence[tuple[float, Memory | None]]) -> Memory | None:
     """Of a sum of uncorrelated parts or of parts side by side, each given with its energy; None if none has any."""
     known = [memory for _, memory in parts if memory is not None]
