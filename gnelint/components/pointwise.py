@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.activation import Pointwise, Smooth
+from gnelint.components.activation import Pointwise
 from gnelint.components.base import NotModelledError, component
+from gnelint.components.smooth import Smooth
 from gnelint.prediction import Basis
 from gnelint.theory.moments import Moments
 from gnelint.theory.quadrature import smooth_expectations

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnelint.components.activation import Pointwise, Smooth
+from gnelint.components.activation import Pointwise
+from gnelint.components.smooth import Smooth
 from gnelint.theory.sensitivity import Sensitivity, sensitivity
 from tests.components.harness import make
 
