@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,9 +17,9 @@ from gnelint.theory.cells import Axis, counts, pooled
 from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
-from gnelint.theory.moments import Gradient, Moments, normalised
+from gnelint.theory.moments import Gradient, Moments, amplitude, normalised
 from gnelint.theory.spread import gaussian_noise
-from gnelint.theory.taps import TapAxis, marginals, outer
+from gnelint.theory.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.theorems import Structure
 
 _ROUNDING = 1e-12
@@ -117,93 +117,118 @@ def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Ax
     return axes, [np.asarray(a).reshape(counts(axes)) for a in arrays]
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """What the taps of a window see, one spatial axis at a time.
+
+    Attributes:
+        seen: for each axis (taps, positions), the energy profile that each tap sees at each position.
+    """
+
+    seen: list[np.ndarray]
+
+    @cached_property
+    def amplitudes(self) -> list[np.ndarray]:
+        """The same for the profile's square root."""
+        return [np.sqrt(line) for line in self.seen]
+
+    @cached_property
+    def levels(self) -> list[np.ndarray]:
+        """Average energy that each tap sees."""
+        return [line.sum(axis=1) / max(line.shape[1], 1) for line in self.seen]
+
+    @cached_property
+    def centres(self) -> list[np.ndarray]:
+        """Average amplitude that each tap sees."""
+        return [line.sum(axis=1) / max(line.shape[1], 1) for line in self.amplitudes]
+
+    @cached_property
+    def grams(self) -> list[np.ndarray]:
+        """(taps, taps): the mean product of two taps' amplitudes over the positions."""
+        return [line @ line.T / max(line.shape[1], 1) for line in self.amplitudes]
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """`levels` over all of a kernel's taps."""
+        return outer(self.levels)
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """`centres` over all of a kernel's taps."""
+        return outer(self.centres)
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """`grams` over all of a kernel's taps."""
+        return kron(self.grams)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Taps along each axis."""
+        return tuple(len(line) for line in self.seen)
+
+
 def _spread_moments(
-    mean_taps: np.ndarray,
-    spread_taps: np.ndarray,
-    seen: list[np.ndarray],
-    amplitudes: list[np.ndarray],
-    shape: Sequence[int],
+    mean_taps: np.ndarray, spread_taps: np.ndarray, windows: _Windows, shape: Sequence[int]
 ) -> tuple[Moments, float]:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
     the share of its energy about the mean that is the same in every sample.
 
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
-        spread_taps: (2, out, taps), the variance and the shared covariance that it adds.
-        seen: for each axis (taps, positions), the energy profile that each tap sees.
-        amplitudes: the same for its square root.
+        spread_taps: (2, out, taps), the variance and the shared covariance that it adds; (1, out, taps) without one.
+        windows: what the taps see.
         shape: of the output.
     """
-    energy_at = outer([a.mean(axis=1) for a in seen])
-    amplitude_at = outer([a.mean(axis=1) for a in amplitudes])
-    grams = [a @ a.T / max(a.shape[1], 1) for a in amplitudes]
-    gram = _kron(grams)
-    variance = spread_taps[0] @ energy_at
-    shared = spread_taps[1] @ energy_at
-    mean = mean_taps @ amplitude_at
-    second = variance + ((mean_taps @ gram) * mean_taps).sum(axis=1)
+    variance = spread_taps[0] @ windows.level
+    shared = spread_taps[1] @ windows.level if len(spread_taps) > 1 else np.zeros_like(variance)
+    mean = mean_taps @ windows.centre
+    second = variance + ((mean_taps @ windows.gram) * mean_taps).sum(axis=1)
     tap_weight = spread_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
-    sizes = tuple(len(a) for a in seen)
     profile: list[np.ndarray | None] = [None, None]
-    for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
+    for along, lines in zip(marginals(tap_weight, windows.sizes, windows.levels), windows.seen, strict=True):
         profile.append(normalised(along @ lines))
-    deviation, fixed, fixed_coupling = _deviation(mean_taps, spread_taps[0], seen, amplitudes, grams)
+    deviation, fixed, border = _deviation(mean_taps, spread_taps[0], windows)
     axes, (mean, second, shared) = _image(shape, (mean, second, shared))
-    y = Moments(axes, tuple(profile), mean, second, shared)
-    whole = mean / y.amplitude()
+    whole = mean / amplitude(profile)
     left = second - whole**2
     if np.any(left < 0):
-        y = Moments.flat(axes, mean, second - mean**2, shared)
-    else:
-        y = Moments(axes, tuple(profile), whole, left, shared)
-    border = Coupling(fixed_coupling, _ALONG * fixed_coupling).scaled(fixed**2)
-    return replace(y, deviation=deviation, coupling=border), fixed
+        profile, whole, left = [None] * len(shape), mean, np.maximum(second - mean**2, 0.0)
+    coupling = Coupling(border, _ALONG * border).scaled(fixed**2)
+    return Moments(axes, tuple(profile), whole, left, shared, deviation=deviation, coupling=coupling), fixed
 
 
 def _deviation(
-    mean_taps: np.ndarray,
-    variance_taps: np.ndarray,
-    seen: list[np.ndarray],
-    amplitudes: list[np.ndarray],
-    grams: list[np.ndarray],
+    mean_taps: np.ndarray, variance_taps: np.ndarray, windows: _Windows
 ) -> tuple[tuple[np.ndarray | None, ...], float, float]:
     """How y[o, p] lies about the mean of y[o, :]: by its variance, and by how far its own mean is off at p.
 
     Args:
-        mean_taps, variance_taps, seen, amplitudes: as in `_spread_moments`.
-        grams: for each axis (taps, taps), the mean product of two taps' amplitudes over the positions.
+        mean_taps, variance_taps, windows: as in `_spread_moments`.
 
     Returns:
         Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
         sample), and the mean squared correlation between channels of that share: there are few kinds of border.
     """
-    sizes = tuple(len(line) for line in amplitudes)
-    centres, levels = [line.mean(axis=1) for line in amplitudes], [line.mean(axis=1) for line in seen]
-    gram, centre = mean_taps.T @ mean_taps, outer(centres)
-    away = _kron(grams) - np.outer(centre, centre)  # what taps have in common where they are off, over all positions
+    sizes, centre = windows.sizes, windows.centre
+    gram = mean_taps.T @ mean_taps
+    away = windows.gram - centre[:, None] * centre  # what taps have in common where they are off, over all positions
     fixed = max(float((gram * away).sum()), 0.0)
     variance = variance_taps.sum(axis=0)
-    energy = float(variance @ outer(levels)) + fixed
-    linear, constant = gram @ centre, float(centre @ gram @ centre)
+    energy = float(variance @ windows.level) + fixed
+    linear = gram @ centre
+    constant = float(centre @ linear)
     profiles: list[np.ndarray | None] = [None, None]
-    lines = zip(marginals(variance, sizes, levels), marginals(linear, sizes, centres), strict=True)
+    lines = zip(marginals(variance, sizes, windows.levels), marginals(linear, sizes, windows.centres), strict=True)
     for axis, (varies, pulls) in enumerate(lines):
-        line = amplitudes[axis]
-        square = ((_along(gram, sizes, grams, axis) @ line) * line).sum(axis=0)
+        line = windows.amplitudes[axis]
+        square = ((_along(gram, sizes, windows.grams, axis) @ line) * line).sum(axis=0)
         off = np.maximum(square - 2.0 * pulls @ line + constant, 0.0)
-        profiles.append(normalised(varies @ seen[axis] + off))
+        profiles.append(normalised(varies @ windows.seen[axis] + off))
     mixed = gram @ away
-    trace = float(np.trace(mixed))
-    few = float((mixed * mixed.T).sum()) / trace**2 if trace > _ROUNDING * float(np.trace(gram)) else 0.0
+    trace = float(mixed.trace())
+    few = float((mixed * mixed.T).sum()) / trace**2 if trace > _ROUNDING * float(gram.trace()) else 0.0
     return tuple(profiles), fixed / energy if energy > 0 else 0.0, few
-
-
-def _kron(matrices: list[np.ndarray]) -> np.ndarray:
-    """Of (taps, taps) along each axis, over all of a kernel's taps."""
-    whole = np.ones((1, 1))
-    for matrix in matrices:
-        whole = np.kron(whole, matrix)
-    return whole
 
 
 def _along(gram: np.ndarray, sizes: tuple[int, ...], grams: list[np.ndarray], axis: int) -> np.ndarray:
@@ -221,12 +246,11 @@ def _pulled(
 ) -> Gradient:
     """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive
     with."""
-    at = outer([a.mean(axis=1) for a in sent])
-    sizes = tuple(len(a) for a in sent)
+    levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
+    at = outer(levels)
     profile = list(lead)
-    for along, lines in zip(
-        marginals(pulled_taps[0].sum(axis=0), sizes, [a.mean(axis=1) for a in sent]), sent, strict=True
-    ):
+    weights = marginals(pulled_taps[0].sum(axis=0), tuple(len(line) for line in sent), levels)
+    for along, lines in zip(weights, sent, strict=True):
         profile.append(normalised(along @ lines))
     energy = pulled_taps[0] @ at
     shared = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
@@ -265,13 +289,11 @@ class Convolution(_Convolution):
     def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
         axes = self._axes()
-        seen = [axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)]
+        windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
         mean_taps = kernel_times(self._kernel, self._groups, mean, squared=False)[0]
         spread = np.concatenate([variance, shared]) if np.any(shared) else variance
         spread_taps = kernel_times(self._kernel, self._groups, spread, squared=True)
-        if len(spread) == 1:
-            spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
-        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        y, fixed = _spread_moments(mean_taps, spread_taps, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, fixed, x, variance, overlap)
 
@@ -341,11 +363,11 @@ class TransposedConvolution(_Convolution):
 
     def map(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
-        seen = [axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._axes())])
         swapped = self._swapped()
         mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
         spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
-        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        y, fixed = _spread_moments(mean_taps, spread_taps, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
         return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 

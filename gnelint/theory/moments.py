@@ -111,6 +111,8 @@ class Field(ABC):
 
     def refined(self, axes: Axes) -> Self:
         """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed."""
+        if self.axes == axes:  # where an axis has cells it has no profile
+            return self
         field = self
         for index, axis in enumerate(axes):
             if not axis.is_pooled and field.profile[index] is not None:
@@ -246,6 +248,15 @@ def normalised(profile: np.ndarray) -> np.ndarray | None:
     return None if float(np.abs(scaled - 1.0).max()) < 1e-12 else scaled
 
 
+def amplitude(profiles: Sequence[np.ndarray | None], kept: Sequence[int] = ()) -> float:
+    """Average of sqrt(profile) over all axes but the ones kept."""
+    factor = 1.0
+    for index, profile in enumerate(profiles):
+        if profile is not None and index not in kept:
+            factor *= float(np.sqrt(profile).sum()) / profile.size
+    return factor
+
+
 def mixed_profile(parts: Sequence[tuple[float, np.ndarray | None]], size: int) -> np.ndarray | None:
     """Profile of a sum of energies, each given as (energy, profile)."""
     if all(profile is None for _, profile in parts):
@@ -345,11 +356,7 @@ class Moments(Field):
 
     def amplitude(self, kept: Sequence[int] = ()) -> float:
         """Average of sqrt(profile) over all axes but the ones kept: E[x] of a cell is that times `mean`."""
-        factor = 1.0
-        for index, profile in enumerate(self.profile):
-            if profile is not None and index not in kept:
-                factor *= float(np.sqrt(profile).mean())
-        return factor
+        return amplitude(self.profile, kept)
 
     def flattened(self) -> Moments:
         """Without profiles: what they did to the mean goes into the variance."""
@@ -435,7 +442,9 @@ class Gradient(Field):
     ) -> Gradient:
         """Arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [np.broadcast_to(a, shape) for a in (energy, shared, active)]
+        full = [
+            np.full(shape, a) if isinstance(a, float) else np.broadcast_to(a, shape) for a in (energy, shared, active)
+        ]
         return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -501,9 +510,14 @@ class Gradient(Field):
             shared: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
         """
         field = self.refined(axes)
-        same = shared is None
-        energy = resample(np.broadcast_to(energy, counts(axes)), axes, field.axes)
-        shared = energy if same else resample(np.broadcast_to(shared, counts(axes)), axes, field.axes)  # type: ignore[arg-type]
+        cells = counts(axes)
+        energy = energy if energy.shape == cells else np.broadcast_to(energy, cells)
+        energy = resample(energy, axes, field.axes)
+        if shared is None:
+            shared = energy
+        else:
+            shared = shared if shared.shape == cells else np.broadcast_to(shared, cells)
+            shared = resample(shared, axes, field.axes)
         return field.rebuilt(field.axes, (field.energy * energy, field.shared * shared), field.profile)
 
     def plus(self, other: Gradient) -> Gradient:
