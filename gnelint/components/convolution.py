@@ -58,8 +58,9 @@ class _Convolution(Unary):
             return 1.0
         return float((n**2 + (kurtosis - 2.0) * n + inner * out / self._groups * outer(reuse)).mean()) / mean**2
 
+    @cached_property
     @abstractmethod
-    def _axes(self) -> list[TapAxis]:
+    def _taps(self) -> list[TapAxis]:
         """The taps along each axis, the larger grid as the inputs."""
 
     def _tap_axes(self, small: Sequence[int], large: Sequence[int]) -> list[TapAxis]:
@@ -85,7 +86,7 @@ class _Convolution(Unary):
             x, variance: what is summed, and its variance by channel.
             overlap: see `weighted_sum`.
         """
-        reached = float(np.prod([axis.counts.sum() for axis in self._axes()]))
+        reached = float(np.prod([axis.counts.sum() for axis in self._taps]))
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
         random = weighted_sum(x.coupling, participation(variance) / taps, taps, overlap)
         share = (1.0 - fixed) ** 2
@@ -270,7 +271,8 @@ class Convolution(_Convolution):
     Profiles along space follow the padding exactly for uncorrelated channels. Source: theory of components, 3.2.
     """
 
-    def _axes(self) -> list[TapAxis]:
+    @cached_property
+    def _taps(self) -> list[TapAxis]:
         return self._tap_axes(self.shape[2:], self.input_shape[2:])
 
     def map(self, x: Moments) -> Moments:
@@ -279,7 +281,7 @@ class Convolution(_Convolution):
 
     def _map_of_positions(self, x: Moments) -> Moments:
         x = x.refined(map_axes(x.axes))
-        kernel, groups, axes = self._kernel, self._groups, self._axes()
+        kernel, groups, axes = self._kernel, self._groups, self._taps
         mean = kernel_on_map(kernel, groups, axes, x.mean, squared=False)
         variance, shared = (kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.shared))
         y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, shared)
@@ -288,7 +290,7 @@ class Convolution(_Convolution):
 
     def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
-        axes = self._axes()
+        axes = self._taps
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
         mean_taps = kernel_times(self._kernel, self._groups, mean, squared=False)[0]
         spread = np.concatenate([variance, shared]) if np.any(shared) else variance
@@ -301,11 +303,11 @@ class Convolution(_Convolution):
         if is_map(x):
             g = cotangent.refined(map_axes(y.axes))
             energy, shared = (
-                kernel_transposed_on_map(self._kernel, self._groups, self._axes(), array) for array in g.arrays()[:2]
+                kernel_transposed_on_map(self._kernel, self._groups, self._taps, array) for array in g.arrays()[:2]
             )
             return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, shared)
         g, rows = _channel_gradient(cotangent)
-        sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = kernel_transposed_times(self._kernel, self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
@@ -314,7 +316,7 @@ class Convolution(_Convolution):
 
     @cached_property
     def _phi(self) -> float:
-        counts = outer([axis.counts for axis in self._axes()])
+        counts = outer([axis.counts for axis in self._taps])
         positions = float(np.prod(self.shape[2:]))
         return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
 
@@ -326,20 +328,20 @@ class Convolution(_Convolution):
         """
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
-        second = self._pairs(self._axes())
+        second = self._pairs(self._taps)
         return max((second + float(np.var(self._rows)) * self._own_taps - 1.0) * self._phi**2, 0.0)
 
     @cached_property
     def _own_taps(self) -> float:
         """How much more a row's energy varies at one position, where some taps are outside, than over all of them."""
-        counts = outer([axis.counts for axis in self._axes()])
+        counts = outer([axis.counts for axis in self._taps])
         square = float((counts**2).sum())
         return math.prod(self.shape[2:]) * float(counts.sum()) / square if square else 1.0
 
     @cached_property
     def _rows(self) -> np.ndarray:
         """Energy of each output channel over all positions, relative to their mean."""
-        counts = outer([axis.counts for axis in self._axes()])
+        counts = outer([axis.counts for axis in self._taps])
         energy = np.einsum("oit,oit->ot", self._kernel, self._kernel).astype(np.float64) @ counts
         mean = float(energy.mean()) if energy.size else 0.0
         return energy / mean if mean > 0 else np.ones_like(energy)
@@ -358,12 +360,13 @@ class TransposedConvolution(_Convolution):
     3.2.
     """
 
-    def _axes(self) -> list[TapAxis]:
+    @cached_property
+    def _taps(self) -> list[TapAxis]:
         return self._tap_axes(self.input_shape[2:], self.shape[2:])
 
     def map(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
-        windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._axes())])
+        windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
         swapped = self._swapped()
         mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
         spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
@@ -379,12 +382,12 @@ class TransposedConvolution(_Convolution):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)
-        sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = kernel_transposed_times(self._swapped(), self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
-        counts = outer([axis.counts for axis in self._axes()])
+        counts = outer([axis.counts for axis in self._taps])
         length = float(np.prod(self.shape[1:]))
         return (float(tap_energies(self._kernel) @ counts) / length if length else 0.0,)
 
@@ -394,7 +397,7 @@ class TransposedConvolution(_Convolution):
             return None
         phi = self.phis(inputs, outputs)[0] or 0.0
         ratio = math.prod(self.shape[1:]) / math.prod(self.input_shape[1:])  # n_conv / m_conv
-        return max((self._pairs(self._axes(), kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
+        return max((self._pairs(self._taps, kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(everywhere=True)

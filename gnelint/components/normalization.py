@@ -148,7 +148,8 @@ class Normalization(Unary):
 
     def _levelled(self, x: Moments, axes: Sequence[int]) -> Moments:
         """Without the profiles of axes that are normalised index by index."""
-        return replace(x, profile=tuple(p if i in axes else None for i, p in enumerate(x.profile)))
+        kept = tuple(p if i in axes else None for i, p in enumerate(x.profile))
+        return x if all(a is b for a, b in zip(kept, x.profile, strict=True)) else replace(x, profile=kept)
 
     def map(self, x: Moments) -> Moments:
         axes = self.normalised_axes()

@@ -132,6 +132,8 @@ def average(array: np.ndarray, axes: Axes, index: int, target: Axis | None = Non
 
 def total_average(array: np.ndarray, axes: Axes) -> float:
     """Mean over all indices."""
+    if array.size and all(not axis.cuts for axis in axes):  # every index a cell, or one for all
+        return float(array.sum()) / array.size
     for index in range(len(axes)):
         array = average(array, axes, index)
     return float(array.reshape(-1)[0]) if array.size else 0.0

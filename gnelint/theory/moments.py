@@ -39,6 +39,8 @@ from gnelint.theory.cells import (
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import rectified_moments
 from gnelint.theory.memory import Memory, mixed_memory
+from gnelint.theory.piecewise import gaussian_share, rectified_source
+from gnelint.theory.special import normal_cdf
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,7 +96,7 @@ class Field(ABC):
     def correlated(self) -> bool:
         """Whether entries of one cell are correlated."""
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
         return tuple(axis.size for axis in self.axes)
@@ -326,9 +328,9 @@ class Moments(Field):
         """With the scatter of `x` about its moments: its doubt and its spread."""
         return replace(self, doubt=x.doubt, spread=x.spread)
 
-    @property
+    @cached_property
     def correlated(self) -> bool:
-        return bool(np.any(self.shared))
+        return bool(self.shared.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
         return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative, coupling=self.coupling)
@@ -348,6 +350,16 @@ class Moments(Field):
         """P(x > 0) and E max(x, 0)^p for p = 1 to 4 (theory.gram_charlier); all variances have to be positive."""
         third, fourth = (np.zeros(1), np.zeros(1)) if self.cumulants is None else self.cumulants
         return rectified_moments(self.mean, self.variance, third, fourth)
+
+    @cached_property
+    def positive_share(self) -> np.ndarray:
+        """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
+        if self.nonnegative:
+            location, scale = rectified_source(self.mean, self.variance)
+            return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
+        if self.cumulants is None or np.any(self.variance <= 0):
+            return gaussian_share(self.mean, self.variance)
+        return self.rectified[0]
 
     @cached_property
     def second(self) -> np.ndarray:
@@ -450,9 +462,9 @@ class Gradient(Field):
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.energy, self.shared, self.active
 
-    @property
+    @cached_property
     def correlated(self) -> bool:
-        return bool(np.any(self.shared))
+        return bool(self.shared.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
         """`arrays` may leave out `active`: whatever computes new energies knows nothing of it."""
