@@ -14,7 +14,7 @@ import numpy as np
 from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.cells import Axis, counts, pooled
-from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
+from gnelint.theory.contraction import kernel_times, kernel_transposed_times, row_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.moments import Gradient, Moments, amplitude, normalised
@@ -36,6 +36,16 @@ class _Convolution(Unary):
     def _kernel(self) -> np.ndarray:
         weight = self.node.parameters["weight"].array()
         return weight.reshape(*weight.shape[:2], -1)
+
+    @cached_property
+    def _row_energies(self) -> np.ndarray:
+        """Energy of each row of the kernel at each tap."""
+        return row_energies(self._kernel)
+
+    @cached_property
+    def _tap_counts(self) -> np.ndarray:
+        """At how many positions each tap is inside."""
+        return outer([axis.counts for axis in self._taps])
 
     @property
     def _groups(self) -> int:
@@ -86,7 +96,7 @@ class _Convolution(Unary):
             x, variance: what is summed, and its variance by channel.
             overlap: see `weighted_sum`.
         """
-        reached = float(np.prod([axis.counts.sum() for axis in self._taps]))
+        reached = float(self._tap_counts.sum())
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
         random = weighted_sum(x.coupling, participation(variance) / taps, taps, overlap)
         share = (1.0 - fixed) ** 2
@@ -292,10 +302,9 @@ class Convolution(_Convolution):
         x, mean, variance, shared = _channels_only(x)
         axes = self._taps
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
-        mean_taps = kernel_times(self._kernel, self._groups, mean, squared=False)[0]
-        spread = np.concatenate([variance, shared]) if np.any(shared) else variance
-        spread_taps = kernel_times(self._kernel, self._groups, spread, squared=True)
-        y, fixed = _spread_moments(mean_taps, spread_taps, windows, self.shape)
+        spread = np.concatenate([variance, shared]) if shared.any() else variance
+        mean_taps, spread_taps = kernel_times(self._kernel, self._groups, mean, spread)
+        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, fixed, x, variance, overlap)
 
@@ -316,9 +325,9 @@ class Convolution(_Convolution):
 
     @cached_property
     def _phi(self) -> float:
-        counts = outer([axis.counts for axis in self._taps])
-        positions = float(np.prod(self.shape[2:]))
-        return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
+        positions = float(math.prod(self.shape[2:]))
+        energy = float(self._row_energies.sum(axis=0) @ self._tap_counts)
+        return energy / (len(self._kernel) * positions) if positions else 0.0
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """For a kernel of independent entries (3.2), with the row norms that it has.
@@ -334,15 +343,13 @@ class Convolution(_Convolution):
     @cached_property
     def _own_taps(self) -> float:
         """How much more a row's energy varies at one position, where some taps are outside, than over all of them."""
-        counts = outer([axis.counts for axis in self._taps])
-        square = float((counts**2).sum())
-        return math.prod(self.shape[2:]) * float(counts.sum()) / square if square else 1.0
+        square = float((self._tap_counts**2).sum())
+        return math.prod(self.shape[2:]) * float(self._tap_counts.sum()) / square if square else 1.0
 
     @cached_property
     def _rows(self) -> np.ndarray:
         """Energy of each output channel over all positions, relative to their mean."""
-        counts = outer([axis.counts for axis in self._taps])
-        energy = np.einsum("oit,oit->ot", self._kernel, self._kernel).astype(np.float64) @ counts
+        energy = self._row_energies @ self._tap_counts
         mean = float(energy.mean()) if energy.size else 0.0
         return energy / mean if mean > 0 else np.ones_like(energy)
 
@@ -367,10 +374,9 @@ class TransposedConvolution(_Convolution):
     def map(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
         windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
-        swapped = self._swapped()
-        mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
-        spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
-        y, fixed = _spread_moments(mean_taps, spread_taps, windows, self.shape)
+        spread = np.concatenate([variance, shared])
+        mean_taps, spread_taps = kernel_times(self._swapped(), self._groups, mean, spread)
+        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
         return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 
@@ -387,9 +393,8 @@ class TransposedConvolution(_Convolution):
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
-        counts = outer([axis.counts for axis in self._taps])
-        length = float(np.prod(self.shape[1:]))
-        return (float(tap_energies(self._kernel) @ counts) / length if length else 0.0,)
+        length = float(math.prod(self.shape[1:]))
+        return (float(self._row_energies.sum(axis=0) @ self._tap_counts) / length if length else 0.0,)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution whose transpose it is (3.2)."""

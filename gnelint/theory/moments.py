@@ -243,11 +243,20 @@ def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequ
 
 def normalised(profile: np.ndarray) -> np.ndarray | None:
     """A profile scaled to mean 1; None if it is flat (to 1e-12) or has no energy at all."""
-    mean = float(profile.mean()) if profile.size else 0.0
+    mean = float(profile.sum()) / profile.size if profile.size else 0.0
     if mean <= 0 or not math.isfinite(mean):
         return None
     scaled = profile / mean
+    if abs(float(scaled[0]) - 1.0) >= 1e-12:  # a border mostly shows at once
+        return scaled
     return None if float(np.abs(scaled - 1.0).max()) < 1e-12 else scaled
+
+
+def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
+    """The array, or a number, broadcast to this shape."""
+    if isinstance(array, np.ndarray) and array.shape == shape:
+        return array
+    return np.broadcast_to(array, shape)
 
 
 def amplitude(profiles: Sequence[np.ndarray | None], kept: Sequence[int] = ()) -> float:
@@ -318,7 +327,7 @@ class Moments(Field):
     ) -> Moments:
         """Moments without profiles; arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [np.broadcast_to(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
+        full = [on_cells(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
         return Moments(axes, (None,) * len(axes), full[0], np.maximum(full[1], 0.0), full[2], nonnegative)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -454,9 +463,7 @@ class Gradient(Field):
     ) -> Gradient:
         """Arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [
-            np.full(shape, a) if isinstance(a, float) else np.broadcast_to(a, shape) for a in (energy, shared, active)
-        ]
+        full = [on_cells(a, shape) for a in (energy, shared, active)]
         return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -522,14 +529,8 @@ class Gradient(Field):
             shared: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
         """
         field = self.refined(axes)
-        cells = counts(axes)
-        energy = energy if energy.shape == cells else np.broadcast_to(energy, cells)
-        energy = resample(energy, axes, field.axes)
-        if shared is None:
-            shared = energy
-        else:
-            shared = shared if shared.shape == cells else np.broadcast_to(shared, cells)
-            shared = resample(shared, axes, field.axes)
+        energy = resample(on_cells(energy, counts(axes)), axes, field.axes)
+        shared = energy if shared is None else resample(on_cells(shared, counts(axes)), axes, field.axes)
         return field.rebuilt(field.axes, (field.energy * energy, field.shared * shared), field.profile)
 
     def plus(self, other: Gradient) -> Gradient:
