@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from gnelint.lint.engine import Settings, lint
+from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import load_rules
+from gnelint.lint.selection import Settings
+from gnelint.output import json
 from gnelint.output.json import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
 from gnelint.prediction import Block, Prediction
@@ -124,7 +126,11 @@ def test_a_gradient_below_the_smallest_double() -> None:
 
 def test_statistics_count_by_rule() -> None:
     bad = entry(chain(50, gain=0.25, blocks=True))
-    assert statistics([bad, bad], NAMES) == ("    100  GNE101  gain-mismatch\n      2  GNE501  vanishing-gradient\n")
+    assert statistics(json.statistics([bad, bad], NAMES)) == (
+        "    100  GNE101  error    gain-mismatch  in 2 of 2 targets\n"
+        "      2  GNE501  error    vanishing-gradient  in 2 of 2 targets\n"
+        "102 findings.\n"
+    )
 
 
 @pytest.mark.parametrize(("text", "width", "shown"), [("short", 10, "short"), ("abcdefghij", 6, "ab..ij")])
