@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,8 @@ from gnelint.errors import DefectError, GnelintError, UsageError
 
 if TYPE_CHECKING:
     from gnelint.batch import Answer
-    from gnelint.jobs import Job
+    from gnelint.jobs import Job, Options
+    from gnelint.lint.baseline import Baseline
     from gnelint.readers.targets import Target
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
@@ -117,37 +118,25 @@ def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> 
 def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint import batch, jobs
     from gnelint.lint.baseline import read_baseline
-    from gnelint.lint.selection import selected_rules, without_effect
+    from gnelint.lint.selection import without_effect
     from gnelint.lint.suppression import unused
-    from gnelint.readers.inputs import parse_input
 
-    named = ("mode", "select", "extend_select", "ignore", "rules", "preview", "stage", "fail_on", "baseline", "config")
-    options = jobs.Options(
-        inputs=tuple(parse_input(text) for text in given["inputs"]),
-        **{name: given[name] for name in (*named, "cache", "cache_dir")},
-    )
     run = _Run(given["verbose"])
-    planned = jobs.plan(run.targets(texts), options, batch.rules_of)
-    sets = {job.rules: batch.rules_of(job.rules) for job in planned}
+    planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
     for job in planned:
-        selected_rules(sets[job.rules], job.settings)  # a selector that names nothing is refused before the work
-        run.warn(*sets[job.rules].warnings, *without_effect(sets[job.rules], job.settings))
+        loaded = batch.rules_of(job.rules)
+        run.warn(*loaded.warnings, *without_effect(loaded, job.settings))
     writing = given["write_baseline"]
-    if writing and any(job.baseline is None for job in planned):
+    files = dict.fromkeys(job.baseline for job in planned)
+    if writing and None in files:
         raise UsageError("--write-baseline", "which file?", "Name it: --baseline gnelint-baseline.json")
-    files = dict.fromkeys(job.baseline for job in planned if job.baseline is not None)
-    baselines = {file: read_baseline(file, missing_is_empty=writing) for file in files}
+    baselines = {file: read_baseline(file, missing_is_empty=writing) for file in files if file is not None}
     done = run.answers(planned, given["jobs"])
-    verdicts = [verdict for _, answer in done for verdict in answer.verdicts]
+    sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for loaded in sets.values():
-        run.warn(*unused(verdicts, loaded))
+        run.warn(*unused([verdict for _, answer in done for verdict in answer.verdicts], loaded))
     if writing:
-        for job, answer in done:
-            assert job.baseline is not None
-            baselines[job.baseline].record(job.target.text, answer.findings)
-        for file, baseline in baselines.items():
-            baseline.write()
-            click.echo(f"gnelint: {file}: findings of {len(baseline.targets)} targets written.", err=True)
+        _write_baselines(baselines, done)
         return EXIT_FAILED if run.failed else EXIT_CLEAN
     entries = [
         answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
@@ -159,6 +148,26 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         return EXIT_FAILED
     fails = any(_fails(entry, job.fail_on) for entry, (job, _) in zip(entries, done, strict=True))
     return EXIT_FINDINGS if fails and not given["exit_zero"] else EXIT_CLEAN
+
+
+def _job_options(given: Mapping[str, Any]) -> Options:
+    from gnelint.jobs import Options
+    from gnelint.readers.inputs import parse_input
+
+    names = [option.name for option in fields(Options) if option.name != "inputs"]
+    return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
+
+
+def _write_baselines(baselines: Mapping[Path, Baseline], done: Sequence[tuple[Job, Answer]]) -> None:
+    for job, answer in done:
+        assert job.baseline is not None
+        baselines[job.baseline].record(job.target.text, answer.findings)
+    for file, baseline in baselines.items():
+        baseline.write()
+        count = sum(len(answer.findings) for job, answer in done if job.baseline == file)
+        click.echo(
+            f"gnelint: {file}: written, {count} finding{'s' * (count != 1)} of this run are known now.", err=True
+        )
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Configuration: `gnelint.toml`, or `[tool.gnelint]` in `pyproject.toml`. The command line wins over it.
 
-As with ruff, the file nearest to a target, in its directory or one above it, is the target's configuration, else the one
-nearest to the working directory; files are not merged, and paths and globs in one are taken from where it is.
+As with ruff, the file nearest to a target, in its directory or one above it, is the target's configuration, else the
+one nearest to the working directory; files are not merged, and paths and globs in one are taken from where it is.
 """
 
 from __future__ import annotations

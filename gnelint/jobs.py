@@ -10,7 +10,7 @@ from typing import cast
 from gnelint.cache import DIRECTORY
 from gnelint.config import Config, Override, find_config, read_config
 from gnelint.lint.rulefile import RuleSet
-from gnelint.lint.selection import Settings, Stage, check_params, check_selectors
+from gnelint.lint.selection import Settings, Stage, check_params, check_selectors, selected_rules
 from gnelint.lint.suppression import Suppression
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.targets import Target
@@ -69,7 +69,7 @@ def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path
         load: reads the rules, gnelint's own and those of the given paths.
 
     Raises:
-        UsageError: a configuration file is not valid, or names rules that do not exist.
+        UsageError: a configuration file is not valid, or it or the command line names rules that do not exist.
         RuleError: a rule file is not valid.
     """
     fixed = read_config(options.config) if options.config else None
@@ -84,7 +84,9 @@ def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path
         if config.file is not None and config.file not in checked:
             _check(config, load((*config.rules, *options.rules)))
             checked.add(config.file)
-        jobs.append(_job(target, config, options))
+        job = _job(target, config, options)
+        selected_rules(load(job.rules), job.settings)
+        jobs.append(job)
     return jobs
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gnelint.output.places import folded, scope
+
 WIDTH = 80
 _LABEL = 26
 _BAR = 27
@@ -286,13 +288,20 @@ def _finding_lines(
 
 
 def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
-    names = [finding["block"] if len(finding["nodes"]) > 2 else (finding["nodes"] or [None])[0] for finding in group]
-    first, last = names[0], names[-1]
+    blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2]
+    are_blocks = len(set(blocks)) == len(group)
+    names = blocks if are_blocks else [str((finding["nodes"] or [None])[0]) for finding in group]
     if len(group) == 1:
-        return elide(first or "whole network", max(width, 8))
-    count = f"{len(group)} places: "
-    room = max((width - len(count) - 4) // 2, 6)
-    return f"{count}{elide(str(first), room)} .. {elide(str(last), room)}"
+        return elide(names[0] if group[0]["nodes"] else "whole network", max(width, 8))
+    count = f"{len(group)} {'blocks' if are_blocks else 'places'}"
+    whole = f"{count}: {', '.join(folded(names))}"
+    if len(whole) <= width:
+        return whole
+    inside = scope(names)
+    if inside is not None and len(f"{count} in {inside}") <= width:
+        return f"{count} in {inside}"
+    room = max((width - len(count) - 6) // 2, 6)
+    return f"{count}: {elide(names[0], room)} .. {elide(names[-1], room)}"
 
 
 def _location(location: Mapping[str, Any]) -> str:
