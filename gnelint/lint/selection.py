@@ -76,8 +76,8 @@ def without_effect(rules: RuleSet, settings: Settings) -> tuple[str, ...]:
     for selector in dict.fromkeys((*settings.select, *settings.extend_select)):
         meant = [rule for rule in rules.rules if names(selector, rule.id)]
         if meant and all(rule.status == "preview" for rule in meant):
-            what = "is a preview rule" if len(meant) == 1 else "names preview rules only"
-            sentences.append(f"{selector}: {what} and does not run. Add --preview.")
+            what = "is a preview rule, which does" if len(meant) == 1 else "names preview rules only, which do"
+            sentences.append(f"{selector} {what} not run without --preview.")
     return tuple(sentences)
 
 
