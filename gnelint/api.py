@@ -12,7 +12,7 @@ from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule, RuleSet, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
-from gnelint.lint.suppression import Suppression, Verdict, in_model, suppress, unused
+from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
 
 if TYPE_CHECKING:
     import torch
@@ -187,10 +187,10 @@ def verify(
     )
     rules = selected_rules(load_rules(), Settings())
     found = [
-        () if network is None else lint(network.prediction, rules, Settings()).findings
+        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
         for network in (verification.target, verification.fixed)
     ]
-    return VerifyResult(verification, tuple(found[0]), tuple(found[1]))
+    return VerifyResult(verification, *found)
 
 
 def _silent(text: str) -> None:
@@ -210,10 +210,17 @@ def check_graph(
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    result = lint(prediction, rules, settings)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
-    left = suppress(result.findings, (*suppressions, *in_model(graph)), result.ran)
+    left, skipped = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
     return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+
+
+def _linted(
+    prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
+) -> tuple[Suppressed, tuple[str, ...]]:
+    """What the rules found without what is suppressed, and why rules were skipped."""
+    result = lint(prediction, rules, settings)
+    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
 
 
 def rule_names(rules: RuleSet) -> Mapping[str, str]:

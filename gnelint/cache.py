@@ -98,9 +98,10 @@ class Visit:
     begun: int = field(default_factory=time.time_ns)
 
     def unchanged(self, path: Path) -> bool:
-        """Whether a file is as it was before the visit began; the change time, unlike others, cannot be set."""
+        """Whether a file is as it was before the visit began; the change time (on Unix) cannot be set back."""
         try:
-            changed = max(os.stat(path).st_ctime_ns, os.lstat(path).st_ctime_ns)
+            states = (os.stat(path), os.lstat(path))
+            changed = max(time for state in states for time in (state.st_ctime_ns, state.st_mtime_ns))
         except OSError:
             return False
         return changed < self.begun - _SLACK

@@ -290,9 +290,9 @@ def _finding_lines(
 def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
     blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2]
     are_blocks = len(set(blocks)) == len(group)
-    names = blocks if are_blocks else [str((finding["nodes"] or [None])[0]) for finding in group]
+    names = blocks if are_blocks else [(finding["nodes"] or ["whole network"])[0] for finding in group]
     if len(group) == 1:
-        return elide(names[0] if group[0]["nodes"] else "whole network", max(width, 8))
+        return elide(names[0], max(width, 8))
     count = f"{len(group)} {'blocks' if are_blocks else 'places'}"
     whole = f"{count}: {', '.join(folded(names))}"
     if len(whole) <= width:
