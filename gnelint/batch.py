@@ -8,12 +8,13 @@ import multiprocessing
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gnelint.cache import Cache, Visit, key_of
-from gnelint.errors import DefectError, GnelintError
+from gnelint.errors import DefectError, GnelintError, ModelError
 from gnelint.jobs import Job
 from gnelint.lint.baseline import Baseline
 from gnelint.lint.rulefile import RuleSet, load_rules
@@ -57,7 +58,14 @@ def answers(jobs: Sequence[Job], processes: int) -> Iterator[Answer]:
     # a process of its own start, not a fork: the libraries that a model's code loads have threads
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(jobs)), context, gc.set_threshold, (100_000, 50, 50)) as pool:
-        yield from pool.map(answer, jobs)
+        futures = [pool.submit(answer, job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:  # one that is ended from outside takes the others with it
+                problem = "a process ended before it was checked (out of memory?)"
+                advice = "Check it with fewer processes, or with -j 1."
+                yield Answer(error=str(ModelError(job.target.text, problem, advice)), trace=f"{error}\n")
 
 
 def answer(job: Job) -> Answer:

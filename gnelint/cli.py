@@ -133,8 +133,10 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     baselines = {file: read_baseline(file, missing_is_empty=writing) for file in files if file is not None}
     done = run.answers(planned, given["jobs"])
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
-    for loaded in sets.values():
-        run.warn(*unused([verdict for _, answer in done for verdict in answer.verdicts], loaded))
+    for paths, loaded in sets.items():
+        run.warn(
+            *unused([verdict for job, answer in done if job.rules == paths for verdict in answer.verdicts], loaded)
+        )
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.failed else EXIT_CLEAN

@@ -244,6 +244,15 @@ def test_several_processes_say_the_same(folder: Path, options: list[str]) -> Non
     assert len(one.stderr.splitlines()) == 3
 
 
+def test_a_process_that_is_ended_from_outside(folder: Path) -> None:
+    pytest.importorskip("torch")
+    (folder / "nets.py").write_text("import os\nos._exit(9)\n")
+    result = gnelint("check", "nets.py:net", "nets.py:net", "-j", "2", cwd=folder)
+    assert (result.returncode, result.stdout) == (2, "")
+    line = "gnelint: nets.py:net: a process ended before it was checked (out of memory?)."
+    assert [text.startswith(line) for text in result.stderr.splitlines()] == [True, True]
+
+
 def test_where_answers_are_kept(folder: Path) -> None:
     gnelint("check", "bad.onnx", "--no-cache", cwd=folder)
     assert not (folder / ".gnelint_cache").exists()
