@@ -100,17 +100,23 @@ class Config:
     file: Path | None = None
 
     def applies(self, targets: Sequence[str], target: str) -> bool:
-        """Whether one of these globs of the file means a target: its path from the file's directory, or its name."""
-        base = Path.cwd() if self.file is None else self.file.resolve().parent
-        path = str(Path(target.rpartition(":")[0] if ".py:" in target else target).resolve())
-        return any(_matches(pattern, base, target, path) for pattern in targets)
+        """Whether one of these globs of the file means a target.
+
+        A file is meant by its path from the configuration's directory or by its name alone, `package.module:name` as
+        it is written; a Python file's attribute does not count.
+        """
+        place, _, attribute = target.rpartition(":")
+        if attribute and place and not place.endswith(".py") and not Path(target).exists():
+            return any(fnmatchcase(target, pattern) for pattern in targets)
+        path = Path(place if place.endswith(".py") else target).resolve()
+        base = glob.escape(str(Path.cwd() if self.file is None else self.file.resolve().parent))
+        return any(_matches(pattern, base, path) for pattern in targets)
 
 
-def _matches(pattern: str, base: Path, target: str, path: str) -> bool:
-    rooted = f"{glob.escape(str(base))}/{pattern}"
-    wanted = (rooted, rooted.replace("**/", ""))
-    return any(fnmatchcase(path, each) for each in wanted) or any(
-        fnmatchcase(name, pattern) for name in (target, Path(target).name)
+def _matches(pattern: str, base: str, path: Path) -> bool:
+    wanted = f"{base}/{pattern}"
+    return fnmatchcase(path.name, pattern) or any(
+        fnmatchcase(str(path), each) for each in (wanted, wanted.replace("**/", ""))
     )
 
 

@@ -161,3 +161,4 @@ def test_globs_over_targets(
     if "/" in target:  # a path means the same file wherever gnelint is run
         monkeypatch.chdir(folder / "below")
         assert config.applies(["no", pattern], f"../{target}") is applies
+        assert config.applies([pattern], target) is (applies and pattern == "a.onnx")
