@@ -9,7 +9,7 @@ from typing import Any
 from gnelint.graph import Graph, Node
 from gnelint.lint.expression import Expression
 from gnelint.lint.finding import Finding, Fix, Severity
-from gnelint.lint.fingerprint import Fingerprints
+from gnelint.lint.fingerprint import marked
 from gnelint.lint.functions import Facts
 from gnelint.lint.pattern import index_by_operation
 from gnelint.lint.rulefile import Rule
@@ -38,7 +38,7 @@ def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> L
     applicable, skipped = _by_stage(prediction, rules, settings.stage)
     run = _Run(prediction)
     findings = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
-    return LintResult(tuple(findings), skipped, tuple(rule.id for rule in applicable))
+    return LintResult(marked(prediction.graph, findings), skipped, tuple(rule.id for rule in applicable))
 
 
 def _by_stage(prediction: Prediction, rules: Sequence[Rule], stage: Stage) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
@@ -119,7 +119,6 @@ class _Run:
         self.graph = prediction.graph
         self.facts = Facts(prediction)
         self.index = index_by_operation(prediction.graph)
-        self.fingerprints = Fingerprints(prediction.graph)
 
     def findings(self, rule: Rule, overrides: Mapping[str, Any]) -> list[Finding]:
         params = {name: overrides.get(name, parameter.default) for name, parameter in rule.params.items()}
@@ -167,7 +166,6 @@ class _Run:
             measured=None if rule.measured is None else rule.measured.evaluate(match),
             expected=None if rule.expected is None else rule.expected.evaluate(match),
             fix=_fix(match),
-            fingerprint=self.fingerprints.of(rule.id, match.nodes),
         )
 
 

@@ -10,18 +10,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gnelint.graph import Graph, Node
+from gnelint.lint.finding import Finding
 
 _LENGTH = 16
 """Hexadecimal digits of a fingerprint: 64 bits, far more than the findings of any network need."""
 _READING = frozenset({"training"})
 """Attributes that say how the network is read (`--mode`), not what it is."""
+
+
+def marked(graph: Graph, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings on one graph with their fingerprints."""
+    marks = Fingerprints(graph)
+    return tuple(replace(finding, fingerprint=marks.of(finding.rule, finding.nodes)) for finding in findings)
 
 
 class Fingerprints:
@@ -31,10 +39,10 @@ class Fingerprints:
         self._graph = graph
         self._given: Counter[str] = Counter()
 
-    def of(self, rule: str, nodes: Sequence[Node]) -> str:
+    def of(self, rule: str, nodes: Sequence[str]) -> str:
         """The fingerprint of the next finding of a rule about these nodes (none: about the whole network)."""
-        places = [self._surroundings[node.name] for node in nodes]
-        number = self._numbers[nodes[0].name] if nodes else 0
+        places = [self._surroundings[name] for name in nodes]
+        number = self._numbers[nodes[0]] if nodes else 0
         found = _digest(rule, number, *places)
         self._given[found] += 1
         return found if self._given[found] == 1 else _digest(found, self._given[found])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gnelint.graph import Graph, Node
-from gnelint.lint.fingerprint import Fingerprints
+from gnelint.lint.finding import Finding
+from gnelint.lint.fingerprint import Fingerprints, marked
 from tests.builders import graph, node
 
 
@@ -27,7 +30,7 @@ def layers(
 def marks(of: Graph, rule: str = "GNE101") -> list[str]:
     given = Fingerprints(of)
     pairs = [pair for pair in zip(of.nodes, of.nodes[1:], strict=False) if pair[0].op == "linear"]
-    return [given.of(rule, pair) for pair in pairs]
+    return [given.of(rule, (first.name, second.name)) for first, second in pairs]
 
 
 def test_every_place_has_its_own() -> None:
@@ -70,21 +73,30 @@ def test_types_of_numbers_do_not_count() -> None:
     assert marks(leaky(0.5)) == marks(leaky(np.float64(0.5)))
 
 
+def names(of: Graph, layer: int) -> tuple[str, str]:
+    return of.nodes[2 * layer].name, of.nodes[2 * layer + 1].name
+
+
 def test_a_place_found_twice_and_the_whole_network() -> None:
-    made = layers(2)
-    given = Fingerprints(made)
-    first, second = given.of("GNE101", made.nodes[:2]), given.of("GNE101", made.nodes[:2])
+    one, other = layers(2), layers(2, name="other")
+    given, again = Fingerprints(one), Fingerprints(other)
+    first, second = given.of("GNE101", names(one, 0)), given.of("GNE101", names(one, 0))
     assert first != second
-    again = Fingerprints(layers(2, name="other"))
-    assert [again.of("GNE101", again._graph.nodes[:2]) for _ in range(2)] == [first, second]
+    assert [again.of("GNE101", names(other, 0)) for _ in range(2)] == [first, second]
     assert given.of("GNE501", ()) == again.of("GNE501", ())
 
 
 def test_a_place_mended_and_another_broken_are_two_things() -> None:
-    of = layers(10)
-    pairs = list(zip(of.nodes[::2], of.nodes[1::2], strict=True))
-    then, now = Fingerprints(of), Fingerprints(layers(10, name="renamed"))
-    known = {then.of("GNE101", pairs[3])}
-    renamed = list(zip(now._graph.nodes[::2], now._graph.nodes[1::2], strict=True))
-    assert now.of("GNE101", renamed[7]) not in known
-    assert now.of("GNE101", renamed[3]) in known
+    one, renamed = layers(10), layers(10, name="renamed")
+    known = Fingerprints(one).of("GNE101", names(one, 3))
+    now = Fingerprints(renamed)
+    assert now.of("GNE101", names(renamed, 7)) != known
+    assert now.of("GNE101", names(renamed, 3)) == known
+
+
+def test_findings_get_theirs() -> None:
+    of = layers(3)
+    plain = [Finding("GNE101", "error", "m", names(of, 1)), Finding("GNE501", "error", "m")]
+    found = marked(of, plain)
+    assert [finding.fingerprint for finding in found] == [marks(of)[1], Fingerprints(of).of("GNE501", ())]
+    assert [replace(finding, fingerprint="") for finding in found] == plain
