@@ -11,6 +11,7 @@ Python targets and .pt2 files are never cached: what they say depends on code th
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -136,7 +137,8 @@ def _hash(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _code() -> list[str]:
+@functools.lru_cache(maxsize=1)  # what a process has loaded does not change
+def _code() -> tuple[str, ...]:
     """The programs that make an answer. A checkout's code changes without its version: its files' states count too."""
     parts = [__version__, sys.version]
     for package in ("numpy", "onnx"):
@@ -146,4 +148,4 @@ def _code() -> list[str]:
     for path in sorted((*own.rglob("*.py"), *own.rglob("*.json"))):
         state = path.stat()
         parts.append(f"{path.relative_to(own)} {state.st_size} {state.st_mtime_ns}")
-    return parts
+    return tuple(parts)

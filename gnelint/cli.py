@@ -54,8 +54,9 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    click.echo(f"gnelint: {' '.join(message.split())}", err=True)
+    """One line on standard error, whatever the message holds: names in a model file may try to steer a terminal."""
+    line = " ".join(message.split())
+    click.echo(f"gnelint: {''.join(each if each.isprintable() else repr(each)[1:-1] for each in line)}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

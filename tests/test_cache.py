@@ -30,10 +30,11 @@ MARK = "from the cache"
 
 
 @pytest.fixture(autouse=True)
-def fresh_rules() -> Iterator[None]:
-    """Each answer as of a process of its own: rules are read once a process."""
+def fresh_process() -> Iterator[None]:
+    """Each answer as of a process of its own: rules and versions are read once a process."""
     yield
     batch.rules_of.cache_clear()
+    cache._code.cache_clear()
 
 
 def settle() -> None:
@@ -50,6 +51,7 @@ def job(tmp_path: Path) -> Job:
 
 def ask(job: Job) -> Answer:
     batch.rules_of.cache_clear()
+    cache._code.cache_clear()
     found = answer(job)
     assert (found.error, found.warning) == ("", "")
     return found

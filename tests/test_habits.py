@@ -107,6 +107,18 @@ def test_rules_in_the_file_that_do_not_exist(folder: Path) -> None:
     one_line(result.stderr, 'node "fc0": GNE1O1: no rule has this id or prefix. Did you mean GNE101?')
 
 
+def test_names_in_the_file_do_not_steer_the_terminal(folder: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[0].name = "\033[2J\r\n"
+        ignoring("\033[1mGNE9" + "9" * 5000, 0)(model)
+
+    edit(folder / "bad.onnx", change)
+    result = gnelint("check", "bad.onnx", "-q", cwd=folder)
+    one_line(result.stderr, r'node "\x1b[2J "', r"\x1b[1MGNE999")
+    assert "\033" not in result.stderr
+    assert len(result.stderr) < 300
+
+
 # baselines
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -12,6 +11,9 @@ from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import RuleSet
 from gnelint.lint.selection import names, no_such_rule
 
+_DEEPEST = 50
+"""Calls within each other, beyond what a reader enters."""
+
 
 @dataclass(frozen=True)
 class Suppression:
@@ -19,20 +21,15 @@ class Suppression:
 
     Attributes:
         rules: selectors: ids, beginnings of ids, or ALL.
-        nodes: globs over the names of nodes and blocks; empty for every place, the whole network included.
+        nodes: globs over the names of nodes and blocks.
+        names: such names themselves. Neither: every place, the whole network included.
         source: who says so, for people ("gnelint.toml: suppress[0]").
     """
 
     rules: tuple[str, ...]
     nodes: tuple[str, ...] = ()
     source: str = ""
-
-    def at(self, finding: Finding) -> bool:
-        """Whether the finding is at one of the places: about a node, or in a block, that a glob matches."""
-        if not self.nodes:
-            return True
-        found = (*finding.nodes, *(() if finding.block is None else (finding.block,)))
-        return any(fnmatchcase(name, pattern) for pattern in self.nodes for name in found)
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,32 +63,50 @@ def suppress(findings: Sequence[Finding], suppressions: Sequence[Suppression], r
         suppressions: what is accepted.
         ran: ids of the rules that ran; of the others nothing can be said.
     """
-    kept = list(findings)
+    at: dict[str, list[int]] = {}
+    for index, finding in enumerate(findings):
+        for name in {*finding.nodes, *(() if finding.block is None else (finding.block,))}:
+            at.setdefault(name, []).append(index)
+    rules = frozenset(ran)
+    left_out: set[int] = set()
     verdicts = []
-    rules = tuple(ran)
     for suppression in suppressions:
-        here = [finding for finding in findings if suppression.at(finding)]
+        here = _covered(suppression, at, len(findings))
         for selector in suppression.rules:
-            covered = {id(finding) for finding in here if names(selector, finding.rule)}
-            kept = [finding for finding in kept if id(finding) not in covered]
+            covered = {index for index in here if names(selector, findings[index].rule)}
+            left_out |= covered
             ran_here = any(names(selector, rule) for rule in rules)
             verdicts.append(Verdict(suppression.source, selector, bool(covered) if ran_here else None))
-    return Suppressed(tuple(kept), len(findings) - len(kept), tuple(verdicts))
+    kept = tuple(finding for index, finding in enumerate(findings) if index not in left_out)
+    return Suppressed(kept, len(left_out), tuple(verdicts))
+
+
+def _covered(suppression: Suppression, at: Mapping[str, Sequence[int]], count: int) -> set[int]:
+    """Indices of the findings at the suppression's places: about one of the nodes, or in one of the blocks."""
+    if not suppression.nodes and not suppression.names:
+        return set(range(count))
+    meant = [name for pattern in suppression.nodes for name in at if fnmatchcase(name, pattern)]
+    return {index for name in (*meant, *suppression.names) for index in at.get(name, ())}
 
 
 def in_model(graph: Graph) -> tuple[Suppression, ...]:
     """What the model file itself says is to be left out (`gnelint.ignore` in its metadata)."""
-    return tuple(_in_model(graph, name, selectors) for name, selectors in graph.ignores.items())
-
-
-def _in_model(graph: Graph, name: str, selectors: tuple[str, ...]) -> Suppression:
-    if not name:
-        return Suppression(selectors, (), f"{graph.name}: gnelint.ignore of the model")
+    if not graph.ignores:
+        return ()
     # one node of the file may have become several here, be a part of one, or be a call whose body was entered
-    meant = [node.name for node in graph.nodes if node.name == name or name in node.sources]
-    meant += [node.name for node in graph.nodes if node.name.startswith(f"{name}/")]
-    nodes = tuple(glob.escape(one) for one in (meant or [name]))
-    return Suppression(selectors, nodes, f'{graph.name}: gnelint.ignore of node "{name}"')
+    meant: dict[str, list[str]] = {name: [] for name in graph.ignores}
+    for node in graph.nodes:
+        parts = node.name.split("/", _DEEPEST)
+        callers = ("/".join(parts[:end]) for end in range(1, len(parts)))
+        for name in {node.name, *node.sources, *callers} & meant.keys():
+            meant[name].append(node.name)
+    return tuple(_in_model(graph.name, name, selectors, meant[name]) for name, selectors in graph.ignores.items())
+
+
+def _in_model(model: str, name: str, selectors: tuple[str, ...], nodes: Sequence[str]) -> Suppression:
+    if not name:
+        return Suppression(selectors, source=f"{model}: gnelint.ignore of the model")
+    return Suppression(selectors, source=f'{model}: gnelint.ignore of node "{name}"', names=tuple(nodes) or (name,))
 
 
 def unused(verdicts: Iterable[Verdict], rules: RuleSet) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ _FRAMEWORK = re.compile(
 )
 IGNORE = "gnelint.ignore"
 """The metadata key under which a model file names rules that are not to speak of a node, or of the model."""
+_LONGEST_ID = 40
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
                        "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN",
@@ -30,7 +31,8 @@ def metadata(node: onnx.NodeProto | onnx.ModelProto) -> dict[str, str]:
 
 def ignored_rules(found: Mapping[str, str]) -> tuple[str, ...]:
     """The rules that a node's or model's metadata ask gnelint to ignore: ids or prefixes, separated by commas."""
-    return tuple(part.strip().upper() for part in found.get(IGNORE, "").split(",") if part.strip())
+    parts = found.get(IGNORE, "").split(",")
+    return tuple(part.strip()[:_LONGEST_ID].upper() for part in parts if part.strip())
 
 
 def location(found: Mapping[str, str]) -> Location | None:
