@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 
 from gnelint.errors import UsageError
 from gnelint.graph import Location
-from gnelint.lint.engine import Settings, lint, path_totals, selected_rules
+from gnelint.lint.engine import Settings, lint, selected_rules
 from gnelint.lint.finding import Fix
 from gnelint.lint.rulefile import Rule, RuleSet, load_rule, load_rules
 from gnelint.prediction import Block
@@ -147,27 +146,6 @@ def test_preview_rules_do_not_run(tmp_path: Path) -> None:
 def test_settings_that_name_nothing(settings: Settings, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         selected_rules(load_rules(), settings)
-
-
-def test_totals_follow_one_path_and_a_normalization_starts_anew() -> None:
-    made = graph(
-        [
-            node("a", "linear", ["x"]),
-            node("b1", "linear", ["a"]),
-            node("b2", "linear", ["b1"]),
-            node("c", "linear", ["a"]),
-            node("join", "concat", ["b2", "c"], axis=1),
-            node("norm", "batch_norm", ["join"], training=True),
-            node("d", "linear", ["norm"]),
-        ]
-    )
-    weights = {"a": -1.0, "b1": -2.0, "b2": -4.0, "c": -8.0, "d": -16.0}
-    assert path_totals(made, weights) == {"a": -7.0, "b1": -7.0, "b2": -7.0, "c": -9.0, "d": -16.0}
-
-
-def test_infinite_summands_stay_infinite() -> None:
-    made = graph([node("a", "linear", ["x"]), node("b", "linear", ["a"])])
-    assert path_totals(made, {"a": -math.inf, "b": 1.0}) == {"a": -math.inf, "b": -math.inf}
 
 
 def test_rules_over_blocks(tmp_path: Path) -> None:

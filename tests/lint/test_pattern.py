@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from gnelint.graph import Graph
-from gnelint.lint.pattern import PatternError, compile_pattern, index_by_operation
+from gnelint.lint.index import Index
+from gnelint.lint.matching import find_matches
+from gnelint.lint.pattern import PatternError, compile_pattern
 from tests.builders import graph, node
 
 
 def found(text: str, of: Graph) -> list[dict[str, str]]:
-    matches = compile_pattern(text).matches(of, index_by_operation(of))
-    return [{name: bound.name for name, bound in match.nodes.items()} for match in matches]
+    """The names of the nodes of each match; an optional statement that is missing is left out."""
+    columns = find_matches(compile_pattern(text), Index.of(of))
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{name: of.nodes[at].name for name, at in zip(columns, row, strict=True) if at >= 0} for row in rows]
 
 
 PAIR = "w = linear|conv(x)\nact = activation(~w)"

@@ -70,7 +70,7 @@ def replaced(old: str, new: str) -> str:
         (replaced("pattern: |", "over: network\npattern: |"), 9, "no pattern"),
         (replaced("phi(w) > 0", "phi(v) > 0"), 12, 'expression "phi(v) > 0": "v" is not defined'),
         (replaced("phi(w) > 0", "phi(w)"), 12, "true or false"),
-        (replaced("phi(w) > 0", "total(phi(w)) > 0"), 12, "total() sums over what passes"),
+        (replaced("phi(w) > 0", "total(phi(w)) > 0"), 12, "over what passes `where`"),
         (replaced("phi(w) * phi(a)", "w.__class__"), 16, "no field"),
         (replaced("  gain: phi(w)", "  w: phi(w)"), 16, '"w" is taken'),
         (replaced("  gain: phi(w)", "  tolerance: phi(w)"), 16, '"tolerance" is taken'),
