@@ -25,7 +25,7 @@ NORMALIZATIONS = families()["normalization"]
 _CHANNELS_SECOND = frozenset(
     {"conv", "conv_transpose", "batch_norm", "second_moment_norm", "instance_norm", "group_norm", "local_response_norm"}
 )
-_CHANNELS_LAST = frozenset({"linear", "embedding", "layer_norm", "rms_norm", "lstm", "gru", "rnn"})
+_CHANNELS_LAST = frozenset({"linear", "embedding", "attention", "layer_norm", "rms_norm", "lstm", "gru", "rnn"})
 _HEAD_WALK = TRANSPARENT | families()["pooling"] | {"reduce_mean", "reduce_sum", "reduce_max"}
 _OUTPUT_WALK = TRANSPARENT | {"softmax", "log_softmax"}
 

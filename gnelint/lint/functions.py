@@ -852,7 +852,7 @@ _NETWORK = (
         "has_note(text)",
         "truth",
         lambda facts, text: any(text.lower() in note.lower() for note in facts.prediction.notes),
-        "a note on how the model was read holds this text, such as 'folded at export'",
+        "a note on how the model was read holds this text, such as 'folded normalisation'",
     ),
 )
 

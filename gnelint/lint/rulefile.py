@@ -144,7 +144,7 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     found: dict[str, Rule] = {}
     warnings: list[str] = []
     builtin = [(path, False) for path in sorted(builtin_directory().glob("*.yaml"))]
-    for path, check in [*builtin, *((path, True) for path in _files(paths))]:
+    for path, check in [*builtin, *((path, True) for path in rule_files(paths))]:
         rule = load_rule(path, validate=check)
         if isinstance(rule, str):
             warnings.append(rule)
@@ -155,7 +155,12 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     return RuleSet(tuple(found[key] for key in sorted(found)), tuple(warnings))
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def rule_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those in the directories among them.
+
+    Raises:
+        RuleError: a directory holds none.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -221,8 +226,7 @@ def validate_document(document: Document) -> None:
         close = difflib.get_close_matches(str(key), allowed, n=1)
         advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(allowed)}."
         raise document.error((*path, key), f'unknown key "{key}"', advice)
-    where = ".".join(str(part) for part in path)
-    raise document.error(path, f"{where + ': ' if where else ''}{error.message}")
+    raise document.error(path, error.message)
 
 
 _PARAMETER_KINDS: Mapping[type, Kind] = {bool: "truth", int: "number", float: "number", str: "text"}
@@ -358,7 +362,7 @@ class _Builder:
         try:
             return compile_template(text, self.scope, FUNCTIONS)
         except ExpressionError as error:
-            raise self.document.error(path, f'message "{text.strip()}": {error}') from None
+            raise self.document.error(path, f'text "{text.strip()}": {error}') from None
 
     def _fix(self, has_factor: bool) -> FixPlan:
         fix = self.data["fix"]

@@ -53,7 +53,7 @@ class Run:
             overrides: values of its parameters that are not the default.
         """
         matches = self.matches(rule, overrides)
-        everything = Rows(matches, np.arange(matches.size))
+        everything = matches.rows()
         if rule.when is not None:
             everything = everything.rows(np.flatnonzero(rule.when.holds(everything)))
         severities = _severities(rule, everything)
@@ -65,17 +65,18 @@ class Run:
 
     def matches(self, rule: Rule, overrides: Mapping[str, Any]) -> Matches:
         """The matches of the rule that pass its `where`."""
-        params = {name: overrides.get(name, parameter.default) for name, parameter in rule.params.items()}
-        bound, anchors, size = self._bound(rule)
-        matches = Matches(self, rule, params, bound, anchors, size)
+        matches = self.all_matches(rule, overrides)
         for condition in rule.where:
             if not matches.size:
                 break
-            keep = np.flatnonzero(condition.holds(Rows(matches, np.arange(matches.size))))
-            if len(keep) < matches.size:
-                kept = {name: column[keep] for name, column in matches.bound.items()}
-                matches = Matches(self, rule, params, kept, matches.anchors[keep], len(keep))
+            matches = matches.only(np.flatnonzero(condition.holds(matches.rows())))
         return matches
+
+    def all_matches(self, rule: Rule, overrides: Mapping[str, Any]) -> Matches:
+        """The matches of the rule's pattern, whatever `where` says."""
+        params = {name: overrides.get(name, parameter.default) for name, parameter in rule.params.items()}
+        bound, anchors, size = self._bound(rule)
+        return Matches(self, rule, params, bound, anchors, size)
 
     def _bound(self, rule: Rule) -> tuple[Mapping[str, Indices], Indices, int]:
         if rule.pattern is not None:
@@ -97,7 +98,8 @@ class Run:
         fixes = self._fixes(rule, spoken)
         found = []
         for entry, row in enumerate(spoken.chosen.tolist()):
-            nodes, block = self._place(matches, row)
+            nodes = matches.nodes(row)
+            block = self._block(matches, row, nodes)
             found.append(
                 Finding(
                     rule=rule.id,
@@ -113,13 +115,10 @@ class Run:
             )
         return found
 
-    def _place(self, matches: Matches, row: int) -> tuple[tuple[Node, ...], Block | None]:
-        graph = self.prediction.graph
-        if "block" in matches.bound and matches.rule.over == "blocks":
-            block = self.prediction.blocks[matches.bound["block"][row]]
-            return tuple(graph.node(name) for name in block.nodes), block
-        nodes = tuple(graph.nodes[column[row]] for column in matches.bound.values() if column[row] >= 0)
-        return nodes, self.prediction.block_of.get(nodes[0].name) if nodes else None
+    def _block(self, matches: Matches, row: int, nodes: tuple[Node, ...]) -> Block | None:
+        if matches.rule.over == "blocks":
+            return self.prediction.blocks[int(matches.bound["block"][row])]
+        return self.prediction.block_of.get(nodes[0].name) if nodes else None
 
     def _fixes(self, rule: Rule, spoken: Rows) -> list[Fix | None]:
         plan = rule.fix
@@ -165,6 +164,25 @@ class Matches:
         """How the matches lie one behind the other."""
         return Runs.of(self.run.index, self.anchors, self.rule.run.ends_at)
 
+    def rows(self) -> Rows:
+        """All of them."""
+        return Rows(self, np.arange(self.size))
+
+    def only(self, chosen: Indices) -> Matches:
+        """Some of them, as if there were no others."""
+        if len(chosen) == self.size:
+            return self
+        bound = {name: column[chosen] for name, column in self.bound.items()}
+        return Matches(self.run, self.rule, self.params, bound, self.anchors[chosen], len(chosen))
+
+    def nodes(self, row: int) -> tuple[Node, ...]:
+        """The nodes of one match, in the order of the pattern, or of the block."""
+        graph = self.run.prediction.graph
+        if self.rule.over == "blocks":
+            block = self.run.prediction.blocks[int(self.bound["block"][row])]
+            return tuple(graph.node(name) for name in block.nodes)
+        return tuple(graph.nodes[column[row]] for column in self.bound.values() if column[row] >= 0)
+
     def let(self, name: str, rows: Rows) -> Column:
         """The values of a named expression, each computed once."""
         if name not in self._values:
@@ -185,7 +203,7 @@ class Matches:
         if key not in self._aggregates:
             values = np.ones(self.size)
             if expression is not None:
-                values = expression.evaluate(Rows(self, np.arange(self.size)))
+                values = expression.evaluate(self.rows())
             self._aggregates[key] = self.runs.apply(function, values)
         return self._aggregates[key]
 
