@@ -223,7 +223,7 @@ def test_an_optional_node_that_is_missing(tmp_path: Path) -> None:
     text = RULE.format(id="ACME005", stage="any", status="stable")
     text = text[: text.index("severity")] + (
         "severity: info\nstage: any\nsummary: A rule.\npattern: |\n  w = linear(x)\n  n = normalization?(w)\n"
-        "  a = activation(n)\nlet: {own: "choose(bound(n), phi(n), 8)", never: phi(n) > 100}\nwhen: not never\n"
+        "  a = activation(n)\nlet: {own: 'choose(bound(n), phi(n), 8)', never: phi(n) > 100}\nwhen: not never\n"
         'message: "{w.name} {n.name} {own:.0f} {default(phi(n), 7):.0f}"\nexplain: Text.\n'
         'fix: {kind: x, target: n, safety: display, title: "of {n.op}"}\n'
     )
