@@ -7,7 +7,7 @@ cost is that of the rows that arise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -23,13 +23,23 @@ _MAX_COMMUTED = 4
 _MAX_NEAREST = 64
 """How many ends `via` keeps of paths that join: in a dense network they are as many as there are layers."""
 
+MAX_ROWS = 2_000_000
+"""Rows that may arise at a time. Paths and orders of operands multiply: a few lines of pattern could fill a memory."""
+
 _Table = dict[str, Indices]
+
+
+class TooManyMatchesError(ValueError):
+    """A pattern that says too little for this graph."""
 
 
 def find_matches(pattern: Pattern, index: Index) -> Mapping[str, Indices]:
     """For each name of the pattern the positions of its nodes, -1 where an optional one is missing; a row a match.
 
     The rows are in the topological order of the last statement's node, then of the others.
+
+    Raises:
+        TooManyMatchesError: more than `MAX_ROWS` rows arise.
     """
     search = _Search(pattern, index)
     sink = pattern.statements[-1]
@@ -43,6 +53,8 @@ def find_matches(pattern: Pattern, index: Index) -> Mapping[str, Indices]:
 
 
 def _take(table: _Table, rows: Indices | Mask) -> _Table:
+    if len(rows) > MAX_ROWS:
+        raise TooManyMatchesError(f"more than {MAX_ROWS} matches")
     return {name: column[rows] for name, column in table.items()}
 
 
@@ -69,7 +81,8 @@ class _Search:
         enough = counts >= len(arguments) if statement.open_ended else counts == len(arguments)
         table = self._with_operands(statement, _take(table, enough))
         for place, argument in enumerate(arguments):
-            table = self._resolve(argument, table, table.pop(f"{statement.name}:{place}"))
+            if argument.name != "_":
+                table = self._resolve(argument, table, table.pop(f"{statement.name}:{place}"))
         return table
 
     def _fits(self, statement: Statement, nodes: Indices) -> Mask:
@@ -83,25 +96,27 @@ class _Search:
         return keep
 
     def _with_operands(self, statement: Statement, table: _Table) -> _Table:
-        """The rows with the values that the arguments stand for, one row for each order that counts."""
+        """The rows with the values that the named arguments stand for, one row for each order that counts."""
         index, nodes = self.index, table[statement.name]
-        wanted = len(statement.arguments or ())
+        named = [place for place, argument in enumerate(statement.arguments or ()) if argument.name != "_"]
         commutes = index.is_op(statement.operations & COMMUTATIVE)[nodes] & (index.input_count[nodes] <= _MAX_COMMUTED)
-        parts = [self._in_order(statement, _take(table, ~commutes), range(wanted))]
-        for count in np.unique(index.input_count[nodes[commutes]]).tolist() if wanted else ():
+        parts = [self._in_order(statement, named, _take(table, ~commutes), named)]
+        for count in np.unique(index.input_count[nodes[commutes]]).tolist():
             same = _take(table, commutes & (index.input_count[nodes] == count))
-            parts.extend(self._in_order(statement, same, order) for order in permutations(range(count), wanted))
+            orders = permutations(range(count), len(named))
+            parts.extend(self._in_order(statement, named, same, order) for order in orders)
         return _stacked(parts)
 
-    def _in_order(self, statement: Statement, table: _Table, order: Iterable[int]) -> _Table:
+    def _in_order(self, statement: Statement, named: Sequence[int], table: _Table, order: Sequence[int]) -> _Table:
         start = self.index.input_start[table[statement.name]]
-        read = {f"{statement.name}:{place}": self.index.inputs[start + chosen] for place, chosen in enumerate(order)}
+        read = {
+            f"{statement.name}:{place}": self.index.inputs[start + chosen]
+            for place, chosen in zip(named, order, strict=True)
+        }
         return {**table, **read}
 
     def _resolve(self, argument: Argument, table: _Table, values: Indices) -> _Table:
-        """The rows in which the value can stand for the argument."""
-        if argument.name == "_":
-            return table
+        """The rows in which the value can stand for the argument, which is not `_`."""
         statement = self.statements.get(argument.name)
         if statement is None:
             return self._with_free_name(argument, table, values)

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from gnelint.errors import RuleError
 from gnelint.graph import Node
 from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import Expression
 from gnelint.lint.facts import Facts
 from gnelint.lint.finding import SEVERITIES, Finding, Fix, Severity
 from gnelint.lint.index import Index, Indices
-from gnelint.lint.matching import find_matches
+from gnelint.lint.matching import TooManyMatchesError, find_matches
+from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.runs import Runs
 from gnelint.prediction import Block, Prediction
@@ -81,7 +83,7 @@ class Run:
     def _bound(self, rule: Rule) -> tuple[Mapping[str, Indices], Indices, int]:
         if rule.pattern is not None:
             if rule.pattern.text not in self._matches:
-                self._matches[rule.pattern.text] = find_matches(rule.pattern, self.index)
+                self._matches[rule.pattern.text] = self._found(rule, rule.pattern)
             found = self._matches[rule.pattern.text]
             anchors = found[rule.pattern.anchor]
             return found, anchors, len(anchors)
@@ -89,6 +91,13 @@ class Run:
             count = len(self.prediction.blocks)
             return {"block": np.arange(count)}, self.block_anchors, count
         return {}, np.full(1, -1, np.intp), 1
+
+    def _found(self, rule: Rule, pattern: Pattern) -> Mapping[str, Indices]:
+        try:
+            return find_matches(pattern, self.index)
+        except TooManyMatchesError as error:
+            name = self.prediction.graph.name
+            raise RuleError(rule.file, f"pattern: {error} in {name}", "Name the operations between.") from None
 
     def _findings(self, matches: Matches, spoken: Rows, severities: list[Severity]) -> list[Finding]:
         rule = matches.rule

@@ -6,7 +6,7 @@ import pytest
 
 from gnelint.graph import Graph
 from gnelint.lint.index import Index
-from gnelint.lint.matching import find_matches
+from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import PatternError, compile_pattern
 from tests.builders import graph, node
 
@@ -259,3 +259,14 @@ def test_matching_stays_near_linear() -> None:
         previous = f"a{index}"
     made = graph(nodes)
     assert len(found(PAIR, made)) == 5000
+
+
+def test_a_pattern_cannot_fill_the_memory() -> None:
+    """Each line multiplies the matches by the 24 orders of four operands, or by what it reaches."""
+    nodes = [node("a", "relu", ["x"])]
+    for index in range(12):
+        nodes.append(node(f"s{index}", "add", [nodes[-1].name] * 4))
+    lines = [f"s{index} = add(p{index}, q{index}, r{index}, s{index - 1})" for index in range(1, 8)]
+    text = "\n".join(["s0 = add(p0, q0, r0, _)", *lines])
+    with pytest.raises(TooManyMatchesError):
+        find_matches(compile_pattern(text), Index.of(graph(nodes)))

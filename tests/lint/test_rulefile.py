@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.resources
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from gnelint.errors import RuleError
+from gnelint.lint import rulefile
 from gnelint.lint.rulefile import builtin_directory, load_rule, load_rules
 
 GOOD = """\
@@ -179,3 +184,20 @@ def test_missing_files(tmp_path: Path) -> None:
 
 def test_own_rules_are_found_in_the_checkout() -> None:
     assert (builtin_directory() / "README.md").is_file()
+
+
+def test_editors_are_told_what_every_key_means() -> None:
+    """The schema describes each key, and the documentation names it."""
+    schema = json.loads((Path(rulefile.__file__).parent / "rule.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = (builtin_directory() / "README.md").read_text()
+    for key, value in schema["properties"].items():
+        assert value["description"]
+        assert re.search(rf"\b{key}:|`{key}`", text), key
+    for key, value in schema["properties"]["tests"]["items"]["properties"].items():
+        assert value["description"]
+        assert f"| `{key}` |" in text
+
+
+def test_the_schema_is_part_of_the_package() -> None:
+    assert importlib.resources.files("gnelint.lint").joinpath("rule.schema.json").is_file()
