@@ -180,6 +180,18 @@ def _shortcut(segment: _Segment, closing: Node) -> str | None:
     return None if best is None else best[1]
 
 
+def _shortcut_nodes(segment: _Segment, operand: str) -> tuple[str, ...]:
+    """Names of the nodes between the entry and the operand that `_shortcut` found, in topological order."""
+    producers = {name: node for node in segment.nodes for name in node.outputs}
+    found: list[str] = []
+    while operand != segment.entry:
+        node = producers[operand]
+        found.append(node.name)
+        reads = node.present_inputs
+        operand = segment.entry if segment.entry in reads else next(name for name in reads if name in producers)
+    return tuple(reversed(found))
+
+
 def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum], problems: Mapping[str, str]) -> Block:
     kind = _kind(segment)
     names = tuple(node.name for node in segment.nodes)
@@ -203,13 +215,14 @@ def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum],
         assumptions["neighbouring Jacobians are independent"] = None
     reached = _spectra_from_entry(graph, segment, spectra)
     whole = reached.get(segment.exit)
-    branch = None
     closing = _closing(segment)
-    if kind == "residual" and closing is not None:
-        shortcut = _shortcut(segment, closing)
-        parts = [reached.get(name) for name in closing.present_inputs if name != shortcut]
-        if parts and all(part is not None for part in parts):
-            branch = sum(part.phi for part in parts if part is not None)
+    operands = () if closing is None else closing.present_inputs
+    phis = {name: reached[name].phi if name in reached else None for name in operands}
+    shortcut = None if closing is None or kind not in ("residual", "dense") else _shortcut(segment, closing)
+    branch = None
+    if kind == "residual":
+        parts = [phi for name, phi in phis.items() if name != shortcut]
+        branch = math.fsum(phi for phi in parts if phi is not None) if parts and None not in parts else None
     return Block(
         name=_name(segment.nodes, kind),
         kind=kind,
@@ -219,6 +232,10 @@ def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum],
         phi=None if whole is None else whole.phi,
         phi_variance=None if whole is None else whole.variance,
         branch_phi=branch,
+        join=None if closing is None else closing.name,
+        operand_phis=tuple(phis[name] for name in operands),
+        shortcut=None if shortcut is None else _shortcut_nodes(segment, shortcut),
+        shortcut_phi=None if shortcut is None else phis[shortcut],
         basis=basis,
         assumptions=tuple(assumptions),
     )

@@ -354,10 +354,20 @@ _more_rules = click.option(
 )
 
 
-@cli.command("rules")
+@cli.group("rules", invoke_without_command=True)
 @_more_rules
-def list_rules(paths: tuple[Path, ...]) -> None:
+@click.option(
+    "--check", "checked", multiple=True, type=click.Path(path_type=Path), help="Validate rule files; run their tests."
+)
+@click.pass_context
+def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...]) -> None:
     """List all rules."""
+    if context.invoked_subcommand is not None:
+        if paths or checked:
+            raise UsageError("rules test", "takes files and ids, no options")
+        return
+    if checked:
+        context.exit(_run_examples([str(path) for path in checked]))
     from gnelint.lint.rulefile import load_rules
 
     loaded = load_rules(paths)
@@ -366,6 +376,35 @@ def list_rules(paths: tuple[Path, ...]) -> None:
     for rule in loaded.rules:
         mark = "  (preview)" if rule.status == "preview" else ""
         click.echo(f"{rule.id}  {rule.name}{mark}\n        {rule.summary}")
+
+
+@rules_group.command("test")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.pass_context
+def test_rules(context: click.Context, files: tuple[str, ...]) -> None:
+    """Run the tests in rule files; one of gnelint's own rules may be given by its id.
+
+    Exits with 1 if a test fails.
+    """
+    context.exit(_run_examples(files))
+
+
+def _run_examples(texts: Sequence[str]) -> int:
+    from gnelint.examples import Examples
+
+    examples = Examples.of(texts)
+    for warning in examples.rules.warnings:
+        _complain(warning)
+    failed = 0
+    for rule in examples.chosen:
+        if not rule.tests:
+            click.echo(f"{rule.id}  valid, but it has no tests")
+        for test in rule.tests:
+            outcome = examples.run(rule, test)
+            failed += not outcome.holds
+            click.echo("\n".join(outcome.lines))
+    click.echo(f"{failed} failed" if failed else "all hold")
+    return EXIT_FINDINGS if failed else EXIT_CLEAN
 
 
 @cli.command("rule")

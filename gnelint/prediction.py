@@ -63,6 +63,10 @@ class Block:
         entry, exit: names of the values it reads and writes.
         phi, phi_variance: of the whole block's Jacobian.
         branch_phi: residual blocks: phi of what is added to the shortcut.
+        join: name of the node that joins the branches, None if there are none.
+        operand_phis: phi from the entry to each operand of the join.
+        shortcut: residual and dense blocks: names of the nodes on the shortcut, none for an identity; else None.
+        shortcut_phi: phi of the shortcut.
         error_bits: |log2(predicted / measured)| of phi for one draw of the weights, in bits: within this for 90%.
         basis, assumptions: what the numbers stand on.
     """
@@ -75,6 +79,10 @@ class Block:
     phi: float | None = None
     phi_variance: float | None = None
     branch_phi: float | None = None
+    join: str | None = None
+    operand_phis: tuple[float | None, ...] = ()
+    shortcut: tuple[str, ...] | None = None
+    shortcut_phi: float | None = None
     error_bits: float | None = None
     basis: Basis = "exact"
     assumptions: tuple[str, ...] = ()

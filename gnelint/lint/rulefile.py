@@ -15,8 +15,6 @@ from typing import Any, Literal, cast
 from gnelint.errors import RuleError
 from gnelint.lint.expression import (
     Expression,
-    ExpressionError,
-    Kind,
     Name,
     Template,
     compile_condition,
@@ -25,6 +23,7 @@ from gnelint.lint.expression import (
 )
 from gnelint.lint.finding import Safety, Severity
 from gnelint.lint.functions import FUNCTIONS
+from gnelint.lint.kinds import ExpressionError, Kind, operations
 from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
 from gnelint.lint.yaml_marks import Document, parse
 from gnelint.lint.yaml_marks import Path as KeyPath
@@ -57,6 +56,19 @@ class FixPlan:
 
 
 @dataclass(frozen=True)
+class RunPlan:
+    """How a rule's matches make up runs.
+
+    Attributes:
+        ends_at: operations at which a path ends.
+        each: whether every match is a finding of its own, and not the run as a whole.
+    """
+
+    ends_at: frozenset[str]
+    each: bool = True
+
+
+@dataclass(frozen=True)
 class Rule:
     """A compiled rule.
 
@@ -67,6 +79,8 @@ class Rule:
         lets: named expressions, each may use the ones before it.
         when: the condition that makes a match a finding; None always does.
         severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
+        run: what `total` and its like run over.
+        scope: what the names of its expressions stand for.
         references, tests: as the file has them.
         file: where it was read from.
     """
@@ -88,6 +102,8 @@ class Rule:
     measured: Expression | None
     expected: Expression | None
     fix: FixPlan | None
+    run: RunPlan
+    scope: Mapping[str, Name]
     explain: str
     references: tuple[Mapping[str, str], ...]
     tests: tuple[Mapping[str, Any], ...]
@@ -128,7 +144,7 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     found: dict[str, Rule] = {}
     warnings: list[str] = []
     builtin = [(path, False) for path in sorted(builtin_directory().glob("*.yaml"))]
-    for path, check in [*builtin, *((path, True) for path in _files(paths))]:
+    for path, check in [*builtin, *((path, True) for path in rule_files(paths))]:
         rule = load_rule(path, validate=check)
         if isinstance(rule, str):
             warnings.append(rule)
@@ -139,7 +155,12 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     return RuleSet(tuple(found[key] for key in sorted(found)), tuple(warnings))
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def rule_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and those in the directories among them.
+
+    Raises:
+        RuleError: a directory holds none.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -205,8 +226,7 @@ def validate_document(document: Document) -> None:
         close = difflib.get_close_matches(str(key), allowed, n=1)
         advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(allowed)}."
         raise document.error((*path, key), f'unknown key "{key}"', advice)
-    where = ".".join(str(part) for part in path)
-    raise document.error(path, f"{where + ': ' if where else ''}{error.message}")
+    raise document.error(path, error.message)
 
 
 _PARAMETER_KINDS: Mapping[type, Kind] = {bool: "truth", int: "number", float: "number", str: "text"}
@@ -249,6 +269,8 @@ class _Builder:
             measured=self._number(("measured",)) if "measured" in data else None,
             expected=self._number(("expected",)) if "expected" in data else None,
             fix=self._fix(has_factor) if "fix" in data else None,
+            run=self._run(),
+            scope=self.scope,
             explain=data["explain"],
             references=tuple(data.get("references", ())),
             tests=tuple(data.get("tests", ())),
@@ -304,16 +326,27 @@ class _Builder:
 
     def _where(self, index: int) -> Expression:
         expression = self._condition(("where", index))
-        if expression.uses_total:
+        if expression.of_run:
             raise self.document.error(
-                ("where", index), "total() sums over what passes `where` and cannot be used in it", "Move it to `when`."
+                ("where", index),
+                "a function of the whole run is over what passes `where` and cannot be used in it",
+                "Move it to `when`.",
             )
         return expression
 
     def _let(self, path: KeyPath, name: str) -> Expression:
         expression = self._expression(path)
-        self._define(path, name, Name(expression.kind, expression.uses_total))
+        self._define(path, name, Name(expression.kind, expression.of_run))
         return expression
+
+    def _run(self) -> RunPlan:
+        run = self.data.get("run", {})
+        named = run.get("ends_at", "normalization")
+        try:
+            ends_at = frozenset() if named == "none" else operations(named)
+        except ExpressionError as error:
+            raise self.document.error(("run", "ends_at"), str(error)) from None
+        return RunPlan(ends_at, run.get("findings", "each") == "each")
 
     def _severities(self) -> tuple[tuple[Expression | None, Severity], ...]:
         given = self.data["severity"]
@@ -329,7 +362,7 @@ class _Builder:
         try:
             return compile_template(text, self.scope, FUNCTIONS)
         except ExpressionError as error:
-            raise self.document.error(path, f'message "{text.strip()}": {error}') from None
+            raise self.document.error(path, f'text "{text.strip()}": {error}') from None
 
     def _fix(self, has_factor: bool) -> FixPlan:
         fix = self.data["fix"]

@@ -41,8 +41,9 @@ class Document:
         return self.lines.get(path, 1)
 
     def error(self, path: Path, problem: str, advice: str = "") -> RuleError:
-        """The error for a value, naming file and line."""
-        return RuleError(f"{self.file}:{self.line(path)}", problem, advice)
+        """The error for a value, naming file, line and key."""
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        return RuleError(f"{self.file}:{self.line(path)}", f"{key}: {problem}" if key else problem, advice)
 
 
 def parse(text: str, file: str) -> Document:

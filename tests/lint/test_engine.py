@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 
 from gnelint.graph import Location
-from gnelint.lint.engine import lint, path_totals
+from gnelint.lint.engine import lint
 from gnelint.lint.finding import Fix
 from gnelint.lint.rulefile import Rule, load_rule
 from gnelint.lint.selection import Settings
-from gnelint.prediction import Block
+from gnelint.prediction import Block, Prediction
 from tests.builders import chain, graph, node, prediction
 
 RULE = """\
@@ -105,27 +104,6 @@ def test_placeholders_are_named_as_the_reason(tmp_path: Path) -> None:
     assert "placeholders" in result.skipped[0]
 
 
-def test_totals_follow_one_path_and_a_normalization_starts_anew() -> None:
-    made = graph(
-        [
-            node("a", "linear", ["x"]),
-            node("b1", "linear", ["a"]),
-            node("b2", "linear", ["b1"]),
-            node("c", "linear", ["a"]),
-            node("join", "concat", ["b2", "c"], axis=1),
-            node("norm", "batch_norm", ["join"], training=True),
-            node("d", "linear", ["norm"]),
-        ]
-    )
-    weights = {"a": -1.0, "b1": -2.0, "b2": -4.0, "c": -8.0, "d": -16.0}
-    assert path_totals(made, weights) == {"a": -7.0, "b1": -7.0, "b2": -7.0, "c": -9.0, "d": -16.0}
-
-
-def test_infinite_summands_stay_infinite() -> None:
-    made = graph([node("a", "linear", ["x"]), node("b", "linear", ["a"])])
-    assert path_totals(made, {"a": -math.inf, "b": 1.0}) == {"a": -math.inf, "b": -math.inf}
-
-
 def test_rules_over_blocks(tmp_path: Path) -> None:
     path = tmp_path / "rule.yaml"
     text = RULE.format(id="ACME003", stage="any", status="stable")
@@ -146,3 +124,84 @@ def test_rules_over_blocks(tmp_path: Path) -> None:
         ("one residual 2", "error", "one"),
         ("two serial 2", "warning", "two"),
     ]
+
+
+def residual(tmp_path: Path, run: str) -> Rule:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        RULE.format(id="ACME004", stage="any", status="stable").replace(
+            'message: "{w.name} {gain:.3g} {bits:.1f}"',
+            f'run: {run}\nmessage: "{{w.name}} {{count():.0f}} {{product(gain):.3g}} {{highest(gain):.3g}}"',
+        )
+    )
+    loaded = load_rule(path, validate=True)
+    assert isinstance(loaded, Rule)
+    return loaded
+
+
+def normalized_chain() -> Prediction:
+    nodes, phi, previous = [], {}, "x"
+    for index in range(4):
+        names = [f"fc{index}", f"act{index}", f"norm{index}"]
+        nodes += [
+            node(names[0], "linear", [previous], weight=(8, 8)),
+            node(names[1], "relu", [names[0]]),
+            node(names[2], "layer_norm", [names[1]], axes=(1,)),
+        ]
+        phi |= {names[0]: 0.5 if index else 1.0, names[1]: 0.5, names[2]: 1.0}
+        previous = names[2]
+    return prediction(graph(nodes), phi)
+
+
+APART = [("fc0 1 0.5 0.5", "warning", 2), *((f"fc{i} 1 0.25 0.25", "error", 2) for i in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ("{}", APART),
+        ("{findings: one}", APART),
+        ("{ends_at: none}", [("fc0 4 0.00781 0.5", "warning", 2)]
+         + [(f"fc{i} 4 0.00781 0.5", "error", 2) for i in (1, 2, 3)]),
+        ("{ends_at: none, findings: one}", [("fc1 4 0.00781 0.5", "error", 8)]),
+        ("{ends_at: relu, findings: one}", APART),
+    ],
+)  # fmt: skip
+def test_runs_end_where_a_rule_says_and_may_be_one_finding(
+    tmp_path: Path, run: str, expected: list[tuple[str, str, int]]
+) -> None:
+    findings = lint(normalized_chain(), [residual(tmp_path, run)], Settings()).findings
+    assert [(f.message, f.severity, len(f.nodes)) for f in findings] == expected
+
+
+def test_an_optional_node_that_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "optional.yaml"
+    text = RULE.format(id="ACME005", stage="any", status="stable")
+    text = text[: text.index("severity")] + (
+        "severity: info\nstage: any\nsummary: A rule.\npattern: |\n  w = linear(x)\n  n = normalization?(w)\n"
+        "  a = activation(n)\nlet: {own: 'choose(bound(n), phi(n), 8)', never: phi(n) > 100}\nwhen: not never\n"
+        'message: "{w.name} {n.name} {own:.0f} {default(phi(n), 7):.0f}"\nexplain: Text.\n'
+        'fix: {kind: x, target: n, safety: display, title: "of {n.op}"}\n'
+    )
+    path.write_text(text.replace("when: not never", "when: default(phi(n), 0) < 100"))
+    loaded = load_rule(path, validate=True)
+    assert isinstance(loaded, Rule)
+    nodes = [
+        node("w", "linear", ["x"], weight=(8, 8)),
+        node("n", "layer_norm", ["w"], axes=(1,)),
+        node("a", "relu", ["n"]),
+        node("v", "linear", ["a"], weight=(8, 8)),
+        node("b", "relu", ["v"]),
+    ]
+    made = prediction(graph(nodes), {"n": 3.0})
+    findings = lint(made, [loaded], Settings()).findings
+    assert [f.message for f in findings] == ["w n 3 3", "v unknown 8 7"]
+    assert [(f.fix.target, f.fix.description) for f in findings if f.fix] == [
+        ("n", "of layer_norm"),
+        (None, "of unknown"),
+    ]
+    assert [f.nodes for f in findings] == [("w", "n", "a"), ("v", "b")]
+    path.write_text(text)
+    strict = load_rule(path, validate=True)
+    assert isinstance(strict, Rule)
+    assert [f.message for f in lint(made, [strict], Settings()).findings] == ["w n 3 3"]

@@ -7,52 +7,66 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import (
     MAX_LENGTH,
     Expression,
-    ExpressionError,
     Name,
     compile_condition,
     compile_expression,
     compile_template,
 )
-from gnelint.lint.functions import FUNCTIONS, Facts
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions import FUNCTIONS
+from gnelint.lint.index import Indices
+from gnelint.lint.kinds import ExpressionError
 from tests import builders
 
-SCOPE = {"w": Name("node"), "gain": Name("number"), "unknown": Name("number"), "mode": Name("text"), "b": Name("block")}
+SCOPE = {
+    "w": Name("node"),
+    "none": Name("node"),
+    "b": Name("block"),
+    "gain": Name("number"),
+    "unknown": Name("number"),
+    "mode": Name("text"),
+}
 
 
 @dataclass
 class Surroundings:
-    facts: Facts
+    """One match. A node is its position, as in a column."""
+
+    columns: Columns
     names: dict[str, Any]
+    size: int = 1
 
-    def lookup(self, name: str) -> Any:
-        return self.names[name]
+    def lookup(self, name: str) -> Column:
+        value = self.names[name]
+        if value is None:
+            return np.array([math.nan])
+        return np.array([value]) if isinstance(value, int) else constant(value, 1)
 
-    def total(self, expression: Expression) -> float:
-        return 10 * expression.evaluate(self)
+    def aggregate(self, function: str, expression: Expression | None) -> Column:
+        return np.ones(1) if expression is None else 10 * expression.evaluate(self)
+
+    def rows(self, chosen: Indices) -> Surroundings:
+        return Surroundings(self.columns, self.names, len(chosen))
 
 
 @pytest.fixture(scope="module")
 def surroundings() -> Surroundings:
     prediction = builders.chain(3, gain=0.25)
-    names = {
-        "w": prediction.graph.node("fc1"),
-        "gain": 0.25,
-        "unknown": None,
-        "mode": "train",
-        "b": prediction.blocks[0],
-    }
-    return Surroundings(Facts(prediction), names)
+    names = {"w": prediction.graph.positions["fc1"], "gain": 0.25, "unknown": None, "mode": "train", "b": 0, "none": -1}
+    return Surroundings(Columns(Facts(prediction)), names)
 
 
 def value(text: str, surroundings: Surroundings) -> Any:
-    return compile_expression(text, SCOPE, FUNCTIONS).evaluate(surroundings)
+    return compile_expression(text, SCOPE, FUNCTIONS).values(surroundings)[0]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +118,8 @@ def test_unknown_and_infinite_follow_logic(text: str, expected: object, surround
 
 
 def test_an_unknown_condition_does_not_hold(surroundings: Surroundings) -> None:
-    assert not compile_condition("unknown > 1", SCOPE, FUNCTIONS).holds(surroundings)
-    assert not compile_condition("not unknown > 1", SCOPE, FUNCTIONS).holds(surroundings)
+    assert not compile_condition("unknown > 1", SCOPE, FUNCTIONS).holds(surroundings)[0]
+    assert not compile_condition("not unknown > 1", SCOPE, FUNCTIONS).holds(surroundings)[0]
 
 
 @pytest.mark.parametrize(
@@ -156,10 +170,10 @@ def test_an_unknown_condition_does_not_hold(surroundings: Surroundings) -> None:
         ("not gain", "condition"),
         ("is_op(w, nonsense)", "neither an operation"),
         ("is_op(w, 'relu|nonsense')", "neither an operation"),
-        ("is_op(w, gain + 1)", "needs the name"),
+        ("is_op(w, gain + 1)", "needs a name"),
         ("total()", "one argument"),
         ("total(total(gain))", "inside"),
-        ("total(w)", "sums numbers"),
+        ("total(w)", "takes numbers"),
         ("gain + " * (MAX_LENGTH // 7) + "gain", "longer"),
         ("(" * 230 + "1" + ")" * 230, "not an expression"),
         ("-" * 300 + "1", "deeper"),
@@ -176,9 +190,9 @@ def test_a_condition_must_be_a_truth_value() -> None:
 
 
 def test_a_name_that_is_a_total_is_not_summed_again() -> None:
-    scope = {"bits": Name("number", uses_total=True)}
-    assert compile_expression("bits + 1", scope, FUNCTIONS).uses_total
-    with pytest.raises(ExpressionError, match="cannot be summed again"):
+    scope = {"bits": Name("number", of_run=True)}
+    assert compile_expression("bits + 1", scope, FUNCTIONS).of_run
+    with pytest.raises(ExpressionError, match="needs all matches itself"):
         compile_expression("total(bits)", scope, FUNCTIONS)
 
 
@@ -200,7 +214,7 @@ def test_no_text_gets_anything_but_an_expression_or_its_error(text: str) -> None
     ],
 )
 def test_templates(text: str, expected: str, surroundings: Surroundings) -> None:
-    assert compile_template(text, SCOPE, FUNCTIONS).render(surroundings) == expected
+    assert compile_template(text, SCOPE, FUNCTIONS).render(surroundings) == [expected]
 
 
 @pytest.mark.parametrize(

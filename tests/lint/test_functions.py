@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gnelint.graph import Graph
-from gnelint.lint.functions import FUNCTIONS, Facts
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions import FUNCTIONS
 from gnelint.prediction import Block
 from tests import builders
 from tests.builders import graph, node, prediction
@@ -165,10 +167,31 @@ def test_the_last_layer_of_a_branch_is_no_head() -> None:
     assert call("body_log2", facts) == 0.0
 
 
-def test_logarithm() -> None:
-    facts = Facts(builders.chain(1))
-    assert call("log2", facts, 0.0) == -math.inf
-    assert call("log2", facts, 8.0) == 3.0
+def test_numbers() -> None:
+    x, y = np.array([0.0, 8.0, -1.0, math.nan]), np.array([1.0, 2.0, 3.0, 4.0])
+    with np.errstate(all="ignore"):
+        found = {
+            name: FUNCTIONS[name].call(*columns).tolist()
+            for name, columns in {
+                "log2": (x,),
+                "exp2": (y,),
+                "sqrt": (x[:2],),
+                "min": (x, y, y),
+                "max": (x, y),
+                "default": (x, y),
+                "is_known": (x,),
+                "choose": (np.array([1.0, 0.0, math.nan, 1.0]), y, -y),
+            }.items()
+        }
+    same = np.testing.assert_array_equal
+    same(found["log2"], [-math.inf, 3.0, math.nan, math.nan])
+    same(found["exp2"], [2.0, 4.0, 8.0, 16.0])
+    same(found["sqrt"], [0.0, math.sqrt(8.0)])
+    same(found["min"], [0.0, 2.0, -1.0, math.nan])
+    same(found["max"], [1.0, 8.0, 3.0, math.nan])
+    same(found["default"], [0.0, 8.0, -1.0, 4.0])
+    same(found["is_known"], [1.0, 1.0, 1.0, 0.0])
+    same(found["choose"], [1.0, -2.0, math.nan, 4.0])
 
 
 def test_the_readme_documents_every_function() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.resources
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from gnelint.errors import RuleError
+from gnelint.lint import rulefile
 from gnelint.lint.rulefile import builtin_directory, load_rule, load_rules
 
 GOOD = """\
@@ -66,11 +71,14 @@ def replaced(old: str, new: str) -> str:
         (replaced("id: ACME001", "id: lower1"), 2, "lower1"),
         (replaced("a = relu(w)", "a = rleu(w)"), 10, 'pattern: "rleu" is neither'),
         (replaced("a = relu(w)", "a = relu(x)"), 9, "pattern"),
+        (replaced("a = relu(w)", "a = relu(w, alpha>None)"), 10, "compared by size"),
+        (replaced("a = relu(w)", "a = relu?(w)"), 10, "cannot be optional"),
+        (replaced("a = relu(w)", "a = relu(via(any, y))"), 10, "not a statement"),
         (replaced("pattern: |\n  w = linear(x)\n  a = relu(w)\n", ""), 1, "no pattern"),
         (replaced("pattern: |", "over: network\npattern: |"), 9, "no pattern"),
         (replaced("phi(w) > 0", "phi(v) > 0"), 12, 'expression "phi(v) > 0": "v" is not defined'),
         (replaced("phi(w) > 0", "phi(w)"), 12, "true or false"),
-        (replaced("phi(w) > 0", "total(phi(w)) > 0"), 12, "total() sums over what passes"),
+        (replaced("phi(w) > 0", "total(phi(w)) > 0"), 12, "over what passes `where`"),
         (replaced("phi(w) * phi(a)", "w.__class__"), 16, "no field"),
         (replaced("  gain: phi(w)", "  w: phi(w)"), 16, '"w" is taken'),
         (replaced("  gain: phi(w)", "  tolerance: phi(w)"), 16, '"tolerance" is taken'),
@@ -101,6 +109,28 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str, line: int, why: st
     message = str(caught.value)
     assert message.startswith(f"{path}:{line}: "), message
     assert why in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (replaced("phi(w) > 0", "phi(v) > 0"), "where[0]: "),
+        (replaced("phi(w) * phi(a)", "w.__class__"), "let.gain: "),
+        (replaced("default: 0.25", "default: [0.25]"), "params.tolerance.default: "),
+        (replaced("a = relu(w)", "a = rleu(w)"), "pattern: "),
+        (replaced("{gain:.3g}", "{gian:.3g}"), "message: "),
+        (replaced("severity: warning", "severity: [{when: gain > 1, severity: bad}]"), "severity"),
+        (replaced("severity: warning", "severity: [{when: gian > 1, severity: error}]"), "severity[0].when: "),
+        (GOOD + "run: {ends_at: nothing}\n", "run.ends_at: "),
+        (GOOD + "tests: [{model: x, findings: -1}]\n", "tests[0].findings: "),
+        (GOOD + "tests: [{model: x, findings: 1, modle: y}]\n", "tests[0].modle: "),
+        (GOOD + "fix: {kind: gain, factor: 1 +, safety: init, title: x}\n", "fix.factor: "),
+    ],
+)
+def test_errors_name_the_key(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(RuleError) as caught:
+        load_rule(write(tmp_path, text), validate=True)
+    assert f": {key}" in str(caught.value)
 
 
 def test_factor_may_be_printed_by_the_title(tmp_path: Path) -> None:
@@ -154,3 +184,20 @@ def test_missing_files(tmp_path: Path) -> None:
 
 def test_own_rules_are_found_in_the_checkout() -> None:
     assert (builtin_directory() / "README.md").is_file()
+
+
+def test_editors_are_told_what_every_key_means() -> None:
+    """The schema describes each key, and the documentation names it."""
+    schema = json.loads((Path(rulefile.__file__).parent / "rule.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = (builtin_directory() / "README.md").read_text()
+    for key, value in schema["properties"].items():
+        assert value["description"]
+        assert re.search(rf"\b{key}:|`{key}`", text), key
+    for key, value in schema["properties"]["tests"]["items"]["properties"].items():
+        assert value["description"]
+        assert f"| `{key}` |" in text
+
+
+def test_the_schema_is_part_of_the_package() -> None:
+    assert importlib.resources.files("gnelint.lint").joinpath("rule.schema.json").is_file()
