@@ -112,6 +112,10 @@ class Normalization(Unary):
         return self.parameter("scale")
 
     @cached_property
+    def _scales_nothing(self) -> bool:
+        return self._gamma is None or bool((self._gamma == 1.0).all())
+
+    @cached_property
     def _beta(self) -> np.ndarray | None:
         return self.parameter("bias")
 
@@ -175,7 +179,7 @@ class Normalization(Unary):
 
     def _affine(self, y: Moments) -> Moments:
         gamma, beta = self._gamma, self._beta
-        if gamma is not None:
+        if gamma is not None and not self._scales_nothing:
             axes, mean, spread = constant_moments(gamma, y)
             y = y.refined(axes)
             mean, spread = resample(mean, axes, y.axes), resample(spread, axes, y.axes)
@@ -209,7 +213,7 @@ class Normalization(Unary):
 
     def _before_gamma(self, x: Moments, cotangent: Gradient) -> Gradient:
         scale = self._gamma
-        if scale is None:
+        if scale is None or self._scales_nothing:
             return cotangent
         axes, mean, spread = self._scales.of((x,), lambda: constant_moments(scale, x))
         return cotangent.times(axes, mean**2 + spread, mean**2)
