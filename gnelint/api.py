@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.errors import UsageError
-from gnelint.lint.engine import Settings, Stage, lint, selected_rules
+from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule, RuleSet, load_rules
+from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
+from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
 
 if TYPE_CHECKING:
     import torch
@@ -29,17 +31,21 @@ class CheckResult:
         prediction: every predicted number.
         findings: by rule id, then in topological order.
         notes: what the reader saw and which rules were skipped, a sentence each.
+        suppressed: number of findings that suppressions left out.
+        verdicts: what became of each suppression.
     """
 
     prediction: Prediction
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    suppressed: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
         from gnelint.output.json import target
 
-        return target(self.prediction, self.findings)
+        return target(self.prediction, self.findings, self.suppressed)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -59,9 +65,10 @@ def check(
     extend_select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     stage: Stage = "auto",
+    preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
 ) -> CheckResult:
-    """Analyse and lint one network without running it.
+    """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
@@ -71,6 +78,7 @@ def check(
         rules: files and directories of more rules.
         select, extend_select, ignore: ids or prefixes of rules; no `select` stands for all.
         stage: judge the weights as fresh ("init"), as trained, or as they look ("auto").
+        preview: run rules that are not yet stable as well.
         params: values for the parameters of rules, by rule id.
 
     Raises:
@@ -83,11 +91,19 @@ def check(
     if stage not in ("auto", "init", "trained"):
         raise UsageError("stage", f"{stage!r} is none of auto, init and trained")
     loaded = load_rules([Path(path) for path in rules])
-    settings = Settings(tuple(select), tuple(extend_select), tuple(ignore), stage, params or {})
+    settings = Settings(
+        select=tuple(select),
+        extend_select=tuple(extend_select),
+        ignore=tuple(ignore),
+        preview=preview,
+        stage=stage,
+        params=params or {},
+    )
     chosen = selected_rules(loaded, settings)
     graph = _read(target, example_inputs, inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings)
-    return CheckResult(result.prediction, result.findings, (*loaded.warnings, *result.notes))
+    more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
+    return replace(result, notes=(*more, *result.notes))
 
 
 @dataclass(frozen=True)
@@ -162,7 +178,6 @@ def verify(
         ModelError: the model cannot be read or run ("not verifiable: ...").
         UsageError: the arguments make no sense, or the target names several models.
     """
-    from gnelint.lint.engine import lint
     from gnelint.measure.command import Options, verify_targets
 
     options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
@@ -172,10 +187,10 @@ def verify(
     )
     rules = selected_rules(load_rules(), Settings())
     found = [
-        () if network is None else lint(network.prediction, rules, Settings()).findings
+        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
         for network in (verification.target, verification.fixed)
     ]
-    return VerifyResult(verification, tuple(found[0]), tuple(found[1]))
+    return VerifyResult(verification, *found)
 
 
 def _silent(text: str) -> None:
@@ -188,14 +203,24 @@ def _specs(inputs: Sequence[str]) -> list[InputSpec]:
     return [parse_input(text) for text in inputs]
 
 
-def check_graph(graph: Graph, rules: Sequence[Rule], settings: Settings) -> CheckResult:
-    """Analyse and lint a graph that has been read."""
+def check_graph(
+    graph: Graph, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
+) -> CheckResult:
+    """Analyse and lint a graph that has been read; what its file asks to ignore is left out too."""
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
+    left, skipped = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
+    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+
+
+def _linted(
+    prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
+) -> tuple[Suppressed, tuple[str, ...]]:
+    """What the rules found without what is suppressed, and why rules were skipped."""
     result = lint(prediction, rules, settings)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
-    return CheckResult(prediction, result.findings, notes)
+    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
 
 
 def rule_names(rules: RuleSet) -> Mapping[str, str]:

@@ -6,12 +6,11 @@ import gc
 import importlib.util
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,11 +18,9 @@ from gnelint import __version__
 from gnelint.errors import DefectError, GnelintError, UsageError
 
 if TYPE_CHECKING:
-    from gnelint.api import CheckResult
-    from gnelint.config import Config
-    from gnelint.lint.engine import Settings
-    from gnelint.lint.rulefile import Rule, RuleSet
-    from gnelint.readers.inputs import InputSpec
+    from gnelint.batch import Answer
+    from gnelint.jobs import Job, Options
+    from gnelint.lint.baseline import Baseline
     from gnelint.readers.targets import Target
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
@@ -57,35 +54,15 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    click.echo(f"gnelint: {' '.join(message.split())}", err=True)
+    """One line on standard error, whatever the message holds: names in a model file may try to steer a terminal."""
+    line = " ".join(message.split())
+    click.echo(f"gnelint: {''.join(each if each.isprintable() else repr(each)[1:-1] for each in line)}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gnelint", message="%(prog)s %(version)s")
 def cli() -> None:
     """Predict what every block of a neural network does to the gradient, and say what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The options of `check` as given; None and empty mean "not given"."""
-
-    inputs: tuple[str, ...]
-    mode: str | None
-    select: tuple[str, ...]
-    extend_select: tuple[str, ...]
-    ignore: tuple[str, ...]
-    rules: tuple[Path, ...]
-    format: str
-    output: Path | None
-    fail_on: str | None
-    stage: str
-    statistics: bool
-    quiet: bool
-    verbose: bool
-    config: Path | None
-    exit_zero: bool
 
 
 def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,6 +78,7 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to run as well.")
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to run.")
 @click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
+@click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option(
@@ -111,9 +89,13 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option(
     "--stage",
     type=click.Choice(("auto", "init", "trained")),
-    default="auto",
     help="Judge the weights as fresh, as trained, or as they look [auto].",
 )
+@click.option("--baseline", type=click.Path(path_type=Path), help="Report only what is not in this file of findings.")
+@click.option("--write-baseline", is_flag=True, help="Write what is found to the baseline instead of reporting it.")
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
+@click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")
 @click.option("--statistics", is_flag=True, help="Show how often each rule spoke, and no more.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out; say nothing of clean targets.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
@@ -126,100 +108,122 @@ def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> 
     TARGET is an .onnx or .pt2 file, a directory or glob of these, package.module:name or path/file.py:name (a module,
     a module class, or a function that returns one).
     """
-    options = _Options(**given)
     try:
-        context.exit(_check(targets, options))
+        context.exit(_check(targets, given))
     except GnelintError:
-        if options.verbose:
+        if given["verbose"]:
             traceback.print_exc()
         raise
 
 
-def _check(texts: Sequence[str], options: _Options) -> int:
-    from gnelint.config import find_config, read_config
-    from gnelint.lint.engine import selected_rules
-    from gnelint.lint.rulefile import load_rules
-    from gnelint.readers.inputs import parse_input
+def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
+    from gnelint import batch, jobs
+    from gnelint.lint.baseline import read_baseline
+    from gnelint.lint.selection import without_effect
+    from gnelint.lint.suppression import unused
 
-    config = read_config(options.config) if options.config else find_config(Path.cwd())
-    rules = load_rules([*config.rules, *options.rules])
-    settings = _settings(options, config)
-    chosen = selected_rules(rules, settings)
-    for warning in rules.warnings:
-        _complain(warning)
-    inputs = [parse_input(text) for text in options.inputs]
-    training = (options.mode or config.mode or "train") == "train"
-    run = _Checker(options, chosen, settings, inputs, training)
-    results = run.all(texts)
-    entries = [result.to_dict() for result in results]
-    _write(_report(entries, results, rules, options), options.output)
+    run = _Run(given["verbose"])
+    planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
+    for job in planned:
+        loaded = batch.rules_of(job.rules)
+        run.warn(*loaded.warnings, *without_effect(loaded, job.settings))
+    writing = given["write_baseline"]
+    files = dict.fromkeys(job.baseline for job in planned)
+    if writing and None in files:
+        raise UsageError("--write-baseline", "which file?", "Name it: --baseline gnelint-baseline.json")
+    baselines = {file: read_baseline(file, missing_is_empty=writing) for file in files if file is not None}
+    done = run.answers(planned, given["jobs"])
+    sets = {job.rules: batch.rules_of(job.rules) for job in planned}
+    for paths, loaded in sets.items():
+        run.warn(
+            *unused([verdict for job, answer in done if job.rules == paths for verdict in answer.verdicts], loaded)
+        )
+    if writing:
+        _write_baselines(baselines, done)
+        return EXIT_FAILED if run.failed else EXIT_CLEAN
+    entries = [
+        answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
+        for job, answer in done
+    ]
+    names = {rule.id: rule.name for loaded in sets.values() for rule in loaded.rules}
+    _write(_report(entries, [answer.notes for _, answer in done], names, given), given["output"])
     if run.failed:
         return EXIT_FAILED
-    fail_on = options.fail_on or config.fail_on or "error"
-    return EXIT_FINDINGS if not options.exit_zero and _fails(entries, fail_on) else EXIT_CLEAN
+    fails = any(_fails(entry, job.fail_on) for entry, (job, _) in zip(entries, done, strict=True))
+    return EXIT_FINDINGS if fails and not given["exit_zero"] else EXIT_CLEAN
 
 
-def _settings(options: _Options, config: Config) -> Settings:
-    from gnelint.lint.engine import Settings, Stage
+def _job_options(given: Mapping[str, Any]) -> Options:
+    from gnelint.jobs import Options
+    from gnelint.readers.inputs import parse_input
 
-    return Settings(
-        select=options.select or config.select,
-        extend_select=(*config.extend_select, *options.extend_select),
-        ignore=(*config.ignore, *options.ignore),
-        stage=cast(Stage, options.stage),
-        params=config.params,
-    )
+    names = [option.name for option in fields(Options) if option.name != "inputs"]
+    return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
+
+
+def _write_baselines(baselines: Mapping[Path, Baseline], done: Sequence[tuple[Job, Answer]]) -> None:
+    for job, answer in done:
+        assert job.baseline is not None
+        baselines[job.baseline].record(job.target.text, answer.findings)
+    for file, baseline in baselines.items():
+        baseline.write()
+        count = sum(len(answer.findings) for job, answer in done if job.baseline == file)
+        click.echo(
+            f"gnelint: {file}: written, {count} finding{'s' * (count != 1)} of this run are known now.", err=True
+        )
 
 
 @dataclass
-class _Checker:
-    """Checks targets one after the other; one that cannot be read does not stop the others."""
+class _Run:
+    """Checks targets and says what goes wrong; one that cannot be checked does not stop the others."""
 
-    options: _Options
-    rules: Sequence[Rule]
-    settings: Settings
-    inputs: Sequence[InputSpec]
-    training: bool
+    verbose: bool
     failed: bool = False
+    said: set[str] = field(default_factory=set)
 
-    def all(self, texts: Sequence[str]) -> list[CheckResult]:
+    def targets(self, texts: Sequence[str]) -> list[Target]:
+        """The models that the user's words name."""
         from gnelint.readers.targets import resolve
 
-        targets: list[Target] = []
+        found: list[Target] = []
         for text in texts:
-            targets.extend(self._guarded(text, lambda text=text: resolve(text)) or ())  # type: ignore[misc]
-        results = []
-        for index, target in enumerate(targets, start=1):
-            _progress(f"[{index}/{len(targets)}] {target.text}")
-            result = self._guarded(target.text, lambda target=target: self._one(target))  # type: ignore[misc]
-            if result is not None:
-                results.append(result)
+            try:
+                found.extend(resolve(text))
+            except GnelintError as error:
+                self._fail(str(error), traceback.format_exc())
+        return found
+
+    def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Answer]]:
+        """The jobs that could be done, with what there is to say."""
+        from gnelint import batch
+
+        done = []
+        found = batch.answers(jobs, processes)
+        for index, job in enumerate(jobs, start=1):
+            _progress(f"[{index}/{len(jobs)}] {job.target.text}")
+            answer = next(found)
+            self.warn(*filter(None, [answer.warning]))
+            if answer.error:
+                self._fail(answer.error, answer.trace)
+            else:
+                done.append((job, answer))
         _progress("")
-        return results
+        return done
 
-    def _one(self, target: Target) -> CheckResult:
-        from gnelint.api import check_graph
-        from gnelint.readers.targets import read_target
+    def warn(self, *sentences: str) -> None:
+        """Say what a person should know, each once."""
+        for sentence in sentences:
+            if sentence not in self.said:
+                self.said.add(sentence)
+                _progress("")
+                _complain(sentence)
 
-        graph = read_target(target, training=self.training, inputs=self.inputs)
-        return check_graph(graph, self.rules, self.settings)
-
-    def _guarded(self, subject: str, action: Callable[[], Any]) -> Any:
-        """The action's result, or None after one line that says why there is none."""
-        try:
-            return action()
-        except GnelintError as error:
-            caught: Exception = error
-            message = str(error)
-        except Exception as error:  # a defect of gnelint must not take the other targets with it
-            caught = error
-            message = str(DefectError(subject, error))
+    def _fail(self, message: str, trace: str) -> None:
         self.failed = True
         _progress("")
         _complain(message)
-        if self.options.verbose:
-            traceback.print_exception(caught)
-        return None
+        if self.verbose:
+            click.echo(trace, err=True, nl=False)
 
 
 def _progress(text: str) -> None:
@@ -231,21 +235,22 @@ def _progress(text: str) -> None:
 
 
 def _report(
-    entries: Sequence[Mapping[str, Any]], results: Sequence[CheckResult], rules: RuleSet, options: _Options
+    entries: Sequence[Mapping[str, Any]],
+    notes: Sequence[Sequence[str]],
+    names: Mapping[str, str],
+    given: Mapping[str, Any],
 ) -> str:
-    from gnelint.api import rule_names
     from gnelint.output import json, text
 
-    names = rule_names(rules)
-    if options.format == "json":
-        return json.dumps(json.document(entries))
-    if options.statistics:
-        return text.statistics(entries, names)
-    style = text.Style(colour=_colour(options.output), table=not options.quiet, fold=not options.verbose)
+    if given["format"] == "json":
+        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries))
+    if given["statistics"]:
+        return text.statistics(json.statistics(entries, names))
+    style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
     parts = [
-        text.render(entry, names, result.notes, style)
-        for entry, result in zip(entries, results, strict=True)
-        if entry["findings"] or not options.quiet
+        text.render(entry, names, some, style)
+        for entry, some in zip(entries, notes, strict=True)
+        if entry["findings"] or not given["quiet"]
     ]
     return "\n".join(parts)
 
@@ -260,26 +265,18 @@ def _write(report: str, output: Path | None) -> None:
     if output is None:
         click.echo(report, nl=False)
         return
+    from gnelint.files import write_whole
+
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(report)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-            Path(name).replace(output)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(output, report)
     except OSError as error:
         raise UsageError(str(output), f"cannot be written ({error.strerror})", "Choose another file for -o.") from None
 
 
-def _fails(entries: Sequence[Mapping[str, Any]], fail_on: str) -> bool:
+def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
     order: tuple[Literal["errors", "warnings", "infos"], ...] = ("errors", "warnings", "infos")
     depth = {"error": 1, "warning": 2, "info": 3, "never": 0}[fail_on]
-    return any(entry["summary"][key] for entry in entries for key in order[:depth])
+    return any(entry["summary"][key] for key in order[:depth])
 
 
 @cli.command()
@@ -415,8 +412,8 @@ def _run_examples(texts: Sequence[str]) -> int:
 @_more_rules
 def explain_rule(rule_id: str, paths: tuple[Path, ...]) -> None:
     """Explain one rule."""
-    from gnelint.lint.engine import no_such_rule
     from gnelint.lint.rulefile import load_rules
+    from gnelint.lint.selection import no_such_rule
     from gnelint.output.explain import explanation
 
     loaded = load_rules(paths)

@@ -1,11 +1,17 @@
-"""Configuration: `gnelint.toml`, or `[tool.gnelint]` in `pyproject.toml`. The command line wins over it."""
+"""Configuration: `gnelint.toml`, or `[tool.gnelint]` in `pyproject.toml`. The command line wins over it.
+
+As with ruff, the file nearest to a target, in its directory or one above it, is the target's configuration, else the
+one nearest to the working directory; files are not merged, and paths and globs in one are taken from where it is.
+"""
 
 from __future__ import annotations
 
 import difflib
+import glob
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +24,48 @@ else:
 
 FAIL_ON = ("error", "warning", "info", "never")
 MODES = ("train", "eval")
+STAGES = ("auto", "init", "trained")
 
-_LISTS = ("select", "extend-select", "ignore", "rules")
-_CHOICES: Mapping[str, tuple[str, ...]] = {"fail-on": FAIL_ON, "mode": MODES}
-_KEYS = (*_LISTS, *_CHOICES, "params")
+Params = Mapping[str, Mapping[str, float | str | bool]]
+
+_SELECTORS = ("select", "extend-select", "ignore")
+_CHOICES: Mapping[str, tuple[str, ...]] = {"fail-on": FAIL_ON, "mode": MODES, "stage": STAGES}
+_PATHS = ("baseline", "cache-dir")
+_KEYS = (
+    *_SELECTORS, "rules", "preview", *_CHOICES, *_PATHS, "params", "per-target-ignores", "overrides", "suppress",
+)  # fmt: skip
+_OVERRIDE_KEYS = ("targets", *_SELECTORS, *_CHOICES, "params")
+_SUPPRESS_KEYS = ("rules", "nodes", "targets", "reason")
+
+
+@dataclass(frozen=True)
+class Override:
+    """What holds for some targets: `select` replaces, `extend_select`, `ignore` and `params` add, the rest replaces.
+
+    Attributes:
+        targets: globs.
+        never: ids or prefixes of rules that do not run there, whatever selects them (`per-target-ignores`).
+    """
+
+    targets: tuple[str, ...]
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    fail_on: str | None = None
+    mode: str | None = None
+    stage: str | None = None
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Findings that are accepted: of these rules, at these nodes of these targets (globs; none: everywhere)."""
+
+    rules: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,9 +74,13 @@ class Config:
 
     Attributes:
         select, extend_select, ignore: ids or prefixes of rules.
-        rules: files and directories of more rules, relative ones taken from the configuration file's directory.
-        fail_on, mode: as the options of the command line.
+        rules: files and directories of more rules.
+        preview: whether rules run that are not yet stable.
+        fail_on, mode, stage: as the options of the command line.
+        baseline, cache_dir: where they are.
         params: values for the parameters of rules, by rule id.
+        overrides: what else holds for some targets; later ones win.
+        suppress: findings that are accepted.
         file: the file read, None if there is none.
     """
 
@@ -40,10 +88,36 @@ class Config:
     extend_select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     rules: tuple[Path, ...] = ()
+    preview: bool | None = None
     fail_on: str | None = None
     mode: str | None = None
-    params: Mapping[str, Mapping[str, float | str | bool]] = field(default_factory=dict)
+    stage: str | None = None
+    baseline: Path | None = None
+    cache_dir: Path | None = None
+    params: Params = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    suppress: tuple[Accepted, ...] = ()
     file: Path | None = None
+
+    def applies(self, targets: Sequence[str], target: str) -> bool:
+        """Whether one of these globs of the file means a target.
+
+        A file is meant by its path from the configuration's directory or by its name alone, `package.module:name` as
+        it is written; a Python file's attribute does not count.
+        """
+        place, _, attribute = target.rpartition(":")
+        if attribute and place and not place.endswith(".py") and not Path(target).exists():
+            return any(fnmatchcase(target, pattern) for pattern in targets)
+        path = Path(place if place.endswith(".py") else target).resolve()
+        base = glob.escape(str(Path.cwd() if self.file is None else self.file.resolve().parent))
+        return any(_matches(pattern, base, path) for pattern in targets)
+
+
+def _matches(pattern: str, base: str, path: Path) -> bool:
+    wanted = f"{base}/{pattern}"
+    return fnmatchcase(path.name, pattern) or any(
+        fnmatchcase(str(path), each) for each in (wanted, wanted.replace("**/", ""))
+    )
 
 
 def find_config(directory: Path) -> Config:
@@ -86,41 +160,136 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _config(table: Any, path: Path, prefix: str) -> Config:
-    if not isinstance(table, dict):
-        raise UsageError(str(path), f"{prefix.rstrip('.')} must be a table")
-    for key in table:
-        if key not in _KEYS:
-            close = difflib.get_close_matches(key, _KEYS, n=1)
-            advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(_KEYS)}."
-            raise UsageError(str(path), f'unknown key "{prefix}{key}"', advice)
-    lists = {key: _strings(table.get(key, []), path, prefix + key) for key in _LISTS}
-    for key, choices in _CHOICES.items():
-        if key in table and table[key] not in choices:
-            raise UsageError(str(path), f"{prefix}{key} is {table[key]!r}", f"One of: {', '.join(choices)}.")
+    read = _Table(table, path, prefix, _KEYS)
+    ignores = read.tables_of_selectors("per-target-ignores")
     return Config(
-        select=lists["select"],
-        extend_select=lists["extend-select"],
-        ignore=lists["ignore"],
-        rules=tuple(path.parent / entry for entry in lists["rules"]),
-        fail_on=table.get("fail-on"),
-        mode=table.get("mode"),
-        params=_params(table.get("params", {}), path, prefix),
+        select=read.selectors("select"),
+        extend_select=read.selectors("extend-select"),
+        ignore=read.selectors("ignore"),
+        rules=tuple(path.parent / entry for entry in read.texts("rules")),
+        preview=read.switch("preview"),
+        fail_on=read.choice("fail-on"),
+        mode=read.choice("mode"),
+        stage=read.choice("stage"),
+        baseline=read.path("baseline"),
+        cache_dir=read.path("cache-dir"),
+        params=read.params(),
+        overrides=(
+            *(Override((targets,), never=rules) for targets, rules in ignores.items()),
+            *map(_override, read.tables("overrides", _OVERRIDE_KEYS)),
+        ),
+        suppress=tuple(map(_accepted, read.tables("suppress", _SUPPRESS_KEYS))),
         file=path,
     )
 
 
-def _strings(value: Any, path: Path, key: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
-        raise UsageError(str(path), f"{key} must be a list of texts", f'Write {key.rpartition(".")[2]} = ["GNE1"].')
-    return tuple(value)
+def _override(read: _Table) -> Override:
+    return Override(
+        targets=read.texts("targets", required=True),
+        select=read.selectors("select"),
+        extend_select=read.selectors("extend-select"),
+        ignore=read.selectors("ignore"),
+        fail_on=read.choice("fail-on"),
+        mode=read.choice("mode"),
+        stage=read.choice("stage"),
+        params=read.params(),
+    )
 
 
-def _params(value: Any, path: Path, prefix: str) -> Mapping[str, Mapping[str, float | str | bool]]:
-    scalar = (bool, int, float, str)
-    if not isinstance(value, dict) or not all(
-        isinstance(rule, dict) and all(isinstance(entry, scalar) for entry in rule.values()) for rule in value.values()
-    ):
-        raise UsageError(
-            str(path), f"{prefix}params must hold one table a rule", "Write [params.GNE101], tolerance = 0.5 below it."
-        )
-    return value
+def _accepted(read: _Table) -> Accepted:
+    return Accepted(
+        rules=read.selectors("rules", required=True),
+        nodes=read.texts("nodes"),
+        targets=read.texts("targets"),
+        reason=read.text("reason"),
+    )
+
+
+class _Table:
+    """A table of the file whose keys are known; every error names the file and the key."""
+
+    def __init__(self, table: Any, file: Path, prefix: str, keys: Sequence[str]) -> None:
+        self._file = file
+        self._prefix = prefix
+        if not isinstance(table, dict):
+            raise self._error(prefix.rstrip("."), "must be a table")
+        for key in table:
+            if key not in keys:
+                close = difflib.get_close_matches(key, keys, n=1)
+                advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(keys)}."
+                raise UsageError(str(file), f'unknown key "{prefix}{key}"', advice)
+        self._table: dict[str, Any] = table
+
+    def _error(self, key: str, problem: str, advice: str = "") -> UsageError:
+        return UsageError(str(self._file), f"{key} {problem}", advice)
+
+    def texts(self, key: str, required: bool = False) -> tuple[str, ...]:
+        """A list of texts, empty if the key is not there."""
+        return self._texts(self._table.get(key, []), self._prefix + key, "*", required)
+
+    def selectors(self, key: str, required: bool = False) -> tuple[str, ...]:
+        """A list of ids or prefixes of rules."""
+        return tuple(map(str.upper, self._texts(self._table.get(key, []), self._prefix + key, "GNE1", required)))
+
+    def _texts(self, value: Any, key: str, example: str, required: bool) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+            raise self._error(key, "must be a list of texts", f'Write {key.rpartition(".")[2]} = ["{example}"].')
+        if required and not value:
+            raise self._error(key, "is missing or empty", f'Write {key.rpartition(".")[2]} = ["{example}"].')
+        return tuple(value)
+
+    def text(self, key: str) -> str:
+        """A text, "" if the key is not there."""
+        value = self._table.get(key, "")
+        if not isinstance(value, str):
+            raise self._error(self._prefix + key, "must be a text")
+        return value
+
+    def path(self, key: str) -> Path | None:
+        """A path from the directory of the file."""
+        return self._file.parent / text if (text := self.text(key)) else None
+
+    def switch(self, key: str) -> bool | None:
+        """True or false, None if the key is not there."""
+        value = self._table.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._error(self._prefix + key, f"is {value!r}", "Write true or false.")
+        return value
+
+    def choice(self, key: str) -> str | None:
+        """One of few texts, None if the key is not there."""
+        value = self._table.get(key)
+        if value is not None and value not in _CHOICES[key]:
+            raise self._error(self._prefix + key, f"is {value!r}", f"One of: {', '.join(_CHOICES[key])}.")
+        return value
+
+    def params(self) -> Params:
+        """Tables of numbers, texts and switches by rule id."""
+        value = self._table.get("params", {})
+        scalar = (bool, int, float, str)
+        if not isinstance(value, dict) or not all(
+            isinstance(rule, dict) and all(isinstance(entry, scalar) for entry in rule.values())
+            for rule in value.values()
+        ):
+            advice = "Write [params.GNE101], tolerance = 0.5 below it."
+            raise self._error(f"{self._prefix}params", "must hold one table a rule", advice)
+        return value
+
+    def tables_of_selectors(self, key: str) -> Mapping[str, tuple[str, ...]]:
+        """Lists of ids or prefixes of rules, by glob."""
+        value = self._table.get(key, {})
+        if not isinstance(value, dict):
+            raise self._error(
+                self._prefix + key, "must be a table", f'Write [{key}], "old/*.onnx" = ["GNE1"] below it.'
+            )
+        return {
+            name: tuple(map(str.upper, self._texts(rules, f'{self._prefix}{key}."{name}"', "GNE1", False)))
+            for name, rules in value.items()
+        }
+
+    def tables(self, key: str, keys: Sequence[str]) -> list[_Table]:
+        """Tables of the same kind, one after the other."""
+        value = self._table.get(key, [])
+        if not isinstance(value, list):
+            raise self._error(self._prefix + key, "must be a list of tables", f"Write [[{self._prefix}{key}]].")
+        return [_Table(table, self._file, f"{self._prefix}{key}[{i}].", keys) for i, table in enumerate(value)]

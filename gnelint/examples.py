@@ -13,12 +13,13 @@ import numpy as np
 
 from gnelint.analysis import analyse
 from gnelint.errors import RuleError, UsageError
-from gnelint.lint.engine import Settings, lint, no_such_rule
+from gnelint.lint.engine import lint
 from gnelint.lint.expression import Expression, compile_expression, parts
 from gnelint.lint.finding import Finding
 from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rules, rule_files
 from gnelint.lint.running import Matches, Run
+from gnelint.lint.selection import Settings, no_such_rule
 from gnelint.prediction import Prediction
 
 if TYPE_CHECKING:

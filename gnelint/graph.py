@@ -161,6 +161,8 @@ class Graph:
         values: every value by name, inputs and node outputs.
         notes: what the reader wants a person to know ("normalisation was folded at export"), one sentence each.
         subgraphs: bodies of If, Loop and Scan nodes as graphs of their own, by "node name/attribute".
+        ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
+        data_files: files beside the model that hold weights, as the model names them.
     """
 
     name: str
@@ -172,6 +174,8 @@ class Graph:
     values: Mapping[str, Value]
     notes: tuple[str, ...] = ()
     subgraphs: Mapping[str, Graph] = field(default_factory=dict)
+    ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    data_files: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

@@ -336,8 +336,10 @@ def _through(node: Node, output: str, known: _Known, doubt: Doubt) -> tuple[Doub
 
 def _same_over_positions(gradient: Gradient) -> float:
     """Correlation of the gradient between positions, as the cells know it."""
+    if gradient.positions <= 1 or not gradient.correlated:
+        return 0.0
     energy = float(np.mean(gradient.energy))
-    if gradient.positions <= 1 or energy <= 0:
+    if energy <= 0:
         return 0.0
     return min(max(float(np.mean(gradient.shared)) / energy, 0.0), 1.0)
 

@@ -156,7 +156,7 @@ def test_mistakes_get_one_line_and_code_2(models: Path, arguments: Sequence[str]
 def test_output_file_is_whole_or_absent(models: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     report.write_text("the old one")
-    result = gnelint("check", models / "bad.onnx", "--format", "json", "-o", report, cwd=tmp_path)
+    result = gnelint("check", models / "bad.onnx", "--format", "json", "-o", report, "--no-cache", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert json.loads(report.read_text())["schema"] == "gnelint/1"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
@@ -164,7 +164,16 @@ def test_output_file_is_whole_or_absent(models: Path, tmp_path: Path) -> None:
 
 def test_statistics(models: Path) -> None:
     result = gnelint("check", "bad.onnx", "good.onnx", "--statistics", cwd=models)
-    assert result.stdout.split() == ["30", "GNE101", "gain-mismatch", "1", "GNE501", "vanishing-gradient"]
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["30", "GNE101", "error", "gain-mismatch", "in", "1", "of", "2", "targets"],
+        ["1", "GNE501", "error", "vanishing-gradient", "in", "1", "of", "2", "targets"],
+        ["31", "findings."],
+    ]
+    report = json.loads(gnelint("check", "bad.onnx", "--statistics", "--format", "json", cwd=models).stdout)
+    assert report["statistics"][0] == {
+        "rule": "GNE101", "name": "gain-mismatch", "count": 30, "targets": 1,
+        "errors": 30, "warnings": 0, "infos": 0, "fixable": 30,
+    }  # fmt: skip
 
 
 def test_configuration_and_command_line(models: Path, tmp_path: Path) -> None:
@@ -250,7 +259,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_checking_an_onnx_file_never_imports_torch(models: Path) -> None:
-    found = loaded("import gnelint.cli; sys.argv = ['gnelint', 'check', 'bad.onnx']; gnelint.cli.main()", models)
+    argv = ["gnelint", "check", "bad.onnx", "--no-cache"]
+    found = loaded(f"import gnelint.cli; sys.argv = {argv}; gnelint.cli.main()", models)
     assert "onnx" in found
     assert "torch" not in found
     assert "jsonschema" not in found

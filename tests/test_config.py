@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from gnelint.config import Config, find_config, read_config
+from gnelint.config import Accepted, Config, Override, find_config, read_config
 from gnelint.errors import UsageError
 
 FULL = """
@@ -16,8 +17,28 @@ ignore = ["GNE102"]
 rules = ["more/rules"]
 fail-on = "warning"
 mode = "eval"
+stage = "init"
+preview = true
+baseline = "known.json"
+cache-dir = "somewhere"
 [params.GNE101]
 tolerance = 0.5
+[per-target-ignores]
+"old/*.onnx" = ["gne5"]
+[[overrides]]
+targets = ["big/*"]
+select = ["GNE5"]
+extend-select = ["GNE9"]
+ignore = ["GNE502"]
+fail-on = "never"
+mode = "train"
+stage = "trained"
+params = {GNE101 = {tolerance = 1.0}}
+[[suppress]]
+rules = ["gne101"]
+nodes = ["layers.0.*"]
+targets = ["big/*"]
+reason = "the stem is rescaled"
 """
 
 
@@ -31,9 +52,21 @@ def test_everything(tmp_path: Path) -> None:
         rules=(tmp_path / "more/rules",),
         fail_on="warning",
         mode="eval",
+        stage="init",
+        preview=True,
+        baseline=tmp_path / "known.json",
+        cache_dir=tmp_path / "somewhere",
         params={"GNE101": {"tolerance": 0.5}},
+        overrides=(
+            Override(("old/*.onnx",), never=("GNE5",)),
+            Override(
+                ("big/*",), ("GNE5",), ("GNE9",), ("GNE502",), (), "never", "train", "trained",
+                {"GNE101": {"tolerance": 1.0}},
+            ),
+        ),
+        suppress=(Accepted(("GNE101",), ("layers.0.*",), ("big/*",), "the stem is rescaled"),),
         file=path,
-    )
+    )  # fmt: skip
 
 
 def test_the_nearest_file_upwards(tmp_path: Path) -> None:
@@ -64,13 +97,26 @@ def test_the_nearest_file_upwards(tmp_path: Path) -> None:
         ("[params]\nGNE101 = 3", "one table a rule"),
         ("[params.GNE101]\ntolerance = [1]", "one table a rule"),
         ("select = [", "not valid TOML"),
+        ("preview = 1", "preview is 1. Write true or false"),
+        ('stage = "late"', "One of: auto, init, trained"),
+        ("baseline = 3", "baseline must be a text"),
+        ("[per-target-ignores]\na = 3", 'per-target-ignores."a" must be a list of texts'),
+        ("per-target-ignores = 3", "per-target-ignores must be a table"),
+        ("overrides = 3", "overrides must be a list of tables"),
+        ("[overrides]\na = 3", "overrides must be a list of tables"),
+        ('[[overrides]]\nignore = ["GNE1"]', "overrides[0].targets is missing or empty"),
+        ('[[overrides]]\ntargets = ["a"]\ntargts = 1', 'overrides[0].targts". Did you mean "targets"?'),
+        ('[[suppress]]\nnodes = ["a"]', "suppress[0].rules is missing or empty"),
+        ('[[suppress]]\nrules = ["GNE1"]\n[[suppress]]\nrule = []', 'suppress[1].rule". Did you mean "rules"?'),
+        ('[[suppress]]\nrules = ["GNE1"]\nnodes = "a"', "suppress[0].nodes must be a list of texts"),
+        ("suppress = [1]", "suppress[0] must be a table"),
     ],
 )
 @pytest.mark.parametrize("name", ["gnelint.toml", "pyproject.toml"])
 def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, why: str, name: str) -> None:
     path = tmp_path / name
     if name == "pyproject.toml":
-        text = text.replace("[params", "[tool.gnelint.params")
+        text = re.sub(r"^(\[+)(?=[a-z])", r"\1tool.gnelint.", text, flags=re.M | re.I)
         text = text if text.startswith("[") else f"[tool.gnelint]\n{text}"
         why = why.replace('key "', 'key "tool.gnelint.')
     path.write_text(text)
@@ -89,3 +135,30 @@ def test_a_table_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool]\ngnelint = 3\n")
     with pytest.raises(UsageError, match="must be a table"):
         find_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target", "applies"),
+    [
+        ("models/*.onnx", "models/a.onnx", True),
+        ("models/*.onnx", "other/a.onnx", False),
+        ("models/**/*.onnx", "models/a.onnx", True),
+        ("models/**/*.onnx", "models/deep/er/a.onnx", True),
+        ("a.onnx", "models/a.onnx", True),
+        ("*.pt2", "models/a.onnx", False),
+        ("package.*", "package.module:Net", True),
+        ("code/*.py", "code/nets.py:make", True),
+    ],
+)
+def test_globs_over_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, target: str, applies: bool
+) -> None:
+    folder = tmp_path / "with [brackets]"
+    (folder / "below").mkdir(parents=True)
+    config = Config(file=folder / "gnelint.toml")
+    monkeypatch.chdir(folder)
+    assert config.applies([pattern], target) is applies
+    if "/" in target:  # a path means the same file wherever gnelint is run
+        monkeypatch.chdir(folder / "below")
+        assert config.applies(["no", pattern], f"../{target}") is applies
+        assert config.applies([pattern], target) is (applies and pattern == "a.onnx")

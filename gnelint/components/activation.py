@@ -20,16 +20,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Unary, component
+from gnelint.components.base import Remembered, Unary, component
 from gnelint.theory.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import cumulants
 from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.piecewise import Piece, derivative, piecewise_expectation, rectified_source
+from gnelint.theory.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
 from gnelint.theory.special import log_normal_cdf, normal_cdf, normal_pdf
 from gnelint.theory.theorems import Structure
 
@@ -53,12 +54,20 @@ class Pointwise(Unary):
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """E f'^4."""
 
+    @cached_property
+    def _slopes(self) -> Remembered[tuple[np.ndarray, np.ndarray]]:
+        return Remembered()
+
+    def slopes_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """`slopes` in the cells of x."""
+        return self._slopes.of((x,), lambda: self.slopes(x.mean, x.variance))
+
     def map(self, x: Moments) -> Moments:
         mean, second = self.values(x.mean, x.variance)
         variance = np.maximum(second - mean**2, 0.0)
         shared = np.zeros_like(variance)
-        if np.any(x.shared):
-            slope, _ = self.slopes(x.mean, x.variance)
+        if x.correlated:
+            slope, _ = self.slopes_of(x)
             r = correlation(x)
             linear = np.minimum(slope**2 * x.variance, variance)
             shared = linear * r + (variance - linear) * r**2
@@ -71,13 +80,13 @@ class Pointwise(Unary):
         total = float(variance.mean())
         if x.coupling == NONE or total <= 0:
             return NONE
-        slope, _ = self.slopes(x.mean, x.variance)
+        slope, _ = self.slopes_of(x)
         return x.coupling.scaled(min(float((slope**2 * x.variance).mean()) / total, 1.0) ** 2)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        slope, square = self.slopes(x.mean, x.variance)
+        slope, square = self.slopes_of(x)
         together = slope**2
-        if np.any(x.shared):
+        if x.correlated:
             together = together + np.maximum(square - slope**2, 0.0) * correlation(x)
         return cotangent.times(x.axes, square, together)
 
@@ -85,7 +94,7 @@ class Pointwise(Unary):
         x = inputs[0]
         assert x is not None
         weight = cell_weights(x)
-        _, square = self.slopes(x.mean, x.variance)
+        _, square = self.slopes_of(x)
         fourth = self.fourth_slope(x.mean, x.variance)
         return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
 
@@ -93,7 +102,7 @@ class Pointwise(Unary):
         x = inputs[0]
         assert x is not None
         weight = cell_weights(x)
-        slope, square = self.slopes(x.mean, x.variance)
+        slope, square = self.slopes_of(x)
         together, whole = float((slope**2 * weight).sum()), float((square * weight).sum())
         return Structure(coherence=(together / whole) ** 2 if whole > 0 else 1.0)
 
@@ -106,24 +115,6 @@ def correlation(x: Moments) -> np.ndarray:
     """shared / variance of each cell, between 0 and 1."""
     ratio = np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0)
     return np.asarray(np.clip(ratio, 0.0, 1.0))
-
-
-def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """P(x > 0) for x ~ N(mean, variance); a constant 0 is not above 0, as in relu'(0) = 0."""
-    if np.any(variance <= 0):
-        return piecewise_expectation((Piece(0.0, INF, (1.0,)),), 1, mean, variance)
-    return normal_cdf(mean / np.sqrt(variance))
-
-
-def positive_share(x: Moments) -> np.ndarray:
-    """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
-    if not x.nonnegative:
-        if x.cumulants is None or np.any(x.variance <= 0):
-            return gaussian_share(x.mean, x.variance)
-        return x.rectified[0]
-    location, scale = rectified_source(x.mean, x.variance)
-    ratio = np.divide(location, scale, out=np.full_like(location, -INF), where=scale > 0)
-    return normal_cdf(ratio)
 
 
 def cell_weights(x: Moments) -> np.ndarray:
@@ -196,12 +187,12 @@ class ReLU(PiecewisePolynomial):
         return replace(y, mean=first, variance=variance, shared=shared, cumulants=(third, fourth))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        share = positive_share(x)
+        share = x.positive_share
         g = cotangent.refined(x.axes)
         share = resample(share, x.axes, g.axes)
         passed = share + g.active * (1.0 - share)
         together = np.where(g.active > 0, passed, share**2)
-        if np.any(x.shared):
+        if x.correlated:
             r = resample(correlation(x), x.axes, g.axes)
             together = together + (passed - together) * r
         return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, np.ones_like(passed)), g.profile)
@@ -209,7 +200,7 @@ class ReLU(PiecewisePolynomial):
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]
         assert x is not None
-        share = float((positive_share(x) * cell_weights(x)).sum())
+        share = float((x.positive_share * cell_weights(x)).sum())
         return share * (1.0 - share)
 
     def keeps_nonnegative(self, x: Moments) -> bool:
@@ -228,16 +219,23 @@ class LeakyReLU(PiecewisePolynomial):
 class PReLU(PiecewisePolynomial):
     """LeakyReLU with a stored slope for each channel (or one for all)."""
 
+    @cached_property
+    def _refined(self) -> Remembered[Moments]:
+        return Remembered()
+
+    def _on_slopes(self, x: Moments) -> Moments:
+        return self._refined.of((x,), lambda: x.refined(self._slope_axes(x)))
+
     def map(self, x: Moments) -> Moments:
-        return super().map(x.refined(self._slope_axes(x)))
+        return super().map(self._on_slopes(x))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return super().pull(x.refined(self._slope_axes(x)), y, cotangent)
+        return super().pull(self._on_slopes(x), y, cotangent)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]
         assert x is not None
-        return super().phi_variance([x.refined(self._slope_axes(x))], outputs)
+        return super().phi_variance([self._on_slopes(x)], outputs)
 
     def _slope(self) -> np.ndarray:
         slope = np.asarray(self.node.parameters["slope"].array(), dtype=np.float64)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.activation import cell_weights, positive_share
+from gnelint.components.activation import cell_weights
 from gnelint.components.base import Component, NotModelledError, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
@@ -114,8 +114,8 @@ class _Linear(Component):
         nonnegative = x.nonnegative and all(other.nonnegative for other in rest)
         alone = Moments.flat(rest[0].axes, mean, variance, nonnegative=nonnegative)
         alone = replace(alone, cumulants=_summed(rest, weights))
-        whole = positive_share(y)
-        beside = resample(positive_share(alone), alone.axes, y.axes)
+        whole = y.positive_share
+        beside = resample(alone.positive_share, alone.axes, y.axes)
         share = np.divide(beside, whole, out=np.ones_like(whole), where=whole > 0)
         return Moments.flat(y.axes, np.clip(1.0 - share, 0.0, 1.0), np.zeros(1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -14,12 +14,12 @@ import numpy as np
 from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.cells import Axis, counts, pooled
-from gnelint.theory.contraction import kernel_times, kernel_transposed_times, tap_energies
+from gnelint.theory.contraction import kernel_times, kernel_transposed_times, row_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
-from gnelint.theory.moments import Gradient, Moments, normalised
+from gnelint.theory.moments import Gradient, Moments, amplitude, normalised
 from gnelint.theory.spread import gaussian_noise
-from gnelint.theory.taps import TapAxis, marginals, outer
+from gnelint.theory.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.theorems import Structure
 
 _ROUNDING = 1e-12
@@ -36,6 +36,16 @@ class _Convolution(Unary):
     def _kernel(self) -> np.ndarray:
         weight = self.node.parameters["weight"].array()
         return weight.reshape(*weight.shape[:2], -1)
+
+    @cached_property
+    def _row_energies(self) -> np.ndarray:
+        """Energy of each row of the kernel at each tap."""
+        return row_energies(self._kernel)
+
+    @cached_property
+    def _tap_counts(self) -> np.ndarray:
+        """At how many positions each tap is inside."""
+        return outer([axis.counts for axis in self._taps])
 
     @property
     def _groups(self) -> int:
@@ -58,8 +68,9 @@ class _Convolution(Unary):
             return 1.0
         return float((n**2 + (kurtosis - 2.0) * n + inner * out / self._groups * outer(reuse)).mean()) / mean**2
 
+    @cached_property
     @abstractmethod
-    def _axes(self) -> list[TapAxis]:
+    def _taps(self) -> list[TapAxis]:
         """The taps along each axis, the larger grid as the inputs."""
 
     def _tap_axes(self, small: Sequence[int], large: Sequence[int]) -> list[TapAxis]:
@@ -85,7 +96,7 @@ class _Convolution(Unary):
             x, variance: what is summed, and its variance by channel.
             overlap: see `weighted_sum`.
         """
-        reached = float(np.prod([axis.counts.sum() for axis in self._axes()]))
+        reached = float(self._tap_counts.sum())
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
         random = weighted_sum(x.coupling, participation(variance) / taps, taps, overlap)
         share = (1.0 - fixed) ** 2
@@ -117,93 +128,118 @@ def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Ax
     return axes, [np.asarray(a).reshape(counts(axes)) for a in arrays]
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """What the taps of a window see, one spatial axis at a time.
+
+    Attributes:
+        seen: for each axis (taps, positions), the energy profile that each tap sees at each position.
+    """
+
+    seen: list[np.ndarray]
+
+    @cached_property
+    def amplitudes(self) -> list[np.ndarray]:
+        """The same for the profile's square root."""
+        return [np.sqrt(line) for line in self.seen]
+
+    @cached_property
+    def levels(self) -> list[np.ndarray]:
+        """Average energy that each tap sees."""
+        return [line.sum(axis=1) / max(line.shape[1], 1) for line in self.seen]
+
+    @cached_property
+    def centres(self) -> list[np.ndarray]:
+        """Average amplitude that each tap sees."""
+        return [line.sum(axis=1) / max(line.shape[1], 1) for line in self.amplitudes]
+
+    @cached_property
+    def grams(self) -> list[np.ndarray]:
+        """(taps, taps): the mean product of two taps' amplitudes over the positions."""
+        return [line @ line.T / max(line.shape[1], 1) for line in self.amplitudes]
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """`levels` over all of a kernel's taps."""
+        return outer(self.levels)
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """`centres` over all of a kernel's taps."""
+        return outer(self.centres)
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """`grams` over all of a kernel's taps."""
+        return kron(self.grams)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Taps along each axis."""
+        return tuple(len(line) for line in self.seen)
+
+
 def _spread_moments(
-    mean_taps: np.ndarray,
-    spread_taps: np.ndarray,
-    seen: list[np.ndarray],
-    amplitudes: list[np.ndarray],
-    shape: Sequence[int],
+    mean_taps: np.ndarray, spread_taps: np.ndarray, windows: _Windows, shape: Sequence[int]
 ) -> tuple[Moments, float]:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
     the share of its energy about the mean that is the same in every sample.
 
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
-        spread_taps: (2, out, taps), the variance and the shared covariance that it adds.
-        seen: for each axis (taps, positions), the energy profile that each tap sees.
-        amplitudes: the same for its square root.
+        spread_taps: (2, out, taps), the variance and the shared covariance that it adds; (1, out, taps) without one.
+        windows: what the taps see.
         shape: of the output.
     """
-    energy_at = outer([a.mean(axis=1) for a in seen])
-    amplitude_at = outer([a.mean(axis=1) for a in amplitudes])
-    grams = [a @ a.T / max(a.shape[1], 1) for a in amplitudes]
-    gram = _kron(grams)
-    variance = spread_taps[0] @ energy_at
-    shared = spread_taps[1] @ energy_at
-    mean = mean_taps @ amplitude_at
-    second = variance + ((mean_taps @ gram) * mean_taps).sum(axis=1)
+    variance = spread_taps[0] @ windows.level
+    shared = spread_taps[1] @ windows.level if len(spread_taps) > 1 else np.zeros_like(variance)
+    mean = mean_taps @ windows.centre
+    second = variance + ((mean_taps @ windows.gram) * mean_taps).sum(axis=1)
     tap_weight = spread_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
-    sizes = tuple(len(a) for a in seen)
     profile: list[np.ndarray | None] = [None, None]
-    for along, lines in zip(marginals(tap_weight, sizes, [a.mean(axis=1) for a in seen]), seen, strict=True):
+    for along, lines in zip(marginals(tap_weight, windows.sizes, windows.levels), windows.seen, strict=True):
         profile.append(normalised(along @ lines))
-    deviation, fixed, fixed_coupling = _deviation(mean_taps, spread_taps[0], seen, amplitudes, grams)
+    deviation, fixed, border = _deviation(mean_taps, spread_taps[0], windows)
     axes, (mean, second, shared) = _image(shape, (mean, second, shared))
-    y = Moments(axes, tuple(profile), mean, second, shared)
-    whole = mean / y.amplitude()
+    whole = mean / amplitude(profile)
     left = second - whole**2
     if np.any(left < 0):
-        y = Moments.flat(axes, mean, second - mean**2, shared)
-    else:
-        y = Moments(axes, tuple(profile), whole, left, shared)
-    border = Coupling(fixed_coupling, _ALONG * fixed_coupling).scaled(fixed**2)
-    return replace(y, deviation=deviation, coupling=border), fixed
+        profile, whole, left = [None] * len(shape), mean, np.maximum(second - mean**2, 0.0)
+    coupling = Coupling(border, _ALONG * border).scaled(fixed**2)
+    return Moments(axes, tuple(profile), whole, left, shared, deviation=deviation, coupling=coupling), fixed
 
 
 def _deviation(
-    mean_taps: np.ndarray,
-    variance_taps: np.ndarray,
-    seen: list[np.ndarray],
-    amplitudes: list[np.ndarray],
-    grams: list[np.ndarray],
+    mean_taps: np.ndarray, variance_taps: np.ndarray, windows: _Windows
 ) -> tuple[tuple[np.ndarray | None, ...], float, float]:
     """How y[o, p] lies about the mean of y[o, :]: by its variance, and by how far its own mean is off at p.
 
     Args:
-        mean_taps, variance_taps, seen, amplitudes: as in `_spread_moments`.
-        grams: for each axis (taps, taps), the mean product of two taps' amplitudes over the positions.
+        mean_taps, variance_taps, windows: as in `_spread_moments`.
 
     Returns:
         Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
         sample), and the mean squared correlation between channels of that share: there are few kinds of border.
     """
-    sizes = tuple(len(line) for line in amplitudes)
-    centres, levels = [line.mean(axis=1) for line in amplitudes], [line.mean(axis=1) for line in seen]
-    gram, centre = mean_taps.T @ mean_taps, outer(centres)
-    away = _kron(grams) - np.outer(centre, centre)  # what taps have in common where they are off, over all positions
+    sizes, centre = windows.sizes, windows.centre
+    gram = mean_taps.T @ mean_taps
+    away = windows.gram - centre[:, None] * centre  # what taps have in common where they are off, over all positions
     fixed = max(float((gram * away).sum()), 0.0)
     variance = variance_taps.sum(axis=0)
-    energy = float(variance @ outer(levels)) + fixed
-    linear, constant = gram @ centre, float(centre @ gram @ centre)
+    energy = float(variance @ windows.level) + fixed
+    linear = gram @ centre
+    constant = float(centre @ linear)
     profiles: list[np.ndarray | None] = [None, None]
-    lines = zip(marginals(variance, sizes, levels), marginals(linear, sizes, centres), strict=True)
+    lines = zip(marginals(variance, sizes, windows.levels), marginals(linear, sizes, windows.centres), strict=True)
     for axis, (varies, pulls) in enumerate(lines):
-        line = amplitudes[axis]
-        square = ((_along(gram, sizes, grams, axis) @ line) * line).sum(axis=0)
+        line = windows.amplitudes[axis]
+        square = ((_along(gram, sizes, windows.grams, axis) @ line) * line).sum(axis=0)
         off = np.maximum(square - 2.0 * pulls @ line + constant, 0.0)
-        profiles.append(normalised(varies @ seen[axis] + off))
+        profiles.append(normalised(varies @ windows.seen[axis] + off))
     mixed = gram @ away
-    trace = float(np.trace(mixed))
-    few = float((mixed * mixed.T).sum()) / trace**2 if trace > _ROUNDING * float(np.trace(gram)) else 0.0
+    trace = float(mixed.trace())
+    few = float((mixed * mixed.T).sum()) / trace**2 if trace > _ROUNDING * float(gram.trace()) else 0.0
     return tuple(profiles), fixed / energy if energy > 0 else 0.0, few
-
-
-def _kron(matrices: list[np.ndarray]) -> np.ndarray:
-    """Of (taps, taps) along each axis, over all of a kernel's taps."""
-    whole = np.ones((1, 1))
-    for matrix in matrices:
-        whole = np.kron(whole, matrix)
-    return whole
 
 
 def _along(gram: np.ndarray, sizes: tuple[int, ...], grams: list[np.ndarray], axis: int) -> np.ndarray:
@@ -221,12 +257,11 @@ def _pulled(
 ) -> Gradient:
     """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive
     with."""
-    at = outer([a.mean(axis=1) for a in sent])
-    sizes = tuple(len(a) for a in sent)
+    levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
+    at = outer(levels)
     profile = list(lead)
-    for along, lines in zip(
-        marginals(pulled_taps[0].sum(axis=0), sizes, [a.mean(axis=1) for a in sent]), sent, strict=True
-    ):
+    weights = marginals(pulled_taps[0].sum(axis=0), tuple(len(line) for line in sent), levels)
+    for along, lines in zip(weights, sent, strict=True):
         profile.append(normalised(along @ lines))
     energy = pulled_taps[0] @ at
     shared = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
@@ -246,7 +281,8 @@ class Convolution(_Convolution):
     Profiles along space follow the padding exactly for uncorrelated channels. Source: theory of components, 3.2.
     """
 
-    def _axes(self) -> list[TapAxis]:
+    @cached_property
+    def _taps(self) -> list[TapAxis]:
         return self._tap_axes(self.shape[2:], self.input_shape[2:])
 
     def map(self, x: Moments) -> Moments:
@@ -255,7 +291,7 @@ class Convolution(_Convolution):
 
     def _map_of_positions(self, x: Moments) -> Moments:
         x = x.refined(map_axes(x.axes))
-        kernel, groups, axes = self._kernel, self._groups, self._axes()
+        kernel, groups, axes = self._kernel, self._groups, self._taps
         mean = kernel_on_map(kernel, groups, axes, x.mean, squared=False)
         variance, shared = (kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.shared))
         y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, shared)
@@ -264,14 +300,11 @@ class Convolution(_Convolution):
 
     def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
-        axes = self._axes()
-        seen = [axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)]
-        mean_taps = kernel_times(self._kernel, self._groups, mean, squared=False)[0]
-        spread = np.concatenate([variance, shared]) if np.any(shared) else variance
-        spread_taps = kernel_times(self._kernel, self._groups, spread, squared=True)
-        if len(spread) == 1:
-            spread_taps = np.concatenate([spread_taps, np.zeros_like(spread_taps)])
-        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        axes = self._taps
+        windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
+        spread = np.concatenate([variance, shared]) if shared.any() else variance
+        mean_taps, spread_taps = kernel_times(self._kernel, self._groups, mean, spread)
+        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, fixed, x, variance, overlap)
 
@@ -279,11 +312,11 @@ class Convolution(_Convolution):
         if is_map(x):
             g = cotangent.refined(map_axes(y.axes))
             energy, shared = (
-                kernel_transposed_on_map(self._kernel, self._groups, self._axes(), array) for array in g.arrays()[:2]
+                kernel_transposed_on_map(self._kernel, self._groups, self._taps, array) for array in g.arrays()[:2]
             )
             return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, shared)
         g, rows = _channel_gradient(cotangent)
-        sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = kernel_transposed_times(self._kernel, self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
@@ -292,9 +325,9 @@ class Convolution(_Convolution):
 
     @cached_property
     def _phi(self) -> float:
-        counts = outer([axis.counts for axis in self._axes()])
-        positions = float(np.prod(self.shape[2:]))
-        return float(tap_energies(self._kernel) @ counts) / (len(self._kernel) * positions) if positions else 0.0
+        positions = float(math.prod(self.shape[2:]))
+        energy = float(self._row_energies.sum(axis=0) @ self._tap_counts)
+        return energy / (len(self._kernel) * positions) if positions else 0.0
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """For a kernel of independent entries (3.2), with the row norms that it has.
@@ -304,21 +337,19 @@ class Convolution(_Convolution):
         """
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
-        second = self._pairs(self._axes())
+        second = self._pairs(self._taps)
         return max((second + float(np.var(self._rows)) * self._own_taps - 1.0) * self._phi**2, 0.0)
 
     @cached_property
     def _own_taps(self) -> float:
         """How much more a row's energy varies at one position, where some taps are outside, than over all of them."""
-        counts = outer([axis.counts for axis in self._axes()])
-        square = float((counts**2).sum())
-        return math.prod(self.shape[2:]) * float(counts.sum()) / square if square else 1.0
+        square = float((self._tap_counts**2).sum())
+        return math.prod(self.shape[2:]) * float(self._tap_counts.sum()) / square if square else 1.0
 
     @cached_property
     def _rows(self) -> np.ndarray:
         """Energy of each output channel over all positions, relative to their mean."""
-        counts = outer([axis.counts for axis in self._axes()])
-        energy = np.einsum("oit,oit->ot", self._kernel, self._kernel).astype(np.float64) @ counts
+        energy = self._row_energies @ self._tap_counts
         mean = float(energy.mean()) if energy.size else 0.0
         return energy / mean if mean > 0 else np.ones_like(energy)
 
@@ -336,16 +367,16 @@ class TransposedConvolution(_Convolution):
     3.2.
     """
 
-    def _axes(self) -> list[TapAxis]:
+    @cached_property
+    def _taps(self) -> list[TapAxis]:
         return self._tap_axes(self.input_shape[2:], self.shape[2:])
 
     def map(self, x: Moments) -> Moments:
         x, mean, variance, shared = _channels_only(x)
-        seen = [axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._axes())]
-        swapped = self._swapped()
-        mean_taps = kernel_times(swapped, self._groups, mean, squared=False)[0]
-        spread_taps = kernel_times(swapped, self._groups, np.concatenate([variance, shared]), squared=True)
-        y, fixed = _spread_moments(mean_taps, spread_taps, seen, [np.sqrt(a) for a in seen], self.shape)
+        windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
+        spread = np.concatenate([variance, shared])
+        mean_taps, spread_taps = kernel_times(self._swapped(), self._groups, mean, spread)
+        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
         return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 
@@ -357,14 +388,13 @@ class TransposedConvolution(_Convolution):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)
-        sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._axes())]
+        sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = kernel_transposed_times(self._swapped(), self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
-        counts = outer([axis.counts for axis in self._axes()])
-        length = float(np.prod(self.shape[1:]))
-        return (float(tap_energies(self._kernel) @ counts) / length if length else 0.0,)
+        length = float(math.prod(self.shape[1:]))
+        return (float(self._row_energies.sum(axis=0) @ self._tap_counts) / length if length else 0.0,)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution whose transpose it is (3.2)."""
@@ -372,7 +402,7 @@ class TransposedConvolution(_Convolution):
             return None
         phi = self.phis(inputs, outputs)[0] or 0.0
         ratio = math.prod(self.shape[1:]) / math.prod(self.input_shape[1:])  # n_conv / m_conv
-        return max((self._pairs(self._axes(), kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
+        return max((self._pairs(self._taps, kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(everywhere=True)

@@ -164,10 +164,10 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
     """
     profiles = x.profile
     x = x.refined(axes)
+    if not mean.any() and not variance.any():
+        return x
     fine = x.rebuilt(x.axes, [np.zeros(counts(x.axes))] * 3, (None,) * len(axes))
     shift = Moments.flat(axes, mean, variance).refined(fine.axes)
-    if not np.any(shift.mean) and not np.any(shift.variance):
-        return x
     amplitude = x.amplitude()
     linear, square = x.mean * shift.mean, shift.mean**2 + shift.variance
     second = x.second + 2.0 * amplitude * linear + square

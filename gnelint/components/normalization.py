@@ -70,6 +70,22 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
 
 
+@dataclass(frozen=True)
+class _Normalised:
+    """What the gradient needs to know of a normalised value, on the gradient's cells.
+
+    Attributes:
+        rho, xhat2: as above.
+        alike: E xhat xhat' of two entries of one cell.
+        factor: E[1 / (s^2 + eps)].
+    """
+
+    rho: np.ndarray
+    xhat2: np.ndarray
+    alike: np.ndarray
+    factor: np.ndarray
+
+
 class Normalization(Unary):
     """A normalisation over a set of axes, then gamma and beta."""
 
@@ -91,6 +107,14 @@ class Normalization(Unary):
         parameter = self.node.parameters.get(role)
         return None if parameter is None else np.asarray(parameter.array(), dtype=np.float64)
 
+    @cached_property
+    def _gamma(self) -> np.ndarray | None:
+        return self.parameter("scale")
+
+    @cached_property
+    def _beta(self) -> np.ndarray | None:
+        return self.parameter("bias")
+
     @property
     def epsilon(self) -> float:
         """Added to s^2."""
@@ -105,6 +129,14 @@ class Normalization(Unary):
     def _statistics(self) -> Remembered[Statistic]:
         return Remembered()
 
+    @cached_property
+    def _scales(self) -> Remembered[tuple[Axes, np.ndarray, np.ndarray]]:
+        return Remembered()
+
+    @cached_property
+    def _known(self) -> Remembered[dict[Axes, _Normalised]]:
+        return Remembered()
+
     def found(self, x: Moments) -> Statistic:
         """The statistic of what is normalised."""
         axes = self.normalised_axes()
@@ -116,7 +148,8 @@ class Normalization(Unary):
 
     def _levelled(self, x: Moments, axes: Sequence[int]) -> Moments:
         """Without the profiles of axes that are normalised index by index."""
-        return replace(x, profile=tuple(p if i in axes else None for i, p in enumerate(x.profile)))
+        kept = tuple(p if i in axes else None for i, p in enumerate(x.profile))
+        return x if all(a is b for a, b in zip(kept, x.profile, strict=True)) else replace(x, profile=kept)
 
     def map(self, x: Moments) -> Moments:
         axes = self.normalised_axes()
@@ -141,7 +174,7 @@ class Normalization(Unary):
         return self._affine(replace(y, nonnegative=x.nonnegative and not self.centred))
 
     def _affine(self, y: Moments) -> Moments:
-        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        gamma, beta = self._gamma, self._beta
         if gamma is not None:
             axes, mean, spread = constant_moments(gamma, y)
             y = y.refined(axes)
@@ -155,37 +188,50 @@ class Normalization(Unary):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()
-        uneven = [i for i, p in enumerate(x.profile) if p is not None and i not in axes]
-        profiles = x.profile
-        found = self.found(x)
-        x = self._levelled(x, axes)
-        g = cotangent
-        gamma = self.parameter("scale")
-        if gamma is not None:
-            fitted, mean, spread = constant_moments(gamma, x)
-            g = g.times(fitted, mean**2 + spread, mean**2)
-        g = g.refined(x.axes)
-        before, x = x.axes, x.refined(g.axes)
-        square = _fit(found.square, before, x, axes)
-        below = self.denominator(square)
-        rho = square / below
-        centre = _fit(found.centre, before, x, axes)
-        xhat2 = np.maximum((x.mean - centre) ** 2 + x.variance, 0.0) / np.where(square > 0, square, 1.0)
-        alike = np.clip(x.shared / np.where(square > 0, square, 1.0), 0.0, xhat2)
+        g = self._before_gamma(x, cotangent).refined(x.axes)
+        known = self._normalised(x, g.axes)
+        rho, xhat2, alike = known.rho, known.xhat2, known.alike
         product = average_covariance(g.energy * xhat2, g.shared * alike, g, axes)  # E h xhat mean(h xhat)
         lost = rho**2 * set_average(product, g, axes)
-        removed = 2 * rho * product - lost * xhat2
-        together = np.zeros_like(g.energy)
+        energy = g.energy - (2 * rho * product - lost * xhat2)
+        shared = g.shared - self._taken_from_pairs(g, alike, xhat2, rho, lost)
         if self.centred:
             own = average_covariance(g.energy, g.shared, g, axes)
             together = 2 * own - set_average(own, g, axes)
-        factor = _fit(found.inflation, before, x, axes) / below
-        energy = np.maximum(g.energy - together - removed, 0.0) * factor
-        shared = np.maximum(g.shared - together - self._taken_from_pairs(g, alike, xhat2, rho, lost), 0.0) * factor
-        result = g.rebuilt(g.axes, (energy, np.minimum(shared, energy)), g.profile)
-        for index in uneven:
-            result = _divided_by_profile(result, index, profiles[index])
+            energy, shared = energy - together, shared - together
+        energy = np.maximum(energy, 0.0) * known.factor
+        shared = np.minimum(np.maximum(shared, 0.0) * known.factor, energy)
+        result = g.rebuilt(g.axes, (energy, shared), g.profile)
+        for index, profile in enumerate(x.profile):
+            if profile is not None and index not in axes:
+                result = _divided_by_profile(result, index, profile)
         return result
+
+    def _before_gamma(self, x: Moments, cotangent: Gradient) -> Gradient:
+        scale = self._gamma
+        if scale is None:
+            return cotangent
+        axes, mean, spread = self._scales.of((x,), lambda: constant_moments(scale, x))
+        return cotangent.times(axes, mean**2 + spread, mean**2)
+
+    def _normalised(self, x: Moments, cells: Axes) -> _Normalised:
+        """What a gradient on these cells, which are as fine as x's, meets."""
+        known = self._known.of((x,), dict)
+        if cells not in known:
+            known[cells] = self._find_normalised(x, cells)
+        return known[cells]
+
+    def _find_normalised(self, x: Moments, cells: Axes) -> _Normalised:
+        axes, found = self.normalised_axes(), self.found(x)
+        fine = self._levelled(x, axes).refined(cells)
+        square, centre, inflation = (
+            _fit(array, x.axes, fine, axes) for array in (found.square, found.centre, found.inflation)
+        )
+        below = self.denominator(square)
+        alone = np.where(square > 0, square, 1.0)
+        xhat2 = np.maximum((fine.mean - centre) ** 2 + fine.variance, 0.0) / alone
+        alike = np.minimum(np.maximum(fine.shared / alone, 0.0), xhat2)
+        return _Normalised(square / below, xhat2, alike, inflation / below)
 
     def _taken_from_pairs(
         self, g: Gradient, alike: np.ndarray, xhat2: np.ndarray, rho: np.ndarray, lost: np.ndarray
@@ -209,7 +255,7 @@ class Normalization(Unary):
         assert x is not None
         found = self.found(x)
         a = 1.0 / self.denominator(found.square)
-        gamma = self.parameter("scale")
+        gamma = self._gamma
         square = np.ones(1) if gamma is None else gamma**2
         removed = min((2.0 if self.centred else 1.0) / found.entries, 1.0)
         scale = float(np.mean(a * found.inflation) * square.mean())
@@ -292,7 +338,7 @@ class BatchNorm(Normalization):
         mean, variance = self.parameter("running_mean"), self.parameter("running_var")
         if mean is None or variance is None:
             raise NotModelledError("normalises with stored statistics that the model does not hold as constants")
-        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        gamma, beta = self._gamma, self._beta
         factor = (1.0 if gamma is None else gamma) / np.sqrt(variance + self.epsilon)
         return factor, (0.0 if beta is None else beta) - mean * factor
 
@@ -300,7 +346,7 @@ class BatchNorm(Normalization):
         if not self._frozen:
             if self.entries <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
-            return _with_shape(super().map(x), x, self.parameter("scale"))
+            return _with_shape(super().map(x), x, self._gamma)
         factor, shift = self._stored()
         axes, mean, _ = constant_moments(factor, x)
         x = x.refined(axes)
@@ -326,7 +372,7 @@ class BatchNorm(Normalization):
             per_channel = np.ravel(self._stored()[0] ** 2)
             return float(np.var(per_channel))
         found = self.found(x)
-        gamma = self.parameter("scale")
+        gamma = self._gamma
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
         # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
         strays = np.mean(1.0 - 1.0 / found.inflation) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
@@ -339,7 +385,7 @@ class BatchNorm(Normalization):
         if self._frozen:
             a = np.ravel(self._stored()[0] ** 2)
         else:
-            gamma = self.parameter("scale")
+            gamma = self._gamma
             square = self.found(x).square
             a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(square)))
         mean = float(a.mean())
@@ -424,7 +470,7 @@ class SecondMomentNorm(BatchNorm):
         second = self.parameter("running_second_moment")
         if second is None:
             raise NotModelledError("normalises with a stored second moment that the model does not hold as a constant")
-        gamma, beta = self.parameter("scale"), self.parameter("bias")
+        gamma, beta = self._gamma, self._beta
         factor = (1.0 if gamma is None else gamma) / (np.sqrt(second) + self.epsilon)
         return factor, np.asarray(0.0 if beta is None else beta)
 

@@ -48,6 +48,7 @@ class Finding:
         location: where in the user's source, None if the model does not say.
         measured, expected: the number judged and what it should be, None if the rule states none or it is not known.
         fix: how to put it right, None if the rule knows no way.
+        fingerprint: the same for the same rule at the same place, whatever the nodes are called.
     """
 
     rule: str
@@ -59,3 +60,4 @@ class Finding:
     measured: float | None = None
     expected: float | None = None
     fix: Fix | None = None
+    fingerprint: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from gnelint import __version__
 from gnelint.graph import Graph
-from gnelint.lint.finding import Finding
+from gnelint.lint.finding import SEVERITIES, Finding
 from gnelint.prediction import Block, NodePrediction, Prediction
 
 SCHEMA = "gnelint/1"
@@ -23,19 +23,47 @@ def document(targets: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"schema": SCHEMA, "version": __version__, "targets": list(targets)}
 
 
+def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> dict[str, Any]:
+    """How often each rule spoke over all targets, most often first, made of what `target` gave for each."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    places: dict[str, set[int]] = {}
+    for index, entry in enumerate(targets):
+        for finding in entry["findings"]:
+            found.setdefault(finding["rule"], []).append(finding)
+            places.setdefault(finding["rule"], set()).add(index)
+    ordered = sorted(found, key=lambda rule: (-len(found[rule]), rule))
+    rules = [
+        {
+            "rule": rule,
+            "name": rule_names.get(rule, ""),
+            "count": len(found[rule]),
+            "targets": len(places[rule]),
+            **counts(found[rule]),
+        }
+        for rule in ordered
+    ]
+    return {"schema": SCHEMA, "version": __version__, "targets": len(targets), "statistics": rules}
+
+
 def dumps(report: Mapping[str, Any]) -> str:
     """The report as text; the same report gives the same bytes."""
     return json.dumps(report, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def target(prediction: Prediction, findings: Sequence[Finding]) -> dict[str, Any]:
-    """The entry of one target. A number that is not known, or not finite, is null."""
+def target(prediction: Prediction, findings: Sequence[Finding], suppressed: int = 0) -> dict[str, Any]:
+    """The entry of one target. A number that is not known, or not finite, is null.
+
+    Args:
+        prediction: what was predicted.
+        findings: what is reported.
+        suppressed: number of findings that are not, because the user has accepted them.
+    """
     graph = prediction.graph
     return {
         "target": graph.name,
         "source": graph.source,
         "mode": "train" if graph.training else "eval",
-        "summary": _summary(prediction, findings),
+        "summary": _summary(prediction, findings, suppressed),
         "profile": [_profile(node) for node in prediction.nodes],
         "blocks": [_block(block) for block in prediction.blocks],
         "findings": [_finding(finding) for finding in findings],
@@ -49,10 +77,16 @@ def number(value: float | None) -> float | None:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
-def _summary(prediction: Prediction, findings: Sequence[Finding]) -> dict[str, Any]:
-    def count(severity: str) -> int:
-        return sum(finding.severity == severity for finding in findings)
+def counts(findings: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many findings there are of each severity, and how many have a fix."""
+    fixes = [finding["fix"] for finding in findings]
+    return {
+        **{f"{severity}s": sum(found["severity"] == severity for found in findings) for severity in SEVERITIES},
+        "fixable": sum(fix is not None and fix["safety"] != "display" for fix in fixes),
+    }
 
+
+def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: int) -> dict[str, Any]:
     return {
         "nodes": len(prediction.graph.nodes),
         "parameters": _parameter_count(prediction.graph),
@@ -63,10 +97,9 @@ def _summary(prediction: Prediction, findings: Sequence[Finding]) -> dict[str, A
         "error_bits": number(prediction.error_bits),
         "fluctuation_bits": number(prediction.fluctuation_bits),
         "cotangent_at": prediction.cotangent_at,
-        "errors": count("error"),
-        "warnings": count("warning"),
-        "infos": count("info"),
-        "fixable": sum(finding.fix is not None and finding.fix.safety != "display" for finding in findings),
+        **counts([_finding(finding) for finding in findings]),
+        "suppressed": suppressed,
+        "baseline": None,
     }
 
 
@@ -114,4 +147,5 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "measured": number(finding.measured),
         "expected": number(finding.expected),
         "fix": None if fix is None else {"kind": fix.kind, "safety": fix.safety, "description": fix.description},
+        "fingerprint": finding.fingerprint,
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gnelint.output.places import folded, scope
 
 WIDTH = 80
 _LABEL = 26
@@ -62,15 +63,19 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
     for group in _grouped(target["findings"]):
         title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
         lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
-    lines.extend(["", _closing(target)])
+    lines.extend(["", *wrapped(_closing(target), "")])
     return "\n".join(lines) + "\n"
 
 
-def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> str:
-    """How often each rule spoke over all targets, most often first."""
-    counts = Counter(finding["rule"] for target in targets for finding in target["findings"])
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "".join(f"{count:>7}  {rule}  {rule_names.get(rule, '')}\n" for rule, count in ordered)
+def statistics(report: Mapping[str, Any]) -> str:
+    """How often each rule spoke, most often first, rendered from the JSON statistics."""
+    lines = []
+    for rule in report["statistics"]:
+        severities = [severity for severity in ("error", "warning", "info") if rule[f"{severity}s"]]
+        targets = f"  in {rule['targets']} of {report['targets']} targets" if report["targets"] > 1 else ""
+        lines.append(f"{rule['count']:>7}  {rule['rule']}  {'/'.join(severities):<7}  {rule['name']}{targets}")
+    total = sum(rule["count"] for rule in report["statistics"])
+    return "\n".join([*lines, f"{_plural(total, 'finding')}."]) + "\n"
 
 
 def elide(text: str, width: int) -> str:
@@ -283,13 +288,20 @@ def _finding_lines(
 
 
 def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
-    names = [finding["block"] if len(finding["nodes"]) > 2 else (finding["nodes"] or [None])[0] for finding in group]
-    first, last = names[0], names[-1]
+    blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2]
+    are_blocks = len(set(blocks)) == len(group)
+    names = blocks if are_blocks else [(finding["nodes"] or ["whole network"])[0] for finding in group]
     if len(group) == 1:
-        return elide(first or "whole network", max(width, 8))
-    count = f"{len(group)} places: "
-    room = max((width - len(count) - 4) // 2, 6)
-    return f"{count}{elide(str(first), room)} .. {elide(str(last), room)}"
+        return elide(names[0], max(width, 8))
+    count = f"{len(group)} {'blocks' if are_blocks else 'places'}"
+    whole = f"{count}: {', '.join(folded(names))}"
+    if len(whole) <= width:
+        return whole
+    inside = scope(names)
+    if inside is not None and len(f"{count} in {inside}") <= width:
+        return f"{count} in {inside}"
+    room = max((width - len(count) - 6) // 2, 6)
+    return f"{count}: {elide(names[0], room)} .. {elide(names[-1], room)}"
 
 
 def _location(location: Mapping[str, Any]) -> str:
@@ -298,13 +310,24 @@ def _location(location: Mapping[str, Any]) -> str:
 
 def _closing(target: Mapping[str, Any]) -> str:
     summary = target["summary"]
+    baseline = summary["baseline"]
+    aside = [f"{summary['suppressed']} suppressed"] if summary["suppressed"] else []
+    if baseline is not None:
+        aside.append(f"{_plural(baseline['known'], 'known finding')} of the baseline not shown")
+        if baseline["gone"]:
+            aside.append(f"{_plural(baseline['gone'], 'finding')} of the baseline {_is_are(baseline['gone'])} gone")
+    more = f" {'; '.join(aside)}." if aside else ""
     if not target["findings"]:
-        return "No findings."
+        return f"No {'new ' * (baseline is not None)}findings.{more}"
     counts = [_plural(summary["errors"], "error"), _plural(summary["warnings"], "warning")]
     if summary["infos"]:
         counts.append(_plural(summary["infos"], "info"))
     first = _grouped(target["findings"])[0][0]["rule"]
-    return f"{', '.join(counts)}.  Why: gnelint rule {first}"
+    return f"{', '.join(counts)}.{more}  Why: gnelint rule {first}"
+
+
+def _is_are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def wrapped(text: str, indent: str) -> list[str]:

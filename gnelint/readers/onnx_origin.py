@@ -15,14 +15,24 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _FRAMEWORK = re.compile(
     r"[/\\](?:site|dist)-packages[/\\](?:torch|onnx|onnxscript)[/\\]|[/\\]torch[/\\]nn[/\\]modules[/\\]|^<"
 )
+IGNORE = "gnelint.ignore"
+"""The metadata key under which a model file names rules that are not to speak of a node, or of the model."""
+_LONGEST_ID = 40
+
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization",
                        "InstanceNormalization", "GroupNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN",
                        "Gather"})  # fmt: skip
 
 
-def metadata(node: onnx.NodeProto) -> dict[str, str]:
-    """The node's metadata by key."""
+def metadata(node: onnx.NodeProto | onnx.ModelProto) -> dict[str, str]:
+    """The metadata of a node or model by key."""
     return {entry.key: entry.value for entry in node.metadata_props}
+
+
+def ignored_rules(found: Mapping[str, str]) -> tuple[str, ...]:
+    """The rules that a node's or model's metadata ask gnelint to ignore: ids or prefixes, separated by commas."""
+    parts = found.get(IGNORE, "").split(",")
+    return tuple(part.strip()[:_LONGEST_ID].upper() for part in parts if part.strip())
 
 
 def location(found: Mapping[str, str]) -> Location | None:

@@ -19,7 +19,7 @@ from gnelint.readers.onnx_file import UnreadableError
 from gnelint.readers.onnx_fold import RANDOM, CannotFoldError, fold, literal
 from gnelint.readers.onnx_infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx_ops import DECOMPOSED, LOWERINGS, shape_constant
-from gnelint.readers.onnx_origin import folded_normalization, location, metadata, scopes
+from gnelint.readers.onnx_origin import folded_normalization, ignored_rules, location, metadata, scopes
 from gnelint.readers.onnx_types import dtype_code, tensor_shape, tensor_type
 from gnelint.readers.onnx_weights import WeightReader
 
@@ -110,6 +110,8 @@ class Walker:
     def __init__(self, model: onnx.ModelProto, weights: WeightReader, sizes: Mapping[str, int], training: bool) -> None:
         self.emitter = Emitter(training)
         self.types = TypeInference(model.ir_version or 3)
+        own = ignored_rules(metadata(model))
+        self.ignores: dict[str, tuple[str, ...]] = {"": own} if own else {}
         self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
         self._weights = weights
         self._sizes = sizes
@@ -182,7 +184,13 @@ class Walker:
         own = own_name(node)
         outer = place.origin or Origin("")
         scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
-        return Origin(place.prefix + own, scope, location(metadata(node)) if node.metadata_props else outer.location)
+        if not node.metadata_props:
+            return Origin(place.prefix + own, scope, outer.location)
+        found = metadata(node)
+        rules = ignored_rules(found)
+        if rules:
+            self.ignores[place.prefix + own] = rules
+        return Origin(place.prefix + own, scope, location(found))
 
     def _constant(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], place: Place) -> Parameter:
         """The tensor that a Constant node holds, in any of its forms."""
@@ -413,6 +421,8 @@ class Walker:
             values=emitter.values,
             notes=(*notes, *emitter.notes, *constant),
             subgraphs=emitter.subgraphs,
+            ignores=self.ignores,
+            data_files=self._weights.data_files,
         )
 
 

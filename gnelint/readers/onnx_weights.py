@@ -30,6 +30,12 @@ class WeightReader:
     def __init__(self, file: ModelFile) -> None:
         self._file = file
         self._mapped: dict[Path, np.ndarray] = {}
+        self._locations: dict[str, None] = {}
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """The files beside the model that hold the tensors asked for so far, as the model names them."""
+        return tuple(self._locations)
 
     def initializer(self, index: int) -> Parameter:
         """The main graph's initializer of this index."""
@@ -104,6 +110,7 @@ class WeightReader:
         needed = _stored_bytes(shape, dtype)
         if length >= 0:
             _check_size(name, shape, dtype, length)
+        self._locations[location] = None
         if path not in self._mapped:
             self._mapped[path] = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
         content = self._mapped[path]

@@ -92,12 +92,15 @@ def refine(*all_axes: Axes) -> Axes:
     """Axis by axis the coarsest common refinement; all tensors have one shape."""
     refined = all_axes[0]
     for axes in all_axes[1:]:
-        refined = tuple(a.refine(b) for a, b in zip(refined, axes, strict=True))
+        if axes != refined:
+            refined = tuple(a.refine(b) for a, b in zip(refined, axes, strict=True))
     return refined
 
 
 def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
     """The same piecewise constant function on finer cells."""
+    if old == new:
+        return array
     for index, (before, after) in enumerate(zip(old, new, strict=True)):
         if before == after:
             continue
@@ -129,6 +132,8 @@ def average(array: np.ndarray, axes: Axes, index: int, target: Axis | None = Non
 
 def total_average(array: np.ndarray, axes: Axes) -> float:
     """Mean over all indices."""
+    if array.size and all(not axis.cuts for axis in axes):  # every index a cell, or one for all
+        return float(array.sum()) / array.size
     for index in range(len(axes)):
         array = average(array, axes, index)
     return float(array.reshape(-1)[0]) if array.size else 0.0
@@ -142,10 +147,8 @@ def squeeze_constant(axes: Axes, arrays: Sequence[np.ndarray]) -> tuple[Axes, li
         if axis.count == 1:
             kept[index] = Axis(axis.size)
             continue
-        heads = [np.take(array, [0], axis=index) for array in found]
-        if all(
-            np.array_equal(np.broadcast_to(head, array.shape), array) for head, array in zip(heads, found, strict=True)
-        ):
+        heads = [array.take([0], axis=index) for array in found]
+        if all(bool((head == array).all()) for head, array in zip(heads, found, strict=True)):
             kept[index] = Axis(axis.size)
             found = heads
     return tuple(kept), found

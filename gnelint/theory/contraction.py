@@ -68,31 +68,42 @@ def columns_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.
     return result * scale
 
 
-def kernel_times(kernel: np.ndarray, groups: int, vectors: np.ndarray, squared: bool) -> np.ndarray:
-    """Sum over input channels of W[o, i, t] v[i], for every output channel and tap.
+def kernel_times(
+    kernel: np.ndarray, groups: int, vectors: np.ndarray, squared_vectors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over input channels of W[o, i, t] v[i] and of W[o, i, t]^2 u[i], for every output channel and tap; W is read
+    once.
 
     Args:
         kernel: (out, in / groups, taps).
         groups: convolution groups; output channel o reads the inputs of group o // (out / groups).
-        vectors: (k, in).
+        vectors: (k, in), the v.
+        squared_vectors: (l, in), the u.
 
     Returns:
-        (k, out, taps) in float64.
+        (k, out, taps) and (l, out, taps) in float64.
     """
-    out, inner, taps = kernel.shape
-    if not np.any(vectors):
-        return np.zeros((len(vectors), out, taps))
-    small, scale = _scaled(vectors, np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32))
-    by_group = small.reshape(len(vectors), groups, inner)
-    result = np.empty((len(vectors), out, taps))
+    out, _, taps = kernel.shape
+    dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
+    (small, scale), (small_squared, scale_squared) = _scaled(vectors, dtype), _scaled(squared_vectors, dtype)
+    plain, squared = np.empty((len(small), out, taps)), np.empty((len(small_squared), out, taps))
     for part, chunk in _slabs(kernel):
-        weights = chunk * chunk if squared else chunk
-        if groups == 1:
-            result[:, part] = np.matmul(by_group[:, 0], weights).transpose(1, 0, 2)
-        else:
-            group = np.arange(out)[part] * groups // out
-            result[:, part] = np.einsum("koi,oit->kot", by_group[:, group], weights)
-    return result * scale
+        group = np.arange(out)[part] * groups // out
+        plain[:, part] = _slab_times(chunk, small, groups, group)
+        squared[:, part] = _slab_times(chunk * chunk, small_squared, groups, group)
+    return plain * scale, squared * scale_squared
+
+
+def _slab_times(slab: np.ndarray, vectors: np.ndarray, groups: int, group: np.ndarray) -> np.ndarray:
+    """(k, rows, taps) of a run of rows (rows, in / groups, taps), each of which reads its `group`."""
+    rows, inner, taps = slab.shape
+    if groups > 1:
+        found = np.einsum("koi,oit->kot", vectors.reshape(len(vectors), groups, inner)[:, group], slab)
+    elif taps == 1:
+        found = (slab.reshape(rows, inner) @ vectors.T).T[:, :, None]
+    else:
+        found = np.matmul(vectors, slab).transpose(1, 0, 2)
+    return np.asarray(found)
 
 
 def kernel_transposed_times(kernel: np.ndarray, groups: int, vectors: np.ndarray) -> np.ndarray:
@@ -115,16 +126,19 @@ def kernel_transposed_times(kernel: np.ndarray, groups: int, vectors: np.ndarray
     return result * scale
 
 
-def tap_energies(kernel: np.ndarray) -> np.ndarray:
-    """Squared Frobenius norm of W[:, :, t] for every tap: (out, in, taps) gives (taps,)."""
+def row_energies(kernel: np.ndarray) -> np.ndarray:
+    """Sum over input channels of W[o, i, t]^2: (out, in / groups, taps) gives (out, taps) in float64."""
     out, inner, taps = kernel.shape
-    if taps == 1:
-        return np.array([frobenius2(kernel.reshape(out, inner))])
-    columns = np.zeros(inner * taps)
-    for _, chunk in _slabs(kernel):
-        flat = chunk.reshape(len(chunk), -1)
-        columns += np.ones(len(flat), flat.dtype) @ (flat * flat)
-    return np.asarray(columns.reshape(inner, taps).sum(axis=0))
+    found = np.empty((out, taps))
+    ones: np.ndarray | None = None
+    for part, chunk in _slabs(kernel):
+        if taps == 1:
+            flat = chunk.reshape(len(chunk), inner)
+            found[part, 0] = np.einsum("oi,oi->o", flat, flat)
+            continue
+        ones = np.ones((1, inner), chunk.dtype) if ones is None else ones
+        found[part] = np.matmul(ones, chunk * chunk)[:, 0]
+    return found
 
 
 def frobenius2(array: np.ndarray) -> float:

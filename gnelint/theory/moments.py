@@ -39,6 +39,8 @@ from gnelint.theory.cells import (
 from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import rectified_moments
 from gnelint.theory.memory import Memory, mixed_memory
+from gnelint.theory.piecewise import gaussian_share, rectified_source
+from gnelint.theory.special import normal_cdf
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,7 +96,7 @@ class Field(ABC):
     def correlated(self) -> bool:
         """Whether entries of one cell are correlated."""
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
         return tuple(axis.size for axis in self.axes)
@@ -111,6 +113,8 @@ class Field(ABC):
 
     def refined(self, axes: Axes) -> Self:
         """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed."""
+        if self.axes == axes:  # where an axis has cells it has no profile
+            return self
         field = self
         for index, axis in enumerate(axes):
             if not axis.is_pooled and field.profile[index] is not None:
@@ -239,11 +243,29 @@ def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequ
 
 def normalised(profile: np.ndarray) -> np.ndarray | None:
     """A profile scaled to mean 1; None if it is flat (to 1e-12) or has no energy at all."""
-    mean = float(profile.mean()) if profile.size else 0.0
+    mean = float(profile.sum()) / profile.size if profile.size else 0.0
     if mean <= 0 or not math.isfinite(mean):
         return None
     scaled = profile / mean
+    if abs(float(scaled[0]) - 1.0) >= 1e-12:  # a border mostly shows at once
+        return scaled
     return None if float(np.abs(scaled - 1.0).max()) < 1e-12 else scaled
+
+
+def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
+    """The array, or a number, broadcast to this shape."""
+    if isinstance(array, np.ndarray) and array.shape == shape:
+        return array
+    return np.broadcast_to(array, shape)
+
+
+def amplitude(profiles: Sequence[np.ndarray | None], kept: Sequence[int] = ()) -> float:
+    """Average of sqrt(profile) over all axes but the ones kept."""
+    factor = 1.0
+    for index, profile in enumerate(profiles):
+        if profile is not None and index not in kept:
+            factor *= float(np.sqrt(profile).sum()) / profile.size
+    return factor
 
 
 def mixed_profile(parts: Sequence[tuple[float, np.ndarray | None]], size: int) -> np.ndarray | None:
@@ -305,7 +327,7 @@ class Moments(Field):
     ) -> Moments:
         """Moments without profiles; arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [np.broadcast_to(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
+        full = [on_cells(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
         return Moments(axes, (None,) * len(axes), full[0], np.maximum(full[1], 0.0), full[2], nonnegative)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -315,9 +337,9 @@ class Moments(Field):
         """With the scatter of `x` about its moments: its doubt and its spread."""
         return replace(self, doubt=x.doubt, spread=x.spread)
 
-    @property
+    @cached_property
     def correlated(self) -> bool:
-        return bool(np.any(self.shared))
+        return bool(self.shared.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
         return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative, coupling=self.coupling)
@@ -339,17 +361,23 @@ class Moments(Field):
         return rectified_moments(self.mean, self.variance, third, fourth)
 
     @cached_property
+    def positive_share(self) -> np.ndarray:
+        """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
+        if self.nonnegative:
+            location, scale = rectified_source(self.mean, self.variance)
+            return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
+        if self.cumulants is None or np.any(self.variance <= 0):
+            return gaussian_share(self.mean, self.variance)
+        return self.rectified[0]
+
+    @cached_property
     def second(self) -> np.ndarray:
         """E[x^2] of each cell (where the profile is 1, and on average over it)."""
         return np.asarray(self.variance + self.mean**2)
 
     def amplitude(self, kept: Sequence[int] = ()) -> float:
         """Average of sqrt(profile) over all axes but the ones kept: E[x] of a cell is that times `mean`."""
-        factor = 1.0
-        for index, profile in enumerate(self.profile):
-            if profile is not None and index not in kept:
-                factor *= float(np.sqrt(profile).mean())
-        return factor
+        return amplitude(self.profile, kept)
 
     def flattened(self) -> Moments:
         """Without profiles: what they did to the mean goes into the variance."""
@@ -435,15 +463,15 @@ class Gradient(Field):
     ) -> Gradient:
         """Arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [np.broadcast_to(a, shape) for a in (energy, shared, active)]
+        full = [on_cells(a, shape) for a in (energy, shared, active)]
         return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         return self.energy, self.shared, self.active
 
-    @property
+    @cached_property
     def correlated(self) -> bool:
-        return bool(np.any(self.shared))
+        return bool(self.shared.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
         """`arrays` may leave out `active`: whatever computes new energies knows nothing of it."""
@@ -501,9 +529,8 @@ class Gradient(Field):
             shared: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
         """
         field = self.refined(axes)
-        same = shared is None
-        energy = resample(np.broadcast_to(energy, counts(axes)), axes, field.axes)
-        shared = energy if same else resample(np.broadcast_to(shared, counts(axes)), axes, field.axes)  # type: ignore[arg-type]
+        energy = resample(on_cells(energy, counts(axes)), axes, field.axes)
+        shared = energy if shared is None else resample(on_cells(shared, counts(axes)), axes, field.axes)
         return field.rebuilt(field.axes, (field.energy * energy, field.shared * shared), field.profile)
 
     def plus(self, other: Gradient) -> Gradient:

@@ -115,3 +115,10 @@ def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray
         t = np.clip(t - np.clip(step, -_PLACE, _PLACE), _LOWEST, _HIGHEST)
     scale = mean / np.maximum(_rectified(t)[0], 1e-300)
     return t * scale, scale
+
+
+def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """P(x > 0) for x ~ N(mean, variance); a constant 0 is not above 0, as in relu'(0) = 0."""
+    if np.any(variance <= 0):
+        return piecewise_expectation((Piece(0.0, math.inf, (1.0,)),), 1, mean, variance)
+    return normal_cdf(mean / np.sqrt(variance))

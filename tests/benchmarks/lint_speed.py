@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gnelint.graph import Node
-from gnelint.lint.engine import Settings, lint
+from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import Rule, load_rule, load_rules
+from gnelint.lint.selection import Settings
 from gnelint.prediction import Block, Prediction
 from tests import builders
 from tests.builders import node

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = [
             compare(
                 "gnelint check resnet50.onnx",
-                [GNELINT, "check", str(path)],
+                [GNELINT, "check", "--no-cache", str(path)],
                 "onnx.checker, full check",
                 [sys.executable, "-c", ONNX_CHECK, str(path)],
                 chosen.repeats,

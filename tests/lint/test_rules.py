@@ -91,7 +91,8 @@ def test_the_side_by_side_networks_exported_to_onnx(model: str, dynamo: bool, tm
 
 
 def verdicts(result_of: object, *, stage: str = "auto") -> Counter[tuple[str, str]]:
-    from gnelint.lint.engine import Settings, lint
+    from gnelint.lint.engine import lint
+    from gnelint.lint.selection import Settings
 
     found = lint(result_of, RULES, Settings(stage=stage)).findings  # type: ignore[arg-type]
     return Counter((finding.rule, finding.severity) for finding in found)

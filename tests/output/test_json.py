@@ -42,7 +42,7 @@ def test_the_contract_key_by_key() -> None:
     assert keys(entry) == ["target", "source", "mode", "summary", "profile", "blocks", "findings"]
     assert keys(entry["summary"]) == [
         "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "error_bits",
-        "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable",
+        "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed", "baseline",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
         "name", "op", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
@@ -52,7 +52,7 @@ def test_the_contract_key_by_key() -> None:
         "name", "kind", "nodes", "phi", "phi_variance", "error_bits", "basis", "assumptions",
     ]  # fmt: skip
     assert keys(entry["findings"][0]) == [
-        "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix",
+        "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix", "fingerprint",
     ]  # fmt: skip
     assert keys(entry["findings"][0]["fix"]) == ["kind", "safety", "description"]
     assert entry["findings"][0]["location"] == {"file": "model.py", "line": 3}
@@ -64,7 +64,7 @@ def test_the_numbers() -> None:
     assert summary == {
         "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
         "gradient_ratio": 0.0625, "error_bits": 0.5, "fluctuation_bits": 0.25, "cotangent_at": "output",
-        "errors": 1, "warnings": 1, "infos": 1, "fixable": 1,
+        "errors": 1, "warnings": 1, "infos": 1, "fixable": 1, "suppressed": 0, "baseline": None,
     }  # fmt: skip
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from gnelint.lint.engine import Settings, lint
+from gnelint.lint.engine import lint
+from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
+from gnelint.lint.selection import Settings
+from gnelint.output import json
 from gnelint.output.json import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
 from gnelint.prediction import Block, Prediction
@@ -122,9 +125,48 @@ def test_a_gradient_below_the_smallest_double() -> None:
     assert "less than 2^-1074" in report(made)
 
 
+def places(*findings: Finding) -> str:
+    """The first line about the findings, behind the rule's name."""
+    text = render(target(chain(2), findings), NAMES, (), Style())
+    assert_fits(text)
+    return next(line for line in text.splitlines() if "GNE101" in line).split("gain-mismatch")[1].strip()
+
+
+def found(*nodes: str, block: str | None = None) -> Finding:
+    return Finding("GNE101", "error", "message", nodes, block)
+
+
+def test_places_that_repeat_are_folded() -> None:
+    assert places(found("fc", "act")) == "fc"
+    assert places(found()) == "whole network"
+    assert places(found(), found()) == "2 places: whole network"
+    assert places(*(found(f"layers.{i}.fc") for i in range(32))) == "32 places: layers.0-31.fc"
+    blocks = [found(*(f"layers.{i}.{part}" for part in "abc"), block=f"layers.{i}") for i in range(32)]
+    assert places(*blocks) == "32 blocks: layers.0-31"
+    assert places(*blocks, *blocks) == "64 places: layers.0-31.a"
+    assert places(*blocks[:3], *blocks[7:9]) == "5 blocks: layers.0-2,7-8"
+    long = [found(f"encoder.layers.{i}.{part}") for i in range(12) for part in ("attention.query", "feedforward.up")]
+    assert places(*long) == "24 places in encoder.layers.0-11"
+    odd = [found("stem.convolution.first"), *long, found("a.head.of.some.kind.projection")]
+    assert places(*odd).startswith("26 places: stem")
+
+
+def test_what_is_left_out_is_said() -> None:
+    made = entry(chain(2))
+    baseline = {**made, "summary": {**made["summary"], "suppressed": 2, "baseline": {"known": 1, "gone": 1}}}
+    shown = " ".join(render(baseline, NAMES, (), Style()).split())
+    assert shown.endswith(
+        "No new findings. 2 suppressed; 1 known finding of the baseline not shown; 1 finding of the baseline is gone."
+    )
+
+
 def test_statistics_count_by_rule() -> None:
     bad = entry(chain(50, gain=0.25, blocks=True))
-    assert statistics([bad, bad], NAMES) == ("    100  GNE101  gain-mismatch\n      2  GNE501  vanishing-gradient\n")
+    assert statistics(json.statistics([bad, bad], NAMES)) == (
+        "    100  GNE101  error    gain-mismatch  in 2 of 2 targets\n"
+        "      2  GNE501  error    vanishing-gradient  in 2 of 2 targets\n"
+        "102 findings.\n"
+    )
 
 
 @pytest.mark.parametrize(("text", "width", "shown"), [("short", 10, "short"), ("abcdefghij", 6, "ab..ij")])

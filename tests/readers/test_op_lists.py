@@ -17,8 +17,9 @@ from onnx import TensorProto, defs, numpy_helper
 
 from gnelint.analysis import PLACEHOLDERS, analyse
 from gnelint.graph import UNMODELLED, Graph
-from gnelint.lint.engine import Settings, lint
+from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import load_rules
+from gnelint.lint.selection import Settings
 from gnelint.prediction import Prediction
 from gnelint.readers.onnx import read
 from gnelint.readers.torch import trace_module

@@ -1,0 +1,57 @@
+"""Many names in few words: "layers.0-31" for the 32 names from layers.0 to layers.31."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+_NUMBER = re.compile(r"([0-9]{1,18})")
+
+
+def folded(names: Iterable[str]) -> list[str]:
+    """Names with those that differ in their numbers only written as one, in the order of their first.
+
+    Numbers that are equal wherever they stand together ("fc3 .. act3") count as one. Ranges are only joined where every
+    combination is there: layers 0 and 1 of stages 1 and 2 are "layer1-2.0-1", but not if one of the four is missing.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for name in dict.fromkeys(names):
+        parts = _NUMBER.split(name)
+        groups.setdefault(tuple(parts[::2]), []).append(tuple(parts[1::2]))
+    return [name for texts, rows in groups.items() for name in _of_one_form(texts, rows)]
+
+
+def _of_one_form(texts: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    columns = list(zip(*rows, strict=True))
+    distinct = list(dict.fromkeys(columns))
+    found = list(zip(*distinct, strict=True)) if distinct else [()]
+    for place in reversed(range(len(distinct))):
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for row in found:
+            alike.setdefault((*row[:place], "", *row[place + 1 :]), []).append(row[place])
+        found = [(*key[:place], _ranges(numbers), *key[place + 1 :]) for key, numbers in alike.items()]
+    where = [distinct.index(column) for column in columns]
+    return ["".join([*(t + row[i] for t, i in zip(texts, where, strict=False)), texts[-1]]) for row in found]
+
+
+def _ranges(numbers: Iterable[str]) -> str:
+    """ "0-5,8" for 0, 1, 2, 3, 4, 5 and 8; what is not written as a plain number ("007") stands for itself."""
+    plain = {number for number in numbers if str(int(number)) == number}
+    runs = []
+    for _, run in groupby(enumerate(sorted(map(int, plain))), key=lambda item: item[1] - item[0]):
+        members = [number for _, number in run]
+        runs.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    return ",".join([*runs, *(number for number in dict.fromkeys(numbers) if number not in plain)])
+
+
+def scope(names: Iterable[str]) -> str | None:
+    """The numbered scopes in which all of these names lie ("layers.0-31"); None if they have none in common."""
+    split = [_NUMBER.split(name) for name in dict.fromkeys(names)]
+    for position in range(1, min(map(len, split), default=0), 2):
+        if len({tuple(parts[:position]) for parts in split}) > 1:
+            return None
+        numbers = dict.fromkeys(parts[position] for parts in split)
+        if len(numbers) > 1:
+            return "".join((*split[0][:position], _ranges(numbers)))
+    return None

@@ -1,0 +1,55 @@
+"""The GitHub action: its steps are what its inputs say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.test_cli import write_mlp
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".github" / "actions" / "gnelint"
+ACTION: dict[str, Any] = yaml.safe_load((FOLDER / "action.yml").read_text())
+STEPS = {step.get("name"): step for step in ACTION["runs"]["steps"]}
+
+
+def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a step's script as the runner does."""
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+
+
+def test_every_input_is_described_and_used() -> None:
+    text = (FOLDER / "action.yml").read_text()
+    assert ACTION["runs"]["using"] == "composite"
+    for name, given in ACTION["inputs"].items():
+        assert given["description"]
+        assert isinstance(given["default"], str)
+        assert f"${{{{ inputs.{name} }}}}" in text
+
+
+@pytest.mark.parametrize(("torch", "extra"), [("false", ""), ("true", "[torch]")])
+def test_it_installs_the_repository_that_it_is_in(tmp_path: Path, torch: str, extra: str) -> None:
+    script = STEPS["Install gnelint"]["run"].replace("python -m pip install --quiet", "echo")
+    shown = bash(script, tmp_path, GITHUB_ACTION_PATH=str(FOLDER), TORCH=torch).stdout.strip()
+    place = shown.removesuffix(extra)
+    assert shown == place + extra
+    assert (Path(place) / "pyproject.toml").samefile(ROOT / "pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("targets", "args", "code"),
+    [("good.onnx", "", 0), ("b*.onnx good.onnx", "", 1), (".", "-q --fail-on never", 0), ("none.onnx", "", 2)],
+)
+def test_it_fails_as_gnelint_does(tmp_path: Path, targets: str, args: str, code: int) -> None:
+    write_mlp(tmp_path / "bad.onnx", gain=0.5, depth=24, width=32)
+    write_mlp(tmp_path / "good.onnx", depth=2, width=32)
+    script = f'gnelint() {{ "{sys.executable}" -m gnelint "$@"; }}\n{STEPS["Check"]["run"]}'
+    result = bash(script, tmp_path, TARGETS=targets, ARGS=args)
+    assert result.returncode == code, result.stderr
