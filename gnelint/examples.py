@@ -182,6 +182,8 @@ def explained(run: Run, rule: Rule, missing: bool) -> list[str]:
             return lines
     conditions = [] if rule.when is None else [("when", rule.when)]
     conditions += [(f"severity {severity}", when) for when, severity in rule.severities if when is not None]
+    if not missing and not conditions:
+        conditions = [("where", condition) for condition in rule.where]
     for name, condition in conditions:
         holds = condition.holds(matches.rows())
         rows = np.flatnonzero(holds != missing)

@@ -101,6 +101,12 @@ def test_conditions_under_where_and_patterns_that_match_nowhere(folder: Path) ->
     assert lines[2] == "the pattern matches nowhere; nodes with the operations of w: 4, a: 0"
 
 
+def test_a_rule_without_when_shows_what_let_its_findings_through(folder: Path) -> None:
+    text = with_tests('model: "nets.py:narrow", findings: 0').replace("when: width < least\n", "")
+    lines = [line.strip() for line in gnelint("rules", "test", write(folder, text), cwd=folder).stdout.splitlines()]
+    assert lines[2] == "at 0, 1: where: not between(w, a, normalization) is true"
+
+
 @pytest.mark.parametrize(
     ("entry", "code", "said"),
     [

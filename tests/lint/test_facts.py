@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 
 from gnelint.analysis import analyse
 from gnelint.graph import Graph, Node, Parameter, Value
+from gnelint.lint.columns import Columns
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions import FUNCTIONS
+from gnelint.lint.kinds import literal
 from gnelint.readers.torch import read_module
 from tests.builders import graph, node, prediction
 from tests.models import network
@@ -334,3 +337,69 @@ def test_the_network(resnet: Facts) -> None:
     assert not call("is_output", resnet, resnet.graph.node("conv1"))
     assert call("depth", resnet, resnet.graph.node("fc"), NORMALIZATION) == 17
     assert call("readers", resnet, resnet.graph.node("maxpool")) == 2
+
+
+# --- every function, everywhere ----------------------------------------------------------------------------
+
+LITERAL_ARGUMENTS = {
+    "operations": ("any", "normalization", "relu|conv"),
+    "attribute": ("groups", "alpha", "axes", "mode", "training"),
+    "role": ("weight", "bias", "running_var"),
+    "block_kind": ("residual", "serial"),
+}
+
+
+def bare() -> Facts:
+    """Nodes about which nothing is known, some of them with as little as a node can have."""
+    of = graph(
+        [
+            node("e", "embedding", ["x"]),
+            node("n", "group_norm", ["e"], groups=2),
+            node("l", "layer_norm", ["n"], axes=(1,)),
+            node("u", "unmodelled", ["l"]),
+            node("w", "linear", ["u"], weight=(8,)),
+            node("t", "conv_transpose", ["w"], weight=(4, 4, 3, 3), strides=(2, 2), provenance="placeholder"),
+            node("c", "constant", []),
+            node("s", "softmax", ["t"]),
+            node("j", "add", ["s", "c", "elsewhere"]),
+        ]
+    )
+    unknown = {**of.values, "n:out": Value("n:out", None, None), "l:out": Value("l:out", ("batch", 8), "float32")}
+    of = dataclasses.replace(of, values={**unknown, "w:out": Value("w:out", (), "int64")})
+    made = prediction(of, {}, unmodelled=["u"])
+    nodes = tuple(dataclasses.replace(each, mean=None, gradient_log2=None) for each in made.nodes[:4])
+    block = dataclasses.replace(made.blocks[0], kind="residual", join="j", operand_phis=(None, 1.0, 0.0), shortcut=())
+    return Facts(dataclasses.replace(made, nodes=nodes, blocks=(block,), gradient_log2=None))
+
+
+@pytest.fixture(scope="module", params=["bare", "resnet18_zero", "gpt2", "lstm_lm"])
+def anything(request: pytest.FixtureRequest) -> Facts:
+    if request.param == "bare":
+        return bare()
+    module, inputs = network(request.param)
+    return Facts(analyse(read_module(module, inputs, name=request.param)))
+
+
+@pytest.mark.parametrize("name", [name for name, function in FUNCTIONS.items() if not function.numbers])
+def test_no_function_fails_whatever_it_is_asked(name: str, anything: Facts) -> None:
+    function, columns = FUNCTIONS[name], Columns(anything)
+    nodes = np.arange(-1, len(anything.graph.nodes))
+    places: dict[str, list[Any]] = {
+        "node": [nodes, nodes[::-1]],
+        "block": [np.arange(-1, len(anything.prediction.blocks))],
+        "place": [nodes],
+        "number": [np.full(len(nodes), 0.01)],
+        "text": [np.array(["folded"] * len(nodes), object)],
+    }
+    choices = [
+        LITERAL_ARGUMENTS.get(kind) or places[kind][function.parameters[:place].count(kind) :][:1]
+        for place, kind in enumerate(function.parameters)
+    ]
+    kinds = ["node" if kind == "place" else kind for kind in function.parameters]
+    for chosen in itertools.product(*choices):
+        given = [literal(k, c) if isinstance(c, str) else c for k, c in zip(kinds, chosen, strict=True)]  # type: ignore[arg-type]
+        size = next((len(entry) for entry in given if isinstance(entry, np.ndarray)), 3)
+        found = columns.call(function, kinds, given, size)  # type: ignore[arg-type]
+        assert len(found) == size
+        if function.result == "truth":
+            assert {entry for entry in found.tolist() if not math.isnan(entry)} <= {0.0, 1.0}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from gnelint.graph import Graph
@@ -270,3 +273,24 @@ def test_a_pattern_cannot_fill_the_memory() -> None:
     text = "\n".join(["s0 = add(p0, q0, r0, _)", *lines])
     with pytest.raises(TooManyMatchesError):
         find_matches(compile_pattern(text), Index.of(graph(nodes)))
+
+
+def documented() -> list[str]:
+    """The statements in the table of rules/README.md."""
+    text = (Path(__file__).parents[2] / "rules" / "README.md").read_text().partition("## Patterns")[2]
+    rows = re.findall(r"^\| `(\w = .*?)` \|", text.partition("## Expressions")[0], re.M)
+    return [row.replace("\\|", "|") for row in rows]
+
+
+@pytest.mark.parametrize("statement", documented())
+def test_what_the_documentation_shows_is_a_pattern(statement: str) -> None:
+    last = "\na = activation(~n)" if statement.startswith("n = ") else ""
+    reads_w = re.search(r"\bw\b", statement.partition("=")[2]) is not None
+    compile_pattern(f"{'w = linear' if reads_w else ''}\n{statement}{last}")
+
+
+def test_the_documentation_shows_every_construct() -> None:
+    assert len(documented()) == 13
+    assert {"~", "via(", "?", "...", ">", "!=", "|", "_"} <= {
+        part for row in documented() for part in ("~", "via(", "?", "...", ">", "!=", "|", "_") if part in row
+    }
