@@ -173,7 +173,9 @@ VOCABULARY: dict[str, Operation] = {
     "constant": Operation("combine", (), ("value",)),
     # shape: data movement; the output's shape is the value's. gather takes constant indices as a parameter or an input.
     "identity": Operation("shape"),
-    "dropout": Operation("shape", attributes={"p": 0.5}),  # neutral in the analysis
+    # dropout that divides by 1 - p is neutral in the analysis; not inverted it is a mask that removes a share p, with
+    # one number for all indices of the axes `alike`
+    "dropout": Operation("shape", attributes={"p": 0.5, "inverted": True, "alike": ()}),
     "reshape": Operation("shape"),
     "transpose": Operation("shape", attributes={"perm": ...}),
     "slice": Operation("shape", attributes={"axes": ..., "starts": ..., "ends": ..., "steps": ...}),
