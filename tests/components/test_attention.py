@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.cells import Axis
+from gnelint.theory.coupling import Coupling
 from gnelint.theory.moments import Gradient, Moments
 from tests.components.harness import Case, Input, make, verify
 
@@ -119,7 +120,8 @@ def test_product_with_a_matrix_of_known_numbers() -> None:
 
 @dataclass(frozen=True)
 class Layer:
-    """Self-attention over T tokens of width D: H heads, kv heads of their own, logits of variance q_k^2."""
+    """Self-attention over T tokens of width D: H heads, kv heads of their own, logits of variance q_k^2; the tokens are
+    white, or of some rank."""
 
     tokens: int
     width: int
@@ -131,6 +133,7 @@ class Layer:
     common: float = 0.0
     common_cotangent: bool = False
     mask: str = ""
+    rank: int = 0
 
     @property
     def id(self) -> str:
@@ -171,7 +174,9 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
     rows = []
     mask = None if masked(layer) is None else torch.from_numpy(masked(layer))
     for _ in range(draws):
-        x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * normal(batch, T, D)
+        own = normal(batch, T, layer.rank or D)
+        own = own @ (normal(layer.rank, D) / layer.rank**0.5) if layer.rank else own
+        x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * own
         leaves = []
         for heads, gain in ((H, layer.gain), (kv, layer.gain), (kv, 1.0)):
             projected = x @ (normal(D, heads * d) * (gain / D) ** 0.5)
@@ -203,7 +208,8 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
         ):  # a cell for every feature, so that what the tokens share is of one feature
             axes = (Axis(batch), Axis.full(heads), Axis(T), Axis.full(d))
             shared = np.full((1, heads, 1, d), gain * layer.common)
-        return Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
+        made = Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
+        return replace(made, coupling=Coupling(1 / layer.rank + 1 / D)) if layer.rank else made
 
     inputs = [tokens(H, layer.gain), tokens(kv, layer.gain), tokens(kv, 1.0)]
     out = inputs[0].shape
@@ -289,6 +295,60 @@ def test_a_cotangent_that_all_tokens_share_passes_whole() -> None:
     assert value > 0.9
     white = predict(replace(layer, common_cotangent=False), 4)[1][2]
     assert value > 15 * white
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer(32, 64, 4, 0.5, common=0.5, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.9, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.9, common_cotangent=True, packed=True),
+        Layer(32, 64, 4, 2.0, common=0.5, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.5, common_cotangent=True, causal=True),
+        Layer(48, 64, 4, 0.5, common=0.5, common_cotangent=True, mask="window"),
+        Layer(32, 64, 4, 0.5, common=0.5),
+    ],
+    ids=lambda layer: layer.id,
+)
+def test_what_all_queries_share_adds_up_at_the_keys(layer: Layer) -> None:
+    """The same gradient at rows with the same query goes to one key: up to T times what independent rows give it."""
+    true = measure(layer, 4, 24)
+    _, (query, key, value), _ = predict(layer, 4)
+    assert value == pytest.approx(true.value[0], abs=5 * true.value[1] + 0.10 * true.value[0])
+    assert key == pytest.approx(true.key[0], abs=5 * true.key[1] + 0.10 * true.key[0])
+    assert query == pytest.approx(true.query[0], abs=5 * true.query[1] + 0.15 * true.query[0])
+
+
+def test_tokens_of_a_low_rank_correlate_keys_and_values() -> None:
+    layer = Layer(64, 64, 4, 0.1, rank=6)
+    true = measure(layer, 4, 24)
+    second, (query, _, _), _ = predict(layer, 4)
+    assert second == pytest.approx(true.second[0], abs=5 * true.second[1] + 0.05 * true.second[0])
+    assert query == pytest.approx(true.query[0], abs=5 * true.query[1] + 0.15 * true.query[0])
+    assert query > 3 * predict(replace(layer, rank=0), 4)[1][0]
+
+
+def test_the_same_gradient_at_all_rows_is_much_the_same_at_their_queries() -> None:
+    layer = Layer(32, 64, 4, 0.25, common_cotangent=True)
+    generator = torch.Generator().manual_seed(7)
+    shape = (4, 4, 32, 16)
+    shares = []
+    for _ in range(24):
+        x = torch.randn((4, 1, 32, 64), generator=generator, dtype=torch.float64)
+        weights = torch.randn((3, 4, 64, 16), generator=generator, dtype=torch.float64) / 8
+        q, k, v = (layer.gain**0.5 * x @ weights[0], layer.gain**0.5 * x @ weights[1], x @ weights[2])
+        q.requires_grad_()
+        same = torch.randn((4, 4, 1, 16), generator=generator, dtype=torch.float64).expand(shape)
+        (g,) = torch.autograd.grad(F.scaled_dot_product_attention(q, k, v), q, same)
+        pairs = (g.sum(2).square() - g.square().sum(2)).sum() / (32 * 31)
+        shares.append(float(pairs / g.square().sum() * 32))
+    axes = (Axis(4), Axis.full(4), Axis(32), Axis.full(16))
+    inputs = [Moments.flat(axes, np.zeros(1), np.full((1,) * 4, gain)) for gain in (layer.gain, layer.gain, 1.0)]
+    component = make("attention", [shape] * 3, [shape])
+    pulled = component.backward(inputs, component.forward(inputs), [Gradient.flat(axes, np.ones(1), 1.0)])[0]
+    assert pulled is not None
+    assert float(pulled.shared.mean() / pulled.energy.mean()) == pytest.approx(np.mean(shares), abs=0.03)
+    assert np.mean(shares) > 0.5
 
 
 def test_cross_attention_has_as_many_keys_as_the_memory() -> None:

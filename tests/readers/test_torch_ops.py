@@ -378,7 +378,9 @@ def test_alpha_dropout_is_neutral(function: Callable[..., Tensor]) -> None:
 
 
 def test_a_drawn_mask_that_is_added_is_not_dropout() -> None:
-    graph = read_module(Function(lambda m, x: x + torch.empty_like(x).bernoulli_(0.5)), (torch.zeros(TOKENS),), name="noise")
+    graph = read_module(
+        Function(lambda m, x: x + torch.empty_like(x).bernoulli_(0.5)), (torch.zeros(TOKENS),), name="noise"
+    )
     assert [node.op for node in graph.nodes] == ["bias"]
 
 
