@@ -16,7 +16,7 @@ import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.cells import Axes, Axis, average
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
@@ -407,6 +407,15 @@ def _together(x: Moments, axes: Axes) -> np.ndarray:
     return joint.refined(axes).mean
 
 
+def _of_matrices(g: Gradient) -> Gradient:
+    """Averaged over the matrices; what two entries of one matrix share stays what it is."""
+    energy, shared = g.arrays()[:2]
+    lead = range(len(g.axes) - 2)
+    for index in lead:
+        energy, shared = average(energy, g.axes, index), average(shared, g.axes, index)
+    return g.rebuilt((*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]), (energy, shared), g.profile)
+
+
 def _pairs(axis: Axis) -> np.ndarray:
     """Number of pairs of different indices in each cell."""
     return axis.lengths * (axis.lengths - 1.0)
@@ -471,7 +480,7 @@ class MatMul(Component):
         rank = len(left.shape)
         square = float(self.node.attribute("factor")) ** 2
         a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
-        g = g.only(rank - 2, rank - 1)
+        g = _of_matrices(g)
         rows, columns = g.axes[-2].refine(a.axes[-2]), g.axes[-1].refine(b.axes[-1])
         g = g.refined((*g.axes[:-2], rows, columns))
         a = a.refined((*a.axes[:-2], rows, a.axes[-1]))

@@ -436,8 +436,10 @@ def test_uses_outside_of_the_model_are_refused(
 
 
 @pytest.mark.parametrize("common", [0.0, 1.0])
-def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> None:
-    """Weights that are alike in all rows, of another mean in each head, add up the gradient that all rows get."""
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart: bool) -> None:
+    """Weights that are alike in all rows, of another mean in each head, add up the gradient that all rows get, whether
+    or not it has a cell for each head."""
     generator = torch.Generator().manual_seed(0)
     heads, rows, inner, width = 3, 16, 12, 8
     mean = torch.tensor([0.5, -0.3, 0.1], dtype=torch.float64).reshape(1, 3, 1, 1)
@@ -447,7 +449,8 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> No
     a = Moments.flat(a_axes, mean.numpy(), np.full((1, 1, 1, 1), spread**2))
     b = Moments.uniform(b_shape, 0.0, 1.0)
     component = make("matmul", [a_shape, b_shape], [shape])
-    cotangent = Gradient.flat((Axis(1), Axis(heads), Axis(rows), Axis.full(width)), np.ones(1), common)
+    heads_axis = Axis.full(heads) if apart else Axis(heads)
+    cotangent = Gradient.flat((Axis(1), heads_axis, Axis(rows), Axis.full(width)), np.ones(1), common)
     pulled = component.backward([a, b], component.forward([a, b]), [cotangent])[1]
     assert pulled is not None
     energies = []
