@@ -76,7 +76,9 @@ class Softmax(Unary):
         # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
         own, common = np.maximum(g.energy - g.shared, 0.0), np.maximum(g.shared, 0.0)
         energy = (own * found.k + common * found.together) / max(count, 1)
-        return g.rebuilt(g.axes, (energy, 0.0 * g.shared), g.profile)
+        # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
+        shared = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
+        return g.rebuilt(g.axes, (energy, shared), g.profile)
 
 
 @component("log_softmax")

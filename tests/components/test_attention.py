@@ -461,3 +461,29 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart
         energies.append(float((weights.mT @ (same.expand(shape) if common else own)).square().sum()))
     error = float(np.std(energies)) / draws**0.5
     assert pulled.total == pytest.approx(float(np.mean(energies)), abs=4 * error)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (4, 3, 12), (4, 12, 1)])
+def test_a_softmax_s_gradients_add_up_to_nothing_in_a_row(shape: tuple[int, ...]) -> None:
+    """What is added to a whole row of logits, a query in additive attention, gets no gradient; the covariance of two
+    entries of one sample, in the same row or not, is that of autograd."""
+    generator = torch.Generator().manual_seed(0)
+    axis = 1 if shape[-1] == 1 else len(shape) - 1
+    pairs = shape[0] * (size := math.prod(shape[1:])) * (size - 1)
+    covariances = []
+    for _ in range(400):
+        x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
+        (g,) = torch.autograd.grad(x.softmax(axis), x, white)
+        assert float(g.sum(axis).abs().max()) < 1e-12
+        sample = g.reshape(shape[0], -1)
+        covariances.append(float((sample.sum(1).square() - sample.square().sum(1)).sum()) / pairs)
+    component = make("softmax", [shape], [shape], axis=axis)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    (pulled,) = component.backward([x], component.forward([x]), [Gradient.white(shape)])
+    assert pulled is not None
+    error = float(np.std(covariances)) / 20
+    assert float(pulled.shared.mean()) == pytest.approx(float(np.mean(covariances)), rel=0.03, abs=4 * error)
+    if size == shape[axis]:
+        row = pulled.summed_to(tuple(1 if i == axis else n for i, n in enumerate(shape)))
+        assert row.total == pytest.approx(0.0, abs=1e-12)
