@@ -140,7 +140,7 @@ VOCABULARY: dict[str, Operation] = {
     # is added to the logits, or where a key is seen; it broadcasts to (B, H, queries, keys).
     # top: only so many of the largest logits of a row count, the others are hidden; None for all. Where it is not
     # renormalised, all count in the sum and the others' probabilities are set to 0 afterwards
-    "softmax": Operation("attention", attributes={"axis": -1, "top": None, "renormalised": True}),
+    "softmax": Operation("attention", parameters=("mask",), attributes={"axis": -1, "top": None, "renormalised": True}),
     "log_softmax": Operation("attention", attributes={"axis": -1}),
     "attention": Operation(
         "attention",

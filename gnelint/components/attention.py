@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -36,8 +37,9 @@ LOGITS_DOUBT = 0.6
 class Softmax(Unary):
     """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6).
 
-    With `top` the same over the largest logits of a row; the others have probability 0 and receive nothing. Where the
-    row is not renormalised the sums of phi are over the largest, S2 over all: the others take part in the sum.
+    With a mask the same on average over its rows, each over the entries that it sees. With `top` the same over
+    the largest logits of a row; the others have probability 0 and receive nothing. Where the row is not renormalised
+    the sums of phi are over the largest, S2 over all: the others take part in the sum.
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -56,6 +58,9 @@ class Softmax(Unary):
     def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
         """Entries of a row, E of the row's sum, and the moments of its entries."""
         count, variance = self.shape[self._axis], self._spread(x)
+        if "mask" in self.node.parameters:
+            s2, k = _over_counts(self._seen.astype(float), variance)
+            return count, 1.0, SoftmaxMoments(float(s2.mean()), float(k.mean()))
         top = self.node.attribute("top")
         if top is None:
             return count, 1.0, softmax_moments(count, variance)
@@ -63,18 +68,27 @@ class Softmax(Unary):
             return count, 1.0, top_softmax_moments(count, top, variance)
         return (count, *kept_softmax_moments(count, top, variance))
 
+    @cached_property
+    def _seen(self) -> np.ndarray:
+        """How many entries each row of the mask lets through."""
+        seen = np.asarray(self.node.parameters["mask"].array(), dtype=bool)
+        seen = seen.reshape((1,) * (len(self.shape) - seen.ndim) + seen.shape)
+        shape = list(seen.shape)
+        shape[self._axis] = self.shape[self._axis]
+        counts = np.broadcast_to(seen, shape).sum(axis=self._axis).reshape(-1)
+        return np.asarray(np.where(counts > 0, counts, shape[self._axis]))  # a row that sees nothing: runtimes differ
+
     def map(self, x: Moments) -> Moments:
         count, whole, found = self._moments(x)
-        mean = whole / max(count, 1)
-        variance = max(found.s2 / max(count, 1) - mean**2, 0.0)
-        y = Moments.uniform(self.shape, mean, variance)
+        even = whole / max(count, 1)
+        y = Moments.uniform(self.shape, even, max(found.s2 / max(count, 1) - even**2, 0.0))
         return Moments.flat(y.axes, y.mean, y.variance, nonnegative=True)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        count, _, found = self._moments(x)
         g = cotangent.pooled(self._axis)
         # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
         own, common = np.maximum(g.energy - g.shared, 0.0), np.maximum(g.shared, 0.0)
+        count, _, found = self._moments(x)
         energy = (own * found.k + common * found.together) / max(count, 1)
         # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
         shared = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
@@ -429,7 +443,7 @@ class MatMul(Component):
 
         phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
         mean -> factor k E a E b (per inner index)
-        variance -> factor^2 sum over the inner index of (E a^2 E b^2 - (E a E b)^2)
+        variance -> factor^2 [sum_j (E a_j^2 E b_j^2 - (E a_j E b_j)^2) + sum_{j != j'} (E a_j a_j' E b_j b_j' - ...)]
         gradient of b_jd = factor^2 (sum_i E a_ij^2 E g_id^2 + sum_{i != i'} E a_ij a_i'j E g_id g_i'd), of a likewise
 
     The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
@@ -468,6 +482,9 @@ class MatMul(Component):
         lengths = inner.lengths
         mean = factor * np.matmul(a.mean * lengths, b.mean)
         second = np.matmul(a.second * lengths, b.second) - np.matmul(a.mean**2 * lengths, b.mean**2)
+        pairs = _pairs(inner)
+        second = second + np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
+        second = second - np.matmul(a.mean**2 * pairs, b.mean**2)
         shape = self.output_shapes[0]
         axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
         return (Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0)),)

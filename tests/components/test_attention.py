@@ -487,3 +487,42 @@ def test_a_softmax_s_gradients_add_up_to_nothing_in_a_row(shape: tuple[int, ...]
     if size == shape[axis]:
         row = pulled.summed_to(tuple(1 if i == axis else n for i, n in enumerate(shape)))
         assert row.total == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_masked_softmax_is_one_over_what_each_row_sees() -> None:
+    shape, generator = (4, 2, 12, 12), torch.Generator().manual_seed(0)
+    mask = np.tril(np.ones((12, 12), dtype=bool))
+    component = make("softmax", [shape], [shape], {"mask": mask}, axis=-1)
+    x = Moments.uniform(shape, 0.0, 0.5)
+    outputs = component.forward([x])
+    rows = []
+    for _ in range(200):
+        logits = (0.5**0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        p = logits.masked_fill(~torch.from_numpy(mask), float("-inf")).softmax(-1)
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
+        (g,) = torch.autograd.grad(p, logits, white)
+        rows.append([float(p.detach().square().mean()), float(g.square().sum()) / p.numel()])
+    second, phi = np.mean(rows, axis=0)
+    assert outputs[0].total_mean == pytest.approx(1 / 12)
+    assert outputs[0].total_second == pytest.approx(second, rel=0.01)
+    assert component.phis([x], outputs) == pytest.approx((phi,), rel=0.03)
+
+
+def test_an_average_keeps_what_the_averaged_share() -> None:
+    """y = A v for weights of mean 1/T: what all rows of v share stays, the rest is divided by T."""
+    tokens, width, share, draws = 16, 6, 0.6, 400
+    generator = torch.Generator().manual_seed(0)
+    a_shape, b_shape, shape = (4, 3, tokens, tokens), (4, 3, tokens, width), (4, 3, tokens, width)
+    found = []
+    for _ in range(draws):
+        weights = 1 / tokens + 0.02 * torch.randn(a_shape, generator=generator, dtype=torch.float64)
+        own = torch.randn(b_shape, generator=generator, dtype=torch.float64)
+        same = torch.randn((4, 3, 1, width), generator=generator, dtype=torch.float64)
+        found.append(float((weights @ ((1 - share) ** 0.5 * own + share**0.5 * same)).square().mean()))
+    a = Moments.uniform(a_shape, 1 / tokens, 0.02**2)
+    b_axes = (Axis(4), Axis.full(3), Axis(tokens), Axis.full(width))
+    b = Moments.flat(b_axes, np.zeros(1), np.ones(1), np.array(share))
+    (y,) = make("matmul", [a_shape, b_shape], [shape]).forward([a, b])
+    error = float(np.std(found)) / draws**0.5
+    assert y.total_second == pytest.approx(float(np.mean(found)), abs=4 * error)
+    assert y.total_second > share

@@ -449,6 +449,36 @@ def test_a_softmax_behind_another_choice_is_left_alone() -> None:
     assert [node.attribute("top") for node in graph.nodes if node.op == "softmax"] == [None]
 
 
+SEEN = torch.ones(5, 8, dtype=torch.bool).tril(2)
+HIDING: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "filled": lambda m, x: (x.tanh() * 3).masked_fill(~SEEN, float("-inf")).softmax(-1),
+    "chosen": lambda m, x: torch.where(SEEN, x.tanh(), -1e9).softmax(-1),
+    "added": lambda m, x: (x.tanh() + torch.zeros(5, 8).masked_fill(~SEEN, float("-inf"))).softmax(-1),
+}
+
+
+@pytest.mark.parametrize("form", HIDING.values(), ids=HIDING)
+def test_a_constant_mask_is_a_softmax_s_own(form: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = _agrees(Function(form), TOKENS)
+    softmax = graph.nodes[-1]
+    assert (softmax.op, set(softmax.parameters)) == ("softmax", {"mask"})
+    assert not {"where", "bias", "constant"} & {node.op for node in graph.nodes}
+    assert analyse(graph).coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda m, x: torch.where(SEEN, x.tanh(), -2.0).softmax(-1),  # hides nothing
+        lambda m, x: torch.where(x > 0, x.tanh(), -1e9).softmax(-1),  # not known before it runs
+        lambda m, x: (x.tanh() + torch.where(SEEN, 0.5, -1e9)).softmax(-1),
+    ],
+)
+def test_other_masks_stay_in_front_of_the_softmax(form: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = _agrees(Function(form), TOKENS)
+    assert [set(node.parameters) for node in graph.nodes if node.op == "softmax"] == [set()]
+
+
 def test_a_projected_hidden_state_is_not_modelled() -> None:
     graph = read_module(First(nn.LSTM(8, 6, proj_size=3)), (torch.zeros(TOKENS),), name="case")
     assert [node.source_op for node in graph.nodes if node.op == UNMODELLED] == ["aten.lstm.input"]
