@@ -17,7 +17,7 @@ import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, average
+from gnelint.theory.cells import MAX_CELLS, Axes, Axis, average
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
@@ -487,7 +487,21 @@ class MatMul(Component):
         second = second - np.matmul(a.mean**2 * pairs, b.mean**2)
         shape = self.output_shapes[0]
         axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
-        return (Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0)),)
+        y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
+        rows, same = np.matmul(_together(left, a.axes) * lengths, b.second), np.matmul(a.mean**2 * lengths, b.mean**2)
+        crossed = np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
+        shared = factor**2 * (rows + crossed - same - np.matmul(a.mean**2 * pairs, b.mean**2))
+        return (self._sharing(y, np.clip(shared, 0.0, y.variance)),)
+
+    @staticmethod
+    def _sharing(y: Moments, shared: np.ndarray) -> Moments:
+        """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
+        known."""
+        if not np.any(shared) or not (y.axes[-1].count == y.shape[-1] and y.axes[-2].is_pooled):
+            return y
+        apart = tuple(Axis.full(a.size) if 0 < i < len(y.axes) - 2 else a for i, a in enumerate(y.axes))
+        y = replace(y, shared=shared)
+        return y.refined(apart) if math.prod(a.count for a in apart) <= MAX_CELLS else replace(y, shared=0.0 * shared)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]

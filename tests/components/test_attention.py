@@ -509,7 +509,7 @@ def test_a_masked_softmax_is_one_over_what_each_row_sees() -> None:
 
 
 def test_an_average_keeps_what_the_averaged_share() -> None:
-    """y = A v for weights of mean 1/T: what all rows of v share stays, the rest is divided by T."""
+    """y = A v for weights of mean 1/T: what all rows of v share stays and is shared, the rest is divided by T."""
     tokens, width, share, draws = 16, 6, 0.6, 400
     generator = torch.Generator().manual_seed(0)
     a_shape, b_shape, shape = (4, 3, tokens, tokens), (4, 3, tokens, width), (4, 3, tokens, width)
@@ -518,11 +518,14 @@ def test_an_average_keeps_what_the_averaged_share() -> None:
         weights = 1 / tokens + 0.02 * torch.randn(a_shape, generator=generator, dtype=torch.float64)
         own = torch.randn(b_shape, generator=generator, dtype=torch.float64)
         same = torch.randn((4, 3, 1, width), generator=generator, dtype=torch.float64)
-        found.append(float((weights @ ((1 - share) ** 0.5 * own + share**0.5 * same)).square().mean()))
+        y = weights @ ((1 - share) ** 0.5 * own + share**0.5 * same)
+        pairs = (y.sum(2).square() - y.square().sum(2)).mean() / (tokens * (tokens - 1))
+        found.append([float(y.square().mean()), float(pairs)])
     a = Moments.uniform(a_shape, 1 / tokens, 0.02**2)
     b_axes = (Axis(4), Axis.full(3), Axis(tokens), Axis.full(width))
     b = Moments.flat(b_axes, np.zeros(1), np.ones(1), np.array(share))
-    (y,) = make("matmul", [a_shape, b_shape], [shape]).forward([a, b])
-    error = float(np.std(found)) / draws**0.5
-    assert y.total_second == pytest.approx(float(np.mean(found)), abs=4 * error)
-    assert y.total_second > share
+    (moments,) = make("matmul", [a_shape, b_shape], [shape]).forward([a, b])
+    (second, covariance), error = np.mean(found, axis=0), np.std(found, axis=0) / draws**0.5
+    assert moments.total_second == pytest.approx(second, abs=4 * error[0])
+    assert float(moments.shared.mean()) == pytest.approx(covariance, abs=4 * error[1])
+    assert moments.total_second > share
