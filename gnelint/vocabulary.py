@@ -140,7 +140,7 @@ VOCABULARY: dict[str, Operation] = {
     # is added to the logits, or where a key is seen; it broadcasts to (B, H, queries, keys).
     # top: only so many of the largest logits of a row count, the others are hidden; None for all. Where it is not
     # renormalised, all count in the sum and the others' probabilities are set to 0 afterwards
-    "softmax": Operation("attention", attributes={"axis": -1, "top": None, "renormalised": True}),
+    "softmax": Operation("attention", parameters=("mask",), attributes={"axis": -1, "top": None, "renormalised": True}),
     "log_softmax": Operation("attention", attributes={"axis": -1}),
     "attention": Operation(
         "attention",
@@ -173,7 +173,9 @@ VOCABULARY: dict[str, Operation] = {
     "constant": Operation("combine", (), ("value",)),
     # shape: data movement; the output's shape is the value's. gather takes constant indices as a parameter or an input.
     "identity": Operation("shape"),
-    "dropout": Operation("shape", attributes={"p": 0.5}),  # neutral in the analysis
+    # dropout that divides by 1 - p is neutral in the analysis; not inverted it is a mask that removes a share p, with
+    # one number for all indices of the axes `alike`
+    "dropout": Operation("shape", attributes={"p": 0.5, "inverted": True, "alike": ()}),
     "reshape": Operation("shape"),
     "transpose": Operation("shape", attributes={"perm": ...}),
     "slice": Operation("shape", attributes={"axes": ..., "starts": ..., "ends": ..., "steps": ...}),

@@ -82,8 +82,9 @@ def test_row_norms_that_a_scale_undoes_do_not_count() -> None:
     kernel = Spectrum(1.0, 1.25, 20, Structure(everywhere=True, rows=rows))
     undo = 1.0 / rows / np.mean(1.0 / rows)
     scale = Spectrum(1.0, float(undo.var()), 20, Structure(everywhere=True, rows=undo))
-    first = serial(identity(20), kernel)
-    assert serial(first, scale).variance == pytest.approx(1.25 - rows.var())
+    both = serial(serial(identity(20), kernel), scale)
+    assert both.phi == pytest.approx(0.75)  # the mean of rows * undo, not of either
+    assert both.relative_variance == pytest.approx(1.25 - rows.var())
 
 
 def test_an_average_over_positions_keeps_what_is_the_same_at_all() -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis
+from gnelint.theory.cells import MAX_CELLS, Axes, Axis, average
 from gnelint.theory.moments import Field, Gradient, Moments, normalised
 from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
@@ -36,8 +37,9 @@ LOGITS_DOUBT = 0.6
 class Softmax(Unary):
     """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6).
 
-    With `top` the same over the largest logits of a row; the others have probability 0 and receive nothing. Where the
-    row is not renormalised the sums of phi are over the largest, S2 over all: the others take part in the sum.
+    With a mask the same on average over its rows, each over the entries that it sees. With `top` the same over
+    the largest logits of a row; the others have probability 0 and receive nothing. Where the row is not renormalised
+    the sums of phi are over the largest, S2 over all: the others take part in the sum.
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -56,6 +58,9 @@ class Softmax(Unary):
     def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
         """Entries of a row, E of the row's sum, and the moments of its entries."""
         count, variance = self.shape[self._axis], self._spread(x)
+        if "mask" in self.node.parameters:
+            s2, k = _over_counts(self._seen.astype(float), variance)
+            return count, 1.0, SoftmaxMoments(float(s2.mean()), float(k.mean()))
         top = self.node.attribute("top")
         if top is None:
             return count, 1.0, softmax_moments(count, variance)
@@ -63,20 +68,31 @@ class Softmax(Unary):
             return count, 1.0, top_softmax_moments(count, top, variance)
         return (count, *kept_softmax_moments(count, top, variance))
 
+    @cached_property
+    def _seen(self) -> np.ndarray:
+        """How many entries each row of the mask lets through."""
+        seen = np.asarray(self.node.parameters["mask"].array(), dtype=bool)
+        seen = seen.reshape((1,) * (len(self.shape) - seen.ndim) + seen.shape)
+        shape = list(seen.shape)
+        shape[self._axis] = self.shape[self._axis]
+        counts = np.broadcast_to(seen, shape).sum(axis=self._axis).reshape(-1)
+        return np.asarray(np.where(counts > 0, counts, shape[self._axis]))  # a row that sees nothing: runtimes differ
+
     def map(self, x: Moments) -> Moments:
         count, whole, found = self._moments(x)
-        mean = whole / max(count, 1)
-        variance = max(found.s2 / max(count, 1) - mean**2, 0.0)
-        y = Moments.uniform(self.shape, mean, variance)
+        even = whole / max(count, 1)
+        y = Moments.uniform(self.shape, even, max(found.s2 / max(count, 1) - even**2, 0.0))
         return Moments.flat(y.axes, y.mean, y.variance, nonnegative=True)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        count, _, found = self._moments(x)
         g = cotangent.pooled(self._axis)
         # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
         own, common = np.maximum(g.energy - g.shared, 0.0), np.maximum(g.shared, 0.0)
+        count, _, found = self._moments(x)
         energy = (own * found.k + common * found.together) / max(count, 1)
-        return g.rebuilt(g.axes, (energy, 0.0 * g.shared), g.profile)
+        # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
+        shared = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
+        return g.rebuilt(g.axes, (energy, shared), g.profile)
 
 
 @component("log_softmax")
@@ -101,8 +117,11 @@ class _Rows:
     Attributes:
         visible: number of keys that each query sees: 1 / sum_j w_j^2 of the weights w that the mask alone would give.
         s2, k: E sum_j a_j^2 and E[S2 - 2 S3 + S2^2] of each row.
-        tilt: variance, in units of the values' own, that a row's output gets because keys and values of one token are
-            correlated: q / D.
+        s2_common, k_common: n times the same over pairs of rows that see n keys: of the part of the logits that all
+            queries share.
+        logit: q, their variance.
+        tilt: tr(C^2) / tr(C)^2 of the tokens' covariance C: how far keys and values of one token are correlated. A
+            row's output gets q times that, in units of the values' own variance.
         overlap: E sum_j a_ij a_i'j over pairs of rows.
         squares, weights: (queries, keys), how a row's a^2 and a are spread over the keys, each row summing to 1; None
             for evenly over the keys seen.
@@ -111,10 +130,21 @@ class _Rows:
     visible: np.ndarray
     s2: np.ndarray
     k: np.ndarray
+    s2_common: np.ndarray
+    k_common: np.ndarray
+    logit: float
     tilt: float
     overlap: float
     squares: np.ndarray | None = None
     weights: np.ndarray | None = None
+
+    @staticmethod
+    def over(counts: np.ndarray, logit: float, common: float, tilt: float, overlap: float) -> _Rows:
+        """Rows that see so many keys each, with independent logits of which all queries share `common`."""
+        s2, k = _over_counts(counts, logit)
+        together, centred = (counts * moment for moment in _over_counts(counts, common))
+        overlap = min(overlap * float(together.mean()), 1.0)
+        return _Rows(counts, s2, k, together, centred, logit, tilt, overlap)
 
 
 @dataclass(frozen=True)
@@ -129,6 +159,11 @@ class _Side:
     def second(self) -> np.ndarray:
         """E x^2."""
         return np.asarray(self.variance + self.mean**2)
+
+    @property
+    def common(self) -> np.ndarray:
+        """E x x' of two tokens."""
+        return np.asarray(np.maximum(self.shared, 0.0) + self.mean**2)
 
     @property
     def free(self) -> np.ndarray:
@@ -149,14 +184,17 @@ class Attention(Component):
 
         logits' variance   q = scale^2 sum_d E q_d^2 Var_j k_jd
         mean -> mean over the keys
-        variance of row i -> (S_i + q / D) var_v + shared_v
-        value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} shared / (n_i n_i')
-        query path    energy_q,i = scale^2 (K_i + 1/D) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
+        variance of row i -> (S_i + q t) var_v + shared_v
+        value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} S' shared / (n_i n_i')
+        query path    energy_q,i = scale^2 (K_i + t) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
         key path      energy_k,j = scale^2 E q^2 sum_{i sees j} (K_i / n_i) gv_i
+                                   + scale^2 E q q' sum_{i != i'} K' gv' / (n_i n_i')
 
     Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the
-    profiles along the tokens say so). D = heads times width stands for the width of the tokens. Source: theory of
-    components, 3.6.
+    profiles along the tokens say so). The sums over pairs of queries are there where both get the same gradient (gv' =
+    sum_d shared_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share. t = tr(C^2) / tr(C)^2
+    of the tokens' covariance is the mean squared correlation of the values' channels, 1 / (heads times width) where
+    nobody knows it. Source: theory of components, 3.6.
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -214,35 +252,41 @@ class Attention(Component):
         scale = self.node.attribute("scale")
         return 1.0 / math.sqrt(width) if scale is None else float(scale)
 
-    def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]]) -> _Rows:
+    def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], alike: float | None) -> _Rows:
+        """What softmax does; `alike` is tr(C^2) / tr(C)^2 of the tokens' covariance C, None where it is not known."""
         query, key, _ = sides
         heads, queries, width = shapes[0][1:]
         keys = shapes[1][2]
-        logit = self._scale(width) ** 2 * float(np.mean(query.second.mean(axis=1) * key.free.mean(axis=1))) * width
-        tilt = logit / (heads * width)
+        square = self._scale(width) ** 2 * width
+        logit, common = (
+            square * float(np.mean(own.mean(axis=1) * key.free.mean(axis=1))) for own in (query.second, query.common)
+        )
+        tilt = 1.0 / (heads * width) if alike is None else alike
         if "mask" in self.node.parameters:
-            return self._masked_rows(shapes, logit, tilt)
+            return self._masked_rows(shapes, logit, common, tilt)
         if not self._causal:
-            found = softmax_moments(keys, logit)
-            whole = np.full(queries, 1.0)
-            return _Rows(keys * whole, found.s2 * whole, found.k * whole, tilt, 1.0 / max(keys, 1))
-        visible = np.clip(np.arange(queries) + 1 + keys - queries, 1, keys).astype(float)
-        s2, k = _over_counts(visible, logit)
-        # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
-        overlap = float(((2 * np.arange(queries) + 1) / np.sort(visible)).sum()) / max(queries, 1) ** 2
-        return _Rows(visible, s2, k, tilt, overlap)
+            counts, overlap = np.full(queries, float(keys)), 1.0 / max(keys, 1)
+        else:
+            counts = np.clip(np.arange(queries) + 1 + keys - queries, 1, keys).astype(float)
+            # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
+            overlap = float(((2 * np.arange(queries) + 1) / np.sort(counts)).sum()) / max(queries, 1) ** 2
+        return _Rows.over(counts, logit, common, tilt, overlap)
 
-    def _masked_rows(self, shapes: Sequence[tuple[int, ...]], logit: float, tilt: float) -> _Rows:
+    def _masked_rows(self, shapes: Sequence[tuple[int, ...]], logit: float, common: float, tilt: float) -> _Rows:
         """Rows under a constant mask: as many independent logits as the weights that it gives have effective keys."""
         weights = self._mask_weights(shapes)
         squares = weights**2
         concentration = squares.sum(axis=2)
-        s2, k = _over_counts(1.0 / concentration, logit)
-        spread = (squares * (s2 / concentration)[:, :, None]).mean(axis=0)
         overlap = float((weights.mean(axis=1) ** 2).sum(axis=1).mean())
-        visible = 1.0 / concentration.mean(axis=0)
-        rows = spread / spread.sum(axis=1, keepdims=True)
-        return _Rows(visible, s2.mean(axis=0), k.mean(axis=0), tilt, overlap, rows, weights.mean(axis=0))
+        each = _Rows.over(1.0 / concentration, logit, common, tilt, overlap)
+        spread = (squares * (each.s2 / concentration)[:, :, None]).mean(axis=0)
+        return replace(
+            each,
+            visible=1.0 / concentration.mean(axis=0),
+            **{name: getattr(each, name).mean(axis=0) for name in ("s2", "k", "s2_common", "k_common")},
+            squares=spread / spread.sum(axis=1, keepdims=True),
+            weights=weights.mean(axis=0),
+        )
 
     def _mask_weights(self, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
         """(heads or 1, queries, keys): the softmax of the mask, each of its heads apart, averaged over a batch."""
@@ -264,11 +308,11 @@ class Attention(Component):
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes)
+        rows = self._rows(sides, shapes, _alike(inputs))
         value = sides[2]
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
-        spread = rows.s2 + rows.tilt
+        spread = rows.s2 + rows.logit * rows.tilt
         variance = value.shared + value.free * float(spread.mean())
         shared = np.minimum(value.shared + value.free * rows.overlap, variance)
         arrays = [a[None, :, None, :] for a in (value.mean, variance, shared)]
@@ -286,29 +330,33 @@ class Attention(Component):
         if cotangents[0] is None:
             return none
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes)
+        rows = self._rows(sides, shapes, _alike(inputs))
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
         g = self._unpack(cotangents[0], 0).profiled(2)
         line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
         g = g.only(1, 3).refined(_head_axes(g.shape))
         energy, common = (a.reshape(g.shape[1], g.shape[3]) for a in g.arrays()[:2])
+        common = np.maximum(common, 0.0)
 
         received = self._received(rows, line * rows.s2, keys)
-        together = self._received(rows, np.sqrt(line), keys, plain=True)
-        pairs = together**2 - self._received(rows, line / rows.visible, keys)
-        value_energy = energy * received.mean() + np.maximum(common, 0.0) * max(float(pairs.mean()), 0.0)
+        value_pairs = float(self._from_pairs(rows, line * rows.s2_common, keys).mean())
         queries = len(line)
         value_shared = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
         value_shared = value_shared + common * queries * (queries - 1) / keys**2
-        gv = (energy * value.free).sum(axis=1, keepdims=True)
+        gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
         square = self._scale(width) ** 2
-        through = line * (rows.k + 1.0 / (shapes[0][1] * width))
+        through = line * (rows.k + rows.tilt)
         to_keys = self._received(rows, line * rows.k, keys)
+        key_pairs = self._from_pairs(rows, line * rows.k_common, keys)
+        key_energy = gv * query.second * float(to_keys.mean()) + gv_common * query.common * float(key_pairs.mean())
+        # what two queries get, where the energy's profile is 1
+        of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1) + rows.tilt * _amplitude(line) ** 2
+        query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)
         found = (
-            (square * gv * key.free * float(through.mean()), 0.0 * key.free, through),
-            (square * gv * query.second * float(to_keys.mean()), 0.0 * query.second, to_keys),
-            (value_energy, value_shared, received),
+            (square * gv * key.free * float(through.mean()), square * query_common, through),
+            (square * key_energy, 0.0 * query.second, to_keys),
+            (energy * received.mean() + common * value_pairs, value_shared, received),
         )
         gradients = [
             self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
@@ -325,6 +373,11 @@ class Attention(Component):
         late = np.cumsum(each[::-1])[::-1]  # key j is seen from the row that first reaches it
         first = np.clip(np.arange(keys) - (keys - len(sent)), 0, len(sent) - 1)
         return np.asarray(late[first])
+
+    def _from_pairs(self, rows: _Rows, sent: np.ndarray, keys: int) -> np.ndarray:
+        """What each key gets from pairs of different queries that send the same, weighted by a_ij a_i'j."""
+        together = self._received(rows, np.sqrt(sent), keys, plain=True)
+        return np.asarray(np.maximum(together**2 - self._received(rows, sent / rows.visible, keys), 0.0))
 
     def _gradient(
         self, part: tuple[np.ndarray, np.ndarray, np.ndarray], split: tuple[int, ...], shape: tuple[int, ...]
@@ -347,6 +400,17 @@ def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarr
     return s2, np.interp(at, sampled, sampled * np.array([m.k for m in moments])) / at
 
 
+def _amplitude(energy: np.ndarray) -> float:
+    """Mean square root."""
+    return float(np.sqrt(energy).mean())
+
+
+def _alike(inputs: Sequence[Moments | None]) -> float | None:
+    """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
+    found = [x.coupling.same for x in (inputs[2], inputs[1]) if x is not None and x.coupling.same > 0]
+    return found[0] if found else None
+
+
 def _head_axes(shape: Sequence[int]) -> Axes:
     """Cells for every head and every entry of its width."""
     return (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis.full(shape[3]))
@@ -357,6 +421,15 @@ def _together(x: Moments, axes: Axes) -> np.ndarray:
     rank = len(axes)
     joint = Moments.flat(x.axes, x.mean**2 + x.shared, np.zeros(1)).only(rank - 2, rank - 1)
     return joint.refined(axes).mean
+
+
+def _of_matrices(g: Gradient) -> Gradient:
+    """Averaged over the matrices; what two entries of one matrix share stays what it is."""
+    energy, shared = g.arrays()[:2]
+    lead = range(len(g.axes) - 2)
+    for index in lead:
+        energy, shared = average(energy, g.axes, index), average(shared, g.axes, index)
+    return g.rebuilt((*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]), (energy, shared), g.profile)
 
 
 def _pairs(axis: Axis) -> np.ndarray:
@@ -370,7 +443,7 @@ class MatMul(Component):
 
         phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
         mean -> factor k E a E b (per inner index)
-        variance -> factor^2 sum over the inner index of (E a^2 E b^2 - (E a E b)^2)
+        variance -> factor^2 [sum_j (E a_j^2 E b_j^2 - (E a_j E b_j)^2) + sum_{j != j'} (E a_j a_j' E b_j b_j' - ...)]
         gradient of b_jd = factor^2 (sum_i E a_ij^2 E g_id^2 + sum_{i != i'} E a_ij a_i'j E g_id g_i'd), of a likewise
 
     The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
@@ -409,9 +482,26 @@ class MatMul(Component):
         lengths = inner.lengths
         mean = factor * np.matmul(a.mean * lengths, b.mean)
         second = np.matmul(a.second * lengths, b.second) - np.matmul(a.mean**2 * lengths, b.mean**2)
+        pairs = _pairs(inner)
+        second = second + np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
+        second = second - np.matmul(a.mean**2 * pairs, b.mean**2)
         shape = self.output_shapes[0]
         axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
-        return (Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0)),)
+        y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
+        rows, same = np.matmul(_together(left, a.axes) * lengths, b.second), np.matmul(a.mean**2 * lengths, b.mean**2)
+        crossed = np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
+        shared = factor**2 * (rows + crossed - same - np.matmul(a.mean**2 * pairs, b.mean**2))
+        return (self._sharing(y, np.clip(shared, 0.0, y.variance)),)
+
+    @staticmethod
+    def _sharing(y: Moments, shared: np.ndarray) -> Moments:
+        """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
+        known."""
+        if not np.any(shared) or not (y.axes[-1].count == y.shape[-1] and y.axes[-2].is_pooled):
+            return y
+        apart = tuple(Axis.full(a.size) if 0 < i < len(y.axes) - 2 else a for i, a in enumerate(y.axes))
+        y = replace(y, shared=shared)
+        return y.refined(apart) if math.prod(a.count for a in apart) <= MAX_CELLS else replace(y, shared=0.0 * shared)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -423,7 +513,7 @@ class MatMul(Component):
         rank = len(left.shape)
         square = float(self.node.attribute("factor")) ** 2
         a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
-        g = g.only(rank - 2, rank - 1)
+        g = _of_matrices(g)
         rows, columns = g.axes[-2].refine(a.axes[-2]), g.axes[-1].refine(b.axes[-1])
         g = g.refined((*g.axes[:-2], rows, columns))
         a = a.refined((*a.axes[:-2], rows, a.axes[-1]))

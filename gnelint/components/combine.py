@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import Component, NotModelledError, component
+from gnelint.components.base import Component, NotModelledError, Remembered, component
 from gnelint.components.linear import constant_moments
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
@@ -81,17 +81,25 @@ class _Linear(Component):
             return (None,) * len(inputs)
         found: list[Gradient | None] = []
         weights = self.weights()
-        operands = known(inputs) if np.any(g.active) and min(weights) > 0 and None not in inputs else []
-        parts = aligned(operands, outputs[0].shape) if operands else []
-        for index, (weight, shape) in enumerate(zip(weights, self.input_shapes, strict=True)):
+        actives: list[Moments | None] = [None] * len(inputs)
+        if g.active.any() and min(weights) > 0 and None not in inputs:
+            actives = self._actives.of((*inputs, outputs[0]), lambda: self._find_actives(known(inputs), outputs[0]))
+        for weight, shape, active in zip(weights, self.input_shapes, actives, strict=True):
             assert shape is not None
-            active = self._active(index, operands[index], parts, outputs[0]) if parts else None
             pulled = g.refined(active.axes) if active is not None else g
             surely = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
             arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * surely)
             weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).remembering(g.memory)
             found.append(weighted.summed_to(shape))
         return tuple(found)
+
+    @cached_property
+    def _actives(self) -> Remembered[list[Moments | None]]:
+        return Remembered()
+
+    def _find_actives(self, operands: Sequence[Moments], y: Moments) -> list[Moments | None]:
+        parts = aligned(operands, y.shape)
+        return [self._active(index, x, parts, y) for index, x in enumerate(operands)]
 
     def _active(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
         """How surely operand x, one of the aligned parts, is above its floor where the sum is positive, beyond chance,

@@ -112,6 +112,10 @@ class Normalization(Unary):
         return self.parameter("scale")
 
     @cached_property
+    def _scales_nothing(self) -> bool:
+        return self._gamma is None or bool((self._gamma == 1.0).all())
+
+    @cached_property
     def _beta(self) -> np.ndarray | None:
         return self.parameter("bias")
 
@@ -175,7 +179,7 @@ class Normalization(Unary):
 
     def _affine(self, y: Moments) -> Moments:
         gamma, beta = self._gamma, self._beta
-        if gamma is not None:
+        if gamma is not None and not self._scales_nothing:
             axes, mean, spread = constant_moments(gamma, y)
             y = y.refined(axes)
             mean, spread = resample(mean, axes, y.axes), resample(spread, axes, y.axes)
@@ -209,7 +213,7 @@ class Normalization(Unary):
 
     def _before_gamma(self, x: Moments, cotangent: Gradient) -> Gradient:
         scale = self._gamma
-        if scale is None:
+        if scale is None or self._scales_nothing:
             return cotangent
         axes, mean, spread = self._scales.of((x,), lambda: constant_moments(scale, x))
         return cotangent.times(axes, mean**2 + spread, mean**2)
@@ -365,7 +369,8 @@ class BatchNorm(Normalization):
         return cotangent.times(axes, mean**2)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """The spread of gamma^2 / var over channels; training adds a^2 (1 - 2/N) 2/N for each."""
+        """The spread of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
+        being taken out (2; 1 without centring)."""
         x = inputs[0]
         assert x is not None
         if self._frozen:
@@ -374,10 +379,11 @@ class BatchNorm(Normalization):
         found = self.found(x)
         gamma = self._gamma
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
+        removed = (2.0 if self.centred else 1.0) / found.entries
         # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
         strays = np.mean(1.0 - 1.0 / found.inflation) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
-        own = a**2 * ((1 - 2 / found.entries) * 2 / found.entries + strays)
-        return float(np.var(a * (1 - 2 / found.entries)) + np.mean(own))
+        own = a**2 * ((1 - removed) * removed + strays)
+        return float(np.var(a * (1 - removed)) + np.mean(own))
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         x = inputs[0]

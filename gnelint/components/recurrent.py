@@ -85,7 +85,11 @@ def _no_slopes(like: np.ndarray) -> Slopes:
 
 
 class Recurrent(Component):
-    """A layer of recurrent units in one direction."""
+    """A layer of recurrent units in one direction.
+
+    No variance of the spectrum: all steps share one recurrent matrix, so the products of their Jacobians are not free
+    of each other, and the rule for independent factors does not hold for their sum over time.
+    """
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = (

@@ -18,10 +18,9 @@ from gnelint.theory.taps import TapAxis
 F = TypeVar("F", bound=Field)
 
 
-@component("identity", "dropout")
+@component("identity")
 class Identity(Unary):
-    """y = x: casts, copies, and dropout, which the analysis takes as neutral (`--mode train` adds none of its
-    noise)."""
+    """y = x: casts and copies."""
 
     def map(self, x: Moments) -> Moments:
         return x.reshaped(self.shape) if x.shape != self.shape else x
@@ -31,6 +30,47 @@ class Identity(Unary):
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
+
+
+@component("dropout")
+class Dropout(Identity):
+    """Dropout that divides by what it keeps is neutral: y = x (`--mode train` adds none of its noise).
+
+    Where it does not divide, y = m x for a mask m that keeps each entry with probability k = 1 - p:
+
+        phi = k,  variance = k - k^2;  mean -> k mean,  E x^2 -> k E x^2
+        E x x' -> k E x x' for two entries under one number of the mask (all along the axes `alike`), else k^2 E x x'
+
+    Source: E m^2 = k in the scale's formulas (theory of components, 3.7).
+    """
+
+    @property
+    def _kept(self) -> float:
+        return 1.0 if self.node.attribute("inverted") else 1.0 - float(self.node.attribute("p"))
+
+    def _both_kept(self, x: Field) -> float:
+        """The probability that two entries of one cell and one sample stay."""
+        alike = [axis for index, axis in enumerate(x.axes) if index in self.node.attribute("alike")]
+        together = math.prod(axis.size / axis.count for axis in alike)
+        share = (together - 1.0) / (x.positions - 1.0) if x.positions > 1 else 0.0
+        return self._kept * (share + self._kept * (1.0 - share))
+
+    def map(self, x: Moments) -> Moments:
+        if self._kept == 1.0:
+            return super().map(x)
+        x = x.flattened()
+        mean = self._kept * x.mean
+        shared = self._both_kept(x) * (x.shared + x.mean**2) - mean**2
+        return Moments.flat(x.axes, mean, self._kept * x.second - mean**2, shared, x.nonnegative)
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        if self._kept == 1.0:
+            return super().pull(x, y, cotangent)
+        arrays = (self._kept * cotangent.energy, self._both_kept(cotangent) * cotangent.shared, cotangent.active)
+        return cotangent.rebuilt(cotangent.axes, arrays, cotangent.profile)
+
+    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+        return self._kept - self._kept**2
 
 
 @component("reshape")

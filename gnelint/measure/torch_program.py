@@ -18,7 +18,7 @@ from gnelint.measure.distributed import Team
 from gnelint.measure.program import RunSettings, Watch, is_for_caller
 from gnelint.measure.sharding import Operation, ShardedNetwork, is_large
 from gnelint.readers.torch import Traced
-from gnelint.readers.torch_constants import operation_name
+from gnelint.readers.torch_operations import operation_name
 
 _DROPOUT = frozenset({"dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 _BATCH_NORM = frozenset(

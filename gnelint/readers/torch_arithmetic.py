@@ -46,7 +46,7 @@ def _bias(em: Emitter, x: Flow, bias: Constant | float, shape: Shape, factor: fl
     x = em.expand(x, shape)
     if not isinstance(bias, Constant):
         return x if bias == 0 else em.emit("bias", [x], shape, parameters=_number("bias", bias * factor, x.dtype))
-    if bias.kept is not None:  # the shift that goes with a mask (alpha dropout): neutral, as the mask is
+    if bias.mask is not None and bias.mask.paired:  # alpha dropout's shift: neutral, as its mask is
         return em.emit("identity", [x], shape)
     parameters = {"bias": bias.compact.parameter()}
     if factor == 1:
@@ -71,9 +71,18 @@ def multiply(em: Emitter, a: Term, b: Term, shape: Shape) -> Operand:
     a = em.expand(a, shape)
     if not isinstance(b, Constant):
         return a if b == 1 else em.emit("scale", [a], shape, factor=float(b))
-    if b.kept is not None:
-        return em.emit("dropout", [a], shape, p=1.0 - b.kept)
+    if b.mask is not None and b.mask.is_dropout:
+        return em.emit("dropout", [a], shape, p=1.0 - b.mask.kept)
+    if b.mask is not None and b.mask.removes:
+        return scale(em, _removed(em, a, 1.0 - b.mask.kept, b.compact.shape), b.mask.factor)
     return em.emit("scale", [a], shape, parameters={"scale": b.compact.parameter()})
+
+
+def _removed(em: Emitter, x: Flow, share: float, mask: Shape) -> Flow:
+    """x without this share of its entries; the mask has the shape `mask`."""
+    first = len(x.shape) - len(mask)
+    alike = tuple(index for index in range(1, len(x.shape)) if index < first or mask[index - first] == 1)
+    return em.emit("dropout", [x], x.shape, p=share, inverted=False, alike=alike)
 
 
 def divide(em: Emitter, a: Term, b: Term, shape: Shape) -> Operand:

@@ -7,7 +7,6 @@ it is drawn anew in every pass; it is recognised here so that multiplying by it 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,28 +20,11 @@ from torch import fx
 
 from gnelint.graph import Parameter, Provenance
 from gnelint.readers.torch_initializers import InitializerRecorder
+from gnelint.readers.torch_masks import Mask, find_mask
+from gnelint.readers.torch_operations import DROPOUT, PART_VIEWS, RANDOM, SHAPE_ONLY, WHOLE_VIEWS, operation_name
 
 RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""
-
-WHOLE_VIEWS = frozenset(
-    {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "alias",
-     "clone", "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten"}
-)  # fmt: skip
-"""Operations that keep every number of a tensor: their result is still "that parameter"."""
-
-PART_VIEWS = frozenset({"slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow", "getitem"})
-"""Operations that keep some of a tensor's numbers as they are."""
-
-RANDOM = frozenset({"bernoulli", "rand", "randn", "rand_like", "randn_like", "normal", "normal_functional", "uniform",
-                    "randint", "randint_like", "randperm", "exponential"})  # fmt: skip
-
-DROPOUT = frozenset({"native_dropout", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-"""Neutral, so never part of a recipe: a position table that is dropped out stays a table."""
-
-SHAPE_ONLY = frozenset({"new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like",
-                        "full_like", "rand_like", "randn_like", "randint_like", "fill"})  # fmt: skip
-"""Operations that read nothing but the shape and type of their first argument."""
 
 EXTENSION_TYPES = {
     torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
@@ -63,7 +45,7 @@ class Constant:
         shape, dtype: of the tensor that `compute` returns.
         compute: runs the recipe; a view on the module's own tensor where there is nothing to compute.
         transform, provenance: as in `graph.Parameter`.
-        kept: of a dropout mask, the probability that an entry is kept; None for everything else.
+        mask: the two values of a random tensor that has no others; None for everything else.
         base: the same numbers before they were expanded by broadcasting, None if they were not.
     """
 
@@ -73,7 +55,7 @@ class Constant:
     compute: Callable[[], torch.Tensor]
     transform: str | None = None
     provenance: Provenance = "data"
-    kept: float | None = None
+    mask: Mask | None = None
     base: Constant | None = None
 
     @property
@@ -129,13 +111,6 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 def dtype_name(dtype: torch.dtype) -> str:
     """numpy's (or ml_dtypes') name of a torch type."""
     return str(dtype).removeprefix("torch.")
-
-
-def operation_name(target: Any) -> str:
-    """The bare name of what an fx node calls: "conv2d" for aten.conv2d.default, "getitem" for operator.getitem."""
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target.overloadpacket.__name__)
-    return str(getattr(target, "__name__", target))
 
 
 def scalar(value: float, dtype: str) -> Constant:
@@ -235,7 +210,7 @@ class ConstantFolder:
             compute=partial(self._run, node),
             transform=transform,
             provenance="initializer" if transform == "random" else weakest([leaf.provenance for leaf in leaves]),
-            kept=_kept_probability(ancestors) if transform == "random" else None,
+            mask=find_mask(node, self._ancestors, self._is_ours) if transform == "random" else None,
             base=self._base(node),
         )
         self._constants[node] = found
@@ -330,23 +305,3 @@ def _parametrized_name(leaf: str, names: set[str]) -> str | None:
     if "_weight_norm" in names and leaf.endswith(("_g", "_v")):
         return leaf[:-2]
     return None
-
-
-def _kept_probability(ancestors: Sequence[fx.Node]) -> float | None:
-    """The chance that an entry of a random mask survives, where the recipe is one of the usual ones.
-
-    These are `bernoulli(keep)`, `floor(rand + keep)`, `rand < keep` and `rand > drop`.
-    """
-    names = {operation_name(node.target): node for node in ancestors}
-    numbers = [value for node in ancestors for value in node.args[1:2] if isinstance(value, (int, float))]
-    keep = math.nan
-    if "bernoulli" in names:
-        keep = next((float(v) for v in names["bernoulli"].args[1:2] if isinstance(v, (int, float))), math.nan)
-    elif "rand" in names or "rand_like" in names:
-        if "floor" in names:
-            keep = next((float(value) for value in numbers if 0 < value <= 1), math.nan)
-        for comparison in ("lt", "le", "gt", "ge"):
-            if comparison in names and isinstance(names[comparison].args[1], (int, float)):
-                bound = float(names[comparison].args[1])
-                keep = bound if comparison[0] == "l" else 1.0 - bound
-    return keep if 0 < keep <= 1 else None

@@ -13,10 +13,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from gnelint.errors import ModelError
 from gnelint.graph import UNMODELLED, Dim, Graph, Node, Parameter, Value
-from gnelint.readers.torch_constants import Constant, ConstantFolder, dtype_name, operation_name
+from gnelint.readers.torch_constants import Constant, ConstantFolder, dtype_name
 from gnelint.readers.torch_emitter import Call, CannotLowerError, Draft, Emitter, Flow, Shape
 from gnelint.readers.torch_initializers import InitializerRecorder, storage_key
 from gnelint.readers.torch_names import label, user_location
+from gnelint.readers.torch_operations import operation_name
 from gnelint.readers.torch_ops import LOWERINGS, Lowering
 
 

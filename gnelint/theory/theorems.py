@@ -82,9 +82,11 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
 
     Assumes independent, asymptotically free neighbours (a Gaussian or Haar weight between diagonal factors is enough).
     Three are not, and are corrected for (`Structure`): an average over positions does not dilute what is the same at
-    all of them; a normalisation undoes the row norms of the kernel before it; a maximum passes the masks of winners.
+    all of them; a normalisation undoes the row norms of the kernel before it, in phi too (small rows are scaled up, not
+    the average one); a maximum passes the masks of winners.
     """
-    phi = first.phi * then.phi
+    rows, undone, together = _joined_rows(first.structure.rows, then.structure.rows)
+    phi = first.phi * then.phi * together
     c1, c2 = first.relative_variance, then.relative_variance
     if c1 is None or c2 is None or first.outputs == 0:
         return Spectrum(phi, None, then.outputs)
@@ -95,7 +97,6 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
     relative = ratio * c1 + c2
     if own.averages:
         relative += (1.0 - ratio) * min(first.coherent, c1)
-    rows, undone = _joined_rows(first.structure.rows, own.rows)
     counted = ratio * min(own.counted, c1)
     relative = max(relative - undone - counted, 0.0)
     coherent += c2 - undone if own.everywhere else 0.0
@@ -110,16 +111,17 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
     )
 
 
-def _joined_rows(first: np.ndarray | None, then: np.ndarray | None) -> tuple[np.ndarray | None, float]:
-    """Row energies behind both, and by how much their spread is less than the sum of the two spreads."""
+def _joined_rows(first: np.ndarray | None, then: np.ndarray | None) -> tuple[np.ndarray | None, float, float]:
+    """Row energies behind both, by how much their spread is less than the sum of the two spreads, and E r_1 r_2: phi
+    over the product of the two."""
     if first is None or then is None or first.shape != then.shape:
-        return then, 0.0
+        return then, 0.0, 1.0
     rows = first * then
     mean = float(rows.mean())
     if mean <= 0:
-        return None, 0.0
+        return None, 0.0, 1.0
     rows = rows / mean
-    return rows, float(np.var(first) + np.var(then) - np.var(rows))
+    return rows, float(np.var(first) + np.var(then) - np.var(rows)), mean
 
 
 def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.cells import Axis
+from gnelint.theory.coupling import Coupling
 from gnelint.theory.moments import Gradient, Moments
 from tests.components.harness import Case, Input, make, verify
 
@@ -119,7 +120,8 @@ def test_product_with_a_matrix_of_known_numbers() -> None:
 
 @dataclass(frozen=True)
 class Layer:
-    """Self-attention over T tokens of width D: H heads, kv heads of their own, logits of variance q_k^2."""
+    """Self-attention over T tokens of width D: H heads, kv heads of their own, logits of variance q_k^2; the tokens are
+    white, or of some rank."""
 
     tokens: int
     width: int
@@ -131,6 +133,7 @@ class Layer:
     common: float = 0.0
     common_cotangent: bool = False
     mask: str = ""
+    rank: int = 0
 
     @property
     def id(self) -> str:
@@ -171,7 +174,9 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
     rows = []
     mask = None if masked(layer) is None else torch.from_numpy(masked(layer))
     for _ in range(draws):
-        x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * normal(batch, T, D)
+        own = normal(batch, T, layer.rank or D)
+        own = own @ (normal(layer.rank, D) / layer.rank**0.5) if layer.rank else own
+        x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * own
         leaves = []
         for heads, gain in ((H, layer.gain), (kv, layer.gain), (kv, 1.0)):
             projected = x @ (normal(D, heads * d) * (gain / D) ** 0.5)
@@ -203,7 +208,8 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
         ):  # a cell for every feature, so that what the tokens share is of one feature
             axes = (Axis(batch), Axis.full(heads), Axis(T), Axis.full(d))
             shared = np.full((1, heads, 1, d), gain * layer.common)
-        return Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
+        made = Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
+        return replace(made, coupling=Coupling(1 / layer.rank + 1 / D)) if layer.rank else made
 
     inputs = [tokens(H, layer.gain), tokens(kv, layer.gain), tokens(kv, 1.0)]
     out = inputs[0].shape
@@ -291,6 +297,60 @@ def test_a_cotangent_that_all_tokens_share_passes_whole() -> None:
     assert value > 15 * white
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer(32, 64, 4, 0.5, common=0.5, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.9, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.9, common_cotangent=True, packed=True),
+        Layer(32, 64, 4, 2.0, common=0.5, common_cotangent=True),
+        Layer(32, 64, 4, 0.5, common=0.5, common_cotangent=True, causal=True),
+        Layer(48, 64, 4, 0.5, common=0.5, common_cotangent=True, mask="window"),
+        Layer(32, 64, 4, 0.5, common=0.5),
+    ],
+    ids=lambda layer: layer.id,
+)
+def test_what_all_queries_share_adds_up_at_the_keys(layer: Layer) -> None:
+    """The same gradient at rows with the same query goes to one key: up to T times what independent rows give it."""
+    true = measure(layer, 4, 24)
+    _, (query, key, value), _ = predict(layer, 4)
+    assert value == pytest.approx(true.value[0], abs=5 * true.value[1] + 0.10 * true.value[0])
+    assert key == pytest.approx(true.key[0], abs=5 * true.key[1] + 0.10 * true.key[0])
+    assert query == pytest.approx(true.query[0], abs=5 * true.query[1] + 0.15 * true.query[0])
+
+
+def test_tokens_of_a_low_rank_correlate_keys_and_values() -> None:
+    layer = Layer(64, 64, 4, 0.1, rank=6)
+    true = measure(layer, 4, 24)
+    second, (query, _, _), _ = predict(layer, 4)
+    assert second == pytest.approx(true.second[0], abs=5 * true.second[1] + 0.05 * true.second[0])
+    assert query == pytest.approx(true.query[0], abs=5 * true.query[1] + 0.15 * true.query[0])
+    assert query > 3 * predict(replace(layer, rank=0), 4)[1][0]
+
+
+def test_the_same_gradient_at_all_rows_is_much_the_same_at_their_queries() -> None:
+    layer = Layer(32, 64, 4, 0.25, common_cotangent=True)
+    generator = torch.Generator().manual_seed(7)
+    shape = (4, 4, 32, 16)
+    shares = []
+    for _ in range(24):
+        x = torch.randn((4, 1, 32, 64), generator=generator, dtype=torch.float64)
+        weights = torch.randn((3, 4, 64, 16), generator=generator, dtype=torch.float64) / 8
+        q, k, v = (layer.gain**0.5 * x @ weights[0], layer.gain**0.5 * x @ weights[1], x @ weights[2])
+        q.requires_grad_()
+        same = torch.randn((4, 4, 1, 16), generator=generator, dtype=torch.float64).expand(shape)
+        (g,) = torch.autograd.grad(F.scaled_dot_product_attention(q, k, v), q, same)
+        pairs = (g.sum(2).square() - g.square().sum(2)).sum() / (32 * 31)
+        shares.append(float(pairs / g.square().sum() * 32))
+    axes = (Axis(4), Axis.full(4), Axis(32), Axis.full(16))
+    inputs = [Moments.flat(axes, np.zeros(1), np.full((1,) * 4, gain)) for gain in (layer.gain, layer.gain, 1.0)]
+    component = make("attention", [shape] * 3, [shape])
+    pulled = component.backward(inputs, component.forward(inputs), [Gradient.flat(axes, np.ones(1), 1.0)])[0]
+    assert pulled is not None
+    assert float(pulled.shared.mean() / pulled.energy.mean()) == pytest.approx(np.mean(shares), abs=0.03)
+    assert np.mean(shares) > 0.5
+
+
 def test_cross_attention_has_as_many_keys_as_the_memory() -> None:
     shapes = [(2, 4, 10, 16), (2, 4, 40, 16), (2, 4, 40, 16)]
     inputs = [Moments.uniform(shape, 0.0, 1.0) for shape in shapes]
@@ -376,8 +436,10 @@ def test_uses_outside_of_the_model_are_refused(
 
 
 @pytest.mark.parametrize("common", [0.0, 1.0])
-def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> None:
-    """Weights that are alike in all rows, of another mean in each head, add up the gradient that all rows get."""
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart: bool) -> None:
+    """Weights that are alike in all rows, of another mean in each head, add up the gradient that all rows get, whether
+    or not it has a cell for each head."""
     generator = torch.Generator().manual_seed(0)
     heads, rows, inner, width = 3, 16, 12, 8
     mean = torch.tensor([0.5, -0.3, 0.1], dtype=torch.float64).reshape(1, 3, 1, 1)
@@ -387,7 +449,8 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> No
     a = Moments.flat(a_axes, mean.numpy(), np.full((1, 1, 1, 1), spread**2))
     b = Moments.uniform(b_shape, 0.0, 1.0)
     component = make("matmul", [a_shape, b_shape], [shape])
-    cotangent = Gradient.flat((Axis(1), Axis(heads), Axis(rows), Axis.full(width)), np.ones(1), common)
+    heads_axis = Axis.full(heads) if apart else Axis(heads)
+    cotangent = Gradient.flat((Axis(1), heads_axis, Axis(rows), Axis.full(width)), np.ones(1), common)
     pulled = component.backward([a, b], component.forward([a, b]), [cotangent])[1]
     assert pulled is not None
     energies = []
@@ -398,3 +461,71 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float) -> No
         energies.append(float((weights.mT @ (same.expand(shape) if common else own)).square().sum()))
     error = float(np.std(energies)) / draws**0.5
     assert pulled.total == pytest.approx(float(np.mean(energies)), abs=4 * error)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (4, 3, 12), (4, 12, 1)])
+def test_a_softmax_s_gradients_add_up_to_nothing_in_a_row(shape: tuple[int, ...]) -> None:
+    """What is added to a whole row of logits, a query in additive attention, gets no gradient; the covariance of two
+    entries of one sample, in the same row or not, is that of autograd."""
+    generator = torch.Generator().manual_seed(0)
+    axis = 1 if shape[-1] == 1 else len(shape) - 1
+    pairs = shape[0] * (size := math.prod(shape[1:])) * (size - 1)
+    covariances = []
+    for _ in range(400):
+        x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
+        (g,) = torch.autograd.grad(x.softmax(axis), x, white)
+        assert float(g.sum(axis).abs().max()) < 1e-12
+        sample = g.reshape(shape[0], -1)
+        covariances.append(float((sample.sum(1).square() - sample.square().sum(1)).sum()) / pairs)
+    component = make("softmax", [shape], [shape], axis=axis)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    (pulled,) = component.backward([x], component.forward([x]), [Gradient.white(shape)])
+    assert pulled is not None
+    error = float(np.std(covariances)) / 20
+    assert float(pulled.shared.mean()) == pytest.approx(float(np.mean(covariances)), rel=0.03, abs=4 * error)
+    if size == shape[axis]:
+        row = pulled.summed_to(tuple(1 if i == axis else n for i, n in enumerate(shape)))
+        assert row.total == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_masked_softmax_is_one_over_what_each_row_sees() -> None:
+    shape, generator = (4, 2, 12, 12), torch.Generator().manual_seed(0)
+    mask = np.tril(np.ones((12, 12), dtype=bool))
+    component = make("softmax", [shape], [shape], {"mask": mask}, axis=-1)
+    x = Moments.uniform(shape, 0.0, 0.5)
+    outputs = component.forward([x])
+    rows = []
+    for _ in range(200):
+        logits = (0.5**0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        p = logits.masked_fill(~torch.from_numpy(mask), float("-inf")).softmax(-1)
+        white = torch.randn(shape, generator=generator, dtype=torch.float64)
+        (g,) = torch.autograd.grad(p, logits, white)
+        rows.append([float(p.detach().square().mean()), float(g.square().sum()) / p.numel()])
+    second, phi = np.mean(rows, axis=0)
+    assert outputs[0].total_mean == pytest.approx(1 / 12)
+    assert outputs[0].total_second == pytest.approx(second, rel=0.01)
+    assert component.phis([x], outputs) == pytest.approx((phi,), rel=0.03)
+
+
+def test_an_average_keeps_what_the_averaged_share() -> None:
+    """y = A v for weights of mean 1/T: what all rows of v share stays and is shared, the rest is divided by T."""
+    tokens, width, share, draws = 16, 6, 0.6, 400
+    generator = torch.Generator().manual_seed(0)
+    a_shape, b_shape, shape = (4, 3, tokens, tokens), (4, 3, tokens, width), (4, 3, tokens, width)
+    found = []
+    for _ in range(draws):
+        weights = 1 / tokens + 0.02 * torch.randn(a_shape, generator=generator, dtype=torch.float64)
+        own = torch.randn(b_shape, generator=generator, dtype=torch.float64)
+        same = torch.randn((4, 3, 1, width), generator=generator, dtype=torch.float64)
+        y = weights @ ((1 - share) ** 0.5 * own + share**0.5 * same)
+        pairs = (y.sum(2).square() - y.square().sum(2)).mean() / (tokens * (tokens - 1))
+        found.append([float(y.square().mean()), float(pairs)])
+    a = Moments.uniform(a_shape, 1 / tokens, 0.02**2)
+    b_axes = (Axis(4), Axis.full(3), Axis(tokens), Axis.full(width))
+    b = Moments.flat(b_axes, np.zeros(1), np.ones(1), np.array(share))
+    (moments,) = make("matmul", [a_shape, b_shape], [shape]).forward([a, b])
+    (second, covariance), error = np.mean(found, axis=0), np.std(found, axis=0) / draws**0.5
+    assert moments.total_second == pytest.approx(second, abs=4 * error[0])
+    assert float(moments.shared.mean()) == pytest.approx(covariance, abs=4 * error[1])
+    assert moments.total_second > share

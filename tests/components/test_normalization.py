@@ -311,16 +311,24 @@ def test_frozen_batch_norm_of_the_theory() -> None:
     assert component.phi_variance([x], y) == pytest.approx(3.515625, rel=1e-10)
 
 
-def test_spread_of_a_batch_norm_s_spectrum() -> None:
-    """Per channel a^2 (1 - 2/N) 2/N with a = 1/var, against the Jacobian of one batch of known numbers."""
+@pytest.mark.parametrize(
+    ("op", "function"),
+    [
+        ("batch_norm", lambda z: F.batch_norm(z, None, None, training=True, eps=1e-12)),
+        ("second_moment_norm", lambda z: smn(z, 0.0)),
+    ],
+)
+def test_spread_of_a_batch_s_spectrum(op: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Per channel a^2 (1 - k/N) k/N with a = 1/s^2, against the Jacobian of one batch of known numbers: k = 2 with a
+    mean to take out, 1 without."""
     values = normal(12, 1)
-    J = torch.autograd.functional.jacobian(
-        lambda z: F.batch_norm(z, None, None, training=True, eps=1e-12), values
-    ).reshape(12, 12)
+    J = torch.autograd.functional.jacobian(function, values).reshape(12, 12)
     gram = J @ J.T
     phi = float(gram.trace() / 12)
-    component = make("batch_norm", [(12, 1)], [(12, 1)], training=True, epsilon=0.0)
-    x = Moments.uniform((12, 1), 0.0, float(values.var(correction=0)) * 12 / 11)
+    component = make(op, [(12, 1)], [(12, 1)], training=True, epsilon=0.0)
+    centred = op == "batch_norm"
+    square = float(values.var(correction=0)) * 12 / 11 if centred else float(values.square().mean())
+    x = Moments.uniform((12, 1), 0.0, square)
     variance = component.phi_variance([x], component.forward([x]))
     assert variance == pytest.approx(float(gram.square().sum() / 12) - phi**2, rel=1e-9)
 

@@ -681,3 +681,31 @@ def test_the_largest_of_rectified_values_knows_that_it_passed() -> None:
     (pulled,) = relu.backward([x], [rectified], [g])
     assert pulled is not None
     assert pulled.total == pytest.approx(float((true > 0).sum()), rel=0.01)
+
+
+@pytest.mark.parametrize("alike", [(), (1,), (2,), (1, 2)])
+def test_a_mask_that_divides_by_nothing_removes_what_it_does_not_keep(alike: tuple[int, ...]) -> None:
+    """Against the average over all masks, each with its probability: moments, covariances and gradients."""
+    shape, kept = (1, 3, 2), 0.75
+    narrow = tuple(1 if index in alike else size for index, size in enumerate(shape))
+    masks = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * math.prod(narrow))
+    masks = masks.reshape(-1, math.prod(narrow))
+    chances = torch.where(masks > 0, kept, 1 - kept).prod(1)
+    wide = masks.reshape(-1, *narrow).expand(-1, *shape).reshape(len(masks), -1)
+    both = torch.einsum("k,ki,kj->ij", chances, wide, wide).numpy()  # E m m'
+    apart = ~np.eye(len(both), dtype=bool)
+
+    component = make("dropout", [shape], [shape], p=1 - kept, inverted=False, alike=alike)
+    x = Moments.flat(tuple(map(Axis, shape)), np.array(0.4), np.array(1.5), np.array(0.6))
+    (y,) = component.forward([x])
+    second = both * np.where(apart, 0.6 + 0.4**2, 1.5 + 0.4**2)
+    assert y.total_mean == pytest.approx(kept * 0.4)
+    assert y.total_second == pytest.approx(float(np.diag(second).mean()))
+    assert float(y.shared.mean()) == pytest.approx(float(second[apart].mean()) - (kept * 0.4) ** 2)
+    (g,) = component.backward([x], [y], [Gradient.flat(x.axes, np.array(2.0), 1.3)])
+    assert g is not None
+    assert g.total == pytest.approx(2.0 * float(np.diag(both).sum()))
+    assert float(g.shared.mean()) == pytest.approx(1.3 * float(both[apart].mean()))
+    assert component.phis([x], [y]) == pytest.approx((kept,))
+    spectrum = (wide**4).mean(1) - 2 * kept * (wide**2).mean(1) + kept**2
+    assert component.phi_variance([x], [y]) == pytest.approx(float((chances * spectrum).sum()))

@@ -186,6 +186,8 @@ def _unfold(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tenso
 
 def _softmax(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
     top, axis = node.attribute("top"), node.attribute("axis")
+    if "mask" in w:
+        return x[0].masked_fill(~w["mask"], float("-inf")).softmax(axis)
     if top is not None and not node.attribute("renormalised"):
         p = x[0].softmax(axis)
         return p.masked_fill(p < p.topk(top, axis).values.amin(axis, keepdim=True), 0.0)

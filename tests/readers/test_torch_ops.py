@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from gnelint.analysis import analyse
 from gnelint.graph import UNMODELLED, Graph
 from gnelint.readers.torch import read_module
 from gnelint.readers.torch_emitter import Call, CannotLowerError, Emitter
@@ -323,9 +326,9 @@ def test_folded_parameters_say_how_they_were_made() -> None:
         (lambda x: F.dropout(x, 0.25), 0.75),
         (lambda x: F.dropout2d(x[..., None], 0.25), 0.75),
         (lambda x: x * x.new_empty(2, 1, 1).bernoulli_(0.75).div_(0.75), 0.75),
-        (lambda x: x * (torch.rand(2, 1, 1) + 0.75).floor_(), 0.75),
-        (lambda x: x * (torch.rand(2, 1, 1) < 0.75), 0.75),
-        (lambda x: x * (torch.rand(2, 1, 1) > 0.25), 0.75),
+        (lambda x: x * ((torch.rand(2, 1, 1) + 0.75).floor_() / 0.75), 0.75),
+        (lambda x: x * ((torch.rand(2, 1, 1) < 0.75) / 0.75), 0.75),
+        (lambda x: x * ((torch.rand(2, 1, 1) > 0.25) * (4 / 3)), 0.75),
     ],
 )
 def test_random_masks_are_dropout(function: Callable[[Tensor], Tensor], kept: float) -> None:
@@ -333,6 +336,52 @@ def test_random_masks_are_dropout(function: Callable[[Tensor], Tensor], kept: fl
     (node,) = [node for node in graph.nodes if node.op not in ("reshape",)]
     assert node.op == "dropout"
     assert node.attribute("p") == pytest.approx(1 - kept)
+
+
+@pytest.mark.parametrize(
+    ("function", "kept", "factor", "alike"),
+    [
+        (lambda x: x * torch.empty_like(x).bernoulli_(0.75), 0.75, 1.0, ()),
+        (lambda x: x * (torch.rand(2, 1, 1) + 0.75).floor_(), 0.75, 1.0, (1, 2)),
+        (lambda x: x * (torch.rand(5, 1) < 0.75), 0.75, 1.0, (2,)),
+        (lambda x: x * (3.0 - 3.0 * (torch.rand(2, 1, 1) < 0.75).float()), 0.25, 3.0, (1, 2)),
+        (lambda x: x.div(0.75) * (torch.rand(2, 1, 1) > 0.25), 0.75, 1 / 0.75, (1, 2)),
+        (lambda x: (lambda m: x * m + (1 - m))(torch.empty_like(x).bernoulli_(0.5)), 0.5, 1.0, ()),
+    ],
+)
+def test_masks_that_are_not_1_on_average_are_not_neutral(
+    function: Callable[[Tensor], Tensor], kept: float, factor: float, alike: tuple[int, ...]
+) -> None:
+    """The gradient's squared norm is that of autograd, averaged over draws of the mask."""
+    graph = read_module(Function(lambda m, x: function(x)), (torch.zeros(TOKENS),), name="mask")
+    (node,) = [node for node in graph.nodes if node.op == "dropout"]
+    assert (node.attribute("p"), node.attribute("inverted"), node.attribute("alike")) == (
+        pytest.approx(1 - kept), False, alike
+    )  # fmt: skip
+    scales = [node.attribute("factor") for node in graph.nodes if node.op == "scale"]
+    assert math.prod(scales) == pytest.approx(factor)
+    predicted = analyse(graph).gradient_log2
+    assert predicted is not None
+    assert 2**predicted == pytest.approx(kept * factor**2)
+    torch.manual_seed(0)
+    x = torch.randn(TOKENS, dtype=torch.float64, requires_grad=True)
+    norms = [float(torch.autograd.grad(function(x).sum(), x)[0].square().mean()) for _ in range(4000)]
+    error = float(torch.tensor(norms).std()) / math.sqrt(len(norms))
+    assert statistics.mean(norms) == pytest.approx(2**predicted, abs=4 * error)
+
+
+@pytest.mark.parametrize("function", [F.alpha_dropout, F.feature_alpha_dropout])
+def test_alpha_dropout_is_neutral(function: Callable[..., Tensor]) -> None:
+    graph = read_module(Function(lambda m, x: function(x, 0.25, True)), (torch.zeros(TOKENS),), name="mask")
+    assert [node.op for node in graph.nodes] == ["dropout", "identity"]
+    assert graph.nodes[0].attribute("inverted")
+
+
+def test_a_drawn_mask_that_is_added_is_not_dropout() -> None:
+    graph = read_module(
+        Function(lambda m, x: x + torch.empty_like(x).bernoulli_(0.5)), (torch.zeros(TOKENS),), name="noise"
+    )
+    assert [node.op for node in graph.nodes] == ["bias"]
 
 
 def test_an_operation_outside_the_vocabulary_is_named() -> None:
@@ -398,6 +447,36 @@ def test_a_softmax_behind_another_choice_is_left_alone() -> None:
 
     graph = _agrees(Function(form), TOKENS)
     assert [node.attribute("top") for node in graph.nodes if node.op == "softmax"] == [None]
+
+
+SEEN = torch.ones(5, 8, dtype=torch.bool).tril(2)
+HIDING: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "filled": lambda m, x: (x.tanh() * 3).masked_fill(~SEEN, float("-inf")).softmax(-1),
+    "chosen": lambda m, x: torch.where(SEEN, x.tanh(), -1e9).softmax(-1),
+    "added": lambda m, x: (x.tanh() + torch.zeros(5, 8).masked_fill(~SEEN, float("-inf"))).softmax(-1),
+}
+
+
+@pytest.mark.parametrize("form", HIDING.values(), ids=HIDING)
+def test_a_constant_mask_is_a_softmax_s_own(form: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = _agrees(Function(form), TOKENS)
+    softmax = graph.nodes[-1]
+    assert (softmax.op, set(softmax.parameters)) == ("softmax", {"mask"})
+    assert not {"where", "bias", "constant"} & {node.op for node in graph.nodes}
+    assert analyse(graph).coverage == 1.0
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda m, x: torch.where(SEEN, x.tanh(), -2.0).softmax(-1),  # hides nothing
+        lambda m, x: torch.where(x > 0, x.tanh(), -1e9).softmax(-1),  # not known before it runs
+        lambda m, x: (x.tanh() + torch.where(SEEN, 0.5, -1e9)).softmax(-1),
+    ],
+)
+def test_other_masks_stay_in_front_of_the_softmax(form: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    graph = _agrees(Function(form), TOKENS)
+    assert [set(node.parameters) for node in graph.nodes if node.op == "softmax"] == [set()]
 
 
 def test_a_projected_hidden_state_is_not_modelled() -> None:

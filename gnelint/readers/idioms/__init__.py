@@ -11,6 +11,7 @@ from dataclasses import replace
 from gnelint.graph import Graph
 from gnelint.readers.idioms.activations import fuse_activations
 from gnelint.readers.idioms.attention import fuse_attention, fuse_softmax, keep_constant_masks
+from gnelint.readers.idioms.hiding import keep_hidden
 from gnelint.readers.idioms.linear import fuse_linear
 from gnelint.readers.idioms.normalization import fuse_normalizations
 from gnelint.readers.idioms.rewriter import Rewriter
@@ -27,6 +28,8 @@ _PASSES = (
     fuse_linear,
     fuse_rolls,
 )
+_LAST = (keep_hidden,)
+"""Of what the others have left."""
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""
 
@@ -47,4 +50,7 @@ def fuse(graph: Graph) -> Graph:
         if not rewriter.replaced:
             break
         graph = rewriter.graph()
-    return graph
+    rewriter = Rewriter(graph)
+    for fuse_family in _LAST:
+        fuse_family(rewriter)
+    return rewriter.graph()

@@ -154,7 +154,9 @@ def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
         inner = softmax.inputs[0] if softmax.op == "dropout" else _not_a_number(rewriter, softmax)
         softmax = rewriter.source(inner, "softmax", "dropout", "where")
     rank = rewriter.rank(weights)
-    if softmax is None or rank is None or rank < 3 or softmax.attribute("axis") not in (-1, rank - 1):
+    if softmax is None or softmax.parameters or rank is None or rank < 3:
+        return None
+    if softmax.attribute("axis") not in (-1, rank - 1):
         return None
     return _logits(rewriter, softmax.inputs[0], _MAX_STEPS)
 

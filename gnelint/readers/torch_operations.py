@@ -1,0 +1,33 @@
+"""Names of traced operations, and the groups of them that are read alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+WHOLE_VIEWS = frozenset(
+    {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "alias",
+     "clone", "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten"}
+)  # fmt: skip
+"""Operations that keep every number of a tensor: their result is still "that parameter"."""
+
+PART_VIEWS = frozenset({"slice", "select", "split", "split_with_sizes", "unbind", "chunk", "narrow", "getitem"})
+"""Operations that keep some of a tensor's numbers as they are."""
+
+RANDOM = frozenset({"bernoulli", "rand", "randn", "rand_like", "randn_like", "normal", "normal_functional", "uniform",
+                    "randint", "randint_like", "randperm", "exponential"})  # fmt: skip
+
+DROPOUT = frozenset({"native_dropout", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+"""Neutral, so never part of a recipe: a position table that is dropped out stays a table."""
+
+SHAPE_ONLY = frozenset({"new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like",
+                        "full_like", "rand_like", "randn_like", "randint_like", "fill"})  # fmt: skip
+"""Operations that read nothing but the shape and type of their first argument."""
+
+
+def operation_name(target: Any) -> str:
+    """The bare name of what an fx node calls: "conv2d" for aten.conv2d.default, "getitem" for operator.getitem."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket.__name__)
+    return str(getattr(target, "__name__", target))
