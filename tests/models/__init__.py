@@ -21,6 +21,20 @@ from tests.models.deit import deit_distilled
 from tests.models.densenet import densenet121
 from tests.models.generative import dcgan_generator, unet
 from tests.models.inception import inception_v3
+from tests.models.initialisation import (
+    conditioned_mlp,
+    cut_mlp,
+    decoder,
+    half_mlp,
+    leaky_mlp,
+    scaled_attention,
+    separable_conv,
+    shifted_mlp,
+    subpixel,
+    symmetric_mlp,
+    token_mlp,
+    widening_mlp,
+)
 from tests.models.mixer import mlp_mixer, swin
 from tests.models.mlp import mlp
 from tests.models.mobilenet import efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_small
@@ -167,6 +181,25 @@ Six have shown what was missing and are held out no more: repvgg_a0 (masks behin
 alibi_decoder, rotary_encoder and t5 (constant masks), lstm_lm and gru_lm (recurrent layers).
 """
 
+EXAMPLES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("widening_mlp", widening_mlp, (64, 8)),
+        Case("separable_conv", separable_conv, (4, 3, 16, 16)),
+        Case("decoder", decoder, (4, 64, 2, 2)),
+        Case("leaky_mlp", leaky_mlp, (64, 128)),
+        Case("shifted_mlp", shifted_mlp, (64, 128)),
+        Case("symmetric_mlp", symmetric_mlp, (64, 64)),
+        Case("subpixel", subpixel, (4, 3, 8, 8)),
+        Case("cut_mlp", cut_mlp, (64, 64)),
+        Case("token_mlp", token_mlp, (4, 32), vocabulary=512),
+        Case("half_mlp", half_mlp, (64, 128)),
+        Case("scaled_attention", scaled_attention, (8, 32, 128)),
+        Case("conditioned_mlp", conditioned_mlp, (64, 64)),
+    )
+}
+"""Small networks with parameters for one mistake each, which the rules' tests name."""
+
 SEVEN: tuple[str, ...] = (
     "mlp",
     "vgg16",
@@ -187,7 +220,7 @@ def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     Raises:
         ValueError: no such case, or arguments that are not keyword literals.
     """
-    known = CASES | DEEP | HELD_OUT
+    known = CASES | DEEP | HELD_OUT | EXAMPLES
     call = ast.parse(text.strip(), mode="eval").body
     name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
     if not isinstance(name, ast.Name) or name.id not in known:
