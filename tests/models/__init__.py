@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tests.models import placement
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -138,6 +139,23 @@ def _cases() -> dict[str, Case]:
     return {case.name: case for case in found}
 
 
+def _placement() -> dict[str, Case]:
+    vectors, planes = (64, 128), (8, 16, 8, 8)
+    linear = (
+        placement.scattered_gain, placement.saturated_units, placement.silent_layers, placement.selu_layers,
+        placement.drifting_chain, placement.normed_weights, placement.normalized_chain,
+    )  # fmt: skip
+    convolutional = (
+        placement.bounded_trunk, placement.normalized_sums, placement.standardized_convs, placement.normalized_convs,
+    )  # fmt: skip
+    found = [Case(build.__name__, build, vectors) for build in linear]
+    found += [Case(build.__name__, build, planes) for build in convolutional]
+    found.append(Case("few_values", placement.few_values, (4, 16, 8, 8)))
+    found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
+    found.append(Case("transformer_stack", placement.transformer_stack, (4, 16, 64)))
+    return {case.name: case for case in found}
+
+
 def _deep() -> dict[str, Case]:
     found = []
     for activation in ACTIVATIONS:
@@ -155,6 +173,9 @@ CASES: dict[str, Case] = _cases()
 
 DEEP: dict[str, Case] = _deep()
 """Plain stacks of 50 and 100 layers with each activation; phi is 1 where the second moment is 1, and drifts with it."""
+
+PLACEMENT: dict[str, Case] = _placement()
+"""Mistakes about activations and normalisation beside their corrections, for the tests in rule files."""
 
 HELD_OUT: dict[str, Case] = {
     case.name: case
@@ -220,7 +241,7 @@ def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     Raises:
         ValueError: no such case, or arguments that are not keyword literals.
     """
-    known = CASES | DEEP | HELD_OUT | EXAMPLES
+    known = CASES | DEEP | HELD_OUT | EXAMPLES | PLACEMENT
     call = ast.parse(text.strip(), mode="eval").body
     name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
     if not isinstance(name, ast.Name) or name.id not in known:
