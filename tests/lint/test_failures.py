@@ -212,7 +212,7 @@ def marked(row: Row) -> object:
     return pytest.param(row, id=row.name, marks=missed)
 
 
-@pytest.mark.parametrize("row", map(marked, ROWS))
+@pytest.mark.parametrize("row", [marked(row) for row in ROWS])
 def test_the_mistake_is_flagged(row: Row, record_property: Callable[[str, object], None]) -> None:
     found = [
         finding
