@@ -33,10 +33,6 @@ def test_file_is_valid(path: Path) -> None:
     assert max(len(line) for line in rule.explain.splitlines()) <= 120
 
 
-def test_the_first_rules_are_there() -> None:
-    assert [rule.id for rule in RULES] == ["GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"]
-
-
 @pytest.fixture(scope="module")
 def examples() -> Examples:
     return Examples(load_rules(), RULES)
