@@ -46,6 +46,21 @@ from tests.models.poolformer import poolformer_s12
 from tests.models.recurrent import alibi_decoder, gru_lm, lstm_lm
 from tests.models.regnet import regnet_y_400mf
 from tests.models.repvgg import repvgg_a0
+from tests.models.residual_examples import (
+    dense,
+    filled,
+    forks,
+    gated_mlps,
+    gates,
+    last_norm,
+    narrow_mlp,
+    one_layer_off,
+    prenorm_mlps,
+    rounded,
+    scaled_shortcut,
+    skipinit,
+    waist,
+)
 from tests.models.resnet import (
     preact_resnet18,
     resnet18,
@@ -221,6 +236,26 @@ EXAMPLES: dict[str, Case] = {
 }
 """Small networks with parameters for one mistake each, which the rules' tests name."""
 
+RESIDUAL_EXAMPLES: dict[str, Case] = {
+    build.__name__: Case(build.__name__, build, shape)
+    for build, shape in (
+        (dense, (16, 32)),
+        (filled, (16, 32)),
+        (forks, (16, 64)),
+        (gated_mlps, (16, 8, 32)),
+        (gates, (4, 3, 16, 16)),
+        (last_norm, (4, 3, 16, 16)),
+        (narrow_mlp, (16, 16)),
+        (one_layer_off, (16, 64)),
+        (prenorm_mlps, (16, 8, 32)),
+        (rounded, (16, 32)),
+        (scaled_shortcut, (16, 8, 32)),
+        (skipinit, (16, 32)),
+        (waist, (16, 128)),
+    )
+}
+"""Mistakes of residual, dense and gated networks and of single layers, each with its correction by an argument."""
+
 SEVEN: tuple[str, ...] = (
     "mlp",
     "vgg16",
@@ -241,7 +276,7 @@ def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     Raises:
         ValueError: no such case, or arguments that are not keyword literals.
     """
-    known = CASES | DEEP | HELD_OUT | EXAMPLES | PLACEMENT
+    known = CASES | DEEP | HELD_OUT | EXAMPLES | PLACEMENT | RESIDUAL_EXAMPLES
     call = ast.parse(text.strip(), mode="eval").body
     name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
     if not isinstance(name, ast.Name) or name.id not in known:
