@@ -41,6 +41,11 @@ def test_file_is_valid(path: Path) -> None:
     assert max(len(line) for line in rule.explain.splitlines()) <= 120
 
 
+def test_the_first_rules_are_there() -> None:
+    first = {"GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"}
+    assert first <= {rule.id for rule in RULES if rule.status == "stable"}
+
+
 @functools.cache
 def checked(model: str) -> CheckResult:
     module, inputs = network(model)
