@@ -359,8 +359,9 @@ _more_rules = click.option(
 @click.option(
     "--check", "checked", multiple=True, type=click.Path(path_type=Path), help="Validate rule files; run their tests."
 )
+@click.option("--format", type=click.Choice(("text", "markdown")), default="text", help="How to list them [text].")
 @click.pass_context
-def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...]) -> None:
+def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...], format: str) -> None:
     """List all rules."""
     if context.invoked_subcommand is not None:
         if paths or checked:
@@ -369,13 +370,12 @@ def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[
     if checked:
         context.exit(_run_examples([str(path) for path in checked]))
     from gnelint.lint.rulefile import load_rules
+    from gnelint.output.rules import catalogue, listing
 
     loaded = load_rules(paths)
     for warning in loaded.warnings:
         _complain(warning)
-    for rule in loaded.rules:
-        mark = "  (preview)" if rule.status == "preview" else ""
-        click.echo(f"{rule.id}  {rule.name}{mark}\n        {rule.summary}")
+    click.echo((catalogue if format == "markdown" else listing)(loaded.rules), nl=False)
 
 
 @rules_group.command("test")

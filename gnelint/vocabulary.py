@@ -175,7 +175,7 @@ VOCABULARY: dict[str, Operation] = {
     "identity": Operation("shape"),
     # dropout that divides by 1 - p is neutral in the analysis; not inverted it is a mask that removes a share p, with
     # one number for all indices of the axes `alike`
-    "dropout": Operation("shape", attributes={"p": 0.5, "inverted": True, "alike": ()}),
+    "dropout": Operation("shape", attributes={"p": 0.5, "inverted": True, "alike": (), "alpha": False}),
     "reshape": Operation("shape"),
     "transpose": Operation("shape", attributes={"perm": ...}),
     "slice": Operation("shape", attributes={"axes": ..., "starts": ..., "ends": ..., "steps": ...}),

@@ -72,7 +72,7 @@ def multiply(em: Emitter, a: Term, b: Term, shape: Shape) -> Operand:
     if not isinstance(b, Constant):
         return a if b == 1 else em.emit("scale", [a], shape, factor=float(b))
     if b.mask is not None and b.mask.is_dropout:
-        return em.emit("dropout", [a], shape, p=1.0 - b.mask.kept)
+        return em.emit("dropout", [a], shape, p=1.0 - b.mask.kept, alpha=b.mask.paired)
     if b.mask is not None and b.mask.removes:
         return scale(em, _removed(em, a, 1.0 - b.mask.kept, b.compact.shape), b.mask.factor)
     return em.emit("scale", [a], shape, parameters={"scale": b.compact.parameter()})

@@ -32,7 +32,8 @@ cannot (all below 18, attention above 25) it leaves a file that declares 18 what
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """What the exporters print and warn of is kept off the screen."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     with (
@@ -57,7 +58,7 @@ def export_onnx(case: Case, path: Path, *, opset: int, training: bool, dynamo: b
     """
     module, inputs = case.module(seed).train(training), case.example_inputs(seed)
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
-    with _quiet():
+    with quiet():
         if dynamo:
             torch.onnx.export(module, inputs, str(path), opset_version=opset, dynamo=True, optimize=not training)
         else:

@@ -375,6 +375,7 @@ def test_alpha_dropout_is_neutral(function: Callable[..., Tensor]) -> None:
     graph = read_module(Function(lambda m, x: function(x, 0.25, True)), (torch.zeros(TOKENS),), name="mask")
     assert [node.op for node in graph.nodes] == ["dropout", "identity"]
     assert graph.nodes[0].attribute("inverted")
+    assert graph.nodes[0].attribute("alpha")
 
 
 def test_a_drawn_mask_that_is_added_is_not_dropout() -> None:

@@ -1,0 +1,206 @@
+"""Networks about activations and where normalisation stands: each mistake is an argument, its correction the default.
+
+Linear networks are 128 wide, convolutional ones have 16 channels, unless the case is about the size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from tests.models.branched import ScaledStdConv
+from tests.models.common import ACTIVATIONS, initialize_layer_
+from tests.models.transformer import PostNormBlock
+from tests.models.vit import Block
+
+
+def linear(width: int, init: str = "he", gain: float = 1.0) -> nn.Linear:
+    """A square linear layer."""
+    layer = nn.Linear(width, width)
+    initialize_layer_(layer, init, gain)
+    return layer
+
+
+def conv(channels: int, init: str = "he", gain: float = 1.0, bias: bool = False) -> nn.Conv2d:
+    """A square 3x3 convolution that keeps the size."""
+    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=bias, padding_mode="circular")
+    initialize_layer_(layer, init, gain)
+    return layer
+
+
+class Added(nn.Module):
+    """behind(x * shortcut + branch(x))."""
+
+    def __init__(self, branch: nn.Module, behind: nn.Module | None = None, shortcut: float = 1.0) -> None:
+        super().__init__()
+        self.branch, self.behind, self.shortcut = branch, behind or nn.Identity(), shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind((x if self.shortcut == 1 else x * self.shortcut) + self.branch(x))
+
+
+def scattered_gain(*, depth: int = 40, width: int = 128, activation: str = "relu", init: str = "he") -> nn.Sequential:
+    """A plain chain whose phi is 1: what is left to judge is its variance."""
+    gain = 2**0.5 if init == "orthogonal" and activation == "relu" else 1.0
+    return nn.Sequential(*(m for _ in range(depth) for m in (linear(width, init, gain), ACTIVATIONS[activation]())))
+
+
+def saturated_units(*, depth: int = 4, width: int = 128, scale: float = 1.0) -> nn.Sequential:
+    """Layers with a normalisation of this scale before each tanh."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        norm = nn.BatchNorm1d(width)
+        nn.init.constant_(norm.weight, scale)
+        layers += [linear(width, "lecun"), norm, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def silent_layers(*, depth: int = 3, width: int = 128, bias: float = 0.0, normalized: bool = False) -> nn.Sequential:
+    """ReLU layers with this bias, of the layer or of the normalisation behind it."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers.append(linear(width))
+        if normalized:
+            layers.append(nn.BatchNorm1d(width))
+        nn.init.constant_(layers[-1].bias, bias)
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+def selu_layers(*, depth: int = 20, width: int = 128, dropout: float = 0.0, alpha: bool = False) -> nn.Sequential:
+    """LeCun weights and SELU, with a dropout behind each if asked for."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [linear(width, "lecun"), nn.SELU()]
+        if dropout > 0:
+            layers.append(nn.AlphaDropout(dropout) if alpha else nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def bounded_trunk(*, depth: int = 20, channels: int = 16, activation: str = "identity") -> nn.Sequential:
+    """Residual blocks whose branch counts a quarter, with this activation on the sum."""
+    return nn.Sequential(
+        conv(channels),
+        *(Added(nn.Sequential(nn.ReLU(), conv(channels, gain=0.5)), ACTIVATIONS[activation]()) for _ in range(depth)),
+    )
+
+
+def drifting_chain(*, depth: int = 40, width: int = 128, slope: bool = False) -> nn.Sequential:
+    """GELU layers whose weights (2.194 / fan_in) keep the gradient, not the signal; He leaky ReLUs that keep both."""
+    act, gain = (nn.LeakyReLU, 1.0) if slope else (nn.GELU, (2.194 / 2) ** 0.5)
+    return nn.Sequential(*(m for _ in range(depth) for m in (linear(width, "he", gain), act())))
+
+
+def normalized_sums(*, depth: int = 12, channels: int = 16, order: str = "pre") -> nn.Sequential:
+    """Residual blocks of two convolutions.
+
+    Args:
+        order: where the second normalisation stands: "pre" (both ahead of their activation and convolution), "post" (in
+            the branch, ReLU behind the sum), "behind" (on the sum), "rectified" (in the branch, a ReLU after it).
+    """
+
+    def block() -> nn.Module:
+        norms, convs = (nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)), (conv(channels), conv(channels))
+        if order == "pre":
+            return Added(nn.Sequential(norms[0], nn.ReLU(), convs[0], norms[1], nn.ReLU(), convs[1]))
+        first = (convs[0], norms[0], nn.ReLU(), convs[1])
+        if order == "behind":
+            return Added(nn.Sequential(*first), nn.Sequential(norms[1], nn.ReLU()))
+        if order == "rectified":
+            return Added(nn.Sequential(*first, norms[1], nn.ReLU()))
+        return Added(nn.Sequential(*first, norms[1]), nn.ReLU())
+
+    return nn.Sequential(conv(channels), *(block() for _ in range(depth)))
+
+
+def transformer_stack(*, depth: int = 12, width: int = 64, heads: int = 4, post: bool = False) -> nn.Sequential:
+    """Pre-norm or post-norm blocks on (batch, tokens, width)."""
+    blocks = [PostNormBlock(width, heads) if post else Block(width, heads, fused=True) for _ in range(depth)]
+    for module in (module for block in blocks for module in block.modules()):
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return nn.Sequential(*blocks)
+
+
+def normed_weights(*, depth: int = 20, width: int = 128, g: float = 2**0.5, residual: bool = False) -> nn.Sequential:
+    """Weight-normalised layers of row norm g under ReLU, in a chain or one in each residual branch."""
+
+    def layer() -> nn.Module:
+        normed = parametrizations.weight_norm(linear(width))
+        with torch.no_grad():
+            normed.parametrizations.weight.original0.fill_(g)
+        return normed
+
+    if residual:
+        return nn.Sequential(*(Added(nn.Sequential(layer(), nn.ReLU())) for _ in range(depth)))
+    return nn.Sequential(*(m for _ in range(depth) for m in (layer(), nn.ReLU())))
+
+
+def standardized_convs(*, depth: int = 20, channels: int = 16, gamma: float = 2**0.5) -> nn.Sequential:
+    """Scaled standardised convolutions with ReLU, circular padding left out: the border loses the same in all."""
+    return nn.Sequential(
+        *(m for _ in range(depth) for m in (ScaledStdConv(channels, channels, 3, gamma=gamma), nn.ReLU()))
+    )
+
+
+def few_values(*, norm: str = "batch", channels: int = 16, pooled: bool = True, groups: int = 4) -> nn.Sequential:
+    """A convolution, a pooling to one pixel or none, and a normalisation before the head."""
+    kinds: dict[str, nn.Module] = {
+        "batch": nn.BatchNorm2d(channels),
+        "group": nn.GroupNorm(groups, channels),
+        "layer": nn.GroupNorm(1, channels),
+    }
+    pool: nn.Module = nn.AdaptiveAvgPool2d(1) if pooled else nn.Identity()
+    last = (
+        (nn.Flatten(), nn.Linear(channels, 10))
+        if pooled
+        else (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+    )
+    return nn.Sequential(
+        conv(channels),
+        nn.ReLU(),
+        pool,
+        conv(channels) if not pooled else nn.Conv2d(channels, channels, 1),
+        kinds[norm],
+        nn.ReLU(),
+        *last,
+    )
+
+
+def normalized_convs(
+    *,
+    depth: int = 6,
+    channels: int = 16,
+    bias: bool = False,
+    scale: float = 1.0,
+    spread: float = 0.0,
+    seen: bool = False,
+    act: str = "relu",
+    norm: bool = True,
+) -> nn.Sequential:
+    """Convolution, BatchNorm, ReLU.
+
+    Args:
+        bias: of the convolutions.
+        scale, spread: mean and standard deviation of the normalisations' scales.
+        seen: the running statistics are not those of a fresh layer.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers.append(conv(channels, bias=bias))
+        if norm:
+            made = nn.BatchNorm2d(channels)
+            nn.init.normal_(made.weight, scale, spread)
+            if seen:
+                made.running_var.fill_(2.0)
+            layers.append(made)
+        layers.append(ACTIVATIONS[act]())
+    return nn.Sequential(*layers)
+
+
+def normalized_chain(*, depth: int = 40, width: int = 128, skips: bool = False) -> nn.Sequential:
+    """Linear, BatchNorm, ReLU, in a plain chain or each around a shortcut."""
+    units = [nn.Sequential(linear(width), nn.BatchNorm1d(width), nn.ReLU()) for _ in range(depth)]
+    return nn.Sequential(*(Added(unit) if skips else unit for unit in units))
