@@ -195,12 +195,7 @@ MORE = (
 
 ROWS = (*TABLE, *SIDE_BY_SIDE, *MORE)
 
-MISSED: frozenset[str] = frozenset(
-    (
-        "F04", "F08 a=0", "F10", "F18", "F21", "F21 tied", "F22 behind", "F22 none", "F22 reversed", "loud head",
-        "small softmax",
-    )
-)  # fmt: skip
+MISSED: frozenset[str] = frozenset(("F04", "F08 a=0", "F10", "F18"))
 """What no rule catches yet; an entry that is caught fails, so that it is taken out."""
 
 
