@@ -34,7 +34,8 @@ def test_file_is_valid(path: Path) -> None:
 
 
 def test_the_first_rules_are_there() -> None:
-    assert [rule.id for rule in RULES] == ["GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"]
+    stable = [rule.id for rule in RULES if rule.status == "stable"]
+    assert stable == ["GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"]
 
 
 @pytest.fixture(scope="module")
