@@ -41,6 +41,10 @@ def test_file_is_valid(path: Path) -> None:
     assert max(len(line) for line in rule.explain.splitlines()) <= 120
 
 
+def test_there_are_as_many_as_promised() -> None:
+    assert len(RULES) >= 40
+
+
 def test_the_first_rules_are_there() -> None:
     first = {"GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"}
     assert first <= {rule.id for rule in RULES if rule.status == "stable"}
@@ -111,7 +115,7 @@ def test_networks_that_rules_name(model: Network, source: str, tmp_path: Path) -
 def test_a_rule_has_networks_of_both_kinds(rule: Rule) -> None:
     bad = [test for test in rule.tests if test["findings"]]
     assert any(not test["findings"] for test in rule.tests)
-    assert bad or rule.id == "GNE901"  # no network of tests/models has an operation that is not modelled
+    assert bad or rule.id.startswith("GNE9")  # no network of tests/models is only half known
     assert all({"severity", "others"} <= test.keys() for test in bad)
 
 
@@ -151,7 +155,8 @@ def verdicts(result_of: object, *, stage: str = "auto") -> Counter[tuple[str, st
     from gnelint.lint.engine import lint
     from gnelint.lint.selection import Settings
 
-    found = lint(result_of, RULES, Settings(stage=stage)).findings  # type: ignore[arg-type]
+    stable = [rule for rule in RULES if rule.status == "stable"]
+    found = lint(result_of, stable, Settings(stage=stage)).findings  # type: ignore[arg-type]
     return Counter((finding.rule, finding.severity) for finding in found)
 
 

@@ -158,7 +158,7 @@ def _placement() -> dict[str, Case]:
     vectors, planes = (64, 128), (8, 16, 8, 8)
     linear = (
         placement.scattered_gain, placement.saturated_units, placement.silent_layers, placement.selu_layers,
-        placement.drifting_chain, placement.normed_weights, placement.normalized_chain,
+        placement.normed_weights, placement.normalized_chain,
     )  # fmt: skip
     convolutional = (
         placement.bounded_trunk, placement.normalized_sums, placement.standardized_convs, placement.normalized_convs,

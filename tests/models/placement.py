@@ -86,12 +86,6 @@ def bounded_trunk(*, depth: int = 20, channels: int = 16, activation: str = "ide
     )
 
 
-def drifting_chain(*, depth: int = 40, width: int = 128, slope: bool = False) -> nn.Sequential:
-    """GELU layers whose weights (2.194 / fan_in) keep the gradient, not the signal; He leaky ReLUs that keep both."""
-    act, gain = (nn.LeakyReLU, 1.0) if slope else (nn.GELU, (2.194 / 2) ** 0.5)
-    return nn.Sequential(*(m for _ in range(depth) for m in (linear(width, "he", gain), act())))
-
-
 def normalized_sums(*, depth: int = 12, channels: int = 16, order: str = "pre") -> nn.Sequential:
     """Residual blocks of two convolutions.
 
