@@ -16,6 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gnelint.lint.rulefile import load_rules
+
 
 def write_mlp(path: Path, *, depth: int = 30, gain: float = 1.0, width: int = 64, op: str = "Relu") -> Path:
     """An ONNX file of `depth` Gemm layers with He weights times `gain` and an activation behind each."""
@@ -108,7 +110,8 @@ def test_exit_codes(models: Path, options: Sequence[str], code: int) -> None:
 
 def test_rules_left_out_for_trained_weights_are_said(models: Path) -> None:
     result = gnelint("check", "bad.onnx", "--stage", "trained", cwd=models)
-    assert "6 rules for untrained networks skipped" in " ".join(result.stdout.split())
+    skipped = sum(rule.stage == "init" for rule in load_rules().rules if rule.status == "stable")
+    assert f"{skipped} rules for untrained networks skipped" in " ".join(result.stdout.split())
 
 
 def test_one_bad_file_does_not_stop_the_others(models: Path) -> None:

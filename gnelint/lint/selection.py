@@ -95,8 +95,12 @@ def check_selectors(selectors: Sequence[str], rules: RuleSet, where: str = "") -
 def no_such_rule(selector: str, rules: RuleSet, where: str = "") -> UsageError:
     """The error for a selector that names nothing, with the closest one that does."""
     known = [*(rule.id for rule in rules.rules), ALL]
-    close = difflib.get_close_matches(selector.upper(), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]}? " if close else ""
+    wanted = selector.upper()
+    close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.5)
+    # of ids that are as close as each other the one with most characters in their places, an O being meant for a 0
+    digits = wanted[:3] + wanted[3:].translate(str.maketrans("OIL", "011"))
+    best = max(close, key=lambda other: sum(a == b for a, b in zip(digits, other, strict=False)), default=None)
+    hint = f"Did you mean {best}? " if best else ""
     subject = f"{where}: {selector}" if where else selector
     return UsageError(subject, "no rule has this id or prefix", f"{hint}`gnelint rules` lists them.")
 

@@ -104,9 +104,9 @@ TABLE = (
         "F21 tied", (2, 16), partial(made.language, tied=True), partial(made.language, tied=True, scale=512**-0.5),
         ("GNE1", "GNE5"), vocabulary=4096,
     ),
-    Row("F22 none", TOKENS, partial(made.attention, scale="none"), made.attention, ("GNE2", "GNE4", "GNE5")),
-    Row("F22 reversed", TOKENS, partial(made.attention, scale="reversed"), made.attention, ("GNE2", "GNE4", "GNE5")),
-    Row("F22 behind", TOKENS, partial(made.attention, scale="behind"), made.attention, ("GNE2", "GNE4", "GNE5")),
+    Row("F22 none", TOKENS, partial(made.attention, scale="none"), made.attention, ("GNE112",)),
+    Row("F22 reversed", TOKENS, partial(made.attention, scale="reversed"), made.attention, ("GNE112",)),
+    Row("F22 behind", TOKENS, partial(made.attention, scale="behind"), made.attention, ("GNE112",)),
     Row("F24", (4, 3, 32, 32), partial(made.vgg, std=0.01), made.vgg, GAIN, severity="error"),
     Row(
         "F25", PLANES, partial(made.convs, init="default", norm=nn.BatchNorm2d),
@@ -185,7 +185,7 @@ MORE = (
     ),
     Row(
         "small softmax", (4, 24, 96), partial(made.attention, scale="reversed", width=96),
-        partial(made.attention, width=96), ("GNE2", "GNE4", "GNE5"),
+        partial(made.attention, width=96), ("GNE112",),
     ),
     Row(
         "loud head", (2, 16), partial(made.language, width=192, vocabulary=900, std=0.6),

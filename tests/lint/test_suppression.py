@@ -53,11 +53,11 @@ def test_verdicts_by_selector() -> None:
 def test_unused_is_what_no_network_used() -> None:
     verdicts = [
         Verdict("a", "GNE101", False), Verdict("a", "GNE101", True), Verdict("a", "GNE501", False),
-        Verdict("b", "GNE102", None), Verdict("b", "GNE1011", None),
+        Verdict("b", "GNE102", None), Verdict("b", "GNE5011", None),
     ]  # fmt: skip
     assert unused(verdicts, load_rules()) == (
         "a: GNE501 suppresses nothing. Remove it.",
-        "b: GNE1011: no rule has this id or prefix. Did you mean GNE101? `gnelint rules` lists them.",
+        "b: GNE5011: no rule has this id or prefix. Did you mean GNE501? `gnelint rules` lists them.",
     )
 
 
