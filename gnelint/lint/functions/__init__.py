@@ -1,0 +1,32 @@
+"""The functions that expressions may call: the numbers of one prediction, and nothing else.
+
+`rules/README.md` lists them for people who write rules; a test keeps both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gnelint.lint.functions.blocks import BLOCKS
+from gnelint.lint.functions.network import NETWORK
+from gnelint.lint.functions.numbers import NUMBERS
+from gnelint.lint.functions.predictions import PREDICTIONS
+from gnelint.lint.functions.shapes import SHAPES
+from gnelint.lint.functions.structure import STRUCTURE
+from gnelint.lint.functions.weights import WEIGHTS
+from gnelint.lint.kinds import Function
+
+SECTIONS: Mapping[str, tuple[Function, ...]] = {
+    "Numbers": NUMBERS,
+    "Predictions": PREDICTIONS,
+    "Weights": WEIGHTS,
+    "Shapes and attributes": SHAPES,
+    "Where in the graph": STRUCTURE,
+    "Blocks": BLOCKS,
+    "The network": NETWORK,
+}
+"""The functions as the documentation groups them."""
+
+FUNCTIONS: Mapping[str, Function] = {
+    function.signature.partition("(")[0]: function for section in SECTIONS.values() for function in section
+}

@@ -1,0 +1,176 @@
+"""What a block is, and where in it a node stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from gnelint.graph import Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import Place, function
+from gnelint.lint.functions.structure import between
+from gnelint.prediction import Block
+
+
+def _block(facts: Facts, node: Node) -> int | None:
+    block = facts.block(node)
+    return None if block is None else facts.block_positions[block.name]
+
+
+def _neighbour(step: int) -> Callable[[Facts, Block], int | None]:
+    def call(facts: Facts, block: Block) -> int | None:
+        position = facts.block_positions[block.name] + step
+        return position if 0 <= position < len(facts.prediction.blocks) else None
+
+    return call
+
+
+def _in_block(facts: Facts, node: Node, kind: str) -> bool:
+    block = facts.block(node)
+    return block is not None and block.kind == kind
+
+
+def _contains(facts: Facts, block: Block, named: frozenset[str]) -> bool:
+    return any(facts.graph.node(name).op in named for name in block.nodes)
+
+
+def _count_in(facts: Facts, block: Block, named: frozenset[str]) -> float:
+    return float(sum(facts.graph.node(name).op in named for name in block.nodes))
+
+
+def _is_join(facts: Facts, node: Node) -> bool:
+    block = facts.block(node)
+    return block is not None and block.kind == "residual" and block.join == node.name
+
+
+def _on_shortcut(facts: Facts, node: Node) -> bool:
+    block = facts.block(node)
+    return block is not None and node.name in (block.shortcut or ())
+
+
+def _last_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
+    block = facts.in_branch(node)
+    if block is None or block.join is None or node.op not in named:
+        return False
+    return not between(facts, node, facts.graph.node(block.join), named)
+
+
+def _first_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
+    block = facts.in_branch(node)
+    if block is None or node.op not in named:
+        return False
+    inside = facts.branch(block)
+    pending, seen = list(node.present_inputs), set(node.present_inputs)
+    while pending:
+        source = facts.graph.producers.get(pending.pop())
+        if source is None or source.name not in inside:
+            continue
+        if source.op in named:
+            return False
+        pending.extend(set(source.present_inputs) - seen)
+        seen.update(source.present_inputs)
+    return True
+
+
+def _block_number(facts: Facts, place: Place) -> float | None:
+    block = facts.block(place)
+    if block is None:
+        return None
+    before = facts.prediction.blocks[: facts.block_positions[block.name]]
+    return 1.0 + sum(other.kind == block.kind for other in before)
+
+
+def _stage(facts: Facts, place: Place) -> float | None:
+    block = facts.block(place)
+    return None if block is None else float(facts.stages[block.name])
+
+
+def _stage_size(facts: Facts, place: Place) -> float | None:
+    block = facts.block(place)
+    return None if block is None else float(len(facts.stage_mates(block)))
+
+
+def _at_stage_end(place_in: int) -> Callable[[Facts, Place], bool | None]:
+    def call(facts: Facts, place: Place) -> bool | None:
+        block = facts.block(place)
+        return None if block is None else facts.stage_mates(block)[place_in].name == block.name
+
+    return call
+
+
+def _imbalance(facts: Facts, block: Block) -> float | None:
+    known = [phi for phi in block.operand_phis if phi is not None]
+    if len(known) < 2 or len(known) < len(block.operand_phis) or max(known) == 0:
+        return None
+    return max(known) / min(known) if min(known) > 0 else math.inf
+
+
+def _narrowest(behind: bool) -> Callable[[Facts, Place], float | None]:
+    def call(facts: Facts, place: Place) -> float | None:
+        block = facts.block(place)
+        if block is None:
+            return None
+        position = facts.block_positions[block.name]
+        chosen = facts.cut_widths[position:] if behind else facts.cut_widths[:position]
+        return min((width for width in chosen if width is not None), default=None)
+
+    return call
+
+
+BLOCKS = (
+    function("block(n)", "block", _block, "the block that holds n"),
+    function("next(b)", "block", _neighbour(1), "the block behind b"),
+    function("previous(b)", "block", _neighbour(-1), "the block before b"),
+    function("in_block(n, kind)", "truth", _in_block, "n is in a block of this kind"),
+    function("contains(b, op)", "truth", _contains, "the block holds an op"),
+    function("count_in(b, op)", "number", _count_in, "how many of an op the block holds"),
+    function("branch_phi(b)", "number", lambda facts, block: block.branch_phi, "phi of what a shortcut is added to"),
+    function(
+        "shortcut_phi(b)", "number", lambda facts, block: block.shortcut_phi, "phi of the shortcut: 1 for an identity"
+    ),
+    function(
+        "branch_imbalance(b)",
+        "number",
+        _imbalance,
+        "largest over least phi of the branches that meet at the end of the block",
+    ),
+    function("is_join(n)", "truth", _is_join, "n adds the branch of a residual block to its shortcut"),
+    function(
+        "in_branch(n)",
+        "truth",
+        lambda facts, node: facts.in_branch(node) is not None,
+        "n is in the branch of a residual block",
+    ),
+    function("on_shortcut(n)", "truth", _on_shortcut, "n is on the shortcut of a residual or dense block"),
+    function(
+        "first_in_branch(n, op)",
+        "truth",
+        _first_in_branch,
+        "n is an op in the branch of a residual block, and none lies before it there",
+    ),
+    function(
+        "last_in_branch(n, op)",
+        "truth",
+        _last_in_branch,
+        "n is an op in the branch of a residual block, and none lies behind it there",
+    ),
+    function(
+        "block_number(p)", "number", _block_number, "which of the blocks of its kind it is, counted from 1 at the input"
+    ),
+    function("stage(p)", "number", _stage, "which row of blocks with outputs of one shape, counted from 1"),
+    function("stage_size(p)", "number", _stage_size, "blocks of its kind in its stage"),
+    function("first_in_stage(p)", "truth", _at_stage_end(0), "the first block of its kind in its stage"),
+    function("last_in_stage(p)", "truth", _at_stage_end(-1), "the last block of its kind in its stage"),
+    function(
+        "narrowest_before(p)",
+        "number",
+        _narrowest(False),
+        "least width that all of the gradient passes before this block",
+    ),
+    function(
+        "narrowest_behind(p)",
+        "number",
+        _narrowest(True),
+        "least width that all of the gradient passes at the end of this block and behind it",
+    ),
+)

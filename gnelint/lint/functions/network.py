@@ -1,0 +1,88 @@
+"""What holds for the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gnelint.lint.facts import LAYERS, Facts
+from gnelint.lint.functions.signature import function
+
+
+def _layers(facts: Facts) -> float:
+    return float(max(facts.depth(LAYERS).values(), default=0))
+
+
+def _occurrences(facts: Facts, named: frozenset[str]) -> float:
+    return float(sum(node.op in named for node in facts.graph.nodes))
+
+
+def _count_blocks(facts: Facts, kind: str) -> float:
+    return float(sum(block.kind == kind for block in facts.prediction.blocks))
+
+
+def _of_layers(reduce: Callable[[np.ndarray], Any]) -> Callable[[Facts], float | None]:
+    return lambda facts: float(reduce(facts.layer_gradients)) if facts.layer_gradients.size else None
+
+
+NETWORK = (
+    function("layers()", "number", _layers, "number of linear layers on the network's longest path"),
+    function("occurrences(op)", "number", _occurrences, "how many of an op the network holds"),
+    function("blocks(kind)", "number", _count_blocks, "how many blocks of a kind there are"),
+    function(
+        "network_log2()",
+        "number",
+        lambda facts: facts.prediction.gradient_log2,
+        "log2 of the squared gradient norm at the network's input relative to its output",
+    ),
+    function(
+        "body_log2()",
+        "number",
+        lambda facts: facts.body_log2,
+        "the same relative to the head's input (the last layer, where all of the gradient passes it, and pooling)",
+    ),
+    function(
+        "fluctuation_bits()",
+        "number",
+        lambda facts: facts.prediction.fluctuation_bits,
+        "standard deviation of network_log2() from one draw of the weights to the next",
+    ),
+    function(
+        "weight_gradient_median()",
+        "number",
+        _of_layers(np.median),
+        "median of weight_gradient_log2 over the linear layers",
+    ),
+    function(
+        "weight_gradient_spread()",
+        "number",
+        _of_layers(np.std),
+        "standard deviation of weight_gradient_log2 over the linear layers",
+    ),
+    function(
+        "coverage()",
+        "number",
+        lambda facts: facts.prediction.coverage,
+        "fraction of the nodes on a gradient path that are modelled",
+    ),
+    function(
+        "is_training()",
+        "truth",
+        lambda facts: facts.graph.training,
+        "normalisation uses batch statistics (--mode train)",
+    ),
+    function(
+        "cotangent_moved()",
+        "truth",
+        lambda facts: facts.prediction.cotangent_at != "output",
+        "the network's last layer is zero, so gradients are relative to its input",
+    ),
+    function(
+        "has_note(text)",
+        "truth",
+        lambda facts, text: any(text.lower() in note.lower() for note in facts.prediction.notes),
+        "a note on how the model was read holds this text, such as 'folded normalisation'",
+    ),
+)

@@ -1,0 +1,207 @@
+"""What the analysis predicts of nodes and blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gnelint.graph import Node
+from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
+from gnelint.lint.functions.shapes import size
+from gnelint.lint.functions.signature import Place, function, reading
+from gnelint.lint.pattern import TRANSPARENT
+from gnelint.prediction import Block, NodePrediction
+from gnelint.theory.special import normal_cdf
+
+
+def _described(facts: Facts, place: Place) -> Any:
+    """What a block says of itself, or the prediction of a node: they have fields in common."""
+    return place if isinstance(place, Block) else facts.of(place)
+
+
+def _relative_variance(described: NodePrediction | Block) -> float | None:
+    if described.phi is None or described.phi_variance is None or described.phi == 0:
+        return None
+    return described.phi_variance / described.phi**2
+
+
+def _variance(predicted: NodePrediction) -> float | None:
+    if predicted.mean is None or predicted.second_moment is None:
+        return None
+    return max(predicted.second_moment - predicted.mean**2, 0.0)
+
+
+def _unit_inputs(facts: Facts, node: Node) -> np.ndarray | None:
+    """Mean over standard deviation of each unit's output, Gaussian by assumption.
+
+    Units differ by their bias, and behind a normalisation by bias and scale; what a layer's units have in common is
+    what the node's moments leave when those of its bias are taken out.
+    """
+    predicted, bias = facts.of(node), node.parameters.get("bias")
+    if predicted is None or predicted.mean is None:
+        return None
+    own = np.zeros(1) if bias is None else bias.array().reshape(-1).astype(np.float64)
+    if node.op in NORMALIZATIONS:
+        scale = node.parameters.get("scale")
+        spread = np.ones(1) if scale is None else np.abs(scale.array().reshape(-1).astype(np.float64))
+        centre = own
+    else:
+        variance = _variance(predicted)
+        if variance is None:
+            return None
+        spread = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0))
+        centre = own + (predicted.mean - float(np.mean(own)))
+    with np.errstate(all="ignore"):
+        ratio: np.ndarray = np.where(spread > 0, centre / spread, np.sign(centre) * np.inf)
+    return None if np.isnan(ratio).any() else ratio
+
+
+def _positive(facts: Facts, node: Node) -> float | None:
+    ratios = _unit_inputs(facts, node)
+    return None if ratios is None else float(np.mean(normal_cdf(ratios)))
+
+
+def _silent_units(facts: Facts, node: Node, bound: float) -> float | None:
+    ratios = _unit_inputs(facts, node)
+    return None if ratios is None else float(np.mean(normal_cdf(ratios) < bound))
+
+
+def _receives_gradient(facts: Facts, node: Node) -> bool | None:
+    predicted = facts.of(node)
+    if predicted is None:
+        return False
+    return None if predicted.gradient_log2 is None else predicted.gradient_log2 > -math.inf
+
+
+def _entry_gradient(facts: Facts, node: Node) -> float | None:
+    predicted, entries = facts.of(node), size(facts, node)
+    if predicted is None or predicted.gradient_log2 is None or not entries:
+        return None
+    return (predicted.gradient_log2 - math.log2(entries)) / 2
+
+
+def _interior_phi(facts: Facts, node: Node) -> float | None:
+    inputs, statistics = fan_in(node), facts.weights(node)
+    if inputs is None or statistics is None:
+        predicted = facts.of(node)
+        return None if predicted is None else predicted.phi
+    return inputs * statistics.second_moment
+
+
+def _scales(facts: Facts, first: Node, last: Node) -> float | None:
+    """Product of phi of the constant scalings between the two nodes and right behind the last."""
+    graph = facts.graph
+    found = [node for node in facts.nodes_between(first, last) if node.op == "scale"]
+    consumers = graph.consumers.get(last.outputs[0], ())
+    while len(consumers) == 1 and consumers[0].op in TRANSPARENT:
+        if consumers[0].op == "scale":
+            found.append(consumers[0])
+        consumers = graph.consumers.get(consumers[0].outputs[0], ())
+    product = 1.0
+    for node in found:
+        predicted = facts.of(node)
+        if predicted is None or predicted.phi is None:
+            return None
+        product *= predicted.phi
+    return product
+
+
+def _logits(facts: Facts, node: Node) -> float | None:
+    """E of a squared logit: of what a softmax reads, or d scale^2 E[q^2] E[k^2] in a fused attention."""
+    if node.op in ("softmax", "log_softmax"):
+        read = facts.input_moments(node)
+        return None if read is None else read[1]
+    shape = None if node.op != "attention" else facts.graph.values[node.present_inputs[0]].concrete_shape
+    query, key = facts.input_moments(node, 0), facts.input_moments(node, 1)
+    if not shape or query is None or key is None:
+        return None
+    width = shape[-1] // (node.attribute("heads") or 1) if node.attribute("packed") else shape[-1]
+    scale = node.attribute("scale")
+    return width * (1.0 / width if scale is None else scale**2) * query[1] * key[1]
+
+
+PREDICTIONS = (
+    function("phi(p)", "number", reading(_described, lambda d: d.phi), "factor on the squared gradient norm"),
+    function(
+        "phi_variance(p)",
+        "number",
+        reading(_described, lambda d: d.phi_variance),
+        "variance of the squared singular values of its Jacobian",
+    ),
+    function(
+        "relative_variance(p)",
+        "number",
+        reading(_described, _relative_variance),
+        "phi_variance / phi^2; adds up over depth",
+    ),
+    function(
+        "interior_phi(n)",
+        "number",
+        _interior_phi,
+        "phi of a linear map away from padded borders: fan_in(n) * weight_second_moment(n)",
+    ),
+    function(
+        "scales(n, m)", "number", _scales, "product of phi of the constant scalings between n and m and right behind m"
+    ),
+    function("mean(n)", "number", reading(Facts.of, lambda p: p.mean), "E[x] of the node's output"),
+    function("second_moment(n)", "number", reading(Facts.of, lambda p: p.second_moment), "E[x^2] of the node's output"),
+    function("variance(n)", "number", reading(Facts.of, _variance), "E[x^2] - E[x]^2 of the node's output"),
+    function(
+        "input_mean(n)", "number", reading(Facts.input_moments, lambda m: m[0]), "E[x] of what the node reads first"
+    ),
+    function(
+        "input_second_moment(n)",
+        "number",
+        reading(Facts.input_moments, lambda m: m[1]),
+        "E[x^2] of what the node reads first",
+    ),
+    function(
+        "positive(n)",
+        "number",
+        _positive,
+        "P(x > 0) of the node's output, over its units with their biases, taken as Gaussian",
+    ),
+    function(
+        "silent_units(n, bound)",
+        "number",
+        _silent_units,
+        "fraction of the node's units whose output is positive with a probability below bound",
+    ),
+    function(
+        "logit_second_moment(n)", "number", _logits, "E[x^2] of what a softmax reads, alone or inside an attention"
+    ),
+    function(
+        "gradient_log2(n)",
+        "number",
+        reading(Facts.of, lambda p: p.gradient_log2),
+        "log2 of the squared gradient norm at the node's output, relative to the network's output",
+    ),
+    function(
+        "entry_gradient_log2(n)",
+        "number",
+        _entry_gradient,
+        "log2 of the gradient's root mean square entry there, for a gradient of norm 1 at the network's output",
+    ),
+    function(
+        "weight_gradient_log2(n)",
+        "number",
+        lambda facts, node: facts.weight_gradients.get(node.name),
+        "log2 of the squared norm of the weight's (or scale's) gradient, taken as independent over positions",
+    ),
+    function("receives_gradient(n)", "truth", _receives_gradient, "some gradient arrives at the node's output"),
+    function("basis(p)", "text", reading(_described, lambda d: d.basis), "exact, theorem, approximate or unmodelled"),
+    function(
+        "assumption(p)",
+        "text",
+        reading(_described, lambda d: d.assumptions[0] if d.assumptions else None),
+        "the first assumption that the numbers stand on, or why there are none",
+    ),
+    function(
+        "error_bits(p)",
+        "number",
+        reading(_described, lambda d: d.error_bits),
+        "bound on |log2(predicted / measured)|, for one draw of the weights",
+    ),
+)

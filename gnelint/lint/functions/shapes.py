@@ -1,0 +1,93 @@
+"""Shapes and attributes."""
+
+from __future__ import annotations
+
+import math
+
+from gnelint.graph import Node
+from gnelint.lint.facts import NORMALIZATIONS, Facts
+from gnelint.lint.functions.signature import function
+
+
+def size(facts: Facts, node: Node) -> float | None:
+    """Entries of the node's output."""
+    shape = facts.shape(node)
+    return None if shape is None else float(math.prod(shape))
+
+
+def _features(facts: Facts, node: Node) -> float | None:
+    shape = facts.shape(node)
+    return None if not shape else float(math.prod(shape[1:]))
+
+
+def _positions(facts: Facts, node: Node) -> float | None:
+    features, width = _features(facts, node), facts.width(node)
+    return None if features is None or not width else features / width
+
+
+def _batch(facts: Facts, node: Node) -> float | None:
+    shape = facts.shape(node)
+    return None if not shape else float(shape[0])
+
+
+def _statistic_size(facts: Facts, node: Node) -> float | None:
+    """Number of values behind one mean and variance of a normalisation."""
+    shape = facts.shape(node)
+    if shape is None or node.op not in NORMALIZATIONS or node.op == "local_response_norm":
+        return None
+    if node.op in ("batch_norm", "second_moment_norm"):
+        return float(math.prod(shape) / shape[1]) if len(shape) > 1 and shape[1] else None
+    if node.op == "instance_norm":
+        return float(math.prod(shape[2:]))
+    if node.op == "group_norm":
+        return float(math.prod(shape[1:]) / node.attribute("groups"))
+    return float(math.prod(shape[axis] for axis in node.attribute("axes")))
+
+
+def _attribute(facts: Facts, node: Node, key: str) -> float | None:
+    try:
+        value = node.attribute(key)
+    except KeyError:
+        return None
+    if isinstance(value, (tuple, list)):
+        value = max(value, default=None) if all(isinstance(entry, (int, float)) for entry in value) else None
+    return float(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _attribute_text(facts: Facts, node: Node, key: str) -> str | None:
+    try:
+        value = node.attribute(key)
+    except KeyError:
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _dtype(facts: Facts, node: Node) -> str | None:
+    value = facts.graph.values.get(node.outputs[0])
+    return None if value is None else value.dtype
+
+
+SHAPES = (
+    function(
+        "attribute(n, key)",
+        "number",
+        _attribute,
+        "attribute of a node: a truth value is 1 or 0, of a list it is the largest entry",
+    ),
+    function("attribute_text(n, key)", "text", _attribute_text, "attribute of a node that is a text"),
+    function("width(n)", "number", Facts.width, "channels (features) of the node's output"),
+    function("positions(n)", "number", _positions, "pixels or tokens a sample of the node's output"),
+    function("features(n)", "number", _features, "entries a sample of the node's output: width times positions"),
+    function("batch(n)", "number", _batch, "samples in the node's output (its first dimension)"),
+    function("size(n)", "number", size, "entries of the node's output"),
+    function(
+        "statistic_size(n)", "number", _statistic_size, "number of values behind one statistic of a normalisation"
+    ),
+    function(
+        "has_shape(n)",
+        "truth",
+        lambda facts, node: facts.shape(node) is not None,
+        "every dimension of the node's output is known",
+    ),
+    function("dtype(n)", "text", _dtype, "type of the node's output, such as float16"),
+)

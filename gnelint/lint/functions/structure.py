@@ -1,0 +1,82 @@
+"""Where in the graph a node stands."""
+
+from __future__ import annotations
+
+from gnelint.graph import Node
+from gnelint.lint.facts import LAYERS, Facts
+from gnelint.lint.functions.signature import function
+from gnelint.lint.pattern import TRANSPARENT
+from gnelint.vocabulary import families
+
+_FOLLOWING_WALK = TRANSPARENT | families()["pooling"]
+
+
+def between(facts: Facts, first: Node, last: Node, named: frozenset[str]) -> bool:
+    """Whether one of the operations lies on a path from the first node to the last."""
+    return any(node.op in named for node in facts.nodes_between(first, last))
+
+
+def _followed_by(facts: Facts, node: Node, named: frozenset[str]) -> bool:
+    return any(consumer.op in named for consumer in facts.consumers_beyond(node, _FOLLOWING_WALK - named))
+
+
+def _preceded_by(facts: Facts, node: Node, named: frozenset[str]) -> bool:
+    walk = _FOLLOWING_WALK - named
+    pending = list(node.present_inputs)
+    while pending:
+        source = facts.graph.producers.get(pending.pop())
+        if source is None:
+            continue
+        if source.op in named:
+            return True
+        if source.op in walk:
+            pending.extend(source.present_inputs)
+    return False
+
+
+def _readers(facts: Facts, node: Node) -> float:
+    return float(sum(len(facts.graph.consumers.get(output, ())) for output in node.outputs))
+
+
+STRUCTURE = (
+    function(
+        "bound(n)",
+        "truth",
+        lambda facts, node: node is not None,
+        "an optional statement of the pattern was found",
+        takes_unknown=True,
+    ),
+    function("is_op(n, op)", "truth", lambda facts, node, named: node.op in named, "n is an op"),
+    function("between(n, m, op)", "truth", between, "an op lies on a path from n to m"),
+    function(
+        "followed_by(n, op)",
+        "truth",
+        _followed_by,
+        "an op is the next thing behind n, data movement and pooling passed over",
+    ),
+    function(
+        "preceded_by(n, op)",
+        "truth",
+        _preceded_by,
+        "an op is the last thing before n, data movement and pooling passed over",
+    ),
+    function("readers(n)", "number", _readers, "how many inputs of other nodes read n"),
+    function(
+        "is_output(n)",
+        "truth",
+        Facts.is_output,
+        "an output of the network is that of n, data movement and softmax passed over",
+    ),
+    function(
+        "layer(n)",
+        "number",
+        lambda facts, node: float(facts.depth(LAYERS)[node.name]),
+        "number of linear layers on the longest path up to and with n",
+    ),
+    function(
+        "depth(n, op)",
+        "number",
+        lambda facts, node, named: float(facts.depth(named)[node.name]),
+        "number of ops on the longest path up to and with n",
+    ),
+)
