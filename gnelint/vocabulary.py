@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 
@@ -206,7 +207,8 @@ VOCABULARY: dict[str, Operation] = {
 }
 
 
-def families() -> dict[str, frozenset[str]]:
+@cache
+def families() -> Mapping[str, frozenset[str]]:
     """The operations of each family, by the family's name."""
     found: dict[str, set[str]] = {}
     for name, operation in VOCABULARY.items():

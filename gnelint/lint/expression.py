@@ -1,7 +1,7 @@
 """The closed language of rule files: compiled once, evaluated on predicted numbers, with no way to anything else.
 
 A text is parsed with Python's `ast` and compiled from an allow-list: numbers, strings, names, `+ - * /`, comparisons
-(chained ones too), `and`, `or`, `not`, calls of the functions of `functions.py`, and the few fields of `FIELDS`. Every
+(chained ones too), `and`, `or`, `not`, calls of the functions of `functions`, and the few fields of `FIELDS`. Every
 expression has a kind that is known when the rule is loaded, so that a wrong argument is an error of the rule file and
 not a surprise in front of a model. An expression is evaluated for all matches of a rule at once (`columns.py`).
 
