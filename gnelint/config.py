@@ -39,23 +39,35 @@ _SUPPRESS_KEYS = ("rules", "nodes", "targets", "reason")
 
 
 @dataclass(frozen=True)
-class Override:
-    """What holds for some targets: `select` replaces, `extend_select`, `ignore` and `params` add, the rest replaces.
+class Choices:
+    """What may be said of all targets of a file and again of some; None and empty mean that it is not said.
+
+    Attributes:
+        select, extend_select, ignore: ids or prefixes of rules.
+        fail_on, mode, stage: as the options of the command line.
+        params: values for the parameters of rules, by rule id.
+    """
+
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    fail_on: str | None = None
+    mode: str | None = None
+    stage: str | None = None
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Override(Choices):
+    """What holds for some targets: `extend_select`, `ignore` and `params` add to what the file says, the rest replaces.
 
     Attributes:
         targets: globs.
         never: ids or prefixes of rules that do not run there, whatever selects them (`per-target-ignores`).
     """
 
-    targets: tuple[str, ...]
-    select: tuple[str, ...] = ()
-    extend_select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
-    fail_on: str | None = None
-    mode: str | None = None
-    stage: str | None = None
-    params: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,32 +81,22 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Config:
-    """What a configuration file says; None and empty mean that it does not say.
+class Config(Choices):
+    """What a configuration file says.
 
     Attributes:
-        select, extend_select, ignore: ids or prefixes of rules.
         rules: files and directories of more rules.
         preview: whether rules run that are not yet stable.
-        fail_on, mode, stage: as the options of the command line.
         baseline, cache_dir: where they are.
-        params: values for the parameters of rules, by rule id.
         overrides: what else holds for some targets; later ones win.
         suppress: findings that are accepted.
         file: the file read, None if there is none.
     """
 
-    select: tuple[str, ...] = ()
-    extend_select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
     rules: tuple[Path, ...] = ()
     preview: bool | None = None
-    fail_on: str | None = None
-    mode: str | None = None
-    stage: str | None = None
     baseline: Path | None = None
     cache_dir: Path | None = None
-    params: Params = field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     suppress: tuple[Accepted, ...] = ()
     file: Path | None = None
@@ -163,19 +165,13 @@ def _config(table: Any, path: Path, prefix: str) -> Config:
     read = _Table(table, path, prefix, _KEYS)
     ignores = read.tables_of_selectors("per-target-ignores")
     return Config(
-        select=read.selectors("select"),
-        extend_select=read.selectors("extend-select"),
-        ignore=read.selectors("ignore"),
+        **read.choices(),
         rules=tuple(path.parent / entry for entry in read.texts("rules")),
         preview=read.switch("preview"),
-        fail_on=read.choice("fail-on"),
-        mode=read.choice("mode"),
-        stage=read.choice("stage"),
         baseline=read.path("baseline"),
         cache_dir=read.path("cache-dir"),
-        params=read.params(),
         overrides=(
-            *(Override((targets,), never=rules) for targets, rules in ignores.items()),
+            *(Override(targets=(targets,), never=rules) for targets, rules in ignores.items()),
             *map(_override, read.tables("overrides", _OVERRIDE_KEYS)),
         ),
         suppress=tuple(map(_accepted, read.tables("suppress", _SUPPRESS_KEYS))),
@@ -184,16 +180,7 @@ def _config(table: Any, path: Path, prefix: str) -> Config:
 
 
 def _override(read: _Table) -> Override:
-    return Override(
-        targets=read.texts("targets", required=True),
-        select=read.selectors("select"),
-        extend_select=read.selectors("extend-select"),
-        ignore=read.selectors("ignore"),
-        fail_on=read.choice("fail-on"),
-        mode=read.choice("mode"),
-        stage=read.choice("stage"),
-        params=read.params(),
-    )
+    return Override(**read.choices(), targets=read.texts("targets", required=True))
 
 
 def _accepted(read: _Table) -> Accepted:
@@ -237,6 +224,14 @@ class _Table:
         if required and not value:
             raise self._error(key, "is missing or empty", f'Write {key.rpartition(".")[2]} = ["{example}"].')
         return tuple(value)
+
+    def choices(self) -> dict[str, Any]:
+        """The fields of `Choices`."""
+        return {
+            **{key.replace("-", "_"): self.selectors(key) for key in _SELECTORS},
+            **{key.replace("-", "_"): self.choice(key) for key in _CHOICES},
+            "params": self.params(),
+        }
 
     def text(self, key: str) -> str:
         """A text, "" if the key is not there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from gnelint.cache import DIRECTORY
-from gnelint.config import Config, Override, find_config, read_config
+from gnelint.config import Choices, Config, find_config, read_config
 from gnelint.lint.rulefile import RuleSet
 from gnelint.lint.selection import Settings, Stage, check_params, check_selectors, selected_rules
 from gnelint.lint.suppression import Suppression
@@ -114,21 +114,22 @@ def _check(config: Config, rules: RuleSet) -> None:
 
 def _job(target: Target, config: Config, options: Options) -> Job:
     here = [override for override in config.overrides if config.applies(override.targets, target.text)]
+    said: list[Choices] = [config, *here]
 
     def last(name: str, fallback: str) -> str:
         """The command line's choice, else that of the last override, else the file's."""
-        given = [getattr(options, name), *(getattr(each, name) for each in reversed(here)), getattr(config, name)]
+        given = [getattr(options, name), *(getattr(each, name) for each in reversed(said))]
         return str(next((value for value in given if value is not None), fallback))
 
-    selects = [options.select, *(each.select for each in reversed(here)), config.select]
+    selects = [options.select, *(each.select for each in reversed(said))]
     settings = Settings(
         select=next((select for select in selects if select), ()),
-        extend_select=(*config.extend_select, *_joined(here, "extend_select"), *options.extend_select),
-        ignore=(*config.ignore, *_joined(here, "ignore"), *options.ignore),
-        never=_joined(here, "never"),
+        extend_select=(*(rule for each in said for rule in each.extend_select), *options.extend_select),
+        ignore=(*(rule for each in said for rule in each.ignore), *options.ignore),
+        never=tuple(rule for each in here for rule in each.never),
         preview=options.preview or bool(config.preview),
         stage=cast(Stage, last("stage", "auto")),
-        params=_params(config, here),
+        params=_params(said),
     )
     return Job(
         target=target,
@@ -143,14 +144,10 @@ def _job(target: Target, config: Config, options: Options) -> Job:
     )
 
 
-def _joined(overrides: Sequence[Override], name: str) -> tuple[str, ...]:
-    return tuple(selector for override in overrides for selector in getattr(override, name))
-
-
-def _params(config: Config, overrides: Sequence[Override]) -> dict[str, dict[str, float | str | bool]]:
+def _params(said: Sequence[Choices]) -> dict[str, dict[str, float | str | bool]]:
     found: dict[str, dict[str, float | str | bool]] = {}
-    for params in (config.params, *(override.params for override in overrides)):
-        for rule, values in params.items():
+    for choices in said:
+        for rule, values in choices.params.items():
             found.setdefault(rule, {}).update(values)
     return found
 

@@ -58,10 +58,10 @@ def test_everything(tmp_path: Path) -> None:
         cache_dir=tmp_path / "somewhere",
         params={"GNE101": {"tolerance": 0.5}},
         overrides=(
-            Override(("old/*.onnx",), never=("GNE5",)),
+            Override(targets=("old/*.onnx",), never=("GNE5",)),
             Override(
-                ("big/*",), ("GNE5",), ("GNE9",), ("GNE502",), (), "never", "train", "trained",
-                {"GNE101": {"tolerance": 1.0}},
+                targets=("big/*",), select=("GNE5",), extend_select=("GNE9",), ignore=("GNE502",), fail_on="never",
+                mode="train", stage="trained", params={"GNE101": {"tolerance": 1.0}},
             ),
         ),
         suppress=(Accepted(("GNE101",), ("layers.0.*",), ("big/*",), "the stem is rescaled"),),
