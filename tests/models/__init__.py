@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.models import placement
+from tests.models import initialisation, placement, residual_examples
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -22,20 +22,6 @@ from tests.models.deit import deit_distilled
 from tests.models.densenet import densenet121
 from tests.models.generative import dcgan_generator, unet
 from tests.models.inception import inception_v3
-from tests.models.initialisation import (
-    conditioned_mlp,
-    cut_mlp,
-    decoder,
-    half_mlp,
-    leaky_mlp,
-    scaled_attention,
-    separable_conv,
-    shifted_mlp,
-    subpixel,
-    symmetric_mlp,
-    token_mlp,
-    widening_mlp,
-)
 from tests.models.mixer import mlp_mixer, swin
 from tests.models.mlp import mlp
 from tests.models.mobilenet import efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_small
@@ -46,21 +32,6 @@ from tests.models.poolformer import poolformer_s12
 from tests.models.recurrent import alibi_decoder, gru_lm, lstm_lm
 from tests.models.regnet import regnet_y_400mf
 from tests.models.repvgg import repvgg_a0
-from tests.models.residual_examples import (
-    dense,
-    filled,
-    forks,
-    gated_mlps,
-    gates,
-    last_norm,
-    narrow_mlp,
-    one_layer_off,
-    prenorm_mlps,
-    rounded,
-    scaled_shortcut,
-    skipinit,
-    waist,
-)
 from tests.models.resnet import (
     preact_resnet18,
     resnet18,
@@ -154,20 +125,48 @@ def _cases() -> dict[str, Case]:
     return {case.name: case for case in found}
 
 
-def _placement() -> dict[str, Case]:
-    vectors, planes = (64, 128), (8, 16, 8, 8)
-    linear = (
-        placement.scattered_gain, placement.saturated_units, placement.silent_layers, placement.selu_layers,
-        placement.normed_weights, placement.normalized_chain,
-    )  # fmt: skip
-    convolutional = (
-        placement.bounded_trunk, placement.normalized_sums, placement.standardized_convs, placement.normalized_convs,
-    )  # fmt: skip
-    found = [Case(build.__name__, build, vectors) for build in linear]
-    found += [Case(build.__name__, build, planes) for build in convolutional]
-    found.append(Case("few_values", placement.few_values, (4, 16, 8, 8)))
+def _examples() -> dict[str, Case]:
+    """Each builder with the shape of its input."""
+    shapes: dict[Callable[..., nn.Module], tuple[int, ...]] = {
+        initialisation.widening_mlp: (64, 8),
+        initialisation.separable_conv: (4, 3, 16, 16),
+        initialisation.decoder: (4, 64, 2, 2),
+        initialisation.leaky_mlp: (64, 128),
+        initialisation.shifted_mlp: (64, 128),
+        initialisation.symmetric_mlp: (64, 64),
+        initialisation.subpixel: (4, 3, 8, 8),
+        initialisation.cut_mlp: (64, 64),
+        initialisation.half_mlp: (64, 128),
+        initialisation.scaled_attention: (8, 32, 128),
+        initialisation.conditioned_mlp: (64, 64),
+        placement.unit_gain_chain: (64, 128),
+        placement.saturated_units: (64, 128),
+        placement.silent_layers: (64, 128),
+        placement.selu_layers: (64, 128),
+        placement.normed_weights: (64, 128),
+        placement.normalized_chain: (64, 128),
+        placement.bounded_trunk: (8, 16, 8, 8),
+        placement.normalized_sums: (8, 16, 8, 8),
+        placement.standardized_convs: (8, 16, 8, 8),
+        placement.normalized_convs: (8, 16, 8, 8),
+        placement.few_values: (4, 16, 8, 8),
+        placement.transformer_stack: (4, 16, 64),
+        residual_examples.dense: (16, 32),
+        residual_examples.forks: (16, 64),
+        residual_examples.gated_mlps: (16, 8, 32),
+        residual_examples.gates: (4, 3, 16, 16),
+        residual_examples.last_norm: (4, 3, 16, 16),
+        residual_examples.narrow_mlp: (16, 16),
+        residual_examples.one_layer_off: (16, 64),
+        residual_examples.prenorm_mlps: (16, 8, 32),
+        residual_examples.rounded: (16, 32),
+        residual_examples.scaled_shortcut: (16, 8, 32),
+        residual_examples.skipinit: (16, 32),
+        residual_examples.waist: (16, 128),
+    }
+    found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
-    found.append(Case("transformer_stack", placement.transformer_stack, (4, 16, 64)))
+    found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))
     return {case.name: case for case in found}
 
 
@@ -188,9 +187,6 @@ CASES: dict[str, Case] = _cases()
 
 DEEP: dict[str, Case] = _deep()
 """Plain stacks of 50 and 100 layers with each activation; phi is 1 where the second moment is 1, and drifts with it."""
-
-PLACEMENT: dict[str, Case] = _placement()
-"""Mistakes about activations and normalisation beside their corrections, for the tests in rule files."""
 
 HELD_OUT: dict[str, Case] = {
     case.name: case
@@ -217,44 +213,8 @@ Six have shown what was missing and are held out no more: repvgg_a0 (masks behin
 alibi_decoder, rotary_encoder and t5 (constant masks), lstm_lm and gru_lm (recurrent layers).
 """
 
-EXAMPLES: dict[str, Case] = {
-    case.name: case
-    for case in (
-        Case("widening_mlp", widening_mlp, (64, 8)),
-        Case("separable_conv", separable_conv, (4, 3, 16, 16)),
-        Case("decoder", decoder, (4, 64, 2, 2)),
-        Case("leaky_mlp", leaky_mlp, (64, 128)),
-        Case("shifted_mlp", shifted_mlp, (64, 128)),
-        Case("symmetric_mlp", symmetric_mlp, (64, 64)),
-        Case("subpixel", subpixel, (4, 3, 8, 8)),
-        Case("cut_mlp", cut_mlp, (64, 64)),
-        Case("token_mlp", token_mlp, (4, 32), vocabulary=512),
-        Case("half_mlp", half_mlp, (64, 128)),
-        Case("scaled_attention", scaled_attention, (8, 32, 128)),
-        Case("conditioned_mlp", conditioned_mlp, (64, 64)),
-    )
-}
-"""Small networks with parameters for one mistake each, which the rules' tests name."""
-
-RESIDUAL_EXAMPLES: dict[str, Case] = {
-    build.__name__: Case(build.__name__, build, shape)
-    for build, shape in (
-        (dense, (16, 32)),
-        (filled, (16, 32)),
-        (forks, (16, 64)),
-        (gated_mlps, (16, 8, 32)),
-        (gates, (4, 3, 16, 16)),
-        (last_norm, (4, 3, 16, 16)),
-        (narrow_mlp, (16, 16)),
-        (one_layer_off, (16, 64)),
-        (prenorm_mlps, (16, 8, 32)),
-        (rounded, (16, 32)),
-        (scaled_shortcut, (16, 8, 32)),
-        (skipinit, (16, 32)),
-        (waist, (16, 128)),
-    )
-}
-"""Mistakes of residual, dense and gated networks and of single layers, each with its correction by an argument."""
+EXAMPLES: dict[str, Case] = _examples()
+"""Small networks with a mistake as an argument, and its correction as the default, for the tests in rule files."""
 
 SEVEN: tuple[str, ...] = (
     "mlp",
@@ -276,7 +236,7 @@ def network(text: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
     Raises:
         ValueError: no such case, or arguments that are not keyword literals.
     """
-    known = CASES | DEEP | HELD_OUT | EXAMPLES | PLACEMENT | RESIDUAL_EXAMPLES
+    known = CASES | DEEP | HELD_OUT | EXAMPLES
     call = ast.parse(text.strip(), mode="eval").body
     name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) and not call.args else (call, [])
     if not isinstance(name, ast.Name) or name.id not in known:

@@ -75,6 +75,34 @@ def initialize_layer_(layer: nn.Module, init: str, gain: float = 1.0) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def linear(inputs: int, outputs: int, init: str = "he", gain: float = 1.0) -> nn.Linear:
+    """A linear layer, initialised."""
+    layer = nn.Linear(inputs, outputs)
+    initialize_layer_(layer, init, gain)
+    return layer
+
+
+def conv(
+    inputs: int, outputs: int, init: str = "he", gain: float = 1.0, *, kernel: int = 3, bias: bool = False,
+    padding_mode: str = "zeros",
+) -> nn.Conv2d:  # fmt: skip
+    """A convolution that keeps the size, initialised."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, padding_mode=padding_mode)
+    initialize_layer_(layer, init, gain)
+    return layer
+
+
+class Residual(nn.Module):
+    """behind(keep * x + branch(x))."""
+
+    def __init__(self, branch: nn.Module, behind: nn.Module | None = None, keep: float = 1.0) -> None:
+        super().__init__()
+        self.branch, self.behind, self.keep = branch, behind or nn.Identity(), keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind((x if self.keep == 1.0 else x * self.keep) + self.branch(x))
+
+
 def kaiming_fan_out_(module: nn.Module) -> None:
     """The initialisation of torchvision's convolutional networks: convolutions He fan_out, normalisation at 1 and 0."""
     for layer in module.modules():

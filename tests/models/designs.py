@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tests.models.common import initialize_layer_
-from tests.models.failures import Residual, TransformerBlock
+from tests.models.common import Residual, conv, initialize_layer_
+from tests.models.failures import TransformerBlock
 
 
 class Scaled(nn.Module):
@@ -23,9 +23,7 @@ class Scaled(nn.Module):
 
 
 def _he(inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0, fan: str = "he") -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-    initialize_layer_(conv, fan, gain)
-    return conv
+    return conv(inputs, outputs, fan, gain, kernel=kernel, bias=True)
 
 
 def _headed(channels: int, *blocks: nn.Module, std: float | None = None) -> nn.Sequential:

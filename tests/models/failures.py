@@ -1,4 +1,4 @@
-"""The networks of /work/shared/failures.md and cases like them: each mistake beside its correction.
+"""The networks of the shared failures.md and cases like them: each mistake beside its correction.
 
 Every builder draws from torch's global generator and takes the mistake as an argument: `linears(init="xavier")`. Linear
 networks are 256 wide, convolutional ones have 32 channels on 16x16 and circular padding, unless the case is another.
@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from tests.models.branched import ScaledStdConv
-from tests.models.common import initialize_layer_
+from tests.models.common import Residual, conv, initialize_layer_, linear
 from tests.models.vit import Attention
 
 Act = Callable[[], nn.Module]
@@ -27,8 +27,7 @@ def linears(
     """Square linear layers, each with an activation."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [nn.Linear(width, width), act()]
-        initialize_layer_(layers[-2], init, gain)
+        layers += [linear(width, width, init, gain), act()]
     return nn.Sequential(*layers)
 
 
@@ -65,27 +64,13 @@ def widening(*, init: str, first: int = 8, doublings: int = 5) -> nn.Sequential:
     """Convolutions that double the channels one after the other."""
     layers: list[nn.Module] = []
     for index in range(doublings):
-        conv = nn.Conv2d(first * 2**index, first * 2 ** (index + 1), 3, padding=1, padding_mode="circular")
-        initialize_layer_(conv, init)
-        layers += [conv, nn.ReLU()]
+        before = first * 2**index
+        layers += [conv(before, 2 * before, init, bias=True, padding_mode="circular"), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
-class Residual(nn.Module):
-    """x + branch(x), with what the author put behind the addition."""
-
-    def __init__(self, branch: nn.Module, behind: nn.Module | None = None) -> None:
-        super().__init__()
-        self.branch, self.behind = branch, behind or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.behind(x + self.branch(x))
-
-
 def _conv(channels: int, gain: float = 1.0) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-    initialize_layer_(conv, "he", gain)
-    return conv
+    return conv(channels, channels, gain=gain, bias=True, padding_mode="circular")
 
 
 def residual(*, depth: int = 20, channels: int = 32, first: float = 1.0, last: float = 1.0) -> nn.Sequential:

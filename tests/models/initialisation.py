@@ -9,17 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.models.common import ACTIVATIONS, initialize_, initialize_layer_
+from tests.models.common import ACTIVATIONS, initialize_layer_, linear
 
 
 def widening_mlp(*, init: str = "he", inputs: int = 8, doublings: int = 8, narrowing: bool = False) -> nn.Sequential:
     """Linear layers that double the width, or double and halve it in turn, each with a ReLU."""
     widths = [inputs, *(64 * (1 + i % 2) if narrowing else inputs * 2 ** (i + 1) for i in range(doublings))]
-    layers: list[nn.Module] = []
-    for before, behind in pairwise(widths):
-        layers += [nn.Linear(before, behind), nn.ReLU()]
-        initialize_layer_(layers[-2], init)
-    return nn.Sequential(*layers)
+    return nn.Sequential(*(m for pair in pairwise(widths) for m in (linear(*pair, init), nn.ReLU())))
 
 
 def separable_conv(*, depth: int = 8, channels: int = 32, groups: int = 32, init: str = "he") -> nn.Sequential:
@@ -55,13 +51,10 @@ def decoder(*, mode: str = "stride", stages: int = 5, channels: int = 64) -> nn.
 
 def leaky_mlp(*, slope: float = 0.2, a: float | None = None, depth: int = 24, width: int = 128) -> nn.Sequential:
     """Linear layers with leaky ReLU, drawn by He's formula for slope `a` (by default the one that is there)."""
-    variance = 2 / (1 + (slope if a is None else a) ** 2) / width
+    gain = 1 / math.sqrt(1 + (slope if a is None else a) ** 2)
     layers: list[nn.Module] = []
     for _ in range(depth):
-        linear = nn.Linear(width, width)
-        nn.init.normal_(linear.weight, std=math.sqrt(variance))
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.LeakyReLU(slope)]
+        layers += [linear(width, width, gain=gain), nn.LeakyReLU(slope)]
     return nn.Sequential(*layers)
 
 
@@ -77,32 +70,26 @@ def shifted_mlp(
     """He layers and a head; `weight_mean` times 1/width is added to every hidden weight, `bias` to every bias."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        linear = nn.Linear(width, width)
-        initialize_layer_(linear, "he")
+        layer = linear(width, width)
         with torch.no_grad():
-            linear.weight.add_(weight_mean / width)
-            linear.bias.add_(bias)
-        layers += [linear, *([nn.BatchNorm1d(width)] if batch_norm else []), ACTIVATIONS[activation]()]
-    head = nn.Linear(width, 10)
-    initialize_layer_(head, "lecun")
-    return nn.Sequential(*layers, head)
+            layer.weight.add_(weight_mean / width)
+            layer.bias.add_(bias)
+        layers += [layer, *([nn.BatchNorm1d(width)] if batch_norm else []), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
 
 
 def symmetric_mlp(*, fill: str = "drawn", width: int = 64, depth: int = 3) -> nn.Sequential:
     """He layers and a head; hidden weights "drawn", one "constant", or the rows of half the units "copied"."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        linear = nn.Linear(width, width)
-        initialize_layer_(linear, "he")
+        layer = linear(width, width)
         with torch.no_grad():
             if fill == "constant":
-                linear.weight.fill_(1 / width)
+                layer.weight.fill_(1 / width)
             elif fill == "copied":
-                linear.weight[width // 2 :] = linear.weight[: width // 2]
-        layers += [linear, nn.ReLU()]
-    head = nn.Linear(width, 10)
-    initialize_layer_(head, "lecun")
-    return nn.Sequential(*layers, head)
+                layer.weight[width // 2 :] = layer.weight[: width // 2]
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
 
 
 def subpixel(*, channels: int = 8) -> nn.Sequential:
@@ -119,12 +106,9 @@ def cut_mlp(*, zero: str = "none", activation: str = "relu", width: int = 64, de
     """He layers and a head; the "middle" hidden layer or the "head" starts at zero."""
     layers: list[nn.Module] = []
     for index in range(depth):
-        linear = nn.Linear(width, width)
-        initialize_layer_(linear, "zero" if zero == "middle" and index == depth // 2 else "he")
-        layers += [linear, ACTIVATIONS[activation]()]
-    head = nn.Linear(width, 10)
-    initialize_layer_(head, "zero" if zero == "head" else "lecun")
-    return nn.Sequential(*layers, head)
+        cut = zero == "middle" and index == depth // 2
+        layers += [linear(width, width, "zero" if cut else "he"), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, linear(width, 10, "zero" if zero == "head" else "lecun"))
 
 
 class TokenMLP(nn.Module):
@@ -171,9 +155,7 @@ class HalfMLP(nn.Module):
         self.dtype = dtype
         self.layers = nn.Sequential()
         for _ in range(depth):
-            linear = nn.Linear(width, width)
-            initialize_layer_(linear, "he", gain)
-            self.layers.extend([linear, nn.ReLU()])
+            self.layers.extend([linear(width, width, gain=gain), nn.ReLU()])
         self.layers.to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,8 +175,8 @@ class ScaledAttention(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
         self.maps = nn.ModuleList(nn.ModuleList(nn.Linear(width, width) for _ in range(4)) for _ in range(depth))
         for maps in self.maps:
-            for index, linear in enumerate(maps):
-                initialize_layer_(linear, "lecun", keep if index == 3 else 1.0)
+            for index, layer in enumerate(maps):
+                initialize_layer_(layer, "lecun", keep if index == 3 else 1.0)
         self.last, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
         initialize_layer_(self.head, "lecun")
         self.scale = scale
@@ -218,8 +200,5 @@ def conditioned_mlp(
     """A deep chain of tanh layers, Gaussian or "orthogonal", whose phi is 1 where the second moment is 1."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        linear = nn.Linear(width, width)
-        initialize_(linear.weight, init, 1.1)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, ACTIVATIONS[activation]()]
+        layers += [linear(width, width, init, 1.1), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)

@@ -6,44 +6,23 @@ Linear networks are 128 wide, convolutional ones have 16 channels, unless the ca
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations
 
 from tests.models.branched import ScaledStdConv
-from tests.models.common import ACTIVATIONS, initialize_layer_
+from tests.models.common import ACTIVATIONS, Residual, conv, linear
 from tests.models.transformer import PostNormBlock
 from tests.models.vit import Block
 
 
-def linear(width: int, init: str = "he", gain: float = 1.0) -> nn.Linear:
-    """A square linear layer."""
-    layer = nn.Linear(width, width)
-    initialize_layer_(layer, init, gain)
-    return layer
+def square(channels: int, gain: float = 1.0, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution that keeps size and channels, without a border."""
+    return conv(channels, channels, gain=gain, bias=bias, padding_mode="circular")
 
 
-def conv(channels: int, init: str = "he", gain: float = 1.0, bias: bool = False) -> nn.Conv2d:
-    """A square 3x3 convolution that keeps the size."""
-    layer = nn.Conv2d(channels, channels, 3, padding=1, bias=bias, padding_mode="circular")
-    initialize_layer_(layer, init, gain)
-    return layer
-
-
-class Added(nn.Module):
-    """behind(x * shortcut + branch(x))."""
-
-    def __init__(self, branch: nn.Module, behind: nn.Module | None = None, shortcut: float = 1.0) -> None:
-        super().__init__()
-        self.branch, self.behind, self.shortcut = branch, behind or nn.Identity(), shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.behind((x if self.shortcut == 1 else x * self.shortcut) + self.branch(x))
-
-
-def scattered_gain(*, depth: int = 40, width: int = 128, activation: str = "relu", init: str = "he") -> nn.Sequential:
+def unit_gain_chain(*, depth: int = 40, width: int = 128) -> nn.Sequential:
     """A plain chain whose phi is 1: what is left to judge is its variance."""
-    gain = 2**0.5 if init == "orthogonal" and activation == "relu" else 1.0
-    return nn.Sequential(*(m for _ in range(depth) for m in (linear(width, init, gain), ACTIVATIONS[activation]())))
+    return nn.Sequential(*(m for _ in range(depth) for m in (linear(width, width), nn.ReLU())))
 
 
 def saturated_units(*, depth: int = 4, width: int = 128, scale: float = 1.0) -> nn.Sequential:
@@ -52,7 +31,7 @@ def saturated_units(*, depth: int = 4, width: int = 128, scale: float = 1.0) -> 
     for _ in range(depth):
         norm = nn.BatchNorm1d(width)
         nn.init.constant_(norm.weight, scale)
-        layers += [linear(width, "lecun"), norm, nn.Tanh()]
+        layers += [linear(width, width, "lecun"), norm, nn.Tanh()]
     return nn.Sequential(*layers)
 
 
@@ -60,7 +39,7 @@ def silent_layers(*, depth: int = 3, width: int = 128, bias: float = 0.0, normal
     """ReLU layers with this bias, of the layer or of the normalisation behind it."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers.append(linear(width))
+        layers.append(linear(width, width))
         if normalized:
             layers.append(nn.BatchNorm1d(width))
         nn.init.constant_(layers[-1].bias, bias)
@@ -68,21 +47,21 @@ def silent_layers(*, depth: int = 3, width: int = 128, bias: float = 0.0, normal
     return nn.Sequential(*layers)
 
 
-def selu_layers(*, depth: int = 20, width: int = 128, dropout: float = 0.0, alpha: bool = False) -> nn.Sequential:
+def selu_layers(*, depth: int = 20, width: int = 128, dropout: float = 0.0) -> nn.Sequential:
     """LeCun weights and SELU, with a dropout behind each if asked for."""
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [linear(width, "lecun"), nn.SELU()]
+        layers += [linear(width, width, "lecun"), nn.SELU()]
         if dropout > 0:
-            layers.append(nn.AlphaDropout(dropout) if alpha else nn.Dropout(dropout))
+            layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
 
 
 def bounded_trunk(*, depth: int = 20, channels: int = 16, activation: str = "identity") -> nn.Sequential:
     """Residual blocks whose branch counts a quarter, with this activation on the sum."""
     return nn.Sequential(
-        conv(channels),
-        *(Added(nn.Sequential(nn.ReLU(), conv(channels, gain=0.5)), ACTIVATIONS[activation]()) for _ in range(depth)),
+        square(channels),
+        *(Residual(nn.Sequential(nn.ReLU(), square(channels, 0.5)), ACTIVATIONS[activation]()) for _ in range(depth)),
     )
 
 
@@ -95,17 +74,17 @@ def normalized_sums(*, depth: int = 12, channels: int = 16, order: str = "pre") 
     """
 
     def block() -> nn.Module:
-        norms, convs = (nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)), (conv(channels), conv(channels))
+        norms, convs = (nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)), (square(channels), square(channels))
         if order == "pre":
-            return Added(nn.Sequential(norms[0], nn.ReLU(), convs[0], norms[1], nn.ReLU(), convs[1]))
+            return Residual(nn.Sequential(norms[0], nn.ReLU(), convs[0], norms[1], nn.ReLU(), convs[1]))
         first = (convs[0], norms[0], nn.ReLU(), convs[1])
         if order == "behind":
-            return Added(nn.Sequential(*first), nn.Sequential(norms[1], nn.ReLU()))
+            return Residual(nn.Sequential(*first), nn.Sequential(norms[1], nn.ReLU()))
         if order == "rectified":
-            return Added(nn.Sequential(*first, norms[1], nn.ReLU()))
-        return Added(nn.Sequential(*first, norms[1]), nn.ReLU())
+            return Residual(nn.Sequential(*first, norms[1], nn.ReLU()))
+        return Residual(nn.Sequential(*first, norms[1]), nn.ReLU())
 
-    return nn.Sequential(conv(channels), *(block() for _ in range(depth)))
+    return nn.Sequential(square(channels), *(block() for _ in range(depth)))
 
 
 def transformer_stack(*, depth: int = 12, width: int = 64, heads: int = 4, post: bool = False) -> nn.Sequential:
@@ -118,17 +97,15 @@ def transformer_stack(*, depth: int = 12, width: int = 64, heads: int = 4, post:
     return nn.Sequential(*blocks)
 
 
-def normed_weights(*, depth: int = 20, width: int = 128, g: float = 2**0.5, residual: bool = False) -> nn.Sequential:
-    """Weight-normalised layers of row norm g under ReLU, in a chain or one in each residual branch."""
+def normed_weights(*, depth: int = 20, width: int = 128, g: float = 2**0.5) -> nn.Sequential:
+    """Weight-normalised layers of row norm g under ReLU."""
 
     def layer() -> nn.Module:
-        normed = parametrizations.weight_norm(linear(width))
+        normed = parametrizations.weight_norm(linear(width, width))
         with torch.no_grad():
             normed.parametrizations.weight.original0.fill_(g)
         return normed
 
-    if residual:
-        return nn.Sequential(*(Added(nn.Sequential(layer(), nn.ReLU())) for _ in range(depth)))
     return nn.Sequential(*(m for _ in range(depth) for m in (layer(), nn.ReLU())))
 
 
@@ -153,10 +130,10 @@ def few_values(*, norm: str = "batch", channels: int = 16, pooled: bool = True, 
         else (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
     )
     return nn.Sequential(
-        conv(channels),
+        square(channels),
         nn.ReLU(),
         pool,
-        conv(channels) if not pooled else nn.Conv2d(channels, channels, 1),
+        square(channels) if not pooled else nn.Conv2d(channels, channels, 1),
         kinds[norm],
         nn.ReLU(),
         *last,
@@ -171,7 +148,6 @@ def normalized_convs(
     scale: float = 1.0,
     spread: float = 0.0,
     seen: bool = False,
-    act: str = "relu",
     norm: bool = True,
 ) -> nn.Sequential:
     """Convolution, BatchNorm, ReLU.
@@ -183,18 +159,18 @@ def normalized_convs(
     """
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers.append(conv(channels, bias=bias))
+        layers.append(square(channels, bias=bias))
         if norm:
             made = nn.BatchNorm2d(channels)
             nn.init.normal_(made.weight, scale, spread)
             if seen:
                 made.running_var.fill_(2.0)
             layers.append(made)
-        layers.append(ACTIVATIONS[act]())
+        layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 
 
 def normalized_chain(*, depth: int = 40, width: int = 128, skips: bool = False) -> nn.Sequential:
     """Linear, BatchNorm, ReLU, in a plain chain or each around a shortcut."""
-    units = [nn.Sequential(linear(width), nn.BatchNorm1d(width), nn.ReLU()) for _ in range(depth)]
-    return nn.Sequential(*(Added(unit) if skips else unit for unit in units))
+    units = [nn.Sequential(linear(width, width), nn.BatchNorm1d(width), nn.ReLU()) for _ in range(depth)]
+    return nn.Sequential(*(Residual(unit) if skips else unit for unit in units))

@@ -9,45 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.models.common import ACTIVATIONS, initialize_layer_
-
-
-class Shortcut(nn.Module):
-    """keep * x + scale * branch(x), with what stands behind the addition."""
-
-    def __init__(
-        self, branch: nn.Module, keep: float = 1.0, scale: float = 1.0, behind: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.branch, self.keep, self.scale = branch, keep, scale
-        self.behind = behind or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept = x if self.keep == 1.0 else x * self.keep
-        y = self.branch(x)
-        return self.behind(kept + (y if self.scale == 1.0 else y * self.scale))
-
-
-def _linear(inputs: int, outputs: int, init: str = "he", gain: float = 1.0) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    initialize_layer_(layer, init, gain)
-    return layer
-
-
-def _conv(inputs: int, outputs: int, init: str = "he", gain: float = 1.0, kernel: int = 3) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    initialize_layer_(layer, init, gain)
-    return layer
+from tests.models.common import ACTIVATIONS, Residual, conv, linear
 
 
 def last_norm(*, depth: int = 20, channels: int = 16, last: float = 1.0, act: str = "relu") -> nn.Sequential:
     """Two-conv BatchNorm blocks; `last` is the scale of the last normalisation in each, `act` stands on the trunk."""
-    blocks: list[nn.Module] = [_conv(3, channels)]
+    blocks: list[nn.Module] = [conv(3, channels)]
     for _ in range(depth):
         norm = nn.BatchNorm2d(channels)
         nn.init.constant_(norm.weight, last)
-        inner = (_conv(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(), _conv(channels, channels), norm)
-        blocks.append(Shortcut(nn.Sequential(*inner), behind=ACTIVATIONS[act]()))
+        inner = (conv(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, channels), norm)
+        blocks.append(Residual(nn.Sequential(*inner), behind=ACTIVATIONS[act]()))
     return nn.Sequential(*blocks)
 
 
@@ -55,9 +27,9 @@ def scaled_shortcut(*, depth: int = 30, width: int = 32, keep: float = 1.0) -> n
     """Pre-norm MLP blocks, zero-initialised, whose shortcut is multiplied by `keep`."""
 
     def branch() -> nn.Module:
-        return nn.Sequential(nn.LayerNorm(width), _linear(width, width), nn.ReLU(), _linear(width, width, gain=0.0))
+        return nn.Sequential(nn.LayerNorm(width), linear(width, width), nn.ReLU(), linear(width, width, gain=0.0))
 
-    return nn.Sequential(*(Shortcut(branch(), keep=keep) for _ in range(depth)), _linear(width, 10, "lecun"))
+    return nn.Sequential(*(Residual(branch(), keep=keep) for _ in range(depth)), linear(width, 10, "lecun"))
 
 
 def skipinit(*, depth: int = 24, width: int = 32, scale: float = 1.0, norm: bool = False) -> nn.Sequential:
@@ -66,14 +38,14 @@ def skipinit(*, depth: int = 24, width: int = 32, scale: float = 1.0, norm: bool
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.last = _linear(width, 2 * width), _linear(2 * width, width)
+            self.first, self.last = linear(width, 2 * width), linear(2 * width, width)
             self.norm = nn.LayerNorm(width) if norm else nn.Identity()
             self.alpha = nn.Parameter(torch.full((1,), scale))
 
         def forward(self, x: Tensor) -> Tensor:
             return x + self.alpha * self.last(functional.relu(self.first(self.norm(x))))
 
-    return nn.Sequential(*(Scaled() for _ in range(depth)), _linear(width, 10, "lecun"))
+    return nn.Sequential(*(Scaled() for _ in range(depth)), linear(width, 10, "lecun"))
 
 
 class GatedMlp(nn.Module):
@@ -82,8 +54,8 @@ class GatedMlp(nn.Module):
     def __init__(self, width: int, value: float, last: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.w1, self.w3 = _linear(width, 2 * width, "lecun"), _linear(width, 2 * width, "lecun", value)
-        self.w2 = _linear(2 * width, width, "lecun", last)
+        self.w1, self.w3 = linear(width, 2 * width, "lecun"), linear(width, 2 * width, "lecun", value)
+        self.w2 = linear(2 * width, width, "lecun", last)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
@@ -95,18 +67,18 @@ def gated_mlps(*, depth: int = 24, width: int = 32, scaled: str = "last") -> nn.
     on "none"."""
     factor = depth**-0.5
     value, last = (factor if scaled == "value" else 1.0), (factor if scaled == "last" else 1.0)
-    return nn.Sequential(*(GatedMlp(width, value, last) for _ in range(depth)), _linear(width, 10, "lecun"))
+    return nn.Sequential(*(GatedMlp(width, value, last) for _ in range(depth)), linear(width, 10, "lecun"))
 
 
 def prenorm_mlps(*, depth: int = 64, width: int = 32, gain: float = 1.0, odd: float = 1.0) -> nn.Sequential:
     """Pre-norm MLP blocks; `gain` is a factor on the layers that write the trunk, `odd` one on that in the middle."""
 
     def branch(factor: float) -> nn.Module:
-        inner = _linear(width, 2 * width), nn.GELU(), _linear(2 * width, width, "he", factor)
+        inner = linear(width, 2 * width), nn.GELU(), linear(2 * width, width, "he", factor)
         return nn.Sequential(nn.LayerNorm(width), *inner)
 
     factors = [gain * (odd if index == depth // 2 else 1.0) for index in range(depth)]
-    return nn.Sequential(*(Shortcut(branch(factor)) for factor in factors), _linear(width, 10, "lecun"))
+    return nn.Sequential(*(Residual(branch(factor)) for factor in factors), linear(width, 10, "lecun"))
 
 
 class Growing(nn.Module):
@@ -114,7 +86,7 @@ class Growing(nn.Module):
 
     def __init__(self, inputs: int, growth: int, gain: float) -> None:
         super().__init__()
-        self.layer = _linear(inputs, growth, "he", gain)
+        self.layer = linear(inputs, growth, "he", gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, functional.relu(self.layer(x))], 1)
@@ -123,30 +95,29 @@ class Growing(nn.Module):
 def dense(*, depth: int = 24, width: int = 32, growth: int = 16, gain: float = 1.0) -> nn.Sequential:
     """A dense block without normalisation; `gain` is a factor on He."""
     layers: list[nn.Module] = [Growing(width + index * growth, growth, gain) for index in range(depth)]
-    return nn.Sequential(*layers, _linear(width + depth * growth, 10, "lecun"))
+    return nn.Sequential(*layers, linear(width + depth * growth, 10, "lecun"))
 
 
 class Gate(nn.Module):
-    """layer(x) gated: by a sigmoid of another layer ("glu"), or of the pooled channels ("excite"); or not."""
+    """relu(layer(x)) gated by a sigmoid of the pooled channels ("excite"), or not."""
 
     def __init__(self, channels: int, kind: str, factor: float) -> None:
         super().__init__()
-        self.kind, self.factor = kind, factor
-        self.layer = _conv(channels, channels)
-        self.gate = None if kind == "none" else _conv(channels, channels, "lecun", kernel=1)
+        self.factor = factor
+        self.layer = conv(channels, channels)
+        self.gate = None if kind == "none" else conv(channels, channels, "lecun", kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(x) if self.kind == "glu" else functional.relu(self.layer(x))
+        y = functional.relu(self.layer(x))
         if self.gate is None:
             return y
-        read = functional.adaptive_avg_pool2d(y, 1) if self.kind == "excite" else x
-        gate = torch.sigmoid(self.gate(read))
+        gate = torch.sigmoid(self.gate(functional.adaptive_avg_pool2d(y, 1)))
         return y * gate if self.factor == 1.0 else y * gate * self.factor
 
 
 def gates(*, depth: int = 16, channels: int = 16, kind: str = "excite", factor: float = 1.0) -> nn.Sequential:
     """Gated convolutions one behind the other; `factor` multiplies what a gate lets through."""
-    return nn.Sequential(_conv(3, channels), *(Gate(channels, kind, factor) for _ in range(depth)))
+    return nn.Sequential(conv(3, channels), *(Gate(channels, kind, factor) for _ in range(depth)))
 
 
 class Fork(nn.Module):
@@ -154,7 +125,7 @@ class Fork(nn.Module):
 
     def __init__(self, width: int, gain: float) -> None:
         super().__init__()
-        self.left, self.right = _linear(width, width // 2), _linear(width, width // 2, "he", gain)
+        self.left, self.right = linear(width, width // 2), linear(width, width // 2, "he", gain)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([functional.relu(self.left(x)), functional.relu(self.right(x))], 1)
@@ -162,7 +133,7 @@ class Fork(nn.Module):
 
 def forks(*, depth: int = 3, width: int = 64, gain: float = 1.0) -> nn.Sequential:
     """Parallel branches that are concatenated."""
-    return nn.Sequential(*(Fork(width, gain) for _ in range(depth)), _linear(width, 10, "lecun"))
+    return nn.Sequential(*(Fork(width, gain) for _ in range(depth)), linear(width, 10, "lecun"))
 
 
 def one_layer_off(*, depth: int = 8, width: int = 64, gain: float = 1.0, norm: bool = False) -> nn.Sequential:
@@ -170,23 +141,23 @@ def one_layer_off(*, depth: int = 8, width: int = 64, gain: float = 1.0, norm: b
     layers: list[nn.Module] = []
     for index in range(depth):
         odd = index == depth // 2
-        layers.append(_linear(width, width, "he", gain if odd else 1.0))
+        layers.append(linear(width, width, "he", gain if odd else 1.0))
         if odd and norm:
             layers.append(nn.LayerNorm(width))
         layers.append(nn.ReLU())
-    return nn.Sequential(*layers, _linear(width, 10, "lecun"))
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
 
 
 def narrow_mlp(*, depth: int = 100, width: int = 16) -> nn.Sequential:
     """He layers with ReLU; the narrower, the more the gradient depends on the draw."""
-    layers = [module for _ in range(depth) for module in (_linear(width, width), nn.ReLU())]
-    return nn.Sequential(_linear(16, width), nn.ReLU(), *layers)
+    layers = [module for _ in range(depth) for module in (linear(width, width), nn.ReLU())]
+    return nn.Sequential(linear(16, width), nn.ReLU(), *layers)
 
 
 def waist(*, width: int = 128, narrow: int = 2) -> nn.Sequential:
     """A classifier of `width` whose middle layer has `narrow` units."""
-    body = _linear(width, width), nn.ReLU(), _linear(width, narrow), nn.ReLU(), _linear(narrow, width), nn.ReLU()
-    return nn.Sequential(*body, _linear(width, 10, "lecun"))
+    body = linear(width, width), nn.ReLU(), linear(width, narrow), nn.ReLU(), linear(narrow, width), nn.ReLU()
+    return nn.Sequential(*body, linear(width, 10, "lecun"))
 
 
 class Rounded(nn.Module):
@@ -194,8 +165,8 @@ class Rounded(nn.Module):
 
     def __init__(self, width: int, rounds: bool) -> None:
         super().__init__()
-        self.encoder, self.head = _linear(width, width), _linear(width, 10, "lecun")
-        self.side, self.rounds = _linear(width, 10, "lecun"), rounds
+        self.encoder, self.head = linear(width, width), linear(width, 10, "lecun")
+        self.side, self.rounds = linear(width, 10, "lecun"), rounds
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.encoder(x))
@@ -205,21 +176,3 @@ class Rounded(nn.Module):
 def rounded(*, width: int = 32, rounds: bool = True) -> Rounded:
     """An encoder behind a rounding, which passes no gradient, beside a layer that gets one."""
     return Rounded(width, rounds)
-
-
-class Filled(nn.Module):
-    """A layer whose weight is one number, filled in when the network runs, or drawn."""
-
-    def __init__(self, width: int, filled: bool) -> None:
-        super().__init__()
-        self.first, self.second = _linear(width, width), _linear(width, width)
-        self.width, self.filled = width, filled
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = torch.full((self.width, self.width), 0.01) if self.filled else self.second.weight
-        return functional.linear(functional.relu(self.first(x)), weight)
-
-
-def filled(*, width: int = 32, fill: bool = True) -> Filled:
-    """A layer without weights of its own: one repeated number stands for them."""
-    return Filled(width, fill)
