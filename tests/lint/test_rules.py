@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import gnelint
 from gnelint.analysis import analyse
@@ -24,7 +23,7 @@ from gnelint.readers.torch import read_module
 from tests import builders
 from tests.builders import chain, graph, node, prediction
 from tests.models import network
-from tests.models.export import quiet
+from tests.models.export import write_onnx
 
 RULES = load_rules().rules
 FILES = sorted(builtin_directory().glob("*.yaml"))
@@ -75,16 +74,7 @@ class Network:
     def exported(self, path: Path) -> Graph:
         """From the file that the TorchScript exporter writes; what folds nodes together is off in either mode."""
         module, inputs = network(self.model)
-        with quiet():
-            torch.onnx.export(
-                module.train(self.mode == "train"),
-                inputs,
-                str(path),
-                opset_version=18,
-                dynamo=False,
-                training=torch.onnx.TrainingMode.PRESERVE,
-                do_constant_folding=False,
-            )
+        write_onnx(module.train(self.mode == "train"), inputs, path, opset=18, dynamo=False, fold=False)
         return read(path, training=self.mode == "train")
 
 

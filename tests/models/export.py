@@ -57,10 +57,16 @@ def export_onnx(case: Case, path: Path, *, opset: int, training: bool, dynamo: b
         seed: of weights and inputs.
     """
     module, inputs = case.module(seed).train(training), case.example_inputs(seed)
-    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
+    write_onnx(module, inputs, path, opset=opset, dynamo=dynamo, fold=not training)
+
+
+def write_onnx(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, *, opset: int, dynamo: bool, fold: bool
+) -> None:
+    """Write a module in the mode it is in; `fold` lets the exporter fold constants, and normalisation into layers."""
     with quiet():
         if dynamo:
-            torch.onnx.export(module, inputs, str(path), opset_version=opset, dynamo=True, optimize=not training)
+            torch.onnx.export(module, inputs, str(path), opset_version=opset, dynamo=True, optimize=fold)
         else:
             torch.onnx.export(
                 module,
@@ -68,8 +74,8 @@ def export_onnx(case: Case, path: Path, *, opset: int, training: bool, dynamo: b
                 str(path),
                 opset_version=opset,
                 dynamo=False,
-                training=mode,
-                do_constant_folding=not training,
+                training=torch.onnx.TrainingMode.PRESERVE,
+                do_constant_folding=fold,
             )
 
 

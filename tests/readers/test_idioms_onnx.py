@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 
 import pytest
@@ -16,31 +12,12 @@ from torch.nn import functional
 from gnelint.graph import Graph
 from gnelint.readers import onnx as onnx_reader
 from gnelint.readers.idioms import fuse
+from tests.models.export import write_onnx
 from tests.readers.evaluate import run
 from tests.readers.idiom_modules import ACTIVATIONS, ATTENTION, HEADS, IMAGE, NORMALIZATIONS, SOFTMAX, TOKENS, Written
 from tests.readers.test_idioms_torch import inputs_of
 
 OPSETS = (13, 17)
-
-
-def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, opset: int, *, dynamo: bool = False) -> None:
-    """Write the module in training mode, nothing folded, as the exporter spells it."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        if dynamo:
-            torch.onnx.export(module, inputs, str(path), opset_version=opset, dynamo=True, optimize=False)
-        else:
-            torch.onnx.export(
-                module,
-                inputs,
-                str(path),
-                opset_version=opset,
-                dynamo=False,
-                training=torch.onnx.TrainingMode.PRESERVE,
-                do_constant_folding=False,
-            )
-    logging.disable(logging.NOTSET)
 
 
 def read(
@@ -54,7 +31,7 @@ def read(
 ) -> tuple[Graph, Graph]:
     """The exported module before and after its idioms are recognised."""
     path = tmp_path / "model.onnx"
-    export(module, inputs, path, opset, dynamo=dynamo)
+    write_onnx(module, inputs, path, opset=opset, dynamo=dynamo, fold=False)
     monkeypatch.setattr(onnx_reader, "fuse", lambda graph: graph)
     before = onnx_reader.read(path)
     return before, fuse(before)
