@@ -18,7 +18,8 @@ import numpy as np
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.prediction import Basis
 from gnelint.theory.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.moments import Field, Gradient, Moments, normalised
+from gnelint.theory.moments import Field, Gradient, Moments
+from gnelint.theory.profiles import normalised
 from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
 F = TypeVar("F", bound=Field)

@@ -17,7 +17,8 @@ from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.coupling import mixed
 from gnelint.theory.memory import memory_unless_along, mixed_memory
-from gnelint.theory.moments import Gradient, Moments, mixed_profile
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.profiles import mixed_profile
 from gnelint.theory.special import normal_cdf, normal_pdf
 
 UNCORRELATED = "the branches are uncorrelated"

@@ -17,7 +17,8 @@ from gnelint.theory.cells import Axis, counts, pooled
 from gnelint.theory.contraction import kernel_times, kernel_transposed_times, row_energies
 from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
 from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
-from gnelint.theory.moments import Gradient, Moments, amplitude, normalised
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.profiles import amplitude, normalised
 from gnelint.theory.spread import gaussian_noise
 from gnelint.theory.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.theorems import Structure

@@ -27,7 +27,8 @@ from gnelint.components.linear import constant_moments, shifted
 from gnelint.prediction import Basis
 from gnelint.theory.cells import Axes, Axis, resample
 from gnelint.theory.memory import memory_unless_along
-from gnelint.theory.moments import Gradient, Moments, average_covariance, normalised, sample_average_energy, set_average
+from gnelint.theory.moments import Gradient, Moments, average_covariance, sample_average_energy, set_average
+from gnelint.theory.profiles import normalised
 from gnelint.theory.theorems import Structure
 
 

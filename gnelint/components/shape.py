@@ -12,7 +12,8 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.components.combine import join
 from gnelint.graph import Node
 from gnelint.theory.cells import Axis, pooled
-from gnelint.theory.moments import Field, Gradient, Moments, normalised
+from gnelint.theory.moments import Field, Gradient, Moments
+from gnelint.theory.profiles import normalised
 from gnelint.theory.taps import TapAxis
 
 F = TypeVar("F", bound=Field)

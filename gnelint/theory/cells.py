@@ -112,6 +112,13 @@ def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
     return array
 
 
+def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
+    """The array, or a number, broadcast to this shape."""
+    if isinstance(array, np.ndarray) and array.shape == shape:
+        return array
+    return np.broadcast_to(array, shape)
+
+
 def average(array: np.ndarray, axes: Axes, index: int, target: Axis | None = None) -> np.ndarray:
     """Mean over the indices of each cell of the coarser `target` (all of them by default) along axis `index`."""
     axis = axes[index]

@@ -30,6 +30,7 @@ from gnelint.theory.cells import (
     average,
     counts,
     matching_groups,
+    on_cells,
     pooled,
     refine,
     resample,
@@ -40,12 +41,11 @@ from gnelint.theory.coupling import NONE, Coupling
 from gnelint.theory.gram_charlier import rectified_moments
 from gnelint.theory.memory import Memory, mixed_memory
 from gnelint.theory.piecewise import gaussian_share, rectified_source
+from gnelint.theory.profiles import Profiles, amplitude, mixed_profile, normalised, refolded
 from gnelint.theory.special import normal_cdf
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Profiles = tuple[np.ndarray | None, ...]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Field(ABC):
                 group_axes[wide_new[0]] = self.axes[wide_old[0]]
                 group_profile[wide_new[0]] = self.profile[wide_old[0]]
             elif all(self.axes[i].is_pooled for i in wide_old):
-                group_profile = _refold([field.profile[i] for i in old], [self.shape[i] for i in old], sizes)
+                group_profile = refolded([field.profile[i] for i in old], [self.shape[i] for i in old], sizes)
             else:
                 others = math.prod(a.count for i, a in enumerate(field.axes) if i not in old)
                 if others * math.prod(sizes) > MAX_CELLS:
@@ -224,61 +224,6 @@ def _moved_memory(memory: Memory | None, shape: Sequence[int], groups: Sequence[
             wide = [index for index in new if shape[index] > 1]
             return memory.on(wide[0]) if len(wide) == 1 and len(old) == 1 else None
     return None
-
-
-def _refold(profiles: Sequence[np.ndarray | None], old: Sequence[int], new: Sequence[int]) -> list[np.ndarray | None]:
-    """Profiles of pooled axes after a reshape: the outer product, then the marginals."""
-    if all(profile is None for profile in profiles):
-        return [None] * len(new)
-    whole = np.ones(1)
-    for profile, size in zip(profiles, old, strict=True):
-        whole = np.outer(whole, np.ones(size) if profile is None else profile).reshape(-1)
-    folded = whole.reshape(tuple(new))
-    marginals: list[np.ndarray | None] = []
-    for index, size in enumerate(new):
-        others = tuple(k for k in range(len(new)) if k != index)
-        marginals.append(normalised(folded.mean(axis=others)) if size > 1 else None)
-    return marginals
-
-
-def normalised(profile: np.ndarray) -> np.ndarray | None:
-    """A profile scaled to mean 1; None if it is flat (to 1e-12) or has no energy at all."""
-    mean = float(profile.sum()) / profile.size if profile.size else 0.0
-    if mean <= 0 or not math.isfinite(mean):
-        return None
-    scaled = profile / mean
-    if abs(float(scaled[0]) - 1.0) >= 1e-12:  # a border mostly shows at once
-        return scaled
-    return None if float(np.abs(scaled - 1.0).max()) < 1e-12 else scaled
-
-
-def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
-    """The array, or a number, broadcast to this shape."""
-    if isinstance(array, np.ndarray) and array.shape == shape:
-        return array
-    return np.broadcast_to(array, shape)
-
-
-def amplitude(profiles: Sequence[np.ndarray | None], kept: Sequence[int] = ()) -> float:
-    """Average of sqrt(profile) over all axes but the ones kept."""
-    factor = 1.0
-    for index, profile in enumerate(profiles):
-        if profile is not None and index not in kept:
-            factor *= float(np.sqrt(profile).sum()) / profile.size
-    return factor
-
-
-def mixed_profile(parts: Sequence[tuple[float, np.ndarray | None]], size: int) -> np.ndarray | None:
-    """Profile of a sum of energies, each given as (energy, profile)."""
-    if all(profile is None for _, profile in parts):
-        return None
-    total = sum(energy for energy, _ in parts)
-    if total <= 0:
-        return None
-    mixed = np.zeros(size)
-    for energy, profile in parts:
-        mixed += energy / total if profile is None else energy / total * profile
-    return normalised(mixed)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments, mixed_profile, normalised
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.profiles import mixed_profile, normalised
 from tests.components.harness import dense_energy, dense_moments
 
 AXES = (Axis(4), Axis.full(3), Axis(6, (1, 4)))
