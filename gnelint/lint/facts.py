@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,9 +25,11 @@ NORMALIZATIONS = families()["normalization"]
 _CHANNELS_SECOND = frozenset(
     {"conv", "conv_transpose", "batch_norm", "second_moment_norm", "instance_norm", "group_norm", "local_response_norm"}
 )
-_CHANNELS_LAST = frozenset({"linear", "embedding", "attention", "layer_norm", "rms_norm", "lstm", "gru", "rnn"})
+_CHANNELS_LAST = families()["recurrent"] | {"linear", "embedding", "attention", "layer_norm", "rms_norm"}
 _HEAD_WALK = TRANSPARENT | families()["pooling"] | {"reduce_mean", "reduce_sum", "reduce_max"}
 _OUTPUT_WALK = TRANSPARENT | {"softmax", "log_softmax"}
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Facts:
     def graph(self) -> Graph:
         """What the prediction is of."""
         return self.prediction.graph
+
+    def _once(self, key: tuple[str, Any], find: Callable[[], Found]) -> Found:
+        """What was found under this key before, else what `find` returns."""
+        if key not in self._found:
+            self._found[key] = find()
+        found: Found = self._found[key]
+        return found
 
     def of(self, node: Node) -> NodePrediction | None:
         """What is predicted for a node; None off the gradient path."""
@@ -118,33 +127,23 @@ class Facts:
         """Statistics of any parameter; None if it is empty."""
         found = self.prediction.weights.get(parameter.name)
         if found is None:
-            key = ("statistics", parameter.name)
-            if key not in self._found:
-                self._found[key] = weight_statistics(parameter)
-            found = self._found[key]
-        return None if found is None or found.size == 0 else found
+            found = self._once(("statistics", parameter.name), lambda: weight_statistics(parameter))
+        return None if found.size == 0 else found
 
     def rows(self, node: Node) -> RowStatistics | None:
         """Statistics of the rows of a layer's weight, one for each of its units."""
         parameter = self._matrix(node)
         if parameter is None:
             return None
-        key = ("rows", node.name)
-        if key not in self._found:
-            self._found[key] = row_statistics(parameter, node.parameters.get("bias"), _unit_axis(node))
-        found: RowStatistics | None = self._found[key]
-        return found
+        bias, axis = node.parameters.get("bias"), _unit_axis(node)
+        return self._once(("rows", node.name), lambda: row_statistics(parameter, bias, axis))
 
     def singular_spread(self, node: Node) -> float | None:
         """Relative variance of the squared singular values of a layer's weight as a matrix."""
         parameter = self._matrix(node)
         if parameter is None:
             return None
-        key = ("spread", parameter.name)
-        if key not in self._found:
-            self._found[key] = singular_spread(parameter, _unit_axis(node))
-        found: float | None = self._found[key]
-        return found
+        return self._once(("spread", parameter.name), lambda: singular_spread(parameter, _unit_axis(node)))
 
     def _matrix(self, node: Node) -> Parameter | None:
         parameter = node.parameters.get("weight")
@@ -216,11 +215,7 @@ class Facts:
 
         Costs as much as there is to read on the way back from `last` to the position of `first`.
         """
-        key = ("between", (first.name, last.name))
-        if key not in self._found:
-            self._found[key] = self._search_between(first, last)
-        found: tuple[Node, ...] = self._found[key]
-        return found
+        return self._once(("between", (first.name, last.name)), lambda: self._search_between(first, last))
 
     def _search_between(self, first: Node, last: Node) -> tuple[Node, ...]:
         positions, producers = self.graph.positions, self.graph.producers
@@ -241,16 +236,15 @@ class Facts:
 
     def depth(self, operations: frozenset[str]) -> Mapping[str, int]:
         """For each node, the number of such operations on the longest path that ends with it."""
-        key = ("depth", operations)
-        if key not in self._found:
-            depth: dict[str, int] = {}
-            for node in self.graph.nodes:
-                sources = (self.graph.producers.get(name) for name in node.present_inputs)
-                before = max((depth[source.name] for source in sources if source is not None), default=0)
-                depth[node.name] = before + (node.op in operations)
-            self._found[key] = depth
-        found: Mapping[str, int] = self._found[key]
-        return found
+        return self._once(("depth", operations), lambda: self._depths(operations))
+
+    def _depths(self, operations: frozenset[str]) -> Mapping[str, int]:
+        depth: dict[str, int] = {}
+        for node in self.graph.nodes:
+            sources = (self.graph.producers.get(name) for name in node.present_inputs)
+            before = max((depth[source.name] for source in sources if source is not None), default=0)
+            depth[node.name] = before + (node.op in operations)
+        return depth
 
     def is_output(self, node: Node) -> bool:
         """Whether an output of the network is this node's, past data movement and softmax."""
@@ -275,14 +269,7 @@ class Facts:
 
     def branch(self, block: Block) -> frozenset[str]:
         """Names of the nodes of a residual block that are in its branches: before the join and not on the shortcut."""
-        key = ("branch", block.name)
-        if key not in self._found:
-            inside: tuple[str, ...] = ()
-            if block.kind == "residual" and block.join is not None and block.shortcut is not None:
-                inside = block.nodes[: block.nodes.index(block.join)]
-            self._found[key] = frozenset(inside) - set(block.shortcut or ())
-        found: frozenset[str] = self._found[key]
-        return found
+        return self._once(("branch", block.name), lambda: _branch(block))
 
     def in_branch(self, node: Node) -> Block | None:
         """The residual block in whose branch the node is."""
@@ -360,6 +347,12 @@ class Facts:
         if predicted is None or predicted.gradient_log2 is None or math.isinf(predicted.gradient_log2):
             return None
         return predicted.gradient_log2
+
+
+def _branch(block: Block) -> frozenset[str]:
+    if block.kind != "residual" or block.join is None or block.shortcut is None:
+        return frozenset()
+    return frozenset(block.nodes[: block.nodes.index(block.join)]) - set(block.shortcut)
 
 
 def fan_in(node: Node) -> float | None:
