@@ -482,16 +482,15 @@ class MatMul(Component):
         b = b.refined((*b.axes[:-2], inner, b.axes[-1]))
         lengths = inner.lengths
         mean = factor * np.matmul(a.mean * lengths, b.mean)
-        second = np.matmul(a.second * lengths, b.second) - np.matmul(a.mean**2 * lengths, b.mean**2)
-        pairs = _pairs(inner)
-        second = second + np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
-        second = second - np.matmul(a.mean**2 * pairs, b.mean**2)
+        pairs, together = _pairs(inner), _together(left, a.axes)
+        same, of_pairs = np.matmul(a.mean**2 * lengths, b.mean**2), np.matmul(a.mean**2 * pairs, b.mean**2)
+        crossed = np.matmul(together * pairs, _together(right, b.axes))
+        second = np.matmul(a.second * lengths, b.second) - same + crossed - of_pairs
         shape = self.output_shapes[0]
         axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
         y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
-        rows, same = np.matmul(_together(left, a.axes) * lengths, b.second), np.matmul(a.mean**2 * lengths, b.mean**2)
-        crossed = np.matmul(_together(left, a.axes) * pairs, _together(right, b.axes))
-        shared = factor**2 * (rows + crossed - same - np.matmul(a.mean**2 * pairs, b.mean**2))
+        rows = np.matmul(together * lengths, b.second)
+        shared = factor**2 * (rows + crossed - same - of_pairs)
         return (self._sharing(y, np.clip(shared, 0.0, y.variance)),)
 
     @staticmethod
