@@ -7,10 +7,11 @@ its numbers are and reads them when asked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,25 @@ class Location:
     line: int | None = None
 
 
+Stored = Mapping[str, np.ndarray]
+"""Numbers that take the place of a model's own, by the name of the tensor it stores; in the layout it stores them."""
+
+
+class Derivation(ABC):
+    """The `load` of a parameter that the model computes from tensors it stores."""
+
+    @abstractmethod
+    def leaves(self) -> tuple[Parameter, ...]:
+        """The stored tensors that the numbers are computed from, each once."""
+
+    @abstractmethod
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        """The numbers as they are once some of the stored tensors are changed."""
+
+    def __call__(self) -> np.ndarray:
+        return self.evaluate({})
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A constant tensor of the model, read only when asked.
@@ -48,7 +68,8 @@ class Parameter:
         name: the model's own name for it. Two uses of one tensor (tied weights) share one name.
         shape: sizes as the canonical operation wants them, after `permutation`.
         dtype: storage type, one of numpy's or ml_dtypes' names.
-        load: returns the stored array (a view on the file where possible), before `permutation`.
+        load: returns the stored array (a view on the file where possible), before `permutation`; a `Derivation` where
+            the model computes it.
         permutation: axes order that brings the stored array to the canonical layout, None if it is stored that way.
         provenance: `data` (numbers of the file), `placeholder` (one repeated value standing in for absent weights, so
             there is no initialisation to judge) or `initializer` (drawn from a recorded initialiser, for meta devices).
@@ -74,18 +95,47 @@ class Parameter:
         stored = self.load()
         return stored if self.permutation is None else stored.transpose(self.permutation)
 
+    @property
+    def leaves(self) -> tuple[Parameter, ...]:
+        """The tensors that the model stores for it: itself, unless it is computed."""
+        return self.load.leaves() if isinstance(self.load, Derivation) else (self,)
+
+    def with_stored(self, changed: Stored) -> Parameter:
+        """The same parameter of a model whose stored tensors of these names hold other numbers."""
+        if not any(leaf.name in changed for leaf in self.leaves):
+            return self
+        return replace(self, load=partial(self._load_with, changed))
+
+    def _load_with(self, changed: Stored) -> np.ndarray:
+        return self.load.evaluate(changed) if isinstance(self.load, Derivation) else changed[self.name]
+
     def permuted(self, permutation: Sequence[int]) -> Parameter:
         """The same tensor seen with its axes in another order (`numpy.transpose`)."""
         current = self.permutation or tuple(range(len(self.shape)))
-        return Parameter(
-            name=self.name,
+        return replace(
+            self,
             shape=tuple(self.shape[axis] for axis in permutation),
-            dtype=self.dtype,
-            load=self.load,
             permutation=tuple(current[axis] for axis in permutation),
-            provenance=self.provenance,
-            transform=self.transform,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped(Derivation):
+    """The `load` of a parameter that is made of another one.
+
+    Attributes:
+        source: the other one.
+        function: of its numbers in the canonical layout.
+    """
+
+    source: Parameter
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def leaves(self) -> tuple[Parameter, ...]:
+        return self.source.leaves
+
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        return self.function(self.source.with_stored(changed).array())
 
 
 @dataclass(frozen=True)

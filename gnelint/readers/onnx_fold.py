@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import numpy as np
 import onnx
 
-from gnelint.graph import Parameter, Provenance
+from gnelint.graph import Derivation, Parameter, Provenance, Stored
 from gnelint.readers.onnx_emitter import Call, OutputType
 from gnelint.readers.onnx_numpy import NUMPY_OPS, Arrays, reference
 from gnelint.readers.onnx_types import STRING
@@ -61,37 +61,46 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """The `load` of a computed parameter whose numbers are at hand; `types` as in `Step`."""
-
-    array: np.ndarray
-    types: frozenset[str]
-
-    def __call__(self) -> np.ndarray:
-        return self.array
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
+class Recipe(Derivation):
     """The `load` of a computed parameter: output `index` of a step."""
 
     step: Step
     index: int
 
-    def __call__(self) -> np.ndarray:
-        return evaluate(self)
+    def leaves(self) -> tuple[Parameter, ...]:
+        stored = {
+            operand.name: operand
+            for step in steps(self)
+            for operand in step.operands
+            if operand is not None and not isinstance(operand.load, Recipe)
+        }
+        return tuple(stored.values())
+
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        return evaluate(self, changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Known(Recipe):
+    """The same where the numbers are at hand."""
+
+    array: np.ndarray
+
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        return evaluate(self, changed) if changed else self.array
 
 
 def _types(operand: Parameter | None) -> frozenset[str]:
-    if operand is None:
-        return frozenset()
-    if isinstance(operand.load, Recipe):
-        return operand.load.step.types
-    return operand.load.types if isinstance(operand.load, Known) else frozenset()
+    return operand.load.step.types if operand is not None and isinstance(operand.load, Recipe) else frozenset()
 
 
-def evaluate(recipe: Recipe) -> np.ndarray:
-    """Run a recipe and what it depends on, each step once and none within another."""
+def evaluate(recipe: Recipe, changed: Stored) -> np.ndarray:
+    """Run a recipe and what it depends on, each step once and none within another.
+
+    Args:
+        recipe: what to compute.
+        changed: numbers that take the place of stored ones.
+    """
     results: dict[int, Sequence[np.ndarray]] = {}
     for step in steps(recipe):
         arrays: list[np.ndarray | None] = []
@@ -100,7 +109,7 @@ def evaluate(recipe: Recipe) -> np.ndarray:
                 stored = results[id(operand.load.step)][operand.load.index]
                 arrays.append(stored if operand.permutation is None else stored.transpose(operand.permutation))
             else:
-                arrays.append(None if operand is None else operand.array())
+                arrays.append(None if operand is None else operand.with_stored(changed).array())
         with np.errstate(all="ignore"):
             results[id(step)] = step.run(arrays)
     return results[id(recipe.step)][recipe.index]
@@ -271,11 +280,11 @@ def _eager(
     if len(results) < len(names):
         raise CannotFoldError(f"{call.op_type} returns {len(results)} tensors")
     found = []
-    for name, result in zip(names, results, strict=False):
+    for index, (name, result) in enumerate(zip(names, results, strict=False)):
         parameter = literal(name, result)
         weight_like = result.size > 1 and parameter.dtype not in (STRING, "bool") and "int" not in parameter.dtype
         if weight_like:
-            parameter = _describe(replace(parameter, load=Known(result, step.types)), step, operands)
+            parameter = _describe(replace(parameter, load=Known(step, index, result)), step, operands)
         found.append(parameter)
     return tuple(found)
 

@@ -8,9 +8,10 @@ it is drawn anew in every pass; it is recognised here so that multiplying by it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from gnelint.graph import Parameter, Provenance
+from gnelint.graph import Derivation, Parameter, Provenance, Stored
 from gnelint.readers.torch_initializers import InitializerRecorder
 from gnelint.readers.torch_masks import Mask, find_mask
 from gnelint.readers.torch_operations import DROPOUT, PART_VIEWS, RANDOM, SHAPE_ONLY, WHOLE_VIEWS, operation_name
@@ -35,6 +36,9 @@ EXTENSION_TYPES = {
 }
 """Types that numpy lacks: the integer type of the same width to view them as, and the type to read that as."""
 
+Tensors = Mapping[str, torch.Tensor]
+"""Tensors that take the place of the module's own, by qualified name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:
@@ -43,20 +47,23 @@ class Constant:
     Attributes:
         name: the first qualified name of the parameter it is, or one derived from that.
         shape, dtype: of the tensor that `compute` returns.
-        compute: runs the recipe; a view on the module's own tensor where there is nothing to compute.
+        compute: runs the recipe, on changed tensors where it is given some by name; a view on the module's own tensor
+            where there is nothing to compute.
         transform, provenance: as in `graph.Parameter`.
         mask: the two values of a random tensor that has no others; None for everything else.
         base: the same numbers before they were expanded by broadcasting, None if they were not.
+        leaves: the tensors of the module that it is computed from, none where it is one itself.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    compute: Callable[[], torch.Tensor]
+    compute: Callable[[Tensors], torch.Tensor]
     transform: str | None = None
     provenance: Provenance = "data"
     mask: Mask | None = None
     base: Constant | None = None
+    leaves: tuple[Constant, ...] = ()
 
     @property
     def compact(self) -> Constant:
@@ -66,12 +73,21 @@ class Constant:
     def reshaped(self, shape: tuple[int, ...]) -> Constant:
         """The same numbers in another shape."""
         compute = self.compute
-        return replace(self, shape=shape, compute=lambda: compute().reshape(shape), base=None)
+        return replace(
+            self, shape=shape, compute=lambda changed: compute(changed).reshape(shape), base=None, leaves=self.stored
+        )
 
     def transposed(self, order: tuple[int, ...]) -> Constant:
         """The same numbers with the axes in another order."""
         compute, shape = self.compute, tuple(self.shape[axis] for axis in order)
-        return replace(self, shape=shape, compute=lambda: compute().permute(order), base=None)
+        return replace(
+            self, shape=shape, compute=lambda changed: compute(changed).permute(order), base=None, leaves=self.stored
+        )
+
+    @property
+    def stored(self) -> tuple[Constant, ...]:
+        """The tensors of the module that its numbers come from."""
+        return self.leaves or (self,)
 
     def parameter(self, permutation: tuple[int, ...] | None = None) -> Parameter:
         """The graph's view of it, with its axes reordered as `permutation` says."""
@@ -79,17 +95,39 @@ class Constant:
             name=self.name,
             shape=self.shape,
             dtype=self.dtype,
-            load=partial(_load, self),
+            load=_Computed(self) if self.leaves else partial(_load, self),
             provenance=self.provenance,
             transform=self.transform,
         )
         return found if permutation is None else found.permuted(permutation)
 
 
-def _load(constant: Constant) -> np.ndarray:
+def _load(constant: Constant, changed: Tensors = MappingProxyType({})) -> np.ndarray:
     if constant.provenance == "placeholder":
         return np.broadcast_to(np.float32(0.0), constant.shape)
-    return to_numpy(constant.compute())
+    return to_numpy(constant.compute(changed))
+
+
+@dataclass(frozen=True, eq=False)
+class _Computed(Derivation):
+    """The `load` of a constant that is computed from others."""
+
+    constant: Constant
+
+    def leaves(self) -> tuple[Parameter, ...]:
+        return tuple({leaf.name: leaf.parameter() for leaf in self.constant.leaves}.values())
+
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        return _load(self.constant, {name: from_numpy(array) for name, array in changed.items()})
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """The tensor of an array that `to_numpy` could have made; it shares no memory with it."""
+    for dtype, (same_width, extension) in EXTENSION_TYPES.items():
+        if array.dtype == np.dtype(extension):
+            integers = np.dtype(str(same_width).removeprefix("torch."))
+            return torch.from_numpy(np.array(array).view(integers)).view(dtype)
+    return torch.from_numpy(np.array(array))
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -116,7 +154,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def scalar(value: float, dtype: str) -> Constant:
     """A single number written in the program, as a tensor without axes."""
     kind = getattr(torch, dtype)
-    return Constant(f"constant {value:g}", (), dtype, lambda: torch.tensor(value, dtype=kind))
+    return Constant(f"constant {value:g}", (), dtype, lambda changed: torch.tensor(value, dtype=kind))
 
 
 def derived(function: Callable[..., torch.Tensor], *operands: Any) -> Constant:
@@ -134,9 +172,10 @@ def derived(function: Callable[..., torch.Tensor], *operands: Any) -> Constant:
         name=f"{first.name}:{function.__name__}",
         shape=tuple(result.shape),
         dtype=dtype_name(result.dtype),
-        compute=lambda: function(*[o.compute() if isinstance(o, Constant) else o for o in operands]),
+        compute=lambda changed: function(*[o.compute(changed) if isinstance(o, Constant) else o for o in operands]),
         transform="computed",
         provenance=weakest([tensor.provenance for tensor in tensors]),
+        leaves=tuple(leaf for tensor in tensors for leaf in tensor.stored),
     )
 
 
@@ -165,9 +204,15 @@ class ConstantFolder:
         One on the meta device is drawn from the initialiser that `recorder` saw, if it saw one.
         """
         provenance: Provenance = "placeholder" if tensor.is_meta else "data"
-        compute: Callable[[], torch.Tensor] = lambda: tensor  # noqa: E731
-        if tensor.is_meta and recorder is not None and recorder.knows(tensor):
-            provenance, compute = "initializer", partial(recorder.draw, tensor)
+        drawn = recorder if tensor.is_meta and recorder is not None and recorder.knows(tensor) else None
+        if drawn is not None:
+            provenance = "initializer"
+
+        def compute(changed: Tensors) -> torch.Tensor:
+            if name in changed:
+                return changed[name]
+            return tensor if drawn is None else drawn.draw(tensor)
+
         constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), compute, None, provenance)
         self._leaves[node] = constant
         self._constants[node] = constant
@@ -207,11 +252,12 @@ class ConstantFolder:
             name=self._name(node, leaves, names),
             shape=tuple(value.shape),
             dtype=dtype_name(value.dtype),
-            compute=partial(self._run, node),
+            compute=lambda changed: self._run(node, changed),
             transform=transform,
             provenance="initializer" if transform == "random" else weakest([leaf.provenance for leaf in leaves]),
             mask=find_mask(node, self._ancestors, self._is_ours) if transform == "random" else None,
             base=self._base(node),
+            leaves=tuple(leaves),
         )
         self._constants[node] = found
         return found
@@ -255,7 +301,7 @@ class ConstantFolder:
     def _is_ours(self, node: fx.Node) -> bool:
         return node in self._leaves or node in self._folded
 
-    def _run(self, node: fx.Node) -> torch.Tensor:
+    def _run(self, node: fx.Node, changed: Tensors) -> torch.Tensor:
         results: dict[fx.Node, Any] = {}
 
         def operand(source: fx.Node) -> Any:
@@ -268,7 +314,7 @@ class ConstantFolder:
             torch.manual_seed(RANDOM_SEED)
             for current in self._ancestors(node):
                 if current in self._leaves:
-                    results[current] = self._leaves[current].compute().detach().cpu()
+                    results[current] = self._leaves[current].compute(changed).detach().cpu()
                     continue
                 args, found_kwargs = fx.map_arg((current.args, current.kwargs), operand)
                 kwargs = dict(found_kwargs)  # fx's own dictionaries cannot be changed

@@ -17,7 +17,7 @@ def _reads_output(call: Call, index: int) -> bool:
 
 
 def _is_zero(operand: Operand) -> bool:
-    return isinstance(operand, Constant) and not bool(operand.compute().any())
+    return isinstance(operand, Constant) and not bool(operand.compute({}).any())
 
 
 def _layers(op: str, **attributes: Any) -> Callable[[Emitter, Call], Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gnelint.readers import torch_arithmetic as arithmetic
-from gnelint.readers.torch_constants import Constant, derived
+from gnelint.readers.torch_constants import Constant, Tensors, derived
 from gnelint.readers.torch_emitter import Call, CannotLowerError, Emitter, Flow, Operand, parameter
 from gnelint.readers.torch_ops_normalization import reduced_axes
 
@@ -255,7 +255,12 @@ def _diagonal_mask(em: Emitter, call: Call) -> Operand:
     cut = torch.tril if "tril" in str(call.node.target) else torch.triu
     diagonal, dtype = int(call["diagonal"]), getattr(torch, x.dtype)
     name = f"{cut.__name__} {rows}x{columns} {diagonal}"
-    mask = Constant(name, (rows, columns), x.dtype, lambda: cut(torch.ones(rows, columns, dtype=dtype), diagonal))
+
+    def triangle(changed: Tensors) -> torch.Tensor:
+        mask: torch.Tensor = cut(torch.ones(rows, columns, dtype=dtype), diagonal)
+        return mask
+
+    mask = Constant(name, (rows, columns), x.dtype, triangle)
     return arithmetic.multiply(em, x, mask, call.shape)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gnelint.graph import Node, Parameter
+from gnelint.graph import Mapped, Node, Parameter
 from gnelint.readers.idioms.rewriter import Rewriter
 from gnelint.readers.idioms.statistics import (
     Root,
@@ -254,4 +254,4 @@ def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:
     """The same numbers in the same order under another shape."""
     if parameter.shape == shape:
         return parameter
-    return replace(parameter, shape=shape, permutation=None, load=lambda: parameter.array().reshape(shape))
+    return replace(parameter, shape=shape, permutation=None, load=Mapped(parameter, lambda array: array.reshape(shape)))
