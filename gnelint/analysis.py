@@ -128,6 +128,27 @@ def analyse(graph: Graph) -> Prediction:
     )
 
 
+@dataclass(frozen=True)
+class Signal:
+    """What the analysis predicts of one value: E[x^2] and log2 of the squared gradient norm (-inf for none at all)."""
+
+    second_moment: float
+    gradient_log2: float
+
+
+def signals(graph: Graph) -> Mapping[str, Signal]:
+    """The values whose moments and gradient are both known, as `analyse` predicts them, without anything else."""
+    if _has_placeholders(graph):
+        return {}
+    forward = _forward(graph, True)
+    _, gradients = _backward(graph, forward)
+    return {
+        name: Signal(forward.moments[name].total_second, scaled.log2)
+        for name, scaled in gradients.items()
+        if name in forward.moments
+    }
+
+
 # --- forward ---------------------------------------------------------------------------------------------
 
 

@@ -104,10 +104,10 @@ class Parameter:
         """The same parameter of a model whose stored tensors of these names hold other numbers."""
         if not any(leaf.name in changed for leaf in self.leaves):
             return self
-        return replace(self, load=partial(self._load_with, changed))
-
-    def _load_with(self, changed: Stored) -> np.ndarray:
-        return self.load.evaluate(changed) if isinstance(self.load, Derivation) else changed[self.name]
+        load = self.load
+        if isinstance(load, Derivation):
+            return replace(self, load=Changed(load, changed))
+        return replace(self, load=partial(changed.__getitem__, self.name))
 
     def permuted(self, permutation: Sequence[int]) -> Parameter:
         """The same tensor seen with its axes in another order (`numpy.transpose`)."""
@@ -136,6 +136,22 @@ class Mapped(Derivation):
 
     def evaluate(self, changed: Stored) -> np.ndarray:
         return self.function(self.source.with_stored(changed).array())
+
+
+@dataclass(frozen=True, eq=False)
+class Changed(Derivation):
+    """What another derivation computes once stored tensors hold other numbers."""
+
+    source: Derivation
+    changed: Stored
+
+    def leaves(self) -> tuple[Parameter, ...]:
+        return tuple(leaf.with_stored(self.changed) for leaf in self.source.leaves())
+
+    def evaluate(self, changed: Stored) -> np.ndarray:
+        needed = {leaf.name for leaf in self.source.leaves()}
+        inner = {name: self.changed[name] for name in self.changed if name in needed and name not in changed}
+        return self.source.evaluate({**inner, **changed})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,468 @@
+"""What fixes are made of: small changes of one network, said once for every world.
+
+An edit names tensors as the model stores them, nodes and values as the graph names them. Applied to the graph it gives
+the graph of the edited network, so that a fix can be predicted before anything is written; the writers make the same
+change in the user's file or module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from gnelint.graph import Graph, Node, Parameter, Value
+
+Array = np.ndarray
+
+
+class Change(ABC):
+    """What becomes of a tensor's numbers, in the layout that `Parameter.array` of the layer gives."""
+
+    elementwise: bool = True
+    """Whether each number changes by itself, whatever its place: then the layout does not matter."""
+
+    @abstractmethod
+    def __call__(self, array: Array) -> Array:
+        """The new numbers, of the same shape; computed and returned in double precision."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What is done, a clause for people ("multiply by 1.41")."""
+
+
+@dataclass(frozen=True)
+class Scale(Change):
+    """w -> factor w."""
+
+    factor: float
+
+    def __call__(self, array: Array) -> Array:
+        return array * self.factor
+
+    @property
+    def text(self) -> str:
+        return f"multiply by {self.factor:.4g}"
+
+
+@dataclass(frozen=True)
+class Fill(Change):
+    """w -> value, everywhere."""
+
+    value: float
+
+    def __call__(self, array: Array) -> Array:
+        return np.full_like(array, self.value)
+
+    @property
+    def text(self) -> str:
+        return f"set to {self.value:.4g}"
+
+
+@dataclass(frozen=True)
+class Centre(Change):
+    """w -> w - E w over all axes but `kept`: every filter sums to zero, so a constant input gives no output.
+
+    Attributes:
+        kept: the axis that counts the filters.
+    """
+
+    kept: int = 0
+    elementwise = False
+
+    def __call__(self, array: Array) -> Array:
+        axes = tuple(axis for axis in range(array.ndim) if axis != self.kept % array.ndim)
+        return np.asarray(array - array.mean(axis=axes, keepdims=True))
+
+    @property
+    def text(self) -> str:
+        return "subtract the mean of each filter"
+
+
+Draw = Literal["normal", "orthogonal", "delta_orthogonal"]
+
+
+@dataclass(frozen=True)
+class Redraw(Change):
+    """w -> a new draw with E w^2 = second_moment, whatever the old numbers are.
+
+    orthogonal: a Haar orthogonal matrix of (filters, everything else), scaled (arXiv 1312.6120); delta_orthogonal: the
+    same between channels at the kernel's centre, zero elsewhere (arXiv 1806.05393).
+
+    Attributes:
+        draw: the distribution.
+        second_moment: of the new numbers, over the whole tensor.
+        seed: of the draw; the tensor's shape enters it too.
+        kept: the axis that counts the filters.
+    """
+
+    draw: Draw
+    second_moment: float
+    seed: int
+    kept: int = 0
+    elementwise = False
+
+    def __call__(self, array: Array) -> Array:
+        rng = np.random.default_rng([self.seed, *array.shape])
+        moved = np.moveaxis(array, self.kept, 0)
+        found = self._drawn(rng, moved.shape)
+        power = float(np.mean(found**2))
+        scaled = found * (np.sqrt(self.second_moment / power) if power > 0 else 0.0)
+        return np.ascontiguousarray(np.moveaxis(scaled, 0, self.kept))
+
+    def _drawn(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        if self.draw == "normal":
+            return rng.standard_normal(shape)
+        if self.draw == "orthogonal" or len(shape) == 2:
+            return _orthogonal(rng, shape[0], int(np.prod(shape[1:]))).reshape(shape)
+        found = np.zeros(shape)
+        taps = found.reshape(shape[0], shape[1], -1)
+        taps[:, :, np.ravel_multi_index([size // 2 for size in shape[2:]], shape[2:])] = _orthogonal(rng, *shape[:2])
+        return found
+
+    @property
+    def text(self) -> str:
+        return f"draw again, {self.draw.replace('_', '-')}, std {self.second_moment**0.5:.4g}"
+
+
+def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """A matrix with orthonormal rows or columns, Haar distributed."""
+    tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(tall)
+    q = np.asarray(q * np.sign(np.diagonal(r)))
+    return q if rows >= columns else q.T
+
+
+class Action(ABC):
+    """One change of a network."""
+
+    @abstractmethod
+    def applied(self, graph: Graph) -> Graph:
+        """The graph of the changed network."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What is done, a clause for people that names what it is done to."""
+
+
+@dataclass(frozen=True)
+class EditTensor(Action):
+    """Other numbers in a stored tensor.
+
+    Attributes:
+        tensor: its name in the model.
+        change: what becomes of it.
+        permutation: axes order that brings the stored tensor to the layout `change` wants, None for none.
+    """
+
+    tensor: str
+    change: Change
+    permutation: tuple[int, ...] | None = None
+
+    def numbers(self, stored: Array) -> Array:
+        """The new numbers, in the type and layout of the stored ones.
+
+        Args:
+            stored: the tensor as the model stores it.
+
+        Raises:
+            OverflowError: a new number does not fit the stored type.
+        """
+        wide = stored.astype(np.float64)
+        laid = wide if self.permutation is None else wide.transpose(self.permutation)
+        found = self.change(laid)
+        if self.permutation is not None:
+            found = found.transpose(tuple(np.argsort(self.permutation)))
+        with np.errstate(over="ignore"):
+            kept = np.ascontiguousarray(found).astype(stored.dtype)
+        if not np.all(np.isfinite(kept.astype(np.float64)) | ~np.isfinite(wide)):
+            raise OverflowError(f"a number of {self.tensor} does not fit {stored.dtype.name} once changed")
+        return kept
+
+    def applied(self, graph: Graph) -> Graph:
+        return with_tensors(graph, [self])
+
+    @property
+    def text(self) -> str:
+        return f"{self.tensor}: {self.change.text}"
+
+
+@dataclass(frozen=True)
+class DropBias(Action):
+    """A node loses its bias.
+
+    Attributes:
+        node: a node with a parameter of the role "bias".
+    """
+
+    node: str
+
+    def applied(self, graph: Graph) -> Graph:
+        node = graph.node(self.node)
+        parameters = {role: parameter for role, parameter in node.parameters.items() if role != "bias"}
+        if node.op == "bias":
+            return with_node(graph, replace(node, op="identity", parameters={}, attributes={}))
+        return with_node(graph, replace(node, parameters=parameters))
+
+    @property
+    def text(self) -> str:
+        return f"{self.node}: drop the bias"
+
+
+@dataclass(frozen=True)
+class Substitute(Action):
+    """Another pointwise operation in the place of one.
+
+    Attributes:
+        node: a node with one input and one output.
+        op: the canonical operation that takes its place ("identity" removes it).
+        attributes: of the new operation.
+    """
+
+    node: str
+    op: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def applied(self, graph: Graph) -> Graph:
+        node = graph.node(self.node)
+        return with_node(
+            graph, replace(node, op=self.op, attributes=self.attributes, parameters={}, inputs=node.inputs[:1])
+        )
+
+    @property
+    def text(self) -> str:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in self.attributes.items())
+        new = "nothing" if self.op == "identity" else f"{self.op}({values})" if values else self.op
+        return f"{self.node}: {new} in its place"
+
+
+@dataclass(frozen=True)
+class InsertScale(Action):
+    """A constant factor on a value, for all that read it.
+
+    Attributes:
+        value: the graph's name of the value.
+        factor: what it is multiplied by.
+    """
+
+    value: str
+    factor: float
+
+    def applied(self, graph: Graph) -> Graph:
+        return with_follower(graph, self.value, "scale", {"factor": self.factor})
+
+    @property
+    def text(self) -> str:
+        return f"{self.value}: multiply by {self.factor:.4g}"
+
+
+@dataclass(frozen=True)
+class SecondMoment(Action):
+    """Second moment normalisation (arXiv 2001.00254) in the place of a batch normalisation.
+
+    It keeps the scale and the bias; its running second moment is the running variance plus the squared running mean.
+
+    Attributes:
+        node: the batch normalisation.
+    """
+
+    node: str
+
+    def applied(self, graph: Graph) -> Graph:
+        node = graph.node(self.node)
+        parameters = {role: node.parameters[role] for role in ("scale", "bias") if role in node.parameters}
+        mean, variance = (node.parameters.get(role) for role in ("running_mean", "running_var"))
+        if mean is not None and variance is not None:
+            parameters["running_second_moment"] = replace(
+                variance,
+                name=f"{variance.name}+{mean.name}^2",
+                load=partial(_second_moment, mean, variance),
+                permutation=None,
+                transform="computed",
+            )
+        attributes = {"epsilon": float(node.attribute("epsilon")) ** 0.5, "training": node.attribute("training")}
+        return with_node(graph, replace(node, op="second_moment_norm", parameters=parameters, attributes=attributes))
+
+    @property
+    def text(self) -> str:
+        return f"{self.node}: second moment normalisation in its place"
+
+
+def _second_moment(mean: Parameter, variance: Parameter) -> Array:
+    return np.asarray(variance.array() + mean.array().astype(np.float64) ** 2, dtype=variance.array().dtype)
+
+
+@dataclass(frozen=True)
+class InsertSecondMoment(Action):
+    """A new second moment normalisation, with scale 1 and bias 0, behind a layer.
+
+    Attributes:
+        value: the graph's name of the layer's output.
+        channels: size of its second axis.
+    """
+
+    value: str
+    channels: int
+
+    def applied(self, graph: Graph) -> Graph:
+        ones, zeros = (np.full(self.channels, number, np.float32) for number in (1.0, 0.0))
+        parameters = {
+            role: Parameter(f"{self.value}/{role}", (self.channels,), "float32", partial(_same, array))
+            for role, array in (("scale", ones), ("bias", zeros), ("running_second_moment", ones))
+        }
+        attributes = {"epsilon": 1e-5, "training": True}
+        return with_follower(graph, self.value, "second_moment_norm", attributes, parameters)
+
+    @property
+    def text(self) -> str:
+        return f"{self.value}: second moment normalisation behind it"
+
+
+def _same(array: Array) -> Array:
+    return array
+
+
+@dataclass(frozen=True)
+class CentreFilters(Action):
+    """A layer whose filters are centred in every pass: w - E w takes the place of w, and w is what is trained.
+
+    Attributes:
+        node: a linear layer or convolution with a constant weight.
+    """
+
+    node: str
+
+    def applied(self, graph: Graph) -> Graph:
+        node = graph.node(self.node)
+        weight = node.parameters["weight"]
+        centre = Centre(1 if node.op == "conv_transpose" else 0)
+        centred = replace(
+            weight,
+            name=f"{weight.name} (centred)",
+            load=partial(_centred, weight, centre),
+            permutation=None,
+            transform="computed",
+        )
+        return with_node(graph, replace(node, parameters={**node.parameters, "weight": centred}))
+
+    @property
+    def text(self) -> str:
+        return f"{self.node}: centre its filters in every pass"
+
+
+def _centred(weight: Parameter, centre: Centre) -> Array:
+    array = weight.array()
+    return centre(array.astype(np.float64)).astype(array.dtype)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An action and why it is taken.
+
+    Attributes:
+        action: the change.
+        rule: id of the rule that asked for it.
+        nodes: names of the nodes that the finding is about.
+        kind, safety: of the fix.
+    """
+
+    action: Action
+    rule: str
+    nodes: tuple[str, ...]
+    kind: str
+    safety: str
+
+
+def applied(graph: Graph, actions: Sequence[Action]) -> Graph:
+    """The graph after all of the actions, in their order."""
+    waiting: list[EditTensor] = []
+    for action in actions:
+        if isinstance(action, EditTensor):
+            waiting.append(action)
+            continue
+        graph = action.applied(with_tensors(graph, waiting))
+        waiting = []
+    return with_tensors(graph, waiting)
+
+
+def with_tensors(graph: Graph, edits: Sequence[EditTensor]) -> Graph:
+    """The graph with other numbers in stored tensors; they are computed when they are asked for."""
+    if not edits:
+        return graph
+    stored: dict[str, Parameter] = {}
+    for parameter in graph.parameters():
+        for leaf in parameter.leaves:
+            stored.setdefault(leaf.name, leaf)
+    changes: dict[str, Callable[[], Array]] = {}
+    for edit in edits:
+        before = changes.get(edit.tensor) or stored[edit.tensor].load
+        changes[edit.tensor] = partial(_changed, edit, before)
+    changed = _Lazy(changes)
+    return replace(graph, nodes=tuple(_with_stored(node, changed) for node in graph.nodes))
+
+
+def _with_stored(node: Node, changed: Mapping[str, Array]) -> Node:
+    parameters = {role: parameter.with_stored(changed) for role, parameter in node.parameters.items()}
+    same = all(parameters[role] is parameter for role, parameter in node.parameters.items())
+    return node if same else replace(node, parameters=parameters)
+
+
+def _changed(edit: EditTensor, before: Callable[[], Array]) -> Array:
+    return edit.numbers(before())
+
+
+class _Lazy(Mapping[str, Array]):
+    """Arrays that are made when they are asked for, and not kept: together they may not fit into memory."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Array:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+
+def with_node(graph: Graph, node: Node) -> Graph:
+    """The graph with another node in the place of the one of its name."""
+    return replace(graph, nodes=tuple(node if old.name == node.name else old for old in graph.nodes))
+
+
+def with_follower(
+    graph: Graph, value: str, op: str, attributes: Mapping[str, Any], parameters: Mapping[str, Parameter] | None = None
+) -> Graph:
+    """The graph with a node of one input behind a value: everything that read the value reads the node's output."""
+    new = replace(graph.values[value], name=f"{value}/{op}")
+    before = graph.producers.get(value)
+    follower = Node(
+        name=f"{value}/{op}",
+        op=op,
+        inputs=(value,),
+        outputs=(new.name,),
+        parameters=parameters or {},
+        attributes=attributes,
+        source_op=op,
+        scope="" if before is None else before.scope,
+    )
+    nodes: list[Node] = [follower] if before is None else []
+    for node in graph.nodes:
+        reads = tuple(new.name if name == value else name for name in node.inputs)
+        nodes.append(node if reads == node.inputs else replace(node, inputs=reads))
+        if node is before:
+            nodes.append(follower)
+    outputs = tuple(new.name if name == value else name for name in graph.outputs)
+    values: dict[str, Value] = {**graph.values, new.name: new}
+    return replace(graph, nodes=tuple(nodes), outputs=outputs, values=values)

@@ -1,0 +1,158 @@
+"""Findings into edits: which fixes are made, in which order, until there is nothing more to fix.
+
+Everything happens on the graph. After each kind of fix the edited graph is predicted and linted again, so that a fix
+sees what those before it did, and what no edit puts right is known before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gnelint.analysis import analyse
+from gnelint.fixes import FixOptions, Refusal, Site, fix_named
+from gnelint.fixes.base import Fix
+from gnelint.fixes.edits import Edit, applied
+from gnelint.graph import Graph
+from gnelint.lint.engine import lint
+from gnelint.lint.finding import Finding, Safety
+from gnelint.lint.rulefile import Rule
+from gnelint.lint.selection import Settings, Stage
+from gnelint.lint.suppression import Suppression, in_model, suppress
+from gnelint.prediction import Prediction
+
+MAX_ROUNDS = 30
+"""Kinds of fixes made one after the other; a network that still has findings then is left as it is."""
+
+UNSAFE = "it changes the architecture: --unsafe-fixes makes it, and the network must be trained again"
+TRAINED = "it changes where training starts, and the weights look trained: --unsafe-fixes makes it"
+ADVICE = "there is no edit for it, only advice"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What is to be done to one network.
+
+    Attributes:
+        before, after: the predictions of the network as it is and as it will be.
+        found, remaining: the findings of each.
+        edits: in the order in which they are to be made; none if nothing can be done.
+        left: the remaining findings with the reason why each is not fixed.
+    """
+
+    before: Prediction
+    after: Prediction
+    found: tuple[Finding, ...]
+    remaining: tuple[Finding, ...]
+    edits: tuple[Edit, ...]
+    left: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Fixing:
+    """What may be done, and by whose rules.
+
+    Attributes:
+        rules, settings, suppressions: what findings there are.
+        options: the user's choices about fixes.
+        unsafe: make fixes after which the network must be trained again.
+    """
+
+    rules: Sequence[Rule]
+    settings: Settings = field(default_factory=Settings)
+    suppressions: Sequence[Suppression] = ()
+    options: FixOptions = field(default_factory=FixOptions)
+    unsafe: bool = False
+
+    def findings(self, prediction: Prediction) -> tuple[Finding, ...]:
+        """What the rules say that nothing suppresses."""
+        result = lint(prediction, self.rules, self.settings)
+        return suppress(result.findings, (*self.suppressions, *in_model(prediction.graph)), result.ran).findings
+
+
+def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
+    """Plan the edits of one network. Nothing is written, and the graph is left as it is."""
+    before = analyse(graph)
+    if fixing.settings.stage == "auto" and before.trained is not None:
+        # edits change how the weights look; what the network was when the user brought it counts
+        stage: Stage = "trained" if before.trained else "init"
+        fixing = replace(fixing, settings=replace(fixing.settings, stage=stage))
+    found = fixing.findings(before)
+    allowed = _allowed(before, fixing)
+    state = _State(before, found)
+    for _ in range(MAX_ROUNDS):
+        chosen = _next_fix(state, allowed)
+        if chosen is None:
+            break
+        state = _made(state, chosen, allowed, fixing)
+    left = tuple(Refusal(finding, _why(finding, state.refused, allowed, before)) for finding in state.findings)
+    return Fixed(before, state.prediction, found, state.findings, state.edits, left)
+
+
+@dataclass(frozen=True)
+class _State:
+    """The network in between: `refused` is why places of rules are left, `tried` how often a kind was at work."""
+
+    prediction: Prediction
+    findings: tuple[Finding, ...]
+    edits: tuple[Edit, ...] = ()
+    refused: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
+
+
+def _allowed(prediction: Prediction, fixing: Fixing) -> frozenset[Safety]:
+    if fixing.unsafe:
+        return frozenset({"preserving", "init", "retrain"})
+    fresh = fixing.settings.stage == "init" or prediction.trained is False
+    return frozenset({"preserving", "init"} if fresh else {"preserving"})
+
+
+def _open(state: _State, allowed: Collection[Safety]) -> list[Finding]:
+    return [
+        finding
+        for finding in state.findings
+        if finding.fix is not None and finding.fix.safety in allowed and _place(finding) not in state.refused
+    ]
+
+
+def _next_fix(state: _State, allowed: Collection[Safety]) -> Fix | None:
+    fixes = [fix_named(finding.fix.kind) for finding in _open(state, allowed) if finding.fix is not None]
+    return min((fix for fix in fixes if fix is not None), key=lambda fix: fix.order, default=None)
+
+
+def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) -> _State:
+    """The state after one kind of fix. What it was asked for and did not put right is not asked of it again."""
+    asked = tuple(
+        finding for finding in _open(state, allowed) if finding.fix is not None and finding.fix.kind == fix.kind
+    )
+    plan = fix.plan(Site(state.prediction, asked, fixing.options))
+    refused = {**state.refused, **{_place(refusal.finding): refusal.reason for refusal in plan.refused}}
+    if not plan.edits:
+        refused |= {_place(finding): refused.get(_place(finding), "no edit helps it") for finding in asked}
+        return replace(state, refused=refused)
+    prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
+    findings = fixing.findings(prediction)
+    still = {_place(finding) for finding in findings}
+    for finding in asked:
+        if _place(finding) in still:
+            refused.setdefault(_place(finding), f"the edit ({fix.kind}) was made and is not enough")
+    return _State(prediction, findings, (*state.edits, *plan.edits), refused)
+
+
+def _place(finding: Finding) -> tuple[str, tuple[str, ...]]:
+    return finding.rule, finding.nodes
+
+
+def _why(
+    finding: Finding,
+    refused: Mapping[tuple[str, tuple[str, ...]], str],
+    allowed: Collection[Safety],
+    before: Prediction,
+) -> str:
+    fix = finding.fix
+    if _place(finding) in refused:
+        return refused[_place(finding)]
+    if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
+        return ADVICE
+    if fix.safety not in allowed:
+        return TRAINED if fix.safety == "init" and before.trained else UNSAFE
+    return f"{MAX_ROUNDS} rounds of fixes did not settle it"
