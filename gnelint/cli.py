@@ -157,7 +157,7 @@ def _job_options(given: Mapping[str, Any]) -> Options:
     from gnelint.jobs import Options
     from gnelint.readers.inputs import parse_input
 
-    names = [option.name for option in fields(Options) if option.name != "inputs"]
+    names = [option.name for option in fields(Options) if option.name != "inputs" and option.name in given]
     return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
 
 
@@ -218,6 +218,10 @@ class _Run:
                 _progress("")
                 _complain(sentence)
 
+    def fail(self, error: GnelintError) -> None:
+        """Say why a target could not be done."""
+        self._fail(str(error), traceback.format_exc())
+
     def _fail(self, message: str, trace: str) -> None:
         self.failed = True
         _progress("")
@@ -277,6 +281,114 @@ def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
     order: tuple[Literal["errors", "warnings", "infos"], ...] = ("errors", "warnings", "infos")
     depth = {"error": 1, "warning": 2, "info": 3, "never": 0}[fail_on]
     return any(entry["summary"][key] for key in order[:depth])
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the fixed model to this file.")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Write each fixed model into this directory.")
+@click.option("--in-place", is_flag=True, help="Overwrite the model files themselves.")
+@click.option("--diff", is_flag=True, help="Show every edit, and write nothing.")
+@click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
+@click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
+@click.option("--verify", is_flag=True, help="Measure both models; write only what is no worse.")
+@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
+@click.option("--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train].")
+@click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
+@click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix as well.")
+@click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to fix.")
+@click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
+@click.option("--preview", is_flag=True, help="Fix by rules that are not yet stable, too.")
+@click.option(
+    "--stage",
+    type=click.Choice(("auto", "init", "trained")),
+    help="Judge the weights as fresh, as trained, or as they look [auto].",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "info", "never")),
+    help="Least severity left that makes the exit code 1 [error].",
+)
+@click.option(
+    "--draw",
+    type=click.Choice(("normal", "orthogonal", "delta_orthogonal")),
+    help="Draw weights again where gains are fixed, instead of scaling them.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights that are drawn [0].")
+@click.option("--centre", is_flag=True, help="Subtract the filters' means where gains are fixed.")
+@click.option("--inline", is_flag=True, help="Write new normalisations as plain ONNX nodes, not as a function.")
+@click.option("--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every edit, and tracebacks.")
+@click.pass_context
+def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
+    """Write models with what is wrong put right.
+
+    Fixes are made that keep the function, and of untrained models those that change where training starts.
+    --unsafe-fixes adds those that change the architecture.
+    """
+    try:
+        code = _fix(targets, given)
+    except Exception as error:
+        _progress("")
+        if given["verbose"]:
+            traceback.print_exc()
+        if isinstance(error, GnelintError):
+            raise
+        raise DefectError(targets[0], error) from error
+    context.exit(code)
+
+
+def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
+    from gnelint import batch, jobs, rewriting
+    from gnelint.fixes import FixOptions
+    from gnelint.fixing import Fixing
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output import fix_json, fix_text
+
+    _check_fix_options(given)
+    run = _Run(given["verbose"])
+    found = run.targets(texts)
+    if len(found) > 1 and given["output"] is not None:
+        raise UsageError("-o", f"is one file, for {len(found)} models", "Say --output-dir, or --in-place.")
+    options = FixOptions(draw=given["draw"], seed=given["seed"], centre=given["centre"])
+    fails = False
+    for job in jobs.plan(found, _job_options(given), batch.rules_of):
+        loaded = batch.rules_of(job.rules)
+        rules = selected_rules(loaded, job.settings)
+        fixing = Fixing(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
+        _progress(job.target.text)
+        try:
+            to = _fixed_file(job.target, given)
+            done = rewriting.rewrite(rewriting.subject_of(job, given["inline"]), fixing, to, measure=given["verify"])
+            if given["emit_init"] is not None:
+                _write(rewriting.init_code(done), given["emit_init"])
+        except GnelintError as error:
+            run.fail(error)
+            continue
+        _progress("")
+        entry = fix_json.entry(done)
+        names = {rule.id: rule.name for rule in loaded.rules}
+        click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None), nl=False)
+        fails |= bool(entry["worse"]) or _fails({"summary": entry["after"]}, job.fail_on)
+    return EXIT_FAILED if run.failed else EXIT_FINDINGS if fails else EXIT_CLEAN
+
+
+def _check_fix_options(given: Mapping[str, Any]) -> None:
+    places = [name for name in ("output", "output_dir", "in_place", "diff") if given[name]]
+    said = [f"--{name.replace('_', '-')}" if name != "output" else "-o" for name in places]
+    if len(places) > 1:
+        raise UsageError(" and ".join(said), "exclude each other")
+    if not places and given["emit_init"] is None:
+        advice = "Say -o FILE, --output-dir DIRECTORY, --in-place, --emit-init FILE, or --diff to write nothing."
+        raise UsageError("fix", "where to?", advice)
+
+
+def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
+    from gnelint.rewriting import output_of
+
+    if given["diff"] or not (given["output"] or given["output_dir"] or given["in_place"]):
+        return None
+    return output_of(target, given["output"], given["output_dir"], in_place=given["in_place"])
 
 
 @cli.command()
