@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gnelint.errors import UsageError
-from gnelint.lint.engine import lint
-from gnelint.lint.finding import Finding
-from gnelint.lint.rulefile import Rule, RuleSet, load_rules
+from gnelint.errors import GradientNormError, UsageError
+from gnelint.lint.engine import LintResult, lint
+from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
+from gnelint.lint.rulefile import Rule, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
 from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from gnelint.graph import Graph
     from gnelint.measure.verify import Verification
-    from gnelint.prediction import Prediction
+    from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class Analysis:
     """What is said of one network.
 
     Attributes:
@@ -33,6 +33,7 @@ class CheckResult:
         notes: what the reader saw and which rules were skipped, a sentence each.
         suppressed: number of findings that suppressions left out.
         verdicts: what became of each suppression.
+        rules: those that were run.
     """
 
     prediction: Prediction
@@ -40,6 +41,31 @@ class CheckResult:
     notes: tuple[str, ...]
     suppressed: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in topological order."""
+        return self.prediction.blocks
+
+    @property
+    def profile(self) -> tuple[NodePrediction, ...]:
+        """The prediction for each node on a gradient path, in topological order."""
+        return self.prediction.nodes
+
+    def raise_for_findings(self, fail_on: FailOn = "error") -> None:
+        """Fail if there are findings of this severity or a worse one.
+
+        Raises:
+            GradientNormError: there are; an AssertionError, so that a test fails with it.
+            UsageError: there is no such severity.
+        """
+        if fail_on not in FAIL_ON:
+            raise UsageError("fail_on", f"{fail_on!r} is none of {', '.join(FAIL_ON)}")
+        if any(reaches(finding.severity, fail_on) for finding in self.findings):
+            from gnelint.output.text import failure
+
+            raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
@@ -51,7 +77,22 @@ class CheckResult:
         """The report for people."""
         from gnelint.output.text import Style, render
 
-        return render(self.to_dict(), rule_names(load_rules()), self.notes, Style())
+        return render(self.to_dict(), self._names(), self.notes, Style())
+
+    def __repr__(self) -> str:
+        """The network and how many findings there are, in a line."""
+        from gnelint.output.text import brief
+
+        return f"<Analysis of {brief(self.to_dict())}>"
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from gnelint.output.notebook import render
+
+        return render(self.to_dict(), self._names(), self.notes)
+
+    def _names(self) -> dict[str, str]:
+        return {rule.id: rule.name for rule in self.rules}
 
 
 def check(
@@ -67,7 +108,7 @@ def check(
     stage: Stage = "auto",
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
     Args:
@@ -187,7 +228,7 @@ def verify(
     )
     rules = selected_rules(load_rules(), Settings())
     found = [
-        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
+        () if network is None else _linted(network.prediction, rules, Settings())[1].findings
         for network in (verification.target, verification.fixed)
     ]
     return VerifyResult(verification, *found)
@@ -205,27 +246,23 @@ def _specs(inputs: Sequence[str]) -> list[InputSpec]:
 
 def check_graph(
     graph: Graph, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint a graph that has been read; what its file asks to ignore is left out too."""
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    left, skipped = _linted(prediction, rules, settings, suppressions)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
-    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+    result, left = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
+    ran = tuple(rule for rule in rules if rule.id in result.ran)
+    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran)
 
 
 def _linted(
     prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> tuple[Suppressed, tuple[str, ...]]:
-    """What the rules found without what is suppressed, and why rules were skipped."""
+) -> tuple[LintResult, Suppressed]:
+    """What the rules found, and that without what is suppressed."""
     result = lint(prediction, rules, settings)
-    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
-
-
-def rule_names(rules: RuleSet) -> Mapping[str, str]:
-    """The name of each rule, by id."""
-    return {rule.id: rule.name for rule in rules.rules}
+    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:

@@ -1,4 +1,4 @@
-"""Many names in few words: "layers.0-31" for the 32 names from layers.0 to layers.31."""
+"""Names as people read them: many in few words ("layers.0-31" for 32 layers), and what cannot be seen made visible."""
 
 from __future__ import annotations
 
@@ -55,3 +55,8 @@ def scope(names: Iterable[str]) -> str | None:
         if len(numbers) > 1:
             return "".join((*split[0][:position], _ranges(numbers)))
     return None
+
+
+def visible(text: str) -> str:
+    """The text with what has no shape of its own escaped: line ends, controls, turns of direction."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
