@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -141,6 +142,7 @@ def test_a_directory(models: Path) -> None:
         (["check", "bad.onnx", "--formt", "json"], ["--formt", "--format"]),
         (["check", "bad.onnx", "--format", "xml"], ["xml", "json"]),
         (["check", "bad.onnx", "--html", "x"], ["--html"]),
+        (["check", "bad.onnx", "--statistics", "--format", "sarif"], ["--statistics", "sarif", "json"]),
         (["check", "bad.onnx", "--select", "GNE9999"], ["GNE9999", "gnelint rules"]),
         (["check", "bad.onnx", "--rules", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["check", "bad.onnx", "--config", "nowhere.toml"], ["nowhere.toml", "cannot be read"]),
@@ -163,6 +165,62 @@ def test_output_file_is_whole_or_absent(models: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert json.loads(report.read_text())["schema"] == "gnelint/1"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_every_format_of_a_run(models: Path) -> None:
+    def run(form: str, *targets: str, code: int) -> str:
+        result = gnelint("check", *targets, "--format", form, cwd=models)
+        assert result.returncode == code, result.stderr
+        return result.stdout
+
+    for targets, code in ((("good.onnx",), 0), (("bad.onnx", "good.onnx"), 1), (("bad.onnx", "nowhere.onnx"), 2)):
+        (log,) = json.loads(run("sarif", *targets, code=code))["runs"]
+        invocation = log["invocations"][0]
+        assert (invocation["exitCode"], invocation["executionSuccessful"]) == (code, code < 2)
+        assert len(log["results"]) == (31 if code else 0)
+        suites = ElementTree.fromstring(run("junit", *targets, code=code))
+        assert (suites.get("failures"), suites.get("errors")) == ("2" if code else "0", "1" if code == 2 else "0")
+        assert [suite.get("name") for suite in suites] == list(targets)
+        annotations = run("github", *targets, code=code).splitlines()
+        assert [line.split("::")[1].split(" ")[0] for line in annotations[:-1]] == ["error"] * (0, 2, 3)[code]
+        assert ("### gnelint: 31 errors" in run("markdown", *targets, code=code)) == (code > 0)
+
+
+def test_what_ran_is_known_from_the_cache_too(models: Path, tmp_path: Path) -> None:
+    def sarif(*options: str) -> str:
+        return gnelint(
+            "check",
+            "bad.onnx",
+            "--format",
+            "sarif",
+            "--cache-dir",
+            tmp_path,
+            "--stage",
+            "trained",
+            *options,
+            cwd=models,
+        ).stdout
+
+    first = sarif()
+    assert sarif() == first == sarif("--no-cache")
+    ran = [rule["id"] for rule in json.loads(first)["runs"][0]["tool"]["driver"]["rules"]]
+    assert ran == [rule.id for rule in load_rules().rules if rule.stage == "any" and rule.status == "stable"]
+
+
+def test_the_file_of_a_python_target_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "deep.py").write_text(
+        "import torch\n\n\ndef make():\n"
+        "    parts = [p for _ in range(30) for p in (torch.nn.Linear(64, 64), torch.nn.ReLU())]\n"
+        "    return torch.nn.Sequential(*parts)\n"
+    )
+    for target in ("nets.deep:make", "nets/deep.py:make"):
+        result = gnelint("check", target, "--input", "16,64", "--format", "sarif", "--select", "GNE5", cwd=tmp_path)
+        assert result.returncode == 1, result.stderr
+        (found,) = json.loads(result.stdout)["runs"][0]["results"]
+        place = found["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert place == {"uri": "nets/deep.py", "uriBaseId": "%SRCROOT%"}
 
 
 def test_statistics(models: Path) -> None:
