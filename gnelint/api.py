@@ -60,6 +60,7 @@ class Analysis:
             GradientNormError: there are; an AssertionError, so that a test fails with it.
             UsageError: there is no such severity.
         """
+        __tracebackhide__ = True  # of pytest: the line of the test is what failed
         if fail_on not in FAIL_ON:
             raise UsageError("fail_on", f"{fail_on!r} is none of {', '.join(FAIL_ON)}")
         if any(reaches(finding.severity, fail_on) for finding in self.findings):
@@ -97,7 +98,7 @@ class Analysis:
 
 def check(
     target: str | Path | torch.nn.Module,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -113,7 +114,8 @@ def check(
 
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
-        example_inputs: for a module: a tuple of what its `forward` takes; only shapes and types matter.
+        example_inputs: for a module: what its `forward` takes, a tuple if it is more than one; only shapes and types
+            matter.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         rules: files and directories of more rules.
@@ -141,7 +143,7 @@ def check(
         params=params or {},
     )
     chosen = selected_rules(loaded, settings)
-    graph = _read(target, example_inputs, inputs, training=mode == "train")
+    graph = _read(target, _arguments(example_inputs), inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings)
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
@@ -182,7 +184,7 @@ class VerifyResult:
 def verify(
     target: str | Path | torch.nn.Module,
     fixed: str | Path | torch.nn.Module | None = None,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -201,7 +203,7 @@ def verify(
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
         fixed: another one that is to be better.
-        example_inputs: for modules: a tuple of what their `forward` takes.
+        example_inputs: for modules: what their `forward` takes, a tuple if it is more than one.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         data: what to run on: a `.npz` file (an array for each input; one named "target" is what to train on), a
@@ -224,7 +226,12 @@ def verify(
     options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
     specs = _specs(inputs)
     verification = verify_targets(
-        [target] if fixed is None else [target, fixed], example_inputs, specs, data, options, progress or _silent
+        [target] if fixed is None else [target, fixed],
+        _arguments(example_inputs),
+        specs,
+        data,
+        options,
+        progress or _silent,
     )
     rules = selected_rules(load_rules(), Settings())
     found = [
@@ -236,6 +243,11 @@ def verify(
 
 def _silent(text: str) -> None:
     """Progress that nobody watches."""
+
+
+def _arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """What `forward` takes; a single argument need not be in a tuple."""
+    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
 def _specs(inputs: Sequence[str]) -> list[InputSpec]:

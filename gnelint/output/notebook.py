@@ -16,8 +16,10 @@ _PLACES = 60
 _LONGEST = 600
 _CELL = (
     "text-align:left;vertical-align:top;padding:0.2em 0.8em 0.2em 0;"
-    "border-bottom:1px solid rgba(128,128,128,0.4);overflow-wrap:anywhere"
+    "border-bottom:1px solid rgba(128,128,128,0.4);overflow-wrap:anywhere;min-width:8em"
 )
+_NARROW = f"{_CELL};white-space:nowrap;min-width:0"
+"""Of the columns for severity and rule, which browsers would squeeze to a letter's width."""
 _COLUMNS = ("severity", "rule", "where", "what", "fix")
 
 
@@ -47,19 +49,21 @@ def _findings(target: Mapping[str, Any], rule_names: Mapping[str, str]) -> Itera
         return
     yield '<table style="border-collapse:collapse">'
     yield f'<caption style="text-align:left;color:inherit">{count_text(target["summary"])}</caption>'
-    yield f"<thead><tr>{''.join(_cell('th', name) for name in _COLUMNS)}</tr></thead><tbody>"
+    yield f"<thead>{_row('th', _COLUMNS)}</thead><tbody>"
     for group in grouped(target["findings"]):
         first = group[0]
         fix = "" if first["fix"] is None else fix_text(first["fix"], target["summary"]["trained"])
         rule = f"{first['rule']} {rule_names.get(first['rule'], '')}".strip()
         cells = (first["severity"], rule, places(group, _PLACES), first["message"], fix)
-        yield f"<tr>{''.join(_cell('td', cell) for cell in cells)}</tr>"
+        yield _row("td", cells)
     yield "</tbody></table>"
 
 
-def _cell(tag: str, text: str) -> str:
+def _row(tag: str, cells: Sequence[str]) -> str:
     scope = ' scope="col"' if tag == "th" else ""
-    return f'<{tag}{scope} style="{_CELL}">{_shown(text)}</{tag}>'
+    styles = (*(_NARROW,) * 2, *(_CELL,) * (len(cells) - 2))
+    made = (f'<{tag}{scope} style="{style}">{_shown(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=True))
+    return f"<tr>{''.join(made)}</tr>"
 
 
 def _block_table(target: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.finding import FailOn, reaches
-from gnelint.output.json import counts
 from gnelint.output.places import folded, scope
 
 WIDTH = 80
@@ -72,8 +71,7 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
 def failure(target: Mapping[str, Any], rule_names: Mapping[str, str], fail_on: FailOn) -> str:
     """What a test says that fails because of this target: the findings that count, without the table of blocks."""
     counted = [finding for finding in target["findings"] if reaches(finding["severity"], fail_on)]
-    shown = {**target, "findings": counted, "summary": {**target["summary"], **counts(counted)}}
-    return render(shown, rule_names, (), Style(table=False)).rstrip()
+    return render({**target, "findings": counted}, rule_names, (), Style(table=False)).rstrip()
 
 
 def brief(target: Mapping[str, Any]) -> str:
