@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,11 +256,11 @@ def _progress(text: str) -> None:
 
 
 def _rendered(report: Report, given: Mapping[str, Any]) -> str:
-    from gnelint.output import github, json, junit, markdown, sarif, text
+    from gnelint.output import json, text
 
-    whole = {"sarif": sarif.render, "github": github.render, "junit": junit.render, "markdown": markdown.render}
-    if given["format"] in whole:
-        return whole[given["format"]](report)
+    if given["format"] not in ("text", "json"):
+        rendered: str = import_module(f"gnelint.output.{given['format']}").render(report)
+        return rendered
     entries = [target.entry for target in report.targets]
     names = {rule.id: rule.name for rule in report.rules}
     if given["format"] == "json":

@@ -6,6 +6,7 @@ The networks are small ONNX files made here, so that the whole path from the fil
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -207,20 +208,53 @@ def test_what_ran_is_known_from_the_cache_too(models: Path, tmp_path: Path) -> N
     assert ran == [rule.id for rule in load_rules().rules if rule.stage == "any" and rule.status == "stable"]
 
 
-def test_the_file_of_a_python_target_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    (tmp_path / "nets").mkdir()
-    (tmp_path / "nets" / "deep.py").write_text(
-        "import torch\n\n\ndef make():\n"
-        "    parts = [p for _ in range(30) for p in (torch.nn.Linear(64, 64), torch.nn.ReLU())]\n"
-        "    return torch.nn.Sequential(*parts)\n"
-    )
-    for target in ("nets.deep:make", "nets/deep.py:make"):
-        result = gnelint("check", target, "--input", "16,64", "--format", "sarif", "--select", "GNE5", cwd=tmp_path)
+NETWORK = """\
+import torch
+
+
+class Deep(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(30))
+        for layer in self.layers:
+            torch.nn.init.normal_(layer.weight, std=0.5 * (2 / 64) ** 0.5)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))  # here
+        return x
+"""
+
+
+def test_findings_of_torch_are_at_their_lines(tmp_path: Path) -> None:
+    """Those of a module, and of an ONNX file that the dynamo exporter wrote; the whole network's are at the file."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from tests.models.export import write_onnx
+
+    file = tmp_path / "nets" / "deep.py"
+    file.parent.mkdir()
+    file.write_text(NETWORK)
+    module = runpy.run_path(str(file))["Deep"]()
+    write_onnx(module, (torch.randn(16, 64),), tmp_path / "deep.onnx", opset=18, dynamo=True, fold=False)
+    line = NETWORK[: NETWORK.index("# here")].count("\n") + 1
+    for target, own in (("nets.deep:Deep", file), ("nets/deep.py:Deep", file), ("deep.onnx", tmp_path / "deep.onnx")):
+        shape = () if own.suffix == ".onnx" else ("--input", "16,64")
+        select = ("--select", "GNE101,GNE5")
+        result = gnelint("check", target, *shape, *select, "--format", "sarif", cwd=tmp_path)
         assert result.returncode == 1, result.stderr
-        (found,) = json.loads(result.stdout)["runs"][0]["results"]
-        place = found["locations"][0]["physicalLocation"]["artifactLocation"]
-        assert place == {"uri": "nets/deep.py", "uriBaseId": "%SRCROOT%"}
+        *places, network = json.loads(result.stdout)["runs"][0]["results"]
+        assert places
+        for place in places:
+            physical = place["locations"][0]["physicalLocation"]
+            assert physical["artifactLocation"]["uri"] == "nets/deep.py"
+            assert physical["region"] == {"startLine": line}
+            assert ("analysisTarget" in place) == (own.suffix == ".onnx")
+        assert network["locations"][0]["physicalLocation"] == {
+            "artifactLocation": {"uri": own.relative_to(tmp_path).as_posix(), "uriBaseId": "%SRCROOT%"}
+        }
+        annotations = gnelint("check", target, *shape, *select, "--format", "github", cwd=tmp_path).stdout
+        assert f"file=nets/deep.py,line={line},title=GNE101" in annotations
 
 
 def test_statistics(models: Path) -> None:

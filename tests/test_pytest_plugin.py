@@ -22,11 +22,15 @@ ROOT = Path(__file__).parents[1]
 MODULE = "gnelint.pytest_plugin"
 
 
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run the tests there are, with the plugin as an installed gnelint brings it; a checkout's path does not."""
+def plugin() -> tuple[str, ...]:
+    """The option that loads the plugin: none where an installed gnelint brings it, as a checkout's path does not."""
     installed = any(entry.value == MODULE for entry in entry_points(group="pytest11"))
-    plugin = () if installed else ("-p", MODULE)
-    return pytester.runpytest_subprocess(*plugin, "-p", "no:cacheprovider", *arguments)
+    return () if installed else ("-p", MODULE)
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the tests there are."""
+    return pytester.runpytest_subprocess(*plugin(), "-p", "no:cacheprovider", *arguments)
 
 
 def test_pytest_finds_it() -> None:

@@ -11,7 +11,7 @@ from gnelint.output.places import visible
 from gnelint.output.report import Checked, Report, Unread, sentences
 from gnelint.output.text import grouped, location_text
 
-_SKIPPED = "does not apply to this network"
+_SKIPPED = "judges untrained networks only"
 
 
 def render(report: Report) -> str:
