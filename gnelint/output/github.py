@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.lint.finding import SEVERITIES
-from gnelint.output.places import visible
-from gnelint.output.report import Checked, Report, relative, sentences
-from gnelint.output.text import elide, plural
+from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
+from gnelint.output.text import clipped, elide, plural
 
 LIMIT = 10
 """Annotations of a level that GitHub shows of a step (actions/toolkit, docs/problem-matchers.md)."""
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
-_LONGEST = 2000
 _Found = tuple[Checked, Mapping[str, Any]]
 _Key = Callable[[Checked, Mapping[str, Any]], tuple[Any, ...]]
 
@@ -34,7 +32,7 @@ class _Annotation:
 
     def command(self, name: str) -> str:
         properties = {**self.properties, "title": self.title}
-        given = ",".join(f"{key}={_property(visible(value))}" for key, value in properties.items())
+        given = ",".join(f"{key}={_property(clipped(value, LONGEST))}" for key, value in properties.items())
         return f"::{name} {given}::{_data(chr(10).join(self.lines))}"
 
 
@@ -43,9 +41,7 @@ def render(report: Report) -> str:
     lines = []
     for severity in SEVERITIES:
         unread = [
-            _Annotation("gnelint", [elide(visible(each.reason), _LONGEST)])
-            for each in report.unread
-            if severity == "error"
+            _Annotation("gnelint", [clipped(each.reason, LONGEST)]) for each in report.unread if severity == "error"
         ]
         found = [(t, finding) for t in report.targets for finding in t.findings if finding["severity"] == severity]
         lines += [each.command(_COMMANDS[severity]) for each in _fitting(report, unread, found)]
@@ -66,7 +62,7 @@ def _fitting(report: Report, first: Sequence[_Annotation], found: Sequence[_Foun
     more = [f"{annotation.title}: {annotation.lines[0]}" for annotation in rest]
     return [
         *made[: LIMIT - 1],
-        _Annotation(f"gnelint: {len(rest)} more", [elide(line, _LONGEST // LIMIT) for line in more]),
+        _Annotation(f"gnelint: {len(rest)} more", [elide(line, LONGEST // LIMIT) for line in more]),
     ]
 
 
@@ -92,7 +88,7 @@ def _of_group(group: Sequence[_Found], report: Report) -> _Annotation:
     rule = findings[0]["rule"]
     lines = [
         *sentences(findings, target.entry["summary"]["trained"]),
-        f"In {elide(visible(place), _LONGEST)}. Why: gnelint rule {rule}",
+        f"In {clipped(place, LONGEST)}. Why: gnelint rule {rule}",
     ]
     return _Annotation(report.title(rule), lines, _properties(target, findings, report.root))
 

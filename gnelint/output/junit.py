@@ -7,9 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from gnelint.lint.finding import reaches
-from gnelint.output.places import visible
-from gnelint.output.report import Checked, Report, Unread, sentences
-from gnelint.output.text import grouped, location_text
+from gnelint.output.report import LONGEST, Checked, Report, Unread, sentences
+from gnelint.output.text import clipped, grouped, location_text
 
 _SKIPPED = "judges untrained networks only"
 
@@ -24,13 +23,13 @@ def render(report: Report) -> str:
 
 
 def _checked(target: Checked, report: Report) -> ElementTree.Element:
-    name = visible(target.entry["target"])
+    name = clipped(target.entry["target"], LONGEST)
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for finding in target.findings:
         groups.setdefault(finding["rule"], []).append(finding)
     cases = []
     for rule in target.selected:
-        case = ElementTree.Element("testcase", classname=name, name=visible(report.title(rule)))
+        case = ElementTree.Element("testcase", classname=name, name=report.title(rule))
         if rule in groups:
             _say(case, groups[rule], target)
         elif rule not in target.ran:
@@ -55,14 +54,14 @@ def _say(case: ElementTree.Element, findings: Sequence[Mapping[str, Any]], targe
 def _lines(group: Sequence[Mapping[str, Any]], trained: bool | None) -> Iterator[str]:
     for finding in group:
         place = finding["location"]
-        at = "" if place is None else f" At {visible(location_text(place))}."
+        at = "" if place is None else f" At {clipped(location_text(place), LONGEST)}."
         yield f"{finding['severity']}: {' '.join(sentences([finding], trained))}{at}"
 
 
 def _unread(unread: Unread) -> ElementTree.Element:
-    name = visible(unread.target)
+    name = clipped(unread.target, LONGEST)
     case = ElementTree.Element("testcase", classname=name, name="can be checked")
-    ElementTree.SubElement(case, "error", message=visible(unread.reason), type="unreadable")
+    ElementTree.SubElement(case, "error", message=clipped(unread.reason, LONGEST), type="unreadable")
     return _suite(name, [case])
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gnelint.lint.finding import SEVERITIES
-from gnelint.output.places import folded, visible
+from gnelint.output.places import folded
 from gnelint.output.report import Checked, Report
 from gnelint.output.text import (
     Style,
+    clipped,
     count_text,
     depth_table,
-    elide,
     fix_text,
     grouped,
     places,
@@ -104,7 +104,7 @@ def _row(group: Sequence[Mapping[str, Any]], report: Report, trained: bool | Non
 
 def _escaped(text: str) -> str:
     """Text as it is read, whatever is in it: no markup, no table cells, no mentions, references or addresses."""
-    return _LIVE.sub(_harmless, elide(visible(text), _LONGEST))
+    return _LIVE.sub(_harmless, clipped(text, _LONGEST))
 
 
 def _harmless(found: re.Match[str]) -> str:

@@ -9,8 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gnelint.output.places import visible
-from gnelint.output.text import WIDTH, Style, count_text, depth_table, elide, fix_text, grouped, places, verdict
+from gnelint.output.text import (
+    WIDTH,
+    Style,
+    clipped,
+    count_text,
+    depth_table,
+    elide,
+    fix_text,
+    grouped,
+    places,
+    verdict,
+)
 
 _PLACES = 60
 _LONGEST = 600
@@ -82,4 +92,4 @@ def _folded(title: str, body: Sequence[str]) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    return escape(elide(visible(text), _LONGEST))
+    return escape(clipped(text, _LONGEST))

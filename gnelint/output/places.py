@@ -49,7 +49,7 @@ def scope(names: Iterable[str]) -> str | None:
     """The numbered scopes in which all of these names lie ("layers.0-31"); None if they have none in common."""
     split = [_NUMBER.split(name) for name in dict.fromkeys(names)]
     for position in range(1, min(map(len, split), default=0), 2):
-        if len({tuple(parts[:position]) for parts in split}) > 1:
+        if len({parts[position - 1] for parts in split}) > 1:  # what is before is the same for all
             return None
         numbers = dict.fromkeys(parts[position] for parts in split)
         if len(numbers) > 1:

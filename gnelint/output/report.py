@@ -11,12 +11,11 @@ from typing import Any
 
 from gnelint.lint.finding import SEVERITIES, reaches
 from gnelint.lint.rulefile import Rule
-from gnelint.output.places import visible
-from gnelint.output.text import elide, fix_text, places
+from gnelint.output.text import clipped, fix_text, places
 
 _PLACES = 120
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
-_LONGEST = 2000
+LONGEST = 2000
 """Characters of a message: enough for every rule's, and names of any length do not drown what else is said."""
 
 
@@ -103,6 +102,6 @@ def relative(file: str, root: Path) -> str:
 def sentences(group: Sequence[Mapping[str, Any]], trained: bool | None) -> Iterator[str]:
     """What is to be said of the findings of one rule: where, what and how to mend it."""
     first = group[0]
-    yield f"{visible(places(group, _PLACES))}: {elide(visible(first['message']), _LONGEST)}"
+    yield f"{clipped(places(group, _PLACES), LONGEST)}: {clipped(first['message'], LONGEST)}"
     if first["fix"] is not None:
-        yield f"Fix: {elide(visible(fix_text(first['fix'], trained)), _LONGEST)}."
+        yield f"Fix: {clipped(fix_text(first['fix'], trained), LONGEST)}."

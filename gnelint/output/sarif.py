@@ -18,9 +18,8 @@ from gnelint import __version__
 from gnelint.lint.finding import SEVERITIES
 from gnelint.lint.rulefile import Rule
 from gnelint.output.explain import explanation, first_paragraph
-from gnelint.output.places import visible
-from gnelint.output.report import Checked, Report, relative, sentences
-from gnelint.output.text import elide
+from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
+from gnelint.output.text import clipped, elide
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 MAX_RESULTS = 25_000
@@ -93,7 +92,7 @@ def _invocation(report: Report, left_out: int) -> dict[str, Any]:
 
 
 def _notification(level: str, text: str, location: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    made: dict[str, Any] = {"level": level, "message": {"text": _message(visible(text))}}
+    made: dict[str, Any] = {"level": level, "message": {"text": _message(clipped(text, LONGEST))}}
     return made if location is None else {**made, "locations": [{"physicalLocation": location}]}
 
 
@@ -121,7 +120,7 @@ def _result(target: Checked, finding: Mapping[str, Any], index: Mapping[str, int
 
 def _logical(finding: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The nodes; for the whole network, the network."""
-    nodes = [{"fullyQualifiedName": elide(visible(name), _NAME), "kind": "node"} for name in finding["nodes"][:_NODES]]
+    nodes = [{"fullyQualifiedName": clipped(name, _NAME), "kind": "node"} for name in finding["nodes"][:_NODES]]
     return nodes or [{"name": "whole network", "kind": "network"}]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.finding import FailOn, reaches
-from gnelint.output.places import folded, scope
+from gnelint.output.places import folded, scope, visible
 
 WIDTH = 80
 _LABEL = 26
@@ -104,6 +104,11 @@ def elide(text: str, width: int) -> str:
         return text
     tail = (width - 2) // 2
     return f"{text[: width - 2 - tail]}..{text[len(text) - tail :]}"
+
+
+def clipped(text: str, width: int) -> str:
+    """The text with nothing invisible in it, in at most `width` characters: names may be of any length."""
+    return elide(visible(elide(text, width)), width)
 
 
 def _header(target: Mapping[str, Any]) -> str:
