@@ -284,7 +284,7 @@ def _colour(output: Path | None) -> bool:
 def _write(report: str, output: Path | None) -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
     if output is None:
-        click.echo(report, nl=False)
+        click.echo(report.encode(), nl=False)  # names are any language's, and the locale's encoding may not have them
         return
     from gnelint.files import write_whole
 

@@ -6,6 +6,7 @@ The networks are small ONNX files made here, so that the whole path from the fil
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gnelint.cli import FORMATS
 from gnelint.lint.rulefile import load_rules
 
 
@@ -185,6 +187,22 @@ def test_every_format_of_a_run(models: Path) -> None:
         annotations = run("github", *targets, code=code).splitlines()
         assert [line.split("::")[1].split(" ")[0] for line in annotations[:-1]] == ["error"] * (0, 2, 3)[code]
         assert ("### gnelint: 31 errors" in run("markdown", *targets, code=code)) == (code > 0)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_of_any_language_in_any_locale(tmp_path: Path, form: str) -> None:
+    model = onnx.load(str(write_mlp(tmp_path / "模型.onnx", gain=0.5, depth=24, width=32)))
+    for node in model.graph.node:
+        node.name = f"слой/{node.name}"
+    onnx.save(model, str(tmp_path / "模型.onnx"))
+    command = [sys.executable, "-m", "gnelint", "check", "模型.onnx", "--format", form]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (1, b"")
+    shown = result.stdout.decode("utf-8")
+    if form in ("github", "junit", "markdown"):
+        assert "слой/fc0" in shown
+        assert "模型.onnx" in shown
 
 
 def test_what_ran_is_known_from_the_cache_too(models: Path, tmp_path: Path) -> None:
