@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gnelint.errors import UsageError
-from gnelint.lint.engine import lint
-from gnelint.lint.finding import Finding
-from gnelint.lint.rulefile import Rule, RuleSet, load_rules
+from gnelint.errors import GradientNormError, UsageError
+from gnelint.lint.engine import LintResult, lint
+from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
+from gnelint.lint.rulefile import Rule, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
 from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from gnelint.graph import Graph
     from gnelint.measure.verify import Verification
-    from gnelint.prediction import Prediction
+    from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class Analysis:
     """What is said of one network.
 
     Attributes:
@@ -33,6 +33,7 @@ class CheckResult:
         notes: what the reader saw and which rules were skipped, a sentence each.
         suppressed: number of findings that suppressions left out.
         verdicts: what became of each suppression.
+        rules: those that were run.
     """
 
     prediction: Prediction
@@ -40,6 +41,32 @@ class CheckResult:
     notes: tuple[str, ...]
     suppressed: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in topological order."""
+        return self.prediction.blocks
+
+    @property
+    def profile(self) -> tuple[NodePrediction, ...]:
+        """The prediction for each node on a gradient path, in topological order."""
+        return self.prediction.nodes
+
+    def raise_for_findings(self, fail_on: FailOn = "error") -> None:
+        """Fail if there are findings of this severity or a worse one.
+
+        Raises:
+            GradientNormError: there are; an AssertionError, so that a test fails with it.
+            UsageError: there is no such severity.
+        """
+        __tracebackhide__ = True  # of pytest: the line of the test is what failed
+        if fail_on not in FAIL_ON:
+            raise UsageError("fail_on", f"{fail_on!r} is none of {', '.join(FAIL_ON)}")
+        if any(reaches(finding.severity, fail_on) for finding in self.findings):
+            from gnelint.output.text import failure
+
+            raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
@@ -51,12 +78,27 @@ class CheckResult:
         """The report for people."""
         from gnelint.output.text import Style, render
 
-        return render(self.to_dict(), rule_names(load_rules()), self.notes, Style())
+        return render(self.to_dict(), self._names(), self.notes, Style())
+
+    def __repr__(self) -> str:
+        """The network and how many findings there are, in a line."""
+        from gnelint.output.text import brief
+
+        return f"<Analysis of {brief(self.to_dict())}>"
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from gnelint.output.notebook import render
+
+        return render(self.to_dict(), self._names(), self.notes)
+
+    def _names(self) -> dict[str, str]:
+        return {rule.id: rule.name for rule in self.rules}
 
 
 def check(
     target: str | Path | torch.nn.Module,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -67,12 +109,13 @@ def check(
     stage: Stage = "auto",
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
-        example_inputs: for a module: a tuple of what its `forward` takes; only shapes and types matter.
+        example_inputs: for a module: what its `forward` takes, a tuple if it is more than one; only shapes and types
+            matter.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         rules: files and directories of more rules.
@@ -100,7 +143,7 @@ def check(
         params=params or {},
     )
     chosen = selected_rules(loaded, settings)
-    graph = _read(target, example_inputs, inputs, training=mode == "train")
+    graph = _read(target, _arguments(example_inputs), inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings)
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
@@ -141,7 +184,7 @@ class VerifyResult:
 def verify(
     target: str | Path | torch.nn.Module,
     fixed: str | Path | torch.nn.Module | None = None,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -160,7 +203,7 @@ def verify(
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
         fixed: another one that is to be better.
-        example_inputs: for modules: a tuple of what their `forward` takes.
+        example_inputs: for modules: what their `forward` takes, a tuple if it is more than one.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         data: what to run on: a `.npz` file (an array for each input; one named "target" is what to train on), a
@@ -183,11 +226,16 @@ def verify(
     options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
     specs = _specs(inputs)
     verification = verify_targets(
-        [target] if fixed is None else [target, fixed], example_inputs, specs, data, options, progress or _silent
+        [target] if fixed is None else [target, fixed],
+        _arguments(example_inputs),
+        specs,
+        data,
+        options,
+        progress or _silent,
     )
     rules = selected_rules(load_rules(), Settings())
     found = [
-        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
+        () if network is None else _linted(network.prediction, rules, Settings())[1].findings
         for network in (verification.target, verification.fixed)
     ]
     return VerifyResult(verification, *found)
@@ -195,6 +243,11 @@ def verify(
 
 def _silent(text: str) -> None:
     """Progress that nobody watches."""
+
+
+def _arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """What `forward` takes; a single argument need not be in a tuple."""
+    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
 def _specs(inputs: Sequence[str]) -> list[InputSpec]:
@@ -205,27 +258,23 @@ def _specs(inputs: Sequence[str]) -> list[InputSpec]:
 
 def check_graph(
     graph: Graph, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint a graph that has been read; what its file asks to ignore is left out too."""
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    left, skipped = _linted(prediction, rules, settings, suppressions)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
-    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+    result, left = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
+    ran = tuple(rule for rule in rules if rule.id in result.ran)
+    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran)
 
 
 def _linted(
     prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> tuple[Suppressed, tuple[str, ...]]:
-    """What the rules found without what is suppressed, and why rules were skipped."""
+) -> tuple[LintResult, Suppressed]:
+    """What the rules found, and that without what is suppressed."""
     result = lint(prediction, rules, settings)
-    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
-
-
-def rule_names(rules: RuleSet) -> Mapping[str, str]:
-    """The name of each rule, by id."""
-    return {rule.id: rule.name for rule in rules.rules}
+    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:

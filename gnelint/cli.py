@@ -8,9 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from gnelint.batch import Answer
     from gnelint.jobs import Job, Options
     from gnelint.lint.baseline import Baseline
+    from gnelint.lint.rulefile import Rule
+    from gnelint.output.report import Report, Unread
     from gnelint.readers.targets import Target
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
+FORMATS = ("text", "json", "sarif", "github", "junit", "markdown")
 
 
 def main() -> None:
@@ -55,8 +59,9 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     """One line on standard error, whatever the message holds: names in a model file may try to steer a terminal."""
-    line = " ".join(message.split())
-    click.echo(f"gnelint: {''.join(each if each.isprintable() else repr(each)[1:-1] for each in line)}", err=True)
+    from gnelint.output.places import visible
+
+    click.echo(f"gnelint: {visible(' '.join(message.split()))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,7 +84,7 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to run.")
 @click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
-@click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
+@click.option("--format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option(
     "--fail-on",
@@ -122,6 +127,8 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.lint.selection import without_effect
     from gnelint.lint.suppression import unused
 
+    if given["statistics"] and given["format"] not in ("text", "json"):
+        raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
     run = _Run(given["verbose"])
     planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
     for job in planned:
@@ -140,17 +147,29 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         )
     if writing:
         _write_baselines(baselines, done)
-        return EXIT_FAILED if run.failed else EXIT_CLEAN
-    entries = [
-        answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
-        for job, answer in done
-    ]
-    names = {rule.id: rule.name for loaded in sets.values() for rule in loaded.rules}
-    _write(_report(entries, [answer.notes for _, answer in done], names, given), given["output"])
-    if run.failed:
-        return EXIT_FAILED
-    fails = any(_fails(entry, job.fail_on) for entry, (job, _) in zip(entries, done, strict=True))
-    return EXIT_FINDINGS if fails and not given["exit_zero"] else EXIT_CLEAN
+        return EXIT_FAILED if run.unread else EXIT_CLEAN
+    report = _report(run, done, baselines)
+    judged = EXIT_FINDINGS if report.fails and not given["exit_zero"] else EXIT_CLEAN
+    code = EXIT_FAILED if run.unread else judged
+    _write(_rendered(replace(report, exit_code=code), given), given["output"])
+    return code
+
+
+def _report(run: _Run, done: Sequence[tuple[Job, Answer]], baselines: Mapping[Path, Baseline]) -> Report:
+    """What is said of all targets, without what their baselines know."""
+    from gnelint import batch
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output.report import Checked, Report
+
+    rules: dict[str, Rule] = {}
+    targets = []
+    for job, answer in done:
+        entry = answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
+        selected = {rule.id: rule for rule in selected_rules(batch.rules_of(job.rules), job.settings)}
+        rules.update(selected)
+        targets.append(Checked(entry, answer.notes, tuple(selected), answer.ran, answer.file, job.fail_on))
+    ordered = tuple(rules[rule] for rule in sorted(rules))
+    return Report(tuple(targets), tuple(run.unread), ordered, Path.cwd())
 
 
 def _job_options(given: Mapping[str, Any]) -> Options:
@@ -178,7 +197,7 @@ class _Run:
     """Checks targets and says what goes wrong; one that cannot be checked does not stop the others."""
 
     verbose: bool
-    failed: bool = False
+    unread: list[Unread] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
 
     def targets(self, texts: Sequence[str]) -> list[Target]:
@@ -190,7 +209,7 @@ class _Run:
             try:
                 found.extend(resolve(text))
             except GnelintError as error:
-                self._fail(str(error), traceback.format_exc())
+                self._fail(text, str(error), traceback.format_exc())
         return found
 
     def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Answer]]:
@@ -204,7 +223,7 @@ class _Run:
             answer = next(found)
             self.warn(*filter(None, [answer.warning]))
             if answer.error:
-                self._fail(answer.error, answer.trace)
+                self._fail(job.target.text, answer.error, answer.trace)
             else:
                 done.append((job, answer))
         _progress("")
@@ -218,12 +237,14 @@ class _Run:
                 _progress("")
                 _complain(sentence)
 
-    def fail(self, error: GnelintError) -> None:
+    def fail(self, target: str, error: GnelintError) -> None:
         """Say why a target could not be done."""
-        self._fail(str(error), traceback.format_exc())
+        self._fail(target, str(error), traceback.format_exc())
 
-    def _fail(self, message: str, trace: str) -> None:
-        self.failed = True
+    def _fail(self, target: str, message: str, trace: str) -> None:
+        from gnelint.output.report import Unread
+
+        self.unread.append(Unread(target, message))
         _progress("")
         _complain(message)
         if self.verbose:
@@ -238,23 +259,23 @@ def _progress(text: str) -> None:
         sys.stderr.flush()
 
 
-def _report(
-    entries: Sequence[Mapping[str, Any]],
-    notes: Sequence[Sequence[str]],
-    names: Mapping[str, str],
-    given: Mapping[str, Any],
-) -> str:
+def _rendered(report: Report, given: Mapping[str, Any]) -> str:
     from gnelint.output import json, text
 
+    if given["format"] not in ("text", "json"):
+        rendered: str = import_module(f"gnelint.output.{given['format']}").render(report)
+        return rendered
+    entries = [target.entry for target in report.targets]
+    names = {rule.id: rule.name for rule in report.rules}
     if given["format"] == "json":
         return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries))
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
     style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
     parts = [
-        text.render(entry, names, some, style)
-        for entry, some in zip(entries, notes, strict=True)
-        if entry["findings"] or not given["quiet"]
+        text.render(target.entry, names, target.notes, style)
+        for target in report.targets
+        if target.findings or not given["quiet"]
     ]
     return "\n".join(parts)
 
@@ -267,7 +288,7 @@ def _colour(output: Path | None) -> bool:
 def _write(report: str, output: Path | None) -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
     if output is None:
-        click.echo(report, nl=False)
+        click.echo(report.encode(), nl=False)  # names are any language's, and the locale's encoding may not have them
         return
     from gnelint.files import write_whole
 
@@ -275,12 +296,6 @@ def _write(report: str, output: Path | None) -> None:
         write_whole(output, report)
     except OSError as error:
         raise UsageError(str(output), f"cannot be written ({error.strerror})", "Choose another file for -o.") from None
-
-
-def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
-    order: tuple[Literal["errors", "warnings", "infos"], ...] = ("errors", "warnings", "infos")
-    depth = {"error": 1, "warning": 2, "info": 3, "never": 0}[fail_on]
-    return any(entry["summary"][key] for key in order[:depth])
 
 
 @cli.command()
@@ -363,7 +378,7 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
             if given["emit_init"] is not None:
                 _write(rewriting.init_code(done), given["emit_init"])
         except GnelintError as error:
-            run.fail(error)
+            run.fail(job.target.text, error)
             continue
         _progress("")
         entry = fix_json.entry(done)
