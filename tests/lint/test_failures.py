@@ -195,8 +195,7 @@ MORE = (
 
 ROWS = (*TABLE, *SIDE_BY_SIDE, *MORE)
 
-MISSED = {
-}
+MISSED: dict[str, str] = {}
 """What no rule catches, and why; an entry that is caught fails, so that it is taken out."""
 
 
