@@ -4,19 +4,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gnelint.api import Analysis, VerifyResult, check, verify
+    from gnelint.api import Analysis, FixPlan, VerifyResult, check, fix, plan_fixes, verify
     from gnelint.errors import GradientNormError
     from gnelint.output.schema import report_schema
 
-__all__ = ["Analysis", "GradientNormError", "VerifyResult", "__version__", "check", "report_schema", "verify"]
+__all__ = [
+    "Analysis",
+    "FixPlan",
+    "GradientNormError",
+    "VerifyResult",
+    "__version__",
+    "check",
+    "fix",
+    "plan_fixes",
+    "report_schema",
+    "verify",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "gnelint.api",
+    "FixPlan": "gnelint.api",
     "GradientNormError": "gnelint.errors",
     "VerifyResult": "gnelint.api",
     "check": "gnelint.api",
+    "fix": "gnelint.api",
+    "plan_fixes": "gnelint.api",
     "report_schema": "gnelint.output.schema",
     "verify": "gnelint.api",
 }

@@ -1,4 +1,4 @@
-"""The Python interface: `gnelint.check` and `gnelint.verify` do what the commands do and give the numbers back."""
+"""The Python interface: `gnelint.check`, `fix` and `verify` do what the commands do and give the numbers back."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model,
 if TYPE_CHECKING:
     import torch
 
+    from gnelint.fixes import FixOptions
+    from gnelint.fixes.edits import Edit
+    from gnelint.fixing import Fixed
     from gnelint.graph import Graph
     from gnelint.measure.verify import Verification
     from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
+    from gnelint.writers.base import Unmade
 
 
 @dataclass(frozen=True, repr=False)
@@ -239,6 +243,98 @@ def verify(
         for network in (verification.target, verification.fixed)
     ]
     return VerifyResult(verification, *found)
+
+
+@dataclass(frozen=True)
+class FixPlan:
+    """What `gnelint fix` would do to one module.
+
+    Attributes:
+        plan: the edits, the predictions and findings before and after them, and what is left.
+        module: the module, as it is.
+    """
+
+    plan: Fixed
+    module: torch.nn.Module
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """In the order in which they are made."""
+        return self.plan.edits
+
+    def apply(self) -> tuple[torch.nn.Module, tuple[Unmade, ...]]:
+        """A fixed copy of the module, and the edits that could not be made."""
+        from gnelint.writers.torch import fixed_module
+
+        return fixed_module(self.module, self.plan.edits, self.plan.before.graph)
+
+    def init_code(self) -> str:
+        """A Python file with a function that initialises a fresh module as the fixes would have it."""
+        from gnelint.writers.init_code import init_code
+
+        return init_code(self.plan.edits, self.plan.before, self.plan.after)
+
+    def __str__(self) -> str:
+        """The edits for people, as `gnelint fix --diff` shows them."""
+        from gnelint.output.fix_json import entry
+        from gnelint.output.fix_text import render
+        from gnelint.rewriting import Rewritten
+
+        done = Rewritten(self.plan.before.graph.name, self.plan, (), None, self.plan.after, self.plan.remaining)
+        names = {rule.id: rule.name for rule in load_rules().rules}
+        return render(entry(done), names, whole=False, dry=True)
+
+
+def plan_fixes(
+    module: torch.nn.Module,
+    example_inputs: Any = (),
+    *,
+    mode: Literal["train", "eval"] = "train",
+    rules: Sequence[str | Path] = (),
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    stage: Stage = "auto",
+    preview: bool = False,
+    unsafe: bool = False,
+    options: FixOptions | None = None,
+) -> FixPlan:
+    """Plan what puts the findings of a module right; the module is left as it is.
+
+    Args:
+        module: the network.
+        example_inputs: what its `forward` takes; only shapes and types matter.
+        mode, rules, select, ignore, stage, preview: as in `check`.
+        unsafe: plan fixes as well after which the network must be trained again.
+        options: how weights are drawn and scaled.
+
+    Raises:
+        ModelError: the module cannot be traced.
+        RuleError: a rule file is not valid.
+        UsageError: the arguments make no sense.
+    """
+    from gnelint.fixes import FixOptions
+    from gnelint.fixing import Fixing
+    from gnelint.fixing import plan_fixes as plan
+
+    settings = Settings(select=tuple(select), ignore=tuple(ignore), preview=preview, stage=stage)
+    chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
+    graph = _read(module, _arguments(example_inputs), (), training=mode == "train")
+    return FixPlan(plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe)), module)
+
+
+def fix(module: torch.nn.Module, example_inputs: Any = (), **options: Any) -> torch.nn.Module:
+    """A fixed copy of a module: of the same class where only parameters change, else with other submodules.
+
+    Args:
+        module: left as it is.
+        example_inputs: what its `forward` takes.
+        options: those of `plan_fixes`, which also tells what would be done and what could not be.
+
+    Raises:
+        ModelError, RuleError, UsageError: as in `plan_fixes`.
+    """
+    fixed, _ = plan_fixes(module, example_inputs, **options).apply()
+    return fixed
 
 
 def _silent(text: str) -> None:

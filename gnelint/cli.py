@@ -357,6 +357,7 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint import batch, jobs, rewriting
     from gnelint.fixes import FixOptions
     from gnelint.fixing import Fixing
+    from gnelint.lint.finding import reaches
     from gnelint.lint.selection import selected_rules
     from gnelint.output import fix_json, fix_text
 
@@ -384,8 +385,8 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         entry = fix_json.entry(done)
         names = {rule.id: rule.name for rule in loaded.rules}
         click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None), nl=False)
-        fails |= bool(entry["worse"]) or _fails({"summary": entry["after"]}, job.fail_on)
-    return EXIT_FAILED if run.failed else EXIT_FINDINGS if fails else EXIT_CLEAN
+        fails |= bool(entry["worse"]) or any(reaches(finding.severity, job.fail_on) for finding in done.remaining)
+    return EXIT_FAILED if run.unread else EXIT_FINDINGS if fails else EXIT_CLEAN
 
 
 def _check_fix_options(given: Mapping[str, Any]) -> None:

@@ -230,7 +230,7 @@ def init_code(done: Rewritten) -> str:
     """A Python file with a function that initialises a fresh model as the fixes would have it."""
     from gnelint.writers.init_code import init_code as code
 
-    return code(done.plan.edits, done.plan.before.graph, done.target)
+    return code(done.plan.edits, done.plan.before, done.plan.after)
 
 
 def output_of(target: Target, output: Path | None, directory: Path | None, in_place: bool) -> Path:
