@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout, target_node
+from gnelint.fixes.base import NO_TENSOR, Fix, Plan, Refusal, Site, filters_axis, fix, target_weight
 from gnelint.fixes.edits import Centre, Edit, EditTensor
 
 
@@ -25,14 +25,12 @@ class CentreWeights(Fix):
         refused = []
         done: set[str] = set()
         for finding in site.findings:
-            node = target_node(site, finding)
-            place = (
-                None if node is None or "weight" not in node.parameters else stored_layout(node.parameters["weight"])
-            )
-            if node is None or place is None:
-                refused.append(Refusal(finding, "its weight is not a stored tensor"))
-            elif place[0].name not in done:
-                done.add(place[0].name)
-                kept = 1 if node.op == "conv_transpose" else 0
-                edits.append(self.edit(finding, EditTensor(place[0].name, Centre(kept), place[1])))
+            found = target_weight(site, finding)
+            if found is None:
+                refused.append(Refusal(finding, NO_TENSOR))
+                continue
+            node, tensor, order = found
+            if tensor not in done:
+                done.add(tensor)
+                edits.append(self.edit(finding, EditTensor(tensor, Centre(filters_axis(node)), order)))
         return Plan(tuple(edits), tuple(refused))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout, target_node
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, filters_axis, fix, stored_layout, target_node
 from gnelint.fixes.chains import chains_of
 from gnelint.fixes.edits import Draw, Edit, EditTensor, Redraw
 
@@ -41,7 +41,6 @@ class OrthogonalWeights(Fix):
                 done.add(leaf.name)
                 second = site.prediction.weights[layer.parameters["weight"].name].second_moment
                 draw = cast(Draw, site.options.draw if site.options.draw != "normal" else None) or "orthogonal"
-                kept = 1 if layer.op == "conv_transpose" else 0
-                redraw = Redraw(draw, second, site.options.seed + len(done), kept)
+                redraw = Redraw(draw, second, site.options.seed + len(done), filters_axis(layer))
                 edits.append(self.edit(finding, EditTensor(leaf.name, redraw, order)))
         return Plan(tuple(edits), tuple(refused))

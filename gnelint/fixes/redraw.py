@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout, target_node
+from gnelint.fixes.base import NO_TENSOR, Fix, Plan, Refusal, Site, filters_axis, fix, target_weight
 from gnelint.fixes.chains import layers_outside_branches
 from gnelint.fixes.edits import Edit, EditTensor, Redraw, Scale, with_tensors
 from gnelint.fixes.gain import equalised
@@ -30,20 +30,18 @@ class RedrawWeights(Fix):
         refused = []
         graph, done = site.graph, set[str]()
         for finding in site.findings:
-            node = target_node(site, finding)
-            place = (
-                None if node is None or "weight" not in node.parameters else stored_layout(node.parameters["weight"])
-            )
-            if node is None or place is None:
-                refused.append(Refusal(finding, "its weight is not a stored tensor"))
+            found = target_weight(site, finding)
+            if found is None:
+                refused.append(Refusal(finding, NO_TENSOR))
                 continue
-            tensor = place[0].name
+            node, tensor, order = found
             if tensor in done:
                 continue
             done.add(tensor)
-            kept = 1 if node.op == "conv_transpose" else 0
-            draw = site.options.draw or "normal"
-            action = EditTensor(tensor, Redraw(draw, 1.0 / fan_in(node), site.options.seed + len(done), kept), place[1])
+            draw = Redraw(
+                site.options.draw or "normal", 1.0 / fan_in(node), site.options.seed + len(done), filters_axis(node)
+            )
+            action = EditTensor(tensor, draw, order)
             edits.append(self.edit(finding, action))
             graph = with_tensors(graph, [action])
             factor = _to_the_activation(site.prediction, graph, node, tensor)
