@@ -12,13 +12,13 @@ from gnelint.lint.pattern import TRANSPARENT
 
 @fix("smn")
 class SecondMomentNormalization(Fix):
-    """y = gamma x / (rms + eps) + beta, with the filters in front centred in every pass.
+    """y = gamma x / (rms + eps) + beta.
 
-    Dividing by the second moment makes phi of layer and normalisation 1 whatever the weights' scale; the mean that
-    batch normalisation takes out of the values is taken out of the filters instead. Centred filters give what batch
-    normalisation gives, phi = pi / (pi - 1) a layer under ReLU, because the mean of the signal carries no gradient;
-    plain filters give 1, but let the means add up. A batch normalisation is replaced, and the layer in front loses a
-    bias that it cancelled; in a chain without normalisation a new one is put behind each layer.
+    Dividing by the second moment makes phi of layer and normalisation independent of the weights' scale: 1 with plain
+    filters under ReLU, pi / (pi - 1) with filters that are centred in every pass, because the mean of the signal then
+    carries no gradient. In the place of a batch normalisation the filters in front are centred (what it took out of the
+    values is taken out of the weights: the same phi as before, no promise of 1) and lose a bias that it cancelled; in a
+    chain without normalisation a new one is put behind each layer and the filters stay as they are.
 
     Preconditions: the layer in front has a constant weight and nothing else reads its output; channels lie on the
     second axis.
@@ -57,8 +57,7 @@ class SecondMomentNormalization(Fix):
         shape = value.concrete_shape
         if shape is None or len(shape) < 2 or (layer.op == "linear" and len(shape) != 2):
             return []
-        new = InsertSecondMoment(value.name, shape[1])
-        return [self.edit(finding, CentreFilters(layer.name)), self.edit(finding, new)]
+        return [self.edit(finding, InsertSecondMoment(value.name, shape[1]))]
 
 
 def _layer_before(graph: Graph, norm: Node) -> Node | None:
