@@ -1,4 +1,4 @@
-"""What the writers share."""
+"""What the writers of both worlds have in common."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from gnelint.fixes.edits import Edit
 
 @dataclass(frozen=True)
 class Unmade:
-    """An edit that a writer could not make.
-
-    Attributes:
-        edit: it.
-        reason: why, a clause for people.
-    """
+    """An edit that a writer could not make, and why: a clause for people."""
 
     edit: Edit
     reason: str
+
+
+class CannotEditError(Exception):
+    """Why an edit cannot be made in this model; the model is as it was before."""
