@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gnelint.analysis import Scaled, Walk
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, target_node
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, seed_of, stored_layout, target_node
 from gnelint.fixes.chains import Layer, chains_of
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.graph import Graph, Node
@@ -90,7 +90,9 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
         edits = found.setdefault(tensor, [])
         if site.options.draw is not None:
             second = site.prediction.weights[weight.name].second_moment
-            edits.append(EditTensor(tensor, Redraw(site.options.draw, second, site.options.seed, kept), order))
+            edits.append(
+                EditTensor(tensor, Redraw(site.options.draw, second, seed_of(site.options, tensor), kept), order)
+            )
         if site.options.centre:
             edits.append(EditTensor(tensor, Centre(kept), order))
     return [edit for edits in found.values() for edit in edits]
