@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -121,24 +122,6 @@ def target_node(site: Site, finding: Finding) -> Node | None:
     return site.graph.node(name) if name in site.graph.positions else None  # type: ignore[arg-type]
 
 
-def target_weight(site: Site, finding: Finding) -> tuple[Node, str, tuple[int, ...] | None] | None:
-    """The layer that a finding's fix is to change, the stored tensor of its weight, and the axes order to see it in.
-
-    None if it names none, or its weight is not a stored tensor seen with its axes in some order.
-    """
-    node = target_node(site, finding)
-    place = None if node is None or "weight" not in node.parameters else stored_layout(node.parameters["weight"])
-    return None if node is None or place is None else (node, place[0].name, place[1])
-
-
-NO_TENSOR = "its weight is not a stored tensor"
-
-
-def filters_axis(node: Node) -> int:
-    """The axis of a linear map's weight that counts its filters."""
-    return 1 if node.op == "conv_transpose" else 0
-
-
 def scalable(parameter: Parameter) -> Parameter | None:
     """The stored tensor that a parameter is proportional to: itself, or the gain of a weight normalisation.
 
@@ -156,6 +139,11 @@ def scalable(parameter: Parameter) -> Parameter | None:
         if np.allclose(doubled, 2 * numbers, rtol=1e-2, atol=0.0):
             return leaf
     return None
+
+
+def seed_of(options: FixOptions, tensor: str) -> int:
+    """The seed of a tensor's draw: tensors of one shape must not get the same numbers."""
+    return (options.seed << 32) + crc32(tensor.encode())
 
 
 def stored_layout(parameter: Parameter) -> tuple[Parameter, tuple[int, ...] | None] | None:
