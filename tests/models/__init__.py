@@ -148,6 +148,7 @@ def _examples() -> dict[str, Case]:
         placement.bounded_trunk: (8, 16, 8, 8),
         placement.normalized_sums: (8, 16, 8, 8),
         placement.standardized_convs: (8, 16, 8, 8),
+        placement.centred_layers: (64, 128),
         placement.normalized_convs: (8, 16, 8, 8),
         placement.few_values: (4, 16, 8, 8),
         placement.transformer_stack: (4, 16, 64),
