@@ -18,3 +18,7 @@ class Unmade:
 
     edit: Edit
     reason: str
+
+
+class CannotMakeError(Exception):
+    """An edit that a writer cannot make; the message is why, a clause for people."""

@@ -46,8 +46,8 @@ def fuse_normalizations(rewriter: Rewriter) -> None:
         batch_norm          the same over all axes but the channel's: batch statistics, so `training`
         group_norm          reshape (N, G, ..), layer or instance norm behind the second axis, reshape back
         rms_norm            x / sqrt(mean(x^2) + eps)
-        second_moment_norm  x / (sqrt(mean(x^2)) + eps) over all axes but the channel's, eps outside of the root; what the
-                            mean is kept from zero by may be negligible against eps
+        second_moment_norm  x / (sqrt(mean(x^2)) + eps) over all axes but the channel's, eps outside of the root; what
+                            keeps the mean from zero is negligible against eps
         l1_norm             (x - mean) / (mean |x - mean| + eps)
         l2_normalize        x / max(||x||, eps), x / sqrt(sum x^2 + eps)
 
