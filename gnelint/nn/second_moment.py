@@ -140,7 +140,10 @@ class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed 
         if empty:
             return
         running = self.running_second_moment
-        share = self.momentum if self.momentum is not None else (1.0 / self.num_batches_tracked).to(running.dtype)
+        share = self.momentum
+        if share is None:
+            count = self.num_batches_tracked.to(torch.promote_types(running.dtype, torch.float32))
+            share = (1.0 / count).to(running.dtype)
         running.lerp_(second.to(running.dtype), share)
 
     def _check(self, input: Tensor) -> None:
