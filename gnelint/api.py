@@ -264,7 +264,7 @@ class FixPlan:
 
     def apply(self) -> tuple[torch.nn.Module, tuple[Unmade, ...]]:
         """A fixed copy of the module, and the edits that could not be made."""
-        from gnelint.writers.torch import fixed_module
+        from gnelint.writers.torch_module import fixed_module
 
         return fixed_module(self.module, self.plan.edits, self.plan.before.graph)
 
