@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.errors import UsageError
-from gnelint.lint.engine import lint
+from gnelint.lint.engine import LintResult, lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule, RuleSet, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
@@ -33,6 +33,9 @@ class CheckResult:
         notes: what the reader saw and which rules were skipped, a sentence each.
         suppressed: number of findings that suppressions left out.
         verdicts: what became of each suppression.
+        rules: those that were run.
+        settings: what was chosen about them.
+        sha256: of the model file's bytes, None where there is no such file.
     """
 
     prediction: Prediction
@@ -40,12 +43,17 @@ class CheckResult:
     notes: tuple[str, ...]
     suppressed: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
-        from gnelint.output.json import target
+        from gnelint.output.json import Circumstances, target
 
-        return target(self.prediction, self.findings, self.suppressed)
+        ran = tuple(rule.id for rule in self.rules)
+        made = Circumstances(self.notes, ran, asdict(self.settings), self.sha256)
+        return target(self.prediction, self.findings, self.suppressed, made)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -113,11 +121,13 @@ class VerifyResult:
     Attributes:
         verification: predictions, measurements and what became of each claim.
         findings, fixed_findings: of the check of either network.
+        rules: those that were run.
     """
 
     verification: Verification
     findings: tuple[Finding, ...]
     fixed_findings: tuple[Finding, ...]
+    rules: tuple[Rule, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -128,7 +138,7 @@ class VerifyResult:
         """The JSON report, schema "gnelint/1" with `measured` and `interval` beside each predicted number."""
         from gnelint.output.verify_json import document
 
-        return document(self.verification, self.findings, self.fixed_findings)
+        return document(self.verification, self.findings, self.fixed_findings, self.rules)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -186,11 +196,10 @@ def verify(
         [target] if fixed is None else [target, fixed], example_inputs, specs, data, options, progress or _silent
     )
     rules = selected_rules(load_rules(), Settings())
-    found = [
-        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
-        for network in (verification.target, verification.fixed)
-    ]
-    return VerifyResult(verification, *found)
+    networks = [verification.target] if verification.fixed is None else [verification.target, verification.fixed]
+    linted = [_linted(network.prediction, rules, Settings()) for network in networks]
+    ran = tuple(rule for rule in rules if any(rule.id in result.ran for result, _ in linted))
+    return VerifyResult(verification, linted[0][1].findings, linted[1][1].findings if fixed is not None else (), ran)
 
 
 def _silent(text: str) -> None:
@@ -210,17 +219,18 @@ def check_graph(
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    left, skipped = _linted(prediction, rules, settings, suppressions)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
-    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+    result, left = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
+    ran = tuple(rule for rule in rules if rule.id in result.ran)
+    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts, ran, settings)
 
 
 def _linted(
     prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> tuple[Suppressed, tuple[str, ...]]:
-    """What the rules found without what is suppressed, and why rules were skipped."""
+) -> tuple[LintResult, Suppressed]:
+    """What the rules found, and that without what is suppressed."""
     result = lint(prediction, rules, settings)
-    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
+    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def rule_names(rules: RuleSet) -> Mapping[str, str]:

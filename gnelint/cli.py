@@ -243,7 +243,7 @@ def _report(
     from gnelint.output import json, text
 
     if given["format"] == "json":
-        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries))
+        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries, rules))
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
     style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
