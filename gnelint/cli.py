@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gnelint.batch import Answer
     from gnelint.jobs import Job, Options
     from gnelint.lint.baseline import Baseline
+    from gnelint.lint.rulefile import Rule
     from gnelint.readers.targets import Target
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
@@ -81,6 +82,13 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
+@click.option(
+    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Set an earlier report beside it in --html."
+)
+@click.option(
+    "--node-data", type=click.Path(path_type=Path), metavar="FILE", help="Write each node's phi for Model Explorer."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "info", "never")),
@@ -122,6 +130,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.lint.selection import without_effect
     from gnelint.lint.suppression import unused
 
+    old = _earlier(given)
     run = _Run(given["verbose"])
     planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
     for job in planned:
@@ -145,8 +154,9 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
         for job, answer in done
     ]
-    names = {rule.id: rule.name for loaded in sets.values() for rule in loaded.rules}
-    _write(_report(entries, [answer.notes for _, answer in done], names, given), given["output"])
+    rules = tuple({rule.id: rule for loaded in sets.values() for rule in loaded.rules}.values())
+    _write_files(entries, rules, old, given)
+    _write(_report(entries, [answer.notes for _, answer in done], rules, given), given["output"])
     if run.failed:
         return EXIT_FAILED
     fails = any(_fails(entry, job.fail_on) for entry, (job, _) in zip(entries, done, strict=True))
@@ -237,11 +247,12 @@ def _progress(text: str) -> None:
 def _report(
     entries: Sequence[Mapping[str, Any]],
     notes: Sequence[Sequence[str]],
-    names: Mapping[str, str],
+    rules: Sequence[Rule],
     given: Mapping[str, Any],
 ) -> str:
     from gnelint.output import json, text
 
+    names = {rule.id: rule.name for rule in rules}
     if given["format"] == "json":
         return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries, rules))
     if given["statistics"]:
@@ -255,12 +266,42 @@ def _report(
     return "\n".join(parts)
 
 
+def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The report to compare with, if one is given."""
+    if given["compare"] is None:
+        return None
+    if given["html"] is None:
+        raise UsageError("--compare", "is shown in the page that --html writes", "Add --html FILE.")
+    from gnelint.output.json import read
+
+    return read(given["compare"])
+
+
+def _write_files(
+    entries: Sequence[Mapping[str, Any]],
+    rules: Sequence[Rule],
+    old: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+) -> None:
+    """What is asked for beside the report."""
+    if given["node_data"] is not None:
+        from gnelint.output import node_data
+
+        if len(entries) != 1 or entries[0]["source"] != "onnx":
+            raise UsageError("--node-data", "is for a single ONNX file", "Name one; Model Explorer shows it beside.")
+        _write(node_data.dumps(entries[0]), given["node_data"], "--node-data")
+    if given["html"] is not None:
+        from gnelint.output import html, json
+
+        _write(html.render(json.document(entries, rules), old), given["html"], "--html")
+
+
 def _colour(output: Path | None) -> bool:
     """Whether the report goes to a terminal whose user has not said NO_COLOR (https://no-color.org)."""
     return output is None and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
-def _write(report: str, output: Path | None) -> None:
+def _write(report: str, output: Path | None, option: str = "-o") -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
     if output is None:
         click.echo(report, nl=False)
@@ -270,7 +311,7 @@ def _write(report: str, output: Path | None) -> None:
     try:
         write_whole(output, report)
     except OSError as error:
-        raise UsageError(str(output), f"cannot be written ({error.strerror})", "Choose another file for -o.") from None
+        raise UsageError(str(output), f"cannot be written ({error.strerror})", f"Choose another file for {option}.") from None
 
 
 def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
@@ -301,6 +342,7 @@ def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
 @click.option("--train", type=click.IntRange(0), default=0, metavar="STEPS", help="Train so long, watching gradients.")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
 @click.pass_context
@@ -340,6 +382,10 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return EXIT_CLEAN if result.holds else EXIT_FINDINGS
     report = result.to_dict()
+    if given["html"] is not None:
+        from gnelint.output import html
+
+        _write(html.render(report), given["html"], "--html")
     if given["format"] == "json":
         shown = json.dumps(report)
     else:

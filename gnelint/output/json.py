@@ -8,9 +8,11 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from gnelint import __version__
+from gnelint.errors import UsageError
 from gnelint.graph import Graph, Parameter
 from gnelint.lint.finding import SEVERITIES, Finding
 from gnelint.lint.rulefile import Rule
@@ -19,6 +21,34 @@ from gnelint.theory.weights import WeightStatistics, distribution, gain
 from gnelint.vocabulary import VOCABULARY
 
 SCHEMA = "gnelint/1"
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list_of(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_TEXT, _NUMBER = {"type": "string"}, {"type": ["number", "null"]}
+_COUNT, _TEXTS = {"type": "integer"}, _list_of({"type": "string"})
+_READABLE = _object(
+    schema={"const": SCHEMA},
+    targets=_list_of(
+        _object(
+            target=_TEXT,
+            source={"enum": ["onnx", "torch"]},
+            mode={"enum": ["train", "eval"]},
+            summary=_object(gradient_ratio=_NUMBER, errors=_COUNT, warnings=_COUNT, infos=_COUNT, fixable=_COUNT),
+            profile=_list_of(
+                _object(name=_TEXT, op=_TEXT, phi=_NUMBER, gradient_norm2=_NUMBER, second_moment=_NUMBER)
+            ),
+            blocks=_list_of(_object(name=_TEXT, kind=_TEXT, nodes=_TEXTS, phi=_NUMBER, phi_variance=_NUMBER)),
+            findings=_list_of(_object(rule=_TEXT, severity={"enum": list(SEVERITIES)})),
+        )
+    ),
+)
+"""What is asked of an earlier report that another is compared with."""
 
 SIGNIFICANT_DIGITS = 7
 """Enough for every use, and few enough that a report does not change with the order of a sum."""
@@ -125,6 +155,29 @@ def target(
         "options": dict(made.options),
         "rules_ran": list(made.ran),
     }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report that was written earlier.
+
+    Raises:
+        UsageError: it cannot be read, or it is no report.
+    """
+    from jsonschema import Draft202012Validator  # slow to import, and hardly any run needs it
+
+    advice = "Make one: gnelint check TARGET --format json -o FILE"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+    except OSError as error:
+        raise UsageError(str(path), f"cannot be read ({error.strerror})", advice) from None
+    except (ValueError, RecursionError):
+        raise UsageError(str(path), "is not JSON", advice) from None
+    fault = next(iter(Draft202012Validator(_READABLE).iter_errors(report)), None)
+    if fault is not None:
+        where = ".".join(map(str, fault.absolute_path)) or "the whole"
+        raise UsageError(str(path), f"is no report of gnelint check ({where} is not as it should be)", advice)
+    found: dict[str, Any] = report
+    return found
 
 
 def number(value: float | None) -> float | None:

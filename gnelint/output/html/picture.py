@@ -16,7 +16,7 @@ MOST_NODES = 1500
 _MOST_IN_BLOCK = 120
 _OPEN_UP_TO = 5
 """Blocks of a run up to which it is shown open."""
-_BOX = (118, 38)
+_BOX = (134, 38)
 _GAP = (14, 22)
 
 

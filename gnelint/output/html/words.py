@@ -12,7 +12,7 @@ from markupsafe import Markup
 LONG = 64
 """Characters of a name that are shown; the table of layers has the whole of it."""
 
-_EXPONENT = re.compile(r"e(-?)\+?0*([0-9]+)")
+_EXPONENT = re.compile(r"(?:\.0+|(?<=\.[0-9])0+)?e(-?)\+?0*([0-9]+)")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
 _SUPERSCRIPTS = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
 _ISOLATE, _END = "\u2068", "\u2069"
@@ -82,7 +82,10 @@ def decimal(bits: float) -> Markup:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number in few digits; nothing for one that is not known."""
-    return "" if value is None else signed(_EXPONENT.sub(r"e\1\2", f"{value + 0.0:.{digits}g}"))
+    if value is None:
+        return ""
+    form = f"{digits - 1}e" if 0.0 < abs(value) < 1e-3 else f"{digits}g"
+    return signed(_EXPONENT.sub(r"e\1\2", f"{value + 0.0:.{form}}"))
 
 
 def factor(value: float | None) -> str:
