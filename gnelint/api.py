@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,7 +52,10 @@ class CheckResult:
         from gnelint.output.json import Circumstances, target
 
         ran = tuple(rule.id for rule in self.rules)
-        made = Circumstances(self.notes, ran, asdict(self.settings), self.sha256)
+        chosen = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
+        }
+        made = Circumstances(self.notes, ran, chosen, self.sha256)
         return target(self.prediction, self.findings, self.suppressed, made)
 
     def __str__(self) -> str:

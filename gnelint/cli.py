@@ -311,7 +311,9 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
     try:
         write_whole(output, report)
     except OSError as error:
-        raise UsageError(str(output), f"cannot be written ({error.strerror})", f"Choose another file for {option}.") from None
+        raise UsageError(
+            str(output), f"cannot be written ({error.strerror})", f"Choose another file for {option}."
+        ) from None
 
 
 def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:

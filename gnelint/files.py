@@ -10,7 +10,6 @@ import os
 import tempfile
 from pathlib import Path
 
-
 _CHUNK = 1 << 20
 
 

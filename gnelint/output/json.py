@@ -22,6 +22,7 @@ from gnelint.vocabulary import VOCABULARY
 
 SCHEMA = "gnelint/1"
 
+
 def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
@@ -40,9 +41,7 @@ _READABLE = _object(
             source={"enum": ["onnx", "torch"]},
             mode={"enum": ["train", "eval"]},
             summary=_object(gradient_ratio=_NUMBER, errors=_COUNT, warnings=_COUNT, infos=_COUNT, fixable=_COUNT),
-            profile=_list_of(
-                _object(name=_TEXT, op=_TEXT, phi=_NUMBER, gradient_norm2=_NUMBER, second_moment=_NUMBER)
-            ),
+            profile=_list_of(_object(name=_TEXT, op=_TEXT, phi=_NUMBER, gradient_norm2=_NUMBER, second_moment=_NUMBER)),
             blocks=_list_of(_object(name=_TEXT, kind=_TEXT, nodes=_TEXTS, phi=_NUMBER, phi_variance=_NUMBER)),
             findings=_list_of(_object(rule=_TEXT, severity={"enum": list(SEVERITIES)})),
         )

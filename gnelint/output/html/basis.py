@@ -66,10 +66,14 @@ def circumstances(network: Network, versions: Mapping[str, str]) -> list[tuple[s
     found = [("target", visible(entry["target"])), ("mode", entry["mode"])]
     for value in entry.get("inputs", []):
         sizes = "unknown" if value["shape"] is None else ", ".join(map(str, value["shape"]))
-        found.append((f"input \u201c{short(value['name'])}\u201d", f"{short(sizes)} ({value['dtype'] or 'type unknown'})"))
+        found.append(
+            (f"input \u201c{short(value['name'])}\u201d", f"{short(sizes)} ({value['dtype'] or 'type unknown'})")
+        )
     if entry.get("sha256"):
         found.append(("SHA-256 of the model file", entry["sha256"]))
-    found += [(name.replace("_", " "), shown) for name, value in entry.get("options", {}).items() if (shown := _option(value))]
+    found += [
+        (name.replace("_", " "), shown) for name, value in entry.get("options", {}).items() if (shown := _option(value))
+    ]
     verification = entry.get("verification")
     if verification is not None:
         measured = f"{verification['probes']} probes on {verification['device']} in {verification['dtype']}"

@@ -53,7 +53,7 @@ class Scale:
         """At most so many round numbers with their places."""
         step = next(step for step in _steps() if (self.high - self.low) / step < most)
         first = math.ceil(self.low / step)
-        return [Tick(self(k * step), bits_text(k * step)) for k in range(first, math.floor(self.high / step) + 1)]
+        return [Tick(self(k * step), number(k * step)) for k in range(first, math.floor(self.high / step) + 1)]
 
 
 def _steps() -> Iterator[float]:
@@ -297,10 +297,7 @@ def _depths(network: Network) -> list[Tick]:
     blocks = network.stretches
     step = next(int(step) for step in _steps() if len(blocks) / step <= 6)
     chosen = [blocks[k - 1] for k in range(step, len(blocks) + 1, step)] if step > 1 else list(blocks)
-    return [
-        Tick(_percent((each.start + each.stop) / 2, network.length), str(each.index + 1))
-        for each in chosen
-    ]
+    return [Tick(_percent((each.start + each.stop) / 2, network.length), str(each.index + 1)) for each in chosen]
 
 
 def _told(network: Network) -> str:

@@ -74,7 +74,7 @@ def _row(network: Network, node: Mapping[str, Any], index: int, *, measured: boo
 
 
 def _cells(node: Mapping[str, Any]) -> list[str]:
-    weight = next(iter(node.get("weights", [])), {})
+    weight: Mapping[str, Any] = next(iter(node.get("weights", [])), {})
     shape = node["shape"]
     return [
         short(node["op"], 24),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from gnelint.output.html.words import log2
@@ -215,7 +216,7 @@ def _longest_run(keys: Sequence[tuple[str, ...]], start: int) -> tuple[int, int]
     best = (1, start + 1)
     for period in PERIODS:
         pattern = keys[start : start + period]
-        if any(one == other for one, other in zip(pattern, pattern[1:], strict=False)):
+        if any(one == other for one, other in pairwise(pattern)):
             continue
         stop = start + period
         while stop < len(keys) and keys[stop] == keys[stop - period]:

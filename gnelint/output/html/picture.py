@@ -95,9 +95,7 @@ class Run:
 def draw(network: Network) -> list[Run]:
     """The runs of blocks, in the order of depth."""
     drawn = len(network.nodes) <= MOST_NODES
-    return [
-        _run(network, network.stretches[start:stop], period, drawn=drawn) for start, stop, period in network.runs
-    ]
+    return [_run(network, network.stretches[start:stop], period, drawn=drawn) for start, stop, period in network.runs]
 
 
 def _run(network: Network, stretches: Sequence[Stretch], period: int, *, drawn: bool) -> Run:
@@ -136,7 +134,12 @@ def _product(stretches: Sequence[Stretch]) -> float | None:
 def _sliver(at: int, stretch: Stretch) -> Sliver:
     bits = min(max(stretch.bits or 0.0, -4.0), 4.0)
     height = max(abs(bits) * 4.5, 2.0)
-    return Sliver(at * 8, round(20 - height if bits > 0 else 20, 1) if abs(bits) > 0.1 else 19, round(height, 1), shade(stretch.phi))
+    return Sliver(
+        at * 8,
+        round(20 - height if bits > 0 else 20, 1) if abs(bits) > 0.1 else 19,
+        round(height, 1),
+        shade(stretch.phi),
+    )
 
 
 def _tile(stretch: Stretch, *, drawn: bool) -> Tile:
@@ -218,9 +221,7 @@ def _reads(nodes: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[str]]) ->
     """Each node that reads another: its row and the other's, -1 for the block's entry."""
     depth = {name: at for at, row in enumerate(rows) for name in row}
     return [
-        (node["name"], depth[node["name"]], depth.get(name, -1))
-        for node in nodes
-        for name in node.get("inputs", [])
+        (node["name"], depth[node["name"]], depth.get(name, -1)) for node in nodes for name in node.get("inputs", [])
     ]
 
 
@@ -234,7 +235,8 @@ def _edge(source: tuple[int, int] | None, target: tuple[int, int], width: int) -
     if y - from_y <= _GAP[1]:
         return f"M{from_x} {from_y}L{x} {y}"
     side = width - 8
-    return f"M{from_x} {from_y}C{from_x} {from_y + 14} {side} {from_y} {side} {from_y + 28}V{y - 28}C{side} {y} {x} {y - 14} {x} {y}"
+    out = f"M{from_x} {from_y}C{from_x} {from_y + 14} {side} {from_y} {side} {from_y + 28}"
+    return f"{out}V{y - 28}C{side} {y} {x} {y - 14} {x} {y}"
 
 
 def _box(node: Mapping[str, Any], x: int, y: int) -> Box:

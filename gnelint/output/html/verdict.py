@@ -71,7 +71,10 @@ def _headline(network: Network) -> tuple[Mood, str]:
         if network.bits < low or network.bits > high:
             return "warn", f"The gradient {'shrinks' if network.bits < 0 else 'grows'} on its way to the input"
         if errors:
-            return "bad", f"The gradient survives, but {count(errors, 'error')} {'needs' if errors == 1 else 'need'} you"
+            return (
+                "bad",
+                f"The gradient survives, but {count(errors, 'error')} {'needs' if errors == 1 else 'need'} you",
+            )
         warnings = network.summary["warnings"]
         if warnings:
             return "warn", f"The gradient survives, with {count(warnings, 'warning')}"
@@ -114,7 +117,8 @@ def _meter(network: Network) -> tuple[float | None, tuple[float, float] | None]:
 def _change(network: Network) -> Fact:
     bits = network.summary["error_bits"]
     doubt = Markup("") if bits is None else Markup("exponent ±{}, nine times in ten").format(f"{max(bits, 0.1):.1f}")
-    return Fact("Squared norm, input over output", power(network.bits), doubt, "profile")
+    link = "profile" if network.stretches else ""
+    return Fact("Squared norm, input over output", power(network.bits), doubt, link)
 
 
 def _measured(network: Network) -> list[Fact]:
@@ -150,7 +154,9 @@ def _found(network: Network) -> Fact:
         parts.append(f"{summary['suppressed']} suppressed")
     rules = len(network.entry.get("rules_ran", []))
     clean = f"{count(rules, 'rule')} looked" if rules else "no rule was run"
-    return Fact("Findings", Markup("{}").format(f"{amount:,}"), Markup("{}").format(", ".join(parts) or clean), "findings")
+    return Fact(
+        "Findings", Markup("{}").format(f"{amount:,}"), Markup("{}").format(", ".join(parts) or clean), "findings"
+    )
 
 
 def fix_class(fix: Mapping[str, Any] | None, trained: bool | None) -> str | None:

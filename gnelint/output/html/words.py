@@ -77,7 +77,7 @@ def decimal(bits: float) -> Markup:
     mantissa = f"{10.0 ** (tens - exponent):.1f}"
     if mantissa == "10.0":
         mantissa, exponent = "1.0", exponent + 1
-    return Markup("{} × 10<sup>{}</sup>").format(mantissa, signed(str(exponent)))
+    return Markup("{}\u00a0×\u00a010<sup>{}</sup>").format(mantissa, signed(str(exponent)))
 
 
 def number(value: float | None, digits: int = 3) -> str:
