@@ -140,7 +140,7 @@ def test_a_directory(models: Path) -> None:
         (["check"], ["TARGET", "--help"]),
         (["check", "bad.onnx", "--formt", "json"], ["--formt", "--format"]),
         (["check", "bad.onnx", "--format", "xml"], ["xml", "json"]),
-        (["check", "bad.onnx", "--html", "x"], ["--html"]),
+        (["check", "bad.onnx", "--htlm", "x"], ["--htlm", "--html"]),
         (["check", "bad.onnx", "--select", "GNE9999"], ["GNE9999", "gnelint rules"]),
         (["check", "bad.onnx", "--rules", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["check", "bad.onnx", "--config", "nowhere.toml"], ["nowhere.toml", "cannot be read"]),

@@ -68,7 +68,8 @@ def test_the_numbers() -> None:
     summary = target(prediction, FINDINGS)["summary"]
     assert summary == {
         "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
-        "gradient_ratio": 0.0625, "gradient_log2": -4.0, "error_bits": 0.5, "fluctuation_bits": 0.25, "cotangent_at": "output",
+        "gradient_ratio": 0.0625, "gradient_log2": -4.0, "error_bits": 0.5, "fluctuation_bits": 0.25,
+        "cotangent_at": "output",
         "errors": 1, "warnings": 1, "infos": 1, "fixable": 1, "suppressed": 0, "baseline": None,
     }  # fmt: skip
 
