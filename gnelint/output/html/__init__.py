@@ -62,7 +62,7 @@ def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> s
     earlier = _earlier(networks, old)
     parts = [_part(network, earlier.get(network.key), report.get("versions", {})) for network in networks]
     comparisons = [comparison.compare(earlier[network.key], network) for network in networks if network.key in earlier]
-    style, script = _asset("report.css"), _asset("report.js")
+    look, script = style(), _asset("report.js")
     page = _environment().get_template("report.html.j2")
     return page.render(
         title=", ".join(part.name for part in parts[:3]) + (", …" if len(parts) > 3 else ""),
@@ -72,11 +72,16 @@ def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> s
         comparisons=comparisons,
         holds=report.get("verification", {}).get("holds"),
         bases=basis.BASES,
-        style=style,
+        style=look,
         script=script,
-        style_hash=_digest(style),
+        style_hash=_digest(look),
         script_hash=_digest(script),
     )
+
+
+def style() -> Markup:
+    """The page's style sheet."""
+    return _asset("report.css")
 
 
 def _earlier(networks: Sequence[Network], old: Mapping[str, Any] | None) -> dict[str, Network]:

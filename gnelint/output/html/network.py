@@ -46,7 +46,8 @@ class Stretch:
         block: its entry in the report.
         nodes: its nodes' entries, in topological order.
         start, stop: positions of its first node and behind its last, in nodes from the input.
-        entering, leaving: log2 of the squared gradient norm at its entry and exit; None if not known.
+        entering, leaving: log2 of the squared gradient norm at its entry and exit; None if not known. Their difference
+            is not log2 of phi where neighbours depend on each other (a mask that the gradient has passed already).
     """
 
     index: int
@@ -135,7 +136,12 @@ class Network:
             inside = [self.nodes[name] for name in block["nodes"] if name in self.nodes]
             leaving = gradient_bits(inside[-1]) if inside else None
             change = log2(block["phi"])
-            entering = None if leaving is None or change is None else leaving + change
+            if found:
+                entering = found[-1].leaving
+            elif self.bits is not None:
+                entering = self.bits
+            else:
+                entering = None if leaving is None or change is None else leaving + change
             stop = at + max(len(inside), 1)
             found.append(Stretch(index, block, inside, at, stop, entering, leaving))
             at = stop
@@ -160,9 +166,7 @@ class Network:
         if not self.stretches:
             return ()
         first = self.stretches[0]
-        points: list[tuple[float, float | None, Mapping[str, Any] | None]] = [
-            (0, first.entering if first.entering is not None else self.bits, None)
-        ]
+        points: list[tuple[float, float | None, Mapping[str, Any] | None]] = [(0, first.entering, None)]
         for stretch in self.stretches:
             inner = stretch.nodes if stretch.block["kind"] == "serial" else stretch.nodes[-1:]
             offset = stretch.stop - len(inner)

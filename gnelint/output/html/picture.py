@@ -100,7 +100,7 @@ def draw(network: Network) -> list[Run]:
 
 def _run(network: Network, stretches: Sequence[Stretch], period: int, *, drawn: bool) -> Run:
     tiles = [_tile(stretch, drawn=drawn) for stretch in stretches]
-    phi = _product(stretches)
+    phi = _together(stretches)
     kinds = [str(stretch.block["kind"]) for stretch in stretches[:period]]
     times = len(stretches) // period
     return Run(
@@ -122,13 +122,12 @@ def _title(stretches: Sequence[Stretch]) -> str:
     return f"{short(stretches[0].name, 30)} … {short(stretches[-1].name, 30)}"
 
 
-def _product(stretches: Sequence[Stretch]) -> float | None:
-    found = 1.0
-    for stretch in stretches:
-        if stretch.phi is None:
-            return None
-        found *= stretch.phi
-    return found
+def _together(stretches: Sequence[Stretch]) -> float | None:
+    """What neighbouring blocks multiply the squared gradient norm by."""
+    entering, leaving = stretches[0].entering, stretches[-1].leaving
+    if len(stretches) == 1 or entering is None or leaving is None:
+        return stretches[0].phi if len(stretches) == 1 else None
+    return float(2.0 ** min(entering - leaving, 1023.0))
 
 
 def _sliver(at: int, stretch: Stretch) -> Sliver:
