@@ -25,7 +25,8 @@ from gnelint.output.json import document
 from tests.models import network
 from tests.output.browser import chromium, opened
 
-GALLERY = Path(__file__).resolve().parents[2] / "reports" / "gallery"
+ROOT = Path(__file__).resolve().parents[2]
+GALLERY = ROOT / "reports" / "gallery"
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,9 @@ def _written(exhibit: Exhibit, folder: Path) -> _Card:
 def _report(name: str) -> dict[str, object]:
     module, inputs = network(name)
     entry = gnelint.check(module, inputs).to_dict()
+    for finding in entry["findings"]:
+        if finding["location"] is not None:  # as it is from the repository's root, wherever that lies
+            finding["location"]["file"] = Path(finding["location"]["file"]).relative_to(ROOT).as_posix()
     return document([{**entry, "target": name}], load_rules().rules)
 
 
