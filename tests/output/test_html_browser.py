@@ -254,6 +254,7 @@ def test_print(browser: Browser, tmp_path: Path) -> None:
     with shown(browser, tmp_path, "vanishing") as page:
         page.emulate_media(media="print", color_scheme="dark")
         assert page.locator(".top").is_hidden()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert page.locator("table.layers tbody tr").last.is_visible()
         region = page.locator(".scroll.layers")
         assert region.evaluate("(each) => each.scrollHeight - each.clientHeight") <= 1

@@ -71,7 +71,6 @@ def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> s
         parts=parts,
         comparisons=comparisons,
         holds=report.get("verification", {}).get("holds"),
-        bases=basis.BASES,
         style=look,
         script=script,
         style_hash=_digest(look),

@@ -30,13 +30,12 @@ _COSTS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rule has found something: names, the block's index if it has one, source, and the numbers."""
+    """Where a rule has found something: names, the block's index if it has one, source, and the number judged."""
 
     name: str
     block: int | None
     location: str
     measured: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,6 @@ def _place(network: Network, finding: Mapping[str, Any]) -> Place:
         block=None if stretch is None else stretch.index,
         location="" if finding["location"] is None else visible(place(finding["location"])),
         measured=number(finding["measured"]),
-        message=short(finding["message"], _MESSAGE),
     )
 
 

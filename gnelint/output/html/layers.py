@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gnelint.output.html.network import Network, gradient_bits, shade, sign
+from gnelint.output.html.network import Network, gradient_bits, shade
 from gnelint.output.html.words import LONG, number, short, signed, visible
 
 
@@ -49,7 +49,6 @@ class Row:
     full: str
     block: int | None
     shade: str
-    sign: str
     cells: Sequence[str]
 
 
@@ -70,7 +69,7 @@ def _row(network: Network, node: Mapping[str, Any], index: int, *, measured: boo
     cells = [*_cells(node), *(_measured(node) if measured else ())]
     full = visible(node["name"]) if len(node["name"]) > LONG else ""
     block = None if stretch is None else stretch.index
-    return Row(index, shown, full, block, shade(node["phi"]), sign(node["phi"]), cells)
+    return Row(index, shown, full, block, shade(node["phi"]), cells)
 
 
 def _cells(node: Mapping[str, Any]) -> list[str]:
