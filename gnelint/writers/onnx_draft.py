@@ -15,6 +15,9 @@ from gnelint.readers.onnx_walk import own_name
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_bytes import Raw, stretch
 
+FUNCTIONS_FROM = 8
+"""The IR version from which models have local functions."""
+
 
 class Draft:
     """The message of one model while edits are made; `finished` puts nodes and initializers back into it.
@@ -93,7 +96,7 @@ class Draft:
 
     def add_initializer(self, name: str, array: np.ndarray) -> None:
         """A new initializer; its name is one that `unique` gave."""
-        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         self._changed = True
 
     def put_raw(self, name: str, raw: Raw) -> None:
@@ -108,6 +111,17 @@ class Draft:
         del sparse[:]
         sparse.extend(kept_ones)
         self.add_initializer(name, array)
+
+    def add_function(self, function: onnx.FunctionProto) -> bool:
+        """A new local function; whether the model has it now (another one may have its name)."""
+        for own in self.model.functions:
+            if (own.domain, own.name, own.overload) == (function.domain, function.name, function.overload):
+                return bool(own == function)
+        self.model.functions.append(function)
+        if all(opset.domain != function.domain for opset in self.model.opset_import):
+            self.model.opset_import.append(onnx.helper.make_opsetid(function.domain, 1))
+        self.model.ir_version = max(self.model.ir_version, FUNCTIONS_FROM)
+        return True
 
     def insert_before(self, place: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]) -> None:
         """New nodes in front of one."""
@@ -159,6 +173,8 @@ class Draft:
         """Take a node with one output away: its readers read `x`."""
         y = node.output[0]
         if not self.is_output(y):
+            if len(self.readers(x)) == 1 and not self.is_output(x):
+                self.rename({y: x})
             self.redirect(y, x, but=[node])
             self._forget([y])
             self.replace_node(node, [])
@@ -169,6 +185,7 @@ class Draft:
             self.replace_node(node, [copy])
             return
         self._forget([x])
+        self.rename({x: y})
         self.rename_output(before, x, y)  # the interface keeps its name
         self.redirect(x, y, but=[node])
         self.replace_node(node, [])
