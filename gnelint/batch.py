@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gnelint.lint.rulefile import RuleSet, load_rules
 from gnelint.lint.selection import selected_rules
 from gnelint.lint.suppression import Verdict
 from gnelint.output.json import counts
-from gnelint.readers.targets import read_target
+from gnelint.readers.targets import read_target, source_file
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Answer:
         entry: its entry in the JSON report, empty if the target could not be checked.
         notes: sentences for people.
         verdicts: what became of each suppression.
+        ran: ids of the rules that were run.
+        file: the model or Python file, "" if it is not known.
         error: why it could not be checked, "" if it was; `trace` is for those who ask for more.
         warning: what went wrong beside the answer, "" if nothing did.
     """
@@ -39,6 +41,8 @@ class Answer:
     entry: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    ran: tuple[str, ...] = ()
+    file: str = ""
     error: str = ""
     trace: str = ""
     warning: str = ""
@@ -104,15 +108,16 @@ def _cached(job: Job) -> Answer:
         return _checked(job)[0]
     record = cache.find(key, model)
     if record is not None:
-        verdicts = tuple(Verdict(**verdict) for verdict in record["verdicts"])
-        return Answer(record["entry"], tuple(record["notes"]), verdicts)
+        known = tuple(Verdict(**verdict) for verdict in record["verdicts"])
+        return Answer(record["entry"], tuple(record["notes"]), known, tuple(record["ran"]), str(model))
     found, data_files = _checked(job)
-    kept = {"entry": found.entry, "notes": found.notes, "verdicts": [asdict(one) for one in found.verdicts]}
+    verdicts = [asdict(one) for one in found.verdicts]
+    kept = {"entry": found.entry, "notes": found.notes, "verdicts": verdicts, "ran": found.ran}
     try:
         cache.store(key, visit, data_files, kept)
     except OSError as error:
         problem = f"{job.cache_dir}: the cache cannot be written ({error.strerror})."
-        return Answer(found.entry, found.notes, found.verdicts, warning=f"{problem} Add --no-cache, or --cache-dir.")
+        return replace(found, warning=f"{problem} Add --no-cache, or --cache-dir.")
     return found
 
 
@@ -123,4 +128,6 @@ def _checked(job: Job) -> tuple[Answer, Sequence[str]]:
     rules = selected_rules(rules_of(job.rules), job.settings)
     graph = read_target(job.target, training=job.training, inputs=job.inputs)
     result = check_graph(graph, rules, job.settings, job.suppressions)
-    return Answer(result.to_dict(), result.notes, result.verdicts), graph.data_files
+    ran = tuple(rule.id for rule in result.rules)
+    found = Answer(result.to_dict(), result.notes, result.verdicts, ran, source_file(job.target))
+    return found, graph.data_files

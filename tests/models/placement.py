@@ -116,6 +116,18 @@ def standardized_convs(*, depth: int = 20, channels: int = 16, gamma: float = 2*
     )
 
 
+def centred_layers(*, depth: int = 30, width: int = 128, centred: bool = True) -> nn.Sequential:
+    """He layers with ReLU, the mean of every row taken out of it: what the inputs have in common is lost."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layer = linear(width, width)
+        if centred:
+            with torch.no_grad():
+                layer.weight -= layer.weight.mean(1, keepdim=True)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
 def few_values(*, norm: str = "batch", channels: int = 16, pooled: bool = True, groups: int = 4) -> nn.Sequential:
     """A convolution, a pooling to one pixel or none, and a normalisation before the head."""
     kinds: dict[str, nn.Module] = {
