@@ -33,6 +33,7 @@ from gnelint.writers.onnx import write_onnx
 from gnelint.writers.onnx_bytes import Message
 from gnelint.writers.onnx_draft import Draft
 from tests.benchmarks.onnx_agreement import LIGHT
+from tests.measure.onnx_on_torch.agreement import compared, drawn_inputs, reference
 from tests.models import CASES, SEVEN, network
 from tests.models.export import export_onnx
 from tests.models.export import write_onnx as export
@@ -274,3 +275,78 @@ def test_a_preserving_fix_keeps_the_outputs(tmp_path: Path, inline: bool) -> Non
     assert write_onnx(source, plan.edits, output, graph=graph, inline=inline) == ()
     assert_good(output)
     assert_same_function(source, output)
+
+
+def all_normalisations(path: Path, training: bool) -> list[Action]:
+    graph = read(path, training=training)
+    return [SecondMoment(one.name) for one in graph.nodes if one.op == "batch_norm"]
+
+
+def assert_normalisations_replaced(folder: Path, name: str, training: bool, dynamo: bool) -> None:
+    path = folder / "model.onnx"
+    module, inputs = network(name)
+    export(module.train(training), inputs, path, opset=18, dynamo=dynamo, fold=False)
+    actions = all_normalisations(path, training)
+    assert len(actions) > 15
+    proto, graph = written(path, actions, training=training)
+    ops = [one.op for one in graph.nodes]
+    assert "batch_norm" not in ops
+    assert ops.count("second_moment_norm") == (len(actions) if training else 0)
+    assert "BatchNormalization" not in {one.op_type for one in proto.graph.node}
+
+
+@pytest.mark.parametrize(("training", "dynamo"), [(True, False), (False, True)])
+def test_a_residual_networks_normalisations_are_replaced(tmp_path: Path, training: bool, dynamo: bool) -> None:
+    assert_normalisations_replaced(tmp_path, "resnet18", training, dynamo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_dense_networks_normalisations_are_replaced(tmp_path: Path, training: bool, dynamo: bool) -> None:
+    assert_normalisations_replaced(tmp_path, "densenet121", training, dynamo)
+
+
+def examples() -> list[tuple[str, str]]:
+    """The networks that gnelint's own rules have a fix for: (rule, network)."""
+    return [
+        (rule.id, test["model"])
+        for rule in load_rules().rules
+        for test in rule.tests
+        if rule.fix is not None and test.get("findings") and test.get("mode") != "eval"
+    ]
+
+
+def rounding(path: Path) -> float:
+    """How far rounding alone may take two runtimes apart: what changes of the inputs by 1e-6 come to."""
+    feeds = drawn_inputs(path)
+    draw = np.random.default_rng(0)
+    moved = {
+        name: (array * (1 + 1e-6 * draw.standard_normal(array.shape))).astype(array.dtype)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in feeds.items()
+    }
+    one, two = reference(path, feeds), reference(path, moved)
+    return max(float(np.abs(one[name] - two[name]).max() / max(np.abs(one[name]).max(), 1e-30)) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize(("rule", "name"), examples())
+def test_every_example_of_a_rule_is_written_as_planned(tmp_path: Path, rule: str, name: str, dynamo: bool) -> None:
+    source, output = tmp_path / "model.onnx", tmp_path / "fixed.onnx"
+    export_repeatable(name, source, dynamo=dynamo)
+    own = load_rules().get(rule)
+    assert own is not None
+    fixing = Fixing([own], Settings(select=(rule,), preview=True, stage="init"), unsafe=True)
+    graph = read(source)
+    plan = plan_fixes(graph, fixing)
+    assert write_onnx(source, plan.edits, output, graph=graph) == ()
+    again = plan_fixes(read(output), fixing)
+    assert again.edits == ()
+    assert len(again.found) == len(plan.remaining)
+    onnx.checker.check_model(str(output), full_check=True)
+    found = compared(output)
+    assert found.error is not None
+    assert found.error <= max(1e-5, rounding(output)), found.line
