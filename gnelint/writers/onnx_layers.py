@@ -100,7 +100,7 @@ def _zero_bias(draft: Draft, gemm: onnx.NodeProto, dtype: str) -> None:
         attributes.append(helper.make_attribute("broadcast", 1))
     del gemm.attribute[:]
     gemm.attribute.extend([*others, *attributes])
-    gemm.input[2] = name
+    draft.set_input(gemm, 2, name)
     draft.sweep([old])
 
 
@@ -242,7 +242,7 @@ def _centre_filters(bench: Workbench, action: CentreFilters) -> Touched:
     fragment = sketch.finished(result, result)
     _add_constants(draft, fragment)
     draft.insert_before(layer, fragment.nodes)
-    layer.input[index] = result
+    draft.set_input(layer, index, result)
     return [layer, *fragment.nodes]
 
 
@@ -350,8 +350,7 @@ def _folded(bench: Workbench, node: Node, norm: onnx.NodeProto, rank: int, dtype
     name = draft.unique(f"{own_name(layer)}/bias")
     draft.add_initializer(name, (bias * factors + shift).astype(kind))
     old = layer.input[2] if len(layer.input) > 2 else ""
-    del layer.input[2:]
-    layer.input.append(name)
+    draft.set_input(layer, 2, name)
     draft.sweep([old])
     draft.bypass(norm, norm.input[0])
     return [layer]
