@@ -1,7 +1,11 @@
-"""Files are written under a temporary name beside their place and renamed: nobody ever sees half of one."""
+"""Files are told apart by their bytes' hash, and written under a temporary name beside their place and renamed.
+
+Nobody ever sees half of one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +43,22 @@ def _mode(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+_CHUNK = 1 << 20
+
+
+def sha256(path: Path) -> str | None:
+    """Hash of a file's bytes, None if it cannot be read."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                digest.update(buffer[:size])
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

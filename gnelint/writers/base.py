@@ -16,4 +16,4 @@ class Unmade:
 
 
 class CannotEditError(Exception):
-    """Why an edit cannot be made in this model; the model is as it was before."""
+    """Why an edit cannot be made in this model, a clause for people; the model is as it was before."""
