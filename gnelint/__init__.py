@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gnelint.api import Analysis, FixPlan, VerifyResult, check, fix, plan_fixes, verify
     from gnelint.errors import GradientNormError
     from gnelint.output.schema import report_schema
+    from gnelint.writers.graphsurgeon import to_graphsurgeon
 
 __all__ = [
     "Analysis",
@@ -18,6 +19,7 @@ __all__ = [
     "fix",
     "plan_fixes",
     "report_schema",
+    "to_graphsurgeon",
     "verify",
 ]
 
@@ -32,6 +34,7 @@ _HOMES = {
     "fix": "gnelint.api",
     "plan_fixes": "gnelint.api",
     "report_schema": "gnelint.output.schema",
+    "to_graphsurgeon": "gnelint.writers.graphsurgeon",
     "verify": "gnelint.api",
 }
 

@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 from gnelint.errors import GnelintError, ModelError
 from gnelint.files import replacing
-from gnelint.fixes.edits import Edit, EditTensor
+from gnelint.fixes.edits import Edit, EditTensor, with_tensors
 from gnelint.graph import Graph
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
 from gnelint.writers.base import CannotEditError, Unmade
 from gnelint.writers.onnx_bytes import MAX_MESSAGE, Message, stretch
 from gnelint.writers.onnx_data import INLINE, DataFiles, external_tensors, write_copy
 from gnelint.writers.onnx_draft import Draft
-from gnelint.writers.onnx_layers import edit_layer
+from gnelint.writers.onnx_layers import Workbench, edit_layer
 from gnelint.writers.onnx_marks import mark
 from gnelint.writers.onnx_store import Stores
 
@@ -65,14 +65,17 @@ def _edited(file: ModelFile, draft: Draft, edits: Sequence[Edit], graph: Graph, 
     """Make the edits; those that cannot be made."""
     stores = Stores(file, draft)
     unmade: list[Unmade] = []
+    waiting: list[EditTensor] = []
     for edit in edits:
         try:
             if isinstance(edit.action, EditTensor):
                 place = stores.find(edit.action.tensor)
                 place.change(edit.action)
                 touched = place.readers
+                waiting.append(edit.action)
             else:
-                touched = edit_layer(draft, graph, edit.action, inline)
+                graph, waiting = with_tensors(graph, waiting), []
+                touched = edit_layer(Workbench(draft, stores, graph, inline), edit.action)
                 graph = edit.action.applied(graph)
         except CannotEditError as error:
             unmade.append(Unmade(edit, str(error)))

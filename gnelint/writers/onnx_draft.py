@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from gnelint.readers.onnx_types import dtype_name
 from gnelint.readers.onnx_walk import own_name
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_bytes import Raw, stretch
+
+FUNCTIONS_FROM = 8
+"""The IR version from which models have local functions."""
 
 
 class Draft:
@@ -38,6 +42,13 @@ class Draft:
         self.changed: set[str] = set()
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._changed = False
+        self._gone: set[str] = set()
+        self._producers: dict[str, onnx.NodeProto] = {}
+        self._readers: dict[str, dict[int, onnx.NodeProto]] = defaultdict(dict)
+        self._reads: dict[int, set[str]] = {}
+        self._named: dict[str, dict[int, onnx.NodeProto]] = defaultdict(dict)
+        for node in self.nodes:
+            self._enter(node)
         self._aliases: dict[str, str] = {}
         self._taken: set[str] | None = None
 
@@ -59,11 +70,11 @@ class Draft:
 
     def producer(self, value: str) -> onnx.NodeProto | None:
         """The node of the main graph that writes a value."""
-        return next((node for node in self.nodes if value in node.output), None) if value else None
+        return self._producers.get(value)
 
     def readers(self, value: str) -> list[onnx.NodeProto]:
         """The nodes of the main graph that read a value, in bodies of their own too."""
-        return [node for node in self.nodes if value in reads(node)]
+        return list(self._readers[value].values())
 
     def is_output(self, value: str) -> bool:
         """Whether the model returns the value."""
@@ -75,8 +86,8 @@ class Draft:
 
     def named(self, name: str) -> onnx.NodeProto | None:
         """The node of the main graph that the reader calls so; None if there is none, or several."""
-        found = [node for node in self.nodes if own_name(node) == name]
-        return found[0] if len(found) == 1 else None
+        found = self._named[name]
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def unique(self, wanted: str) -> str:
         """A name that no node or value of the model has yet."""
@@ -93,7 +104,7 @@ class Draft:
 
     def add_initializer(self, name: str, array: np.ndarray) -> None:
         """A new initializer; its name is one that `unique` gave."""
-        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         self._changed = True
 
     def put_raw(self, name: str, raw: Raw) -> None:
@@ -109,38 +120,55 @@ class Draft:
         sparse.extend(kept_ones)
         self.add_initializer(name, array)
 
+    def add_function(self, function: onnx.FunctionProto) -> bool:
+        """A new local function; whether the model has it now (another one may have its name)."""
+        for own in self.model.functions:
+            if (own.domain, own.name, own.overload) == (function.domain, function.name, function.overload):
+                return bool(own == function)
+        self.model.functions.append(function)
+        if all(opset.domain != function.domain for opset in self.model.opset_import):
+            self.model.opset_import.append(onnx.helper.make_opsetid(function.domain, 1))
+        self.model.ir_version = max(self.model.ir_version, FUNCTIONS_FROM)
+        return True
+
     def insert_before(self, place: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]) -> None:
         """New nodes in front of one."""
-        index = self._index(place)
-        self.nodes[index:index] = nodes
-        self._changed = True
+        self._insert(self._index(place), nodes)
 
     def insert_behind(self, place: onnx.NodeProto | None, nodes: Sequence[onnx.NodeProto]) -> None:
         """New nodes behind one, or in front of all."""
-        index = 0 if place is None else self._index(place) + 1
-        self.nodes[index:index] = nodes
-        self._changed = True
+        self._insert(0 if place is None else self._index(place) + 1, nodes)
 
     def replace_node(self, old: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]) -> None:
         """New nodes in the place of one; what fed it alone goes too."""
         index = self._index(old)
-        self.nodes[index : index + 1] = nodes
-        self._changed = True
+        self._remove(old)
+        self._insert(index, nodes)
         self.sweep(old.input)
 
     def redirect(self, old: str, new: str, but: Iterable[onnx.NodeProto] = ()) -> None:
         """Let all that reads one value read another; the model's outputs stay."""
         kept_ones = {id(node) for node in but}
-        for node in self.nodes:
+        for node in self.readers(old):
             if id(node) not in kept_ones:
+                self._leave(node)
                 _redirect(node, old, new)
+                self._enter(node)
+
+    def set_input(self, node: onnx.NodeProto, index: int, value: str) -> None:
+        """Let a node read another value at one place."""
+        self._leave(node)
+        node.input.extend([""] * (index + 1 - len(node.input)))
+        node.input[index] = value
+        self._enter(node)
 
     def rename_output(self, node: onnx.NodeProto, old: str, new: str) -> None:
         """Let a node write another value; the readers of the old one stay as they are."""
+        self._leave(node)
         for index, name in enumerate(node.output):
             if name == old:
                 node.output[index] = new
-        self._changed = True
+        self._enter(node)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Values of these names are found under other ones from now on."""
@@ -150,15 +178,19 @@ class Draft:
     def drop_input(self, node: onnx.NodeProto, index: int) -> None:
         """Leave an optional input out; what fed it alone goes too."""
         name = node.input[index]
+        self._leave(node)
         node.input[index] = ""
         while node.input and not node.input[-1]:
             del node.input[-1]
+        self._enter(node)
         self.sweep([name])
 
     def bypass(self, node: onnx.NodeProto, x: str) -> None:
         """Take a node with one output away: its readers read `x`."""
         y = node.output[0]
         if not self.is_output(y):
+            if len(self.readers(x)) == 1 and not self.is_output(x):
+                self.rename({y: x})
             self.redirect(y, x, but=[node])
             self._forget([y])
             self.replace_node(node, [])
@@ -169,6 +201,7 @@ class Draft:
             self.replace_node(node, [copy])
             return
         self._forget([x])
+        self.rename({x: y})
         self.rename_output(before, x, y)  # the interface keeps its name
         self.redirect(x, y, but=[node])
         self.replace_node(node, [])
@@ -178,16 +211,15 @@ class Draft:
         waiting = [value for value in values if value]
         while waiting:
             value = waiting.pop()
-            if self.is_output(value) or any(value in reads(node) for node in self.nodes):
+            if self.is_output(value) or self._readers[value]:
                 continue
             node = self.producer(value)
             if node is not None:
                 others = [name for name in node.output if name and name != value]
                 if any(self.is_output(name) or self.readers(name) for name in others):
                     continue
-                del self.nodes[self._index(node)]
+                self._remove(node)
                 self._forget(node.output)
-                self._changed = True
                 waiting.extend(name for name in reads(node) if name)
             elif value in self._initializers:
                 self._drop_initializer(value)
@@ -197,6 +229,7 @@ class Draft:
     def finished(self) -> dict[int, Raw]:
         """Put nodes and initializers back into the message; the data that it lacks, by the initializer's index."""
         graph = self.model.graph
+        self._tidy()
         if self._changed:
             _refill(graph.node, self.nodes)
             _refill(graph.initializer, list(self._initializers.values()))
@@ -225,17 +258,50 @@ class Draft:
             _refill(inputs, left)
 
     def _forget(self, values: Iterable[str]) -> None:
-        """Remove what the graph says of values that are gone."""
-        gone, graph = set(values), self.model.graph
-        infos = [info for info in graph.value_info if info.name not in gone]
+        """What the graph says of these values is to be removed: they are gone."""
+        self._gone.update(values)
+
+    def _tidy(self) -> None:
+        if not self._gone:
+            return
+        graph = self.model.graph
+        infos = [info for info in graph.value_info if info.name not in self._gone]
         if len(infos) != len(graph.value_info):
             _refill(graph.value_info, infos)
-        notes = [note for note in graph.quantization_annotation if note.tensor_name not in gone]
+        notes = [note for note in graph.quantization_annotation if note.tensor_name not in self._gone]
         if len(notes) != len(graph.quantization_annotation):
             _refill(graph.quantization_annotation, notes)
 
+    def _insert(self, index: int, nodes: Sequence[onnx.NodeProto]) -> None:
+        self.nodes[index:index] = nodes
+        self._changed = True
+        for node in nodes:
+            self._enter(node)
+
+    def _remove(self, node: onnx.NodeProto) -> None:
+        del self.nodes[self._index(node)]
+        self._changed = True
+        self._leave(node)
+
+    def _enter(self, node: onnx.NodeProto) -> None:
+        """Note what a node reads and writes."""
+        self._reads[id(node)] = reads(node)
+        for name in self._reads[id(node)]:
+            self._readers[name][id(node)] = node
+        self._producers.update((name, node) for name in node.output if name)
+        self._named[own_name(node)][id(node)] = node
+
+    def _leave(self, node: onnx.NodeProto) -> None:
+        """Forget it, before the node goes or changes."""
+        for name in self._reads.pop(id(node)):
+            del self._readers[name][id(node)]
+        for name in node.output:
+            if self._producers.get(name) is node:
+                del self._producers[name]
+        self._named[own_name(node)].pop(id(node), None)
+
     def _captured(self, value: str) -> bool:
-        return any(value in reads(node) and value not in node.input for node in self.nodes)
+        return any(value not in node.input for node in self.readers(value))
 
     def _index(self, node: onnx.NodeProto) -> int:
         return next(index for index, other in enumerate(self.nodes) if other is node)

@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from gnelint.fixes.edits import Action, DropBias, InsertScale
+from gnelint.fixes.edits import (
+    Action,
+    Array,
+    CentreFilters,
+    Change,
+    DropBias,
+    EditTensor,
+    InsertScale,
+    InsertSecondMoment,
+    SecondMoment,
+    Substitute,
+)
 from gnelint.graph import Graph, Node
 from gnelint.readers.onnx_types import numpy_dtype
+from gnelint.readers.onnx_walk import own_name
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_draft import Draft, value_dtype
+from gnelint.writers.onnx_fragments import Fragment, Sketch, affine, centred, pointwise, second_moment_norm
+from gnelint.writers.onnx_functions import call_second_moment_norm
+from gnelint.writers.onnx_store import Stores
 
 BROADCAST_FROM = 7
 """The opset from which operands broadcast as in numpy."""
 GEMM_WITHOUT_C_FROM = 11
 
 _BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _ADDS = frozenset({"Add", "Sum"})
+_OUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
+
+Touched = Sequence[onnx.NodeProto]
 
 
-def edit_layer(draft: Draft, graph: Graph, action: Action, inline: bool) -> Sequence[onnx.NodeProto]:
-    """Make an action; the nodes that it changed or wrote.
+@dataclass(frozen=True)
+class Workbench:
+    """What actions are made with.
 
-    Args:
+    Attributes:
         draft: of the model.
+        stores: the places of its tensors.
         graph: of the model as it is by now.
         inline: write operations that ONNX lacks out in standard ones.
+    """
+
+    draft: Draft
+    stores: Stores
+    graph: Graph
+    inline: bool
+
+
+def edit_layer(bench: Workbench, action: Action) -> Touched:
+    """Make an action; the nodes that it changed or wrote.
 
     Raises:
         CannotEditError: it cannot be made, and nothing was changed.
     """
-    if isinstance(action, DropBias):
-        return _drop_bias(draft, graph.node(action.node))
-    if isinstance(action, InsertScale):
-        return _insert_scale(draft, graph, action)
-    raise CannotEditError(f"the ONNX writer cannot do this yet ({type(action).__name__})")
+    make = _ACTIONS.get(type(action))
+    if make is None:
+        raise CannotEditError(f"an ONNX model has no place for it ({type(action).__name__})")
+    return make(bench, action)
+
+
+def _drop_bias_of(bench: Workbench, action: DropBias) -> Touched:
+    return _drop_bias(bench.draft, bench.graph.node(action.node))
 
 
 def _drop_bias(draft: Draft, node: Node) -> Sequence[onnx.NodeProto]:
@@ -64,7 +100,7 @@ def _zero_bias(draft: Draft, gemm: onnx.NodeProto, dtype: str) -> None:
         attributes.append(helper.make_attribute("broadcast", 1))
     del gemm.attribute[:]
     gemm.attribute.extend([*others, *attributes])
-    gemm.input[2] = name
+    draft.set_input(gemm, 2, name)
     draft.sweep([old])
 
 
@@ -99,17 +135,16 @@ def _is_constant(draft: Draft, value: str) -> bool:
     return True
 
 
-def _insert_scale(draft: Draft, graph: Graph, action: InsertScale) -> Sequence[onnx.NodeProto]:
-    value = draft.value(action.value)
-    dtype = value_dtype(draft, value, graph.values[action.value].dtype)
+def _insert_scale(bench: Workbench, action: InsertScale) -> Touched:
+    draft, value = bench.draft, bench.draft.value(action.value)
+    dtype = value_dtype(draft, value, bench.graph.values[action.value].dtype)
     name = draft.unique(f"{action.value}/scale")
     factor = draft.unique(f"{name}_factor")
-    number = np.array(action.factor, numpy_dtype(dtype))
     node = helper.make_node("Mul", [value, factor], [name], name=name)
     if draft.version < BROADCAST_FROM:
         node.attribute.append(helper.make_attribute("broadcast", 1))
     follow(draft, value, [node], name)
-    draft.add_initializer(factor, number)
+    draft.add_initializer(factor, np.array(action.factor, numpy_dtype(dtype)))
     return [node]
 
 
@@ -138,3 +173,226 @@ def follow(draft: Draft, value: str, nodes: Sequence[onnx.NodeProto], result: st
                 names[index] = {value: inner, result: value}.get(name, name)
     draft.insert_behind(before, nodes)
     draft.rename({value: inner, result: value})
+
+
+def _substitute(bench: Workbench, action: Substitute) -> Touched:
+    draft, node = bench.draft, bench.graph.node(action.node)
+    x, y = draft.value(node.inputs[0] or ""), draft.value(node.outputs[0])
+    last = _end_of(draft, node, x, y)
+    if action.op == "identity":
+        before = draft.producer(x)
+        draft.bypass(last, x)
+        return [] if before is None else [before]
+    dtype = value_dtype(draft, x, bench.graph.values[node.inputs[0] or ""].dtype)
+    sketch = Sketch(node.name, draft.version, dtype, draft.unique)
+    return _replaced(draft, last, sketch.finished(pointwise(sketch, action.op, action.attributes, x), y))
+
+
+def _end_of(draft: Draft, node: Node, x: str, y: str) -> onnx.NodeProto:
+    """The last of the nodes of the file that compute y of x and of constants alone.
+
+    Raises:
+        CannotEditError: there are none.
+    """
+    last = draft.producer(y)
+    unreachable = CannotEditError(f'"{node.name}" is not computed from "{x}" alone by nodes of the main graph')
+    if last is None or x == y:
+        raise unreachable
+    waiting, seen = [y], {x, ""}
+    while waiting:
+        name = waiting.pop()
+        if name in seen or draft.is_constant(name):
+            continue
+        seen.add(name)
+        before = draft.producer(name)
+        if before is None:
+            raise unreachable
+        waiting.extend(before.input)
+    return last
+
+
+def _replaced(draft: Draft, old: onnx.NodeProto, fragment: Fragment) -> Touched:
+    """Put a fragment in the place of a node, of which it keeps what is said about it."""
+    _add_constants(draft, fragment)
+    for node in fragment.nodes:
+        node.doc_string = old.doc_string
+        node.metadata_props.extend(old.metadata_props)
+    draft.replace_node(old, fragment.nodes)
+    return fragment.nodes
+
+
+def _add_constants(draft: Draft, fragment: Fragment) -> None:
+    for name, array in fragment.constants.items():
+        draft.add_initializer(name, array)
+
+
+def _centre_filters(bench: Workbench, action: CentreFilters) -> Touched:
+    draft, node = bench.draft, bench.graph.node(action.node)
+    layer = _layer(draft, node)
+    _needs_broadcasting(draft)
+    index = 1 if _is_constant(draft, layer.input[1]) else 0
+    kept = _OUT_AXIS.get(layer.op_type)
+    rank = len(node.parameters["weight"].shape)
+    if kept is None:  # a matrix product: (in, out) on the right, (out, in) on the left
+        flipped = any(a.name == ("transB" if index else "transA") and a.i for a in layer.attribute)
+        kept = int(bool(index) != flipped)
+    axes = tuple(axis for axis in range(rank) if axis != kept)
+    sketch = Sketch(f"{own_name(layer)}/centred", draft.version, node.parameters["weight"].dtype, draft.unique)
+    result = centred(sketch, layer.input[index], axes)
+    fragment = sketch.finished(result, result)
+    _add_constants(draft, fragment)
+    draft.insert_before(layer, fragment.nodes)
+    draft.set_input(layer, index, result)
+    return [layer, *fragment.nodes]
+
+
+def _layer(draft: Draft, node: Node) -> onnx.NodeProto:
+    """The node of the file that multiplies by a canonical layer's weight.
+
+    Raises:
+        CannotEditError: there is none in the main graph.
+    """
+    layer = draft.named(node.name)
+    if layer is None or layer.op_type not in _WEIGHTED:
+        layer = draft.producer(draft.value(node.outputs[0]))
+    if layer is None or layer.op_type not in _WEIGHTED:
+        raise CannotEditError(f'"{node.name}" is no convolution or matrix product of the main graph')
+    return layer
+
+
+def _needs_broadcasting(draft: Draft) -> None:
+    if draft.version < BROADCAST_FROM:
+        raise CannotEditError(f"opset {draft.version} has no broadcasting: convert the model to a newer one")
+
+
+def _second_moment(bench: Workbench, action: SecondMoment) -> Touched:
+    draft, node = bench.draft, bench.graph.node(action.node)
+    norm = draft.producer(draft.value(node.outputs[0]))
+    if norm is None or norm.op_type != "BatchNormalization":
+        raise CannotEditError(f'"{node.name}" is no BatchNormalization of the main graph')
+    if any(draft.readers(name) or draft.is_output(name) for name in norm.output[1:] if name):
+        raise CannotEditError(f'the running statistics that "{node.name}" writes are used')
+    _needs_broadcasting(draft)
+    rank, dtype = _rank(bench, node.inputs[0] or ""), _dtype(bench, node.inputs[0] or "")
+    epsilon = float(node.attribute("epsilon")) ** 0.5
+    if not bench.graph.training:
+        return _folded(bench, node, norm, rank, dtype, epsilon)
+    x, scale, bias = norm.input[:3]
+    return _replaced(
+        draft, norm, _norm_fragment(bench, node.name, (x, scale, bias), norm.output[0], rank, dtype, epsilon)
+    )
+
+
+def _norm_fragment(
+    bench: Workbench, name: str, inputs: tuple[str, str, str], output: str, rank: int, dtype: str, epsilon: float
+) -> Fragment:
+    draft = bench.draft
+    if not bench.inline:
+        call = call_second_moment_norm(draft, name, inputs, output, rank, dtype, epsilon)
+        if call is not None:
+            return Fragment((call,), {})
+    sketch = Sketch(name, draft.version, dtype, draft.unique)
+    result = second_moment_norm(sketch, *inputs, rank=rank, epsilon=epsilon, like=_mixed(draft, dtype))
+    return sketch.finished(result, output)
+
+
+def _mixed(draft: Draft, dtype: str) -> bool:
+    """Whether a normalisation's scale may have another type than its input: from opset 15, below 32 bits."""
+    return draft.version >= 15 and dtype not in ("float32", "float64")
+
+
+def _rank(bench: Workbench, value: str) -> int:
+    shape = bench.graph.values[value].shape
+    if shape is None or len(shape) < 2:
+        raise CannotEditError(f'"{value}" has no known axis of channels')
+    return len(shape)
+
+
+def _dtype(bench: Workbench, value: str) -> str:
+    return value_dtype(bench.draft, bench.draft.value(value), bench.graph.values[value].dtype)
+
+
+@dataclass(frozen=True)
+class _PerFilter(Change):
+    """w -> factor w, with one factor for each filter along an axis."""
+
+    factors: Array
+    axis: int
+    elementwise = False
+
+    def __call__(self, array: Array) -> Array:
+        shape = [1] * array.ndim
+        shape[self.axis] = -1
+        return np.asarray(array * self.factors.reshape(shape))
+
+    @property
+    def text(self) -> str:
+        return "fold a normalisation in"
+
+
+def _folded(bench: Workbench, node: Node, norm: onnx.NodeProto, rank: int, dtype: str, epsilon: float) -> Touched:
+    """The inference form, x scale / (sqrt(E x^2) + epsilon) + bias: in the convolution before, else on its own."""
+    draft = bench.draft
+    scale, shift, mean, variance = (
+        node.parameters[role].array().astype(np.float64) for role in ("scale", "bias", "running_mean", "running_var")
+    )
+    factors = scale / (np.sqrt(variance + mean**2) + epsilon)
+    layer, before = draft.producer(norm.input[0]), bench.graph.producers.get(node.inputs[0] or "")
+    kind = numpy_dtype(dtype)
+    if layer is None or before is None or not _foldable(draft, layer, norm):
+        sketch = Sketch(node.name, draft.version, dtype, draft.unique)
+        names = [sketch.constant(array.astype(kind)) for array in (factors, shift)]
+        result = affine(sketch, norm.input[0], names[0], names[1], rank)
+        return _replaced(draft, norm, sketch.finished(result, norm.output[0]))
+    bias = before.parameters["bias"].array().astype(np.float64) if "bias" in before.parameters else 0.0
+    place = bench.stores.find(layer.input[1])
+    place.change(EditTensor(layer.input[1], _PerFilter(factors, _OUT_AXIS[layer.op_type])))
+    name = draft.unique(f"{own_name(layer)}/bias")
+    draft.add_initializer(name, (bias * factors + shift).astype(kind))
+    old = layer.input[2] if len(layer.input) > 2 else ""
+    draft.set_input(layer, 2, name)
+    draft.sweep([old])
+    draft.bypass(norm, norm.input[0])
+    return [layer]
+
+
+def _foldable(draft: Draft, layer: onnx.NodeProto, norm: onnx.NodeProto) -> bool:
+    """Whether a convolution is there for a normalisation alone, and its weight for it."""
+    grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in layer.attribute)
+    return (
+        layer.op_type in _OUT_AXIS
+        and not (layer.op_type == "ConvTranspose" and grouped)
+        and len(draft.readers(norm.input[0])) == 1
+        and not draft.is_output(norm.input[0])
+        and draft.initializer(layer.input[1]) is not None
+        and len(draft.readers(layer.input[1])) == 1
+    )
+
+
+def _insert_second_moment(bench: Workbench, action: InsertSecondMoment) -> Touched:
+    draft, value = bench.draft, bench.draft.value(action.value)
+    if not bench.graph.training:
+        raise CannotEditError("a new normalisation has no statistics yet: read the model in training mode")
+    _needs_broadcasting(draft)
+    rank, dtype = _rank(bench, action.value), _dtype(bench, action.value)
+    if draft.producer(value) is None and not draft.is_input(value):
+        raise CannotEditError(f'"{action.value}" is no value of the main graph in the file')
+    name = draft.unique(f"{action.value}/second_moment_norm")
+    scale, bias = (draft.unique(f"{action.value}/{role}") for role in ("scale", "bias"))
+    fragment = _norm_fragment(bench, name, (value, scale, bias), name, rank, dtype, 1e-5)
+    nodes = list(fragment.nodes)
+    follow(draft, value, nodes, name)
+    _add_constants(draft, fragment)
+    for role, number in ((scale, 1.0), (bias, 0.0)):
+        draft.add_initializer(role, np.full(action.channels, number, numpy_dtype(dtype)))
+    return nodes
+
+
+_ACTIONS: Mapping[type[Action], Callable[[Workbench, Any], Touched]] = {
+    DropBias: _drop_bias_of,
+    InsertScale: _insert_scale,
+    Substitute: _substitute,
+    CentreFilters: _centre_filters,
+    SecondMoment: _second_moment,
+    InsertSecondMoment: _insert_second_moment,
+}
