@@ -12,7 +12,9 @@ are not. Time is linear in the graph; weights are read a few megabytes at a time
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -85,7 +87,7 @@ class _Forward:
         problems: why a node is not modelled, by its name.
     """
 
-    moments: dict[str, Moments] = field(default_factory=dict)
+    moments: MutableMapping[str, Moments] = field(default_factory=dict)
     components: dict[str, Component] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -128,25 +130,72 @@ def analyse(graph: Graph) -> Prediction:
     )
 
 
+class Walk:
+    """The two passes of `analyse` node by node, for who changes nodes on the way: a fix that looks for a scale.
+
+    Attributes:
+        graph: what is walked; its nodes may be replaced by others with the same inputs and outputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._forward = _with_inputs(graph)
+
+    def step(self, node: Node) -> None:
+        """The moments of the node's outputs, where they can be predicted; nodes are to come in topological order."""
+        with suppress(*_FAILURES):
+            _apply(self.graph, node, self._forward, True)
+
+    def trial(self, nodes: Sequence[Node], cotangent: Scaled | None) -> Trial | None:
+        """What nodes in a row, the first input of each the output of the one before, would do here.
+
+        Args:
+            nodes: all that comes before them has been stepped through.
+            cotangent: the gradient at the end of the row; None for a white one.
+
+        Returns:
+            None where something is not modelled or no gradient passes.
+        """
+        moments: dict[str, Moments] = {}
+        found = _Forward(ChainMap(moments, self._forward.moments))
+        for node in nodes:
+            with suppress(*_FAILURES):
+                _apply(self.graph, node, found, True)
+            if node.outputs[0] not in moments:
+                return None
+        end = nodes[-1].outputs[0]
+        gradients = {end: cotangent or Scaled(Gradient.white(moments[end].shape))}
+        for node in reversed(nodes):
+            pulled = _pulled(self.graph, node, found.components[node.name], found, gradients)
+            if pulled is None or pulled[0] is None or node.inputs[0] is None:
+                return None
+            gradients[node.inputs[0]] = pulled[0]
+        arrived = gradients[nodes[0].inputs[0] or end].log2
+        bits = arrived - gradients[end].log2 if arrived > -math.inf else -math.inf
+        return Trial(bits, moments, found.components) if math.isfinite(bits) else None
+
+    def take(self, trial: Trial) -> None:
+        """Step through the nodes of a trial as they were there."""
+        self._forward.moments.update(trial.moments)
+        self._forward.components.update(trial.components)
+
+    def gradients(self) -> Mapping[str, Scaled]:
+        """The gradient at every value that one reaches, once all nodes have been stepped through."""
+        return _backward(self.graph, self._forward)[1]
+
+
 @dataclass(frozen=True)
-class Signal:
-    """What the analysis predicts of one value: E[x^2] and log2 of the squared gradient norm (-inf for none at all)."""
+class Trial:
+    """What some nodes in a row would do.
 
-    second_moment: float
-    gradient_log2: float
+    Attributes:
+        bits: log2 of what they multiply the squared gradient norm by.
+        moments, components: of their outputs and of the nodes.
+    """
 
-
-def signals(graph: Graph) -> Mapping[str, Signal]:
-    """The values whose moments and gradient are both known, as `analyse` predicts them, without anything else."""
-    if _has_placeholders(graph):
-        return {}
-    forward = _forward(graph, True)
-    _, gradients = _backward(graph, forward)
-    return {
-        name: Signal(forward.moments[name].total_second, scaled.log2)
-        for name, scaled in gradients.items()
-        if name in forward.moments
-    }
+    bits: float
+    moments: Mapping[str, Moments]
+    components: Mapping[str, Component]
 
 
 # --- forward ---------------------------------------------------------------------------------------------
@@ -154,19 +203,24 @@ def signals(graph: Graph) -> Mapping[str, Signal]:
 
 def _forward(graph: Graph, numbers: bool) -> _Forward:
     """Moments of every value; with `numbers` False only which nodes have a component."""
-    found = _Forward()
+    found = _with_inputs(graph) if numbers else _Forward()
     on_path = {node.name for node in graph.gradient_nodes}
-    for name in graph.inputs:
-        value = graph.values[name]
-        if value.is_floating and value.concrete_shape is not None and numbers:
-            drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
-            found.moments[name] = replace(drawn, spread=gaussian_noise(drawn))
     for node in graph.nodes:
         try:
             _apply(graph, node, found, numbers)
         except _FAILURES as error:
             if node.name in on_path:
                 found.problems[node.name] = _reason(error)
+    return found
+
+
+def _with_inputs(graph: Graph) -> _Forward:
+    found = _Forward()
+    for name in graph.inputs:
+        value = graph.values[name]
+        if value.is_floating and value.concrete_shape is not None:
+            drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
+            found.moments[name] = replace(drawn, spread=gaussian_noise(drawn))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,8 @@ class Analysis:
         suppressed: number of findings that suppressions left out.
         verdicts: what became of each suppression.
         rules: those that were run.
+        settings: what was chosen about them.
+        sha256: of the model file's bytes, None where there is no such file.
     """
 
     prediction: Prediction
@@ -72,11 +74,19 @@ class Analysis:
 
             raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
 
+    settings: Settings = field(default_factory=Settings)
+    sha256: str | None = None
+
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
-        from gnelint.output.json import target
+        from gnelint.output.json import Circumstances, target
 
-        return target(self.prediction, self.findings, self.suppressed)
+        ran = tuple(rule.id for rule in self.rules)
+        chosen = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
+        }
+        made = Circumstances(self.notes, ran, chosen, self.sha256)
+        return target(self.prediction, self.findings, self.suppressed, made)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -160,11 +170,13 @@ class VerifyResult:
     Attributes:
         verification: predictions, measurements and what became of each claim.
         findings, fixed_findings: of the check of either network.
+        rules: those that were run.
     """
 
     verification: Verification
     findings: tuple[Finding, ...]
     fixed_findings: tuple[Finding, ...]
+    rules: tuple[Rule, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -175,7 +187,7 @@ class VerifyResult:
         """The JSON report, schema "gnelint/1" with `measured` and `interval` beside each predicted number."""
         from gnelint.output.verify_json import document
 
-        return document(self.verification, self.findings, self.fixed_findings)
+        return document(self.verification, self.findings, self.fixed_findings, self.rules)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -238,11 +250,10 @@ def verify(
         progress or _silent,
     )
     rules = selected_rules(load_rules(), Settings())
-    found = [
-        () if network is None else _linted(network.prediction, rules, Settings())[1].findings
-        for network in (verification.target, verification.fixed)
-    ]
-    return VerifyResult(verification, *found)
+    networks = [verification.target] if verification.fixed is None else [verification.target, verification.fixed]
+    linted = [_linted(network.prediction, rules, Settings()) for network in networks]
+    ran = tuple(rule for rule in rules if any(rule.id in result.ran for result, _ in linted))
+    return VerifyResult(verification, linted[0][1].findings, linted[1][1].findings if fixed is not None else (), ran)
 
 
 @dataclass(frozen=True)
@@ -362,7 +373,7 @@ def check_graph(
     result, left = _linted(prediction, rules, settings, suppressions)
     notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
-    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran)
+    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran, settings)
 
 
 def _linted(

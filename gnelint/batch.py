@@ -15,6 +15,7 @@ from typing import Any
 
 from gnelint.cache import Cache, Visit, key_of
 from gnelint.errors import DefectError, GnelintError, ModelError
+from gnelint.files import sha256
 from gnelint.jobs import Job
 from gnelint.lint.baseline import Baseline
 from gnelint.lint.rulefile import RuleSet, load_rules
@@ -97,20 +98,21 @@ def rules_of(paths: tuple[Path, ...]) -> RuleSet:
 
 
 def _cached(job: Job) -> Answer:
-    model = job.target.path
+    model = job.target.path if job.target.kind in ("onnx", "pt2") else None
     if job.cache_dir is None or job.target.kind != "onnx" or model is None:
-        return _checked(job)[0]
+        return _checked(job, None if model is None else sha256(model))[0]
     visit = Visit(model)
+    digest = sha256(model)
     options = (job.target.text, job.inputs, job.training, job.settings, job.suppressions)
-    key = key_of(model, [rule.file for rule in rules_of(job.rules).rules], options)
+    key = key_of(digest, [rule.file for rule in rules_of(job.rules).rules], options)
     cache = Cache(job.cache_dir)
     if key is None:
-        return _checked(job)[0]
+        return _checked(job, digest)[0]
     record = cache.find(key, model)
     if record is not None:
         known = tuple(Verdict(**verdict) for verdict in record["verdicts"])
         return Answer(record["entry"], tuple(record["notes"]), known, tuple(record["ran"]), str(model))
-    found, data_files = _checked(job)
+    found, data_files = _checked(job, digest)
     verdicts = [asdict(one) for one in found.verdicts]
     kept = {"entry": found.entry, "notes": found.notes, "verdicts": verdicts, "ran": found.ran}
     try:
@@ -121,13 +123,17 @@ def _cached(job: Job) -> Answer:
     return found
 
 
-def _checked(job: Job) -> tuple[Answer, Sequence[str]]:
-    """The answer worked out, and the files with external weights that it depends on."""
+def _checked(job: Job, digest: str | None) -> tuple[Answer, Sequence[str]]:
+    """The answer worked out, and the files with external weights that it depends on.
+
+    Args:
+        digest: the hash of the model file's bytes, None where there is no such file.
+    """
     from gnelint.api import check_graph
 
     rules = selected_rules(rules_of(job.rules), job.settings)
     graph = read_target(job.target, training=job.training, inputs=job.inputs)
-    result = check_graph(graph, rules, job.settings, job.suppressions)
+    result = replace(check_graph(graph, rules, job.settings, job.suppressions), sha256=digest)
     ran = tuple(rule.id for rule in result.rules)
     found = Answer(result.to_dict(), result.notes, result.verdicts, ran, source_file(job.target))
     return found, graph.data_files

@@ -86,6 +86,13 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
 @click.option("--format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
+@click.option(
+    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Set an earlier report beside it in --html."
+)
+@click.option(
+    "--node-data", type=click.Path(path_type=Path), metavar="FILE", help="Write each node's phi for Model Explorer."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "info", "never")),
@@ -129,6 +136,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 
     if given["statistics"] and given["format"] not in ("text", "json"):
         raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
+    old = _earlier(given)
     run = _Run(given["verbose"])
     planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
     for job in planned:
@@ -151,6 +159,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     report = _report(run, done, baselines)
     judged = EXIT_FINDINGS if report.fails and not given["exit_zero"] else EXIT_CLEAN
     code = EXIT_FAILED if run.unread else judged
+    _write_files([target.entry for target in report.targets], report.rules, old, given)
     _write(_rendered(replace(report, exit_code=code), given), given["output"])
     return code
 
@@ -266,9 +275,10 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
         rendered: str = import_module(f"gnelint.output.{given['format']}").render(report)
         return rendered
     entries = [target.entry for target in report.targets]
-    names = {rule.id: rule.name for rule in report.rules}
+    rules = report.rules
+    names = {rule.id: rule.name for rule in rules}
     if given["format"] == "json":
-        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries))
+        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries, rules))
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
     style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
@@ -280,12 +290,42 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The report to compare with, if one is given."""
+    if given["compare"] is None:
+        return None
+    if given["html"] is None:
+        raise UsageError("--compare", "is shown in the page that --html writes", "Add --html FILE.")
+    from gnelint.output.json import read
+
+    return read(given["compare"])
+
+
+def _write_files(
+    entries: Sequence[Mapping[str, Any]],
+    rules: Sequence[Rule],
+    old: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+) -> None:
+    """What is asked for beside the report."""
+    if given["node_data"] is not None:
+        from gnelint.output import node_data
+
+        if len(entries) != 1 or entries[0]["source"] != "onnx":
+            raise UsageError("--node-data", "is for a single ONNX file", "Name one; Model Explorer shows it beside.")
+        _write(node_data.dumps(entries[0]), given["node_data"], "--node-data")
+    if given["html"] is not None:
+        from gnelint.output import html, json
+
+        _write(html.render(json.document(entries, rules), old), given["html"], "--html")
+
+
 def _colour(output: Path | None) -> bool:
     """Whether the report goes to a terminal whose user has not said NO_COLOR (https://no-color.org)."""
     return output is None and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
-def _write(report: str, output: Path | None) -> None:
+def _write(report: str, output: Path | None, option: str = "-o") -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
     if output is None:
         click.echo(report.encode(), nl=False)  # names are any language's, and the locale's encoding may not have them
@@ -295,7 +335,9 @@ def _write(report: str, output: Path | None) -> None:
     try:
         write_whole(output, report)
     except OSError as error:
-        raise UsageError(str(output), f"cannot be written ({error.strerror})", "Choose another file for -o.") from None
+        raise UsageError(
+            str(output), f"cannot be written ({error.strerror})", f"Choose another file for {option}."
+        ) from None
 
 
 @cli.command()
@@ -429,6 +471,7 @@ def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
 @click.option("--train", type=click.IntRange(0), default=0, metavar="STEPS", help="Train so long, watching gradients.")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
 @click.pass_context
@@ -468,6 +511,10 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return EXIT_CLEAN if result.holds else EXIT_FINDINGS
     report = result.to_dict()
+    if given["html"] is not None:
+        from gnelint.output import html
+
+        _write(html.render(report), given["html"], "--html")
     if given["format"] == "json":
         shown = json.dumps(report)
     else:

@@ -13,13 +13,14 @@ import numpy as np
 
 from gnelint.analysis import analyse
 from gnelint.errors import RuleError, UsageError
+from gnelint.fixing import Fixing, plan_fixes
 from gnelint.lint.engine import lint
 from gnelint.lint.expression import Expression, compile_expression, parts
 from gnelint.lint.finding import Finding
 from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rules, rule_files
 from gnelint.lint.running import Matches, Run
-from gnelint.lint.selection import Settings, no_such_rule
+from gnelint.lint.selection import Settings, Stage, no_such_rule
 from gnelint.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN = 3
 """Matches whose conditions are printed where a test fails."""
-
-NO_FIX = "after_fix was skipped: this gnelint cannot fix"
 
 
 @dataclass(frozen=True)
@@ -99,23 +98,45 @@ class Examples:
         if "others" in test:
             complaints += self._others(rule, test, prediction)
         said = f"{rule.id}  {test['model']}: {_counted(len(result.findings))}"
+        if "after_fix" in test:
+            complaints += self._after_fix(rule, test, prediction)
         if "todo" in test:
             if complaints:
                 return Outcome(True, (f"todo  {said} ({test['todo']})",))
             return Outcome(False, (f"FAIL  {said}", f"      holds by now: remove its todo ({test['todo']})"))
-        notes = [f"      {NO_FIX}"] if "after_fix" in test else []
         if not complaints:
-            return Outcome(True, (f"ok    {said}", *notes))
+            return Outcome(True, (f"ok    {said}",))
         why = [f"      {reason}" for reason in (*complaints, *result.skipped)]
         if not result.skipped:
             missing = len(result.findings) < test["findings"]
             why += [f"        {line}" for line in explained(Run(prediction), rule, missing)]
         return Outcome(False, (f"FAIL  {said}", *why))
 
+    def _heard(self, rule: Rule) -> list[Rule]:
+        """The rule itself and all others but preview ones: a stable rule's tests must not break because of those."""
+        return [other for other in self.rules.rules if other.status in ("stable", rule.status)]
+
+    def _after_fix(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> list[str]:
+        fixed = plan_fixes(prediction.graph, Fixing([rule], unsafe=True))
+        found = (
+            []
+            if len(fixed.remaining) == test["after_fix"]
+            else [f"{_counted(len(fixed.remaining))} after the fix, {test['after_fix']} expected"]
+        )
+        found += [f"not fixed: {left.reason}" for left in fixed.left[:_MAX_SHOWN]] if found else []
+        stage: Stage = "trained" if prediction.trained else "init"
+        before, after = (
+            {
+                finding.rule
+                for finding in lint(state, self._heard(rule), Settings(stage=stage)).findings
+                if finding.severity == "error"
+            }
+            for state in (prediction, fixed.after)
+        )
+        return found + [f"{other} finds an error after the fix" for other in sorted(after - before)]
+
     def _others(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> list[str]:
-        heard = {"stable", rule.status}  # a stable rule's tests must not break because a preview rule was added
-        others = [other for other in self.rules.rules if other.status in heard and other.id != rule.id]
-        found = {finding.rule for finding in lint(prediction, others, Settings()).findings}
+        found = {finding.rule for finding in lint(prediction, self._heard(rule), Settings()).findings} - {rule.id}
         return [f"{other} speaks here too and is not among its others" for other in sorted(found - {*test["others"]})]
 
     def _prediction(self, rule: Rule, test: Mapping[str, Any]) -> Prediction:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -138,6 +139,11 @@ def scalable(parameter: Parameter) -> Parameter | None:
         if np.allclose(doubled, 2 * numbers, rtol=1e-2, atol=0.0):
             return leaf
     return None
+
+
+def seed_of(options: FixOptions, tensor: str) -> int:
+    """The seed of a tensor's draw: tensors of one shape must not get the same numbers."""
+    return (options.seed << 32) + crc32(tensor.encode())
 
 
 def stored_layout(parameter: Parameter) -> tuple[Parameter, tuple[int, ...] | None] | None:

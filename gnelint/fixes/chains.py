@@ -48,16 +48,17 @@ def layers_outside_branches(prediction: Prediction) -> list[list[Layer]]:
             runs.append(open_run)
             open_run = []
         if plain:
-            open_run += [_layer(prediction.graph, node) for node in nodes if _is_layer(node)]
+            open_run += [layer_of(prediction.graph, node) for node in nodes if _islayer_of(node)]
         end = block.exit
     return [run for run in (*runs, open_run) if run]
 
 
-def _is_layer(node: Node) -> bool:
+def _islayer_of(node: Node) -> bool:
     return node.op in LINEAR and "weight" in node.parameters and node.inputs[0] is not None
 
 
-def _layer(graph: Graph, node: Node) -> Layer:
+def layer_of(graph: Graph, node: Node) -> Layer:
+    """The layer that a weighted node begins."""
     value = node.outputs[0]
     nodes = [node]
     while True:

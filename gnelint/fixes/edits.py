@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -440,7 +440,9 @@ def with_tensors(graph: Graph, edits: Sequence[EditTensor]) -> Graph:
     changes: dict[str, Callable[[], Array]] = {}
     for edit in edits:
         before = changes.get(edit.tensor) or stored[edit.tensor].load
-        changes[edit.tensor] = partial(_changed, edit, before)
+        change = partial(_changed, edit, before)
+        # a draw is expensive and asked for many times; what is only scaled is not worth the memory
+        changes[edit.tensor] = cache(change) if isinstance(edit.change, Redraw) else change
     changed = _Lazy(changes)
     return replace(graph, nodes=tuple(_with_stored(node, changed) for node in graph.nodes))
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from gnelint.analysis import Signal, signals
-from gnelint.components import component_class
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, target_node
+from gnelint.analysis import Scaled, Walk
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, seed_of, stored_layout, target_node
 from gnelint.fixes.chains import Layer, chains_of
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.graph import Graph, Node
 from gnelint.lint.finding import Finding
-from gnelint.theory.moments import Moments
 
 SETTLED = 1e-4
 """Bits of squared norm that a layer may be off in the model."""
 ENOUGH = 0.02
 """Bits that all layers together may be off in the prediction."""
 MAX_SWEEPS = 12
+NEAR = 0.03
+"""Bits from which one step is right to `SETTLED` without a look back."""
 MAX_STEPS = 40
 MAX_STEP = 8.0
 """Bits by which one step may change a layer's gain: behind a bounded activation a large one overshoots."""
@@ -90,7 +90,9 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
         edits = found.setdefault(tensor, [])
         if site.options.draw is not None:
             second = site.prediction.weights[weight.name].second_moment
-            edits.append(EditTensor(tensor, Redraw(site.options.draw, second, site.options.seed, kept), order))
+            edits.append(
+                EditTensor(tensor, Redraw(site.options.draw, second, seed_of(site.options, tensor), kept), order)
+            )
         if site.options.centre:
             edits.append(EditTensor(tensor, Centre(kept), order))
     return [edit for edits in found.values() for edit in edits]
@@ -99,9 +101,9 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
 def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str]) -> dict[str, float]:
     """The factor on each stored tensor with which every layer passes the gradient on with the norm it gets.
 
-    The network is predicted, a model of its layers is fitted to that and solved front to back, and so on until the
-    prediction agrees: what a scale does to the layers behind is in the model, what the model leaves out (means,
-    correlations, borders) in its fitted constants.
+    Front to back, each layer's scale is solved on the moments that it gets from the layers before, which have theirs by
+    then: behind GELU and the like a small error in front would grow. How the gradient that comes from behind is spread
+    over the channels is known from the sweeps before; where it swings, their average is taken.
 
     Args:
         graph: the network.
@@ -109,115 +111,79 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
         tensors: the stored tensor that each layer's weight is proportional to, by the layer's name.
     """
     logs = dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)
-    best, least = logs, math.inf
+    first = {layer.node.name: layer for layer in layers}
+    inside = {node.name for layer in layers for node in layer.nodes[1:]}
+    gradients: Mapping[str, Scaled] = {}
+    before = 0.0
     for _ in range(MAX_SWEEPS):
-        edits = [EditTensor(name, Scale(2.0**log)) for name, log in logs.items() if log]
-        found = signals(with_tensors(graph, edits))
-        fitted = [_fitted(layer, tensors[layer.node.name], found, logs) for layer in layers]
-        total = sum(abs(model.bits) for model in fitted if model is not None)
-        if total < least:
-            best, least = logs, total
-        if total <= ENOUGH:
+        walk = Walk(graph)
+        solved: set[str] = set()
+        bits: list[float] = []
+        for node in graph.nodes:
+            layer = first.get(node.name)
+            if layer is None:
+                if node.name not in inside:
+                    walk.step(_scaled(node, logs))
+                continue
+            tensor = tensors[node.name]
+            if tensor not in solved:
+                solved.add(tensor)
+                logs[tensor], off = _solved(walk, layer, tensor, logs, gradients.get(layer.exit))
+                bits.append(off)
+            for part in layer.nodes:
+                walk.step(_scaled(part, logs))
+        if sum(map(abs, bits)) <= ENOUGH:
             break
-        logs = _solved(fitted, logs)
-    return {name: 2.0**log for name, log in best.items()}
+        gradients = _averaged(gradients, walk.gradients(), layers) if sum(bits) * before < 0 else walk.gradients()
+        before = sum(bits)
+    return {name: 2.0**log for name, log in logs.items()}
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A layer in the neighbourhood of where it works.
+def _averaged(before: Mapping[str, Scaled], now: Mapping[str, Scaled], layers: Sequence[Layer]) -> dict[str, Scaled]:
+    """How both gradients are spread, on average, behind each layer."""
+    ends = [layer.exit for layer in layers if layer.exit in before and layer.exit in now]
+    return {end: _of_norm_1(before[end]).plus(_of_norm_1(now[end])) for end in ends}
 
-    Attributes:
-        tensor: whose scale it follows.
-        entry, exit: names of the values that it reads and writes.
-        gate: what its activation does, as a function of its input's second moment.
-        bits: log2 of what the layer multiplies the squared gradient norm by.
-        input, inside: second moments of what it reads and of what its activation reads.
-        log: log2 of the scale at which all this holds.
+
+def _of_norm_1(gradient: Scaled) -> Scaled:
+    log2 = gradient.log2
+    return gradient if math.isinf(log2) else Scaled(gradient.gradient, gradient.exponent - log2)
+
+
+def _scaled(node: Node, logs: Mapping[str, float]) -> Node:
+    """The node as it is with stored tensors times 2^log."""
+    leaves = {leaf.name: leaf for parameter in node.parameters.values() for leaf in parameter.leaves}
+    changed = {
+        name: EditTensor(name, Scale(2.0 ** logs[name])).numbers(leaf.load())
+        for name, leaf in leaves.items()
+        if logs.get(name)
+    }
+    if not changed:
+        return node
+    return replace(node, parameters={role: p.with_stored(changed) for role, p in node.parameters.items()})
+
+
+def _solved(
+    walk: Walk, layer: Layer, tensor: str, logs: Mapping[str, float], cotangent: Scaled | None
+) -> tuple[float, float]:
+    """log2 of the scale at which the layer keeps the gradient's norm, and how many bits it is off before.
+
+    Secant steps, held between the slopes that occur.
     """
-
-    tensor: str
-    entry: str
-    exit: str
-    gate: _Gate
-    bits: float
-    input: float
-    inside: float
-    log: float
-
-    def bits_at(self, log: float, inside: float) -> float:
-        """The same at another scale and another second moment inside."""
-        return self.bits + 2.0 * (log - self.log) + self.gate.bits(inside) - self.gate.bits(self.inside)
-
-    def inside_at(self, log: float, input: float) -> float:
-        """The second moment inside at another scale and another input."""
-        return self.inside * 4.0 ** (log - self.log) * input / self.input if self.input else self.inside
-
-
-def _fitted(layer: Layer, tensor: str, found: Mapping[str, Signal], logs: Mapping[str, float]) -> _Fitted | None:
-    values = (layer.entry, layer.nodes[-1].inputs[0] or layer.entry, layer.exit)
-    entry, inside, exit = (found.get(value) for value in values)
-    if entry is None or inside is None or exit is None:
-        return None
-    if not math.isfinite(entry.gradient_log2) or not math.isfinite(exit.gradient_log2):
-        return None
-    bits = entry.gradient_log2 - exit.gradient_log2
-    gate = _Gate(layer.activation)
-    return _Fitted(tensor, layer.entry, layer.exit, gate, bits, entry.second_moment, inside.second_moment, logs[tensor])
-
-
-class _Gate:
-    """The activation of a layer on N(0, q): what it does to the squared gradient norm and to the second moment.
-
-    One whose parameters differ between channels, and one that is not modelled, is taken as homogeneous.
-    """
-
-    def __init__(self, node: Node | None) -> None:
-        cls = None if node is None or node.parameters else component_class(node.op)
-        self._component = None if cls is None or node is None else cls(node, ((1, 1),), ((1, 1),))
-
-    def bits(self, second: float) -> float:
-        """log2 E f'(x)^2."""
-        if self._component is None:
-            return 0.0
-        x = Moments.uniform((1, 1), 0.0, second)
-        (phi,) = self._component.phis([x], self._component.forward([x]))
-        return math.log2(phi) if phi else 0.0
-
-    def second(self, second: float) -> float:
-        """E f(x)^2, up to a factor if it is homogeneous."""
-        if self._component is None:
-            return second
-        (y,) = self._component.forward([Moments.uniform((1, 1), 0.0, second)])
-        return float(y.total_second)
-
-
-def _solved(layers: Sequence[_Fitted | None], logs: Mapping[str, float]) -> dict[str, float]:
-    """The scales at which the fitted layers have no bits left, front to back."""
-    solved: dict[str, float] = {}
-    growth: dict[str, float] = {}  # by what the second moment of each value changes
-    for layer in layers:
-        if layer is None:
-            continue
-        input = layer.input * growth.get(layer.entry, 1.0)
-        if layer.tensor not in solved:
-            solved[layer.tensor] = _scale_of(layer, input)
-        inside = layer.inside_at(solved[layer.tensor], input)
-        before = layer.gate.second(layer.inside)
-        growth[layer.exit] = layer.gate.second(inside) / before if before else 1.0
-    return {**logs, **solved}
-
-
-def _scale_of(layer: _Fitted, input: float) -> float:
-    """log2 of the scale at which the layer has no bits left; secant steps, held between the slopes that occur."""
-    log, slope = layer.log, 2.0
+    log, slope = logs[tensor], 2.0
+    off: float | None = None
     before: tuple[float, float] | None = None
     for _ in range(MAX_STEPS):
-        bits = layer.bits_at(log, layer.inside_at(log, input))
-        if abs(bits) <= SETTLED:
+        trial = walk.trial([_scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
+        if trial is None:
+            return logs[tensor], off or 0.0
+        off = trial.bits if off is None else off
+        if abs(trial.bits) <= SETTLED:
             break
         if before is not None and before[0] != log:
-            slope = min(max((bits - before[1]) / (log - before[0]), 1.0), 4.0)
-        before = (log, bits)
-        log -= max(-MAX_STEP, min(MAX_STEP, bits)) / slope
-    return log
+            slope = min(max((trial.bits - before[1]) / (log - before[0]), 1.0), 4.0)
+        before = (log, trial.bits)
+        log -= max(-MAX_STEP, min(MAX_STEP, trial.bits)) / slope
+        if abs(trial.bits) <= NEAR:
+            break
+    return log, off or 0.0

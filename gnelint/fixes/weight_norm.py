@@ -1,18 +1,48 @@
-"""The gain of weight-normalised and weight-standardised layers."""
+"""The gains of weight-normalised and weight-standardised layers, for the activation behind."""
 
 from __future__ import annotations
 
-from gnelint.fixes.base import fix
+import math
+from dataclasses import replace
+
+from gnelint.fixes.base import Plan, Refusal, Site, fix, scalable, target_node
+from gnelint.fixes.edits import Edit, InsertScale
 from gnelint.fixes.gain import Gain
+from gnelint.lint.finding import Finding
 
 
 @fix("weight_norm")
 class WeightNorm(Gain):
-    """w = g v / ||v||: g -> g / sqrt(phi(w) phi(act)), and likewise the gain of a weight standardisation.
+    """g -> g / sqrt(phi(w) phi(act)) for w = g v / ||v||: of a computed weight the scale of v does not matter, that of
+    g does (arXiv 1602.07868), and the multiplication theorem wants phi(w) phi(act) = 1.
 
-    w is proportional to g and does not depend on the length of v, so g is the tensor that `scalable` finds.
+    A standardised weight whose gain is a number in the model's code has no tensor to scale: the layer's output is
+    multiplied by the same factor, which its bias (zero at the start) joins in.
 
-    Preconditions: those of `gain`. A weight that is standardised without a gain has nothing to scale.
+    Preconditions: the gain is a stored tensor, or the layer's bias is zero or absent.
 
-    Source: arXiv 1602.07868; arXiv 2101.08692.
+    Source: arXiv 2001.00254, Theorem 4.1; arXiv 1903.10520 (weight standardisation).
     """
+
+    def plan(self, site: Site) -> Plan:
+        stored: list[Finding] = []
+        others: list[Finding] = []
+        for finding in site.findings:
+            node = target_node(site, finding)
+            held = node is None or scalable(node.parameters["weight"]) is not None
+            (stored if held else others).append(finding)
+        plan = super().plan(replace(site, findings=tuple(stored))) if stored else Plan()
+        edits: list[Edit] = []
+        refused: list[Refusal] = []
+        for finding in others:
+            node = target_node(site, finding)
+            assert node is not None
+            bias = node.parameters.get("bias")
+            if not finding.measured or finding.measured <= 0:
+                refused.append(Refusal(finding, "by how much it is off is not known"))
+            elif bias is not None and bias.array().any():
+                refused.append(Refusal(finding, "its gain is no stored tensor, and its bias is not zero"))
+            else:
+                action = InsertScale(node.outputs[0], 1.0 / math.sqrt(finding.measured))
+                edits.append(self.edit(finding, action))
+        return Plan((*plan.edits, *edits), (*plan.refused, *refused))

@@ -1,4 +1,4 @@
-"""What the writers share."""
+"""What the writers of both worlds have in common."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from gnelint.fixes.edits import Edit
 
 @dataclass(frozen=True)
 class Unmade:
-    """An edit that a writer could not make.
-
-    Attributes:
-        edit: it.
-        reason: why, a clause for people.
-    """
+    """An edit that a writer could not make, and why: a clause for people."""
 
     edit: Edit
     reason: str
 
 
-class CannotMakeError(Exception):
-    """An edit that a writer cannot make; the message is why, a clause for people."""
+class CannotEditError(Exception):
+    """Why an edit cannot be made in this model, a clause for people; the model is as it was before."""

@@ -14,7 +14,7 @@ from gnelint.errors import ModelError
 from gnelint.fixes.edits import Edit, EditTensor
 from gnelint.readers.torch_export import cause, quietly, set_mode, untouched
 from gnelint.readers.torch_target import Loaded
-from gnelint.writers.base import CannotMakeError, Unmade
+from gnelint.writers.base import CannotEditError, Unmade
 from gnelint.writers.torch_module import edit_tensor, fixed_module
 
 Fixed = tuple[ExportedProgram, tuple[Unmade, ...]]
@@ -61,9 +61,9 @@ def _edited(program: ExportedProgram, edits: Sequence[Edit]) -> Fixed:
     for edit in edits:
         try:
             if not isinstance(edit.action, EditTensor):
-                raise CannotMakeError("layers of an exported program cannot be changed: fix the module it was made of")
+                raise CannotEditError("layers of an exported program cannot be changed: fix the module it was made of")
             edit_tensor(tensors, edit.action)
-        except CannotMakeError as error:
+        except CannotEditError as error:
             unmade.append(Unmade(edit, str(error)))
     return program, tuple(unmade)
 

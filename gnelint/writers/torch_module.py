@@ -35,7 +35,7 @@ from gnelint.nn import (
 )
 from gnelint.readers.torch_constants import from_numpy, to_numpy
 from gnelint.readers.torch_export import cause
-from gnelint.writers.base import CannotMakeError, Unmade
+from gnelint.writers.base import CannotEditError, Unmade
 
 SECOND_MOMENT: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: SecondMomentNorm1d,
@@ -90,7 +90,7 @@ def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tupl
     for edit in edits:
         try:
             surgery.make(edit.action)
-        except CannotMakeError as error:
+        except CannotEditError as error:
             unmade.append(Unmade(edit, str(error)))
     return surgery.module, tuple(unmade)
 
@@ -127,7 +127,7 @@ class _Surgery:
         """Make one edit.
 
         Raises:
-            CannotMakeError: it cannot be made.
+            CannotEditError: it cannot be made.
         """
         if isinstance(action, EditTensor):
             edit_tensor(self._tensors, action)
@@ -140,7 +140,7 @@ class _Surgery:
         elif isinstance(action, (InsertScale, InsertSecondMoment)):
             self._insert(action)
         else:
-            raise CannotMakeError("there is no such change of a module")
+            raise CannotEditError("there is no such change of a module")
 
     def _path(self, node: Node) -> str:
         """The qualified name of the submodule whose call a node is."""
@@ -149,7 +149,7 @@ class _Surgery:
             if path and self._has(path):
                 return path
         place = "" if node.location is None else f" ({node.location.file}:{node.location.line})"
-        raise CannotMakeError(f"{node.name} is not a submodule: change the line that computes it{place}")
+        raise CannotEditError(f"{node.name} is not a submodule: change the line that computes it{place}")
 
     def _has(self, path: str) -> bool:
         try:
@@ -166,7 +166,7 @@ class _Surgery:
         wanted = {name: [_alike(each, path) for each in self._wanted.get(name, ())] for name in calls}
         other = [name for name in calls if _alike(action, path) not in wanted[name]]
         if other:
-            raise CannotMakeError(f"{path} is also used as {', '.join(other[:3])}: give each its own module")
+            raise CannotEditError(f"{path} is also used as {', '.join(other[:3])}: give each its own module")
 
     def _part(self, path: str) -> nn.Module:
         return self.module.get_submodule(self._paths.get(path, path))
@@ -184,23 +184,23 @@ class _Surgery:
         part = self._part(path)
         if isinstance(action, DropBias):
             if not isinstance(part._parameters.get("bias"), nn.Parameter):
-                raise CannotMakeError(f"{path} has no parameter of its own that is called bias")
+                raise CannotEditError(f"{path} has no parameter of its own that is called bias")
             part.bias = None
         elif isinstance(action, Substitute):
             if not type(part).__module__.startswith("torch.nn.modules.") or any(part.children()):
-                raise CannotMakeError(f"{path} is a {type(part).__name__}, which may do more than this operation")
+                raise CannotEditError(f"{path} is a {type(part).__name__}, which may do more than this operation")
             self._put(path, _activation(action))
         elif isinstance(action, SecondMoment):
             self._put(path, _second_moment(part, path))
         else:
             if type(part) not in CENTRED:
-                raise CannotMakeError(f"{path} is a {type(part).__name__}, of which there is no centred layer")
+                raise CannotEditError(f"{path} is a {type(part).__name__}, of which there is no centred layer")
             part.__class__ = CENTRED[type(part)]  # the same object: its hooks, ties and places stay
 
     def _insert(self, action: InsertScale | InsertSecondMoment) -> None:
         node = self._graph.producers.get(action.value)
         if node is None:
-            raise CannotMakeError(
+            raise CannotEditError(
                 f"{action.value} is no output of a submodule: write the factor into the forward method"
             )
         new = self._inserted(action)
@@ -211,7 +211,7 @@ class _Surgery:
             path = self._path(node)
             calls = [found.name for found in self._graph.nodes if _is_call(found.name, path)]
             if len(calls) > 1 or len(node.outputs) > 1:
-                raise CannotMakeError(f"{path} is used as {', '.join(calls[:3])}: give each its own module")
+                raise CannotEditError(f"{path} is used as {', '.join(calls[:3])}: give each its own module")
             self._wrap(path, lambda part: nn.Sequential(part, new), 0)
         if isinstance(action, InsertSecondMoment):
             names = {"scale": "weight", "bias": "bias", "running_second_moment": "running_second_moment"}
@@ -223,7 +223,7 @@ class _Surgery:
         shape = self._graph.values[action.value].shape or ()
         made = {2: SecondMomentNorm1d, 3: SecondMomentNorm1d, 4: SecondMomentNorm2d, 5: SecondMomentNorm3d}
         if len(shape) not in made:
-            raise CannotMakeError(f"there is no second moment normalisation for {len(shape)} axes")
+            raise CannotEditError(f"there is no second moment normalisation for {len(shape)} axes")
         first = next((tensor for tensor in self._tensors.values() if tensor.is_floating_point()), torch.empty(0))
         return made[len(shape)](action.channels, device=first.device, dtype=first.dtype)
 
@@ -269,28 +269,28 @@ def edit_tensor(tensors: Mapping[str, torch.Tensor], action: EditTensor) -> None
     """Other numbers in one of the tensors, in its own type and on its own device.
 
     Raises:
-        CannotMakeError: there is no such tensor, it holds no numbers, or it cannot hold the new ones.
+        CannotEditError: there is no such tensor, it holds no numbers, or it cannot hold the new ones.
     """
     tensor = tensors.get(action.tensor)
     if tensor is None:
-        raise CannotMakeError(f"{action.tensor} is neither a parameter nor a buffer")
+        raise CannotEditError(f"{action.tensor} is neither a parameter nor a buffer")
     if tensor.is_meta:
-        raise CannotMakeError(f"{action.tensor} is on the meta device and holds no numbers: use --emit-init")
+        raise CannotEditError(f"{action.tensor} is on the meta device and holds no numbers: use --emit-init")
     if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise CannotMakeError(f"{action.tensor} is {'quantized' if tensor.is_quantized else 'sparse'}")
+        raise CannotEditError(f"{action.tensor} is {'quantized' if tensor.is_quantized else 'sparse'}")
     try:
         numbers = action.numbers(to_numpy(tensor))
         with torch.no_grad():
             tensor.copy_(from_numpy(numbers))
     except (OverflowError, RuntimeError) as error:
-        raise CannotMakeError(str(error).splitlines()[0]) from error
+        raise CannotEditError(str(error).splitlines()[0]) from error
 
 
 def _second_moment(part: nn.Module, path: str) -> nn.Module:
     """Second moment normalisation with the state of a batch normalisation, whose parameters it takes over."""
     made = SECOND_MOMENT.get(type(part))
     if made is None:
-        raise CannotMakeError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
+        raise CannotEditError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
     tensors = [tensor for _, tensor in _tensors(part) if tensor.is_floating_point()]
     kind = {"device": tensors[0].device, "dtype": tensors[0].dtype} if tensors else {}
     new = made(
@@ -310,8 +310,8 @@ def _second_moment(part: nn.Module, path: str) -> nn.Module:
 def _activation(action: Substitute) -> nn.Module:
     make = ACTIVATIONS.get(action.op)
     if make is None:
-        raise CannotMakeError(f"there is no module for {action.op}")
+        raise CannotEditError(f"there is no module for {action.op}")
     try:
         return make(**action.attributes)
     except TypeError:
-        raise CannotMakeError(f"{action.op} takes no {', '.join(action.attributes)}") from None
+        raise CannotEditError(f"{action.op} takes no {', '.join(action.attributes)}") from None

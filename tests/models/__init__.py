@@ -133,6 +133,7 @@ def _examples() -> dict[str, Case]:
         initialisation.decoder: (4, 64, 2, 2),
         initialisation.leaky_mlp: (64, 128),
         initialisation.shifted_mlp: (64, 128),
+        initialisation.uneven_mlp: (64, 128),
         initialisation.symmetric_mlp: (64, 64),
         initialisation.subpixel: (4, 3, 8, 8),
         initialisation.cut_mlp: (64, 64),

@@ -78,6 +78,16 @@ def shifted_mlp(
     return nn.Sequential(*layers, linear(width, 10, "lecun"))
 
 
+def uneven_mlp(*, depth: int = 6, width: int = 128, factor: float = 4.0) -> nn.Sequential:
+    """He layers and a head, hidden ones at `factor` times and 1/`factor` of the scale by turns; biases are drawn."""
+    layers: list[nn.Module] = []
+    for index in range(depth):
+        layer = linear(width, width, "he", factor if index % 2 == 0 else 1 / factor)
+        nn.init.uniform_(layer.bias, -0.1, 0.1)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
+
+
 def symmetric_mlp(*, fill: str = "drawn", width: int = 64, depth: int = 3) -> nn.Sequential:
     """He layers and a head; hidden weights "drawn", one "constant", or the rows of half the units "copied"."""
     layers: list[nn.Module] = []

@@ -90,15 +90,45 @@ def _interior_phi(facts: Facts, node: Node) -> float | None:
     return inputs * statistics.second_moment
 
 
+def _behind(facts: Facts, node: Node) -> list[Node]:
+    """The transparent nodes in a row right behind it."""
+    found: list[Node] = []
+    consumers = facts.graph.consumers.get(node.outputs[0], ())
+    while len(consumers) == 1 and consumers[0].op in TRANSPARENT:
+        found.append(consumers[0])
+        consumers = facts.graph.consumers.get(consumers[0].outputs[0], ())
+    return found
+
+
+def _layer_gain(facts: Facts, first: Node, last: Node) -> float | None:
+    """What both accounts of a layer agree on: the product of its phis, and the gradients at its ends."""
+    weight, scales, activation = _interior_phi(facts, first), _scales(facts, first, last), facts.of(last)
+    if weight is None or scales is None or activation is None or activation.phi is None:
+        return None
+    product = weight * scales * activation.phi
+    before, behind = _gradient_at_input(facts, first), facts.of([last, *_behind(facts, last)][-1])
+    if product <= 0 or before is None or behind is None or behind.gradient_log2 is None:
+        return product
+    if math.isinf(before) or math.isinf(behind.gradient_log2):
+        return product
+    bits = (math.log2(product), before - behind.gradient_log2)
+    return 2.0 ** min(bits, key=abs) if bits[0] * bits[1] > 0 else 1.0
+
+
+def _gradient_at_input(facts: Facts, node: Node) -> float | None:
+    value = node.inputs[0]
+    if value is None or len(facts.graph.consumers[value]) > 1:
+        return None
+    if value == facts.prediction.gradient_at:
+        return facts.prediction.gradient_log2
+    producer = facts.graph.producers.get(value)
+    predicted = None if producer is None else facts.of(producer)
+    return None if predicted is None else predicted.gradient_log2
+
+
 def _scales(facts: Facts, first: Node, last: Node) -> float | None:
     """Product of phi of the constant scalings between the two nodes and right behind the last."""
-    graph = facts.graph
-    found = [node for node in facts.nodes_between(first, last) if node.op == "scale"]
-    consumers = graph.consumers.get(last.outputs[0], ())
-    while len(consumers) == 1 and consumers[0].op in TRANSPARENT:
-        if consumers[0].op == "scale":
-            found.append(consumers[0])
-        consumers = graph.consumers.get(consumers[0].outputs[0], ())
+    found = [node for node in (*facts.nodes_between(first, last), *_behind(facts, last)) if node.op == "scale"]
     product = 1.0
     for node in found:
         predicted = facts.of(node)
@@ -144,6 +174,13 @@ PREDICTIONS = (
     ),
     function(
         "scales(n, m)", "number", _scales, "product of phi of the constant scalings between n and m and right behind m"
+    ),
+    function(
+        "layer_gain(n, m)",
+        "number",
+        _layer_gain,
+        "factor on the squared gradient norm of a layer n and its activation m: the nearer to 1 of interior_phi(n) * "
+        "scales(n, m) * phi(m) and of what the gradients at both ends say, 1 if one is above and one below",
     ),
     function("mean(n)", "number", reading(Facts.of, lambda p: p.mean), "E[x] of the node's output"),
     function("second_moment(n)", "number", reading(Facts.of, lambda p: p.second_moment), "E[x^2] of the node's output"),

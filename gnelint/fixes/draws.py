@@ -1,0 +1,138 @@
+"""Weights and biases put where an initialiser should have put them: centred, drawn again, zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gnelint.components import component_class
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout
+from gnelint.fixes.chains import LINEAR, layer_of
+from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
+from gnelint.graph import Graph, Node
+from gnelint.lint.facts import fan_in
+from gnelint.theory.moments import Moments
+
+NOT_STORED = "its weight is not a stored tensor that could be changed"
+
+
+class _OfWeights(Fix):
+    """A change of every layer's weight that a finding names."""
+
+    order = 20
+
+    def change(self, site: Site, node: Node, tensor: str) -> Change:
+        """What becomes of the weight of a layer."""
+        raise NotImplementedError
+
+    def plan(self, site: Site) -> Plan:
+        return _of_nodes(self, site, lambda node: node.op in LINEAR, "weight", self.change, NOT_STORED)
+
+
+def _of_nodes(
+    fix: Fix,
+    site: Site,
+    wanted: Callable[[Node], bool],
+    role: str,
+    change: Callable[[Site, Node, str], Change],
+    otherwise: str,
+) -> Plan:
+    edits: dict[str, tuple[EditTensor, int]] = {}
+    refused = []
+    for index, finding in enumerate(site.findings):
+        nodes = [node for name in finding.nodes if wanted(node := site.graph.node(name)) and role in node.parameters]
+        places = [(node, stored_layout(node.parameters[role])) for node in nodes]
+        for node, place in places:
+            if place is not None and place[0].name not in edits:
+                name = place[0].name
+                edits[name] = (EditTensor(name, change(site, node, name), place[1]), index)
+        if not places or any(place is None for _, place in places):
+            refused.append(Refusal(finding, otherwise))
+    return Plan(tuple(fix.edit(site.findings[index], action) for action, index in edits.values()), tuple(refused))
+
+
+def kept_axis(node: Node) -> int:
+    """The axis of the weight that counts the filters."""
+    return 1 if node.op == "conv_transpose" else 0
+
+
+def needed_second_moment(graph: Graph, node: Node) -> float:
+    """E w^2 with which the layer and the activation behind it keep the gradient of N(0, 1) pre-activations.
+
+    1 / (fan_in E f'(z)^2): He's for ReLU (arXiv 1502.01852), by quadrature or in closed form for the rest.
+    """
+    activation = layer_of(graph, node).activation
+    cls = None if activation is None or activation.parameters else component_class(activation.op)
+    phi = None
+    if cls is not None and activation is not None:
+        component = cls(activation, ((1, 1),), ((1, 1),))
+        x = Moments.uniform((1, 1), 0.0, 1.0)
+        (phi,) = component.phis([x], component.forward([x]))
+    return 1.0 / (max(fan_in(node) or 1.0, 1.0) * (phi or 1.0))
+
+
+@fix("centre")
+class CentreWeights(_OfWeights):
+    """w -> w - E w, filter by filter: a mean common to a filter adds a direction of energy fan_in E[w]^2 that all
+    outputs follow, and phi of what is left is that of the draw.
+
+    Preconditions: the weight is a stored tensor.
+
+    Source: theory of components, 5.3.
+    """
+
+    def change(self, site: Site, node: Node, tensor: str) -> Change:
+        return Centre(kept_axis(node))
+
+
+@fix("draw")
+class Draw(_OfWeights):
+    """w -> a new draw with E w^2 = 1 / (fan_in phi(act)), so that phi(w) phi(act) = 1: for weights that are no draw at
+    all (zeros, equal units).
+
+    Preconditions: the weight is a stored tensor.
+
+    Source: arXiv 1502.01852; arXiv 2001.00254, Theorem 4.1.
+    """
+
+    def change(self, site: Site, node: Node, tensor: str) -> Change:
+        second = needed_second_moment(site.graph, node)
+        return Redraw(site.options.draw or "normal", second, seed_of(site.options, tensor), kept_axis(node))
+
+
+@fix("orthogonal")
+class Orthogonal(_OfWeights):
+    """w -> a Haar orthogonal matrix with the E w^2 that it has: phi stays, and its singular values are all the same, so
+    that the weights add nothing to the variance of the spectrum.
+
+    Preconditions: the weight is a stored tensor.
+
+    Source: arXiv 1312.6120; theory of components, 3.1 and 6.2.
+    """
+
+    def change(self, site: Site, node: Node, tensor: str) -> Change:
+        second = site.prediction.weights[node.parameters["weight"].name].second_moment
+        draw = site.options.draw if site.options.draw == "delta_orthogonal" else "orthogonal"
+        return Redraw(draw, second, seed_of(site.options, tensor), kept_axis(node))
+
+
+@fix("zero_bias")
+class ZeroBias(Fix):
+    """b -> 0: the units are positive with probability 1/2 again, which the gain of rectifiers is made for.
+
+    Preconditions: the bias is a stored tensor.
+
+    Source: theory of components, 3.3 (phi of ReLU is P(x > 0)).
+    """
+
+    order = 20
+
+    def plan(self, site: Site) -> Plan:
+        return _of_nodes(self, site, _any, "bias", _zero, "its bias is not a stored tensor")
+
+
+def _any(node: Node) -> bool:
+    return True
+
+
+def _zero(site: Site, node: Node, tensor: str) -> Change:
+    return Fill(0.0)
