@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gnelint.graph import Graph, Node, Parameter, Value
+from gnelint.graph import Graph, Mapped, Node, Parameter, Value
 
 Array = np.ndarray
 
@@ -379,7 +379,7 @@ class CentreFilters(Action):
         centred = replace(
             weight,
             name=f"{weight.name} (centred)",
-            load=partial(_centred, weight, centre),
+            load=Mapped(weight, partial(_centred, centre)),
             permutation=None,
             transform="computed",
         )
@@ -394,8 +394,7 @@ class CentreFilters(Action):
         return "centre its filters in every pass"
 
 
-def _centred(weight: Parameter, centre: Centre) -> Array:
-    array = weight.array()
+def _centred(centre: Centre, array: Array) -> Array:
     return centre(array.astype(np.float64)).astype(array.dtype)
 
 
