@@ -102,7 +102,8 @@ def _head(draws: Sequence[_Draw], before: Prediction, after: Prediction) -> Iter
     if before.gradient_log2 is not None and after.gradient_log2 is not None:
         yield ""
         yield "    Predicted squared norm of the gradient at the input, relative to the output:"
-        yield f"    2^{before.gradient_log2:.1f} before, 2^{after.gradient_log2 + 0.0:.1f} with these weights."
+        bits = round(after.gradient_log2, 1) + 0.0  # no minus in front of a zero
+        yield f"    2^{before.gradient_log2:.1f} before, 2^{bits:.1f} with these weights."
     yield '    """'
     yield "    parameters = dict(model.named_parameters())"
 

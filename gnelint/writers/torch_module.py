@@ -117,9 +117,11 @@ class _Surgery:
         self.module = module
         self._graph = graph
         self._tensors = dict(_tensors(module))
-        self._wanted = {edit.action.subject: edit.action for edit in edits if not isinstance(edit.action, EditTensor)}
+        self._wanted: dict[str, list[Action]] = {}
+        for edit in edits:
+            self._wanted.setdefault(edit.action.subject, []).append(edit.action)
         self._paths: dict[str, str] = {}  # where submodules that have been wrapped are now
-        self._done: dict[str, Action | None] = {}  # what was made of submodules, by path
+        self._done: list[Action] = []  # changes of submodules, as `_alike` gives them
 
     def make(self, action: Action) -> None:
         """Make one edit.
@@ -131,10 +133,10 @@ class _Surgery:
             edit_tensor(self._tensors, action)
         elif isinstance(action, (DropBias, Substitute, SecondMoment, CentreFilters)):
             path = self._path(self._graph.node(action.node))
-            if self._done.get(path) != _alike(action, path):
+            if _alike(action, path) not in self._done:
                 self._agreed(path, action)
                 self._change(path, action)
-                self._done[path] = _alike(action, path)
+                self._done.append(_alike(action, path))
         elif isinstance(action, (InsertScale, InsertSecondMoment)):
             self._insert(action)
         else:
@@ -161,7 +163,8 @@ class _Surgery:
         part = self._part(path)
         names = [name for name, found in self.module.named_modules(remove_duplicate=False) if found is part]
         calls = [node.name for node in self._graph.nodes for name in names if _is_call(node.name, name)]
-        other = [name for name in calls if _alike(self._wanted.get(name), path) != _alike(action, path)]
+        wanted = {name: [_alike(each, path) for each in self._wanted.get(name, ())] for name in calls}
+        other = [name for name in calls if _alike(action, path) not in wanted[name]]
         if other:
             raise CannotEditError(f"{path} is also used as {', '.join(other[:3])}: give each its own module")
 
@@ -248,7 +251,7 @@ def _is_call(node: str, path: str) -> bool:
     return node == path or re.fullmatch(re.escape(path) + r"_\d+", node) is not None
 
 
-def _alike(action: Action | None, path: str) -> Action | None:
+def _alike(action: Action, path: str) -> Action:
     """The action as it is for the first call of its submodule: equal for calls that are changed alike."""
     if isinstance(action, Substitute):
         return Substitute(path, action.op, dict(action.attributes))
