@@ -1,30 +1,34 @@
-"""The Python interface: `gnelint.check` and `gnelint.verify` do what the commands do and give the numbers back."""
+"""The Python interface: `gnelint.check`, `fix` and `verify` do what the commands do and give the numbers back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gnelint.errors import UsageError
-from gnelint.lint.engine import lint
-from gnelint.lint.finding import Finding
-from gnelint.lint.rulefile import Rule, RuleSet, load_rules
+from gnelint.errors import GradientNormError, UsageError
+from gnelint.lint.engine import LintResult, lint
+from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
+from gnelint.lint.rulefile import Rule, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
 from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
 
 if TYPE_CHECKING:
     import torch
 
+    from gnelint.fixes import FixOptions
+    from gnelint.fixes.edits import Edit
+    from gnelint.fixing import Fixed
     from gnelint.graph import Graph
     from gnelint.measure.verify import Verification
-    from gnelint.prediction import Prediction
+    from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
+    from gnelint.writers.base import Unmade
 
 
-@dataclass(frozen=True)
-class CheckResult:
+@dataclass(frozen=True, repr=False)
+class Analysis:
     """What is said of one network.
 
     Attributes:
@@ -33,6 +37,9 @@ class CheckResult:
         notes: what the reader saw and which rules were skipped, a sentence each.
         suppressed: number of findings that suppressions left out.
         verdicts: what became of each suppression.
+        rules: those that were run.
+        settings: what was chosen about them.
+        sha256: of the model file's bytes, None where there is no such file.
     """
 
     prediction: Prediction
@@ -40,23 +47,72 @@ class CheckResult:
     notes: tuple[str, ...]
     suppressed: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in topological order."""
+        return self.prediction.blocks
+
+    @property
+    def profile(self) -> tuple[NodePrediction, ...]:
+        """The prediction for each node on a gradient path, in topological order."""
+        return self.prediction.nodes
+
+    def raise_for_findings(self, fail_on: FailOn = "error") -> None:
+        """Fail if there are findings of this severity or a worse one.
+
+        Raises:
+            GradientNormError: there are; an AssertionError, so that a test fails with it.
+            UsageError: there is no such severity.
+        """
+        __tracebackhide__ = True  # of pytest: the line of the test is what failed
+        if fail_on not in FAIL_ON:
+            raise UsageError("fail_on", f"{fail_on!r} is none of {', '.join(FAIL_ON)}")
+        if any(reaches(finding.severity, fail_on) for finding in self.findings):
+            from gnelint.output.text import failure
+
+            raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
+
+    settings: Settings = field(default_factory=Settings)
+    sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
-        from gnelint.output.json import target
+        from gnelint.output.json import Circumstances, target
 
-        return target(self.prediction, self.findings, self.suppressed)
+        ran = tuple(rule.id for rule in self.rules)
+        chosen = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
+        }
+        made = Circumstances(self.notes, ran, chosen, self.sha256)
+        return target(self.prediction, self.findings, self.suppressed, made)
 
     def __str__(self) -> str:
         """The report for people."""
         from gnelint.output.text import Style, render
 
-        return render(self.to_dict(), rule_names(load_rules()), self.notes, Style())
+        return render(self.to_dict(), self._names(), self.notes, Style())
+
+    def __repr__(self) -> str:
+        """The network and how many findings there are, in a line."""
+        from gnelint.output.text import brief
+
+        return f"<Analysis of {brief(self.to_dict())}>"
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from gnelint.output.notebook import render
+
+        return render(self.to_dict(), self._names(), self.notes)
+
+    def _names(self) -> dict[str, str]:
+        return {rule.id: rule.name for rule in self.rules}
 
 
 def check(
     target: str | Path | torch.nn.Module,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -67,12 +123,13 @@ def check(
     stage: Stage = "auto",
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
-        example_inputs: for a module: a tuple of what its `forward` takes; only shapes and types matter.
+        example_inputs: for a module: what its `forward` takes, a tuple if it is more than one; only shapes and types
+            matter.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         rules: files and directories of more rules.
@@ -100,7 +157,7 @@ def check(
         params=params or {},
     )
     chosen = selected_rules(loaded, settings)
-    graph = _read(target, example_inputs, inputs, training=mode == "train")
+    graph = _read(target, _arguments(example_inputs), inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings)
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
@@ -113,11 +170,13 @@ class VerifyResult:
     Attributes:
         verification: predictions, measurements and what became of each claim.
         findings, fixed_findings: of the check of either network.
+        rules: those that were run.
     """
 
     verification: Verification
     findings: tuple[Finding, ...]
     fixed_findings: tuple[Finding, ...]
+    rules: tuple[Rule, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -128,7 +187,7 @@ class VerifyResult:
         """The JSON report, schema "gnelint/1" with `measured` and `interval` beside each predicted number."""
         from gnelint.output.verify_json import document
 
-        return document(self.verification, self.findings, self.fixed_findings)
+        return document(self.verification, self.findings, self.fixed_findings, self.rules)
 
     def __str__(self) -> str:
         """The report for people."""
@@ -141,7 +200,7 @@ class VerifyResult:
 def verify(
     target: str | Path | torch.nn.Module,
     fixed: str | Path | torch.nn.Module | None = None,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     *,
     inputs: Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
@@ -160,7 +219,7 @@ def verify(
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
         fixed: another one that is to be better.
-        example_inputs: for modules: a tuple of what their `forward` takes.
+        example_inputs: for modules: what their `forward` takes, a tuple if it is more than one.
         inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         data: what to run on: a `.npz` file (an array for each input; one named "target" is what to train on), a
@@ -183,18 +242,119 @@ def verify(
     options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
     specs = _specs(inputs)
     verification = verify_targets(
-        [target] if fixed is None else [target, fixed], example_inputs, specs, data, options, progress or _silent
+        [target] if fixed is None else [target, fixed],
+        _arguments(example_inputs),
+        specs,
+        data,
+        options,
+        progress or _silent,
     )
     rules = selected_rules(load_rules(), Settings())
-    found = [
-        () if network is None else _linted(network.prediction, rules, Settings())[0].findings
-        for network in (verification.target, verification.fixed)
-    ]
-    return VerifyResult(verification, *found)
+    networks = [verification.target] if verification.fixed is None else [verification.target, verification.fixed]
+    linted = [_linted(network.prediction, rules, Settings()) for network in networks]
+    ran = tuple(rule for rule in rules if any(rule.id in result.ran for result, _ in linted))
+    return VerifyResult(verification, linted[0][1].findings, linted[1][1].findings if fixed is not None else (), ran)
+
+
+@dataclass(frozen=True)
+class FixPlan:
+    """What `gnelint fix` would do to one module.
+
+    Attributes:
+        plan: the edits, the predictions and findings before and after them, and what is left.
+        module: the module, as it is.
+    """
+
+    plan: Fixed
+    module: torch.nn.Module
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """In the order in which they are made."""
+        return self.plan.edits
+
+    def apply(self) -> tuple[torch.nn.Module, tuple[Unmade, ...]]:
+        """A fixed copy of the module, and the edits that could not be made."""
+        from gnelint.writers.torch_module import fixed_module
+
+        return fixed_module(self.module, self.plan.edits, self.plan.before.graph)
+
+    def init_code(self) -> str:
+        """A Python file with a function that initialises a fresh module as the fixes would have it."""
+        from gnelint.writers.init_code import init_code
+
+        return init_code(self.plan.edits, self.plan.before, self.plan.after)
+
+    def __str__(self) -> str:
+        """The edits for people, as `gnelint fix --diff` shows them."""
+        from gnelint.output.fix_json import entry
+        from gnelint.output.fix_text import render
+        from gnelint.rewriting import Rewritten
+
+        done = Rewritten(self.plan.before.graph.name, self.plan, (), None, self.plan.after, self.plan.remaining)
+        names = {rule.id: rule.name for rule in load_rules().rules}
+        return render(entry(done), names, whole=False, dry=True)
+
+
+def plan_fixes(
+    module: torch.nn.Module,
+    example_inputs: Any = (),
+    *,
+    mode: Literal["train", "eval"] = "train",
+    rules: Sequence[str | Path] = (),
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    stage: Stage = "auto",
+    preview: bool = False,
+    unsafe: bool = False,
+    options: FixOptions | None = None,
+) -> FixPlan:
+    """Plan what puts the findings of a module right; the module is left as it is.
+
+    Args:
+        module: the network.
+        example_inputs: what its `forward` takes; only shapes and types matter.
+        mode, rules, select, ignore, stage, preview: as in `check`.
+        unsafe: plan fixes as well after which the network must be trained again.
+        options: how weights are drawn and scaled.
+
+    Raises:
+        ModelError: the module cannot be traced.
+        RuleError: a rule file is not valid.
+        UsageError: the arguments make no sense.
+    """
+    from gnelint.fixes import FixOptions
+    from gnelint.fixing import Fixing
+    from gnelint.fixing import plan_fixes as plan
+
+    settings = Settings(select=tuple(select), ignore=tuple(ignore), preview=preview, stage=stage)
+    chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
+    graph = _read(module, _arguments(example_inputs), (), training=mode == "train")
+    return FixPlan(plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe)), module)
+
+
+def fix(module: torch.nn.Module, example_inputs: Any = (), **options: Any) -> torch.nn.Module:
+    """A fixed copy of a module: of the same class where only parameters change, else with other submodules.
+
+    Args:
+        module: left as it is.
+        example_inputs: what its `forward` takes.
+        options: those of `plan_fixes`, which also tells what would be done and what could not be.
+
+    Raises:
+        ModelError, RuleError, UsageError: as in `plan_fixes`.
+    """
+    fixed, _ = plan_fixes(module, example_inputs, **options).apply()
+    return fixed
 
 
 def _silent(text: str) -> None:
     """Progress that nobody watches."""
+
+
+def _arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """What `forward` takes; a single argument need not be in a tuple."""
+    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
 def _specs(inputs: Sequence[str]) -> list[InputSpec]:
@@ -205,27 +365,23 @@ def _specs(inputs: Sequence[str]) -> list[InputSpec]:
 
 def check_graph(
     graph: Graph, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> CheckResult:
+) -> Analysis:
     """Analyse and lint a graph that has been read; what its file asks to ignore is left out too."""
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    left, skipped = _linted(prediction, rules, settings, suppressions)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *skipped)))
-    return CheckResult(prediction, left.findings, notes, left.count, left.verdicts)
+    result, left = _linted(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
+    ran = tuple(rule for rule in rules if rule.id in result.ran)
+    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran, settings)
 
 
 def _linted(
     prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> tuple[Suppressed, tuple[str, ...]]:
-    """What the rules found without what is suppressed, and why rules were skipped."""
+) -> tuple[LintResult, Suppressed]:
+    """What the rules found, and that without what is suppressed."""
     result = lint(prediction, rules, settings)
-    return suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran), result.skipped
-
-
-def rule_names(rules: RuleSet) -> Mapping[str, str]:
-    """The name of each rule, by id."""
-    return {rule.id: rule.name for rule in rules.rules}
+    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:

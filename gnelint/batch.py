@@ -9,19 +9,20 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gnelint.cache import Cache, Visit, key_of
 from gnelint.errors import DefectError, GnelintError, ModelError
+from gnelint.files import sha256
 from gnelint.jobs import Job
 from gnelint.lint.baseline import Baseline
 from gnelint.lint.rulefile import RuleSet, load_rules
 from gnelint.lint.selection import selected_rules
 from gnelint.lint.suppression import Verdict
 from gnelint.output.json import counts
-from gnelint.readers.targets import read_target
+from gnelint.readers.targets import read_target, source_file
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Answer:
         entry: its entry in the JSON report, empty if the target could not be checked.
         notes: sentences for people.
         verdicts: what became of each suppression.
+        ran: ids of the rules that were run.
+        file: the model or Python file, "" if it is not known.
         error: why it could not be checked, "" if it was; `trace` is for those who ask for more.
         warning: what went wrong beside the answer, "" if nothing did.
     """
@@ -39,6 +42,8 @@ class Answer:
     entry: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    ran: tuple[str, ...] = ()
+    file: str = ""
     error: str = ""
     trace: str = ""
     warning: str = ""
@@ -93,34 +98,42 @@ def rules_of(paths: tuple[Path, ...]) -> RuleSet:
 
 
 def _cached(job: Job) -> Answer:
-    model = job.target.path
+    model = job.target.path if job.target.kind in ("onnx", "pt2") else None
     if job.cache_dir is None or job.target.kind != "onnx" or model is None:
-        return _checked(job)[0]
+        return _checked(job, None if model is None else sha256(model))[0]
     visit = Visit(model)
+    digest = sha256(model)
     options = (job.target.text, job.inputs, job.training, job.settings, job.suppressions)
-    key = key_of(model, [rule.file for rule in rules_of(job.rules).rules], options)
+    key = key_of(digest, [rule.file for rule in rules_of(job.rules).rules], options)
     cache = Cache(job.cache_dir)
     if key is None:
-        return _checked(job)[0]
+        return _checked(job, digest)[0]
     record = cache.find(key, model)
     if record is not None:
-        verdicts = tuple(Verdict(**verdict) for verdict in record["verdicts"])
-        return Answer(record["entry"], tuple(record["notes"]), verdicts)
-    found, data_files = _checked(job)
-    kept = {"entry": found.entry, "notes": found.notes, "verdicts": [asdict(one) for one in found.verdicts]}
+        known = tuple(Verdict(**verdict) for verdict in record["verdicts"])
+        return Answer(record["entry"], tuple(record["notes"]), known, tuple(record["ran"]), str(model))
+    found, data_files = _checked(job, digest)
+    verdicts = [asdict(one) for one in found.verdicts]
+    kept = {"entry": found.entry, "notes": found.notes, "verdicts": verdicts, "ran": found.ran}
     try:
         cache.store(key, visit, data_files, kept)
     except OSError as error:
         problem = f"{job.cache_dir}: the cache cannot be written ({error.strerror})."
-        return Answer(found.entry, found.notes, found.verdicts, warning=f"{problem} Add --no-cache, or --cache-dir.")
+        return replace(found, warning=f"{problem} Add --no-cache, or --cache-dir.")
     return found
 
 
-def _checked(job: Job) -> tuple[Answer, Sequence[str]]:
-    """The answer worked out, and the files with external weights that it depends on."""
+def _checked(job: Job, digest: str | None) -> tuple[Answer, Sequence[str]]:
+    """The answer worked out, and the files with external weights that it depends on.
+
+    Args:
+        digest: the hash of the model file's bytes, None where there is no such file.
+    """
     from gnelint.api import check_graph
 
     rules = selected_rules(rules_of(job.rules), job.settings)
     graph = read_target(job.target, training=job.training, inputs=job.inputs)
-    result = check_graph(graph, rules, job.settings, job.suppressions)
-    return Answer(result.to_dict(), result.notes, result.verdicts), graph.data_files
+    result = replace(check_graph(graph, rules, job.settings, job.suppressions), sha256=digest)
+    ran = tuple(rule.id for rule in result.rules)
+    found = Answer(result.to_dict(), result.notes, result.verdicts, ran, source_file(job.target))
+    return found, graph.data_files

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gnelint import __version__
-from gnelint.files import write_whole
+from gnelint.files import sha256, write_whole
 
 DIRECTORY = ".gnelint_cache"
 MAX_RECORDS = 500
@@ -32,7 +32,6 @@ MAX_RECORDS = 500
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# https://bford.info/cachedir/\n"
 _IGNORE = "# Written by gnelint: git leaves this directory alone.\n*\n"
-_CHUNK = 1 << 20
 _SLACK = 50_000_000
 """Nanoseconds that a file system's clock may be behind the time of day."""
 
@@ -53,7 +52,7 @@ class Cache:
             return None
         record: Mapping[str, Any] = json.loads(text)
         for name, known in record["data_files"].items():
-            if _hash(model.parent / name) != known:
+            if sha256(model.parent / name) != known:
                 return None
         return record
 
@@ -63,7 +62,7 @@ class Cache:
         Raises:
             OSError: the directory cannot be written.
         """
-        files = {name: _hash(visit.model.parent / name) for name in data_files}
+        files = {name: sha256(visit.model.parent / name) for name in data_files}
         paths = (visit.model, *(visit.model.parent / name for name in files))
         if None in files.values() or not all(visit.unchanged(path) for path in paths):
             return
@@ -108,33 +107,19 @@ class Visit:
         return changed < self.begun - _SLACK
 
 
-def key_of(model: Path, rule_files: Iterable[str], options: object) -> str | None:
+def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str | None:
     """What the record of a model is found by; None if a file cannot be read.
 
     Args:
-        model: the ONNX file.
+        model: the hash of the ONNX file's bytes, None if it cannot be read.
         rule_files: the files of all rules.
         options: everything else that bears on the answer; its `repr` tells it.
     """
-    found = _hash(model)
-    rules = [_hash(Path(name)) for name in rule_files]
-    if found is None or None in rules:
+    rules = [sha256(Path(name)) for name in rule_files]
+    if model is None or None in rules:
         return None
-    parts = (found, *rules, repr(options), *_code())
+    parts = (model, *rules, repr(options), *_code())
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _hash(path: Path) -> str | None:
-    """Hash of a file's bytes, None if it cannot be read."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(_CHUNK))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while size := file.readinto(buffer):
-                digest.update(buffer[:size])
-    except OSError:
-        return None
-    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=1)  # what a process has loaded does not change

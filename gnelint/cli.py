@@ -8,9 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from gnelint.batch import Answer
     from gnelint.jobs import Job, Options
     from gnelint.lint.baseline import Baseline
+    from gnelint.lint.rulefile import Rule
+    from gnelint.output.report import Report, Unread
     from gnelint.readers.targets import Target
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
+FORMATS = ("text", "json", "sarif", "github", "junit", "markdown")
 
 
 def main() -> None:
@@ -55,8 +59,9 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     """One line on standard error, whatever the message holds: names in a model file may try to steer a terminal."""
-    line = " ".join(message.split())
-    click.echo(f"gnelint: {''.join(each if each.isprintable() else repr(each)[1:-1] for each in line)}", err=True)
+    from gnelint.output.places import visible
+
+    click.echo(f"gnelint: {visible(' '.join(message.split()))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,8 +84,15 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to run.")
 @click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
-@click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
+@click.option("--format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
+@click.option(
+    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Set an earlier report beside it in --html."
+)
+@click.option(
+    "--node-data", type=click.Path(path_type=Path), metavar="FILE", help="Write each node's phi for Model Explorer."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "info", "never")),
@@ -122,6 +134,9 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.lint.selection import without_effect
     from gnelint.lint.suppression import unused
 
+    if given["statistics"] and given["format"] not in ("text", "json"):
+        raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
+    old = _earlier(given)
     run = _Run(given["verbose"])
     planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
     for job in planned:
@@ -140,24 +155,37 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         )
     if writing:
         _write_baselines(baselines, done)
-        return EXIT_FAILED if run.failed else EXIT_CLEAN
-    entries = [
-        answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
-        for job, answer in done
-    ]
-    names = {rule.id: rule.name for loaded in sets.values() for rule in loaded.rules}
-    _write(_report(entries, [answer.notes for _, answer in done], names, given), given["output"])
-    if run.failed:
-        return EXIT_FAILED
-    fails = any(_fails(entry, job.fail_on) for entry, (job, _) in zip(entries, done, strict=True))
-    return EXIT_FINDINGS if fails and not given["exit_zero"] else EXIT_CLEAN
+        return EXIT_FAILED if run.unread else EXIT_CLEAN
+    report = _report(run, done, baselines)
+    judged = EXIT_FINDINGS if report.fails and not given["exit_zero"] else EXIT_CLEAN
+    code = EXIT_FAILED if run.unread else judged
+    _write_files([target.entry for target in report.targets], report.rules, old, given)
+    _write(_rendered(replace(report, exit_code=code), given), given["output"])
+    return code
+
+
+def _report(run: _Run, done: Sequence[tuple[Job, Answer]], baselines: Mapping[Path, Baseline]) -> Report:
+    """What is said of all targets, without what their baselines know."""
+    from gnelint import batch
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output.report import Checked, Report
+
+    rules: dict[str, Rule] = {}
+    targets = []
+    for job, answer in done:
+        entry = answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
+        selected = {rule.id: rule for rule in selected_rules(batch.rules_of(job.rules), job.settings)}
+        rules.update(selected)
+        targets.append(Checked(entry, answer.notes, tuple(selected), answer.ran, answer.file, job.fail_on))
+    ordered = tuple(rules[rule] for rule in sorted(rules))
+    return Report(tuple(targets), tuple(run.unread), ordered, Path.cwd())
 
 
 def _job_options(given: Mapping[str, Any]) -> Options:
     from gnelint.jobs import Options
     from gnelint.readers.inputs import parse_input
 
-    names = [option.name for option in fields(Options) if option.name != "inputs"]
+    names = [option.name for option in fields(Options) if option.name != "inputs" and option.name in given]
     return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
 
 
@@ -178,7 +206,7 @@ class _Run:
     """Checks targets and says what goes wrong; one that cannot be checked does not stop the others."""
 
     verbose: bool
-    failed: bool = False
+    unread: list[Unread] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
 
     def targets(self, texts: Sequence[str]) -> list[Target]:
@@ -190,7 +218,7 @@ class _Run:
             try:
                 found.extend(resolve(text))
             except GnelintError as error:
-                self._fail(str(error), traceback.format_exc())
+                self._fail(text, str(error), traceback.format_exc())
         return found
 
     def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Answer]]:
@@ -204,7 +232,7 @@ class _Run:
             answer = next(found)
             self.warn(*filter(None, [answer.warning]))
             if answer.error:
-                self._fail(answer.error, answer.trace)
+                self._fail(job.target.text, answer.error, answer.trace)
             else:
                 done.append((job, answer))
         _progress("")
@@ -218,8 +246,14 @@ class _Run:
                 _progress("")
                 _complain(sentence)
 
-    def _fail(self, message: str, trace: str) -> None:
-        self.failed = True
+    def fail(self, target: str, error: GnelintError) -> None:
+        """Say why a target could not be done."""
+        self._fail(target, str(error), traceback.format_exc())
+
+    def _fail(self, target: str, message: str, trace: str) -> None:
+        from gnelint.output.report import Unread
+
+        self.unread.append(Unread(target, message))
         _progress("")
         _complain(message)
         if self.verbose:
@@ -234,25 +268,56 @@ def _progress(text: str) -> None:
         sys.stderr.flush()
 
 
-def _report(
-    entries: Sequence[Mapping[str, Any]],
-    notes: Sequence[Sequence[str]],
-    names: Mapping[str, str],
-    given: Mapping[str, Any],
-) -> str:
+def _rendered(report: Report, given: Mapping[str, Any]) -> str:
     from gnelint.output import json, text
 
+    if given["format"] not in ("text", "json"):
+        rendered: str = import_module(f"gnelint.output.{given['format']}").render(report)
+        return rendered
+    entries = [target.entry for target in report.targets]
+    rules = report.rules
+    names = {rule.id: rule.name for rule in rules}
     if given["format"] == "json":
-        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries))
+        return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries, rules))
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
     style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
     parts = [
-        text.render(entry, names, some, style)
-        for entry, some in zip(entries, notes, strict=True)
-        if entry["findings"] or not given["quiet"]
+        text.render(target.entry, names, target.notes, style)
+        for target in report.targets
+        if target.findings or not given["quiet"]
     ]
     return "\n".join(parts)
+
+
+def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The report to compare with, if one is given."""
+    if given["compare"] is None:
+        return None
+    if given["html"] is None:
+        raise UsageError("--compare", "is shown in the page that --html writes", "Add --html FILE.")
+    from gnelint.output.json import read
+
+    return read(given["compare"])
+
+
+def _write_files(
+    entries: Sequence[Mapping[str, Any]],
+    rules: Sequence[Rule],
+    old: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+) -> None:
+    """What is asked for beside the report."""
+    if given["node_data"] is not None:
+        from gnelint.output import node_data
+
+        if len(entries) != 1 or entries[0]["source"] != "onnx":
+            raise UsageError("--node-data", "is for a single ONNX file", "Name one; Model Explorer shows it beside.")
+        _write(node_data.dumps(entries[0]), given["node_data"], "--node-data")
+    if given["html"] is not None:
+        from gnelint.output import html, json
+
+        _write(html.render(json.document(entries, rules), old), given["html"], "--html")
 
 
 def _colour(output: Path | None) -> bool:
@@ -260,23 +325,128 @@ def _colour(output: Path | None) -> bool:
     return output is None and not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
-def _write(report: str, output: Path | None) -> None:
+def _write(report: str, output: Path | None, option: str = "-o") -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
     if output is None:
-        click.echo(report, nl=False)
+        click.echo(report.encode(), nl=False)  # names are any language's, and the locale's encoding may not have them
         return
     from gnelint.files import write_whole
 
     try:
         write_whole(output, report)
     except OSError as error:
-        raise UsageError(str(output), f"cannot be written ({error.strerror})", "Choose another file for -o.") from None
+        raise UsageError(
+            str(output), f"cannot be written ({error.strerror})", f"Choose another file for {option}."
+        ) from None
 
 
-def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
-    order: tuple[Literal["errors", "warnings", "infos"], ...] = ("errors", "warnings", "infos")
-    depth = {"error": 1, "warning": 2, "info": 3, "never": 0}[fail_on]
-    return any(entry["summary"][key] for key in order[:depth])
+@cli.command()
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the fixed model to this file.")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Write each fixed model into this directory.")
+@click.option("--in-place", is_flag=True, help="Overwrite the model files themselves.")
+@click.option("--diff", is_flag=True, help="Show every edit, and write nothing.")
+@click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
+@click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
+@click.option("--verify", is_flag=True, help="Measure both models; write only what is no worse.")
+@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
+@click.option("--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train].")
+@click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
+@click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix as well.")
+@click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to fix.")
+@click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
+@click.option("--preview", is_flag=True, help="Fix by rules that are not yet stable, too.")
+@click.option(
+    "--stage",
+    type=click.Choice(("auto", "init", "trained")),
+    help="Judge the weights as fresh, as trained, or as they look [auto].",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "info", "never")),
+    help="Least severity left that makes the exit code 1 [error].",
+)
+@click.option(
+    "--draw",
+    type=click.Choice(("normal", "orthogonal", "delta_orthogonal")),
+    help="Draw weights again where gains are fixed, instead of scaling them.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of weights that are drawn [0].")
+@click.option("--centre", is_flag=True, help="Subtract the filters' means where gains are fixed.")
+@click.option("--inline", is_flag=True, help="Write new normalisations as plain ONNX nodes, not as a function.")
+@click.option("--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every edit, and tracebacks.")
+@click.pass_context
+def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
+    """Write models with what is wrong put right.
+
+    Fixes are made that keep the function, and of untrained models those that change where training starts.
+    --unsafe-fixes adds those that change the architecture.
+    """
+    try:
+        code = _fix(targets, given)
+    except Exception as error:
+        _progress("")
+        if given["verbose"]:
+            traceback.print_exc()
+        if isinstance(error, GnelintError):
+            raise
+        raise DefectError(targets[0], error) from error
+    context.exit(code)
+
+
+def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
+    from gnelint import batch, jobs, rewriting
+    from gnelint.fixes import FixOptions
+    from gnelint.fixing import Fixing
+    from gnelint.lint.finding import reaches
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output import fix_json, fix_text
+
+    _check_fix_options(given)
+    run = _Run(given["verbose"])
+    found = run.targets(texts)
+    if len(found) > 1 and given["output"] is not None:
+        raise UsageError("-o", f"is one file, for {len(found)} models", "Say --output-dir, or --in-place.")
+    options = FixOptions(draw=given["draw"], seed=given["seed"], centre=given["centre"])
+    fails = False
+    for job in jobs.plan(found, _job_options(given), batch.rules_of):
+        loaded = batch.rules_of(job.rules)
+        rules = selected_rules(loaded, job.settings)
+        fixing = Fixing(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
+        _progress(job.target.text)
+        try:
+            to = _fixed_file(job.target, given)
+            done = rewriting.rewrite(rewriting.subject_of(job, given["inline"]), fixing, to, measure=given["verify"])
+            if given["emit_init"] is not None:
+                _write(rewriting.init_code(done), given["emit_init"])
+        except GnelintError as error:
+            run.fail(job.target.text, error)
+            continue
+        _progress("")
+        entry = fix_json.entry(done)
+        names = {rule.id: rule.name for rule in loaded.rules}
+        click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None), nl=False)
+        fails |= bool(entry["worse"]) or any(reaches(finding.severity, job.fail_on) for finding in done.remaining)
+    return EXIT_FAILED if run.unread else EXIT_FINDINGS if fails else EXIT_CLEAN
+
+
+def _check_fix_options(given: Mapping[str, Any]) -> None:
+    places = [name for name in ("output", "output_dir", "in_place", "diff") if given[name]]
+    said = [f"--{name.replace('_', '-')}" if name != "output" else "-o" for name in places]
+    if len(places) > 1:
+        raise UsageError(" and ".join(said), "exclude each other")
+    if not places and given["emit_init"] is None:
+        advice = "Say -o FILE, --output-dir DIRECTORY, --in-place, --emit-init FILE, or --diff to write nothing."
+        raise UsageError("fix", "where to?", advice)
+
+
+def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
+    from gnelint.rewriting import output_of
+
+    if given["diff"] or not (given["output"] or given["output_dir"] or given["in_place"]):
+        return None
+    return output_of(target, given["output"], given["output_dir"], in_place=given["in_place"])
 
 
 @cli.command()
@@ -301,6 +471,7 @@ def _fails(entry: Mapping[str, Any], fail_on: str) -> bool:
 @click.option("--train", type=click.IntRange(0), default=0, metavar="STEPS", help="Train so long, watching gradients.")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
 @click.pass_context
@@ -340,6 +511,10 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
         return EXIT_CLEAN if result.holds else EXIT_FINDINGS
     report = result.to_dict()
+    if given["html"] is not None:
+        from gnelint.output import html
+
+        _write(html.render(report), given["html"], "--html")
     if given["format"] == "json":
         shown = json.dumps(report)
     else:

@@ -38,3 +38,7 @@ class DefectError(GnelintError):
     def __init__(self, subject: str, error: Exception) -> None:
         cause = f"{type(error).__name__}: {error}".rstrip(": ")
         super().__init__(subject, f"gnelint itself failed ({cause})", "Please report this; -v shows where.")
+
+
+class GradientNormError(AssertionError):
+    """A network has findings that a user's test does not allow; the message lists them with what to do."""

@@ -38,6 +38,7 @@ class Fixed:
         found, remaining: the findings of each.
         edits: in the order in which they are to be made; none if nothing can be done.
         left: the remaining findings with the reason why each is not fixed.
+        fixing: what was asked for, with the stage that the weights showed.
     """
 
     before: Prediction
@@ -46,6 +47,7 @@ class Fixed:
     remaining: tuple[Finding, ...]
     edits: tuple[Edit, ...]
     left: tuple[Refusal, ...]
+    fixing: Fixing
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
             break
         state = _made(state, chosen, allowed, fixing)
     left = tuple(Refusal(finding, _why(finding, state.refused, allowed, before)) for finding in state.findings)
-    return Fixed(before, state.prediction, found, state.findings, state.edits, left)
+    return Fixed(before, state.prediction, found, state.findings, state.edits, left, fixing)
 
 
 @dataclass(frozen=True)

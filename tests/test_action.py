@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +27,25 @@ def bash(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False)
 
 
+def step(name: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a step that calls gnelint, with the gnelint under test."""
+    return bash(f'gnelint() {{ "{sys.executable}" -m gnelint "$@"; }}\n{STEPS[name]["run"]}', cwd, **env)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_mlp(tmp_path / "bad.onnx", gain=0.5, depth=24, width=32)
+    write_mlp(tmp_path / "good.onnx", depth=2, width=32)
+    return tmp_path
+
+
 def test_every_input_is_described_and_used() -> None:
     text = (FOLDER / "action.yml").read_text()
     assert ACTION["runs"]["using"] == "composite"
     for name, given in ACTION["inputs"].items():
         assert given["description"]
         assert isinstance(given["default"], str)
-        assert f"${{{{ inputs.{name} }}}}" in text
+        assert re.search(rf"\binputs\.{name}\b", text)
 
 
 @pytest.mark.parametrize(("torch", "extra"), [("false", ""), ("true", "[torch]")])
@@ -47,9 +61,28 @@ def test_it_installs_the_repository_that_it_is_in(tmp_path: Path, torch: str, ex
     ("targets", "args", "code"),
     [("good.onnx", "", 0), ("b*.onnx good.onnx", "", 1), (".", "-q --fail-on never", 0), ("none.onnx", "", 2)],
 )
-def test_it_fails_as_gnelint_does(tmp_path: Path, targets: str, args: str, code: int) -> None:
-    write_mlp(tmp_path / "bad.onnx", gain=0.5, depth=24, width=32)
-    write_mlp(tmp_path / "good.onnx", depth=2, width=32)
-    script = f'gnelint() {{ "{sys.executable}" -m gnelint "$@"; }}\n{STEPS["Check"]["run"]}'
-    result = bash(script, tmp_path, TARGETS=targets, ARGS=args)
+def test_it_fails_as_gnelint_does(folder: Path, targets: str, args: str, code: int) -> None:
+    result = step("Check", folder, TARGETS=targets, ARGS=args)
     assert result.returncode == code, result.stderr
+
+
+def test_it_annotates_unless_told_otherwise(folder: Path) -> None:
+    assert (
+        "::error file=bad.onnx,title=GNE101 gain-mismatch::"
+        in step("Check", folder, TARGETS="bad.onnx", ARGS="").stdout
+    )
+    assert step("Check", folder, TARGETS="bad.onnx", ARGS="--format text").stdout.startswith("bad.onnx: 48 nodes")
+
+
+@pytest.mark.parametrize(("targets", "code"), [("good.onnx", 0), ("bad.onnx", 0), ("bad.onnx none.onnx", 2)])
+def test_only_a_whole_run_is_uploaded(folder: Path, targets: str, code: int) -> None:
+    file = folder / "out" / "gnelint.sarif"
+    file.parent.mkdir()
+    result = step("Write SARIF", folder, TARGETS=targets, ARGS="-q", SARIF=str(file))
+    assert (result.returncode, result.stdout) == (code, "")
+    (run,) = json.loads(file.read_text())["runs"]
+    assert run["invocations"][0]["executionSuccessful"] == (code == 0)
+    write, upload = STEPS["Write SARIF"], STEPS["Upload SARIF"]
+    assert write["env"]["SARIF"] == upload["with"]["sarif_file"]
+    assert "inputs.sarif == 'true'" in write["if"]
+    assert f"steps.{write['id']}.outcome == 'success'" in upload["if"]

@@ -33,6 +33,57 @@ def test_a_module() -> None:
     assert result.prediction.graph.source == "torch"
 
 
+def test_an_analysis_offers_its_parts(bad: Path) -> None:
+    found = gnelint.check(bad)
+    assert found.blocks == found.prediction.blocks
+    assert [each.node.name for each in found.profile][:2] == ["fc0", "act0"]
+    assert repr(found) == f"<Analysis of {bad}: squared gradient norm 2^-59 at the input; 31 errors, 0 warnings>"
+    assert "fc0" not in repr(found)
+
+
+def test_findings_raise(bad: Path, tmp_path: Path) -> None:
+    found = gnelint.check(bad)
+    with pytest.raises(AssertionError) as raised:
+        found.raise_for_findings()
+    assert isinstance(raised.value, gnelint.GradientNormError)
+    said = str(raised.value)
+    assert "The gradient vanishes" in said
+    assert "GNE101 error    gain-mismatch" in said
+    assert "fix: scale the weights by 2" in said
+    assert said.endswith("31 errors, 0 warnings.  Why: gnelint rule GNE101")
+    found.raise_for_findings("never")
+    gnelint.check(write_mlp(tmp_path / "good.onnx")).raise_for_findings("info")
+    with pytest.raises(UsageError, match="'fatal' is none of error, warning, info, never"):
+        found.raise_for_findings("fatal")  # type: ignore[arg-type]
+
+
+RULE = """\
+schema: 1
+id: ACME001
+name: any-rectifier
+group: activation
+severity: {severity}
+stage: any
+summary: There is a rectifier.
+pattern: a = relu(x)
+message: "it is a rectifier"
+explain: "It says so."
+"""
+
+
+@pytest.mark.parametrize(("severity", "fails"), [("error", (1, 1, 1)), ("warning", (0, 1, 1)), ("info", (0, 0, 1))])
+def test_the_severity_that_raises(tmp_path: Path, severity: str, fails: tuple[int, ...]) -> None:
+    (tmp_path / "rule.yaml").write_text(RULE.format(severity=severity))
+    model = write_mlp(tmp_path / "model.onnx", depth=1)
+    found = gnelint.check(model, rules=[tmp_path / "rule.yaml"], select=["ACME001"])
+    for fail_on, raises in zip(("error", "warning", "info"), fails, strict=True):
+        if raises:
+            with pytest.raises(gnelint.GradientNormError, match="any-rectifier"):
+                found.raise_for_findings(fail_on)  # type: ignore[arg-type]
+        else:
+            found.raise_for_findings(fail_on)  # type: ignore[arg-type]
+
+
 def test_settings(bad: Path) -> None:
     assert {f.rule for f in gnelint.check(bad, select=["GNE5"]).findings} == {"GNE501"}
     assert {f.rule for f in gnelint.check(bad, ignore=["GNE5"]).findings} == {"GNE101"}

@@ -6,16 +6,20 @@ The networks are small ONNX files made here, so that the whole path from the fil
 from __future__ import annotations
 
 import json
+import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gnelint.cli import FORMATS
 from gnelint.lint.rulefile import load_rules
 
 
@@ -140,7 +144,8 @@ def test_a_directory(models: Path) -> None:
         (["check"], ["TARGET", "--help"]),
         (["check", "bad.onnx", "--formt", "json"], ["--formt", "--format"]),
         (["check", "bad.onnx", "--format", "xml"], ["xml", "json"]),
-        (["check", "bad.onnx", "--html", "x"], ["--html"]),
+        (["check", "bad.onnx", "--statistics", "--format", "sarif"], ["--statistics", "sarif", "json"]),
+        (["check", "bad.onnx", "--htlm", "x"], ["--htlm", "--html"]),
         (["check", "bad.onnx", "--select", "GNE9999"], ["GNE9999", "gnelint rules"]),
         (["check", "bad.onnx", "--rules", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["check", "bad.onnx", "--config", "nowhere.toml"], ["nowhere.toml", "cannot be read"]),
@@ -163,6 +168,111 @@ def test_output_file_is_whole_or_absent(models: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert json.loads(report.read_text())["schema"] == "gnelint/1"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_every_format_of_a_run(models: Path) -> None:
+    def run(form: str, *targets: str, code: int) -> str:
+        result = gnelint("check", *targets, "--format", form, cwd=models)
+        assert result.returncode == code, result.stderr
+        return result.stdout
+
+    for targets, code in ((("good.onnx",), 0), (("bad.onnx", "good.onnx"), 1), (("bad.onnx", "nowhere.onnx"), 2)):
+        (log,) = json.loads(run("sarif", *targets, code=code))["runs"]
+        invocation = log["invocations"][0]
+        assert (invocation["exitCode"], invocation["executionSuccessful"]) == (code, code < 2)
+        assert len(log["results"]) == (31 if code else 0)
+        suites = ElementTree.fromstring(run("junit", *targets, code=code))
+        assert (suites.get("failures"), suites.get("errors")) == ("2" if code else "0", "1" if code == 2 else "0")
+        assert [suite.get("name") for suite in suites] == list(targets)
+        annotations = run("github", *targets, code=code).splitlines()
+        assert [line.split("::")[1].split(" ")[0] for line in annotations[:-1]] == ["error"] * (0, 2, 3)[code]
+        assert ("### gnelint: 31 errors" in run("markdown", *targets, code=code)) == (code > 0)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_of_any_language_in_any_locale(tmp_path: Path, form: str) -> None:
+    model = onnx.load(str(write_mlp(tmp_path / "模型.onnx", gain=0.5, depth=24, width=32)))
+    for node in model.graph.node:
+        node.name = f"слой/{node.name}"
+    onnx.save(model, str(tmp_path / "模型.onnx"))
+    command = [sys.executable, "-m", "gnelint", "check", "模型.onnx", "--format", form]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (1, b"")
+    shown = result.stdout.decode("utf-8")
+    if form in ("github", "junit", "markdown"):
+        assert "слой/fc0" in shown
+        assert "模型.onnx" in shown
+
+
+def test_what_ran_is_known_from_the_cache_too(models: Path, tmp_path: Path) -> None:
+    def sarif(*options: str) -> str:
+        return gnelint(
+            "check",
+            "bad.onnx",
+            "--format",
+            "sarif",
+            "--cache-dir",
+            tmp_path,
+            "--stage",
+            "trained",
+            *options,
+            cwd=models,
+        ).stdout
+
+    first = sarif()
+    assert sarif() == first == sarif("--no-cache")
+    ran = [rule["id"] for rule in json.loads(first)["runs"][0]["tool"]["driver"]["rules"]]
+    assert ran == [rule.id for rule in load_rules().rules if rule.stage == "any" and rule.status == "stable"]
+
+
+NETWORK = """\
+import torch
+
+
+class Deep(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(30))
+        for layer in self.layers:
+            torch.nn.init.normal_(layer.weight, std=0.5 * (2 / 64) ** 0.5)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.relu(layer(x))  # here
+        return x
+"""
+
+
+def test_findings_of_torch_are_at_their_lines(tmp_path: Path) -> None:
+    """Those of a module, and of an ONNX file that the dynamo exporter wrote; the whole network's are at the file."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from tests.models.export import write_onnx
+
+    file = tmp_path / "nets" / "deep.py"
+    file.parent.mkdir()
+    file.write_text(NETWORK)
+    module = runpy.run_path(str(file))["Deep"]()
+    write_onnx(module, (torch.randn(16, 64),), tmp_path / "deep.onnx", opset=18, dynamo=True, fold=False)
+    line = NETWORK[: NETWORK.index("# here")].count("\n") + 1
+    for target, own in (("nets.deep:Deep", file), ("nets/deep.py:Deep", file), ("deep.onnx", tmp_path / "deep.onnx")):
+        shape = () if own.suffix == ".onnx" else ("--input", "16,64")
+        select = ("--select", "GNE101,GNE5")
+        result = gnelint("check", target, *shape, *select, "--format", "sarif", cwd=tmp_path)
+        assert result.returncode == 1, result.stderr
+        *places, network = json.loads(result.stdout)["runs"][0]["results"]
+        assert places
+        for place in places:
+            physical = place["locations"][0]["physicalLocation"]
+            assert physical["artifactLocation"]["uri"] == "nets/deep.py"
+            assert physical["region"] == {"startLine": line}
+            assert ("analysisTarget" in place) == (own.suffix == ".onnx")
+        assert network["locations"][0]["physicalLocation"] == {
+            "artifactLocation": {"uri": own.relative_to(tmp_path).as_posix(), "uriBaseId": "%SRCROOT%"}
+        }
+        annotations = gnelint("check", target, *shape, *select, "--format", "github", cwd=tmp_path).stdout
+        assert f"file=nets/deep.py,line={line},title=GNE101" in annotations
 
 
 def test_statistics(models: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -147,8 +147,18 @@ class Action(ABC):
 
     @property
     @abstractmethod
+    def subject(self) -> str:
+        """Name of the tensor, node or value that is changed."""
+
+    @property
+    @abstractmethod
+    def what(self) -> str:
+        """What is done to it, a clause for people."""
+
+    @property
     def text(self) -> str:
-        """What is done, a clause for people that names what it is done to."""
+        """Both."""
+        return f"{self.subject}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -189,8 +199,12 @@ class EditTensor(Action):
         return with_tensors(graph, [self])
 
     @property
-    def text(self) -> str:
-        return f"{self.tensor}: {self.change.text}"
+    def subject(self) -> str:
+        return self.tensor
+
+    @property
+    def what(self) -> str:
+        return self.change.text
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,12 @@ class DropBias(Action):
         return with_node(graph, replace(node, parameters=parameters))
 
     @property
-    def text(self) -> str:
-        return f"{self.node}: drop the bias"
+    def subject(self) -> str:
+        return self.node
+
+    @property
+    def what(self) -> str:
+        return "drop the bias"
 
 
 @dataclass(frozen=True)
@@ -236,10 +254,14 @@ class Substitute(Action):
         )
 
     @property
-    def text(self) -> str:
+    def subject(self) -> str:
+        return self.node
+
+    @property
+    def what(self) -> str:
         values = ", ".join(f"{name} {value:.6g}" for name, value in self.attributes.items())
         new = "nothing" if self.op == "identity" else f"{self.op}({values})" if values else self.op
-        return f"{self.node}: {new} in its place"
+        return f"{new} in its place"
 
 
 @dataclass(frozen=True)
@@ -258,8 +280,12 @@ class InsertScale(Action):
         return with_follower(graph, self.value, "scale", {"factor": self.factor})
 
     @property
-    def text(self) -> str:
-        return f"{self.value}: multiply by {self.factor:.4g}"
+    def subject(self) -> str:
+        return self.value
+
+    @property
+    def what(self) -> str:
+        return f"multiply by {self.factor:.4g}"
 
 
 @dataclass(frozen=True)
@@ -290,8 +316,12 @@ class SecondMoment(Action):
         return with_node(graph, replace(node, op="second_moment_norm", parameters=parameters, attributes=attributes))
 
     @property
-    def text(self) -> str:
-        return f"{self.node}: second moment normalisation in its place"
+    def subject(self) -> str:
+        return self.node
+
+    @property
+    def what(self) -> str:
+        return "second moment normalisation in its place"
 
 
 def _second_moment(mean: Parameter, variance: Parameter) -> Array:
@@ -320,8 +350,12 @@ class InsertSecondMoment(Action):
         return with_follower(graph, self.value, "second_moment_norm", attributes, parameters)
 
     @property
-    def text(self) -> str:
-        return f"{self.value}: second moment normalisation behind it"
+    def subject(self) -> str:
+        return self.value
+
+    @property
+    def what(self) -> str:
+        return "second moment normalisation behind it"
 
 
 def _same(array: Array) -> Array:
@@ -352,8 +386,12 @@ class CentreFilters(Action):
         return with_node(graph, replace(node, parameters={**node.parameters, "weight": centred}))
 
     @property
-    def text(self) -> str:
-        return f"{self.node}: centre its filters in every pass"
+    def subject(self) -> str:
+        return self.node
+
+    @property
+    def what(self) -> str:
+        return "centre its filters in every pass"
 
 
 def _centred(weight: Parameter, centre: Centre) -> Array:
@@ -402,7 +440,9 @@ def with_tensors(graph: Graph, edits: Sequence[EditTensor]) -> Graph:
     changes: dict[str, Callable[[], Array]] = {}
     for edit in edits:
         before = changes.get(edit.tensor) or stored[edit.tensor].load
-        changes[edit.tensor] = partial(_changed, edit, before)
+        change = partial(_changed, edit, before)
+        # a draw is expensive and asked for many times; what is only scaled is not worth the memory
+        changes[edit.tensor] = cache(change) if isinstance(edit.change, Redraw) else change
     changed = _Lazy(changes)
     return replace(graph, nodes=tuple(_with_stored(node, changed) for node in graph.nodes))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from gnelint.graph import Location
 
@@ -11,6 +11,17 @@ Severity = Literal["error", "warning", "info"]
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 """Most severe first."""
+
+FailOn = Literal["error", "warning", "info", "never"]
+
+FAIL_ON: tuple[FailOn, ...] = (*SEVERITIES, "never")
+"""The least severity that counts as a failure; no finding reaches "never"."""
+
+
+def reaches(severity: str, least: str) -> bool:
+    """Whether a finding of a severity is a failure where `least` is the least one that is."""
+    return least != "never" and FAIL_ON.index(cast(FailOn, severity)) <= FAIL_ON.index(cast(FailOn, least))
+
 
 Safety = Literal["preserving", "init", "retrain", "display"]
 """What a fix costs: nothing, the starting point, the trained weights; `display` is advice without an edit."""

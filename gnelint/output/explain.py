@@ -23,6 +23,15 @@ def explanation(rule: Rule) -> str:
     return "\n".join(lines) + "\n"
 
 
+def first_paragraph(rule: Rule) -> str:
+    """The beginning of a rule's explanation, on one line, without its heading."""
+    for part in rule.explain.split("\n\n"):
+        text = " ".join(line.strip() for line in part.splitlines() if not line.startswith("#"))
+        if text.strip():
+            return text.strip()
+    return rule.summary
+
+
 def _toml(value: float | str | bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()

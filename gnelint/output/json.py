@@ -4,23 +4,100 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from gnelint import __version__
-from gnelint.graph import Graph
+from gnelint.errors import UsageError
+from gnelint.graph import Graph, Parameter
 from gnelint.lint.finding import SEVERITIES, Finding
+from gnelint.lint.rulefile import Rule
 from gnelint.prediction import Block, NodePrediction, Prediction
+from gnelint.theory.weights import WeightStatistics, distribution, gain
+from gnelint.vocabulary import VOCABULARY
 
 SCHEMA = "gnelint/1"
+
+
+def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list_of(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_TEXT, _NUMBER = {"type": "string"}, {"type": ["number", "null"]}
+_COUNT, _TEXTS = {"type": "integer"}, _list_of({"type": "string"})
+_READABLE = _object(
+    schema={"const": SCHEMA},
+    targets=_list_of(
+        _object(
+            target=_TEXT,
+            source={"enum": ["onnx", "torch"]},
+            mode={"enum": ["train", "eval"]},
+            summary=_object(gradient_ratio=_NUMBER, errors=_COUNT, warnings=_COUNT, infos=_COUNT, fixable=_COUNT),
+            profile=_list_of(_object(name=_TEXT, op=_TEXT, phi=_NUMBER, gradient_norm2=_NUMBER, second_moment=_NUMBER)),
+            blocks=_list_of(_object(name=_TEXT, kind=_TEXT, nodes=_TEXTS, phi=_NUMBER, phi_variance=_NUMBER)),
+            findings=_list_of(_object(rule=_TEXT, severity={"enum": list(SEVERITIES)})),
+        )
+    ),
+)
+"""What is asked of an earlier report that another is compared with."""
 
 SIGNIFICANT_DIGITS = 7
 """Enough for every use, and few enough that a report does not change with the order of a sum."""
 
 
-def document(targets: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole report, made of what `target` gave for each target."""
-    return {"schema": SCHEMA, "version": __version__, "targets": list(targets)}
+@dataclass(frozen=True)
+class Circumstances:
+    """How an answer came about, for whoever reads the report or wants it again.
+
+    Attributes:
+        notes: what the reader saw and which rules were skipped, a sentence each.
+        ran: ids of the rules that were run.
+        options: what was chosen about the rules.
+        sha256: of the model file's bytes, None where there is no such file.
+    """
+
+    notes: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+
+
+def document(targets: Iterable[Mapping[str, Any]], rules: Sequence[Rule] = ()) -> dict[str, Any]:
+    """The whole report.
+
+    Args:
+        targets: what `target` gave for each target.
+        rules: those that may have been run; what is said of them is theirs in the report.
+    """
+    entries = list(targets)
+    ran = {rule for entry in entries for rule in entry["rules_ran"]}
+    spoke = {finding["rule"] for entry in entries for finding in entry["findings"]}
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "targets": entries,
+        "rules": [_rule(rule, rule.id in spoke) for rule in rules if rule.id in ran | spoke],
+        "versions": versions(entry["source"] for entry in entries),
+    }
+
+
+def versions(sources: Iterable[str]) -> dict[str, str]:
+    """The programs that made a report of targets from these sources."""
+    found = {"gnelint": __version__, "python": platform.python_version()}
+    for package in ("numpy", *sorted({*sources})):  # a source is called as the package that reads it
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # there under another name, as torch is in some distributions
+            continue
+    return found
 
 
 def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> dict[str, Any]:
@@ -50,24 +127,56 @@ def dumps(report: Mapping[str, Any]) -> str:
     return json.dumps(report, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def target(prediction: Prediction, findings: Sequence[Finding], suppressed: int = 0) -> dict[str, Any]:
+def target(
+    prediction: Prediction, findings: Sequence[Finding], suppressed: int = 0, made: Circumstances | None = None
+) -> dict[str, Any]:
     """The entry of one target. A number that is not known, or not finite, is null.
 
     Args:
         prediction: what was predicted.
         findings: what is reported.
         suppressed: number of findings that are not, because the user has accepted them.
+        made: how the answer came about, None if that is not told.
     """
+    made = made or Circumstances()
     graph = prediction.graph
     return {
         "target": graph.name,
         "source": graph.source,
         "mode": "train" if graph.training else "eval",
         "summary": _summary(prediction, findings, suppressed),
-        "profile": [_profile(node) for node in prediction.nodes],
+        "profile": [_profile(node, prediction) for node in prediction.nodes],
         "blocks": [_block(block) for block in prediction.blocks],
         "findings": [_finding(finding) for finding in findings],
+        "inputs": [_input(graph, name) for name in graph.inputs],
+        "sha256": made.sha256,
+        "notes": list(made.notes),
+        "options": dict(made.options),
+        "rules_ran": list(made.ran),
     }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report that was written earlier.
+
+    Raises:
+        UsageError: it cannot be read, or it is no report.
+    """
+    from jsonschema import Draft202012Validator  # slow to import, and hardly any run needs it
+
+    advice = "Make one: gnelint check TARGET --format json -o FILE"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+    except OSError as error:
+        raise UsageError(str(path), f"cannot be read ({error.strerror})", advice) from None
+    except (ValueError, RecursionError):
+        raise UsageError(str(path), "is not JSON", advice) from None
+    fault = next(iter(Draft202012Validator(_READABLE).iter_errors(report)), None)
+    if fault is not None:
+        where = ".".join(map(str, fault.absolute_path)) or "the whole"
+        raise UsageError(str(path), f"is no report of gnelint check ({where} is not as it should be)", advice)
+    found: dict[str, Any] = report
+    return found
 
 
 def number(value: float | None) -> float | None:
@@ -94,6 +203,7 @@ def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: in
         "coverage": number(prediction.coverage),
         "trained": prediction.trained,
         "gradient_ratio": number(prediction.gradient_ratio),
+        "gradient_log2": number(prediction.gradient_log2),
         "error_bits": number(prediction.error_bits),
         "fluctuation_bits": number(prediction.fluctuation_bits),
         "cotangent_at": prediction.cotangent_at,
@@ -107,10 +217,13 @@ def _parameter_count(graph: Graph) -> int:
     return sum(parameter.size for parameter in graph.parameters())
 
 
-def _profile(prediction: NodePrediction) -> dict[str, Any]:
+def _profile(prediction: NodePrediction, whole: Prediction) -> dict[str, Any]:
+    node, graph = prediction.node, whole.graph
+    made = (graph.producers[name].name for name in node.present_inputs if name in graph.producers)
     return {
-        "name": prediction.node.name,
-        "op": prediction.node.op,
+        "name": node.name,
+        "op": node.op,
+        "family": VOCABULARY[node.op].family if node.op in VOCABULARY else "unmodelled",
         "output": prediction.output,
         "shape": None if prediction.shape is None else list(prediction.shape),
         "mean": number(prediction.mean),
@@ -118,7 +231,49 @@ def _profile(prediction: NodePrediction) -> dict[str, Any]:
         "phi": number(prediction.phi),
         "phi_variance": number(prediction.phi_variance),
         "gradient_norm2": number(prediction.gradient_norm2),
+        "gradient_log2": number(prediction.gradient_log2),
         "error_bits": number(prediction.error_bits),
+        "basis": prediction.basis,
+        "assumptions": list(prediction.assumptions),
+        "inputs": [name for name in dict.fromkeys(made) if name in whole.by_node],
+        "weights": [
+            _weights(role, parameter, node.op, whole.weights[parameter.name])
+            for role, parameter in node.parameters.items()
+            if parameter.name in whole.weights
+        ],
+    }
+
+
+def _weights(role: str, parameter: Parameter, op: str, statistics: WeightStatistics) -> dict[str, Any]:
+    """What the numbers of a weight tensor are; `gain` is sqrt(fan_in E[w^2])."""
+    return {
+        "name": parameter.name,
+        "role": role,
+        "shape": list(parameter.shape),
+        "mean": number(statistics.mean),
+        "std": number(statistics.std),
+        "minimum": number(statistics.minimum),
+        "maximum": number(statistics.maximum),
+        "distribution": distribution(parameter, statistics),
+        "gain": number(gain(op, role, parameter.shape, statistics)),
+    }
+
+
+def _input(graph: Graph, name: str) -> dict[str, Any]:
+    value = graph.values[name]
+    return {"name": name, "shape": None if value.shape is None else list(value.shape), "dtype": value.dtype}
+
+
+def _rule(rule: Rule, spoke: bool) -> dict[str, Any]:
+    """What a rule is; its explanation only where it has found something."""
+    return {
+        "id": rule.id,
+        "name": rule.name,
+        "group": rule.group,
+        "summary": rule.summary,
+        "params": {name: parameter.default for name, parameter in rule.params.items()},
+        "explanation": rule.explain.strip() if spoke else None,
+        "references": [dict(reference) for reference in rule.references] if spoke else [],
     }
 
 
@@ -130,6 +285,9 @@ def _block(block: Block) -> dict[str, Any]:
         "phi": number(block.phi),
         "phi_variance": number(block.phi_variance),
         "error_bits": number(block.error_bits),
+        "branch_phi": number(block.branch_phi),
+        "shortcut_phi": number(block.shortcut_phi),
+        "join": block.join,
         "basis": block.basis,
         "assumptions": list(block.assumptions),
     }

@@ -1,4 +1,4 @@
-"""Many names in few words: "layers.0-31" for the 32 names from layers.0 to layers.31."""
+"""Names as people read them: many in few words ("layers.0-31" for 32 layers), and what cannot be seen made visible."""
 
 from __future__ import annotations
 
@@ -49,9 +49,14 @@ def scope(names: Iterable[str]) -> str | None:
     """The numbered scopes in which all of these names lie ("layers.0-31"); None if they have none in common."""
     split = [_NUMBER.split(name) for name in dict.fromkeys(names)]
     for position in range(1, min(map(len, split), default=0), 2):
-        if len({tuple(parts[:position]) for parts in split}) > 1:
+        if len({parts[position - 1] for parts in split}) > 1:  # what is before is the same for all
             return None
         numbers = dict.fromkeys(parts[position] for parts in split)
         if len(numbers) > 1:
             return "".join((*split[0][:position], _ranges(numbers)))
     return None
+
+
+def visible(text: str) -> str:
+    """The text with what has no shape of its own escaped: line ends, controls, turns of direction."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

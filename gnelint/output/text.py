@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gnelint.output.places import folded, scope
+from gnelint.lint.finding import FailOn, reaches
+from gnelint.output.places import folded, scope, visible
 
 WIDTH = 80
 _LABEL = 26
@@ -54,17 +55,36 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
         notes: sentences for people: what was skipped, what the reader saw.
         style: how to show it.
     """
-    lines = [_header(target), "", *wrapped(_verdict(target), "  ")]
+    lines = [_header(target), "", *wrapped(verdict(target), "  ")]
     for note in notes:
         lines.extend(wrapped(f"Note: {note}", "  "))
     if style.table and (target["blocks"] or target["profile"]):
-        lines.extend(["", *_table(target, style)])
+        lines.extend(["", *depth_table(target, style)])
     lines = [printable(line) for line in lines]
-    for group in _grouped(target["findings"]):
+    for group in grouped(target["findings"]):
         title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
         lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
     lines.extend(["", *wrapped(_closing(target), "")])
     return "\n".join(lines) + "\n"
+
+
+def failure(target: Mapping[str, Any], rule_names: Mapping[str, str], fail_on: FailOn) -> str:
+    """What a test says that fails because of this target: the findings that count, without the table of blocks."""
+    counted = [finding for finding in target["findings"] if reaches(finding["severity"], fail_on)]
+    return render({**target, "findings": counted}, rule_names, (), Style(table=False)).rstrip()
+
+
+def brief(target: Mapping[str, Any]) -> str:
+    """The target and what was found, in a line."""
+    ratio = target["summary"]["gradient_ratio"]
+    change = "unknown gradient" if ratio is None else f"squared gradient norm {_power(ratio)} at the input"
+    return f"{elide(printable(target['target']), WIDTH)}: {change}; {count_text(target['summary'])}"
+
+
+def count_text(summary: Mapping[str, Any]) -> str:
+    """How many findings there are, as "2 errors, 1 warning"."""
+    found = [plural(summary["errors"], "error"), plural(summary["warnings"], "warning")]
+    return ", ".join([*found, plural(summary["infos"], "info")] if summary["infos"] else found)
 
 
 def statistics(report: Mapping[str, Any]) -> str:
@@ -75,7 +95,7 @@ def statistics(report: Mapping[str, Any]) -> str:
         targets = f"  in {rule['targets']} of {report['targets']} targets" if report["targets"] > 1 else ""
         lines.append(f"{rule['count']:>7}  {rule['rule']}  {'/'.join(severities):<7}  {rule['name']}{targets}")
     total = sum(rule["count"] for rule in report["statistics"])
-    return "\n".join([*lines, f"{_plural(total, 'finding')}."]) + "\n"
+    return "\n".join([*lines, f"{plural(total, 'finding')}."]) + "\n"
 
 
 def elide(text: str, width: int) -> str:
@@ -86,11 +106,16 @@ def elide(text: str, width: int) -> str:
     return f"{text[: width - 2 - tail]}..{text[len(text) - tail :]}"
 
 
+def clipped(text: str, width: int) -> str:
+    """The text with nothing invisible in it, in at most `width` characters: names may be of any length."""
+    return elide(visible(elide(text, width)), width)
+
+
 def _header(target: Mapping[str, Any]) -> str:
     summary = target["summary"]
     state = {True: ["trained"], False: ["untrained"], None: []}[summary["trained"]]
     mode = {"train": "training mode", "eval": "evaluation mode"}[target["mode"]]
-    facts = [_plural(summary["nodes"], "node"), f"{_short(summary['parameters'])} parameters", *state, mode]
+    facts = [plural(summary["nodes"], "node"), f"{_short(summary['parameters'])} parameters", *state, mode]
     return f"{target['target']}: {', '.join(facts)}"
 
 
@@ -101,11 +126,13 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """ "1 node", "2 nodes"."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _verdict(target: Mapping[str, Any]) -> str:
+def verdict(target: Mapping[str, Any]) -> str:
+    """What becomes of the gradient, in a sentence or two."""
     summary = target["summary"]
     ratio, at = summary["gradient_ratio"], summary["cotangent_at"]
     rules = {finding["rule"] for finding in target["findings"]}
@@ -191,7 +218,8 @@ def _short_name(name: str) -> str:
     return f"{scope}: {first[len(scope) + 1 :]} .. {last[len(scope) + 1 :]}"
 
 
-def _table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
+def depth_table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
+    """A line for each block, with phi and the gradient as a bar; runs of like blocks are folded."""
     rows = _rows(target)
     known = [row.bits for row in rows if row.bits is not None]
     top = max([0.0, *known])
@@ -250,7 +278,7 @@ def _longest_run(rows: Sequence[_Row], start: int) -> tuple[int, int]:
     return best
 
 
-def _grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """Findings of one rule and severity together, errors first."""
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for finding in findings:
@@ -269,25 +297,31 @@ def _finding_lines(
     first = group[0]
     severity = first["severity"]
     title = f"  {first['rule']} {severity:<7}  {rule_names.get(first['rule'], '')}"
-    places = _places(group, WIDTH - len(title) - 2)
-    yield f"{title}{places:>{max(WIDTH - len(title), 0)}}"
+    where = places(group, WIDTH - len(title) - 2)
+    yield f"{title}{where:>{max(WIDTH - len(title), 0)}}"
     yield from wrapped(first["message"], "      ")
     measured = sorted(finding["measured"] for finding in group if finding["measured"] is not None)
     if measured and f"{measured[0]:.2g}" != f"{measured[-1]:.2g}":
         expected = "" if first["expected"] is None else f", expected {first['expected']:.3g}"
         yield f"      measured {measured[0]:.3g} to {measured[-1]:.3g} over the {len(group)} places{expected}"
-    locations = list(dict.fromkeys(_location(f["location"]) for f in group if f["location"] is not None))
+    locations = list(dict.fromkeys(location_text(f["location"]) for f in group if f["location"] is not None))
     if locations:
         more = f" and {len(locations) - 1} more" if len(locations) > 1 else ""
         yield from wrapped(f"at {locations[0]}{more}", "      ")
     if first["fix"] is not None:
-        safety = _SAFETY.get(first["fix"]["safety"])
-        if first["fix"]["safety"] == "init" and trained is not False:
-            safety = "changes the starting point"
-        yield from wrapped(f"fix: {first['fix']['description']}{f' ({safety})' if safety else ''}", "      ")
+        yield from wrapped(f"fix: {fix_text(first['fix'], trained)}", "      ")
 
 
-def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
+def fix_text(fix: Mapping[str, Any], trained: bool | None) -> str:
+    """What a finding's fix does and costs; `trained` as in the summary."""
+    safety = _SAFETY.get(fix["safety"])
+    if fix["safety"] == "init" and trained is not False:
+        safety = "changes the starting point"
+    return f"{fix['description']}{f' ({safety})' if safety else ''}"
+
+
+def places(group: Sequence[Mapping[str, Any]], width: int) -> str:
+    """Where the findings of one rule are, in about `width` characters."""
     blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2]
     are_blocks = len(set(blocks)) == len(group)
     names = blocks if are_blocks else [(finding["nodes"] or ["whole network"])[0] for finding in group]
@@ -304,7 +338,8 @@ def _places(group: Sequence[Mapping[str, Any]], width: int) -> str:
     return f"{count}: {elide(names[0], room)} .. {elide(names[-1], room)}"
 
 
-def _location(location: Mapping[str, Any]) -> str:
+def location_text(location: Mapping[str, Any]) -> str:
+    """A place in a source file, as "model.py:12"."""
     return str(location["file"]) if location["line"] is None else f"{location['file']}:{location['line']}"
 
 
@@ -313,17 +348,14 @@ def _closing(target: Mapping[str, Any]) -> str:
     baseline = summary["baseline"]
     aside = [f"{summary['suppressed']} suppressed"] if summary["suppressed"] else []
     if baseline is not None:
-        aside.append(f"{_plural(baseline['known'], 'known finding')} of the baseline not shown")
+        aside.append(f"{plural(baseline['known'], 'known finding')} of the baseline not shown")
         if baseline["gone"]:
-            aside.append(f"{_plural(baseline['gone'], 'finding')} of the baseline {_is_are(baseline['gone'])} gone")
+            aside.append(f"{plural(baseline['gone'], 'finding')} of the baseline {_is_are(baseline['gone'])} gone")
     more = f" {'; '.join(aside)}." if aside else ""
     if not target["findings"]:
         return f"No {'new ' * (baseline is not None)}findings.{more}"
-    counts = [_plural(summary["errors"], "error"), _plural(summary["warnings"], "warning")]
-    if summary["infos"]:
-        counts.append(_plural(summary["infos"], "info"))
-    first = _grouped(target["findings"])[0][0]["rule"]
-    return f"{', '.join(counts)}.{more}  Why: gnelint rule {first}"
+    first = grouped(target["findings"])[0][0]["rule"]
+    return f"{count_text(summary)}.{more}  Why: gnelint rule {first}"
 
 
 def _is_are(count: int) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gnelint import __version__
 from gnelint.lint.finding import Finding
+from gnelint.lint.rulefile import Rule
 from gnelint.output import json
 from gnelint.output.json import number
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 def document(
-    verification: Verification, findings: Sequence[Finding] = (), fixed_findings: Sequence[Finding] = ()
+    verification: Verification,
+    findings: Sequence[Finding] = (),
+    fixed_findings: Sequence[Finding] = (),
+    rules: Sequence[Rule] = (),
 ) -> dict[str, Any]:
     """The whole report: the target, then the fixed network if there is one, and whether everything holds."""
-    targets = [target(verification.target, findings)]
+    targets = [target(verification.target, findings, rules)]
     if verification.fixed is not None:
-        targets.append(target(verification.fixed, fixed_findings))
+        targets.append(target(verification.fixed, fixed_findings, rules))
     return {
-        "schema": json.SCHEMA,
-        "version": __version__,
-        "targets": targets,
+        **json.document(targets, rules),
         "verification": {
             "holds": verification.holds,
             "fixed_is_worse": None if verification.fixed is None else verification.worse,
@@ -36,9 +37,12 @@ def document(
     }
 
 
-def target(verified: Verified, findings: Sequence[Finding]) -> dict[str, Any]:
+def target(verified: Verified, findings: Sequence[Finding], rules: Sequence[Rule] = ()) -> dict[str, Any]:
     """The entry of one network. `measured` and `interval` stand beside the numbers that they are of, by their keys."""
-    entry = json.target(verified.prediction, findings)
+    prediction = verified.prediction
+    notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes)))
+    made = json.Circumstances(notes, tuple(rule.id for rule in rules))
+    entry = json.target(prediction, findings, made=made)
     measurement, comparison = verified.measurement, verified.comparison
     for block, judged in zip(entry["blocks"], comparison.blocks, strict=True):
         found = measurement.blocks.get(judged.name)
@@ -50,7 +54,8 @@ def target(verified: Verified, findings: Sequence[Finding]) -> dict[str, Any]:
         gradient = measurement.gradients.get(node["output"])
         claim = claims.get(node["name"])
         phi = None if claim is None else claim.measured
-        node.update(_beside({"phi": phi, "gradient_norm2": None if gradient is None else _power(gradient)}))
+        power = None if gradient is None else _power(gradient)
+        node.update(_beside({"phi": phi, "gradient_norm2": power, "gradient_log2": gradient}))
         moments = measurement.moments.get(node["output"])
         if moments is not None:
             node["measured"].update(mean=number(moments.mean), second_moment=number(moments.second_moment))

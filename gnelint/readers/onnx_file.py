@@ -6,18 +6,17 @@ of what is parsed and remembered by their place in the file. A 100 MB model is p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from gnelint.readers.onnx_wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, BrokenError, field_head, fields
+
 CUT_FROM = 4096
 """Inline weights of at least so many bytes stay in the file."""
-
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of onnx.proto: ModelProto, GraphProto, TensorProto
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 EXPORT_AGAIN = "Export the model again, or copy the file again."
 
@@ -135,24 +134,20 @@ class _Stripped:
     cuts: dict[int, tuple[int, int]]
 
 
-class _DamagedError(Exception):
-    """The bytes are no sequence of protobuf fields."""
-
-
 def _strip(data: memoryview) -> _Stripped | None:
     """The model's bytes without large initializers; None if they are not laid out as expected."""
     cuts: dict[int, tuple[int, int]] = {}
     pieces: list[bytes] = []
     graphs = 0
     try:
-        for number, kind, start, body, end in _fields(data, 0, len(data)):
-            if number == _GRAPH and kind == _BYTES:
+        for number, kind, start, body, end in fields(data, 0, len(data)):
+            if number == GRAPH and kind == BYTES:
                 graphs += 1
                 graph = _strip_graph(data, body, end, cuts)
-                pieces += [_key(_GRAPH), _encode_varint(len(graph)), graph]
+                pieces += [field_head(GRAPH, len(graph)), graph]
             else:
                 pieces.append(bytes(data[start:end]))
-    except _DamagedError:
+    except BrokenError:
         return None
     return _Stripped(b"".join(pieces), cuts) if graphs == 1 else None
 
@@ -160,12 +155,12 @@ def _strip(data: memoryview) -> _Stripped | None:
 def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]]) -> bytes:
     pieces: list[bytes] = []
     index = -1
-    for number, kind, field_start, body, field_end in _fields(data, start, end):
-        if number == _INITIALIZER and kind == _BYTES:
+    for number, kind, field_start, body, field_end in fields(data, start, end):
+        if number == INITIALIZER and kind == BYTES:
             index += 1
             if field_end - body >= CUT_FROM:
                 tensor = _strip_tensor(data, body, field_end, cuts, index)
-                pieces += [_key(_INITIALIZER), _encode_varint(len(tensor)), tensor]
+                pieces += [field_head(INITIALIZER, len(tensor)), tensor]
                 continue
         pieces.append(bytes(data[field_start:field_end]))
     return b"".join(pieces)
@@ -173,56 +168,9 @@ def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[i
 
 def _strip_tensor(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]], index: int) -> bytes:
     pieces: list[bytes] = []
-    for number, kind, field_start, body, field_end in _fields(data, start, end):
-        if number == _RAW_DATA and kind == _BYTES and field_end - body >= CUT_FROM:
+    for number, kind, field_start, body, field_end in fields(data, start, end):
+        if number == RAW_DATA and kind == BYTES and field_end - body >= CUT_FROM:
             cuts[index] = (body, field_end)
         else:
             pieces.append(bytes(data[field_start:field_end]))
     return b"".join(pieces)
-
-
-def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(number, wire type, start, start of the content, end) of each field of the message data[position:end]."""
-    while position < end:
-        start = position
-        key, position = _varint(data, position, end)
-        kind = key & 7
-        if kind == _BYTES:
-            length, body = _varint(data, position, end)
-            position = body + length
-        elif kind == _VARINT:
-            body = position
-            _, position = _varint(data, position, end)
-        elif kind in (_FIXED64, _FIXED32):
-            body = position
-            position += 8 if kind == _FIXED64 else 4
-        else:
-            raise _DamagedError
-        if position > end:
-            raise _DamagedError
-        yield key >> 3, kind, start, body, position
-
-
-def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-    raise _DamagedError
-
-
-def _key(number: int) -> bytes:
-    return _encode_varint(number << 3 | _BYTES)
-
-
-def _encode_varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

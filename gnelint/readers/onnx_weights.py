@@ -100,14 +100,14 @@ class WeightReader:
     def _external(self, tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        path = self._resolve(location, name)
+        path = data_path(self._file.path.parent, location, name)
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
         except ValueError:
             offset, length = -1, -1
         if offset < 0:
             raise UnreadableError(f'tensor "{name}" has a damaged offset or length of its external data', EXPORT_AGAIN)
-        needed = _stored_bytes(shape, dtype)
+        needed = stored_bytes(shape, dtype)
         if length >= 0:
             _check_size(name, shape, dtype, length)
         self._locations[location] = None
@@ -122,37 +122,46 @@ class WeightReader:
             )
         return content[offset : offset + needed]
 
-    def _resolve(self, location: str, name: str) -> Path:
-        """The data file's path, inside the model's directory once all links are followed."""
-        what = f'tensor "{name}" reads external data "{location}"'
-        directory = self._file.path.parent
-        outside = UnreadableError(
-            f"{what} outside the model's directory; refused",
-            "Move the file next to the model, or export it again with save_as_external_data.",
-        )
-        if not location or "\0" in location:
-            raise UnreadableError(f'tensor "{name}" says it is external but not in which file', EXPORT_AGAIN)
-        if os.path.isabs(location) or location.startswith(("/", "\\")) or location[1:2] == ":":
-            raise outside
-        try:
-            path = (directory / location).resolve()
-            inside = path.is_relative_to(directory.resolve())
-            found = path.is_file()
-        except (OSError, RuntimeError) as error:
-            raise UnreadableError(f"{what}, which cannot be opened ({error})", "Check the path.") from error
-        if not inside:
-            raise outside
-        if not found:
-            raise UnreadableError(f"{what}, which is missing", f'Copy "{location}" into {directory.resolve()}.')
-        return path
+
+def data_path(directory: Path, location: str, name: str) -> Path:
+    """The data file of a tensor, inside the model's directory once all links are followed.
+
+    Args:
+        directory: the model's.
+        location: what the tensor says where its data are.
+        name: of the tensor.
+
+    Raises:
+        UnreadableError: it is missing or outside.
+    """
+    what = f'tensor "{name}" reads external data "{location}"'
+    outside = UnreadableError(
+        f"{what} outside the model's directory; refused",
+        "Move the file next to the model, or export it again with save_as_external_data.",
+    )
+    if not location or "\0" in location:
+        raise UnreadableError(f'tensor "{name}" says it is external but not in which file', EXPORT_AGAIN)
+    if os.path.isabs(location) or location.startswith(("/", "\\")) or location[1:2] == ":":
+        raise outside
+    try:
+        path = (directory / location).resolve()
+        inside = path.is_relative_to(directory.resolve())
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:
+        raise UnreadableError(f"{what}, which cannot be opened ({error})", "Check the path.") from error
+    if not inside:
+        raise outside
+    if not found:
+        raise UnreadableError(f"{what}, which is missing", f'Copy "{location}" into {directory.resolve()}.')
+    return path
 
 
-def _stored_bytes(shape: tuple[int, ...], dtype: str) -> int:
+def stored_bytes(shape: tuple[int, ...], dtype: str) -> int:
     return (math.prod(shape) * bits(dtype) + 7) // 8
 
 
 def _check_size(name: str, shape: tuple[int, ...], dtype: str, available: int) -> None:
-    needed = _stored_bytes(shape, dtype)
+    needed = stored_bytes(shape, dtype)
     if dtype == STRING or available != needed:
         raise UnreadableError(
             f'tensor "{name}" of shape {shape} and type {dtype} needs {needed} bytes but has {available}', EXPORT_AGAIN
@@ -166,7 +175,7 @@ def _check_typed(tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], dt
     if dtype.startswith("complex"):
         entries *= 2
     elif 0 < bits(dtype) < 8:
-        entries = _stored_bytes(shape, dtype)
+        entries = stored_bytes(shape, dtype)
     if stored != entries:
         raise UnreadableError(f'tensor "{name}" of shape {shape} has {stored} entries stored', EXPORT_AGAIN)
 

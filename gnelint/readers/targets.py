@@ -9,6 +9,7 @@ import ast
 import difflib
 import glob
 import importlib.util
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,13 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
     from gnelint.readers.torch_target import read_python
 
     return read_python(target, training=training, inputs=inputs)
+
+
+def source_file(target: Target) -> str:
+    """The model or Python file of a target that has been read in this process; "" if it is not known."""
+    if target.path is not None:
+        return str(target.path)
+    return getattr(sys.modules.get(target.module or ""), "__file__", None) or ""
 
 
 def suggestion(wanted: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from gnelint.readers.inputs import InputSpec
 from gnelint.readers.torch_export import cause, decomposed, export_module, quietly
 from gnelint.readers.torch_graph import Reading, lower_program, with_training
 from gnelint.readers.torch_initializers import InitializerRecorder
+from gnelint.readers.torch_names import named_by_modules
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def trace_module(
     """
     program, notes = export_module(module, example_inputs, dict(example_kwargs or {}), name, training)
     lowered = lower_program(program, Reading(name, training, {}, notes, recorder))
-    return Traced(fuse(lowered.graph), program, lowered.operations)
+    return Traced(named_by_modules(fuse(lowered.graph)), program, lowered.operations)
 
 
 def read_exported(
@@ -101,7 +102,7 @@ def trace_exported(
     except Exception as error:
         raise ModelError(name, f"the exported program cannot be decomposed: {cause(error)}") from error
     lowered = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))
-    return Traced(fuse(_in_mode(lowered.graph, training)), program, lowered.operations)
+    return Traced(named_by_modules(fuse(_in_mode(lowered.graph, training))), program, lowered.operations)
 
 
 def read_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Graph:

@@ -98,18 +98,24 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
             part.__dict__.update(saved)
 
 
+_LOGGERS = ("torch", "torch.__trace")
+"""torch's own, and the one of its structured trace, which has a level of its own."""
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """What user code prints goes to standard error; warnings and log lines of the tracer go nowhere."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = {name: logging.getLogger(name) for name in _LOGGERS}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
 
 
 def cause(error: BaseException) -> str:

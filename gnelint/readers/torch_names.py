@@ -7,14 +7,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import fx
 
 import gnelint
-from gnelint.graph import Location
+from gnelint.graph import Graph, Location
 from gnelint.readers.torch_emitter import Draft
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -97,6 +97,29 @@ def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
         scope = path.rpartition(".")[0] if stack and stack[-1].key in owned else path
         labels.append(Label(given.get(index) or names.unique(f"{path}.{_kind(draft)}".lstrip(".")), scope))
     return tuple(labels)
+
+
+def named_by_modules(graph: Graph) -> Graph:
+    """The graph with each composite that is all that is left of a module's call under the module's qualified name.
+
+    Tracing sees a written-out normalisation as several operations, none of which stands for the module.
+    """
+    taken = {node.name for node in graph.nodes}
+    scopes = Counter(node.scope for node in graph.nodes if node.op != "identity")
+    outer = {parent for scope in scopes for parent in _parents(scope)}
+    nodes = tuple(
+        replace(node, name=node.scope, scope=node.scope.rpartition(".")[0])
+        if node.sources and node.scope not in taken | outer and scopes[node.scope] == 1
+        else node
+        for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes)
+
+
+def _parents(scope: str) -> set[str]:
+    """The qualified names of the modules around one, "" (the root) among them."""
+    parts = scope.split(".")
+    return {".".join(parts[:end]) for end in range(len(parts))}
 
 
 def _owner(drafts: Sequence[Draft]) -> int | None:

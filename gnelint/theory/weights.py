@@ -127,3 +127,53 @@ def mostly_zero(parameter: Parameter, entries: int = 1 << 14) -> bool:
     stored = parameter.load().reshape(-1)
     sample = np.asarray(stored[:: max(1, stored.size // entries)])
     return sample.size > 0 and float(np.mean(sample == 0)) > 0.5
+
+
+_SAMPLE = 8
+"""Rows or columns that orthogonality is judged by."""
+
+_FEW = 64
+"""Entries below which a kurtosis tells nothing."""
+
+
+def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
+    """What the entries look like: the name of a distribution, or "trained", "other", or why it cannot be said.
+
+    The kurtosis tells: 3 for a Gaussian, 1.8 for a uniform draw, 2.37 for a Gaussian cut at two standard deviations.
+    """
+    if parameter.provenance == "placeholder":
+        return "placeholder"
+    if statistics.is_constant:
+        return "constant"
+    if statistics.size < _FEW:
+        return "too few"
+    if not looks_initialised(statistics):
+        return "sparse" if mostly_zero(parameter) else "trained"
+    if _orthogonal(parameter):
+        return "orthogonal"
+    known = {"uniform": 1.8, "truncated Gaussian": 2.37, "Gaussian": 3.0}
+    name = min(known, key=lambda each: abs(known[each] - statistics.kurtosis))
+    allowed = 0.15 + 6.0 * math.sqrt(24.0 / statistics.size)
+    return name if abs(known[name] - statistics.kurtosis) <= allowed else "other"
+
+
+def _orthogonal(parameter: Parameter) -> bool:
+    """Whether the first few rows, or columns where there are more rows, are of one length and at right angles."""
+    if len(parameter.shape) < 2:
+        return False
+    array = parameter.array()
+    inner = math.prod(parameter.shape[1:])
+    if parameter.shape[0] <= inner:
+        vectors = np.asarray(array[:_SAMPLE], np.float64).reshape(-1, inner)
+    else:
+        vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(parameter.shape[0], -1)[:, :_SAMPLE].T
+    gram = vectors @ vectors.T
+    size = float(np.trace(gram)) / len(gram)
+    return len(gram) > 1 and size > 0 and float(np.abs(gram - size * np.eye(len(gram))).max()) < 1e-3 * size
+
+
+def gain(op: str, role: str, shape: tuple[int, ...], statistics: WeightStatistics) -> float | None:
+    """sqrt(fan_in E[w^2]) of a linear map's weight: sqrt(2) at He initialisation, 1 at LeCun's; None for others."""
+    if op not in ("linear", "conv", "lstm", "gru", "rnn") or role not in ("weight", "recurrent") or len(shape) < 2:
+        return None
+    return math.sqrt(math.prod(shape[1:]) * statistics.second_moment)

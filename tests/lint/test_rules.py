@@ -14,7 +14,7 @@ import pytest
 
 import gnelint
 from gnelint.analysis import analyse
-from gnelint.api import CheckResult
+from gnelint.api import Analysis
 from gnelint.examples import Examples
 from gnelint.graph import Graph
 from gnelint.lint.rulefile import Rule, builtin_directory, load_rule, load_rules
@@ -50,7 +50,7 @@ def test_the_first_rules_are_there() -> None:
 
 
 @functools.cache
-def checked(model: str) -> CheckResult:
+def checked(model: str) -> Analysis:
     module, inputs = network(model)
     return gnelint.check(module, inputs)
 

@@ -11,7 +11,8 @@ import pytest
 
 from gnelint.graph import Location
 from gnelint.lint.finding import Finding, Fix
-from gnelint.output.json import document, dumps, number, target
+from gnelint.lint.rulefile import load_rules
+from gnelint.output.json import Circumstances, document, dumps, number, target
 from tests.builders import chain
 from tests.output.snapshots import assert_matches
 
@@ -38,18 +39,22 @@ def keys(entry: dict[str, Any]) -> list[str]:
 
 def test_the_contract_key_by_key() -> None:
     entry = target(chain(2, gain=0.25, blocks=True), FINDINGS)
-    assert keys(document([entry])) == ["schema", "version", "targets"]
-    assert keys(entry) == ["target", "source", "mode", "summary", "profile", "blocks", "findings"]
+    assert keys(document([entry])) == ["schema", "version", "targets", "rules", "versions"]
+    assert keys(entry) == [
+        "target", "source", "mode", "summary", "profile", "blocks", "findings", "inputs", "sha256", "notes", "options",
+        "rules_ran",
+    ]  # fmt: skip
     assert keys(entry["summary"]) == [
-        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "error_bits",
+        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "gradient_log2", "error_bits",
         "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed", "baseline",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
-        "name", "op", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
-        "error_bits",
+        "name", "op", "family", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
+        "gradient_log2", "error_bits", "basis", "assumptions", "inputs", "weights",
     ]  # fmt: skip
     assert keys(entry["blocks"][0]) == [
-        "name", "kind", "nodes", "phi", "phi_variance", "error_bits", "basis", "assumptions",
+        "name", "kind", "nodes", "phi", "phi_variance", "error_bits", "branch_phi", "shortcut_phi", "join", "basis",
+        "assumptions",
     ]  # fmt: skip
     assert keys(entry["findings"][0]) == [
         "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix", "fingerprint",
@@ -63,7 +68,8 @@ def test_the_numbers() -> None:
     summary = target(prediction, FINDINGS)["summary"]
     assert summary == {
         "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
-        "gradient_ratio": 0.0625, "error_bits": 0.5, "fluctuation_bits": 0.25, "cotangent_at": "output",
+        "gradient_ratio": 0.0625, "gradient_log2": -4.0, "error_bits": 0.5, "fluctuation_bits": 0.25,
+        "cotangent_at": "output",
         "errors": 1, "warnings": 1, "infos": 1, "fixable": 1, "suppressed": 0, "baseline": None,
     }  # fmt: skip
 
@@ -83,4 +89,29 @@ def test_extremes_stay_valid_json() -> None:
 
 
 def test_snapshot() -> None:
-    assert_matches("chain.json", dumps(document([target(chain(2, gain=0.25, blocks=True), FINDINGS)])))
+    made = document([target(chain(2, gain=0.25, blocks=True), FINDINGS)])
+    assert list(made.pop("versions")) == ["gnelint", "python", "numpy", "onnx"]
+    assert_matches("chain.json", dumps(made))
+
+
+def test_how_it_came_about() -> None:
+    rules = load_rules().rules
+    made = Circumstances(("a note",), ("GNE101", "GNE102"), {"stage": "auto"}, "ab" * 32)
+    report = document([target(chain(2), FINDINGS[:1], made=made)], rules)
+    entry = report["targets"][0]
+    assert [entry[key] for key in ("notes", "rules_ran", "options", "sha256")] == [
+        ["a note"], ["GNE101", "GNE102"], {"stage": "auto"}, "ab" * 32,
+    ]  # fmt: skip
+    assert [rule["id"] for rule in report["rules"]] == ["GNE101", "GNE102"]
+    spoke, silent = report["rules"]
+    assert spoke["explanation"].startswith("## What it checks")
+    assert spoke["params"]["tolerance"] == 0.25
+    assert (silent["explanation"], silent["references"]) == (None, [])
+
+
+def test_edges_and_weights() -> None:
+    first, second, *_ = target(chain(2), ())["profile"]
+    assert (first["inputs"], second["inputs"]) == ([], ["fc0"])
+    assert first["weights"][0]["name"] == "fc0.weight"
+    assert first["weights"][0]["gain"] == pytest.approx(2**0.5)
+    assert second["weights"] == []

@@ -24,6 +24,9 @@ from gnelint.readers.idioms.statistics import (
 )
 from gnelint.vocabulary import VOCABULARY
 
+NEGLIGIBLE = 1e-6
+"""Share of eps^2 that a second epsilon under the root may have: it is there for the derivative of the root at 0."""
+
 
 @dataclass(frozen=True)
 class _Norm:
@@ -43,7 +46,8 @@ def fuse_normalizations(rewriter: Rewriter) -> None:
         batch_norm          the same over all axes but the channel's: batch statistics, so `training`
         group_norm          reshape (N, G, ..), layer or instance norm behind the second axis, reshape back
         rms_norm            x / sqrt(mean(x^2) + eps)
-        second_moment_norm  x / (sqrt(mean(x^2) + ..) + eps) over all axes but the channel's, eps outside of the root
+        second_moment_norm  x / (sqrt(mean(x^2)) + eps) over all axes but the channel's, eps outside of the root; what
+                            keeps the mean from zero is negligible against eps
         l1_norm             (x - mean) / (mean |x - mean| + eps)
         l2_normalize        x / max(||x||, eps), x / sqrt(sum x^2 + eps)
 
@@ -116,7 +120,8 @@ def _uncentred(
         return None
     rank = rewriter.rank(x) or 0
     factor = root.factor * math.sqrt(moment.factor)
-    if rank > 1 and moment.axes == _all_but_channel(rank) and outside and not epsilon:
+    by_channel = rank > 1 and moment.axes == _all_but_channel(rank)
+    if by_channel and outside and epsilon <= NEGLIGIBLE * (outside / factor) ** 2:
         attributes = {"training": True, "epsilon": outside / factor}
         return _Norm("second_moment_norm", x, attributes, 1.0 / factor)
     count = entries(rewriter, x, moment.axes)

@@ -1,0 +1,166 @@
+"""The report of `gnelint fix` for people: what is changed, what becomes of the gradient, what is left and why."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from gnelint.output.places import folded, scope
+from gnelint.output.text import WIDTH, elide, printable, wrapped
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
+_LABEL = 38
+_SAFETY = {
+    "preserving": "the function stays the same",
+    "init": "another starting point",
+    "retrain": "another architecture: train again",
+}
+
+
+def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bool, dry: bool) -> str:
+    """The report on one target.
+
+    Args:
+        entry: what `fix_json.entry` made.
+        rule_names: the name of each rule, by id.
+        whole: list every edit, where alike ones are folded otherwise.
+        dry: nothing was to be written.
+    """
+    lines = [f"{entry['target']}: {_headline(entry, dry)}"]
+    by_rule = [
+        (key, list(edits)) for key, edits in groupby(entry["edits"], key=lambda edit: (edit["rule"], edit["safety"]))
+    ]
+    for (rule, safety), edits in by_rule:
+        lines += ["", f"  {rule} {rule_names.get(rule, '')} ({_SAFETY.get(safety, safety)})"]
+        lines += _edits(edits, whole)
+    if entry["edits"]:
+        lines += ["", *_gradient(entry)]
+    if entry["left"]:
+        lines += ["", "  Left as it is:", *_left(entry["left"], rule_names)]
+    lines += ["", *wrapped(_closing(entry, dry), "")]
+    return "\n".join(map(printable, lines)) + "\n"
+
+
+def _headline(entry: Mapping[str, Any], dry: bool) -> str:
+    count = len(entry["edits"])
+    if not count:
+        return "nothing to fix" if not entry["left"] else "nothing that can be fixed"
+    return f"{_plural(count, 'edit')}{' would be made' if dry else ''}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _edits(edits: Sequence[Mapping[str, Any]], whole: bool) -> Iterator[str]:
+    groups = [[edit] for edit in edits] if whole else _alike(edits)
+    for group in groups:
+        yield from _edit_lines(group)
+
+
+def _alike(edits: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Edits that do the same but for their numbers, in the order of the first."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for edit in edits:
+        groups.setdefault(_NUMBER.sub("#", edit["what"]), []).append(edit)
+    return list(groups.values())
+
+
+def _edit_lines(group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    what, phi = _what(group), _phi(group)
+    line = f"    {_names([edit['subject'] for edit in group]):<{_LABEL}} {what}"
+    if phi and len(line) + 2 + len(phi) <= WIDTH:
+        yield f"{line}  {phi}"
+        return
+    if len(line) <= WIDTH:
+        yield line
+    else:
+        yield f"    {_names([edit['subject'] for edit in group], WIDTH - 4)}"
+        yield from wrapped(what, "      ")
+    if phi:
+        yield f"      {phi}"
+
+
+def _names(names: Sequence[str], width: int = _LABEL) -> str:
+    if len(names) == 1:
+        return elide(names[0], width)
+    whole = ", ".join(folded(names))
+    if len(whole) <= width:
+        return whole
+    inside = scope(names)
+    count = f"{len(names)} places"
+    if inside is not None and len(f"{count} in {inside}") <= width:
+        return f"{count} in {inside}"
+    room = max((width - len(count) - 6) // 2, 4)
+    return f"{count}: {elide(names[0], room)} .. {elide(names[-1], room)}"
+
+
+def _what(group: Sequence[Mapping[str, Any]]) -> str:
+    """What is done, with the range of each number that differs."""
+    texts = [edit["what"] for edit in group]
+    columns = list(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
+    ranges = iter(_range(list(column)) for column in columns)
+    return _NUMBER.sub(lambda _: next(ranges), texts[0])
+
+
+def _range(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if low == high else f"{low} to {high}"
+
+
+def _phi(group: Sequence[Mapping[str, Any]]) -> str:
+    before, after = ([edit["phi"][at] for edit in group if edit["phi"][at] is not None] for at in (0, 1))
+    if not before or not after:
+        return ""
+    return f"phi {_span(before)} -> {_span(after)}"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low}..{high}"
+
+
+def _gradient(entry: Mapping[str, Any]) -> Iterator[str]:
+    before, after = (entry[when]["gradient_ratio_log2"] for when in ("before", "after"))
+    if before is None or after is None:
+        return
+    at = entry["after"]["cotangent_at"]
+    reference = "the output" if at == "output" else at
+    text = f"The gradient's squared norm at the input, relative to {reference}: {_power(before)} -> {_power(after)}."
+    yield from wrapped(text, "  ")
+
+
+def _power(bits: float) -> str:
+    if not math.isfinite(bits):
+        return "0"
+    rounded = f"{bits:.0f}" if abs(bits) >= 10 else f"{bits:.1f}"
+    return f"2^{'0.0' if rounded == '-0.0' else rounded}"
+
+
+def _left(left: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> Iterator[str]:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for refusal in left:
+        groups.setdefault((refusal["rule"], refusal["severity"], refusal["reason"]), []).append(refusal)
+    for (rule, severity, reason), group in groups.items():
+        times = f" ({len(group)} places)" if len(group) > 1 else ""
+        yield f"    {rule} {severity:<7}  {rule_names.get(rule, '')}{times}"
+        yield from wrapped(f"{reason}.", "      ")
+        if group[0]["advice"] is not None:
+            yield from wrapped(f"advice: {group[0]['advice']}", "      ")
+
+
+def _closing(entry: Mapping[str, Any], dry: bool) -> str:
+    after = entry["after"]
+    counts = [(after["errors"], "error"), (after["warnings"], "warning"), (after["infos"], "info")]
+    left = ", ".join(_plural(count, noun) for count, noun in counts if count)
+    remains = f"{left} {'would remain' if dry and entry['edits'] else 'left'}" if left else "No findings left"
+    if entry["worse"]:
+        return f"Nothing written: the fixed model measures worse. {remains}."
+    if entry["output"] is not None:
+        return f"{remains}. Wrote {entry['output']}"
+    if dry or not entry["edits"]:
+        return f"{remains}. Nothing written."
+    return f"{remains}."

@@ -1,0 +1,138 @@
+"""Numbers and names as the page shows them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+LONG = 64
+"""Characters of a name that are shown; the table of layers has the whole of it."""
+
+_EXPONENT = re.compile(r"(?:\.0+|(?<=\.[0-9])0+)?e(-?)\+?0*([0-9]+)")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
+_SUPERSCRIPTS = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
+_ISOLATE, _END = "\u2068", "\u2069"
+
+
+def visible(text: str) -> str:
+    """The text with what has no shape of its own escaped: line ends, controls, marks that turn the direction."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def short(text: str, width: int = LONG) -> str:
+    """A name in at most `width` characters, its middle left out."""
+    shown = visible(text[: 4 * width] + text[-4 * width :] if len(text) > 8 * width else text)
+    if len(shown) <= width:
+        return shown
+    tail = (width - 1) // 2
+    return f"{shown[: width - 1 - tail]}…{shown[len(shown) - tail :]}"
+
+
+def isolated(text: str, width: int = LONG) -> str:
+    """A short name for plain text, where its direction must not reach what stands around it."""
+    return f"{_ISOLATE}{short(text, width)}{_END}"
+
+
+def tail(name: str, width: int) -> str:
+    """The last part of a qualified name."""
+    return short(name.rstrip("./").replace("/", ".").rpartition(".")[2] or name, width)
+
+
+def bits_text(bits: float | None) -> str:
+    """A number of bits: "−102", "0.4"."""
+    if bits is None:
+        return "unknown"
+    return signed(f"{bits:.0f}" if abs(bits) >= 10 else f"{bits + 0.0:.1f}")
+
+
+def signed(text: str) -> str:
+    """The number with a minus sign of its own, and none before a zero."""
+    return text[1:] if text.strip("-0.") == "" and text.startswith("-") else text.replace("-", "−")
+
+
+def power(bits: float | None) -> Markup:
+    """2 to the power of `bits`."""
+    if bits is None:
+        return Markup("unknown")
+    return Markup("2<sup>{}</sup>").format(bits_text(bits))
+
+
+def power_text(bits: float | None) -> str:
+    """The same in plain text."""
+    if bits is None:
+        return "unknown"
+    return "2" + bits_text(bits).replace("−", "-").translate(_SUPERSCRIPTS)
+
+
+def decimal(bits: float) -> Markup:
+    """2 to the power of `bits`, as people write numbers: 0.12 or 3.6 × 10^-16."""
+    tens = bits * math.log10(2.0)
+    if -3 <= tens < 5:
+        return Markup("{}").format(f"{2.0**bits:.3g}")
+    exponent = math.floor(tens)
+    mantissa = f"{10.0 ** (tens - exponent):.1f}"
+    if mantissa == "10.0":
+        mantissa, exponent = "1.0", exponent + 1
+    return Markup("{}\u00a0×\u00a010<sup>{}</sup>").format(mantissa, signed(str(exponent)))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few digits; nothing for one that is not known."""
+    if value is None:
+        return ""
+    form = f"{digits - 1}e" if 0.0 < abs(value) < 1e-3 else f"{digits}g"
+    return signed(_EXPONENT.sub(r"e\1\2", f"{value + 0.0:.{form}}"))
+
+
+def factor(value: float | None) -> str:
+    """What a block multiplies by."""
+    return f"×{number(value)}" if value is not None else "unknown"
+
+
+def log2(value: float | None) -> float | None:
+    """The logarithm of a positive number, else None."""
+    return math.log2(value) if value is not None and value > 0.0 else None
+
+
+def count(amount: int, noun: str) -> str:
+    """ "1 node", "2 nodes"."""
+    return f"{amount:,} {noun}{'s' * (amount != 1)}"
+
+
+def size(amount: int) -> str:
+    """A large number in few characters: 1.81 M."""
+    for unit, whole in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if amount >= whole:
+            return f"{amount / whole:.3g} {unit}"
+    return str(amount)
+
+
+def place(location: Mapping[str, Any]) -> str:
+    """A file and line."""
+    line = "" if location["line"] is None else f":{location['line']}"
+    return f"{location['file']}{line}"
+
+
+def joined(names: list[str]) -> str:
+    """ "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def alike(texts: Iterable[str]) -> list[str]:
+    """The texts with those that differ in one number only written as one: "scale by 1.9 to 2.1"."""
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for text in texts:
+        groups.setdefault(tuple(_NUMBER.split(text)), []).append(_NUMBER.findall(text))
+    return [_ranged(parts, rows) for parts, rows in groups.items()]
+
+
+def _ranged(parts: tuple[str, ...], rows: list[list[str]]) -> str:
+    shown = []
+    for column in zip(*rows, strict=True):
+        low, high = min(column, key=float), max(column, key=float)
+        shown.append(low if low == high else f"{low} to {high}")
+    return "".join(part + number for part, number in zip(parts, [*shown, ""], strict=True))

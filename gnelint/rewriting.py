@@ -1,0 +1,259 @@
+"""One target fixed: read, planned, written, and read again to say what became of it.
+
+What is reported is what the written model shows, not what was planned: a writer may not be able to make an edit, and
+numbers are rounded to the model's own type.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnelint.analysis import analyse
+from gnelint.errors import ModelError, UsageError
+from gnelint.fixes.base import Refusal
+from gnelint.fixes.edits import Edit
+from gnelint.fixing import Fixed, Fixing, plan_fixes
+from gnelint.graph import Graph
+from gnelint.jobs import Job
+from gnelint.lint.finding import Finding
+from gnelint.prediction import Prediction
+from gnelint.readers.targets import Target
+from gnelint.writers.base import Unmade
+
+if TYPE_CHECKING:
+    from gnelint.readers.torch_target import Loaded
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What was done to one target.
+
+    Attributes:
+        target: its name.
+        plan: what was planned; its `after` and `left` are of the graph.
+        unmade: planned edits that the writer could not make.
+        output: the file that was written, None if none was.
+        after, remaining: the prediction and the findings of what was written; the plan's where nothing was.
+        worse: whether it measured worse, None if it was not measured; then nothing is written.
+    """
+
+    target: str
+    plan: Fixed
+    unmade: tuple[Unmade, ...]
+    output: Path | None
+    after: Prediction
+    remaining: tuple[Finding, ...]
+    worse: bool | None = None
+
+    @property
+    def made(self) -> tuple[Edit, ...]:
+        """The edits that were made, or would be."""
+        failed = {id(unmade.edit) for unmade in self.unmade}
+        return tuple(edit for edit in self.plan.edits if id(edit) not in failed)
+
+    @property
+    def left(self) -> tuple[Refusal, ...]:
+        """The findings that remain and why."""
+        known = {(refusal.finding.rule, refusal.finding.nodes): refusal.reason for refusal in self.plan.left}
+        failed = {(unmade.edit.rule, unmade.edit.nodes): unmade.reason for unmade in self.unmade}
+        places = [(finding.rule, finding.nodes) for finding in self.remaining]
+        reasons = [known.get(place) or failed.get(place, "it is new in the fixed model") for place in places]
+        return tuple(map(Refusal, self.remaining, reasons))
+
+
+class Subject(ABC):
+    """A target that can be read, edited and read again."""
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """The graph of the target as it is."""
+
+    @abstractmethod
+    def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
+        """Write the edited target; nothing half-written stays under the name.
+
+        Raises:
+            GnelintError: it cannot be written.
+        """
+
+    @abstractmethod
+    def read(self, output: Path) -> Graph:
+        """The graph of what was written."""
+
+    @abstractmethod
+    def measures_worse(self, fixed: Path) -> bool:
+        """Whether the written model's gradient norms measure worse than the target's.
+
+        Raises:
+            GnelintError: one of them cannot be run.
+        """
+
+    @property
+    @abstractmethod
+    def suffix(self) -> str:
+        """Of the files that are written."""
+
+
+class OnnxSubject(Subject):
+    """An ONNX file.
+
+    Args:
+        job: its target and how to read it.
+        inline: write second moment normalisations as plain nodes instead of calls of a function.
+    """
+
+    suffix = ".onnx"
+
+    def __init__(self, job: Job, inline: bool) -> None:
+        assert job.target.path is not None
+        self._job, self._path, self._inline = job, job.target.path, inline
+        self._graph: Graph | None = None
+
+    def graph(self) -> Graph:
+        if self._graph is None:
+            self._graph = self.read(self._path)
+        return self._graph
+
+    def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
+        from gnelint.writers.onnx import write_onnx
+
+        return write_onnx(self._path, edits, output, graph=self.graph(), inline=self._inline)
+
+    def read(self, output: Path) -> Graph:
+        from gnelint.readers.onnx import read
+
+        return read(output, training=self._job.training, inputs=self._job.inputs)
+
+    def measures_worse(self, fixed: Path) -> bool:
+        return _worse(self._path, fixed, self._job)
+
+
+class TorchSubject(Subject):
+    """A module that a Python target names, or an exported program; what is written is an exported program."""
+
+    suffix = ".pt2"
+
+    def __init__(self, job: Job) -> None:
+        from gnelint.readers.torch_target import load_python
+
+        self._job = job
+        self._loaded: Loaded | None = load_python(job.target, job.inputs) if job.target.kind == "python" else None
+
+    def graph(self) -> Graph:
+        if self._loaded is not None:
+            return self._loaded.trace(training=self._job.training).graph
+        assert self._job.target.path is not None
+        return self.read(self._job.target.path)
+
+    def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
+        from gnelint.writers.torch import fixed_program, fixed_pt2, write_program
+
+        if self._loaded is not None:
+            program, unmade = fixed_program(self._loaded, edits, training=self._job.training)
+        else:
+            assert self._job.target.path is not None
+            program, unmade = fixed_pt2(self._job.target.path, edits, training=self._job.training)
+        write_program(program, output)
+        return unmade
+
+    def read(self, output: Path) -> Graph:
+        from gnelint.readers.torch import read_pt2
+
+        return read_pt2(output, training=self._job.training, inputs=self._job.inputs)
+
+    def measures_worse(self, fixed: Path) -> bool:
+        if self._loaded is None:
+            assert self._job.target.path is not None
+            return _worse(self._job.target.path, fixed, self._job)
+        with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:  # the module as it is, with the weights it has
+            before = Path(folder) / "before.pt2"
+            self.write((), before)
+            return _worse(before, fixed, self._job)
+
+
+def _worse(target: Path, fixed: Path, job: Job) -> bool:
+    from gnelint.measure.command import Options, verify_targets
+
+    options = Options(mode="train" if job.training else "eval")
+    return verify_targets([str(target), str(fixed)], (), list(job.inputs), None, options, lambda text: None).worse
+
+
+def subject_of(job: Job, inline: bool) -> Subject:
+    """The target of a job, ready to be read.
+
+    Raises:
+        ModelError: it cannot be built.
+    """
+    return OnnxSubject(job, inline) if job.target.kind == "onnx" else TorchSubject(job)
+
+
+def rewrite(subject: Subject, fixing: Fixing, output: Path | None, *, measure: bool = False) -> Rewritten:
+    """Plan the fixes of one target and write the fixed model.
+
+    Args:
+        subject: the target, opened.
+        fixing: what may be done.
+        output: where to write, None for nowhere; nothing is written where there is nothing to do.
+        measure: measure both models before anything is written, and write only what is no worse.
+
+    Raises:
+        GnelintError: the target cannot be read, or the output not be written.
+    """
+    graph = subject.graph()
+    plan = plan_fixes(graph, fixing)
+    result = Rewritten(graph.name, plan, (), None, plan.after, plan.remaining)
+    if output is None or not plan.edits:
+        return result
+    if measure:
+        result = replace(result, worse=_measures_worse(subject, plan.edits))
+        if result.worse:
+            return result
+    unmade = subject.write(plan.edits, output)
+    after = analyse(subject.read(output))
+    remaining = plan.fixing.findings(after)
+    return replace(result, unmade=unmade, output=output, after=after, remaining=remaining)
+
+
+def _measures_worse(subject: Subject, edits: Sequence[Edit]) -> bool:
+    with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:
+        trial = Path(folder) / f"fixed{subject.suffix}"
+        subject.write(edits, trial)
+        return subject.measures_worse(trial)
+
+
+def init_code(done: Rewritten) -> str:
+    """A Python file with a function that initialises a fresh model as the fixes would have it."""
+    from gnelint.writers.init_code import init_code as code
+
+    return code(done.plan.edits, done.plan.before, done.plan.after)
+
+
+def output_of(target: Target, output: Path | None, directory: Path | None, in_place: bool) -> Path:
+    """Where the fixed model of a target goes.
+
+    Raises:
+        UsageError: the options do not say, or say that a file that is only read would be overwritten.
+    """
+    if in_place:
+        if target.path is None or target.kind == "python":
+            raise UsageError("--in-place", f"{target.text} is not a model file", "Name a file with -o.")
+        return target.path
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        name = target.path.name if target.path is not None and target.kind != "python" else f"{target.attribute}.pt2"
+        output = directory / name
+    if output is None:
+        raise UsageError("fix", "where to?", "Say -o FILE, --in-place, or --diff to write nothing.")
+    if target.path is not None and output.exists() and output.samefile(target.path):
+        raise UsageError(str(output), "is the model itself", "Say --in-place to overwrite it.")
+    wanted = {"onnx": ".onnx"}.get(target.kind, ".pt2")
+    if output.suffix != wanted:
+        raise UsageError(str(output), f"the fixed model is written as {wanted}", f"Name a file that ends in {wanted}.")
+    if output.is_dir():
+        raise ModelError(str(output), "is a directory", "Name a file in it, or say --output-dir.")
+    return output
