@@ -179,6 +179,11 @@ class Walk:
         self._forward.moments.update(trial.moments)
         self._forward.components.update(trial.components)
 
+    def second_moment(self, value: str) -> float | None:
+        """E x^2 of a value that has been reached, None if it is not known."""
+        found = self._forward.moments.get(value)
+        return None if found is None else found.total_second
+
     def gradients(self) -> Mapping[str, Scaled]:
         """The gradient at every value that one reaches, once all nodes have been stepped through."""
         return _backward(self.graph, self._forward)[1]

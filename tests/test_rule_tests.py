@@ -113,7 +113,7 @@ def test_a_rule_without_when_shows_what_let_its_findings_through(folder: Path) -
         ('model: "nets.py:narrow", findings: 4, severity: error', 1, "severity error expected, found warning"),
         ('model: "nets.py:narrow", findings: 3, todo: "the first is one too many"', 0, "todo  ACME001"),
         ('model: "nets.py:narrow", findings: 4, todo: "not yet"', 1, "remove its todo (not yet)"),
-        ('model: "nets.py:narrow", findings: 4, after_fix: 0', 0, "after_fix was skipped"),
+        ('model: "nets.py:narrow", findings: 4, after_fix: 0', 1, "4 findings after the fix, 0 expected"),
         ('model: "nets.py:narrow", findings: 4, others: []', 0, "ok    ACME001"),
         ('model: "nets.py:narrow", findings: 4, mode: eval, input: ["2,16"]', 0, "ok    ACME001"),
     ],

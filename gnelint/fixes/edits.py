@@ -296,9 +296,11 @@ class SecondMoment(Action):
 
     Attributes:
         node: the batch normalisation.
+        note: what comes of it, for people.
     """
 
     node: str
+    note: str = ""
 
     def applied(self, graph: Graph) -> Graph:
         node = graph.node(self.node)
@@ -321,7 +323,7 @@ class SecondMoment(Action):
 
     @property
     def what(self) -> str:
-        return "second moment normalisation in its place"
+        return f"second moment normalisation in its place{self.note and f' ({self.note})'}"
 
 
 def _second_moment(mean: Parameter, variance: Parameter) -> Array:
@@ -335,10 +337,12 @@ class InsertSecondMoment(Action):
     Attributes:
         value: the graph's name of the layer's output.
         channels: size of its second axis.
+        note: what comes of it, for people.
     """
 
     value: str
     channels: int
+    note: str = ""
 
     def applied(self, graph: Graph) -> Graph:
         ones, zeros = (np.full(self.channels, number, np.float32) for number in (1.0, 0.0))
@@ -355,7 +359,7 @@ class InsertSecondMoment(Action):
 
     @property
     def what(self) -> str:
-        return "second moment normalisation behind it"
+        return f"second moment normalisation behind it{self.note and f' ({self.note})'}"
 
 
 def _same(array: Array) -> Array:

@@ -20,7 +20,9 @@ ENOUGH = 0.02
 MAX_SWEEPS = 12
 NEAR = 0.03
 """Bits from which one step is right to `SETTLED` without a look back."""
-MAX_STEPS = 40
+MAX_STEPS = 12
+MAX_REST = 0.5
+"""Bits that the last layer may make up for where another cannot be solved: cells of the analysis come and go."""
 MAX_STEP = 8.0
 """Bits by which one step may change a layer's gain: behind a bounded activation a large one overshoots."""
 
@@ -103,7 +105,8 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
 
     Front to back, each layer's scale is solved on the moments that it gets from the layers before, which have theirs by
     then: behind GELU and the like a small error in front would grow. How the gradient that comes from behind is spread
-    over the channels is known from the sweeps before; where it swings, their average is taken.
+    over channels and samples is known from the sweeps before; where it swings, their average is taken. The first sweep
+    knows nothing of it and lets no layer's signal grow, which would lead far from where it settles.
 
     Args:
         graph: the network.
@@ -112,9 +115,12 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
     """
     logs = dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)
     first = {layer.node.name: layer for layer in layers}
+    if not layers:
+        return {}
     inside = {node.name for layer in layers for node in layer.nodes[1:]}
     gradients: Mapping[str, Scaled] = {}
-    before = 0.0
+    before, rest = 0.0, 0.0
+    averaged = False
     for _ in range(MAX_SWEEPS):
         walk = Walk(graph)
         solved: set[str] = set()
@@ -128,15 +134,39 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
             tensor = tensors[node.name]
             if tensor not in solved:
                 solved.add(tensor)
-                logs[tensor], off = _solved(walk, layer, tensor, logs, gradients.get(layer.exit))
+                target = max(-MAX_REST, min(MAX_REST, -rest)) if layer is layers[-1] else 0.0
+                logs[tensor], off = _solved(walk, layer, tensor, logs, gradients.get(layer.exit), target)
                 bits.append(off)
+                if not gradients:
+                    logs[tensor] -= _growth(walk, layer, logs)
             for part in layer.nodes:
                 walk.step(_scaled(part, logs))
-        if sum(map(abs, bits)) <= ENOUGH:
+        now = walk.gradients()
+        left = [_change(layer, now) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
+        rest = math.fsum(left)
+        if not averaged and sum(map(abs, bits)) <= ENOUGH and abs(rest + _change(layers[-1], now)) <= ENOUGH:
             break
-        gradients = _averaged(gradients, walk.gradients(), layers) if sum(bits) * before < 0 else walk.gradients()
+        averaged = not averaged and sum(bits) * before < 0
+        gradients = _averaged(gradients, now, layers) if averaged else now
         before = sum(bits)
     return {name: 2.0**log for name, log in logs.items()}
+
+
+def _change(layer: Layer, gradients: Mapping[str, Scaled]) -> float:
+    """log2 of what the squared gradient norm is multiplied by from a layer's exit to its entry; 0 if not known."""
+    if layer.entry not in gradients or layer.exit not in gradients:
+        return 0.0
+    bits = gradients[layer.entry].log2 - gradients[layer.exit].log2
+    return bits if math.isfinite(bits) else 0.0
+
+
+def _growth(walk: Walk, layer: Layer, logs: Mapping[str, float]) -> float:
+    """log2 of the factor by which the layer makes the signal larger, 0 if it does not."""
+    trial = walk.trial([_scaled(node, logs) for node in layer.nodes], None)
+    before = walk.second_moment(layer.entry)
+    if trial is None or not before:
+        return 0.0
+    return max(math.log2(trial.moments[layer.exit].total_second / before) / 2, 0.0)
 
 
 def _averaged(before: Mapping[str, Scaled], now: Mapping[str, Scaled], layers: Sequence[Layer]) -> dict[str, Scaled]:
@@ -164,9 +194,9 @@ def _scaled(node: Node, logs: Mapping[str, float]) -> Node:
 
 
 def _solved(
-    walk: Walk, layer: Layer, tensor: str, logs: Mapping[str, float], cotangent: Scaled | None
+    walk: Walk, layer: Layer, tensor: str, logs: Mapping[str, float], cotangent: Scaled | None, target: float
 ) -> tuple[float, float]:
-    """log2 of the scale at which the layer keeps the gradient's norm, and how many bits it is off before.
+    """log2 of the scale at which the layer changes the gradient by `target` bits, and how many it is off before.
 
     Secant steps, held between the slopes that occur.
     """
@@ -177,13 +207,14 @@ def _solved(
         trial = walk.trial([_scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
         if trial is None:
             return logs[tensor], off or 0.0
-        off = trial.bits if off is None else off
-        if abs(trial.bits) <= SETTLED:
+        bits = trial.bits - target
+        off = bits if off is None else off
+        if abs(bits) <= SETTLED:
             break
         if before is not None and before[0] != log:
-            slope = min(max((trial.bits - before[1]) / (log - before[0]), 1.0), 4.0)
-        before = (log, trial.bits)
-        log -= max(-MAX_STEP, min(MAX_STEP, trial.bits)) / slope
-        if abs(trial.bits) <= NEAR:
+            slope = min(max((bits - before[1]) / (log - before[0]), 1.0), 4.0)
+        before = (log, bits)
+        log -= max(-MAX_STEP, min(MAX_STEP, bits)) / slope
+        if abs(bits) <= NEAR:
             break
     return log, off or 0.0

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gnelint.analysis import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout
 from gnelint.fixes.chains import chains_of
-from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment
+from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment, applied
+from gnelint.graph import Graph
+from gnelint.prediction import Prediction
+from gnelint.vocabulary import families
 
 
 @fix("smn")
@@ -34,7 +42,41 @@ class SecondMoments(Fix):
                     edits.setdefault(name, self.edit(finding, CentreFilters(name)))
             if not any(name in edits for name in finding.nodes):
                 refused.append(Refusal(finding, "the weights in front of it are not stored tensors"))
-        return Plan(tuple(edits.values()), tuple(refused))
+        return Plan(_told(site.graph, edits, "filters centred"), tuple(refused))
+
+
+def _told(graph: Graph, edits: Mapping[str, Edit], filters: str) -> tuple[Edit, ...]:
+    """The edits, each normalisation with the phi that it, its layer and the activation behind will have together."""
+    actions = [edit.action for edit in edits.values()]
+    if not actions:
+        return ()
+    after = analyse(applied(graph, actions))
+    found = []
+    for edit in edits.values():
+        action = edit.action
+        if isinstance(action, (SecondMoment, InsertSecondMoment)):
+            name = action.node if isinstance(action, SecondMoment) else f"{action.value}/second_moment_norm"
+            phi = _layer_phi(after, name)
+            note = filters if phi is None else f"{filters}: phi of the layer becomes {phi:.3g}"
+            edit = replace(edit, action=replace(action, note=note))
+        found.append(edit)
+    return tuple(found)
+
+
+def _layer_phi(prediction: Prediction, name: str) -> float | None:
+    """phi of a normalisation, the layer in front and the activation behind; None where one of them is not known."""
+    graph = prediction.graph
+    node = graph.node(name)
+    parts = [node]
+    before = graph.producers.get(node.inputs[0] or "")
+    if before is not None:
+        parts.append(before)
+    readers = graph.consumers.get(node.outputs[0], ())
+    if len(readers) == 1 and readers[0].op in families()["activation"]:
+        parts.append(readers[0])
+    phis = [prediction.by_node[part.name].phi for part in parts if part.name in prediction.by_node]
+    known = [phi for phi in phis if phi is not None]
+    return math.prod(known) if len(known) == len(parts) else None
 
 
 @fix("insert_smn")
@@ -64,4 +106,4 @@ class InsertedSecondMoments(Fix):
                 edits.setdefault(value, self.edit(finding, InsertSecondMoment(value, shape[1])))
             if not edits:
                 refused.append(Refusal(finding, "no layer of it has its channels on the second axis"))
-        return Plan(tuple(edits.values()), tuple(refused))
+        return Plan(_told(site.graph, edits, "filters not centred"), tuple(refused))

@@ -1,0 +1,93 @@
+"""Every fixable rule on its bad networks, as torch and ONNX: silent after the fix, no new error, nothing more to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gnelint.fixes import fix_named
+from gnelint.fixes.edits import applied
+from gnelint.fixing import Fixed, Fixing, plan_fixes
+from gnelint.graph import Graph
+from gnelint.lint.engine import lint
+from gnelint.lint.rulefile import Rule, load_rules
+from gnelint.lint.selection import Settings
+from gnelint.readers.onnx import read
+from gnelint.readers.torch import read_module
+from tests.models import network
+from tests.models.export import write_onnx
+
+RULES = load_rules().rules
+FIXABLE = [rule for rule in RULES if rule.fix is not None and rule.fix.safety != "display"]
+BAD = [
+    pytest.param(rule, test["model"], id=f"{rule.id}-{test['model']}")
+    for rule in FIXABLE
+    for test in rule.tests
+    if "after_fix" in test and test.get("mode", "train") == "train" and "input" not in test
+]
+
+
+def graph_of(model: str) -> Graph:
+    """The network read from torch."""
+    module, inputs = network(model)
+    return read_module(module, inputs, name=model)
+
+
+def errors(fixed: Fixed, rule: Rule) -> set[str]:
+    """Rules that find an error in the fixed network and none in the one before."""
+    heard = [other for other in RULES if other.status in ("stable", rule.status)]
+    found = [
+        {finding.rule for finding in lint(state, heard, Settings(stage="init")).findings if finding.severity == "error"}
+        for state in (fixed.before, fixed.after)
+    ]
+    return found[1] - found[0]
+
+
+def check(graph: Graph, rule: Rule) -> None:
+    """The rule speaks, its fix silences it, and there is nothing to fix in the fixed network."""
+    fixing = Fixing([rule], Settings(stage="init"), unsafe=True)
+    fixed = plan_fixes(graph, fixing)
+    assert fixed.found
+    assert fixed.edits
+    assert not fixed.remaining, [left.reason for left in fixed.left]
+    assert not errors(fixed, rule)
+    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), fixing)
+    assert not again.edits
+
+
+@pytest.mark.parametrize(("rule", "model"), BAD)
+def test_torch(rule: Rule, model: str) -> None:
+    check(graph_of(model), rule)
+
+
+@pytest.mark.parametrize(("rule", "model"), [BAD[index] for index in range(0, len(BAD), 3)])
+def test_onnx(rule: Rule, model: str, tmp_path: Path) -> None:
+    module, inputs = network(model)
+    path = tmp_path / "model.onnx"
+    write_onnx(module.train(), inputs, path, opset=18, dynamo=False, fold=False)
+    graph = read(path)
+    if not lint(plan_fixes(graph, Fixing([])).before, [rule], Settings(stage="init")).findings:
+        pytest.skip("the export hides it")
+    check(graph, rule)
+
+
+def test_every_fixable_rule_has_a_fix_and_a_test() -> None:
+    for rule in FIXABLE:
+        assert rule.fix is not None
+        assert fix_named(rule.fix.kind) is not None, rule.id
+        bad = [test for test in rule.tests if test["findings"] and "todo" not in test]
+        assert all(test.get("after_fix") == 0 for test in bad), rule.id
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_selection_of_fixes_leaves_nothing_to_do(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = ["d_bad", "shifted_mlp(weight_mean=4.0, bias=2.0)", "b_bad", "uneven_mlp"][seed]
+    chosen = [rule for rule in FIXABLE if rng.random() < 0.6]
+    graph = graph_of(model)
+    fixing = Fixing(chosen, Settings(stage="init"), unsafe=True)
+    fixed = plan_fixes(graph, fixing)
+    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), fixing)
+    assert not again.edits
