@@ -48,6 +48,8 @@ class Analysis:
     suppressed: int = 0
     verdicts: tuple[Verdict, ...] = ()
     rules: tuple[Rule, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    sha256: str | None = None
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -74,9 +76,6 @@ class Analysis:
 
             raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
 
-    settings: Settings = field(default_factory=Settings)
-    sha256: str | None = None
-
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
         from gnelint.output.json import Circumstances, target
@@ -87,6 +86,13 @@ class Analysis:
         }
         made = Circumstances(self.notes, ran, chosen, self.sha256)
         return target(self.prediction, self.findings, self.suppressed, made)
+
+    def to_html(self) -> str:
+        """The report as one page that asks for nothing from outside, as `gnelint check --html` writes it."""
+        from gnelint.output.html import render
+        from gnelint.output.json import document
+
+        return render(document([self.to_dict()], self.rules))
 
     def __str__(self) -> str:
         """The report for people."""

@@ -110,3 +110,9 @@ def test_the_package_offers_what_it_says() -> None:
     assert all(hasattr(gnelint, name) for name in gnelint.__all__)
     with pytest.raises(AttributeError):
         gnelint.nonsense  # noqa: B018
+
+
+def test_the_page_of_an_analysis(bad: Path) -> None:
+    page = gnelint.check(bad).to_html()
+    assert page.lower().startswith("<!doctype html>")
+    assert "GNE101" in page

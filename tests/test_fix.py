@@ -1,0 +1,166 @@
+"""`gnelint fix` from the command line, and `gnelint.fix` from Python: what is written, what is said, what is left."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+import gnelint
+from gnelint.cli import cli
+from tests.models import network
+from tests.models.export import write_onnx
+from tests.output.snapshots import assert_matches
+
+NETS = """
+import torch
+from torch import nn
+
+def wrong():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(30) for layer in (nn.Linear(64, 64), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(64, 10)), torch.randn(8, 64)
+
+def biased():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU()), torch.randn(4, 3, 8, 8)
+"""
+BAD = "plain_mlp(depth=8, gain=0.3)"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(NETS)
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["fix", *words])
+
+
+def process(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gnelint", "fix", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def wrong() -> tuple[nn.Module, torch.Tensor]:
+    namespace: dict[str, object] = {}
+    exec(NETS, namespace)
+    return namespace["wrong"]()  # type: ignore[operator, no-any-return]
+
+
+def onnx_file(path: Path, name: str = BAD) -> Path:
+    torch.manual_seed(0)
+    module, inputs = network(name)
+    module.train()
+    write_onnx(module, inputs, path, opset=17, dynamo=False, fold=False)
+    return path
+
+
+def test_an_onnx_file_is_fixed_and_the_input_stays(folder: Path) -> None:
+    model = onnx_file(folder / "bad.onnx")
+    before = hashlib.sha256(model.read_bytes()).hexdigest()
+    done = run("bad.onnx", "-o", "good.onnx")
+    assert done.exit_code == 0, done.output
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == before
+    onnx.checker.check_model("good.onnx", full_check=True)
+    assert not [found for found in gnelint.check("good.onnx").findings if found.severity != "info"]
+    assert abs(gnelint.check("good.onnx").prediction.gradient_log2 or 9.9) < 0.1
+    again = run("good.onnx", "-o", "again.onnx")
+    assert "nothing to fix" in again.output
+    assert not Path("again.onnx").exists()
+
+
+def test_the_list_of_edits(folder: Path) -> None:
+    done = run("nets.py:wrong", "--diff")
+    assert done.exit_code == 0
+    assert_matches("fix_diff.txt", done.output)
+    assert all(len(line) <= 80 for line in done.output.splitlines())
+    assert {path.name for path in folder.iterdir()} <= {"nets.py", "__pycache__"}
+
+
+def test_the_emitted_function(folder: Path) -> None:
+    assert run("nets.py:wrong", "--emit-init", "init_wrong.py").exit_code == 0
+    namespace: dict[str, object] = {}
+    exec(Path("init_wrong.py").read_text(), namespace)
+    module, inputs = wrong()
+    torch.manual_seed(1)
+    namespace["init_weights"](module)  # type: ignore[operator]
+    assert not gnelint.check(module, inputs).findings
+
+
+def test_a_python_target_is_written_as_an_exported_program(folder: Path) -> None:
+    done = run("nets.py:biased", "-o", "fixed.pt2")
+    assert done.exit_code == 0, done.output
+    assert "GNE310" not in {found.rule for found in gnelint.check("fixed.pt2").findings}
+
+
+def test_fix_returns_a_module_of_the_same_class() -> None:
+    module, inputs = wrong()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    fixed = gnelint.fix(module, inputs)
+    assert type(fixed) is type(module)
+    assert fixed.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    ratio = gnelint.check(fixed, inputs).prediction.gradient_log2
+    assert ratio is not None
+    assert abs(ratio) < 0.26  # a factor of 1.2
+
+
+def test_in_place_keeps_the_mode_of_the_file(folder: Path) -> None:
+    model = onnx_file(folder / "bad.onnx")
+    model.chmod(0o640)
+    assert run("bad.onnx", "--in-place").exit_code == 0
+    assert model.stat().st_mode & 0o777 == 0o640
+    assert "nothing to fix" in run("bad.onnx", "--in-place").output
+
+
+def test_verify_before_writing(folder: Path) -> None:
+    onnx_file(folder / "bad.onnx")
+    done = run("bad.onnx", "-o", "good.onnx", "--verify")
+    assert done.exit_code == 0, done.output
+    assert Path("good.onnx").exists()
+
+
+def test_what_is_not_fixed_is_said(folder: Path) -> None:
+    assert "nothing to fix" in run("nets.py:wrong", "--diff", "--select", "GNE310").output
+    onnx_file(folder / "norms.onnx", "normalized_convs(depth=10)")
+    assert "--unsafe-fixes" in run("norms.onnx", "--diff", "--preview", "--select", "GNE311").output
+
+
+def test_several_targets(folder: Path) -> None:
+    onnx_file(folder / "one.onnx")
+    onnx_file(folder / "two.onnx")
+    done = run("one.onnx", "two.onnx", "--output-dir", "out")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["one.onnx", "two.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["TARGET"]),
+        (["nets.py:wrong"], ["where to?", "-o", "--diff"]),
+        (["nets.py:wrong", "-o", "x.pt2", "--diff"], ["-o and --diff", "exclude"]),
+        (["nets.py:wrong", "-o", "x.onnx"], ["x.onnx", ".pt2"]),
+        (["nets.py:wrong", "--in-place"], ["--in-place", "not a model file"]),
+        (["nowhere.onnx", "-o", "x.onnx"], ["nowhere.onnx"]),
+        (["nets.py:wrong", "-o", "no/such/folder/x.pt2"], ["x.pt2", "cannot be written"]),
+        (["bad.onnx", "-o", "no/such/folder/x.onnx"], ["x.onnx", "cannot be written"]),
+        (["bad.onnx", "-o", "bad.onnx"], ["bad.onnx", "--in-place"]),
+    ],
+)
+def test_errors_are_one_line_and_a_code_of_2(folder: Path, words: list[str], said: list[str]) -> None:
+    onnx_file(folder / "bad.onnx")
+    done = process(folder, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in said), done.stderr
