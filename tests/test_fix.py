@@ -154,7 +154,7 @@ def test_several_targets(folder: Path) -> None:
         (["nets.py:wrong", "--in-place"], ["--in-place", "not a model file"]),
         (["nowhere.onnx", "-o", "x.onnx"], ["nowhere.onnx"]),
         (["nets.py:wrong", "-o", "no/such/folder/x.pt2"], ["x.pt2", "cannot be written"]),
-        (["bad.onnx", "-o", "no/such/folder/x.onnx"], ["x.onnx", "cannot be written"]),
+        (["bad.onnx", "-o", "no/such/folder/x.onnx"], ["x.onnx", "no directory no/such/folder"]),
         (["bad.onnx", "-o", "bad.onnx"], ["bad.onnx", "--in-place"]),
     ],
 )

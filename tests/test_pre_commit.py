@@ -18,8 +18,10 @@ PRE_COMMIT = shutil.which("pre-commit")
 
 def test_the_hooks_name_commands_that_exist() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert [hook["id"] for hook in hooks] == ["gnelint"]
-    assert hooks[0]["entry"].split()[:2] == ["gnelint", "check"]
+    assert {hook["id"]: hook["entry"].split()[:2] for hook in hooks} == {
+        "gnelint": ["gnelint", "check"],
+        "gnelint-fix": ["gnelint", "fix"],
+    }
 
 
 @pytest.mark.slow
