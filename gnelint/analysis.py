@@ -174,11 +174,6 @@ class Walk:
         bits = arrived - gradients[end].log2 if arrived > -math.inf else -math.inf
         return Trial(bits, moments, found.components) if math.isfinite(bits) else None
 
-    def take(self, trial: Trial) -> None:
-        """Step through the nodes of a trial as they were there."""
-        self._forward.moments.update(trial.moments)
-        self._forward.components.update(trial.components)
-
     def second_moment(self, value: str) -> float | None:
         """E x^2 of a value that has been reached, None if it is not known."""
         found = self._forward.moments.get(value)

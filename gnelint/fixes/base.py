@@ -159,12 +159,3 @@ def stored_layout(parameter: Parameter) -> tuple[Parameter, tuple[int, ...] | No
     if len(stored_shape) != len(order) or tuple(stored_shape[axis] for axis in order) != parameter.shape:
         return None
     return leaf, None if order == tuple(range(len(order))) else order
-
-
-def users(graph: Graph, tensor: str) -> tuple[Node, ...]:
-    """The nodes that use a stored tensor in a parameter."""
-    return tuple(
-        node
-        for node in graph.nodes
-        if any(leaf.name == tensor for parameter in node.parameters.values() for leaf in parameter.leaves)
-    )
