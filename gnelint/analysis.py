@@ -172,7 +172,7 @@ class Walk:
             gradients[node.inputs[0]] = pulled[0]
         arrived = gradients[nodes[0].inputs[0] or end].log2
         bits = arrived - gradients[end].log2 if arrived > -math.inf else -math.inf
-        return Trial(bits, moments, found.components) if math.isfinite(bits) else None
+        return Trial(bits, moments) if math.isfinite(bits) else None
 
     def second_moment(self, value: str) -> float | None:
         """E x^2 of a value that has been reached, None if it is not known."""
@@ -190,12 +190,11 @@ class Trial:
 
     Attributes:
         bits: log2 of what they multiply the squared gradient norm by.
-        moments, components: of their outputs and of the nodes.
+        moments: of their outputs.
     """
 
     bits: float
     moments: Mapping[str, Moments]
-    components: Mapping[str, Component]
 
 
 # --- forward ---------------------------------------------------------------------------------------------
