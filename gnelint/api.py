@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.errors import GradientNormError, UsageError
-from gnelint.lint.engine import LintResult, lint
+from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
 from gnelint.lint.rulefile import Rule, load_rules
 from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
-from gnelint.lint.suppression import Suppressed, Suppression, Verdict, in_model, suppress, unused
+from gnelint.lint.suppression import Suppression, Verdict, unused
 
 if TYPE_CHECKING:
     import torch
@@ -257,7 +257,7 @@ def verify(
     )
     rules = selected_rules(load_rules(), Settings())
     networks = [verification.target] if verification.fixed is None else [verification.target, verification.fixed]
-    linted = [_linted(network.prediction, rules, Settings()) for network in networks]
+    linted = [lint_and_suppress(network.prediction, rules, Settings()) for network in networks]
     ran = tuple(rule for rule in rules if any(rule.id in result.ran for result, _ in linted))
     return VerifyResult(verification, linted[0][1].findings, linted[1][1].findings if fixed is not None else (), ran)
 
@@ -376,18 +376,10 @@ def check_graph(
     from gnelint.analysis import analyse
 
     prediction = analyse(graph)
-    result, left = _linted(prediction, rules, settings, suppressions)
+    result, left = lint_and_suppress(prediction, rules, settings, suppressions)
     notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
     return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran, settings)
-
-
-def _linted(
-    prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
-) -> tuple[LintResult, Suppressed]:
-    """What the rules found, and that without what is suppressed."""
-    result = lint(prediction, rules, settings)
-    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:

@@ -75,14 +75,33 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
     return tuple(part.strip().upper() for value in values for part in value.split(",") if part.strip())
 
 
+_inputs = click.option(
+    "--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64."
+)
+_mode = click.option(
+    "--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train]."
+)
+_rules = click.option(
+    "--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules."
+)
+_stage = click.option(
+    "--stage",
+    type=click.Choice(("auto", "init", "trained")),
+    help="Judge the weights as fresh, as trained, or as they look [auto].",
+)
+_config = click.option(
+    "--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration."
+)
+
+
 @cli.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
-@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
-@click.option("--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train].")
+@_inputs
+@_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to run: ids, prefixes [all].")
 @click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to run as well.")
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to run.")
-@click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
+@_rules
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
 @click.option("--format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
@@ -98,11 +117,7 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
     type=click.Choice(("error", "warning", "info", "never")),
     help="Least severity that makes the exit code 1 [error].",
 )
-@click.option(
-    "--stage",
-    type=click.Choice(("auto", "init", "trained")),
-    help="Judge the weights as fresh, as trained, or as they look [auto].",
-)
+@_stage
 @click.option("--baseline", type=click.Path(path_type=Path), help="Report only what is not in this file of findings.")
 @click.option("--write-baseline", is_flag=True, help="Write what is found to the baseline instead of reporting it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
@@ -111,7 +126,7 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--statistics", is_flag=True, help="Show how often each rule spoke, and no more.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out; say nothing of clean targets.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
-@click.option("--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration.")
+@_config
 @click.option("--exit-zero", is_flag=True, help="Exit with 0 whatever is found.")
 @click.pass_context
 def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
@@ -349,18 +364,14 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
 @click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
 @click.option("--verify", is_flag=True, help="Measure both models; write only what is no worse.")
-@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
-@click.option("--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train].")
+@_inputs
+@_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
 @click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix as well.")
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to fix.")
-@click.option("--rules", multiple=True, type=click.Path(path_type=Path), help="A file or directory of more rules.")
+@_rules
 @click.option("--preview", is_flag=True, help="Fix by rules that are not yet stable, too.")
-@click.option(
-    "--stage",
-    type=click.Choice(("auto", "init", "trained")),
-    help="Judge the weights as fresh, as trained, or as they look [auto].",
-)
+@_stage
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "info", "never")),
@@ -374,7 +385,7 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights that are drawn [0].")
 @click.option("--centre", is_flag=True, help="Subtract the filters' means where gains are fixed.")
 @click.option("--inline", is_flag=True, help="Write new normalisations as plain ONNX nodes, not as a function.")
-@click.option("--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration.")
+@_config
 @click.option("-v", "--verbose", is_flag=True, help="Show every edit, and tracebacks.")
 @click.pass_context
 def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
@@ -452,7 +463,7 @@ def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
 @cli.command()
 @click.argument("target")
 @click.argument("fixed", required=False)
-@click.option("--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64.")
+@_inputs
 @click.option(
     "--mode",
     type=click.Choice(("train", "eval")),

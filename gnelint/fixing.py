@@ -14,11 +14,11 @@ from gnelint.fixes import FixOptions, Refusal, Site, fix_named
 from gnelint.fixes.base import Fix
 from gnelint.fixes.edits import Edit, applied
 from gnelint.graph import Graph
-from gnelint.lint.engine import lint
+from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding, Safety
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.selection import Settings, Stage
-from gnelint.lint.suppression import Suppression, in_model, suppress
+from gnelint.lint.suppression import Suppression
 from gnelint.prediction import Prediction
 
 MAX_ROUNDS = 30
@@ -68,8 +68,7 @@ class Fixing:
 
     def findings(self, prediction: Prediction) -> tuple[Finding, ...]:
         """What the rules say that nothing suppresses."""
-        result = lint(prediction, self.rules, self.settings)
-        return suppress(result.findings, (*self.suppressions, *in_model(prediction.graph)), result.ran).findings
+        return lint_and_suppress(prediction, self.rules, self.settings, self.suppressions)[1].findings
 
 
 def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
@@ -93,7 +92,7 @@ def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
 
 @dataclass(frozen=True)
 class _State:
-    """The network in between: `refused` is why places of rules are left, `tried` how often a kind was at work."""
+    """The network in between; `refused` is why places are left, by `Finding.place`."""
 
     prediction: Prediction
     findings: tuple[Finding, ...]
@@ -112,7 +111,7 @@ def _open(state: _State, allowed: Collection[Safety]) -> list[Finding]:
     return [
         finding
         for finding in state.findings
-        if finding.fix is not None and finding.fix.safety in allowed and _place(finding) not in state.refused
+        if finding.fix is not None and finding.fix.safety in allowed and finding.place not in state.refused
     ]
 
 
@@ -127,21 +126,17 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
         finding for finding in _open(state, allowed) if finding.fix is not None and finding.fix.kind == fix.kind
     )
     plan = fix.plan(Site(state.prediction, asked, fixing.options))
-    refused = {**state.refused, **{_place(refusal.finding): refusal.reason for refusal in plan.refused}}
+    refused = {**state.refused, **{refusal.finding.place: refusal.reason for refusal in plan.refused}}
     if not plan.edits:
-        refused |= {_place(finding): refused.get(_place(finding), "no edit helps it") for finding in asked}
+        refused |= {finding.place: refused.get(finding.place, "no edit helps it") for finding in asked}
         return replace(state, refused=refused)
     prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
     findings = fixing.findings(prediction)
-    still = {_place(finding) for finding in findings}
+    still = {finding.place for finding in findings}
     for finding in asked:
-        if _place(finding) in still:
-            refused.setdefault(_place(finding), f"the edit ({fix.kind}) was made and is not enough")
+        if finding.place in still:
+            refused.setdefault(finding.place, f"the edit ({fix.kind}) was made and is not enough")
     return _State(prediction, findings, (*state.edits, *plan.edits), refused)
-
-
-def _place(finding: Finding) -> tuple[str, tuple[str, ...]]:
-    return finding.rule, finding.nodes
 
 
 def _why(
@@ -151,8 +146,8 @@ def _why(
     before: Prediction,
 ) -> str:
     fix = finding.fix
-    if _place(finding) in refused:
-        return refused[_place(finding)]
+    if finding.place in refused:
+        return refused[finding.place]
     if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
         return ADVICE
     if fix.safety not in allowed:

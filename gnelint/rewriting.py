@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,9 @@ class Rewritten:
     @property
     def left(self) -> tuple[Refusal, ...]:
         """The findings that remain and why."""
-        known = {(refusal.finding.rule, refusal.finding.nodes): refusal.reason for refusal in self.plan.left}
+        known = {refusal.finding.place: refusal.reason for refusal in self.plan.left}
         failed = {(unmade.edit.rule, unmade.edit.nodes): unmade.reason for unmade in self.unmade}
-        places = [(finding.rule, finding.nodes) for finding in self.remaining]
+        places = [finding.place for finding in self.remaining]
         reasons = [known.get(place) or failed.get(place, "it is new in the fixed model") for place in places]
         return tuple(map(Refusal, self.remaining, reasons))
 
@@ -69,9 +70,14 @@ class Rewritten:
 class Subject(ABC):
     """A target that can be read, edited and read again."""
 
-    @abstractmethod
+    @cached_property
     def graph(self) -> Graph:
-        """The graph of the target as it is."""
+        """The graph of the target as it is, read once."""
+        return self._target()
+
+    @abstractmethod
+    def _target(self) -> Graph:
+        """Read the target."""
 
     @abstractmethod
     def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
@@ -112,17 +118,14 @@ class OnnxSubject(Subject):
     def __init__(self, job: Job, inline: bool) -> None:
         assert job.target.path is not None
         self._job, self._path, self._inline = job, job.target.path, inline
-        self._graph: Graph | None = None
 
-    def graph(self) -> Graph:
-        if self._graph is None:
-            self._graph = self.read(self._path)
-        return self._graph
+    def _target(self) -> Graph:
+        return self.read(self._path)
 
     def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
         from gnelint.writers.onnx import write_onnx
 
-        return write_onnx(self._path, edits, output, graph=self.graph(), inline=self._inline)
+        return write_onnx(self._path, edits, output, graph=self.graph, inline=self._inline)
 
     def read(self, output: Path) -> Graph:
         from gnelint.readers.onnx import read
@@ -144,7 +147,7 @@ class TorchSubject(Subject):
         self._job = job
         self._loaded: Loaded | None = load_python(job.target, job.inputs) if job.target.kind == "python" else None
 
-    def graph(self) -> Graph:
+    def _target(self) -> Graph:
         if self._loaded is not None:
             return self._loaded.trace(training=self._job.training).graph
         assert self._job.target.path is not None
@@ -154,10 +157,10 @@ class TorchSubject(Subject):
         from gnelint.writers.torch import fixed_program, fixed_pt2, write_program
 
         if self._loaded is not None:
-            program, unmade = fixed_program(self._loaded, edits, training=self._job.training)
+            program, unmade = fixed_program(self._loaded, edits, self.graph, training=self._job.training)
         else:
             assert self._job.target.path is not None
-            program, unmade = fixed_pt2(self._job.target.path, edits, training=self._job.training)
+            program, unmade = fixed_pt2(self._job.target.path, edits)
         write_program(program, output)
         return unmade
 
@@ -204,7 +207,7 @@ def rewrite(subject: Subject, fixing: Fixing, output: Path | None, *, measure: b
     Raises:
         GnelintError: the target cannot be read, or the output not be written.
     """
-    graph = subject.graph()
+    graph = subject.graph
     plan = plan_fixes(graph, fixing)
     result = Rewritten(graph.name, plan, (), None, plan.after, plan.remaining)
     if output is None or not plan.edits:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gnelint.graph import Graph, Node
+from gnelint.lint.facts import LAYERS
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.prediction import Prediction
 from gnelint.vocabulary import families
 
-LINEAR = frozenset({"linear", "conv", "conv_transpose"})
 _FOLLOWS = TRANSPARENT | families()["activation"]
 
 
@@ -48,13 +48,13 @@ def layers_outside_branches(prediction: Prediction) -> list[list[Layer]]:
             runs.append(open_run)
             open_run = []
         if plain:
-            open_run += [layer_of(prediction.graph, node) for node in nodes if _islayer_of(node)]
+            open_run += [layer_of(prediction.graph, node) for node in nodes if _is_layer(node)]
         end = block.exit
     return [run for run in (*runs, open_run) if run]
 
 
-def _islayer_of(node: Node) -> bool:
-    return node.op in LINEAR and "weight" in node.parameters and node.inputs[0] is not None
+def _is_layer(node: Node) -> bool:
+    return node.op in LAYERS and "weight" in node.parameters and node.inputs[0] is not None
 
 
 def layer_of(graph: Graph, node: Node) -> Layer:

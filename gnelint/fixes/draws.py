@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from gnelint.components import component_class
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout
-from gnelint.fixes.chains import LINEAR, layer_of
+from gnelint.fixes.chains import layer_of
 from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
 from gnelint.graph import Graph, Node
-from gnelint.lint.facts import fan_in
+from gnelint.lint.facts import LAYERS, fan_in, unit_axis
 from gnelint.theory.moments import Moments
 
 NOT_STORED = "its weight is not a stored tensor that could be changed"
@@ -25,7 +25,7 @@ class _OfWeights(Fix):
         raise NotImplementedError
 
     def plan(self, site: Site) -> Plan:
-        return _of_nodes(self, site, lambda node: node.op in LINEAR, "weight", self.change, NOT_STORED)
+        return _of_nodes(self, site, lambda node: node.op in LAYERS, "weight", self.change, NOT_STORED)
 
 
 def _of_nodes(
@@ -48,11 +48,6 @@ def _of_nodes(
         if not places or any(place is None for _, place in places):
             refused.append(Refusal(finding, otherwise))
     return Plan(tuple(fix.edit(site.findings[index], action) for action, index in edits.values()), tuple(refused))
-
-
-def kept_axis(node: Node) -> int:
-    """The axis of the weight that counts the filters."""
-    return 1 if node.op == "conv_transpose" else 0
 
 
 def needed_second_moment(graph: Graph, node: Node) -> float:
@@ -81,7 +76,7 @@ class CentreWeights(_OfWeights):
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
-        return Centre(kept_axis(node))
+        return Centre(unit_axis(node))
 
 
 @fix("draw")
@@ -96,7 +91,7 @@ class Draw(_OfWeights):
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
         second = needed_second_moment(site.graph, node)
-        return Redraw(site.options.draw or "normal", second, seed_of(site.options, tensor), kept_axis(node))
+        return Redraw(site.options.draw or "normal", second, seed_of(site.options, tensor), unit_axis(node))
 
 
 @fix("orthogonal")
@@ -112,7 +107,7 @@ class Orthogonal(_OfWeights):
     def change(self, site: Site, node: Node, tensor: str) -> Change:
         second = site.prediction.weights[node.parameters["weight"].name].second_moment
         draw = site.options.draw if site.options.draw == "delta_orthogonal" else "orthogonal"
-        return Redraw(draw, second, seed_of(site.options, tensor), kept_axis(node))
+        return Redraw(draw, second, seed_of(site.options, tensor), unit_axis(node))
 
 
 @fix("zero_bias")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gnelint.graph import Graph, Mapped, Node, Parameter, Value
+from gnelint.lint.facts import unit_axis
 
 Array = np.ndarray
 
@@ -379,7 +380,7 @@ class CentreFilters(Action):
     def applied(self, graph: Graph) -> Graph:
         node = graph.node(self.node)
         weight = node.parameters["weight"]
-        centre = Centre(1 if node.op == "conv_transpose" else 0)
+        centre = Centre(unit_axis(node))
         centred = replace(
             weight,
             name=f"{weight.name} (centred)",

@@ -11,6 +11,7 @@ from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, seed_of,
 from gnelint.fixes.chains import Layer, chains_of
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.graph import Graph, Node
+from gnelint.lint.facts import unit_axis
 from gnelint.lint.finding import Finding
 
 SETTLED = 1e-4
@@ -88,7 +89,7 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
         if place is None or place[0].name in found:
             continue
         tensor, order = place[0].name, place[1]
-        kept = 1 if layer.node.op == "conv_transpose" else 0
+        kept = unit_axis(layer.node)
         edits = found.setdefault(tensor, [])
         if site.options.draw is not None:
             second = site.prediction.weights[weight.name].second_moment

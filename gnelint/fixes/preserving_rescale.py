@@ -9,10 +9,11 @@ from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable
 from gnelint.fixes.chains import Layer, layers_outside_branches
 from gnelint.fixes.edits import Edit, EditTensor, Scale
 from gnelint.graph import Graph, Parameter
+from gnelint.lint.pattern import TRANSPARENT
 
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
-_PASSES = frozenset({"identity", "dropout", "reshape", "transpose", "slice", "split", "roll", "flip", "bias", "scale",
-                     "depth_to_space", "space_to_depth"})  # fmt: skip
+_PASSES = TRANSPARENT - {"pad"}
+"""Padding may put in another number than 0, which does not scale."""
 
 
 @fix("preserving_rescale")

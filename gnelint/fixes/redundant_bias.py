@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import DropBias, Edit
+from gnelint.lint.facts import LAYERS
 
 
 @fix("redundant_bias")
@@ -25,7 +26,7 @@ class RedundantBias(Fix):
         refused = []
         for finding in site.findings:
             biased = [node for name in finding.nodes if "bias" in (node := site.graph.node(name)).parameters]
-            layers = [node for node in biased if node.op in ("linear", "conv", "conv_transpose")]
+            layers = [node for node in biased if node.op in LAYERS]
             edits += [self.edit(finding, DropBias(node.name)) for node in layers]
             if not layers:
                 refused.append(Refusal(finding, "no layer of it has a bias"))

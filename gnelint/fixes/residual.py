@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from gnelint.analysis import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout
-from gnelint.fixes.chains import LINEAR, layer_of, layers_outside_branches
+from gnelint.fixes.chains import layer_of, layers_outside_branches
 from gnelint.fixes.edits import Edit, EditTensor, Fill, Scale, with_tensors
 from gnelint.fixes.gain import equalised, scalable_weights
 from gnelint.graph import Node
+from gnelint.lint.facts import LAYERS
 from gnelint.prediction import Block, Prediction
 from gnelint.vocabulary import families
 
@@ -55,7 +56,7 @@ class BranchScale(Fix):
             layer_of(site.graph, site.graph.node(name))
             for block in blocks
             for name in block.shortcut or ()
-            if site.graph.node(name).op in LINEAR
+            if site.graph.node(name).op in LAYERS
         ]
         held = {
             node: tensor
@@ -86,7 +87,7 @@ def _unnormalised(prediction: Prediction) -> list[Block]:
 def _weighted(prediction: Prediction, block: Block) -> list[Node]:
     """The weighted layers of a block's branch."""
     nodes = [prediction.graph.node(name) for name in block.nodes if name not in (block.shortcut or ())]
-    return [node for node in nodes if node.op in LINEAR and "weight" in node.parameters]
+    return [node for node in nodes if node.op in LAYERS and "weight" in node.parameters]
 
 
 def _branch_logs(prediction: Prediction, tensors: dict[str, tuple[str, ...]], target: float) -> dict[str, float]:
@@ -178,7 +179,7 @@ class WeightScale(_OfNodes):
     """
 
     role = "weight"
-    ops = tuple(LINEAR)
+    ops = tuple(LAYERS)
 
     def plan(self, site: Site) -> Plan:
         edits: dict[str, Edit] = {}

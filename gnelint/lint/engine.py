@@ -10,6 +10,7 @@ from gnelint.lint.fingerprint import marked
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.running import Run
 from gnelint.lint.selection import Settings, Stage
+from gnelint.lint.suppression import Suppressed, Suppression, in_model, suppress
 from gnelint.prediction import Prediction
 
 
@@ -34,6 +35,14 @@ def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> L
     run = Run(prediction)
     findings = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
     return LintResult(marked(prediction.graph, findings), skipped, tuple(rule.id for rule in applicable))
+
+
+def lint_and_suppress(
+    prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
+) -> tuple[LintResult, Suppressed]:
+    """What the rules found, and that without what is suppressed, here or in the model file itself."""
+    result = lint(prediction, rules, settings)
+    return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 
 
 def _by_stage(prediction: Prediction, rules: Sequence[Rule], stage: Stage) -> tuple[tuple[Rule, ...], tuple[str, ...]]:

@@ -135,7 +135,7 @@ class Facts:
         parameter = self._matrix(node)
         if parameter is None:
             return None
-        bias, axis = node.parameters.get("bias"), _unit_axis(node)
+        bias, axis = node.parameters.get("bias"), unit_axis(node)
         return self._once(("rows", node.name), lambda: row_statistics(parameter, bias, axis))
 
     def singular_spread(self, node: Node) -> float | None:
@@ -143,7 +143,7 @@ class Facts:
         parameter = self._matrix(node)
         if parameter is None:
             return None
-        return self._once(("spread", parameter.name), lambda: singular_spread(parameter, _unit_axis(node)))
+        return self._once(("spread", parameter.name), lambda: singular_spread(parameter, unit_axis(node)))
 
     def _matrix(self, node: Node) -> Parameter | None:
         parameter = node.parameters.get("weight")
@@ -377,6 +377,6 @@ def fan_out(node: Node) -> float | None:
     return float(weight.shape[0] / groups * math.prod(weight.shape[2:]))
 
 
-def _unit_axis(node: Node) -> int:
+def unit_axis(node: Node) -> int:
     """The axis of a weight along which its units lie (those of one group, for a grouped transposed convolution)."""
     return 1 if node.op == "conv_transpose" else 0

@@ -72,3 +72,8 @@ class Finding:
     expected: float | None = None
     fix: Fix | None = None
     fingerprint: str = ""
+
+    @property
+    def place(self) -> tuple[str, tuple[str, ...]]:
+        """What rule speaks of which nodes: the same for as long as the nodes keep their names."""
+        return self.rule, self.nodes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gnelint.fixes.base import Refusal
@@ -16,6 +16,7 @@ from gnelint.rewriting import Rewritten
 def entry(done: Rewritten) -> dict[str, Any]:
     """The entry of one target. A number that is not known is null."""
     before = done.plan.before
+    phis = [_phis(prediction) for prediction in (before, done.after)]
     return {
         "target": done.target,
         "source": before.graph.source,
@@ -23,7 +24,7 @@ def entry(done: Rewritten) -> dict[str, Any]:
         "worse": done.worse,
         "before": _state(before, done.plan.found),
         "after": _state(done.after, done.remaining),
-        "edits": [_edit(edit, before, done.after) for edit in done.made],
+        "edits": [_edit(edit, phis) for edit in done.made],
         "left": [_left(refusal) for refusal in done.left],
     }
 
@@ -40,30 +41,28 @@ def _state(prediction: Prediction, findings: Iterable[Finding]) -> dict[str, Any
     }
 
 
-def _edit(edit: Edit, before: Prediction, after: Prediction) -> dict[str, Any]:
+def _edit(edit: Edit, phis: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    subject = edit.action.subject
     return {
         "rule": edit.rule,
         "kind": edit.kind,
         "safety": edit.safety,
-        "subject": edit.action.subject,
+        "subject": subject,
         "what": edit.action.what,
-        "phi": [number(_phi(edit, prediction)) for prediction in (before, after)],
+        "phi": [number(known.get(subject)) for known in phis],
     }
 
 
-def _phi(edit: Edit, prediction: Prediction) -> float | None:
-    """phi of the block that the edit is made in."""
-    graph = prediction.graph
-    subject = edit.action.subject
-    using = (
-        node.name
-        for node in graph.nodes
-        if subject == node.name
-        or subject in node.outputs
-        or any(leaf.name == subject for parameter in node.parameters.values() for leaf in parameter.leaves)
-    )
-    block = next((prediction.block_of[name] for name in using if name in prediction.block_of), None)
-    return None if block is None else block.phi
+def _phis(prediction: Prediction) -> dict[str, float | None]:
+    """phi of the block that holds it, by the name of every node, value and stored tensor."""
+    found: dict[str, float | None] = {}
+    for node in prediction.graph.nodes:
+        block = prediction.block_of.get(node.name)
+        if block is not None:
+            leaves = (leaf.name for parameter in node.parameters.values() for leaf in parameter.leaves)
+            for name in (node.name, *node.outputs, *leaves):
+                found.setdefault(name, block.phi)
+    return found
 
 
 def _left(refusal: Refusal) -> Mapping[str, Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from gnelint.output.places import folded, scope
-from gnelint.output.text import WIDTH, elide, printable, wrapped
+from gnelint.output.places import alike, folded, form
+from gnelint.output.text import WIDTH, elide, in_few_words, printable, wrapped
 
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 _LABEL = 38
 _SAFETY = {
     "preserving": "the function stays the same",
@@ -63,14 +61,14 @@ def _edits(edits: Sequence[Mapping[str, Any]], whole: bool) -> Iterator[str]:
 
 def _alike(edits: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """Edits that do the same but for their numbers, in the order of the first."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for edit in edits:
-        groups.setdefault(_NUMBER.sub("#", edit["what"]), []).append(edit)
+        groups.setdefault(form(edit["what"]), []).append(edit)
     return list(groups.values())
 
 
 def _edit_lines(group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    what, phi = _what(group), _phi(group)
+    (what,), phi = alike(edit["what"] for edit in group), _phi(group)
     line = f"    {_names([edit['subject'] for edit in group]):<{_LABEL}} {what}"
     if phi and len(line) + 2 + len(phi) <= WIDTH:
         yield f"{line}  {phi}"
@@ -90,25 +88,7 @@ def _names(names: Sequence[str], width: int = _LABEL) -> str:
     whole = ", ".join(folded(names))
     if len(whole) <= width:
         return whole
-    inside = scope(names)
-    count = f"{len(names)} places"
-    if inside is not None and len(f"{count} in {inside}") <= width:
-        return f"{count} in {inside}"
-    room = max((width - len(count) - 6) // 2, 4)
-    return f"{count}: {elide(names[0], room)} .. {elide(names[-1], room)}"
-
-
-def _what(group: Sequence[Mapping[str, Any]]) -> str:
-    """What is done, with the range of each number that differs."""
-    texts = [edit["what"] for edit in group]
-    columns = list(zip(*(_NUMBER.findall(text) for text in texts), strict=True))
-    ranges = iter(_range(list(column)) for column in columns)
-    return _NUMBER.sub(lambda _: next(ranges), texts[0])
-
-
-def _range(numbers: Sequence[str]) -> str:
-    low, high = min(numbers, key=float), max(numbers, key=float)
-    return low if low == high else f"{low} to {high}"
+    return in_few_words(f"{len(names)} places", names, width)
 
 
 def _phi(group: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 _NUMBER = re.compile(r"([0-9]{1,18})")
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
 
 
 def folded(names: Iterable[str]) -> list[str]:
@@ -60,3 +61,24 @@ def scope(names: Iterable[str]) -> str | None:
 def visible(text: str) -> str:
     """The text with what has no shape of its own escaped: line ends, controls, turns of direction."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def form(text: str) -> tuple[str, ...]:
+    """What stands around the numbers of a text: the same for texts that differ in those alone."""
+    return tuple(_DECIMAL.split(text))
+
+
+def alike(texts: Iterable[str]) -> list[str]:
+    """The texts with those that differ in one number only written as one: "scale by 1.9 to 2.1"."""
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for text in texts:
+        groups.setdefault(form(text), []).append(_DECIMAL.findall(text))
+    return [_ranged(parts, rows) for parts, rows in groups.items()]
+
+
+def _ranged(parts: tuple[str, ...], rows: list[list[str]]) -> str:
+    shown = []
+    for column in zip(*rows, strict=True):
+        low, high = min(column, key=float), max(column, key=float)
+        shown.append(low if low == high else f"{low} to {high}")
+    return "".join(part + number for part, number in zip(parts, [*shown, ""], strict=True))

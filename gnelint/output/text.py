@@ -331,6 +331,11 @@ def places(group: Sequence[Mapping[str, Any]], width: int) -> str:
     whole = f"{count}: {', '.join(folded(names))}"
     if len(whole) <= width:
         return whole
+    return in_few_words(count, names, width)
+
+
+def in_few_words(count: str, names: Sequence[str], width: int) -> str:
+    """Where so many things are, in about `width` characters: their scope if they have one, else the first and last."""
     inside = scope(names)
     if inside is not None and len(f"{count} in {inside}") <= width:
         return f"{count} in {inside}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,9 @@ import torch
 from torch.export import ExportedProgram
 
 from gnelint.errors import ModelError
+from gnelint.files import replacing
 from gnelint.fixes.edits import Edit, EditTensor
+from gnelint.graph import Graph
 from gnelint.readers.torch_export import cause, quietly, set_mode, untouched
 from gnelint.readers.torch_target import Loaded
 from gnelint.writers.base import CannotEditError, Unmade
@@ -21,17 +21,20 @@ Fixed = tuple[ExportedProgram, tuple[Unmade, ...]]
 """A program with edits made, and those that could not be."""
 
 
-def fixed_program(
-    loaded: Loaded, edits: Sequence[Edit], *, training: bool
-) -> tuple[ExportedProgram, tuple[Unmade, ...]]:
+def fixed_program(loaded: Loaded, edits: Sequence[Edit], graph: Graph, *, training: bool) -> Fixed:
     """The exported program of a module in hand with the edits made.
+
+    Args:
+        loaded: the module and what to export it with.
+        edits: in the order in which they are made.
+        graph: what was read of it.
+        training: export it in training mode.
 
     Raises:
         ModelError: the fixed module cannot be exported.
     """
     if isinstance(loaded.found, ExportedProgram):
         return _edited(loaded.found, edits)
-    graph = loaded.trace(training=training).graph
     fixed, unmade = fixed_module(loaded.found, edits, graph)
     with untouched(fixed), quietly():
         set_mode(fixed, training)
@@ -41,8 +44,8 @@ def fixed_program(
             raise ModelError(loaded.name, f"cannot be exported: {cause(error)}", "Use --emit-init instead.") from error
 
 
-def fixed_pt2(path: Path, edits: Sequence[Edit], *, training: bool) -> Fixed:
-    """An exported program with the edits made; its mode is baked in, whatever `training` says.
+def fixed_pt2(path: Path, edits: Sequence[Edit]) -> Fixed:
+    """An exported program with the edits made; its mode is baked in.
 
     Raises:
         ModelError: the file is no exported program.
@@ -75,24 +78,7 @@ def write_program(program: ExportedProgram, output: Path) -> None:
         ModelError: it cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".pt2")
-        os.close(handle)
+        with replacing(output) as file, quietly():
+            torch.export.save(program, file)
     except OSError as error:
         raise ModelError(str(output), f"cannot be written ({error.strerror})", "Choose another place.") from None
-    temporary = Path(name)
-    try:
-        with quietly():
-            torch.export.save(program, temporary)
-        mode = output.stat().st_mode if output.exists() else 0o666 & ~_umask()
-        temporary.chmod(mode)
-        temporary.replace(output)
-    except OSError as error:
-        raise ModelError(str(output), f"cannot be written ({error.strerror})", "Choose another place.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -19,8 +19,9 @@ from gnelint.output import verify_json
 from gnelint.output.html import render
 from gnelint.output.html.findings import markup
 from gnelint.output.html.network import Network
-from gnelint.output.html.words import alike, bits_text, decimal, number, short
+from gnelint.output.html.words import bits_text, decimal, number, short
 from gnelint.output.json import dumps
+from gnelint.output.places import alike
 from tests.builders import chain, graph, node, prediction
 from tests.output.pages import HOSTILE, report, residual, vanishing
 from tests.output.test_verify_reports import verified

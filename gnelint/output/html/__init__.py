@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from gnelint.output.html import basis, chart, comparison, findings, layers, picture, verdict
 from gnelint.output.html.network import Network
-from gnelint.output.html.words import short, visible
+from gnelint.output.html.words import short
+from gnelint.output.places import visible
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.output.html.network import Network
-from gnelint.output.html.words import short, visible
-from gnelint.output.places import folded
+from gnelint.output.html.words import short
+from gnelint.output.places import folded, visible
 
 BASES: Mapping[str, str] = {
     "exact": "a closed formula with the numbers of the file",

@@ -13,8 +13,9 @@ from markupsafe import Markup
 from gnelint.lint.finding import SEVERITIES
 from gnelint.output.html.network import Network
 from gnelint.output.html.verdict import ADVICE, APPLIED, UNSAFE, fix_class
-from gnelint.output.html.words import alike, number, place, short, visible
-from gnelint.output.places import folded
+from gnelint.output.html.words import number, short
+from gnelint.output.places import alike, folded, visible
+from gnelint.output.text import location_text
 
 _MOST_PLACES = 200
 _MOST_EDITS = 4
@@ -145,7 +146,7 @@ def _place(network: Network, finding: Mapping[str, Any]) -> Place:
     return Place(
         name=names or "whole network",
         block=None if stretch is None else stretch.index,
-        location="" if finding["location"] is None else visible(place(finding["location"])),
+        location="" if finding["location"] is None else visible(location_text(finding["location"])),
         measured=number(finding["measured"]),
     )
 

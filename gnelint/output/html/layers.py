@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.output.html.network import Network, gradient_bits, shade
-from gnelint.output.html.words import LONG, number, short, signed, visible
+from gnelint.output.html.words import LONG, number, short, signed
+from gnelint.output.places import visible
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from gnelint.output.html.network import Network
-from gnelint.output.html.words import alike, count, decimal, factor, joined, power, short, size
+from gnelint.output.html.words import count, decimal, factor, joined, power, short, size
+from gnelint.output.places import alike
 
 Mood = Literal["good", "warn", "bad", "unknown"]
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from markupsafe import Markup
+
+from gnelint.output.places import visible
 
 LONG = 64
 """Characters of a name that are shown; the table of layers has the whole of it."""
 
 _EXPONENT = re.compile(r"(?:\.0+|(?<=\.[0-9])0+)?e(-?)\+?0*([0-9]+)")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
 _SUPERSCRIPTS = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
 _ISOLATE, _END = "\u2068", "\u2069"
-
-
-def visible(text: str) -> str:
-    """The text with what has no shape of its own escaped: line ends, controls, marks that turn the direction."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def short(text: str, width: int = LONG) -> str:
@@ -111,28 +105,6 @@ def size(amount: int) -> str:
     return str(amount)
 
 
-def place(location: Mapping[str, Any]) -> str:
-    """A file and line."""
-    line = "" if location["line"] is None else f":{location['line']}"
-    return f"{location['file']}{line}"
-
-
 def joined(names: list[str]) -> str:
     """ "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def alike(texts: Iterable[str]) -> list[str]:
-    """The texts with those that differ in one number only written as one: "scale by 1.9 to 2.1"."""
-    groups: dict[tuple[str, ...], list[list[str]]] = {}
-    for text in texts:
-        groups.setdefault(tuple(_NUMBER.split(text)), []).append(_NUMBER.findall(text))
-    return [_ranged(parts, rows) for parts, rows in groups.items()]
-
-
-def _ranged(parts: tuple[str, ...], rows: list[list[str]]) -> str:
-    shown = []
-    for column in zip(*rows, strict=True):
-        low, high = min(column, key=float), max(column, key=float)
-        shown.append(low if low == high else f"{low} to {high}")
-    return "".join(part + number for part, number in zip(parts, [*shown, ""], strict=True))
