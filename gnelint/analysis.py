@@ -35,6 +35,8 @@ PLACEHOLDERS = (
     "read, no number is predicted."
 )
 
+FORGOTTEN = 0.5
+"""A running variance below it is less than half the 1 that it began with: of more passes than an export makes."""
 
 _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
 """What a component may raise on a shape or attribute that no reader should have let through: the rest is analysed."""
@@ -524,7 +526,8 @@ def _has_placeholders(graph: Graph) -> bool:
 
 
 def _looks_trained(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool | None:
-    """Whether a quarter of the larger weights have the heavy tails that training leaves; None if there are none."""
+    """Whether a quarter of the larger weights have the heavy tails that training leaves, or most normalisations have
+    learned; None if there are no larger weights."""
     parameters = _judged_parameters(graph)
     judged = [
         name for name, statistics in weights.items() if statistics.size >= 256 and len(parameters[name].shape) >= 2
@@ -532,4 +535,19 @@ def _looks_trained(graph: Graph, weights: Mapping[str, WeightStatistics]) -> boo
     if not judged:
         return None
     trained = [name for name in judged if not looks_initialised(weights[name]) and not mostly_zero(parameters[name])]
-    return len(trained) > len(judged) / 4
+    return len(trained) > len(judged) / 4 or _normalisations_learned(graph, weights)
+
+
+def _normalisations_learned(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool:
+    """Whether most normalisations have scales that differ between channels and running statistics of many steps.
+
+    One of the two is not enough: scales can be drawn, and data can have been sent through fresh layers.
+    """
+    norms = [node.parameters for node in graph.nodes if "running_var" in node.parameters and "scale" in node.parameters]
+    learned = [
+        roles
+        for roles in norms
+        if not weights[roles["scale"].name].is_constant
+        and weight_statistics(roles["running_var"]).minimum < FORGOTTEN
+    ]
+    return len(learned) > len(norms) / 2

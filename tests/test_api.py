@@ -116,3 +116,25 @@ def test_the_page_of_an_analysis(bad: Path) -> None:
     page = gnelint.check(bad).to_html()
     assert page.lower().startswith("<!doctype html>")
     assert "GNE101" in page
+
+
+def test_normalisations_that_learned_tell_a_trained_network() -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3))
+    x = torch.randn(8, 3, 8, 8)
+
+    def looks_trained() -> bool | None:
+        trained: bool | None = gnelint.check(module, x).to_dict()["summary"]["trained"]
+        return trained
+
+    assert looks_trained() is False
+    nn.init.uniform_(module[1].weight)  # drawn so
+    module(x)
+    assert looks_trained() is False
+    for _ in range(20):
+        module(x)
+    assert looks_trained() is True
+    nn.init.ones_(module[1].weight)  # data went through it, nothing was learned
+    assert looks_trained() is False
