@@ -22,7 +22,7 @@ from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.quadrature import Function, smooth_expectations
 from gnelint.theory.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.special import erf, normal_cdf, normal_pdf
-from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, told_apart
+from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
 from gnelint.theory.theorems import Structure
 
 
@@ -56,7 +56,7 @@ class Smooth(Pointwise):
         return replace(y, spread=chi**2 * x.spread + fresh)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return super().pull(self._told_apart(x), y, cotangent)
+        return ranked_before(super().pull(self._told_apart(x), y, cotangent), x)
 
     @cached_property
     def _cells(self) -> Remembered[Moments]:

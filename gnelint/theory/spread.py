@@ -7,7 +7,10 @@ exponentially; what a few large samples do to a total is then not what the avera
 As long as the spread is small it is one number (`Moments.spread`). Where it begins to matter the batch is cut into
 cells, from the sample with the smallest q to that with the largest, and each has moments of its own from there on. The
 spread that arises within a cell is handed to all cells at once: their log q are moved apart until the variance is
-right. Samples so keep their rank, where in truth those of like q change places.
+right. Forward that is all: the cells go by rank, whichever samples are in them. The gradient however is that of
+samples, and those change places. With log q normal, the rank of a sample before and behind the new spread s correlate
+by rho = sqrt(v / (v + s)), v being the variance between the cells; `ranked_before` hands each cell the gradient of
+those behind that its samples go to.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from statistics import NormalDist
 import numpy as np
 
 from gnelint.theory.cells import Axis, average
-from gnelint.theory.moments import Moments
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.special import normal_cdf
 
 _WORTH = 2e-3
 """Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are told apart."""
@@ -57,14 +61,44 @@ def told_apart(x: Moments, elasticity: float) -> Moments:
         energy /= (energy * axis.lengths).sum() / axis.size
         cells = x.refined((axis, *x.axes[1:]))
         return _scaled(cells, energy)
-    level = np.log(np.maximum(per_sample(x.second, x), 1e-300))
-    share = batch.lengths / batch.size
-    centre = float((level * share).sum())
-    variance = float((share * (level - centre) ** 2).sum())
+    level, variance = _levels(x)
     if variance <= 0:
         return x
     wider = math.sqrt(1.0 + x.spread / variance) - 1.0
-    return _scaled(x, np.exp(wider * (level - centre) - 0.5 * x.spread))
+    return _scaled(x, np.exp(wider * level - 0.5 * x.spread))
+
+
+def _levels(x: Moments) -> tuple[np.ndarray, float]:
+    """log q of each cell of the batch about its average, and its variance."""
+    level = np.log(np.maximum(per_sample(x.second, x), 1e-300))
+    share = x.axes[0].lengths / x.axes[0].size
+    level = level - float((level * share).sum())
+    return level, float((share * level**2).sum())
+
+
+def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
+    """A gradient with the samples in the cells that `told_apart` finds, with them where they are in x.
+
+    A single cell is every sample's, before and behind.
+    """
+    if not x.axes or x.axes[0].is_pooled or not x.spread:
+        return gradient
+    _, variance = _levels(x)
+    if variance <= 0:
+        return gradient
+    g = gradient.refined(x.axes)
+    moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.spread)))
+    energy, shared = (np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2])
+    moved = g.rebuilt(g.axes, (energy, shared), g.profile).remembering(g.memory)
+    return moved.scaled(g.total / moved.total) if moved.total > 0 else gradient
+
+
+def _moves(axis: Axis, rho: float) -> np.ndarray:
+    """The share of each cell's samples that go to each other cell, log q being normal with this correlation."""
+    deviate = NormalDist()
+    edges = np.array([-math.inf, *(deviate.inv_cdf(start / axis.size) for start in axis.starts[1:]), math.inf])
+    places = (edges - rho * _scores(axis)[:, None]) / math.sqrt(1.0 - rho**2)
+    return np.diff(normal_cdf(places), axis=1)
 
 
 def _scaled(x: Moments, energy: np.ndarray) -> Moments:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Moments
-from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, told_apart
+from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
 
 BATCH, WIDTH = 64, 200
 
@@ -54,3 +55,31 @@ def test_later_spread_moves_the_cells_apart() -> None:
 def test_nothing_is_cut_where_it_does_not_matter() -> None:
     x = value(spread=0.5)
     assert told_apart(x, 0.01) is x
+
+
+def test_the_gradient_follows_samples_that_change_places() -> None:
+    before = told_apart(value(spread=0.5), 1.0)
+    x = replace(before, spread=0.25)
+    batch = x.axes[0]
+    rho = math.sqrt(level_variance(before) / (level_variance(before) + x.spread))
+    rng = np.random.default_rng(0)
+    old = rng.standard_normal((20000, BATCH))
+    new = rho * old + math.sqrt(1 - rho**2) * rng.standard_normal(old.shape)
+    # every sample's gradient is its rank behind the spread, squared
+    behind = (np.arange(BATCH) / BATCH) ** 2
+    cell = np.repeat(np.arange(batch.count), batch.lengths.astype(int))
+    sums = np.add.reduceat(behind, batch.starts) / batch.lengths
+    gradient = Gradient.flat((batch, Axis(WIDTH)), sums[:, None])
+    found = ranked_before(gradient, x)
+    assert found.total == pytest.approx(gradient.total)
+    sent = sums[cell][np.argsort(np.argsort(new, axis=1), axis=1)]
+    by_rank = np.take_along_axis(sent, np.argsort(old, axis=1), axis=1).mean(axis=0)
+    drawn = np.add.reduceat(by_rank, batch.starts) / batch.lengths
+    # the largest of a batch is not always as large as its rank says
+    np.testing.assert_allclose(found.energy[:, 0], drawn, atol=0.04)
+
+
+def test_samples_in_one_cell_have_no_place_to_change() -> None:
+    x = value(spread=0.5)
+    gradient = Gradient.white((BATCH, WIDTH))
+    assert ranked_before(gradient, x) is gradient
