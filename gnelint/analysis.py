@@ -547,7 +547,6 @@ def _normalisations_learned(graph: Graph, weights: Mapping[str, WeightStatistics
     learned = [
         roles
         for roles in norms
-        if not weights[roles["scale"].name].is_constant
-        and weight_statistics(roles["running_var"]).minimum < FORGOTTEN
+        if not weights[roles["scale"].name].is_constant and weight_statistics(roles["running_var"]).minimum < FORGOTTEN
     ]
     return len(learned) > len(norms) / 2

@@ -39,6 +39,7 @@ class Fixed:
         edits: in the order in which they are to be made; none if nothing can be done.
         left: the remaining findings with the reason why each is not fixed.
         fixing: what was asked for, with the stage that the weights showed.
+        notes: what one would not expect of the edits.
     """
 
     before: Prediction
@@ -48,6 +49,7 @@ class Fixed:
     edits: tuple[Edit, ...]
     left: tuple[Refusal, ...]
     fixing: Fixing
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
             break
         state = _made(state, chosen, allowed, fixing)
     left = tuple(Refusal(finding, _why(finding, state.refused, allowed, before)) for finding in state.findings)
-    return Fixed(before, state.prediction, found, state.findings, state.edits, left, fixing)
+    return Fixed(before, state.prediction, found, state.findings, state.edits, left, fixing, state.notes)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class _State:
     findings: tuple[Finding, ...]
     edits: tuple[Edit, ...] = ()
     refused: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def _allowed(prediction: Prediction, fixing: Fixing) -> frozenset[Safety]:
@@ -136,7 +139,8 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
     for finding in asked:
         if finding.place in still:
             refused.setdefault(finding.place, f"the edit ({fix.kind}) was made and is not enough")
-    return _State(prediction, findings, (*state.edits, *plan.edits), refused)
+    notes = tuple(dict.fromkeys((*state.notes, *plan.notes)))
+    return _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)
 
 
 def _why(

@@ -68,10 +68,12 @@ class Plan:
     Attributes:
         edits: in the order in which they are made.
         refused: findings that it does nothing about.
+        notes: what one would not expect of the edits, in sentences for people.
     """
 
     edits: tuple[Edit, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Fix(ABC):

@@ -71,12 +71,12 @@ def layer_of(graph: Graph, node: Node) -> Layer:
     return Layer(node, node.inputs[0], value, tuple(nodes))
 
 
+def runs_of(prediction: Prediction, names: Iterable[str]) -> list[list[Layer]]:
+    """The runs of layers that one of the named nodes is in."""
+    wanted = set(names)
+    return [run for run in layers_outside_branches(prediction) if any(layer.node.name in wanted for layer in run)]
+
+
 def chains_of(prediction: Prediction, names: Iterable[str]) -> list[Layer]:
     """The layers of every chain that one of the named nodes is in."""
-    wanted = set(names)
-    return [
-        layer
-        for run in layers_outside_branches(prediction)
-        if any(layer.node.name in wanted for layer in run)
-        for layer in run
-    ]
+    return [layer for run in runs_of(prediction, names) for layer in run]

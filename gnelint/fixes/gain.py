@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from gnelint.analysis import Scaled, Walk
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, seed_of, stored_layout, target_node
-from gnelint.fixes.chains import Layer, chains_of
+from gnelint.fixes.chains import Layer, runs_of
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
+from gnelint.fixes.levels import Levels, levels
 from gnelint.graph import Graph, Node
 from gnelint.lint.facts import unit_axis
 from gnelint.lint.finding import Finding
@@ -45,7 +46,8 @@ class Gain(Fix):
     order = 80
 
     def plan(self, site: Site) -> Plan:
-        layers = chains_of(site.prediction, [name for finding in site.findings if (name := _target(site, finding))])
+        runs = runs_of(site.prediction, [name for finding in site.findings if (name := _target(site, finding))])
+        layers = [layer for run in runs for layer in run]
         tensors = scalable_weights(layers)
         chained = {layer.node.name for layer in layers}
         held: dict[str, Finding] = {}
@@ -62,11 +64,13 @@ class Gain(Fix):
             return Plan((), tuple(refused))
         scaled = [layer for layer in layers if layer.node.name in tensors]
         actions = _prepared(site, scaled)
-        factors = equalised(with_tensors(site.graph, actions), scaled, tensors)
+        whole = [run for run in runs if all(layer.node.name in tensors for layer in run)]
+        wanted = levels(site.prediction, whole)
+        factors = equalised(with_tensors(site.graph, actions), scaled, tensors, wanted)
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]
         first = next(iter(held.values()))
         edits = tuple(self.edit(held.get(action.tensor, first), action) for action in actions)
-        return Plan(edits, tuple(refused))
+        return Plan(edits, tuple(refused), wanted.notes)
 
 
 def _target(site: Site, finding: Finding) -> str | None:
@@ -101,7 +105,9 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
     return [edit for edits in found.values() for edit in edits]
 
 
-def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str]) -> dict[str, float]:
+def equalised(
+    graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str], wanted: Levels | None = None
+) -> dict[str, float]:
     """The factor on each stored tensor with which every layer passes the gradient on with the norm it gets.
 
     Front to back, each layer's scale is solved on the moments that it gets from the layers before, which have theirs by
@@ -113,8 +119,10 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
         graph: the network.
         layers: whose gradient at the entry is to be that at the exit.
         tensors: the stored tensor that each layer's weight is proportional to, by the layer's name.
+        wanted: where that is not all that layers are to do.
     """
-    logs = dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)
+    wanted = wanted or Levels()
+    logs = {**wanted.biases, **dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)}
     first = {layer.node.name: layer for layer in layers}
     if not layers:
         return {}
@@ -135,7 +143,9 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
             tensor = tensors[node.name]
             if tensor not in solved:
                 solved.add(tensor)
-                target = max(-MAX_REST, min(MAX_REST, -rest)) if layer is layers[-1] else 0.0
+                target = wanted.bits.get(node.name, 0.0)
+                if layer is layers[-1]:
+                    target += max(-MAX_REST, min(MAX_REST, -rest))
                 logs[tensor], off = _solved(walk, layer, tensor, logs, gradients.get(layer.exit), target)
                 bits.append(off)
                 if not gradients:
@@ -143,9 +153,9 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
             for part in layer.nodes:
                 walk.step(_scaled(part, logs))
         now = walk.gradients()
-        left = [_change(layer, now) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
+        left = [_change(layer, now, wanted) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
         rest = math.fsum(left)
-        if not averaged and sum(map(abs, bits)) <= ENOUGH and abs(rest + _change(layers[-1], now)) <= ENOUGH:
+        if not averaged and sum(map(abs, bits)) <= ENOUGH and abs(rest + _change(layers[-1], now, wanted)) <= ENOUGH:
             break
         averaged = not averaged and sum(bits) * before < 0
         gradients = _averaged(gradients, now, layers) if averaged else now
@@ -153,12 +163,12 @@ def equalised(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str])
     return {name: 2.0**log for name, log in logs.items()}
 
 
-def _change(layer: Layer, gradients: Mapping[str, Scaled]) -> float:
-    """log2 of what the squared gradient norm is multiplied by from a layer's exit to its entry; 0 if not known."""
+def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: Levels) -> float:
+    """log2 of what a layer multiplies the squared gradient norm by, more than is wanted; 0 if not known."""
     if layer.entry not in gradients or layer.exit not in gradients:
         return 0.0
     bits = gradients[layer.entry].log2 - gradients[layer.exit].log2
-    return bits if math.isfinite(bits) else 0.0
+    return bits - wanted.bits.get(layer.node.name, 0.0) if math.isfinite(bits) else 0.0
 
 
 def _growth(walk: Walk, layer: Layer, logs: Mapping[str, float]) -> float:

@@ -45,4 +45,4 @@ class WeightNorm(Gain):
             else:
                 action = InsertScale(node.outputs[0], 1.0 / math.sqrt(finding.measured))
                 edits.append(self.edit(finding, action))
-        return Plan((*plan.edits, *edits), (*plan.refused, *refused))
+        return Plan((*plan.edits, *edits), (*plan.refused, *refused), plan.notes)

@@ -26,6 +26,7 @@ def entry(done: Rewritten) -> dict[str, Any]:
         "after": _state(done.after, done.remaining),
         "edits": [_edit(edit, phis) for edit in done.made],
         "left": [_left(refusal) for refusal in done.left],
+        "notes": list(done.plan.notes) if done.made else [],
     }
 
 

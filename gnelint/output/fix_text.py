@@ -36,6 +36,8 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
         lines += _edits(edits, whole)
     if entry["edits"]:
         lines += ["", *_gradient(entry)]
+    for note in entry["notes"]:
+        lines += ["", *wrapped(note, "  ")]
     if entry["left"]:
         lines += ["", "  Left as it is:", *_left(entry["left"], rule_names)]
     lines += ["", *wrapped(_closing(entry, dry), "")]
@@ -60,10 +62,11 @@ def _edits(edits: Sequence[Mapping[str, Any]], whole: bool) -> Iterator[str]:
 
 
 def _alike(edits: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Edits that do the same but for their numbers, in the order of the first."""
+    """Edits that do the same to the same parts of layers but for their numbers, in the order of the first."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for edit in edits:
-        groups.setdefault(form(edit["what"]), []).append(edit)
+        part = edit["subject"].rpartition(".")[2]
+        groups.setdefault((*form(edit["what"]), *form(part)), []).append(edit)
     return list(groups.values())
 
 

@@ -1,0 +1,143 @@
+"""How large the signal inside a chain may be, so that its samples stay of like scale.
+
+An activation with chi > 1 drives samples of unlike scale apart (theory.sensitivity): behind fifty GELUs with unit
+pre-activations most have shrunk to nothing and a few carry all of the gradient, whatever the gains are. Where signals
+are small such an activation is nearly linear. So the first layer of the chain makes them small, the biases behind it
+are scaled along, and the last layer makes up for it: f(alpha x) / alpha in place of f, the gradient's norm from end to
+end unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from gnelint.components import component_class
+from gnelint.components.activation import Pointwise
+from gnelint.fixes.base import scalable
+from gnelint.fixes.chains import Layer
+from gnelint.lint.pattern import TRANSPARENT
+from gnelint.prediction import Prediction
+from gnelint.theory.sensitivity import amplification, scaled_averages
+from gnelint.vocabulary import families
+
+BOUND = math.log(1.1)
+"""What may become of log q's deviations from sample to sample over the whole chain, as a log."""
+SMALLEST = 1e-6
+"""Second moment below which no chain's signal is put."""
+LARGEST = 1e6
+"""Second moment of pre-activations beyond which none is looked for."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What layers are to do instead of keeping the gradient's norm.
+
+    Attributes:
+        bits: log2 of what a layer is to multiply the squared gradient norm by, by its name; 0 if it is not named.
+        biases: log2 of the factor on a stored bias, by its name.
+        notes: why, a sentence for each chain.
+    """
+
+    bits: Mapping[str, float] = field(default_factory=dict)
+    biases: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def levels(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> Levels:
+    """The level of each run of layers that needs one."""
+    bits: dict[str, float] = {}
+    biases: dict[str, float] = {}
+    notes: list[str] = []
+    for run in runs:
+        functions = _functions(prediction, run)
+        arriving = _arriving(prediction, run[0])
+        if functions is None or not arriving:
+            continue
+        usual = _start(functions[0], arriving)
+        quiet = _quiet(functions, usual)
+        if quiet is None:
+            continue
+        phi = _phi(functions[0], quiet)
+        bits[run[0].node.name] = math.log2(quiet * phi / arriving)
+        bits[run[-1].node.name] = -bits[run[0].node.name]
+        for layer in run[:-1]:
+            bias = layer.node.parameters.get("bias")
+            stored = None if bias is None else scalable(bias)
+            if stored is not None:
+                biases[stored.name] = math.log2(quiet / usual) / 2
+        notes.append(_note(run, functions, usual, math.sqrt(quiet / usual)))
+    return Levels(bits, biases, tuple(notes))
+
+
+def _note(run: Sequence[Layer], functions: Sequence[Pointwise], usual: float, factor: float) -> str:
+    name, growth = functions[0].node.op, amplification(functions, usual) / math.log(2)
+    first, last = run[0].node.name, run[-1].node.name
+    return (
+        f"{len(functions)} times {name} would drive samples of unlike scale apart by 2^{growth:.1f}, at any gain. So "
+        f"layer {first} makes the signals {factor:.2g} times as large, where {name} is nearly linear, biases are "
+        f"scaled along, and {last} makes up for it. Train it with small steps: the weights of {first} are small."
+    )
+
+
+def _functions(prediction: Prediction, run: Sequence[Layer]) -> list[Pointwise] | None:
+    """The activations of a run, None where it is not a chain of layers with one known function behind each."""
+    activation, found = families()["activation"], []
+    for layer in run:
+        nodes = [node for node in layer.nodes if node.op in activation]
+        if not nodes and layer is run[-1]:
+            continue
+        cls = component_class(nodes[0].op) if len(nodes) == 1 and not nodes[0].parameters else None
+        if cls is None or not issubclass(cls, Pointwise):
+            return None
+        found.append(cls(nodes[0], ((1, 1),), ((1, 1),)))
+    together = all(_leads_to(prediction, before, behind) for before, behind in pairwise(run))
+    return found if len(run) > 1 and together else None
+
+
+def _leads_to(prediction: Prediction, before: Layer, behind: Layer) -> bool:
+    """Whether between two layers there is nothing, or only what scales with its input."""
+    graph, value = prediction.graph, behind.entry
+    while value != before.exit:
+        node = graph.producers.get(value)
+        if node is None or node.op not in families()["pooling"] | TRANSPARENT or node.inputs[0] is None:
+            return False
+        value = node.inputs[0]
+    return True
+
+
+def _arriving(prediction: Prediction, layer: Layer) -> float | None:
+    """E x^2 of what a run reads."""
+    producer = prediction.graph.producers.get(layer.entry)
+    if producer is None:
+        return 1.0 if layer.entry in prediction.graph.inputs else None
+    return next((node.second_moment for node in prediction.nodes if node.node.name == producer.name), None)
+
+
+def _start(function: Pointwise, arriving: float) -> float:
+    """E z^2 behind a weight with which the layer keeps the gradient: E z^2 phi(act) = E x^2."""
+    return _halved(lambda second: second * _phi(function, second) > arriving, 1.0 / LARGEST, LARGEST)
+
+
+def _quiet(functions: Sequence[Pointwise], usual: float) -> float | None:
+    """The largest E z^2 at the start with which deviations stay bounded; None if the usual does, or none."""
+    if amplification(functions, usual) <= BOUND or amplification(functions, SMALLEST) > BOUND:
+        return None
+    return _halved(lambda second: amplification(functions, second) > BOUND, SMALLEST, usual)
+
+
+def _halved(above: Callable[[float], bool], low: float, high: float) -> float:
+    """Where something begins to be true, between two positive numbers, to a percent."""
+    while high > 1.01 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if above(middle) else (middle, high)
+    return low
+
+
+def _phi(function: Pointwise, second: float) -> float:
+    """E f'^2 of Gaussian pre-activations."""
+    return scaled_averages(function, np.zeros(1), np.array([second]), 1.0)[1]
