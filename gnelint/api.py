@@ -309,6 +309,7 @@ def plan_fixes(
     mode: Literal["train", "eval"] = "train",
     rules: Sequence[str | Path] = (),
     select: Sequence[str] = (),
+    extend_select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     stage: Stage = "auto",
     preview: bool = False,
@@ -321,7 +322,7 @@ def plan_fixes(
     Args:
         module: the network.
         example_inputs: what its `forward` takes; only shapes and types matter.
-        mode, rules, select, ignore, stage, preview, params: as in `check`.
+        mode, rules, select, extend_select, ignore, stage, preview, params: as in `check`.
         unsafe: plan fixes as well after which the network must be trained again.
         options: how weights are drawn and scaled.
 
@@ -334,7 +335,14 @@ def plan_fixes(
     from gnelint.fixing import Fixing
     from gnelint.fixing import plan_fixes as plan
 
-    settings = Settings(select=tuple(select), ignore=tuple(ignore), preview=preview, stage=stage, params=params or {})
+    settings = Settings(
+        select=tuple(select),
+        extend_select=tuple(extend_select),
+        ignore=tuple(ignore),
+        preview=preview,
+        stage=stage,
+        params=params or {},
+    )
     chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
     graph = _read(module, _arguments(example_inputs), (), training=mode == "train")
     return FixPlan(plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe)), module)
