@@ -364,6 +364,7 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
 @click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
 @click.option("--verify", is_flag=True, help="Measure both models; write only what is no worse.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write what --verify measures as a page.")
 @_inputs
 @_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
@@ -419,6 +420,8 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     found = run.targets(texts)
     if len(found) > 1 and given["output"] is not None:
         raise UsageError("-o", f"is one file, for {len(found)} models", "Say --output-dir, or --in-place.")
+    if len(found) > 1 and given["html"] is not None:
+        raise UsageError("--html", f"is one page, for {len(found)} models", "Fix them one by one.")
     options = FixOptions(draw=given["draw"], seed=given["seed"], centre=given["centre"])
     fails = False
     for job in jobs.plan(found, _job_options(given), batch.rules_of):
@@ -431,6 +434,8 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
             done = rewriting.rewrite(rewriting.subject_of(job, given["inline"]), fixing, to, measure=given["verify"])
             if given["emit_init"] is not None:
                 _write(rewriting.init_code(done), given["emit_init"])
+            if given["html"] is not None:
+                _write_measured(fix_json.measured(done, rules), given["html"])
         except GnelintError as error:
             run.fail(job.target.text, error)
             continue
@@ -442,6 +447,15 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     return EXIT_FAILED if run.unread else EXIT_FINDINGS if fails else EXIT_CLEAN
 
 
+def _write_measured(report: Mapping[str, Any] | None, page: Path) -> None:
+    from gnelint.output import html
+
+    if report is None:
+        _complain(f"{page}: not written, since there was nothing to fix and so nothing to measure")
+    else:
+        _write(html.render(report), page, "--html")
+
+
 def _check_fix_options(given: Mapping[str, Any]) -> None:
     places = [name for name in ("output", "output_dir", "in_place", "diff") if given[name]]
     said = [f"--{name.replace('_', '-')}" if name != "output" else "-o" for name in places]
@@ -450,6 +464,10 @@ def _check_fix_options(given: Mapping[str, Any]) -> None:
     if not places and given["emit_init"] is None:
         advice = "Say -o FILE, --output-dir DIRECTORY, --in-place, --emit-init FILE, or --diff to write nothing."
         raise UsageError("fix", "where to?", advice)
+    if given["html"] is not None and not (given["verify"] and places and not given["diff"]):
+        raise UsageError(
+            "--html", "shows what --verify measures of a model that is written", "Add --verify and -o FILE."
+        )
 
 
 def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:

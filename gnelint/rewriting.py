@@ -27,6 +27,7 @@ from gnelint.readers.targets import Target
 from gnelint.writers.base import Unmade
 
 if TYPE_CHECKING:
+    from gnelint.measure.verify import Verification
     from gnelint.readers.torch_target import Loaded
 
 
@@ -40,7 +41,7 @@ class Rewritten:
         unmade: planned edits that the writer could not make.
         output: the file that was written, None if none was.
         after, remaining: the prediction and the findings of what was written; the plan's where nothing was.
-        worse: whether it measured worse, None if it was not measured; then nothing is written.
+        measured: the model measured before and after, None if it was not; where it measured worse, nothing is written.
     """
 
     target: str
@@ -49,7 +50,12 @@ class Rewritten:
     output: Path | None
     after: Prediction
     remaining: tuple[Finding, ...]
-    worse: bool | None = None
+    measured: Verification | None = None
+
+    @property
+    def worse(self) -> bool | None:
+        """Whether it measured worse, None if it was not measured."""
+        return None if self.measured is None else self.measured.worse
 
     @property
     def made(self) -> tuple[Edit, ...]:
@@ -92,8 +98,8 @@ class Subject(ABC):
         """The graph of what was written."""
 
     @abstractmethod
-    def measures_worse(self, fixed: Path) -> bool:
-        """Whether the written model's gradient norms measure worse than the target's.
+    def measured(self, fixed: Path) -> Verification:
+        """The gradient norms of the target and of the written model, measured.
 
         Raises:
             GnelintError: one of them cannot be run.
@@ -132,8 +138,8 @@ class OnnxSubject(Subject):
 
         return read(output, training=self._job.training, inputs=self._job.inputs)
 
-    def measures_worse(self, fixed: Path) -> bool:
-        return _worse(self._path, fixed, self._job)
+    def measured(self, fixed: Path) -> Verification:
+        return _measured(self._path, fixed, self._job)
 
 
 class TorchSubject(Subject):
@@ -169,21 +175,21 @@ class TorchSubject(Subject):
 
         return read_pt2(output, training=self._job.training, inputs=self._job.inputs)
 
-    def measures_worse(self, fixed: Path) -> bool:
+    def measured(self, fixed: Path) -> Verification:
         if self._loaded is None:
             assert self._job.target.path is not None
-            return _worse(self._job.target.path, fixed, self._job)
+            return _measured(self._job.target.path, fixed, self._job)
         with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:  # the module as it is, with the weights it has
             before = Path(folder) / "before.pt2"
             self.write((), before)
-            return _worse(before, fixed, self._job)
+            return _measured(before, fixed, self._job)
 
 
-def _worse(target: Path, fixed: Path, job: Job) -> bool:
+def _measured(target: Path, fixed: Path, job: Job) -> Verification:
     from gnelint.measure.command import Options, verify_targets
 
     options = Options(mode="train" if job.training else "eval")
-    return verify_targets([str(target), str(fixed)], (), list(job.inputs), None, options, lambda text: None).worse
+    return verify_targets([str(target), str(fixed)], (), list(job.inputs), None, options, lambda text: None)
 
 
 def subject_of(job: Job, inline: bool) -> Subject:
@@ -213,7 +219,7 @@ def rewrite(subject: Subject, fixing: Fixing, output: Path | None, *, measure: b
     if output is None or not plan.edits:
         return result
     if measure:
-        result = replace(result, worse=_measures_worse(subject, plan.edits))
+        result = replace(result, measured=_trial(subject, plan.edits))
         if result.worse:
             return result
     unmade = subject.write(plan.edits, output)
@@ -222,11 +228,11 @@ def rewrite(subject: Subject, fixing: Fixing, output: Path | None, *, measure: b
     return replace(result, unmade=unmade, output=output, after=after, remaining=remaining)
 
 
-def _measures_worse(subject: Subject, edits: Sequence[Edit]) -> bool:
+def _trial(subject: Subject, edits: Sequence[Edit]) -> Verification:
     with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:
         trial = Path(folder) / f"fixed{subject.suffix}"
         subject.write(edits, trial)
-        return subject.measures_worse(trial)
+        return subject.measured(trial)
 
 
 def init_code(done: Rewritten) -> str:

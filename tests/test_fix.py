@@ -130,6 +130,18 @@ def test_verify_before_writing(folder: Path) -> None:
     assert Path("good.onnx").exists()
 
 
+def test_what_was_measured_as_a_page(folder: Path) -> None:
+    onnx_file(folder / "bad.onnx")
+    done = run("bad.onnx", "-o", "good.onnx", "--verify", "--html", "page.html")
+    assert done.exit_code == 0, done.output
+    page = Path("page.html").read_text()
+    for shown in ("bad.onnx", "good.onnx", "measured, with its 95% interval", "Better"):
+        assert shown in page
+    again = run("good.onnx", "-o", "again.onnx", "--verify", "--html", "again.html")
+    assert "again.html: not written, since there was nothing to fix" in again.output
+    assert not Path("again.html").exists()
+
+
 def test_what_is_not_fixed_is_said(folder: Path) -> None:
     assert "nothing to fix" in run("nets.py:wrong", "--diff", "--select", "GNE310").output
     onnx_file(folder / "norms.onnx", "normalized_convs(depth=10)")
@@ -156,6 +168,7 @@ def test_several_targets(folder: Path) -> None:
         (["nets.py:wrong", "-o", "no/such/folder/x.pt2"], ["x.pt2", "cannot be written"]),
         (["bad.onnx", "-o", "no/such/folder/x.onnx"], ["x.onnx", "no directory no/such/folder"]),
         (["bad.onnx", "-o", "bad.onnx"], ["bad.onnx", "--in-place"]),
+        (["bad.onnx", "-o", "x.onnx", "--html", "x.html"], ["--html", "--verify"]),
     ],
 )
 def test_errors_are_one_line_and_a_code_of_2(folder: Path, words: list[str], said: list[str]) -> None:

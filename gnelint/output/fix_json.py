@@ -8,6 +8,8 @@ from typing import Any
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
 from gnelint.lint.finding import Finding
+from gnelint.lint.rulefile import Rule
+from gnelint.output import verify_json
 from gnelint.output.json import number
 from gnelint.prediction import Prediction
 from gnelint.rewriting import Rewritten
@@ -28,6 +30,17 @@ def entry(done: Rewritten) -> dict[str, Any]:
         "left": [_left(refusal) for refusal in done.left],
         "notes": list(done.plan.notes) if done.made else [],
     }
+
+
+def measured(done: Rewritten, rules: Sequence[Rule]) -> dict[str, Any] | None:
+    """The report of `gnelint verify` on the model as it was and as it is, None if it was not measured."""
+    if done.measured is None:
+        return None
+    report = verify_json.document(done.measured, done.plan.found, done.remaining, rules)
+    names = (done.target, "the fixed model" if done.output is None else str(done.output))
+    for entry, name in zip(report["targets"], names, strict=True):
+        entry["target"] = name  # what was measured was a copy
+    return report
 
 
 def _state(prediction: Prediction, findings: Iterable[Finding]) -> dict[str, Any]:
