@@ -51,6 +51,16 @@ def test_a_changed_file_in_a_scratch_repository(tmp_path: Path) -> None:
     assert good.returncode == 0, good.stdout + good.stderr
     assert "Passed" in good.stdout
     assert run("git", "status", "--short").stdout.split() == ["A", "model.onnx", "A", "notes.txt"]
+    # the other hook mends the file in place; pre-commit fails once because of that, and passes when it is added
+    write_mlp(repository / "model.onnx", gain=0.5)
+    run("git", "add", "-A")
+    mended = run(PRE_COMMIT, "try-repo", str(ROOT), "gnelint-fix")
+    assert mended.returncode == 1, mended.stdout + mended.stderr
+    assert "files were modified by this hook" in mended.stdout
+    run("git", "add", "-A")
+    for hook in ("gnelint-fix", "gnelint"):
+        done = run(PRE_COMMIT, "try-repo", str(ROOT), hook)
+        assert done.returncode == 0, done.stdout + done.stderr
     # files of torch are the hook's too, but its environment has no torch unless the user adds it
     (repository / "model.pt2").write_bytes(b"")
     run("git", "add", "-A")
