@@ -152,6 +152,7 @@ def _examples() -> dict[str, Case]:
         placement.centred_layers: (64, 128),
         placement.normalized_convs: (8, 16, 8, 8),
         placement.few_values: (4, 16, 8, 8),
+        placement.rooted: (16, 32),
         placement.transformer_stack: (4, 16, 64),
         residual_examples.dense: (16, 32),
         residual_examples.forks: (16, 64),

@@ -6,7 +6,7 @@ Linear networks are 128 wide, convolutional ones have 16 channels, unless the ca
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from tests.models.branched import ScaledStdConv
@@ -186,3 +186,15 @@ def normalized_chain(*, depth: int = 40, width: int = 128, skips: bool = False) 
     """Linear, BatchNorm, ReLU, in a plain chain or each around a shortcut."""
     units = [nn.Sequential(linear(width, width), nn.BatchNorm1d(width), nn.ReLU()) for _ in range(depth)]
     return nn.Sequential(*(Residual(unit) if skips else unit for unit in units))
+
+
+class _Root(nn.Module):
+    """sqrt(|x|): its slope has no second moment, so no number can be given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs().sqrt()
+
+
+def rooted(*, root: bool = True) -> nn.Sequential:
+    """Two layers with a root between, or a ReLU."""
+    return nn.Sequential(linear(32, 32), _Root() if root else nn.ReLU(), linear(32, 10))
