@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -28,7 +29,6 @@ from gnelint.nn import (
     CentredConv3d,
     CentredLinear,
     Scale,
-    ScaledELU,
     SecondMomentNorm1d,
     SecondMomentNorm2d,
     SecondMomentNorm3d,
@@ -36,6 +36,8 @@ from gnelint.nn import (
 from gnelint.readers.torch_constants import from_numpy, to_numpy
 from gnelint.readers.torch_export import cause
 from gnelint.writers.base import CannotEditError, Unmade
+from gnelint.writers.torch_activations import made_of
+from gnelint.writers.torch_fx import substituted
 
 SECOND_MOMENT: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: SecondMomentNorm1d,
@@ -48,22 +50,6 @@ CENTRED: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: CentredConv2d,
     nn.Conv3d: CentredConv3d,
 }
-ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "leaky_relu": lambda alpha=0.01: nn.LeakyReLU(alpha),
-    "elu": lambda alpha=1.0: nn.ELU(alpha),
-    "selu": lambda alpha=None, gamma=None: nn.SELU() if alpha is None or gamma is None else ScaledELU(alpha, gamma),
-    "celu": lambda alpha=1.0: nn.CELU(alpha),
-    "gelu": lambda approximate="none": nn.GELU(approximate),
-    "silu": nn.SiLU,
-    "mish": nn.Mish,
-    "hardswish": nn.Hardswish,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "softplus": lambda beta=1.0: nn.Softplus(beta),
-}
-"""What makes the module of a canonical operation, from the attributes that differ from the vocabulary's defaults."""
 
 
 def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tuple[nn.Module, tuple[Unmade, ...]]:
@@ -72,7 +58,8 @@ def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tupl
     Where only tensors change it is of the same class, and everything that is not edited is as it was: tied parameters
     stay tied, flags, types and devices stay. Where layers change, submodules are replaced under their names, so the
     names in the state dict stay, too; a layer put behind a submodule goes in front of the activation that follows
-    where there is one, else the two become an `nn.Sequential` under the submodule's name.
+    where there is one, else the two become an `nn.Sequential` under the submodule's name. Where an activation is to be
+    changed that is a function, or one of several calls of a submodule, the copy is an `fx.GraphModule`.
 
     Args:
         module: left as it is.
@@ -85,7 +72,24 @@ def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tupl
     Raises:
         ModelError: the module cannot be copied.
     """
-    surgery = _Surgery(_copied(module), edits, graph)
+    fixed, unmade = _operated(_copied(module), edits, graph)
+    calls = {each.edit.action.node: each.edit.action for each in unmade if isinstance(each.edit.action, Substitute)}
+    if not calls:
+        return fixed, unmade
+    try:
+        traced = substituted(_copied(module), tuple(calls.values()), graph)
+    except CannotEditError as error:
+        said = [
+            replace(each, reason=f"{each.reason}; {error}") if isinstance(each.edit.action, Substitute) else each
+            for each in unmade
+        ]
+        return fixed, tuple(said)
+    return _operated(traced, [edit for edit in edits if edit.action not in calls.values()], graph)
+
+
+def _operated(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tuple[nn.Module, tuple[Unmade, ...]]:
+    """The module itself, with the edits made that can be, and those that cannot."""
+    surgery = _Surgery(module, edits, graph)
     unmade = []
     for edit in edits:
         try:
@@ -189,7 +193,7 @@ class _Surgery:
         elif isinstance(action, Substitute):
             if not type(part).__module__.startswith("torch.nn.modules.") or any(part.children()):
                 raise CannotEditError(f"{path} is a {type(part).__name__}, which may do more than this operation")
-            self._put(path, _activation(action))
+            self._put(path, made_of(action))
         elif isinstance(action, SecondMoment):
             self._put(path, _second_moment(part, path))
         else:
@@ -305,13 +309,3 @@ def _second_moment(part: nn.Module, path: str) -> nn.Module:
     new.load_state_dict(part.state_dict())
     new.weight, new.bias = part.weight, part.bias
     return new
-
-
-def _activation(action: Substitute) -> nn.Module:
-    make = ACTIVATIONS.get(action.op)
-    if make is None:
-        raise CannotEditError(f"there is no module for {action.op}")
-    try:
-        return make(**action.attributes)
-    except TypeError:
-        raise CannotEditError(f"{action.op} takes no {', '.join(action.attributes)}") from None

@@ -155,9 +155,7 @@ def test_an_activation_takes_the_inserted_layer_with_it() -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda g: [Substitute("relu_1", "tanh")], "relu is also used as relu: give each its own module"),
-        (lambda g: [Substitute("relu", "tanh"), Substitute("relu_1", "elu")], "is also used as"),
-        (lambda g: [Substitute("tanh", "relu")], "test_torch_module.py:"),
+        (lambda g: [SecondMoment("tanh")], "test_torch_module.py:"),
         (lambda g: [Substitute("bn1", "unheard_of")], "no module for unheard_of"),
         (lambda g: [InsertScale(g.inputs[0], 2.0)], "is no output of a submodule"),
         (lambda g: [EditTensor("nothing", Scale(2.0))], "neither a parameter nor a buffer"),
@@ -173,6 +171,57 @@ def test_what_cannot_be_made_is_said(make: Callable[[Graph], Sequence[Action]], 
     assert unmade
     assert all(reason in each.reason for each in unmade), [each.reason for each in unmade]
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), module.parameters(), strict=True))
+
+
+CALLS: dict[str, Callable[[Graph], Sequence[Action]]] = {
+    "one of two calls": lambda g: [Substitute("relu_1", "tanh")],
+    "two calls, unlike": lambda g: [Substitute("relu", "leaky_relu", {"alpha": 0.3}), Substitute("relu_1", "elu")],
+    "a function": lambda g: [Substitute("tanh", "relu")],
+    "with the rest": lambda g: [Substitute("tanh", "identity"), SecondMoment("bn1"), EditTensor("last.bias", Fill(0))],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_are_exchanged_in_a_traced_module(name: str) -> None:
+    module = block()
+    graph = _graph(module)
+    actions = CALLS[name](graph)
+    found, unmade = fixed_module(module, edits(*actions), graph)
+    assert unmade == ()
+    assert isinstance(found, torch.fx.GraphModule)
+    planned, made = analyse(applied(graph, actions)), analyse(_graph(found))
+    assert made.gradient_log2 == pytest.approx(planned.gradient_log2, abs=1e-5)
+    assert [node.op for node in made.graph.nodes] == [node.op for node in planned.graph.nodes if node.op != "identity"]
+    moments = {"bn1.running_mean", "bn1.running_var", "bn1.running_second_moment"}
+    assert set(found.state_dict()) - moments == set(module.state_dict()) - moments
+    # without the exchange it computes what the module computes
+    kept, _ = fixed_module(module, edits(Substitute("tanh", "tanh")), graph)
+    torch.testing.assert_close(kept(IMAGE), module(IMAGE))
+
+
+class _Unlike(nn.Module):
+    """What it computes depends on the mode, or on the data."""
+
+    def __init__(self, data: bool) -> None:
+        super().__init__()
+        self.layer, self.data = nn.Linear(4, 4), data
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.data:
+            return torch.tanh(self.layer(x)) if len(x) < 5 else x
+        return nn.functional.dropout(torch.tanh(self.layer(x)), 0.5, self.training)
+
+
+@pytest.mark.parametrize(("data", "reason"), [(True, "torch.fx cannot trace the module"), (False, "in evaluation")])
+def test_what_a_trace_would_lose_is_refused(data: bool, reason: str) -> None:
+    module = _Unlike(data)
+    module.layer.eval()
+    x = torch.randn(2, 4)
+    found, (unmade,) = fixed(module, lambda g: [Substitute("tanh", "relu")], x)
+    assert reason in unmade.reason
+    assert "test_torch_module.py:" in unmade.reason
+    assert type(found) is _Unlike
+    assert (module.training, module.layer.training) == (True, False)
 
 
 def test_tied_parameters_stay_tied() -> None:
