@@ -343,6 +343,9 @@ def test_every_example_of_a_rule_is_written_as_planned(tmp_path: Path, rule: str
     graph = read(source)
     plan = plan_fixes(graph, fixing)
     assert write_onnx(source, plan.edits, output, graph=graph) == ()
+    if not plan.edits:  # advice only: how far two runtimes differ on the user's own file is not ours
+        assert output.read_bytes() == source.read_bytes()
+        return
     again = plan_fixes(read(output), fixing)
     assert again.edits == ()
     assert len(again.found) == len(plan.remaining)
