@@ -64,7 +64,7 @@ class Gain(Fix):
             return Plan((), tuple(refused))
         scaled = [layer for layer in layers if layer.node.name in tensors]
         actions = _prepared(site, scaled)
-        whole = [run for run in runs if all(layer.node.name in tensors for layer in run)]
+        whole = [run for run in runs if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
         wanted = levels(site.prediction, whole)
         factors = equalised(with_tensors(site.graph, actions), scaled, tensors, wanted)
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]

@@ -79,12 +79,12 @@ def _levels(x: Moments) -> tuple[np.ndarray, float]:
 def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
     """A gradient with the samples in the cells that `told_apart` finds, with them where they are in x.
 
-    A single cell is every sample's, before and behind.
+    A single cell is every sample's, before and behind; cells that do not go by rank are taken to keep their samples.
     """
     if not x.axes or x.axes[0].is_pooled or not x.spread:
         return gradient
-    _, variance = _levels(x)
-    if variance <= 0:
+    level, variance = _levels(x)
+    if variance <= 0 or np.any(np.diff(level) < 0):
         return gradient
     g = gradient.refined(x.axes)
     moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.spread)))

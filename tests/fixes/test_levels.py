@@ -100,3 +100,11 @@ def test_a_quiet_chain_measures_as_predicted_and_is_left_alone() -> None:
     measured = float(gradient.square().sum() / cotangent.square().sum())
     assert 0.5 <= measured <= 2.0
     assert not gnelint.plan_fixes(fixed.float(), x.detach().float()).edits
+
+
+def test_layers_that_share_a_weight_keep_the_usual_level() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16)
+    net = nn.Sequential(*(part for _ in range(50) for part in (layer, nn.GELU())))
+    plan = gnelint.plan_fixes(net, torch.randn(4, 16))
+    assert not plan.plan.notes

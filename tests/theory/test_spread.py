@@ -83,3 +83,12 @@ def test_samples_in_one_cell_have_no_place_to_change() -> None:
     x = value(spread=0.5)
     gradient = Gradient.white((BATCH, WIDTH))
     assert ranked_before(gradient, x) is gradient
+
+
+def test_cells_that_do_not_go_by_rank_keep_their_samples() -> None:
+    axes = (Axis(BATCH, (20, 40)), Axis(WIDTH))
+    x = replace(Moments.flat(axes, np.zeros((3, 1)), np.array([[1.0], [3.0], [2.0]])), spread=0.5)
+    gradient = Gradient.flat(axes, np.array([[1.0], [2.0], [3.0]]))
+    assert ranked_before(gradient, x) is gradient
+    ranked = replace(x, variance=np.sort(x.variance, axis=0))
+    assert ranked_before(gradient, ranked).energy[0, 0] > 1.0
