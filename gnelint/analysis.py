@@ -113,7 +113,7 @@ def analyse(graph: Graph) -> Prediction:
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
     doubt = doubts.gradients.get(at) if at is not None and reached is not None else None
     blocks = tuple(_with_error(block, doubts) for block in find_blocks(graph, spectra, forward.problems))
-    notes = list(graph.notes)
+    notes = [*graph.notes, *_random_phases(graph, forward)]
     if not numbers:
         notes.append(PLACEHOLDERS)
     return Prediction(
@@ -130,6 +130,28 @@ def analyse(graph: Graph) -> Prediction:
         weights=weights,
         notes=tuple(notes),
     )
+
+
+def _random_phases(graph: Graph, forward: _Forward) -> list[str]:
+    """A note for each input whose numbers are not known and whose sines are taken all the same."""
+    sources = {
+        _first_source(graph, node)
+        for node in graph.nodes
+        if node.op in ("sin", "cos") and node.outputs[0] in forward.moments and node.inputs[0] not in forward.moments
+    }
+    return [
+        f'The numbers of input "{name}" are not known: their sines and cosines were taken at random phases.'
+        for name in graph.inputs
+        if name in sources
+    ]
+
+
+def _first_source(graph: Graph, node: Node) -> str | None:
+    """The input of the network that the first operands of a node come from."""
+    value = node.inputs[0]
+    while value is not None and value in graph.producers:
+        value = next(iter(graph.producers[value].inputs), None)
+    return value
 
 
 class Walk:

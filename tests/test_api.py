@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,22 @@ def test_normalisations_that_learned_tell_a_trained_network() -> None:
     assert looks_trained() is True
     nn.init.ones_(module[1].weight)  # data went through it, nothing was learned
     assert looks_trained() is False
+
+
+def test_an_input_whose_numbers_are_not_known_is_named() -> None:
+    """The step of a diffusion model: an integer whose sines go into layers."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Timed(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.step, self.enter, self.leave = nn.Linear(32, 64), nn.Linear(16, 64), nn.Linear(64, 16)
+
+        def forward(self, x: Any, step: Any) -> Any:
+            angles = step[:, None].float() * torch.logspace(0, -4, 16)
+            return self.leave(torch.relu(self.enter(x) + self.step(torch.cat([angles.sin(), angles.cos()], 1))))
+
+    analysis = gnelint.check(Timed(), (torch.randn(8, 16), torch.arange(8)))
+    assert analysis.prediction.gradient_log2 is not None
+    assert [note for note in analysis.notes if '"step"' in note and "random phases" in note]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +18,6 @@ from gnelint.theory.quadrature import smooth_expectations
 Function = Callable[[np.ndarray], np.ndarray]
 
 _SMOOTH: dict[str, tuple[Function, Function]] = {
-    "sin": (np.sin, np.cos),
-    "cos": (np.cos, lambda x: -np.sin(x)),
     "atan": (np.arctan, lambda x: 1.0 / (1.0 + x**2)),
     "asinh": (np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x**2)),
     "sinh": (np.sinh, np.cosh),
@@ -44,7 +42,7 @@ _LIMITED: dict[str, tuple[Function, Function, Function, float, float]] = {
 }
 
 
-@component("sin", "cos", "atan", "asinh", "sinh", "cosh")
+@component("atan", "asinh", "sinh", "cosh")
 class SmoothFunction(Smooth):
     """Smooth functions on the whole line, by quadrature."""
 
@@ -53,6 +51,26 @@ class SmoothFunction(Smooth):
 
     def slope(self, x: np.ndarray) -> np.ndarray:
         return _SMOOTH[self.node.op][1](x)
+
+
+@component("sin", "cos")
+class Sinusoid(Smooth):
+    """sin and cos, by quadrature.
+
+    Of a number that is not known before the network runs (the step of a diffusion model, cast from an integer) the
+    phase is taken as uniform: E f = 0, E f^2 = 1/2. That is exact for sin and cos of one argument together.
+    """
+
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        if inputs[0] is None:
+            return (Moments.uniform(self.shape, 0.0, 0.5),)
+        return super().forward(inputs)
+
+    def f(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sin(x) if self.node.op == "sin" else np.cos(x))
+
+    def slope(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.cos(x) if self.node.op == "sin" else -np.sin(x))
 
 
 @component("exp")

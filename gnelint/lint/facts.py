@@ -315,13 +315,33 @@ class Facts:
     @cached_property
     def body_log2(self) -> float | None:
         """See `body_log2` among the functions."""
-        if self.prediction.gradient_log2 is None:
+        arrived = self._gradient_at_body()
+        if arrived is None:
             return None
         heads = self._heads()
         if not all(self._on_main_path(head) for head in heads):
-            return self.prediction.gradient_log2  # the last layer is in a branch: the shortcut carries the gradient
+            return arrived  # the last layer is in a branch: the shortcut carries the gradient
         references = [value for value in map(self._gradient_into_head, heads) if value is not None]
-        return None if not references else self.prediction.gradient_log2 - max(references)
+        return None if not references else arrived - max(references)
+
+    def _gradient_at_body(self) -> float | None:
+        """log2 of the squared gradient norm where the first layer reads the network's input, shifted and scaled.
+
+        Pixels divided by 255 are data in other units: no layer learns less for it.
+        """
+        value, arrived = self.prediction.gradient_at, self.prediction.gradient_log2
+        if value not in self.graph.inputs:
+            return arrived
+        while len(readers := self._differentiable_readers(value)) == 1 and readers[0].op in TRANSPARENT:
+            predicted = self.of(readers[0])
+            assert predicted is not None
+            if predicted.gradient_log2 is None:
+                break
+            value, arrived = predicted.output, predicted.gradient_log2
+        return arrived
+
+    def _differentiable_readers(self, value: str) -> list[Node]:
+        return [node for node in self.graph.consumers.get(value, ()) if self.of(node) is not None]
 
     def _on_main_path(self, node: Node) -> bool:
         block = self.prediction.block_of.get(node.name)

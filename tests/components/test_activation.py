@@ -273,6 +273,12 @@ def test_step_functions_pass_nothing(kind: str) -> None:
     assert y.total_second == pytest.approx(float((z**2).mean()), rel=0.02)
 
 
+def test_sines_of_an_unknown_number_have_a_random_phase() -> None:
+    for op in ("sin", "cos"):
+        (y,) = make(op, [(2, 3)], [(2, 3)]).forward([None])
+        assert (y.total_mean, y.total_second) == (0.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("op", "attributes", "mean"),
     [("log", {}, 0.0), ("sqrt", {}, 0.1), ("reciprocal", {}, 0.5), ("pow", {"exponent": -0.5}, 0.5), ("asin", {}, 0.0)],

@@ -301,10 +301,11 @@ def test_blocks_and_their_neighbours(resnet: Facts) -> None:
     assert call("block_number", resnet, blocks[second]) == 2
     assert call("branch_phi", resnet, blocks[second]) == 0.0
     assert call("shortcut_phi", resnet, blocks[second]) == 1.0
-    assert call("branch_imbalance", resnet, blocks[second]) == math.inf
+    assert call("branch_imbalance", resnet, blocks[second]) is None  # the shortcut holds no layer
     projected = blocks[call("block", resnet, resnet.graph.node("layer2.0.bn1"))]
     assert call("shortcut_phi", resnet, projected) == pytest.approx(projected.shortcut_phi)
     assert call("shortcut_phi", resnet, projected) > 2.0
+    assert call("branch_imbalance", resnet, projected) == math.inf
 
 
 def test_stages(resnet: Facts) -> None:

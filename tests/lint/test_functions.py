@@ -142,6 +142,22 @@ def test_the_body_ends_before_the_head_and_its_pooling() -> None:
     assert call("body_log2", facts) == -1
 
 
+def test_the_body_begins_behind_the_preparation_of_the_input() -> None:
+    """Pixels divided by 255: 16 bits that no layer lost."""
+    made = graph(
+        [
+            node("pixels", "scale", ["x"], factor=1 / 256),
+            node("centred", "bias", ["pixels"], factor=-0.5),
+            node("a", "linear", ["centred"], weight=(8, 8)),
+            node("r", "relu", ["a"]),
+            node("head", "linear", ["r"], weight=(2, 8)),
+        ]
+    )
+    facts = Facts(prediction(made, {"pixels": 2.0**-16, "centred": 1.0, "a": 0.5, "r": 0.25, "head": 1.0}))
+    assert call("network_log2", facts) == -19
+    assert call("body_log2", facts) == -3
+
+
 def test_a_single_layer_has_no_body() -> None:
     made = graph([node("head", "linear", ["x"], weight=(2, 8))])
     assert call("body_log2", Facts(prediction(made, {"head": 0.1}))) is None

@@ -156,6 +156,7 @@ def _examples() -> dict[str, Case]:
         placement.transformer_stack: (4, 16, 64),
         residual_examples.dense: (16, 32),
         residual_examples.forks: (16, 64),
+        residual_examples.highway: (16, 64),
         residual_examples.gated_mlps: (16, 8, 32),
         residual_examples.gates: (4, 3, 16, 16),
         residual_examples.last_norm: (4, 3, 16, 16),

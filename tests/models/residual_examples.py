@@ -136,6 +136,24 @@ def forks(*, depth: int = 3, width: int = 64, gain: float = 1.0) -> nn.Sequentia
     return nn.Sequential(*(Fork(width, gain) for _ in range(depth)), linear(width, 10, "lecun"))
 
 
+class Highway(nn.Module):
+    """t(x) h(x) + (1 - t(x)) x with a gate t that starts nearly closed (arXiv 1505.00387)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer, self.gate = linear(width, width), linear(width, width, "lecun")
+        nn.init.constant_(self.gate.bias, -4.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.gate(x))
+        return gate * functional.relu(self.layer(x)) + (1 - gate) * x
+
+
+def highway(*, depth: int = 20, width: int = 64) -> nn.Sequential:
+    """Highway layers, which carry their input on at the start."""
+    return nn.Sequential(linear(width, width), *(Highway(width) for _ in range(depth)), linear(width, 10, "lecun"))
+
+
 def one_layer_off(*, depth: int = 8, width: int = 64, gain: float = 1.0, norm: bool = False) -> nn.Sequential:
     """He layers with ReLU, one in the middle with weights times `gain`; with `norm`, a LayerNorm behind it."""
     layers: list[nn.Module] = []

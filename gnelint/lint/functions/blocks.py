@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from gnelint.graph import Node
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import Place, function
 from gnelint.lint.functions.structure import between
 from gnelint.prediction import Block
@@ -99,10 +99,29 @@ def _at_stage_end(place_in: int) -> Callable[[Facts, Place], bool | None]:
 
 
 def _imbalance(facts: Facts, block: Block) -> float | None:
-    known = [phi for phi in block.operand_phis if phi is not None]
-    if len(known) < 2 or len(known) < len(block.operand_phis) or max(known) == 0:
+    if block.join is None:
+        return None
+    operands = zip(facts.graph.node(block.join).present_inputs, block.operand_phis, strict=True)
+    phis = [phi for operand, phi in operands if not _without_layer(facts, operand, block.entry)]
+    known = [phi for phi in phis if phi is not None]
+    if len(known) < 2 or len(known) < len(phis) or max(known) == 0:
         return None
     return max(known) / min(known) if min(known) > 0 else math.inf
+
+
+def _without_layer(facts: Facts, value: str, entry: str) -> bool:
+    """Whether some way from the entry to the value passes no layer: a shortcut, behind a gate too (highways)."""
+    pending, seen = [value], {value}
+    while pending:
+        name = pending.pop()
+        if name == entry:
+            return True
+        producer = facts.graph.producers.get(name)
+        if producer is None or producer.op in LAYERS:
+            continue
+        pending.extend(set(producer.present_inputs) - seen)
+        seen.update(producer.present_inputs)
+    return False
 
 
 def _narrowest(behind: bool) -> Callable[[Facts, Place], float | None]:
@@ -132,7 +151,7 @@ BLOCKS = (
         "branch_imbalance(b)",
         "number",
         _imbalance,
-        "largest over least phi of the branches that meet at the end of the block",
+        "largest over least phi of the branches that meet at the end of the block and hold a layer",
     ),
     function("is_join(n)", "truth", _is_join, "n adds the branch of a residual block to its shortcut"),
     function(

@@ -41,7 +41,8 @@ NETWORK = (
         "body_log2()",
         "number",
         lambda facts: facts.body_log2,
-        "the same relative to the head's input (the last layer, where all of the gradient passes it, and pooling)",
+        "the same from the head's input (the last layer, where all of the gradient passes it, and pooling) to where "
+        "the first layer reads the network's input, shifted and scaled",
     ),
     function(
         "fluctuation_bits()",
