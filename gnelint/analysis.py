@@ -108,7 +108,7 @@ def analyse(graph: Graph) -> Prediction:
     doubts = _doubts(graph, forward, gradients, spectra, cotangent_at)
     spectra = {name: _with_weak(spectrum, doubts.weak.get(name, ())) for name, spectrum in spectra.items()}
     nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, doubts) for node in graph.gradient_nodes)
-    at = _gradient_at(graph)
+    at = graph.gradient_source
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
     doubt = doubts.gradients.get(at) if at is not None and reached is not None else None
@@ -294,7 +294,7 @@ def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled
     if length == 0:
         return "output", {}
     gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()})
-    at = _gradient_at(graph)
+    at = graph.gradient_source
     moved: str | None = None
     while at is not None and at in gradients and gradients[at].log2 == -math.inf:
         head = _blocking_node(graph, gradients, before=moved)
@@ -424,17 +424,6 @@ def _at_exponent(scaled: Scaled, exponent: float) -> Gradient:
     if scaled.exponent == exponent:
         return scaled.gradient
     return scaled.gradient.scaled(2.0 ** max(scaled.exponent - exponent, -1000.0))
-
-
-def _gradient_at(graph: Graph) -> str | None:
-    """The first floating input on a gradient path; for token inputs the first embedding's output."""
-    for name in graph.inputs:
-        if name in graph.gradient_values:
-            return name
-    for node in graph.gradient_nodes:
-        if node.op == "embedding":
-            return node.outputs[0]
-    return None
 
 
 # --- what is said of nodes and weights -------------------------------------------------------------------

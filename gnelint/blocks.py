@@ -3,11 +3,15 @@
 Such a value is a cut of the graph. What lies between two cuts and has branches is one block (residual, dense, gated,
 attention or parallel, by what closes it); runs of single nodes are serial blocks, each a linear map with what follows
 it up to the next.
+
+The gradient is that of the network's main input (`Graph.main_values`). What other inputs bring in from the side, a
+diffusion model's step at each of its blocks, is no branch: its nodes belong to the first block that reads them.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -41,11 +45,23 @@ class NodeSpectrum:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Nodes between two cuts."""
+    """Nodes between two cuts.
+
+    Attributes:
+        main: those that a gradient passes on its way to the main input.
+        side: the others, whose first reader is here.
+        values: those that the main nodes read and write on that way.
+    """
 
     entry: str
     exit: str
-    nodes: tuple[Node, ...]
+    main: tuple[Node, ...]
+    side: tuple[Node, ...]
+    values: frozenset[str]
+
+    def inside(self, node: Node) -> list[str]:
+        """Which of the segment's values the node reads, one entry a use."""
+        return [name for name in node.present_inputs if name in self.values]
 
 
 def find_blocks(graph: Graph, spectra: Mapping[str, NodeSpectrum], problems: Mapping[str, str]) -> tuple[Block, ...]:
@@ -73,20 +89,24 @@ def _span(names: Sequence[str]) -> str:
 
 
 def _segments(graph: Graph) -> list[_Segment]:
-    """The gradient path cut at every value that is the only one alive behind its node."""
-    on_path = graph.gradient_values
-    path = graph.gradient_nodes
-    uses: dict[str, int] = {}
-    for node in path:
-        for name in node.present_inputs:
-            if name in on_path:
-                uses[name] = uses.get(name, 0) + 1
-    for name in graph.outputs:
-        if name in on_path:
-            uses[name] = uses.get(name, 0) + 1
-    alive = {name: uses.get(name, 0) for name in graph.inputs if name in on_path}
-    entry = next(iter(alive)) if len(alive) == 1 else ""
-    segments: list[_Segment] = []
+    """The main path cut at every value that is the only one alive behind its node."""
+    path = [node for node in graph.gradient_nodes if any(name in graph.main_values for name in node.outputs)]
+    cut = _cuts(graph, path)
+    side = _side_nodes(graph, {node.name: index for index, (_, _, nodes) in enumerate(cut) for node in nodes})
+    return [
+        _Segment(entry, exit, tuple(nodes), side.get(index, ()), _values(graph, entry, nodes))
+        for index, (entry, exit, nodes) in enumerate(cut)
+    ]
+
+
+def _cuts(graph: Graph, path: Sequence[Node]) -> list[tuple[str, str, list[Node]]]:
+    """Entry, exit and nodes of each segment."""
+    on_path = graph.main_values
+    uses = Counter(name for node in path for name in node.present_inputs if name in on_path)
+    uses.update(name for name in graph.outputs if name in on_path)
+    alive = {name: uses[name] for name in graph.inputs if name in on_path}
+    entry = next(iter(alive), "")
+    segments: list[tuple[str, str, list[Node]]] = []
     pending: list[Node] = []
     for node in path:
         pending.append(node)
@@ -95,16 +115,38 @@ def _segments(graph: Graph) -> list[_Segment]:
                 alive[name] -= 1
                 if alive[name] == 0:
                     del alive[name]
-        alive.update({name: uses[name] for name in node.outputs if name in on_path and uses.get(name, 0) > 0})
+        alive.update({name: uses[name] for name in node.outputs if uses[name] > 0})
         if len(alive) == 1:
             (cut,) = alive
             if cut in node.outputs:
-                segments.append(_Segment(entry or cut, cut, tuple(pending)))
+                segments.append((entry or cut, cut, pending))
                 entry, pending = cut, []
     if pending:
-        last = next((name for name in reversed(pending[-1].outputs) if name in on_path), pending[-1].outputs[0])
-        segments.append(_Segment(entry, last, tuple(pending)))
+        last = next(name for name in reversed(pending[-1].outputs) if name in on_path)
+        segments.append((entry, last, pending))
     return segments
+
+
+def _side_nodes(graph: Graph, home: dict[str, int]) -> dict[int, tuple[Node, ...]]:
+    """The nodes off the main path by the segment that reads them first; those that none reads go to the last one.
+
+    Args:
+        home: the segment of each node of the main path; it is added to.
+    """
+    last = max(home.values(), default=0)
+    found: dict[int, list[Node]] = defaultdict(list)
+    for node in reversed(graph.gradient_nodes):
+        if node.name in home:
+            continue
+        readers = (reader.name for name in node.outputs for reader in graph.consumers.get(name, ()))
+        home[node.name] = min((home[name] for name in readers if name in home), default=last)
+        found[home[node.name]].append(node)
+    return {index: tuple(reversed(nodes)) for index, nodes in found.items()}
+
+
+def _values(graph: Graph, entry: str, nodes: Sequence[Node]) -> frozenset[str]:
+    made = {name for node in nodes for name in node.outputs if name in graph.main_values}
+    return frozenset({entry, *made})
 
 
 def _family(node: Node) -> str:
@@ -116,8 +158,14 @@ def _grouped(segments: Sequence[_Segment]) -> list[_Segment]:
     groups: list[_Segment] = []
     for segment in segments:
         previous = groups[-1] if groups else None
-        if previous is not None and len(segment.nodes) == 1 and _belongs(segment.nodes[0], previous):
-            groups[-1] = _Segment(previous.entry, segment.exit, previous.nodes + segment.nodes)
+        if previous is not None and len(segment.main) == 1 and _belongs(segment.main[0], previous):
+            groups[-1] = _Segment(
+                previous.entry,
+                segment.exit,
+                previous.main + segment.main,
+                previous.side + segment.side,
+                previous.values | segment.values,
+            )
         else:
             groups.append(segment)
     return groups
@@ -130,45 +178,38 @@ def _belongs(node: Node, previous: _Segment) -> bool:
 
 def _is_composite(segment: _Segment) -> bool:
     """Whether some node of the segment reads two of its values: only then are there branches."""
-    made = {segment.entry, *(name for node in segment.nodes for name in node.outputs)}
-    return any(sum(name in made for name in node.present_inputs) > 1 for node in segment.nodes)
+    return _closing(segment) is not None
 
 
 def _kind(segment: _Segment) -> BlockKind:
-    if not _is_composite(segment):
-        return "serial"
     closing = _closing(segment)
-    if closing is not None and closing.op in ("add", "sub", "mean") and _shortcut(segment, closing) is not None:
+    if closing is None:
+        return "serial"
+    if closing.op in ("add", "sub", "mean") and _shortcut(segment, closing) is not None:
         return "residual"
-    if closing is not None and closing.op == "concat":
+    if closing.op == "concat":
         return "dense" if _shortcut(segment, closing) is not None else "parallel"
-    if any(node.op in ("attention", "softmax") for node in segment.nodes):
+    if any(node.op in ("attention", "softmax") for node in segment.main):
         return "attention"
-    if closing is not None and closing.op == "mul":
-        return "gated"
-    return "parallel"
+    return "gated" if closing.op == "mul" else "parallel"
 
 
 def _closing(segment: _Segment) -> Node | None:
     """The node that joins the branches: the last that reads two of the segment's values."""
-    made = {segment.entry, *(name for node in segment.nodes for name in node.outputs)}
-    for node in reversed(segment.nodes):
-        if sum(name in made for name in node.present_inputs) > 1:
-            return node
-    return None
+    return next((node for node in reversed(segment.main) if len(segment.inside(node)) > 1), None)
 
 
 def _shortcut(segment: _Segment, closing: Node) -> str | None:
     """The operand of the join that comes from the entry past at most one linear map and no activation."""
-    producers = {name: node for node in segment.nodes for name in node.outputs}
+    producers = {name: node for node in segment.main for name in node.outputs}
     best: tuple[int, str] | None = None
-    for operand in closing.present_inputs:
+    for operand in segment.inside(closing):
         name, weights = operand, 0
         while name != segment.entry:
             node = producers.get(name)
             if node is None or _family(node) == "activation":
                 break
-            inside = [n for n in node.present_inputs if n == segment.entry or n in producers]
+            inside = segment.inside(node)
             if node.op == "concat" and closing.op == "concat" and segment.entry in inside:
                 inside = [segment.entry]  # a dense block hands its entry on through every concatenation
             if len(inside) != 1:
@@ -182,23 +223,24 @@ def _shortcut(segment: _Segment, closing: Node) -> str | None:
 
 def _shortcut_nodes(segment: _Segment, operand: str) -> tuple[str, ...]:
     """Names of the nodes between the entry and the operand that `_shortcut` found, in topological order."""
-    producers = {name: node for node in segment.nodes for name in node.outputs}
+    producers = {name: node for node in segment.main for name in node.outputs}
     found: list[str] = []
     while operand != segment.entry:
         node = producers[operand]
         found.append(node.name)
-        reads = node.present_inputs
-        operand = segment.entry if segment.entry in reads else next(name for name in reads if name in producers)
+        inside = segment.inside(node)
+        operand = segment.entry if segment.entry in inside else inside[0]
     return tuple(reversed(found))
 
 
 def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum], problems: Mapping[str, str]) -> Block:
     kind = _kind(segment)
-    names = tuple(node.name for node in segment.nodes)
+    nodes = segment.main
+    names = tuple(node.name for node in nodes)
     found = {name: spectra[name] for name in names if name in spectra}
-    basis: Basis = "exact" if len(segment.nodes) == 1 else "theorem"
+    basis: Basis = "exact" if len(nodes) == 1 else "theorem"
     assumptions: dict[str, None] = {}
-    for node in segment.nodes:
+    for node in nodes:
         own: Basis = (
             "unmodelled" if node.name in problems else found[node.name].basis if node.name in found else "exact"
         )
@@ -211,12 +253,12 @@ def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum],
             else ()
         ):
             assumptions[text] = None
-    if len(segment.nodes) > 1:
+    if len(nodes) > 1:
         assumptions["neighbouring Jacobians are independent"] = None
     reached = _spectra_from_entry(graph, segment, spectra)
     whole = reached.get(segment.exit)
     closing = _closing(segment)
-    operands = () if closing is None else closing.present_inputs
+    operands = () if closing is None else tuple(segment.inside(closing))
     phis = {name: reached[name].phi if name in reached else None for name in operands}
     shortcut = None if closing is None or kind not in ("residual", "dense") else _shortcut(segment, closing)
     branch = None
@@ -224,7 +266,7 @@ def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum],
         parts = [phi for name, phi in phis.items() if name != shortcut]
         branch = math.fsum(phi for phi in parts if phi is not None) if parts and None not in parts else None
     return Block(
-        name=_name(segment.nodes, kind),
+        name=_name(nodes, kind),
         kind=kind,
         nodes=names,
         entry=segment.entry,
@@ -238,6 +280,7 @@ def _block(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum],
         shortcut_phi=None if shortcut is None else phis[shortcut],
         basis=basis,
         assumptions=tuple(assumptions),
+        side=tuple(node.name for node in segment.side),
     )
 
 
@@ -258,9 +301,9 @@ def _spectra_from_entry(graph: Graph, segment: _Segment, spectra: Mapping[str, N
     if entry_size is None:
         return {}
     reached = {segment.entry: identity(entry_size)}
-    if segment.entry in segment.nodes[0].outputs:  # the path begins here: an embedding has no entry before it
-        return {segment.exit: Spectrum(1.0, None, entry_size)} if len(segment.nodes) == 1 else {}
-    for node in segment.nodes:
+    if segment.entry in segment.main[0].outputs:  # the path begins here: an embedding has no entry before it
+        return {segment.exit: Spectrum(1.0, None, entry_size)} if len(segment.main) == 1 else {}
+    for node in segment.main:
         own = spectra.get(node.name)
         if own is None:
             return reached
@@ -269,8 +312,7 @@ def _spectra_from_entry(graph: Graph, segment: _Segment, spectra: Mapping[str, N
             for name, phi in zip(node.inputs, own.phis, strict=False)
             if name is not None and phi is not None and name in reached
         ]
-        expected = sum(1 for name in node.present_inputs if name in graph.gradient_values)
-        if not arrived or len(arrived) < expected:
+        if not arrived or len(arrived) < len(segment.inside(node)):
             continue
         for output in node.outputs:
             size = _size(graph, output)

@@ -293,6 +293,26 @@ class Graph:
         return frozenset(behind)
 
     @cached_property
+    def gradient_source(self) -> str | None:
+        """Where the network's gradient is taken: the first floating input on a gradient path, for tokens the first
+        embedding's output."""
+        on_path = self.gradient_values
+        looked_up = (node.outputs[0] for node in self.nodes if node.op == "embedding" and node.outputs[0] in on_path)
+        return next((name for name in self.inputs if name in on_path), None) or next(looked_up, None)
+
+    @cached_property
+    def main_values(self) -> frozenset[str]:
+        """The values on a gradient path that depend on `gradient_source`, itself among them.
+
+        Not those that come from other inputs alone: the step of a diffusion model, a class, a second embedding.
+        """
+        found = set() if self.gradient_source is None else {self.gradient_source}
+        for node in self.gradient_nodes:
+            if any(name in found for name in node.present_inputs):
+                found.update(name for name in node.outputs if name in self.gradient_values)
+        return frozenset(found)
+
+    @cached_property
     def gradient_nodes(self) -> tuple[Node, ...]:
         """The nodes that write a value on a gradient path, in topological order."""
         on_path = self.gradient_values

@@ -59,7 +59,8 @@ class Block:
     Attributes:
         name: the common module name, or "first .. last" node.
         kind: what closes it.
-        nodes: names in topological order.
+        nodes: names in topological order, of those that the gradient passes on its way to the main input.
+        side: names of nodes that bring in other inputs (a diffusion model's step) and are first read here.
         entry, exit: names of the values it reads and writes.
         phi, phi_variance: of the whole block's Jacobian.
         branch_phi: residual blocks: phi of what is added to the shortcut.
@@ -86,6 +87,7 @@ class Block:
     error_bits: float | None = None
     basis: Basis = "exact"
     assumptions: tuple[str, ...] = ()
+    side: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

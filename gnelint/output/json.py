@@ -282,6 +282,7 @@ def _block(block: Block) -> dict[str, Any]:
         "name": block.name,
         "kind": block.kind,
         "nodes": list(block.nodes),
+        "side": list(block.side),
         "phi": number(block.phi),
         "phi_variance": number(block.phi_variance),
         "error_bits": number(block.error_bits),

@@ -53,8 +53,8 @@ def test_the_contract_key_by_key() -> None:
         "gradient_log2", "error_bits", "basis", "assumptions", "inputs", "weights",
     ]  # fmt: skip
     assert keys(entry["blocks"][0]) == [
-        "name", "kind", "nodes", "phi", "phi_variance", "error_bits", "branch_phi", "shortcut_phi", "join", "basis",
-        "assumptions",
+        "name", "kind", "nodes", "side", "phi", "phi_variance", "error_bits", "branch_phi", "shortcut_phi", "join",
+        "basis", "assumptions",
     ]  # fmt: skip
     assert keys(entry["findings"][0]) == [
         "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix", "fingerprint",

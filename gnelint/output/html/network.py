@@ -154,8 +154,12 @@ class Network:
 
     @cached_property
     def block_of(self) -> Mapping[str, Stretch]:
-        """The block of each node."""
-        return {node["name"]: stretch for stretch in self.stretches for node in stretch.nodes}
+        """The block of each node, beside its path too."""
+        return {
+            name: stretch
+            for stretch in self.stretches
+            for name in (*stretch.block.get("side", ()), *(node["name"] for node in stretch.nodes))
+        }
 
     @cached_property
     def trunk(self) -> tuple[tuple[float, float | None, Mapping[str, Any] | None], ...]:
