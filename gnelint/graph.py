@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -31,6 +31,17 @@ UNMODELLED = "unmodelled"
 """The `op` of a node that no canonical operation describes; `source_op` tells what it was."""
 
 Provenance = Literal["data", "placeholder", "initializer"]
+
+TensorKind = Literal["parameter", "frozen", "buffer", "constant"]
+"""What a tensor is to the optimiser: trained, a parameter that is not (`requires_grad=False`), a buffer, a number that
+is part of the program. Only the first kind changes in training."""
+
+
+def foremost(kinds: Iterable[TensorKind]) -> TensorKind:
+    """What numbers made of several tensors are: trained as soon as one of them is, constants if there is none."""
+    found = set(kinds)
+    order: tuple[TensorKind, ...] = ("parameter", "frozen", "buffer")
+    return next((kind for kind in order if kind in found), "constant")
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Parameter:
             there is no initialisation to judge) or `initializer` (drawn from a recorded initialiser, for meta devices).
         transform: how the numbers were derived from other parameters ("weight_norm", "weight_standardization",
             "dequantize", ...), None if they are stored as they are.
+        kind: what it is to the optimiser, as far as the model says: a file of weights does not tell all of its
+            parameters from its constants. Of computed numbers: what the foremost of its tensors is.
     """
 
     name: str
@@ -84,6 +97,12 @@ class Parameter:
     permutation: tuple[int, ...] | None = None
     provenance: Provenance = "data"
     transform: str | None = None
+    kind: TensorKind = "parameter"
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the numbers."""
+        return self.kind == "parameter"
 
     @property
     def size(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gnelint.graph import Graph, Mapped, Node, Parameter, Value
+from gnelint.graph import Graph, Mapped, Node, Parameter, TensorKind, Value
 from gnelint.lint.facts import unit_axis
 
 Array = np.ndarray
@@ -346,13 +346,17 @@ class InsertSecondMoment(Action):
     note: str = ""
 
     def applied(self, graph: Graph) -> Graph:
-        ones, zeros = (np.full(self.channels, number, np.float32) for number in (1.0, 0.0))
         parameters = {
-            role: Parameter(f"{self.value}/{role}", (self.channels,), "float32", partial(_same, array))
-            for role, array in (("scale", ones), ("bias", zeros), ("running_second_moment", ones))
+            "scale": self._filled("scale", 1.0, "parameter"),
+            "bias": self._filled("bias", 0.0, "parameter"),
+            "running_second_moment": self._filled("running_second_moment", 1.0, "buffer"),
         }
         attributes = {"epsilon": 1e-5, "training": True}
         return with_follower(graph, self.value, "second_moment_norm", attributes, parameters)
+
+    def _filled(self, role: str, number: float, kind: TensorKind) -> Parameter:
+        array = np.full(self.channels, number, np.float32)
+        return Parameter(f"{self.value}/{role}", array.shape, "float32", partial(_same, array), kind=kind)
 
     @property
     def subject(self) -> str:

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import numpy as np
 import onnx
 
-from gnelint.graph import Derivation, Parameter, Provenance, Stored
+from gnelint.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
 from gnelint.readers.onnx_emitter import Call, OutputType
 from gnelint.readers.onnx_numpy import NUMPY_OPS, Arrays, reference
 from gnelint.readers.onnx_types import STRING
@@ -137,7 +137,8 @@ def steps(recipe: Recipe) -> list[Step]:
 
 def literal(name: str, array: np.ndarray, dtype: str | None = None) -> Parameter:
     """A constant whose numbers are at hand."""
-    return Parameter(name, array.shape, dtype or (STRING if array.dtype == object else array.dtype.name), lambda: array)
+    kept = dtype or (STRING if array.dtype == object else array.dtype.name)
+    return Parameter(name, array.shape, kept, lambda: array, kind="constant")
 
 
 def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:
@@ -166,7 +167,9 @@ def constant_of_shape(name: str, shape: tuple[int, ...], value: np.ndarray, dtyp
     """One repeated number: it takes no memory, and stands in for weights that the file does not have."""
     number = value.reshape(-1)[0] if value.size else value.dtype.type(0)
     provenance: Provenance = "data" if math.prod(shape) <= 1 or "int" in dtype or dtype == "bool" else "placeholder"
-    return Parameter(name, shape, dtype, partial(np.broadcast_to, number, shape), provenance=provenance)
+    # a placeholder stands for weights that are trained; a number of the program does not
+    kind: TensorKind = "parameter" if provenance == "placeholder" else "constant"
+    return Parameter(name, shape, dtype, partial(np.broadcast_to, number, shape), provenance=provenance, kind=kind)
 
 
 def fold(call: Call, names: Sequence[str], version_of: Mapping[str, int]) -> tuple[Parameter, ...]:
@@ -308,7 +311,8 @@ def _describe(parameter: Parameter, step: Step, operands: Sequence[Parameter | N
     provenance: Provenance = "data"
     if any(operand is not None and operand.provenance == "placeholder" for operand in operands):
         provenance = "placeholder"
-    return replace(parameter, provenance=provenance, transform=_transform(step.types))
+    kind = foremost(operand.kind for operand in operands if operand is not None)
+    return replace(parameter, provenance=provenance, transform=_transform(step.types), kind=kind)
 
 
 _VIEWS = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather",

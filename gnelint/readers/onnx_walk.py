@@ -199,7 +199,9 @@ class Walker:
         name = place.name(node.output[0])
         for key, attribute in attributes.items():
             if key == "value":
-                return self._weights.parameter(attribute.t, name)
+                found = self._weights.parameter(attribute.t, name)
+                # a single number in a node is the program's; whole tensors are weights of exporters that write them so
+                return replace(found, kind="constant") if found.size <= 1 else found
             if key == "sparse_value":
                 return self._weights.sparse(attribute.sparse_tensor, name)
             if key in ("value_float", "value_floats"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from gnelint.graph import Parameter
+from gnelint.graph import FLOATING, Parameter, TensorKind
 from gnelint.readers.onnx_file import EXPORT_AGAIN, ModelFile, UnreadableError
 from gnelint.readers.onnx_types import STRING, bits, dtype_name, numpy_dtype
 
@@ -31,6 +31,7 @@ class WeightReader:
         self._file = file
         self._mapped: dict[Path, np.ndarray] = {}
         self._locations: dict[str, None] = {}
+        self._kinds = _recorded_kinds(file.proto.graph)
 
     @property
     def data_files(self) -> tuple[str, ...]:
@@ -47,7 +48,8 @@ class WeightReader:
         start, end = cut
         _check_size(tensor.name, shape, dtype, end - start)
         stored = self._file.content[start:end]
-        return Parameter(tensor.name, shape, dtype, partial(decode, stored, shape, dtype))
+        load = partial(decode, stored, shape, dtype)
+        return Parameter(tensor.name, shape, dtype, load, kind=self._kind(tensor.name, dtype))
 
     def parameter(self, tensor: onnx.TensorProto, name: str) -> Parameter:
         """Any tensor of the model, under this name.
@@ -69,7 +71,11 @@ class WeightReader:
         else:
             _check_typed(tensor, name, shape, dtype)
             load = partial(_typed, tensor, shape)
-        return Parameter(name, shape, dtype, load)
+        return Parameter(name, shape, dtype, load, kind=self._kind(name, dtype))
+
+    def _kind(self, name: str, dtype: str) -> TensorKind:
+        """What the exporter recorded, else what the type leaves open: integers are not trained."""
+        return self._kinds.get(name, "parameter" if dtype in FLOATING else "constant")
 
     def sparse(self, tensor: onnx.SparseTensorProto, name: str) -> Parameter:
         """A sparse tensor as a dense parameter, written out when it is read."""
@@ -84,7 +90,8 @@ class WeightReader:
         sizes = math.prod(shape) if found.ndim == 1 else np.array(shape)
         if found.size and (found.min() < 0 or np.any(found >= sizes)):
             raise UnreadableError(f'sparse tensor "{name}" has indices outside its shape {shape}', EXPORT_AGAIN)
-        return Parameter(name, shape, values.dtype, partial(_densified, values, found, shape))
+        load = partial(_densified, values, found, shape)
+        return Parameter(name, shape, values.dtype, load, kind=values.kind)
 
     def _header(self, tensor: onnx.TensorProto, name: str) -> tuple[tuple[int, ...], str]:
         dtype = dtype_name(tensor.data_type)
@@ -121,6 +128,21 @@ class WeightReader:
                 "Copy the data file again: it is cut short.",
             )
         return content[offset : offset + needed]
+
+
+_INPUT_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
+"""Where torch's exporter records, of the values it makes initializers of, what they were in the module."""
+_EXPORTED: Mapping[str, TensorKind] = {"PARAMETER": "parameter", "BUFFER": "buffer", "CONSTANT_TENSOR": "constant"}
+
+
+def _recorded_kinds(graph: onnx.GraphProto) -> dict[str, TensorKind]:
+    """What an exporter says of the tensors, by their names; empty for one that says nothing."""
+    found: dict[str, TensorKind] = {}
+    for value in graph.value_info:
+        for entry in value.metadata_props:
+            if entry.key == _INPUT_KIND and entry.value in _EXPORTED:
+                found[value.name] = _EXPORTED[entry.value]
+    return found
 
 
 def data_path(directory: Path, location: str, name: str) -> Path:

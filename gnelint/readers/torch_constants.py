@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from gnelint.graph import Derivation, Parameter, Provenance, Stored
+from gnelint.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
 from gnelint.readers.torch_initializers import InitializerRecorder
 from gnelint.readers.torch_masks import Mask, find_mask
 from gnelint.readers.torch_operations import DROPOUT, PART_VIEWS, RANDOM, SHAPE_ONLY, WHOLE_VIEWS, operation_name
@@ -49,7 +49,7 @@ class Constant:
         shape, dtype: of the tensor that `compute` returns.
         compute: runs the recipe, on changed tensors where it is given some by name; a view on the module's own tensor
             where there is nothing to compute.
-        transform, provenance: as in `graph.Parameter`.
+        transform, provenance, kind: as in `graph.Parameter`.
         mask: the two values of a random tensor that has no others; None for everything else.
         base: the same numbers before they were expanded by broadcasting, None if they were not.
         leaves: the tensors of the module that it is computed from, none where it is one itself.
@@ -64,6 +64,7 @@ class Constant:
     mask: Mask | None = None
     base: Constant | None = None
     leaves: tuple[Constant, ...] = ()
+    kind: TensorKind = "constant"
 
     @property
     def compact(self) -> Constant:
@@ -98,6 +99,7 @@ class Constant:
             load=_Computed(self) if self.leaves else partial(_load, self),
             provenance=self.provenance,
             transform=self.transform,
+            kind=self.kind,
         )
         return found if permutation is None else found.permuted(permutation)
 
@@ -176,6 +178,7 @@ def derived(function: Callable[..., torch.Tensor], *operands: Any) -> Constant:
         transform="computed",
         provenance=weakest([tensor.provenance for tensor in tensors]),
         leaves=tuple(leaf for tensor in tensors for leaf in tensor.stored),
+        kind=foremost(tensor.kind for tensor in tensors),
     )
 
 
@@ -197,7 +200,12 @@ class ConstantFolder:
         self._names: set[str] = set()
 
     def add_leaf(
-        self, node: fx.Node, name: str, tensor: torch.Tensor, recorder: InitializerRecorder | None = None
+        self,
+        node: fx.Node,
+        name: str,
+        tensor: torch.Tensor,
+        kind: TensorKind,
+        recorder: InitializerRecorder | None = None,
     ) -> None:
         """Declare a parameter, buffer or lifted constant; tied tensors come with the same name.
 
@@ -213,7 +221,7 @@ class ConstantFolder:
                 return changed[name]
             return tensor if drawn is None else drawn.draw(tensor)
 
-        constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), compute, None, provenance)
+        constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), compute, None, provenance, kind=kind)
         self._leaves[node] = constant
         self._constants[node] = constant
         self._names.add(name)
@@ -258,6 +266,7 @@ class ConstantFolder:
             mask=find_mask(node, self._ancestors, self._is_ours) if transform == "random" else None,
             base=self._base(node),
             leaves=tuple(leaves),
+            kind=foremost(leaf.kind for leaf in leaves),
         )
         self._constants[node] = found
         return found

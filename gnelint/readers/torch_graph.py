@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from gnelint.errors import ModelError
-from gnelint.graph import UNMODELLED, Dim, Graph, Node, Parameter, Value
+from gnelint.graph import UNMODELLED, Dim, Graph, Node, Parameter, TensorKind, Value
 from gnelint.readers.torch_constants import Constant, ConstantFolder, dtype_name
 from gnelint.readers.torch_emitter import Call, CannotLowerError, Draft, Emitter, Flow, Shape
 from gnelint.readers.torch_initializers import InitializerRecorder, storage_key
@@ -95,7 +95,7 @@ class _Lowerer:
         for node in self._program.graph.nodes:
             if node.op == "get_attr" and isinstance(tensor := _attribute(self._program, node.target), torch.Tensor):
                 node.meta.setdefault("val", tensor)
-                self._folder.add_leaf(node, str(node.target), tensor)
+                self._folder.add_leaf(node, str(node.target), tensor, "constant")
             elif node.op == "call_function" and node in self._live and not self._folder.fold(node):
                 self._results[node] = self._lower(node)
 
@@ -107,7 +107,7 @@ class _Lowerer:
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = _stored_tensor(self._program, str(spec.target))
                 name = tied.setdefault(_identity(tensor), str(spec.target))
-                self._folder.add_leaf(node, name, tensor, self._reading.recorder)
+                self._folder.add_leaf(node, name, tensor, _kind(spec.kind, tensor), self._reading.recorder)
             elif isinstance(node.meta.get("val"), torch.Tensor):
                 flow = self._emitter.value(*self._described(node.meta["val"]))
                 self._results[node] = flow
@@ -284,6 +284,12 @@ def _live_nodes(program: ExportedProgram) -> set[fx.Node]:
             live.add(node)
             stack.extend(node.all_input_nodes)
     return live
+
+
+def _kind(declared: InputKind, tensor: torch.Tensor) -> TensorKind:
+    if declared is InputKind.PARAMETER:
+        return "parameter" if tensor.requires_grad else "frozen"
+    return "buffer" if declared is InputKind.BUFFER else "constant"
 
 
 def _stored_tensor(program: ExportedProgram, name: str) -> torch.Tensor:

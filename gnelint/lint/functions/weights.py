@@ -152,6 +152,12 @@ WEIGHTS = (
         _is_placeholder,
         "a weight of n is one repeated value, standing in for absent ones",
     ),
+    function(
+        "is_trainable(n)",
+        "truth",
+        reading(_weight, lambda p: p.trainable),
+        "training changes the weight of n (or its scale): not a buffer, a frozen parameter or a constant",
+    ),
     function("tied_to(n, op)", "truth", _tied_to, "another node, an op, uses the same weight"),
     function(
         "fan_in(n)",

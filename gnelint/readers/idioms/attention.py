@@ -235,7 +235,7 @@ def _added(hidden: Parameter, number: float) -> Parameter:
     def numbers() -> Array:
         return np.where(hidden.array() != 0, np.float32(number), np.float32(0.0))
 
-    return Parameter(f"{hidden.name} (added)", hidden.shape, "float32", numbers)
+    return Parameter(f"{hidden.name} (added)", hidden.shape, "float32", numbers, kind="constant")
 
 
 def _is_causal(mask: Parameter, hidden: Callable[[Array], Array], seen: Callable[[Array], Array]) -> bool:
@@ -280,7 +280,7 @@ def _constant(rewriter: Rewriter, number: Parameter, role: str, last: Node) -> s
 def _summand(rewriter: Rewriter, condition: str, filler: str, last: Node) -> str:
     """What a condition that hides adds to the logits: the filler where it is true, else zero."""
     dtype = rewriter.value(filler).dtype or "float32"
-    zero = Parameter(f"{last.name}/zero", (), "float32", lambda: np.zeros((), np.float32))
+    zero = Parameter(f"{last.name}/zero", (), "float32", lambda: np.zeros((), np.float32), kind="constant")
     seen = _constant(rewriter, zero, "zero", last)
     value = Value(f"{last.outputs[0]}/mask", rewriter.shape(condition), dtype)
     return _insert(rewriter, last, Node(f"{last.name}/mask", "where", (condition, filler, seen), ()), value)

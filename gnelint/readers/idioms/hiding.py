@@ -58,7 +58,7 @@ def _hides_or_keeps(numbers: np.ndarray) -> bool:
 
 
 def _seen(source: Parameter, seen: np.ndarray) -> Parameter:
-    return Parameter(f"{source.name} (seen)", seen.shape, "bool", lambda: seen)
+    return Parameter(f"{source.name} (seen)", seen.shape, "bool", lambda: seen, kind="constant")
 
 
 def _constant(rewriter: Rewriter, value: str | None) -> Parameter | None:

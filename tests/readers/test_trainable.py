@@ -1,0 +1,89 @@
+"""What the readers say of each tensor: trained, frozen, a buffer, or a number of the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gnelint
+from gnelint.graph import Graph, Parameter
+from gnelint.readers.onnx import read
+from gnelint.readers.torch import read_module, read_pt2
+from tests.models.export import write_onnx
+
+
+class Mixed(nn.Module):
+    """A trained layer with a frozen bias, a weight-normalised one, a frozen one, a buffer, a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.first.bias.requires_grad_(False)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.fixed = nn.Linear(8, 8)
+        self.fixed.requires_grad_(False)
+        self.register_buffer("mixing", torch.rand(8, 8))
+        self.register_buffer("kept", torch.rand(8), persistent=False)
+        self.step = torch.rand(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normed(torch.relu(self.first(x)))
+        return self.mixing @ self.fixed(x) * self.kept + self.step
+
+
+WANTED = {
+    "first.weight": "parameter",
+    "first.bias": "frozen",
+    "fixed.weight": "frozen",
+    "normed.weight": "parameter",
+    "mixing": "buffer",
+    "kept": "buffer",
+    "step": "constant",
+}
+X = torch.randn(2, 8, 8)
+
+
+def kinds(graph: Graph) -> dict[str, str]:
+    found: dict[str, Parameter] = {parameter.name: parameter for parameter in graph.parameters()}
+    return {name: found[name].kind for name in WANTED if name in found}
+
+
+def test_a_module() -> None:
+    graph = read_module(Mixed(), (X,), name="mixed")
+    assert kinds(graph) == WANTED
+    leaves = {leaf.name: leaf for parameter in graph.parameters() for leaf in parameter.leaves}
+    assert leaves["normed.parametrizations.weight.original0"].trainable
+    assert not leaves["mixing"].trainable
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Mixed(), (X,)), tmp_path / "mixed.pt2")
+    assert kinds(read_pt2(tmp_path / "mixed.pt2")) == WANTED
+
+
+def test_a_file_of_the_newer_exporter_says_buffers_and_numbers(tmp_path: Path) -> None:
+    write_onnx(Mixed(), (X,), tmp_path / "mixed.onnx", opset=18, dynamo=True, fold=True)
+    found = kinds(read(tmp_path / "mixed.onnx"))
+    assert {name: kind for name, kind in found.items() if kind != "parameter"} == {
+        "mixing": "buffer",
+        "kept": "buffer",
+        "step": "constant",
+    }
+
+
+def test_a_file_without_a_word_on_it_counts_its_weights_as_trained(tmp_path: Path) -> None:
+    write_onnx(Mixed(), (X,), tmp_path / "mixed.onnx", opset=18, dynamo=False, fold=False)
+    found = kinds(read(tmp_path / "mixed.onnx"))
+    assert found["first.weight"] == found["first.bias"] == "parameter"
+
+
+@pytest.mark.parametrize(("frozen", "trainable"), [(False, True), (True, False)])
+def test_what_is_made_of_several_tensors_is_trained_with_the_first(frozen: bool, trainable: bool) -> None:
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    net[0].parametrizations.weight.original1.requires_grad_(False)
+    net[0].parametrizations.weight.original0.requires_grad_(not frozen)
+    (weight, _) = gnelint.check(net, torch.randn(2, 4)).prediction.graph.parameters()
+    assert weight.trainable == trainable
