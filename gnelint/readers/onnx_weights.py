@@ -38,6 +38,11 @@ class WeightReader:
         """The files beside the model that hold the tensors asked for so far, as the model names them."""
         return tuple(self._locations)
 
+    @property
+    def kinds_recorded(self) -> bool:
+        """Whether the exporter wrote down which tensors are parameters."""
+        return bool(self._kinds)
+
     def initializer(self, index: int) -> Parameter:
         """The main graph's initializer of this index."""
         tensor = self._file.proto.graph.initializer[index]

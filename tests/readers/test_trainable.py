@@ -87,3 +87,40 @@ def test_what_is_made_of_several_tensors_is_trained_with_the_first(frozen: bool,
     net[0].parametrizations.weight.original0.requires_grad_(not frozen)
     (weight, _) = gnelint.check(net, torch.randn(2, 4)).prediction.graph.parameters()
     assert weight.trainable == trainable
+
+
+class Mixing(nn.Module):
+    """Layers on the features of nodes, with a matrix on the left that mixes the nodes."""
+
+    def __init__(self, mixing: Tensor, left: bool = True) -> None:
+        super().__init__()
+        self.left = left
+        self.register_buffer("mixing", mixing)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(self.mixing @ layer(x)) if self.left else torch.relu(self.mixing @ x)
+        return x
+
+
+DRAW = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("mixing", "left", "kind"),
+    [
+        (DRAW, True, "constant"),
+        (DRAW, False, "parameter"),
+        (DRAW.abs(), False, "constant"),
+        (DRAW.triu(1), False, "constant"),
+    ],
+)
+def test_a_matrix_on_the_left_in_a_file_is_no_layer(mixing: Tensor, left: bool, kind: str, tmp_path: Path) -> None:
+    net = Mixing(mixing, left)
+    net.layers.requires_grad_(True)
+    write_onnx(net, (X,), tmp_path / "mixing.onnx", opset=18, dynamo=False, fold=False)
+    graph = read(tmp_path / "mixing.onnx")
+    found = {parameter.name: parameter.kind for parameter in graph.parameters() if parameter.shape == (8, 8)}
+    assert found.pop("mixing") == kind
+    assert set(found.values()) <= {"parameter"}
