@@ -15,8 +15,8 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.graph import Graph
 from gnelint.readers.idioms import fuse
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
-from gnelint.readers.onnx_inputs import BoundInputs, bind, sentence
+from gnelint.readers.onnx_file import MisfitError, ModelFile, UnreadableError, open_model
+from gnelint.readers.onnx_inputs import BoundInputs, attempts, sentence
 from gnelint.readers.onnx_mixing import with_mixing_constants
 from gnelint.readers.onnx_walk import Place, Scope, Walker, types_of
 from gnelint.readers.onnx_weights import WeightReader
@@ -65,18 +65,16 @@ def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {sparse.values.name for sparse in graph.sparse_initializer}
     declared = [info for info in graph.input if info.name not in constants]  # old files list their weights as inputs
-    bound = bind(declared, specs)
-    try:
-        return _walk(path, file, versions, training, bound)
-    except UnreadableError:
-        if not bound.assumed_batch:
-            raise
-        single = bind(declared, specs, batch=1)  # some exports name the batch but fix it to 1 inside
+    problem: UnreadableError | None = None
+    for count, bound in enumerate(attempts(declared, specs)):
         try:
-            return _walk(path, file, versions, training, single)
-        except UnreadableError:
-            pass
-        raise
+            return _walk(path, file, versions, training, bound)
+        except UnreadableError as error:
+            problem = problem or error
+            if count and not isinstance(error, MisfitError):  # other sizes will not mend it
+                break
+    assert problem is not None
+    raise problem
 
 
 def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool, bound: BoundInputs) -> Graph:

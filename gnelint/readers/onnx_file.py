@@ -35,6 +35,10 @@ class UnreadableError(Exception):
         super().__init__(problem)
 
 
+class MisfitError(UnreadableError):
+    """An operation does not fit the shapes of its inputs, which may be the fault of sizes that were assumed."""
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A parsed model whose large inline weights are still in the file.

@@ -74,9 +74,11 @@ class TypeInference:
             outputs: dict[str, onnx.TypeProto] = shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self._opset_imports(versions), ir_version=self._ir_version
             )
-            return outputs
         except Exception as error:  # InferenceError and whatever else the rule of an operator raises
             raise InferenceFailedError(_first_line(error)) from error
+        if any(dim.dim_value < 0 for found in outputs.values() for dim in found.tensor_type.shape.dim):
+            raise InferenceFailedError("its output would have a negative size")
+        return outputs
 
     def _opset_imports(self, versions: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:
         key = tuple(versions.items())

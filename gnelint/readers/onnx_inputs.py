@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -12,14 +12,36 @@ from gnelint.graph import FLOATING, Value
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx_types import element_type, tensor_shape
 
-BATCH = 8
-SEQUENCE = 128
-IMAGE = 224
 VOLUME = 32
 CHANNELS = 3
 
 HOW_TO_SET = "set it with --input"
 """In every note on a size that the file leaves open and that was assumed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is taken for the sizes that a file leaves open: of the batch, of other axes, and of an image's sides."""
+
+    batch: int = 8
+    sequence: int = 128
+    image: int = 224
+
+
+ASSUMED = (
+    Sizes(),
+    Sizes(batch=1),
+    Sizes(sequence=1024),
+    Sizes(batch=1, sequence=1024),
+    Sizes(sequence=16_000),
+    Sizes(batch=1, sequence=16_000),
+    Sizes(image=48),
+    Sizes(image=299),
+    Sizes(image=512),
+)
+"""What is tried until the model can be read: some exports name the batch but fix it to 1 inside, windows of audio are
+hundreds of samples long (a second has 16,000), text is recognised in lines of 48 pixels, and some classifiers pool what
+is left of 299 or more."""
 
 
 @dataclass
@@ -31,17 +53,31 @@ class BoundInputs:
         special: types of the inputs that are no plain tensors.
         sizes: what each named size was fixed to.
         notes: which sizes were assumed.
-        assumed_batch: whether the size of the batch is one of them.
     """
 
     values: list[Value] = field(default_factory=list)
     special: dict[str, onnx.TypeProto] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    assumed_batch: bool = False
 
 
-def bind(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec], batch: int = BATCH) -> BoundInputs:
+def attempts(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec]) -> Iterator[BoundInputs]:
+    """The inputs with one choice of the sizes that the file leaves open after the other, each that differs.
+
+    Raises:
+        UsageError: as of `bind`.
+    """
+    tried: list[list[Value]] = []
+    for sizes in ASSUMED:
+        bound = bind(declared, specs, sizes)
+        if bound.values not in tried:
+            tried.append(bound.values)
+            yield bound
+
+
+def bind(
+    declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec], assumed: Sizes = ASSUMED[0]
+) -> BoundInputs:
     """Fix the shape of every input.
 
     Raises:
@@ -60,7 +96,7 @@ def bind(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec], ba
         if spec is not None:
             bound.values.append(Value(info.name, spec.shape, dtype or spec.dtype))
         else:
-            bound.values.append(Value(info.name, _default(info, dtype, bound, batch), dtype))
+            bound.values.append(Value(info.name, _default(info, dtype, bound, assumed), dtype))
     return bound
 
 
@@ -102,7 +138,7 @@ def _check(info: onnx.ValueInfoProto, spec: InputSpec, bound: BoundInputs) -> No
             raise UsageError(subject, f'"{size}" is {bound.sizes[size]} and {given} at once', advice)
 
 
-def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, batch: int) -> tuple[int, ...] | None:
+def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, sizes: Sizes) -> tuple[int, ...] | None:
     """The declared shape with assumed sizes where the file has none."""
     shape = tensor_shape(info.type)
     if shape is None:
@@ -115,8 +151,7 @@ def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, b
             found.append(bound.sizes[size])
         else:
             name = size if isinstance(size, str) else ""
-            assumed = _assumed(name, axis, len(shape), dtype, batch)
-            bound.assumed_batch |= axis == 0 or "batch" in name.lower()
+            assumed = _assumed(name, axis, len(shape), dtype, sizes)
             if name:
                 bound.sizes[name] = assumed
             found.append(assumed)
@@ -125,13 +160,13 @@ def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, b
     return tuple(found)
 
 
-def _assumed(name: str, axis: int, rank: int, dtype: str | None, batch: int) -> int:
+def _assumed(name: str, axis: int, rank: int, dtype: str | None, sizes: Sizes) -> int:
     if "batch" in name.lower() or axis == 0:
-        return batch
+        return sizes.batch
     floating = dtype is None or dtype in FLOATING
     if floating and rank in (4, 5):
-        return CHANNELS if axis == 1 else IMAGE if rank == 4 else VOLUME
-    return SEQUENCE
+        return CHANNELS if axis == 1 else sizes.image if rank == 4 else VOLUME
+    return sizes.sequence
 
 
 def sentence(bound: BoundInputs) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from gnelint.readers.onnx_emitter import (
     concrete,
     rank,
 )
-from gnelint.readers.onnx_file import UnreadableError
+from gnelint.readers.onnx_file import MisfitError, UnreadableError
 from gnelint.readers.onnx_fold import computed, literal, reshaped
 
 SHAPE_ADVICE = "The file is damaged or was edited by hand; export the model again."
@@ -57,6 +57,23 @@ def per_axis(call: Call, name: str, axes: int) -> tuple[int, ...]:
     return found
 
 
+def check_window(call: Call, x: Value, kernel: Sequence[int], pads: Sequence[int], dilations: Sequence[int]) -> None:
+    """See to it that a window fits into the padded input at least once.
+
+    Raises:
+        MisfitError: it is longer. (onnx infers a size all the same: it rounds the division towards zero.)
+    """
+    axes = len(kernel)
+    for i, size in enumerate((x.shape or ())[2:]):
+        reach = (kernel[i] - 1) * dilations[i] + 1
+        if isinstance(size, int) and reach > size + pads[i] + pads[axes + i]:
+            raise MisfitError(
+                f'node "{call.origin.name}" ({call.op_type}) reads {reach} entries of axis {i + 2} at once; its input '
+                f"of shape {x.shape} has fewer, padding counted",
+                "Give a longer shape by --input.",
+            )
+
+
 def _wrong_weight(call: Call, weight: Parameter, wanted: str) -> UnreadableError:
     return UnreadableError(
         f'node "{call.origin.name}" ({call.op_type}) has weight "{weight.name}" of shape {weight.shape}; {wanted}',
@@ -90,6 +107,7 @@ def conv(call: Call, em: Emitter) -> Results:
         raise _wrong_weight(call, weight, f"kernel_shape says {call.get('kernel_shape')}")
     strides, dilations = per_axis(call, "strides", axes), per_axis(call, "dilations", axes)
     pads = same_pads(call, concrete(x)[2:] if "auto_pad" in call.attributes else (), kernel, strides, dilations)
+    check_window(call, x, kernel, pads, dilations)
     parameters = {"weight": weight, "bias": _checked_bias(call, bias, weight.shape[0])}
     return [
         em.emit(

@@ -20,7 +20,7 @@ from gnelint.readers.onnx_emitter import (
     entries,
     rank,
 )
-from gnelint.readers.onnx_file import UnreadableError
+from gnelint.readers.onnx_file import MisfitError, UnreadableError
 from gnelint.readers.onnx_fold import reshaped
 
 
@@ -28,7 +28,7 @@ def _reshape(call: Call, em: Emitter) -> Results:
     x = em.flow(call.need(0))
     before, after = entries(x.shape or ("?",)), entries(call.shape or ("?",))
     if x.shape is not None and call.shape is not None and before is not None and after is not None and before != after:
-        raise UnreadableError(
+        raise MisfitError(
             f'node "{call.origin.name}" ({call.op_type}) turns shape {x.shape} into {call.shape}, which has another '
             "number of entries",
             "If a size was exported as fixed, give the shape it was exported with by --input.",

@@ -23,7 +23,7 @@ from gnelint.readers.onnx_emitter import (
 )
 from gnelint.readers.onnx_file import UnreadableError
 from gnelint.readers.onnx_fold import computed, reshaped
-from gnelint.readers.onnx_ops_linear import SHAPE_ADVICE, bias, per_axis, same_pads
+from gnelint.readers.onnx_ops_linear import SHAPE_ADVICE, bias, check_window, per_axis, same_pads
 
 _HUGE = 1e30
 """Bounds beyond this are none: before opset 11 Clip had the largest float as its default."""
@@ -239,6 +239,7 @@ def _window(call: Call, x: Value) -> dict[str, Any]:
             if isinstance(count, int):
                 reach = (count - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
                 pads[axes + i] = max(pads[axes + i], reach - size - pads[i])
+    check_window(call, x, kernel, pads, dilations)
     return {"kernel": kernel, "strides": strides, "pads": tuple(pads), "dilations": dilations}
 
 

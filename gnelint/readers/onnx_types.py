@@ -79,7 +79,7 @@ def tensor_shape(found: onnx.TypeProto) -> tuple[Dim | None, ...] | None:
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> Dim | None:
     if dim.HasField("dim_value"):
-        return int(dim.dim_value)
+        return int(dim.dim_value) if dim.dim_value >= 0 else None  # some exporters write -1 for a free axis
     return str(dim.dim_param) or None
 
 

@@ -7,7 +7,7 @@ bodies of control flow open scopes of their own, so that nothing is copied or re
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -15,7 +15,7 @@ from onnx import defs
 
 from gnelint.graph import Graph, Parameter, Value
 from gnelint.readers.onnx_emitter import Call, CannotLowerError, Emitter, Operand, Origin, OutputType
-from gnelint.readers.onnx_file import UnreadableError
+from gnelint.readers.onnx_file import MisfitError, UnreadableError
 from gnelint.readers.onnx_fold import RANDOM, CannotFoldError, fold, literal
 from gnelint.readers.onnx_infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx_ops import DECOMPOSED, LOWERINGS, shape_constant
@@ -117,12 +117,30 @@ class Walker:
         self._sizes = sizes
         self._training = training
         self._visited = 0
+        self._tensors: dict[str, object] = {tensor.name: tensor for tensor in model.graph.initializer}
 
-    def constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
-        """Bind the initializers of a body; those of the main graph are bound by `read`."""
+    def constants(self, graph: onnx.GraphProto, scope: Scope, where: str) -> None:
+        """Bind the initializers of a body; those of the main graph are bound by `read`.
+
+        Args:
+            where: which body this is, for people.
+        """
         for tensor in graph.initializer:
-            scope.bind(tensor.name, self._weights.parameter(tensor, tensor.name))
+            scope.bind(tensor.name, self._weights.parameter(tensor, self._tensor_name(tensor.name, tensor, where)))
         self.sparse_constants(graph, scope)
+
+    def _tensor_name(self, name: str, held: object, where: str) -> str:
+        """What a body's tensor is called in the graph: another body, or the main graph, may have one of this name.
+
+        Args:
+            held: the message that holds the tensor, an initializer or a Constant node.
+            where: which body this is, for people.
+        """
+        wanted, count = name, 1
+        while self._tensors.setdefault(wanted, held) is not held:
+            wanted = f"{name} ({where})" if count == 1 else f"{name} ({where}, {count})"
+            count += 1
+        return wanted
 
     def sparse_constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
         """Bind the sparse initializers."""
@@ -196,7 +214,7 @@ class Walker:
         """The tensor that a Constant node holds, in any of its forms."""
         import numpy as np
 
-        name = place.name(node.output[0])
+        name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
         for key, attribute in attributes.items():
             if key == "value":
                 found = self._weights.parameter(attribute.t, name)
@@ -230,7 +248,7 @@ class Walker:
             except InferenceFailedError as error:
                 if all(isinstance(operand, Parameter) for operand in call.inputs):
                     return tuple(OutputType(None, None) for _ in node.output)  # running it tells more
-                raise UnreadableError(
+                raise MisfitError(
                     f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
                     "Check the shapes, or fix symbolic sizes with --input.",
                 ) from error
@@ -366,7 +384,7 @@ class Walker:
 
     def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
         inner = Scope(scope)
-        self.constants(body, inner)
+        self.constants(body, inner, origin.name)
         declared = {**place.declared, **types_of(body)}
         results = {**place.results, **results_of(node, [output.name for output in body.output], place)}
         self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared, results=results))
@@ -390,7 +408,7 @@ class Walker:
                 formal.append(Value(info.name, found.shape, found.dtype))
                 self.emitter.add_input(formal[-1])
                 inner.bind(info.name, formal[-1])
-            self.constants(body, inner)
+            self.constants(body, inner, name)
             self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body), results={}))
             inputs = (*formal, *capture.captured.values())
             graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
@@ -445,14 +463,14 @@ def in_order(nodes: Sequence[onnx.NodeProto]) -> Sequence[int]:
         UnreadableError: a cycle closes.
     """
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    reads = [_sources(node, producer) for node in nodes]
-    if all(source < index for index, sources in enumerate(reads) for source in sources):
+    sources = [{producer[name] for name in reads(node) if name in producer} for node in nodes]
+    if all(source < index for index, found in enumerate(sources) for source in found):
         return range(len(nodes))
     readers: list[list[int]] = [[] for _ in nodes]
-    for index, sources in enumerate(reads):
-        for source in sources:
+    for index, found in enumerate(sources):
+        for source in found:
             readers[source].append(index)
-    waiting = [len(sources) for sources in reads]
+    waiting = [len(found) for found in sources]
     ready = [index for index, count in enumerate(waiting) if count == 0]
     order: list[int] = []
     while ready:
@@ -471,18 +489,29 @@ def in_order(nodes: Sequence[onnx.NodeProto]) -> Sequence[int]:
     return order
 
 
-def _sources(node: onnx.NodeProto, producer: Mapping[str, int]) -> set[int]:
-    """Indices of the nodes that this one reads from, bodies of control flow included."""
-    found: set[int] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        found.update(producer[name] for name in current.input if name in producer)
-        for attribute in current.attribute:
-            if attribute.type == _GRAPH:
-                stack.extend(attribute.g.node)
-                found.update(producer[info.name] for info in attribute.g.output if info.name in producer)
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies that a node of control flow holds."""
+    for attribute in node.attribute:
+        if attribute.type == _GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """The names that a node reads from around it, for its bodies too; what a body names itself hides a name outside."""
+    found = {name for name in node.input if name}
+    for body in bodies(node):
+        inner = {info.name for info in body.output}.union(*(reads(each) for each in body.node))
+        found |= inner.difference(_own_names(body))
     return found
+
+
+def _own_names(body: onnx.GraphProto) -> Iterator[str]:
+    """The names that a body gives: to its inputs, its constants and what its nodes write."""
+    yield from (info.name for info in body.input)
+    yield from (tensor.name for tensor in body.initializer)
+    yield from (tensor.values.name for tensor in body.sparse_initializer)
+    yield from (name for node in body.node for name in node.output)
 
 
 def imports(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -112,7 +112,7 @@ class WeightReader:
     def _external(self, tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        path = data_path(self._file.path.parent, location, name)
+        path = data_path(self._file.path, location, name)
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
         except ValueError:
@@ -150,11 +150,16 @@ def _recorded_kinds(graph: onnx.GraphProto) -> dict[str, TensorKind]:
     return found
 
 
-def data_path(directory: Path, location: str, name: str) -> Path:
-    """The data file of a tensor, inside the model's directory once all links are followed.
+def data_path(model: Path, location: str, name: str) -> Path:
+    """The data file of a tensor.
+
+    It is named by a path below the model's directory, and lies there once all links are followed. Where the model
+    itself is a link, as in the cache of the Hugging Face hub (snapshots/REVISION/model.onnx -> ../../blobs/HASH), the
+    data may also be a link into the directory where the model's own bytes lie. ONNX Runtime has the same two
+    directories (its pull request 27374).
 
     Args:
-        directory: the model's.
+        model: the model's file.
         location: what the tensor says where its data are.
         name: of the tensor.
 
@@ -170,9 +175,12 @@ def data_path(directory: Path, location: str, name: str) -> Path:
         raise UnreadableError(f'tensor "{name}" says it is external but not in which file', EXPORT_AGAIN)
     if os.path.isabs(location) or location.startswith(("/", "\\")) or location[1:2] == ":":
         raise outside
+    if os.path.normpath(location).split(os.sep, 1)[0] == os.pardir:
+        raise outside
+    directory = model.parent
     try:
         path = (directory / location).resolve()
-        inside = path.is_relative_to(directory.resolve())
+        inside = any(path.is_relative_to(place) for place in (directory.resolve(), model.resolve().parent))
         found = path.is_file()
     except (OSError, RuntimeError) as error:
         raise UnreadableError(f"{what}, which cannot be opened ({error})", "Check the path.") from error

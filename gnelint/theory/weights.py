@@ -167,6 +167,8 @@ def _orthogonal(parameter: Parameter) -> bool:
         vectors = np.asarray(array[:_SAMPLE], np.float64).reshape(-1, inner)
     else:
         vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(parameter.shape[0], -1)[:, :_SAMPLE].T
+    if not np.isfinite(vectors).all():
+        return False
     gram = vectors @ vectors.T
     size = float(np.trace(gram)) / len(gram)
     return len(gram) > 1 and size > 0 and float(np.abs(gram - size * np.eye(len(gram))).max()) < 1e-3 * size

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import onnx
 
 from gnelint.readers.onnx_file import ModelFile
+from gnelint.readers.onnx_walk import bodies
 from gnelint.readers.onnx_weights import data_path
 from gnelint.writers.onnx_bytes import Raw, stretch
-from gnelint.writers.onnx_draft import bodies
 
 ALIGNMENT = 4096
 """Tensors in a data file start at multiples of this, so that they can be mapped."""
@@ -54,7 +54,7 @@ class DataFiles:
             for entry in tensor.external_data:
                 if entry.key == "location":
                     if entry.value not in names:
-                        source = data_path(here, entry.value, tensor.name)
+                        source = data_path(file.path, entry.value, tensor.name)
                         names[entry.value] = self._place(source, entry.value)
                     changed |= names[entry.value] != entry.value
                     entry.value = names[entry.value]

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from gnelint.readers.onnx import opset_versions
 from gnelint.readers.onnx_file import ModelFile
 from gnelint.readers.onnx_types import dtype_name
-from gnelint.readers.onnx_walk import own_name
+from gnelint.readers.onnx_walk import bodies, own_name, reads
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_bytes import Raw, stretch
 
@@ -220,7 +220,7 @@ class Draft:
                     continue
                 self._remove(node)
                 self._forget(node.output)
-                waiting.extend(name for name in reads(node) if name)
+                waiting.extend(reads(node))
             elif value in self._initializers:
                 self._drop_initializer(value)
             else:
@@ -310,24 +310,6 @@ class Draft:
 def kept(file: ModelFile, start: int, end: int) -> Raw:
     """Bytes of the user's file as they are."""
     return Raw(end - start, lambda: stretch(file.path, start, end))
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies that a node of control flow holds."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """The names that a node reads, in its bodies too (a name that a body writes itself may be among them)."""
-    found = set(node.input)
-    for body in bodies(node):
-        found.update(info.name for info in body.output)
-        for inner in body.node:
-            found |= reads(inner)
-    return found
 
 
 def _redirect(node: onnx.NodeProto, old: str, new: str) -> None:

@@ -16,11 +16,11 @@ from gnelint.fixes.edits import EditTensor
 from gnelint.graph import Parameter
 from gnelint.readers.onnx_file import CUT_FROM, ModelFile, UnreadableError
 from gnelint.readers.onnx_types import bits, dtype_name
-from gnelint.readers.onnx_walk import own_name
+from gnelint.readers.onnx_walk import bodies, own_name, reads
 from gnelint.readers.onnx_weights import WeightReader
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_bytes import Raw
-from gnelint.writers.onnx_draft import Draft, bodies, reads
+from gnelint.writers.onnx_draft import Draft
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
 MAX_DEPTH = 48

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from gnelint.errors import ModelError, UsageError
 from gnelint.readers.inputs import InputSpec
@@ -88,3 +88,39 @@ def test_constant_outputs_are_left_out(tmp_path: Path) -> None:
     graph = load(model(nodes, {"x": (2, 3)}, ["y", "s"]), tmp_path)
     assert graph.outputs == ("y",)
     assert any("does not depend on the input" in note for note in graph.notes)
+
+
+@pytest.mark.parametrize(("kernel", "taken"), [(512, 1024), (130, 1024), (4000, 16_000)])
+@pytest.mark.parametrize("op", ["Conv", "MaxPool"])
+def test_an_open_axis_is_taken_long_enough_for_the_windows_on_it(
+    tmp_path: Path, op: str, kernel: int, taken: int
+) -> None:
+    """130 with a stride of 160 is a trap: rounded towards zero, (128 - 130) / 160 + 1 is one window."""
+    weights = {"w": np.ones((8, 1, kernel), np.float32)} if op == "Conv" else {}
+    nodes = [node(op, ["x", *weights], ["y"], name="it", kernel_shape=[kernel], strides=[160])]
+    graph = load(model(nodes, {"x": ("batch", 1, "samples")}, weights=weights), tmp_path)
+    assert graph.values["x"].shape == (8, 1, taken)
+    assert f'"samples" of input "x" was taken as {taken}' in graph.notes[0]
+
+
+def test_a_fixed_axis_too_short_for_a_window_is_said(tmp_path: Path) -> None:
+    nodes = [node("AveragePool", ["x"], ["y"], name="pool", kernel_shape=[6, 6], strides=[2, 2])]
+    with pytest.raises(ModelError, match=r'node "pool" \(AveragePool\) reads 6 entries of axis 2 at once'):
+        load(model(nodes, {"x": ("N", 4, 5, 5)}), tmp_path)
+    padded = [node("AveragePool", ["x"], ["y"], name="pool", kernel_shape=[8, 8], auto_pad="SAME_UPPER")]
+    assert load(model(padded, {"x": ("N", 4, 5, 5)}), tmp_path).values["y"].shape == (8, 4, 5, 5)
+
+
+def test_a_last_window_that_hangs_over_fits(tmp_path: Path) -> None:
+    nodes = [node("MaxPool", ["x"], ["y"], name="pool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)]
+    assert load(model(nodes, {"x": (1, 4, 2, 2)}), tmp_path).values["y"].shape == (1, 4, 1, 1)
+
+
+def test_minus_one_is_an_open_size(tmp_path: Path) -> None:
+    nodes = [node("Own", ["x"], ["m"], domain="own"), node("Identity", ["m"], ["y"])]
+    proto = model(nodes, {"x": (-1, 6)}, domains={"own": 1})
+    proto.graph.output[0].type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, [-1, 6]))
+    proto.graph.value_info.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, [-1, 6]))
+    graph = load(proto, tmp_path)
+    assert graph.values["x"].shape == (8, 6)
+    assert graph.values["m"].concrete_shape is None

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import AttributeProto, TensorProto, helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from gnelint.graph import UNMODELLED
 from gnelint.readers.onnx import read
@@ -319,6 +320,55 @@ def test_undecided_branches_are_graphs_of_their_own(tmp_path: Path) -> None:
     assert {name: ops(body) for name, body in graph.subgraphs.items()} == {
         "if/then_branch": ["relu"], "if/else_branch": ["tanh"],
     }  # fmt: skip
+
+
+def _hiding(kind: str) -> onnx.NodeProto:
+    """Control flow that writes y; so does its body, from a value that it calls as the network calls its output."""
+
+    def value(name: str, shape: list[int], code: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, code, shape)
+
+    act, keep = helper.make_node("Relu", ["a"], ["y"]), helper.make_node("Identity", ["go"], ["still"])
+    if kind == "Loop":
+        turns, go = value("i", [], TensorProto.INT64), value("go", [], TensorProto.BOOL)
+        results = [value("still", [], TensorProto.BOOL), value("y", [4, 3])]
+        body = helper.make_graph([act, keep], "b", [turns, go, value("a", [4, 3])], results)
+        return node("Loop", ["n", "c", "x"], ["y"], name="it", body=body)
+    if kind == "Scan":
+        body = helper.make_graph([act], "b", [value("a", [3])], [value("y", [3])])
+        return node("Scan", ["x"], ["y"], name="it", num_scan_inputs=1, body=body)
+    taken = helper.make_graph([helper.make_node("Tanh", ["x"], ["a"]), act], "t", [], [value("y", [4, 3])])
+    return node("If", ["c"], ["y"], name="it", then_branch=taken, else_branch=taken)
+
+
+@pytest.mark.parametrize("kind", ["Loop", "If", "Scan"])
+def test_a_body_may_use_names_of_the_graph_around_it(tmp_path: Path, kind: str) -> None:
+    nodes = [node("Tanh", ["y"], ["a"], name="last"), _hiding(kind)]
+    proto = model(nodes, {"x": (4, 3), "c": ()}, ["a"], {"n": np.array(3)}, types={"c": TensorProto.BOOL})
+    graph = load(proto, tmp_path)
+    assert [found.name for found in graph.nodes] == ["it", "last"]
+    assert graph.outputs == ("a",)
+
+
+def test_a_branch_may_name_its_weights_as_the_graph_does(tmp_path: Path) -> None:
+    out = [helper.make_tensor_value_info("o", TensorProto.FLOAT, [2, 3])]
+    own = np.full((3, 3), 2.0, np.float32)
+    branch = helper.make_graph(
+        [helper.make_node("MatMul", ["h", "w"], ["o"], name="inside")],
+        "t",
+        [],
+        out,
+        [numpy_helper.from_array(own, "w")],
+    )
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"], name="outside"),
+        node("If", ["c"], ["y"], name="if", then_branch=branch, else_branch=branch),
+    ]
+    weights = {"w": np.ones((3, 3), np.float32), "c": np.array(True)}
+    graph = load(model(nodes, {"x": (2, 3)}, weights=weights), tmp_path)
+    outside, inside = (found.parameters["weight"] for found in graph.nodes)
+    assert (outside.name, inside.name) == ("w", "w (if)")
+    assert (outside.array().max(), inside.array().max()) == (1.0, 2.0)
 
 
 def test_names_scopes_and_locations(tmp_path: Path) -> None:

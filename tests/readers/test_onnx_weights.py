@@ -112,6 +112,36 @@ def test_external_data_outside_the_directory_are_refused(location: str, tmp_path
         read(external(folder, location, w))
 
 
+def cached(folder: Path, w: np.ndarray, target: str, location: str = "model.onnx_data") -> Path:
+    """A model in the layout of the Hugging Face hub's cache: every file a link into the directory of the blobs."""
+    snapshot, blobs = folder / "snapshots" / "abd2" / "onnx", folder / "blobs"
+    for made in (snapshot, blobs, folder / "made"):
+        made.mkdir(parents=True)
+    for place in (blobs / "bbb222", folder / "secret.bin"):
+        place.write_bytes(w.tobytes())
+    external(folder / "made", location, w).rename(blobs / "aaa111")
+    for name, to in (("model.onnx", "../../../blobs/aaa111"), ("model.onnx_data", target)):
+        (snapshot / name).symlink_to(to)
+    (snapshot.parent / "data").symlink_to(blobs)
+    return snapshot / "model.onnx"
+
+
+def test_links_of_a_model_cache_are_followed(tmp_path: Path) -> None:
+    w = floats(2, 3, 1, 1)
+    weight = read(cached(tmp_path, w, "../../../blobs/bbb222")).nodes[0].parameters["weight"]
+    np.testing.assert_array_equal(weight.array(), w)
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [("../../../secret.bin", "model.onnx_data"), ("../../../blobs/bbb222", "../data/bbb222"),
+     ("../../../blobs/bbb222", "../../../blobs/bbb222"), ("../../../blobs/bbb222", "../../../secret.bin")],
+)  # fmt: skip
+def test_links_of_a_model_cache_lead_nowhere_else(tmp_path: Path, target: str, location: str) -> None:
+    with pytest.raises(ModelError, match=r"outside the model.s directory; refused"):
+        read(cached(tmp_path, floats(2, 3, 1, 1), target, location))
+
+
 @pytest.mark.parametrize(
     ("size", "entries", "problem"),
     [(None, {}, "missing"), (10, {}, "cut short"), (24, {"offset": 8}, "cut short"), (24, {"offset": -1}, "damaged"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from gnelint.graph import Parameter
-from gnelint.theory.weights import chunks, looks_initialised, mostly_zero, weight_statistics
+from gnelint.theory.weights import chunks, distribution, looks_initialised, mostly_zero, weight_statistics
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn"]
 
@@ -71,6 +72,17 @@ def test_entries_that_are_not_finite_are_left_out_and_said(bad: float) -> None:
     assert (found.size, found.mean, found.maximum) == (2, 2.0, 3.0)
     nothing = weight_statistics(stored(np.array([bad])))
     assert (nothing.size, nothing.finite) == (0, False)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("shape", [(13, 16), (64, 8), (8, 4, 3, 3)])
+def test_entries_that_are_not_finite_need_no_warning(bad: float, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    array[0] = bad
+    parameter = Parameter("w", shape, "float32", lambda: array)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert distribution(parameter, weight_statistics(parameter)) != "orthogonal"
 
 
 def test_an_overflowing_half_is_not_taken_as_infinite() -> None:

@@ -32,6 +32,7 @@ from gnelint.readers.onnx_walk import (
     imports,
     in_order,
     own_name,
+    reads,
     resolved_attributes,
     results_of,
     with_attributes,
@@ -161,7 +162,7 @@ class Interpreter:
         for index in self._plan((), graph.node, outputs).order:
             node = graph.node[index]
             operations.append(
-                Operation(tuple(name for name in _reads(node) if name in known), tuple(filter(None, node.output)))
+                Operation(tuple(name for name in reads(node) if name in known), tuple(filter(None, node.output)))
             )
             known.update(node.output)
         self._sharded = ShardedNetwork(operations, large, outputs, team, self._settings)
@@ -463,7 +464,7 @@ def _plan(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:
     last: dict[str, int] = {}
     made: set[str] = set()
     for index in order:
-        for name in _reads(nodes[index]):
+        for name in reads(nodes[index]):
             last[name] = index
         for name in nodes[index].output:
             made.add(name)
@@ -472,13 +473,3 @@ def _plan(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:
     for name in made.difference(outputs):
         dead.setdefault(last[name], []).append(name)
     return _Plan(order, {index: tuple(names) for index, names in dead.items()})
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, bodies of control flow included."""
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            for inner in attribute.g.node:
-                yield from _reads(inner)
-            yield from (info.name for info in attribute.g.output)
