@@ -117,7 +117,7 @@ class Examples:
         return [other for other in self.rules.rules if other.status in ("stable", rule.status)]
 
     def _after_fix(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> list[str]:
-        fixed = plan_fixes(prediction.graph, Fixing([rule], unsafe=True))
+        fixed = plan_fixes(prediction.graph, Fixing([rule], Settings(select=(rule.id,)), unsafe=True))
         found = (
             []
             if len(fixed.remaining) == test["after_fix"]

@@ -27,6 +27,7 @@ MAX_ROUNDS = 30
 UNSAFE = "it changes the architecture: --unsafe-fixes makes it, and the network must be trained again"
 TRAINED = "it changes where training starts, and the weights look trained: --unsafe-fixes makes it"
 ADVICE = "there is no edit for it, only advice"
+CHOICE = "an info is edited where its rule is selected by its id"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Fixing:
     options: FixOptions = field(default_factory=FixOptions)
     unsafe: bool = False
 
+    def asked(self, finding: Finding) -> bool:
+        """Whether it is to be fixed: an info is a choice, which is made only where its rule is selected by its id."""
+        return finding.severity != "info" or finding.rule in (*self.settings.select, *self.settings.extend_select)
+
     def findings(self, prediction: Prediction) -> tuple[Finding, ...]:
         """What the rules say that nothing suppresses."""
         return lint_and_suppress(prediction, self.rules, self.settings, self.suppressions)[1].findings
@@ -84,11 +89,11 @@ def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
     allowed = _allowed(before, fixing)
     state = _State(before, found)
     for _ in range(MAX_ROUNDS):
-        chosen = _next_fix(state, allowed)
+        chosen = _next_fix(state, allowed, fixing)
         if chosen is None:
             break
         state = _made(state, chosen, allowed, fixing)
-    left = tuple(Refusal(finding, _why(finding, state.refused, allowed, before)) for finding in state.findings)
+    left = tuple(_left(finding, state.refused, allowed, fixing, before) for finding in state.findings)
     return Fixed(before, state.prediction, found, state.findings, state.edits, left, fixing, state.notes)
 
 
@@ -110,23 +115,26 @@ def _allowed(prediction: Prediction, fixing: Fixing) -> frozenset[Safety]:
     return frozenset({"preserving", "init"} if fresh else {"preserving"})
 
 
-def _open(state: _State, allowed: Collection[Safety]) -> list[Finding]:
+def _open(state: _State, allowed: Collection[Safety], fixing: Fixing) -> list[Finding]:
     return [
         finding
         for finding in state.findings
-        if finding.fix is not None and finding.fix.safety in allowed and finding.place not in state.refused
+        if finding.fix is not None
+        and finding.fix.safety in allowed
+        and finding.place not in state.refused
+        and fixing.asked(finding)
     ]
 
 
-def _next_fix(state: _State, allowed: Collection[Safety]) -> Fix | None:
-    fixes = [fix_named(finding.fix.kind) for finding in _open(state, allowed) if finding.fix is not None]
+def _next_fix(state: _State, allowed: Collection[Safety], fixing: Fixing) -> Fix | None:
+    fixes = [fix_named(finding.fix.kind) for finding in _open(state, allowed, fixing) if finding.fix is not None]
     return min((fix for fix in fixes if fix is not None), key=lambda fix: fix.order, default=None)
 
 
 def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) -> _State:
     """The state after one kind of fix. What it was asked for and did not put right is not asked of it again."""
     asked = tuple(
-        finding for finding in _open(state, allowed) if finding.fix is not None and finding.fix.kind == fix.kind
+        finding for finding in _open(state, allowed, fixing) if finding.fix is not None and finding.fix.kind == fix.kind
     )
     plan = fix.plan(Site(state.prediction, asked, fixing.options))
     refused = {**state.refused, **{refusal.finding.place: refusal.reason for refusal in plan.refused}}
@@ -143,17 +151,21 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
     return _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)
 
 
-def _why(
+def _left(
     finding: Finding,
     refused: Mapping[tuple[str, tuple[str, ...]], str],
     allowed: Collection[Safety],
+    fixing: Fixing,
     before: Prediction,
-) -> str:
+) -> Refusal:
+    """A finding that remains, with the reason."""
     fix = finding.fix
     if finding.place in refused:
-        return refused[finding.place]
+        return Refusal(finding, refused[finding.place])
     if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
-        return ADVICE
+        return Refusal(finding, ADVICE)
     if fix.safety not in allowed:
-        return TRAINED if fix.safety == "init" and before.trained else UNSAFE
-    return f"{MAX_ROUNDS} rounds of fixes did not settle it"
+        return Refusal(finding, TRAINED if fix.safety == "init" and before.trained else UNSAFE)
+    if not fixing.asked(finding):
+        return Refusal(finding, CHOICE, choice=True)
+    return Refusal(finding, f"{MAX_ROUNDS} rounds of fixes did not settle it")

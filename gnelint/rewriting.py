@@ -66,11 +66,13 @@ class Rewritten:
     @property
     def left(self) -> tuple[Refusal, ...]:
         """The findings that remain and why."""
-        known = {refusal.finding.place: refusal.reason for refusal in self.plan.left}
+        known = {refusal.finding.place: refusal for refusal in self.plan.left}
         failed = {(unmade.edit.rule, unmade.edit.nodes): unmade.reason for unmade in self.unmade}
-        places = [finding.place for finding in self.remaining]
-        reasons = [known.get(place) or failed.get(place, "it is new in the fixed model") for place in places]
-        return tuple(map(Refusal, self.remaining, reasons))
+        found = []
+        for finding in self.remaining:
+            new = Refusal(finding, failed.get(finding.place, "it is new in the fixed model"))
+            found.append(replace(known.get(finding.place, new), finding=finding))
+        return tuple(found)
 
 
 class Subject(ABC):

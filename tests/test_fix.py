@@ -98,9 +98,16 @@ def test_the_emitted_function(folder: Path) -> None:
 
 
 def test_a_python_target_is_written_as_an_exported_program(folder: Path) -> None:
-    done = run("nets.py:biased", "-o", "fixed.pt2")
+    done = run("nets.py:biased", "-o", "fixed.pt2", "--extend-select", "GNE310")
     assert done.exit_code == 0, done.output
     assert "GNE310" not in {found.rule for found in gnelint.check("fixed.pt2").findings}
+
+
+def test_an_info_is_left_to_choice(folder: Path) -> None:
+    done = run("nets.py:biased", "-o", "fixed.pt2", "--extend-select", "GNE31")
+    assert "nothing to fix" in done.output
+    assert "Left to your choice: 1 info (--extend-select GNE310 edits them)." in done.output
+    assert not Path("fixed.pt2").exists()
 
 
 def test_fix_returns_a_module_of_the_same_class() -> None:

@@ -55,10 +55,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A finding that is not fixed, and why: a clause for people."""
+    """A finding that is not fixed.
+
+    Attributes:
+        finding: what is left.
+        reason: why, a clause for people.
+        choice: the edit would be made if its rule were selected by its id.
+    """
 
     finding: Finding
     reason: str
+    choice: bool = False
 
 
 @dataclass(frozen=True)

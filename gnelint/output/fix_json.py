@@ -87,5 +87,6 @@ def _left(refusal: Refusal) -> Mapping[str, Any]:
         "message": finding.message,
         "nodes": list(finding.nodes),
         "reason": refusal.reason,
+        "choice": refusal.choice,
         "advice": None if finding.fix is None else finding.fix.description,
     }

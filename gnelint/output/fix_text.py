@@ -38,8 +38,10 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
         lines += ["", *_gradient(entry)]
     for note in entry["notes"]:
         lines += ["", *wrapped(note, "  ")]
-    if entry["left"]:
-        lines += ["", "  Left as it is:", *_left(entry["left"], rule_names)]
+    refused = [refusal for refusal in entry["left"] if not refusal["choice"]]
+    if refused:
+        lines += ["", "  Left as it is:", *_left(refused, rule_names)]
+    lines += _choices([refusal for refusal in entry["left"] if refusal["choice"]])
     lines += ["", *wrapped(_closing(entry, dry), "")]
     return "\n".join(map(printable, lines)) + "\n"
 
@@ -47,7 +49,7 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
 def _headline(entry: Mapping[str, Any], dry: bool) -> str:
     count = len(entry["edits"])
     if not count:
-        return "nothing to fix" if not entry["left"] else "nothing that can be fixed"
+        return "nothing that can be fixed" if any(not left["choice"] for left in entry["left"]) else "nothing to fix"
     return f"{_plural(count, 'edit')}{' would be made' if dry else ''}"
 
 
@@ -133,6 +135,14 @@ def _left(left: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> I
         yield from wrapped(f"{reason}.", "      ")
         if group[0]["advice"] is not None:
             yield from wrapped(f"advice: {group[0]['advice']}", "      ")
+
+
+def _choices(left: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line that says how many infos are left to the user, and how to have them edited."""
+    if left:
+        rules = ",".join(sorted({refusal["rule"] for refusal in left}))
+        yield ""
+        yield f"  Left to your choice: {_plural(len(left), 'info')} (--extend-select {rules} edits them)."
 
 
 def _closing(entry: Mapping[str, Any], dry: bool) -> str:

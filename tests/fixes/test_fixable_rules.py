@@ -47,7 +47,7 @@ def errors(fixed: Fixed, rule: Rule) -> set[str]:
 
 def check(graph: Graph, rule: Rule) -> None:
     """The rule speaks, its fix silences it, and there is nothing to fix in the fixed network."""
-    fixing = Fixing([rule], Settings(stage="init"), unsafe=True)
+    fixing = Fixing([rule], Settings(select=(rule.id,), stage="init"), unsafe=True)
     fixed = plan_fixes(graph, fixing)
     assert fixed.found
     assert fixed.edits
@@ -87,7 +87,7 @@ def test_any_selection_of_fixes_leaves_nothing_to_do(seed: int) -> None:
     model = ["d_bad", "shifted_mlp(weight_mean=4.0, bias=2.0)", "b_bad", "uneven_mlp"][seed]
     chosen = [rule for rule in FIXABLE if rng.random() < 0.6]
     graph = graph_of(model)
-    fixing = Fixing(chosen, Settings(stage="init"), unsafe=True)
+    fixing = Fixing(chosen, Settings(select=tuple(rule.id for rule in chosen), stage="init"), unsafe=True)
     fixed = plan_fixes(graph, fixing)
     again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), fixing)
     assert not again.edits

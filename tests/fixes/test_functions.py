@@ -46,7 +46,7 @@ def test_preserving_rescale_keeps_the_function_and_evens_the_layers() -> None:
     module, inputs = uneven_mlp(), (torch.randn(64, 128),)
     rule = RULES.get("GNE508")
     assert rule is not None
-    fixed = plan_fixes(read_module(module, inputs, name="uneven"), Fixing([rule]))
+    fixed = plan_fixes(read_module(module, inputs, name="uneven"), Fixing([rule], Settings(select=(rule.id,))))
     after = edited(module, fixed.edits)
     torch.testing.assert_close(after(*inputs), module(*inputs), rtol=1e-5, atol=1e-5)
     factors = [layer.weight.square().sum() / len(layer.weight) for layer in after if isinstance(layer, nn.Linear)]

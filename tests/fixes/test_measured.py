@@ -78,7 +78,9 @@ STAYS = 0.3
 def test_better(rule: Rule, model: str) -> None:
     torch.manual_seed(0)
     net, inputs = network(model)
-    fixed = gnelint.fix(net, inputs, stage="init", preview=rule.status == "preview", unsafe=True)
+    fixed = gnelint.fix(
+        net, inputs, extend_select=[rule.id], stage="init", preview=rule.status == "preview", unsafe=True
+    )
     measure = MEASURES.get(f"{rule.id}-{model}", gradient)
     before, after = measure(net, inputs), measure(fixed, inputs)
     if rule.id in SAME:
