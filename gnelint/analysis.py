@@ -24,9 +24,10 @@ from gnelint.components import Component, NotModelledError, component_class
 from gnelint.correlation import CORRELATED, correlated_joins
 from gnelint.graph import Graph, Node, Parameter
 from gnelint.prediction import Block, NodePrediction, Prediction
+from gnelint.stage import Judgement, judge
 from gnelint.theory.moments import Gradient, Moments
 from gnelint.theory.spread import gaussian_noise
-from gnelint.theory.weights import WeightStatistics, looks_initialised, mostly_zero, weight_statistics
+from gnelint.theory.weights import WeightStatistics, weight_statistics
 from gnelint.uncertainty import Doubts, gradient_doubts
 
 INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
@@ -34,9 +35,6 @@ PLACEHOLDERS = (
     "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was "
     "read, no number is predicted."
 )
-
-FORGOTTEN = 0.5
-"""A running variance below it is less than half the 1 that it began with: of more passes than an export makes."""
 
 _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
 """What a component may raise on a shape or attribute that no reader should have let through: the rest is analysed."""
@@ -121,7 +119,7 @@ def analyse(graph: Graph) -> Prediction:
         nodes=nodes,
         blocks=_with_own_phi(graph, forward, blocks) if numbers else blocks,
         coverage=modelled / len(nodes) if nodes else 1.0,
-        trained=_looks_trained(graph, weights) if numbers else None,
+        stage=judge(graph, weights) if numbers else Judgement(),
         gradient_log2=None if reached is None else reached.log2,
         gradient_at=at,
         cotangent_at=cotangent_at,
@@ -534,30 +532,3 @@ def _has_placeholders(graph: Graph) -> bool:
         for node in graph.gradient_nodes
         if "weight" in node.parameters
     )
-
-
-def _looks_trained(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool | None:
-    """Whether a quarter of the larger weights have the heavy tails that training leaves, or most normalisations have
-    learned; None if there are no larger weights."""
-    parameters = _judged_parameters(graph)
-    judged = [
-        name for name, statistics in weights.items() if statistics.size >= 256 and len(parameters[name].shape) >= 2
-    ]
-    if not judged:
-        return None
-    trained = [name for name in judged if not looks_initialised(weights[name]) and not mostly_zero(parameters[name])]
-    return len(trained) > len(judged) / 4 or _normalisations_learned(graph, weights)
-
-
-def _normalisations_learned(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool:
-    """Whether most normalisations have scales that differ between channels and running statistics of many steps.
-
-    One of the two is not enough: scales can be drawn, and data can have been sent through fresh layers.
-    """
-    norms = [node.parameters for node in graph.nodes if "running_var" in node.parameters and "scale" in node.parameters]
-    learned = [
-        roles
-        for roles in norms
-        if not weights[roles["scale"].name].is_constant and weight_statistics(roles["running_var"]).minimum < FORGOTTEN
-    ]
-    return len(learned) > len(norms) / 2

@@ -26,6 +26,10 @@ MAX_ROUNDS = 30
 
 UNSAFE = "it changes the architecture: --unsafe-fixes makes it, and the network must be trained again"
 TRAINED = "it changes where training starts, and the weights look trained: --unsafe-fixes makes it"
+UNSURE = (
+    "it changes where training starts, and whether the weights are trained is not sure: --stage init makes it, if they "
+    "are not"
+)
 ADVICE = "there is no edit for it, only advice"
 CHOICE = "an info is edited where its rule is selected by its id"
 
@@ -81,9 +85,9 @@ class Fixing:
 def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
     """Plan the edits of one network. Nothing is written, and the graph is left as it is."""
     before = analyse(graph)
-    if fixing.settings.stage == "auto" and before.trained is not None:
+    if fixing.settings.stage == "auto" and before.stage.verdict != "none":
         # edits change how the weights look; what the network was when the user brought it counts
-        stage: Stage = "trained" if before.trained else "init"
+        stage: Stage = "init" if before.stage.verdict == "fresh" else "trained"
         fixing = replace(fixing, settings=replace(fixing.settings, stage=stage))
     found = fixing.findings(before)
     allowed = _allowed(before, fixing)
@@ -165,7 +169,8 @@ def _left(
     if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
         return Refusal(finding, ADVICE)
     if fix.safety not in allowed:
-        return Refusal(finding, TRAINED if fix.safety == "init" and before.trained else UNSAFE)
+        of_start = {"trained": TRAINED, "unsure": UNSURE}.get(before.stage.verdict, UNSAFE)
+        return Refusal(finding, of_start if fix.safety == "init" else UNSAFE)
     if not fixing.asked(finding):
         return Refusal(finding, CHOICE, choice=True)
     return Refusal(finding, f"{MAX_ROUNDS} rounds of fixes did not settle it")

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from gnelint.graph import Graph, Node
+from gnelint.stage import Judgement
 from gnelint.theory.weights import WeightStatistics
 
 Basis = Literal["exact", "theorem", "approximate", "unmodelled"]
@@ -99,7 +100,7 @@ class Prediction:
         nodes: one prediction for each node on a gradient path, in topological order.
         blocks: in topological order; a node belongs to one block at most.
         coverage: fraction of the nodes on a gradient path that a component models (1.0 for no such node).
-        trained: whether the weights look trained; None if there are none to judge.
+        stage: whether the weights are fresh or trained, and why.
         gradient_log2: log2 of ||dL/dx||^2 / ||dL/dy||^2 at the first floating input (at the embedding for tokens).
         error_bits: |log2(predicted / measured)| of that ratio, in bits, for one draw of the weights: within this for
             90% of networks.
@@ -115,7 +116,7 @@ class Prediction:
     nodes: tuple[NodePrediction, ...]
     blocks: tuple[Block, ...]
     coverage: float
-    trained: bool | None
+    stage: Judgement
     gradient_log2: float | None
     gradient_at: str | None
     cotangent_at: str
@@ -123,6 +124,11 @@ class Prediction:
     fluctuation_bits: float | None = None
     weights: Mapping[str, WeightStatistics] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> bool | None:
+        """Whether the weights are trained; None where that is not sure or there are none to judge."""
+        return self.stage.trained
 
     @property
     def gradient_ratio(self) -> float | None:

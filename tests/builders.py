@@ -10,6 +10,7 @@ import numpy as np
 
 from gnelint.graph import Graph, Location, Node, Parameter, Provenance, Value
 from gnelint.prediction import Block, BlockKind, NodePrediction, Prediction
+from gnelint.stage import Judgement
 from gnelint.theory.weights import WeightStatistics
 
 
@@ -61,6 +62,11 @@ def statistics(variance: float, *, kurtosis: float = 3.0, bound: float = 1.0, si
     return WeightStatistics(size, 0.0, variance, kurtosis, -bound, bound)
 
 
+def judgement(trained: bool | None) -> Judgement:
+    """The verdict without its evidence; None has no weights to judge."""
+    return Judgement("none" if trained is None else "trained" if trained else "fresh")
+
+
 def prediction(
     of: Graph,
     phi: Mapping[str, float | None],
@@ -105,7 +111,7 @@ def prediction(
         nodes=nodes,
         blocks=tuple(blocks),
         coverage=1.0 - len(unmodelled) / max(len(of.nodes), 1),
-        trained=trained,
+        stage=judgement(trained),
         gradient_log2=running,
         gradient_at=of.inputs[0],
         cotangent_at="output",

@@ -10,7 +10,7 @@ from gnelint.fixes.edits import Edit
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.output import verify_json
-from gnelint.output.json import number
+from gnelint.output.json import number, stage
 from gnelint.prediction import Prediction
 from gnelint.rewriting import Rewritten
 
@@ -49,6 +49,7 @@ def _state(prediction: Prediction, findings: Iterable[Finding]) -> dict[str, Any
         "gradient_ratio_log2": number(prediction.gradient_log2),
         "cotangent_at": prediction.cotangent_at,
         "trained": prediction.trained,
+        "stage": stage(prediction.stage),
         "errors": severities.count("error"),
         "warnings": severities.count("warning"),
         "infos": severities.count("info"),

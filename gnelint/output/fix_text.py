@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from gnelint.output.places import alike, folded, form
-from gnelint.output.text import WIDTH, elide, in_few_words, printable, wrapped
+from gnelint.output.text import WIDTH, elide, in_few_words, printable, stage_text, wrapped
 
 _LABEL = 38
 _SAFETY = {
@@ -27,7 +27,7 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
         whole: list every edit, where alike ones are folded otherwise.
         dry: nothing was to be written.
     """
-    lines = [f"{entry['target']}: {_headline(entry, dry)}"]
+    lines = [f"{entry['target']}: {_headline(entry, dry)}", *_stage(entry["before"])]
     by_rule = [
         (key, list(edits)) for key, edits in groupby(entry["edits"], key=lambda edit: (edit["rule"], edit["safety"]))
     ]
@@ -44,6 +44,17 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
     lines += _choices([refusal for refusal in entry["left"] if refusal["choice"]])
     lines += ["", *wrapped(_closing(entry, dry), "")]
     return "\n".join(map(printable, lines)) + "\n"
+
+
+def _stage(before: Mapping[str, Any]) -> Iterator[str]:
+    """Why edits of the starting point are not made, where the weights are not fresh."""
+    verdict, said = before["stage"]["verdict"], stage_text(before)
+    if verdict == "unsure":
+        said = (
+            f"{said} Edits that change where training starts are left out; if it is untrained, --stage init makes them."
+        )
+    if verdict in ("trained", "unsure"):
+        yield from wrapped(said, "  ")
 
 
 def _headline(entry: Mapping[str, Any], dry: bool) -> str:

@@ -17,6 +17,7 @@ from gnelint.graph import Graph, Parameter
 from gnelint.lint.finding import SEVERITIES, Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.prediction import Block, NodePrediction, Prediction
+from gnelint.stage import Judgement
 from gnelint.theory.weights import WeightStatistics, distribution, gain
 from gnelint.vocabulary import VOCABULARY
 
@@ -48,6 +49,9 @@ _READABLE = _object(
     ),
 )
 """What is asked of an earlier report that another is compared with."""
+
+MOST_EVIDENCE = 10
+"""Pieces of evidence for the stage of the weights that are written."""
 
 SIGNIFICANT_DIGITS = 7
 """Enough for every use, and few enough that a report does not change with the order of a sum."""
@@ -202,6 +206,7 @@ def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: in
         "blocks": len(prediction.blocks),
         "coverage": number(prediction.coverage),
         "trained": prediction.trained,
+        "stage": stage(prediction.stage),
         "gradient_ratio": number(prediction.gradient_ratio),
         "gradient_log2": number(prediction.gradient_log2),
         "error_bits": number(prediction.error_bits),
@@ -210,6 +215,19 @@ def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: in
         **counts([_finding(finding) for finding in findings]),
         "suppressed": suppressed,
         "baseline": None,
+    }
+
+
+def stage(judgement: Judgement) -> dict[str, Any]:
+    """What the weights are and the strongest evidence for and against it, in bits of log odds for trained."""
+    return {
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "log_odds": number(judgement.log_odds),
+        "evidence": [
+            {"text": each.text, "tensor": each.tensor, "log_odds": number(each.log_odds)}
+            for each in judgement.evidence[:MOST_EVIDENCE]
+        ],
     }
 
 

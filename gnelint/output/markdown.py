@@ -19,6 +19,7 @@ from gnelint.output.text import (
     places,
     plural,
     printable,
+    stage_text,
     verdict,
 )
 
@@ -77,7 +78,7 @@ def _opening(report: Report, speaking: Sequence[Checked], silent: Sequence[Check
 def _section(target: Checked, report: Report) -> Iterator[str]:
     yield f"#### {_escaped(target.entry['target'])}"
     yield ""
-    yield _escaped(verdict(target.entry))
+    yield _escaped(f"{verdict(target.entry)} {stage_text(target.entry['summary'])}".rstrip())
     yield ""
     yield from _HEAD
     for group in grouped(target.findings):

@@ -55,7 +55,7 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
         notes: sentences for people: what was skipped, what the reader saw.
         style: how to show it.
     """
-    lines = [_header(target), "", *wrapped(verdict(target), "  ")]
+    lines = [_header(target), "", *wrapped(verdict(target), "  "), *wrapped(stage_text(target["summary"]), "  ")]
     for note in notes:
         lines.extend(wrapped(f"Note: {note}", "  "))
     if style.table and (target["blocks"] or target["profile"]):
@@ -113,10 +113,17 @@ def clipped(text: str, width: int) -> str:
 
 def _header(target: Mapping[str, Any]) -> str:
     summary = target["summary"]
-    state = {True: ["trained"], False: ["untrained"], None: []}[summary["trained"]]
+    state = state_words(summary)
     mode = {"train": "training mode", "eval": "evaluation mode"}[target["mode"]]
     facts = [plural(summary["nodes"], "node"), f"{_short(summary['parameters'])} parameters", *state, mode]
     return f"{target['target']}: {', '.join(facts)}"
+
+
+def stage_text(summary: Mapping[str, Any]) -> str:
+    """Whether the weights are trained and the strongest reason why, in a line; empty where nothing speaks for it."""
+    stage = summary.get("stage") or {"verdict": "none", "reason": None}
+    said = {"fresh": "Untrained", "trained": "Trained", "unsure": "Perhaps trained"}.get(stage["verdict"])
+    return "" if said is None or stage["reason"] is None else f"{said}: {stage['reason']}."
 
 
 def _short(count: int) -> str:
@@ -124,6 +131,12 @@ def _short(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return str(count)
+
+
+def state_words(summary: Mapping[str, Any]) -> list[str]:
+    """What the weights are, as a word among others; none where there are none to judge."""
+    unsure = (summary.get("stage") or {}).get("verdict") == "unsure"
+    return {True: ["trained"], False: ["untrained"], None: ["perhaps trained"] * unsure}[summary["trained"]]
 
 
 def plural(count: int, noun: str) -> str:

@@ -45,8 +45,8 @@ def test_the_contract_key_by_key() -> None:
         "rules_ran",
     ]  # fmt: skip
     assert keys(entry["summary"]) == [
-        "nodes", "parameters", "blocks", "coverage", "trained", "gradient_ratio", "gradient_log2", "error_bits",
-        "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed", "baseline",
+        "nodes", "parameters", "blocks", "coverage", "trained", "stage", "gradient_ratio", "gradient_log2",
+        "error_bits", "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed", "baseline",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
         "name", "op", "family", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
@@ -68,6 +68,7 @@ def test_the_numbers() -> None:
     summary = target(prediction, FINDINGS)["summary"]
     assert summary == {
         "nodes": 4, "parameters": 2 * 64 * 64, "blocks": 2, "coverage": 1.0, "trained": False,
+        "stage": {"verdict": "fresh", "reason": None, "log_odds": 0.0, "evidence": []},
         "gradient_ratio": 0.0625, "gradient_log2": -4.0, "error_bits": 0.5, "fluctuation_bits": 0.25,
         "cotangent_at": "output",
         "errors": 1, "warnings": 1, "infos": 1, "fixable": 1, "suppressed": 0, "baseline": None,

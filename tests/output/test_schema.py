@@ -20,6 +20,7 @@ from gnelint.measure.training import Step, TrainingRun
 from gnelint.measure.verify import Verification
 from gnelint.output.json import document, dumps, statistics, target
 from gnelint.output.verify_json import document as verify_document
+from gnelint.stage import Judgement
 from tests.builders import chain
 from tests.models import CASES
 from tests.output.test_verify_reports import verified
@@ -221,6 +222,6 @@ def test_reports_of_extremes_are_valid() -> None:
     made = chain(3, gain=0.25)
     for bits in (-math.inf, -5000.0, 5000.0, math.nan):
         nodes = tuple(dataclasses.replace(node, gradient_log2=bits, shape=None) for node in made.nodes)
-        extreme = dataclasses.replace(made, nodes=nodes, blocks=(), gradient_log2=bits, trained=None)
+        extreme = dataclasses.replace(made, nodes=nodes, blocks=(), gradient_log2=bits, stage=Judgement())
         valid(dumps(document([target(extreme, [dataclasses.replace(FOUND, location=None, fix=None, nodes=())])])))
     valid(dumps(verify_document(Verification(verified(chain(4000, gain=0.25, blocks=True))))))

@@ -15,6 +15,7 @@ from gnelint.output import json
 from gnelint.output.json import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
 from gnelint.prediction import Block, Prediction
+from gnelint.stage import Judgement
 from tests.builders import chain, graph, node, prediction
 from tests.output.snapshots import assert_matches
 
@@ -107,7 +108,7 @@ def test_the_table_may_be_left_out() -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    made = dataclasses.replace(chain(1), gradient_log2=None, nodes=(), blocks=(), coverage=0.5, trained=None)
+    made = dataclasses.replace(chain(1), gradient_log2=None, nodes=(), blocks=(), coverage=0.5, stage=Judgement())
     text = report(made)
     assert "not known" in text
     assert "50.0% of the nodes" in text

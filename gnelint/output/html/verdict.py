@@ -12,6 +12,7 @@ from markupsafe import Markup
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import count, decimal, factor, joined, power, short, size
 from gnelint.output.places import alike
+from gnelint.output.text import stage_text, state_words
 
 Mood = Literal["good", "warn", "bad", "unknown"]
 
@@ -100,7 +101,8 @@ def _sentence(network: Network) -> Markup:
             said += f" Its square is {does} by {each:.2g} at each of {layers} blocks with weights, on average."
     if summary["coverage"] is not None and summary["coverage"] < 1.0:
         said += f" {summary['coverage']:.1%} of the nodes on its path have a formula; the rest is not guessed."
-    return said
+    stage = stage_text(summary)
+    return said + Markup(" {}").format(short(stage, 300)) if stage else said
 
 
 def _meter(network: Network) -> tuple[float | None, tuple[float, float] | None]:
@@ -203,12 +205,11 @@ def command(network: Network) -> str | None:
 def identity(network: Network) -> list[str]:
     """What was looked at, in a few words."""
     summary = network.summary
-    state = {True: ["trained"], False: ["untrained"], None: []}[summary["trained"]]
     mode = {"train": "training mode", "eval": "evaluation mode"}[network.entry["mode"]]
     return [
         count(summary["nodes"], "node"),
         f"{size(summary['parameters'])} parameters",
         count(summary["blocks"], "block"),
-        *state,
+        *state_words(summary),
         mode,
     ]
