@@ -46,7 +46,8 @@ def test_the_contract_key_by_key() -> None:
     ]  # fmt: skip
     assert keys(entry["summary"]) == [
         "nodes", "parameters", "blocks", "coverage", "trained", "stage", "gradient_ratio", "gradient_log2",
-        "error_bits", "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed", "baseline",
+        "error_bits", "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed",
+        "baseline",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
         "name", "op", "family", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
