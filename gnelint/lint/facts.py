@@ -149,7 +149,8 @@ class Facts:
         parameter = node.parameters.get("weight")
         if parameter is None or len(parameter.shape) < 2 or parameter.provenance == "placeholder":
             return None
-        return parameter
+        statistics = self.statistics(parameter)
+        return None if statistics is not None and not statistics.finite else parameter
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:

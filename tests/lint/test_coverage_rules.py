@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gnelint.analysis import analyse
 from gnelint.graph import Graph, Node, Value
 from gnelint.lint.engine import Settings, lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.prediction import Block, Prediction
 from tests.builders import graph, node, prediction
+from tests.readers.onnx_build import load, model
+from tests.readers.onnx_build import node as onnx_node
 
 
 def said(rule_id: str, of: Prediction) -> tuple[Finding, ...]:
@@ -66,3 +73,29 @@ def test_an_approximate_block_with_a_wide_bound_is_named(basis: str, error: floa
     found = said("GNE902", prediction(graph(layers()), PHI, blocks=[block]))
     assert len(found) == count
     assert all("inputs are Gaussian" in each.message for each in found)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [("b", "weight"), ("b", "bias")])
+def test_entries_that_are_not_finite_are_said_by_the_name_of_their_tensor(
+    tmp_path: Path, bad: float, place: tuple[str, str]
+) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("a", "b")}
+    tensors["bias"] = np.zeros(8, np.float32)
+    tensors["b" if place[1] == "weight" else "bias"][0] = bad
+    nodes = [onnx_node("Gemm", ["x", "a"], ["m"], name="a"), onnx_node("Relu", ["m"], ["r"], name="r"),
+             onnx_node("Gemm", ["r", "b", "bias"], ["y"], name="b")]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = analyse(load(model(nodes, {"x": (4, 8)}, weights=tensors), tmp_path))
+        found = lint(result, load_rules().rules, Settings(preview=True)).findings
+    assert [(each.rule, each.nodes) for each in found] == [("GNE905", ("b",))]
+    assert found[0].message.startswith(f"{'b' if place[1] == 'weight' else 'bias'} of b holds entries")
+
+
+def test_a_mask_of_minus_infinity_is_none_of_them(tmp_path: Path) -> None:
+    weights = {"w": np.eye(8, dtype=np.float32), "mask": np.triu(np.full((8, 8), -np.inf, np.float32), 1)}
+    nodes = [onnx_node("MatMul", ["x", "w"], ["m"], name="a"), onnx_node("Add", ["m", "mask"], ["s"], name="add"),
+             onnx_node("Softmax", ["s"], ["y"], name="softmax")]  # fmt: skip
+    assert not said("GNE905", analyse(load(model(nodes, {"x": (8, 8)}, weights=weights), tmp_path)))

@@ -53,6 +53,17 @@ def _is_placeholder(facts: Facts, node: Node) -> bool:
     return any(parameter.provenance == "placeholder" for parameter in node.parameters.values())
 
 
+def _nonfinite(facts: Facts, node: Node) -> str:
+    found = [
+        parameter.name
+        for parameter in node.parameters.values()
+        if "float" in parameter.dtype
+        and (statistics := facts.statistics(parameter)) is not None
+        and not statistics.finite
+    ]
+    return ", ".join(dict.fromkeys(found)) or "none"
+
+
 def _tied_to(facts: Facts, node: Node, named: frozenset[str]) -> bool:
     weight = facts.weight(node)
     others = () if weight is None else facts.users[weight.name]
@@ -151,6 +162,12 @@ WEIGHTS = (
         "truth",
         _is_placeholder,
         "a weight of n is one repeated value, standing in for absent ones",
+    ),
+    function(
+        "nonfinite(n)",
+        "text",
+        _nonfinite,
+        "the parameters of n with entries that are infinite or not a number, or none",
     ),
     function(
         "is_trainable(n)",
