@@ -124,11 +124,19 @@ class Facts:
         return None if found is None or found.size == 0 else found
 
     def statistics(self, parameter: Parameter) -> WeightStatistics | None:
-        """Statistics of any parameter; None if it is empty."""
+        """Statistics of any parameter; None if it is empty, or holds no finite number."""
+        found = self._any_statistics(parameter)
+        return None if found.size == 0 else found
+
+    def is_finite(self, parameter: Parameter) -> bool:
+        """Whether no entry is infinite or nan."""
+        return self._any_statistics(parameter).finite
+
+    def _any_statistics(self, parameter: Parameter) -> WeightStatistics:
         found = self.prediction.weights.get(parameter.name)
         if found is None:
             found = self._once(("statistics", parameter.name), lambda: weight_statistics(parameter))
-        return None if found.size == 0 else found
+        return found
 
     def rows(self, node: Node) -> RowStatistics | None:
         """Statistics of the rows of a layer's weight, one for each of its units."""
@@ -149,8 +157,7 @@ class Facts:
         parameter = node.parameters.get("weight")
         if parameter is None or len(parameter.shape) < 2 or parameter.provenance == "placeholder":
             return None
-        statistics = self.statistics(parameter)
-        return None if statistics is not None and not statistics.finite else parameter
+        return parameter if self.is_finite(parameter) else None
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:

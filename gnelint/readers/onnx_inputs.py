@@ -12,7 +12,6 @@ from gnelint.graph import FLOATING, Value
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx_types import element_type, tensor_shape
 
-VOLUME = 32
 CHANNELS = 3
 
 HOW_TO_SET = "set it with --input"
@@ -21,11 +20,13 @@ HOW_TO_SET = "set it with --input"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is taken for the sizes that a file leaves open: of the batch, of other axes, and of an image's sides."""
+    """What is taken for the sizes that a file leaves open: of the batch, of other axes, of the sides of an image and
+    of a volume."""
 
     batch: int = 8
     sequence: int = 128
     image: int = 224
+    volume: int = 32
 
 
 ASSUMED = (
@@ -38,6 +39,7 @@ ASSUMED = (
     Sizes(image=48),
     Sizes(image=299),
     Sizes(image=512),
+    Sizes(volume=128),
 )
 """What is tried until the model can be read: some exports name the batch but fix it to 1 inside, windows of audio are
 hundreds of samples long (a second has 16,000), text is recognised in lines of 48 pixels, and some classifiers pool what
@@ -165,7 +167,7 @@ def _assumed(name: str, axis: int, rank: int, dtype: str | None, sizes: Sizes) -
         return sizes.batch
     floating = dtype is None or dtype in FLOATING
     if floating and rank in (4, 5):
-        return CHANNELS if axis == 1 else sizes.image if rank == 4 else VOLUME
+        return CHANNELS if axis == 1 else sizes.image if rank == 4 else sizes.volume
     return sizes.sequence
 
 

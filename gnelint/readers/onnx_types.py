@@ -22,6 +22,9 @@ _CODES = {name: code for code, (name, _) in _TYPES.items()}
 
 STRING = "string"
 
+_NAMELESS = frozenset({"", "?", "*", "-1", "None"})
+"""What exporters write for a free size instead of a name: two axes of them need not be equally long."""
+
 
 def dtype_name(code: int) -> str | None:
     """The name of an element type, None for one that is not known."""
@@ -80,7 +83,7 @@ def tensor_shape(found: onnx.TypeProto) -> tuple[Dim | None, ...] | None:
 def _size(dim: onnx.TensorShapeProto.Dimension) -> Dim | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None  # some exporters write -1 for a free axis
-    return str(dim.dim_param) or None
+    return None if dim.dim_param in _NAMELESS else str(dim.dim_param)
 
 
 def element_type(found: onnx.TypeProto) -> str | None:

@@ -76,14 +76,15 @@ def test_an_approximate_block_with_a_wide_bound_is_named(basis: str, error: floa
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [("b", "weight"), ("b", "bias")])
+@pytest.mark.parametrize("share", [1, 8])
+@pytest.mark.parametrize("place", ["weight", "bias"])
 def test_entries_that_are_not_finite_are_said_by_the_name_of_their_tensor(
-    tmp_path: Path, bad: float, place: tuple[str, str]
+    tmp_path: Path, bad: float, place: str, share: int
 ) -> None:
     rng = np.random.default_rng(0)
     tensors = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("a", "b")}
     tensors["bias"] = np.zeros(8, np.float32)
-    tensors["b" if place[1] == "weight" else "bias"][0] = bad
+    tensors["b" if place == "weight" else "bias"][:share] = bad
     nodes = [onnx_node("Gemm", ["x", "a"], ["m"], name="a"), onnx_node("Relu", ["m"], ["r"], name="r"),
              onnx_node("Gemm", ["r", "b", "bias"], ["y"], name="b")]  # fmt: skip
     with warnings.catch_warnings():
@@ -91,7 +92,7 @@ def test_entries_that_are_not_finite_are_said_by_the_name_of_their_tensor(
         result = analyse(load(model(nodes, {"x": (4, 8)}, weights=tensors), tmp_path))
         found = lint(result, load_rules().rules, Settings(preview=True)).findings
     assert [(each.rule, each.nodes) for each in found] == [("GNE905", ("b",))]
-    assert found[0].message.startswith(f"{'b' if place[1] == 'weight' else 'bias'} of b holds entries")
+    assert found[0].message.startswith(f"{'b' if place == 'weight' else 'bias'} of b holds entries")
 
 
 def test_a_mask_of_minus_infinity_is_none_of_them(tmp_path: Path) -> None:

@@ -116,6 +116,13 @@ def test_a_last_window_that_hangs_over_fits(tmp_path: Path) -> None:
     assert load(model(nodes, {"x": (1, 4, 2, 2)}), tmp_path).values["y"].shape == (1, 4, 1, 1)
 
 
+@pytest.mark.parametrize("name", ["?", "-1", "None"])
+def test_what_stands_for_a_free_size_is_no_name_that_axes_share(tmp_path: Path, name: str) -> None:
+    graph = load(model([node("Relu", ["x"], ["y"])], {"x": (name, 3, name, name)}), tmp_path)
+    assert graph.values["x"].shape == (8, 3, 224, 224)
+    assert 'axis 0 of input "x" was taken as 8' in graph.notes[0]
+
+
 def test_minus_one_is_an_open_size(tmp_path: Path) -> None:
     nodes = [node("Own", ["x"], ["m"], domain="own"), node("Identity", ["m"], ["y"])]
     proto = model(nodes, {"x": (-1, 6)}, domains={"own": 1})

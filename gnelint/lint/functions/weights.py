@@ -57,9 +57,7 @@ def _nonfinite(facts: Facts, node: Node) -> str:
     found = [
         parameter.name
         for parameter in node.parameters.values()
-        if "float" in parameter.dtype
-        and (statistics := facts.statistics(parameter)) is not None
-        and not statistics.finite
+        if "float" in parameter.dtype and not facts.is_finite(parameter)
     ]
     return ", ".join(dict.fromkeys(found)) or "none"
 
