@@ -46,7 +46,8 @@ class DataFiles:
             OSError: a file cannot be read.
         """
         here, there = file.path.parent, self.output.parent
-        if here.resolve() == there.resolve():
+        beside = here.resolve() == there.resolve()
+        if beside and not file.path.is_symlink():
             return False
         names: dict[str, str] = {}
         changed = False
@@ -55,7 +56,8 @@ class DataFiles:
                 if entry.key == "location":
                     if entry.value not in names:
                         source = data_path(file.path, entry.value, tensor.name)
-                        names[entry.value] = self._place(source, entry.value)
+                        kept = beside and source.is_relative_to(there.resolve())
+                        names[entry.value] = entry.value if kept else self._place(source, entry.value)
                     changed |= names[entry.value] != entry.value
                     entry.value = names[entry.value]
         return changed
@@ -70,7 +72,10 @@ class DataFiles:
             if free:
                 self.copies[path] = source
                 return name
-            if path not in self.copies and path.is_file() and filecmp.cmp(source, path, shallow=False):
+            here = (
+                path.resolve().parent == self.output.parent.resolve()
+            )  # a link out of it is refused beside the output
+            if here and path not in self.copies and path.is_file() and filecmp.cmp(source, path, shallow=False):
                 return name
             count += 1
             name = f"{Path(wanted).stem}_{count}{Path(wanted).suffix}"

@@ -97,6 +97,22 @@ def test_data_files_are_copied_to_another_directory(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["fixed.onnx", "model.onnx"])
+def test_beside_the_links_of_a_model_cache_the_data_are_copied(tmp_path: Path, name: str) -> None:
+    """The written file is no link: what lies where the links lead is outside its directory."""
+    source, snapshot = external(tmp_path / "blobs"), tmp_path / "snapshot"
+    before = {path: path.read_bytes() for path in (tmp_path / "blobs").iterdir()}
+    snapshot.mkdir()
+    for path in before:
+        (snapshot / path.name).symlink_to(Path("..", "blobs", path.name))
+    wanted = 2 * outputs(source)["y"]
+    write(snapshot / "model.onnx", [EditTensor("a", Scale(2.0))], snapshot / name)
+    assert_good(snapshot / name)
+    np.testing.assert_allclose(outputs(snapshot / name)["y"], wanted, rtol=1e-5)
+    assert (snapshot / "weights_1.bin").is_file()
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_small_changed_weights_go_into_the_model(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(chain(size=8), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
