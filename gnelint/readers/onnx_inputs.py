@@ -30,15 +30,8 @@ class Sizes:
 
 
 ASSUMED = (
-    Sizes(),
-    Sizes(batch=1),
-    Sizes(sequence=1024),
-    Sizes(batch=1, sequence=1024),
-    Sizes(sequence=16_000),
-    Sizes(batch=1, sequence=16_000),
-    Sizes(image=48),
-    Sizes(image=299),
-    Sizes(image=512),
+    *(Sizes(batch, sequence) for sequence in (128, 512, 1024, 4096, 16_000) for batch in (8, 1)),
+    *(Sizes(image=image) for image in (48, 299, 512)),
     Sizes(volume=128),
 )
 """What is tried until the model can be read: some exports name the batch but fix it to 1 inside, windows of audio are

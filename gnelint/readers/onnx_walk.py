@@ -368,12 +368,7 @@ class Walker:
             if taken is not None:
                 self._enter(node, taken.g, scope, place, call.origin)
                 return
-        captured: dict[str, Value] = {}
-        for name, attribute in call.attributes.items():
-            if attribute.type == _GRAPH:
-                body, read = self._body(attribute.g, scope, place, f"{call.origin.name}/{name}")
-                self.emitter.subgraphs[f"{call.origin.name}/{name}"] = body
-                captured.update(read)
+        captured = self._bodies(node, call, scope, place)
         outputs = tuple(output_type(None, place.declared.get(name), self._sizes) for name in node.output)
         call = replace(call, outputs=_body_outputs(call, outputs))
         self.emitter.begin(call)
@@ -381,6 +376,30 @@ class Walker:
         more = [value for name, value in captured.items() if value not in own]
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
         self._bind(node, results, call, scope, place)
+
+    def _bodies(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> Mapping[str, Value]:
+        """Read the bodies of undecided control flow; the values of the graph around them that they read.
+
+        Of two branches one may be meant for other sizes of the input (another sampling rate): it is left out, and said.
+        """
+        captured: dict[str, Value] = {}
+        bodies = {name: attribute.g for name, attribute in call.attributes.items() if attribute.type == _GRAPH}
+        misfits: list[MisfitError] = []
+        for name, graph in bodies.items():
+            where = f"{call.origin.name}/{name}"
+            try:
+                body, read = self._body(graph, scope, place, where)
+            except MisfitError as error:
+                misfits.append(error)
+                if len(misfits) == len(bodies):
+                    raise misfits[0] from error
+                self.emitter.notes[f"{where} does not fit these sizes and was left out."] = None
+                outer = (scope.find(each) for each in reads(node))
+                captured.update((value.name, value) for value in outer if isinstance(value, Value))
+            else:
+                self.emitter.subgraphs[where] = body
+                captured.update(read)
+        return captured
 
     def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
         inner = Scope(scope)

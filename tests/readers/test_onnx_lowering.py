@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from gnelint.errors import ModelError
 from gnelint.graph import UNMODELLED
 from gnelint.readers.onnx import read
 from tests.readers.onnx_build import load, model, node, one, ops
@@ -369,6 +370,28 @@ def test_a_branch_may_name_its_weights_as_the_graph_does(tmp_path: Path) -> None
     outside, inside = (found.parameters["weight"] for found in graph.nodes)
     assert (outside.name, inside.name) == ("w", "w (if)")
     assert (outside.array().max(), inside.array().max()) == (1.0, 2.0)
+
+
+def test_a_branch_for_other_sizes_is_left_out(tmp_path: Path) -> None:
+    """Two sampling rates in one file: no length of the input fits both branches."""
+
+    def branch(size: int) -> onnx.GraphProto:
+        out = [helper.make_tensor_value_info("o", TensorProto.FLOAT, [8, 4])]
+        own = numpy_helper.from_array(np.ones((size, 4), np.float32), "w")
+        return helper.make_graph([helper.make_node("MatMul", ["r", "w"], ["o"], name=f"of{size}")], "b", [], out, [own])
+
+    def two(first: int, second: int) -> onnx.ModelProto:
+        decide = node("If", ["c"], ["y"], name="if", then_branch=branch(first), else_branch=branch(second))
+        nodes = [node("Relu", ["x"], ["r"], name="relu"), decide]
+        return model(nodes, {"x": (8, "samples"), "c": ()}, types={"c": TensorProto.BOOL})
+
+    graph = load(two(512, 256), tmp_path)
+    assert graph.values["x"].shape == (8, 512)
+    assert list(graph.subgraphs) == ["if/then_branch"]
+    assert "if/else_branch does not fit these sizes and was left out." in graph.notes
+    assert graph.nodes[-1].present_inputs == ("c", "r")
+    with pytest.raises(ModelError, match="does not fit its inputs"):
+        load(two(7, 9), tmp_path)
 
 
 def test_names_scopes_and_locations(tmp_path: Path) -> None:
