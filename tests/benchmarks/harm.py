@@ -489,8 +489,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         else:
             losses = ", ".join(f"{each:.2f}" for each in row.learned)
         lines.append(
-            f"| {row.network} | {row.stage} | {row.parameters} | {row.edited} | {row.left} | {row.refused} | {losses} | "
-            f"{said} | {row.seconds:.0f} |"
+            f"| {row.network} | {row.stage} | {row.parameters} | {row.edited} | {row.left} | {row.refused} | "
+            f"{losses} | {said} | {row.seconds:.0f} |"
         )
     return lines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -321,6 +320,3 @@ def _other() -> dict[str, Network]:
 def networks() -> dict[str, Network]:
     """All of them, by name."""
     return _chains() | _residual() | _sequence() | _other()
-
-
-__all__ = ["Network", "math", "networks"]

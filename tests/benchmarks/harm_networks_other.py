@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 def layers(*widths: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers with activations in between."""
     parts: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         parts += [nn.Linear(inputs, outputs), act()]
     return nn.Sequential(*parts[:-1])
 
@@ -182,7 +183,7 @@ class Kan(nn.Module):
     def __init__(self, depth: int, width: int = 16) -> None:
         super().__init__()
         widths = [8, *[width] * (depth - 1), 4]
-        self.layers = nn.Sequential(*[KanLayer(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.layers = nn.Sequential(*[KanLayer(a, b) for a, b in pairwise(widths)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

@@ -1,7 +1,7 @@
 """Small tasks that the networks of `tests.benchmarks.harm` are trained on.
 
-A task gives 256 samples. The fresh form is hard enough that a hundred steps tell a good start from a bad one: the labels
-come from a random teacher. The easy form is learned in a few hundred steps: the labels are clusters, or a smooth teacher.
+A task gives 256 samples. The fresh form is hard enough that a hundred steps tell a good start from a bad one: the
+labels come from a random teacher. The easy form is learned in a few hundred steps: clusters, or a smooth teacher.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ def classes(*shape: int, count: int = 10) -> Task:
     """N(0, 1) inputs of a shape; labels of a tanh teacher, or of clusters."""
 
     def draw(generator: torch.Generator, easy: bool) -> Batch:
-        size = math.prod(shape)
         x = torch.randn(SAMPLES, *shape, generator=generator)
         if easy:
             y = torch.randint(0, count, (SAMPLES,), generator=generator)
@@ -137,7 +136,7 @@ def sequences(length: int = 10, width: int = 16, count: int = 6) -> Task:
 
 
 def pairs(width: int = 24, count: int = 6) -> Task:
-    """Two vectors; whether they are of one cluster. The loss is of the squared distance that the network gives first."""
+    """Two vectors; whether they are of one cluster. The network gives their squared distance first."""
 
     def draw(generator: torch.Generator, easy: bool) -> Batch:
         centres = torch.randn(count, width, generator=generator)
@@ -166,7 +165,7 @@ def field(dimensions: int = 2, outputs: int = 1) -> Task:
 
 
 def density(width: int = 12) -> Task:
-    """Vectors of a curved distribution; the loss is the negative log likelihood of (z, log determinant) in nats a number."""
+    """Vectors of a curved distribution; the loss is the negative log likelihood of (z, log determinant), in nats."""
 
     def draw(generator: torch.Generator, easy: bool) -> Batch:
         z = torch.randn(SAMPLES, width, generator=generator)
