@@ -75,8 +75,7 @@ def test_an_approximate_block_with_a_wide_bound_is_named(basis: str, error: floa
     assert all("inputs are Gaussian" in each.message for each in found)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("share", [1, 8])
+@pytest.mark.parametrize(("bad", "share"), [(math.nan, 1), (math.nan, 8), (math.inf, 1), (-math.inf, 7)])
 @pytest.mark.parametrize("place", ["weight", "bias"])
 def test_entries_that_are_not_finite_are_said_by_the_name_of_their_tensor(
     tmp_path: Path, bad: float, place: str, share: int
@@ -100,3 +99,11 @@ def test_a_mask_of_minus_infinity_is_none_of_them(tmp_path: Path) -> None:
     nodes = [onnx_node("MatMul", ["x", "w"], ["m"], name="a"), onnx_node("Add", ["m", "mask"], ["s"], name="add"),
              onnx_node("Softmax", ["s"], ["y"], name="softmax")]  # fmt: skip
     assert not said("GNE905", analyse(load(model(nodes, {"x": (8, 8)}, weights=weights), tmp_path)))
+
+
+def test_nor_is_what_maxima_start_from(tmp_path: Path) -> None:
+    start = {"start": np.full((4, 8), -np.inf, np.float32), "index": np.zeros((4, 8), np.int64)}
+    nodes = [onnx_node("ScatterElements", ["start", "index", "x"], ["y"], name="max", axis=0, reduction="max")]
+    found = analyse(load(model(nodes, {"x": (4, 8)}, weights=start, opset=18), tmp_path))
+    assert not said("GNE905", found)
+    assert said("GNE901", found)

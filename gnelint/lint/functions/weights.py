@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from gnelint.graph import Node, Parameter
 from gnelint.lint.facts import LAYERS, Facts, fan_in, fan_out
 from gnelint.lint.functions.signature import function, reading
@@ -53,11 +55,16 @@ def _is_placeholder(facts: Facts, node: Node) -> bool:
     return any(parameter.provenance == "placeholder" for parameter in node.parameters.values())
 
 
+def _all_infinite(parameter: Parameter) -> bool:
+    """Whether it is a bound or a start for maxima, not a weight: every entry is infinity."""
+    return bool(np.isinf(np.asarray(parameter.load(), np.float64)).all())
+
+
 def _nonfinite(facts: Facts, node: Node) -> str:
     found = [
         parameter.name
         for parameter in node.parameters.values()
-        if "float" in parameter.dtype and not facts.is_finite(parameter)
+        if "float" in parameter.dtype and not facts.is_finite(parameter) and not _all_infinite(parameter)
     ]
     return ", ".join(dict.fromkeys(found)) or "none"
 
@@ -165,7 +172,7 @@ WEIGHTS = (
         "nonfinite(n)",
         "text",
         _nonfinite,
-        "the parameters of n with entries that are infinite or not a number, or none",
+        "the parameters of n with entries, not all, that are infinite, or with some that are no number; or none",
     ),
     function(
         "is_trainable(n)",
