@@ -313,10 +313,10 @@ def _finding_lines(
     where = places(group, WIDTH - len(title) - 2)
     yield f"{title}{where:>{max(WIDTH - len(title), 0)}}"
     yield from wrapped(first["message"], "      ")
-    measured = sorted(finding["measured"] for finding in group if finding["measured"] is not None)
-    if measured and f"{measured[0]:.2g}" != f"{measured[-1]:.2g}":
+    values = sorted(finding["measured"] for finding in group if finding["measured"] is not None)
+    if values and f"{values[0]:.2g}" != f"{values[-1]:.2g}":
         expected = "" if first["expected"] is None else f", expected {first['expected']:.3g}"
-        yield f"      measured {measured[0]:.3g} to {measured[-1]:.3g} over the {len(group)} places{expected}"
+        yield f"      predicted {values[0]:.3g} to {values[-1]:.3g} over the {len(group)} places{expected}"
     locations = list(dict.fromkeys(location_text(f["location"]) for f in group if f["location"] is not None))
     if locations:
         more = f" and {len(locations) - 1} more" if len(locations) > 1 else ""

@@ -63,7 +63,9 @@ def init_code(edits: Sequence[Edit], before: Prediction, after: Prediction) -> s
             changes = [change for change in changes if isinstance(change, Centre)]
         steps += [(name, change, rules) for change in changes]
     body = [*_draw_lines(draws), *_step_lines(steps)]
-    return "\n".join([*_head(draws, before, after), *(body or ["    pass"]), *_notes(others)]) + "\n"
+    if not body:
+        return "\n".join([*_empty_lines(before), *_notes(others)]) + "\n"
+    return "\n".join([*_head(bool(draws), bool(others), before, after), *body, *_notes(others)]) + "\n"
 
 
 def _draw(name: str, tensor: Parameter, changes: Sequence[Change], rules: tuple[str, ...]) -> _Draw | None:
@@ -86,7 +88,24 @@ def _law(statistics: WeightStatistics) -> str:
     return "uniform" if abs(statistics.kurtosis - 1.8) < 0.2 else "normal"
 
 
-def _head(draws: Sequence[_Draw], before: Prediction, after: Prediction) -> Iterator[str]:
+def _empty_lines(before: Prediction) -> Iterator[str]:
+    """The file where no fix changes a weight: a function that does nothing and says so."""
+    yield f'"""Initialisation of {before.graph.name}, written by gnelint {__version__}."""'
+    yield ""
+    yield "from torch import nn"
+    yield ""
+    yield ""
+    yield "def init_weights(model: nn.Module) -> None:"
+    yield '    """Change nothing: no fix changes how this model\'s weights start."""'
+
+
+def _head(draws: bool, others: bool, before: Prediction, after: Prediction) -> Iterator[str]:
+    """The lines up to the first change.
+
+    Args:
+        draws: whether weights are drawn again, not only scaled or filled.
+        others: whether the fixes change the model's class, too, so that the prediction needs both.
+    """
     yield f'"""Initialisation of {before.graph.name}, written by gnelint {__version__}."""'
     yield ""
     if draws:
@@ -98,12 +117,14 @@ def _head(draws: Sequence[_Draw], before: Prediction, after: Prediction) -> Iter
     yield ""
     yield "@torch.no_grad()"
     yield "def init_weights(model: nn.Module) -> None:"
-    yield '    """Draw the weights of a fresh model so that every block keeps the gradient\'s norm.'
+    what = "Draw the weights of a fresh model again" if draws else "Change the weights of a fresh model"
+    yield f'    """{what}, with the scales that gnelint fix gives them.'
     if before.gradient_log2 is not None and after.gradient_log2 is not None:
         yield ""
         yield "    Predicted squared norm of the gradient at the input, relative to the output:"
         bits = round(after.gradient_log2, 1) + 0.0  # no minus in front of a zero
-        yield f"    2^{before.gradient_log2:.1f} before, 2^{bits:.1f} with these weights."
+        which = "these weights and the changes below" if others else "these weights"
+        yield f"    2^{before.gradient_log2:.1f} before, 2^{bits:.1f} with {which}."
     yield '    """'
     yield "    parameters = dict(model.named_parameters())"
 
