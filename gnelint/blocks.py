@@ -2,7 +2,7 @@
 
 Such a value is a cut of the graph. What lies between two cuts and has branches is one block (residual, dense, gated,
 attention or parallel, by what closes it); runs of single nodes are serial blocks, each a linear map with what follows
-it up to the next.
+it up to the next. The scale, dropout and activation of a join belong to its block: phi of s (x + F(x)) holds s.
 
 The gradient is that of the network's main input (`Graph.main_values`). What other inputs bring in from the side, a
 diffusion model's step at each of its blocks, is no branch: its nodes belong to the first block that reads them.
@@ -22,6 +22,7 @@ from gnelint.theory.theorems import PLAIN, Spectrum, Structure, concatenated, id
 from gnelint.vocabulary import VOCABULARY, families
 
 _WEIGHTED = families()["recurrent"] | {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"}
+_OF_A_JOIN = frozenset({"scale", "dropout", "identity"})
 _STRENGTH: dict[Basis, int] = {"exact": 0, "theorem": 1, "approximate": 2, "unmodelled": 3}
 
 
@@ -172,8 +173,13 @@ def _grouped(segments: Sequence[_Segment]) -> list[_Segment]:
 
 
 def _belongs(node: Node, previous: _Segment) -> bool:
-    """Whether a node that stands alone is part of the block before it."""
-    return _family(node) == "activation" if _is_composite(previous) else node.op not in _WEIGHTED
+    """Whether a node that stands alone is part of the block before it.
+
+    Behind a join that is what acts on the sum entry by entry: its activation, dropout and its scale, s (x + F(x)).
+    """
+    if not _is_composite(previous):
+        return node.op not in _WEIGHTED
+    return _family(node) == "activation" or node.op in _OF_A_JOIN
 
 
 def _is_composite(segment: _Segment) -> bool:

@@ -25,8 +25,9 @@ class BranchScale(Fix):
     """Each of the m weights in each of L branches by (L^-p / phi(branch))^(1/(2m)), so that phi(branch) = L^-p.
 
     The addition theorem gives a block phi = 1 + phi(branch), so L blocks multiply the squared gradient norm by
-    (1 + L^-p)^L, which tends to 1 for p > 1. With a branch of phi 1 that is the factor L^(-p/(2m)). Stem, head and
-    weighted shortcuts get gain 1 as the layers of a chain do.
+    (1 + L^-p)^L, which tends to 1 for p > 1. With a branch of phi 1 that is the factor L^(-p/(2m)). Where the sum is
+    scaled, s (x + F(x)), the branch gets what s leaves it: phi(branch) = 1/s^2 - 1. Stem, head and weighted shortcuts
+    get gain 1 as the layers of a chain do.
 
     Preconditions: branches without normalisation, whose weights are stored tensors; phi of the branch is predicted.
 
@@ -37,7 +38,7 @@ class BranchScale(Fix):
 
     def plan(self, site: Site) -> Plan:
         blocks = _unnormalised(site.prediction)
-        target = -site.options.power * math.log2(len(blocks)) if blocks else 0.0
+        least = -site.options.power * math.log2(len(blocks)) if blocks else 0.0
         asked = {finding.fix.target: finding for finding in site.findings if finding.fix is not None}
         tensors: dict[str, tuple[str, ...]] = {}
         for block in blocks:
@@ -49,7 +50,7 @@ class BranchScale(Fix):
             for block in blocks
             if (finding := asked.get(block.name)) is not None and (block.join or block.name) not in tensors
         ]
-        logs = _branch_logs(site.prediction, tensors, target)
+        logs = _branch_logs(site.prediction, tensors, least)
         graph = with_tensors(site.graph, [EditTensor(name, Scale(2.0**log)) for name, log in logs.items()])
         around = [layer for run in layers_outside_branches(site.prediction) for layer in run]
         around += [
@@ -90,7 +91,18 @@ def _weighted(prediction: Prediction, block: Block) -> list[Node]:
     return [node for node in nodes if node.op in LAYERS and "weight" in node.parameters]
 
 
-def _branch_logs(prediction: Prediction, tensors: dict[str, tuple[str, ...]], target: float) -> dict[str, float]:
+def _target(prediction: Prediction, block: Block, least: float) -> float:
+    """log2 of the branch's phi at which the block keeps the norm, `least` where the shortcut alone keeps it."""
+    kept = 1.0
+    for name in block.nodes[block.nodes.index(block.join) + 1 :] if block.join is not None else ():
+        predicted = prediction.by_node.get(name)
+        if predicted is not None and predicted.node.op == "scale" and predicted.phi is not None:
+            kept *= predicted.phi
+    left = 1.0 / kept - (block.shortcut_phi or 0.0) if kept > 0 else 0.0
+    return max(math.log2(left), least) if left > 0 else least
+
+
+def _branch_logs(prediction: Prediction, tensors: dict[str, tuple[str, ...]], least: float) -> dict[str, float]:
     """log2 of each branch weight's factor, in a few rounds where activations are not homogeneous."""
     logs = {name: 0.0 for names in tensors.values() for name in names}
     found = prediction
@@ -100,7 +112,7 @@ def _branch_logs(prediction: Prediction, tensors: dict[str, tuple[str, ...]], ta
             names = tensors.get(block.join or block.name, ())
             if not names or not block.branch_phi or not math.isfinite(block.branch_phi):
                 continue
-            bits = math.log2(block.branch_phi) - target
+            bits = math.log2(block.branch_phi) - _target(found, block, least)
             if bits > CLOSE:
                 off = max(off, bits)
                 for name in names:

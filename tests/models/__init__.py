@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.models import initialisation, placement, residual_examples
+from tests.models import initialisation, innocent, placement, residual_examples
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -140,6 +140,7 @@ def _examples() -> dict[str, Case]:
         initialisation.half_mlp: (64, 128),
         initialisation.scaled_attention: (8, 32, 128),
         initialisation.conditioned_mlp: (64, 64),
+        innocent.scaled_sums: (16, 64),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
         placement.silent_layers: (64, 128),
