@@ -12,14 +12,31 @@ from torch.nn import functional
 from tests.models.common import ACTIVATIONS, Residual, conv, linear
 
 
-def last_norm(*, depth: int = 20, channels: int = 16, last: float = 1.0, act: str = "relu") -> nn.Sequential:
-    """Two-conv BatchNorm blocks; `last` is the scale of the last normalisation in each, `act` stands on the trunk."""
+def last_norm(
+    *,
+    depth: int = 20,
+    channels: int = 16,
+    last: float = 1.0,
+    act: str = "relu",
+    keep: float = 1.0,
+    pooled: bool = False,
+) -> nn.Sequential:
+    """Two-conv BatchNorm blocks.
+
+    Args:
+        last: the scale of the last normalisation in each.
+        act: stands on the trunk.
+        keep: factor on each shortcut.
+        pooled: a mean over all pixels and a classifier behind the blocks.
+    """
     blocks: list[nn.Module] = [conv(3, channels)]
     for _ in range(depth):
         norm = nn.BatchNorm2d(channels)
         nn.init.constant_(norm.weight, last)
         inner = (conv(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(), conv(channels, channels), norm)
-        blocks.append(Residual(nn.Sequential(*inner), behind=ACTIVATIONS[act]()))
+        blocks.append(Residual(nn.Sequential(*inner), behind=ACTIVATIONS[act](), keep=keep))
+    if pooled:
+        blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear(channels, 10, "lecun")]
     return nn.Sequential(*blocks)
 
 
