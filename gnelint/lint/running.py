@@ -13,9 +13,9 @@ from gnelint.errors import RuleError
 from gnelint.graph import Node
 from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import Expression
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.finding import SEVERITIES, Finding, Fix, Severity
-from gnelint.lint.index import Index, Indices
+from gnelint.lint.index import Index, Indices, Mask
 from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
@@ -85,12 +85,31 @@ class Run:
             if rule.pattern.text not in self._matches:
                 self._matches[rule.pattern.text] = self._found(rule, rule.pattern)
             found = self._matches[rule.pattern.text]
+            if rule.stage == "init":
+                found = self._judged(found)
             anchors = found[rule.pattern.anchor]
             return found, anchors, len(anchors)
         if rule.over == "blocks":
             count = len(self.prediction.blocks)
             return {"block": np.arange(count)}, self.block_anchors, count
         return {}, np.full(1, -1, np.intp), 1
+
+    def _judged(self, found: Mapping[str, Indices]) -> Mapping[str, Indices]:
+        """The matches without a layer that training does not change: no start of it is right or wrong.
+
+        Such a layer is a matrix of the program (an adjacency, a mask, a basis, kept as a buffer) or frozen.
+        """
+        if not self._fixed_layers.any():
+            return found
+        fixed = [np.logical_and(column >= 0, self._fixed_layers[column]) for column in found.values()]
+        kept = np.flatnonzero(~np.any(fixed, axis=0))
+        return {name: column[kept] for name, column in found.items()}
+
+    @cached_property
+    def _fixed_layers(self) -> Mask:
+        """Which nodes are layers whose weight training does not change."""
+        weights = ((node.op, Facts.weight(node)) for node in self.prediction.graph.nodes)
+        return np.array([op in LAYERS and weight is not None and not weight.trainable for op, weight in weights])
 
     def _found(self, rule: Rule, pattern: Pattern) -> Mapping[str, Indices]:
         try:

@@ -17,7 +17,7 @@ from gnelint.readers.idioms import fuse
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx_file import MisfitError, ModelFile, UnreadableError, open_model
 from gnelint.readers.onnx_inputs import BoundInputs, attempts, sentence
-from gnelint.readers.onnx_mixing import with_mixing_constants
+from gnelint.readers.onnx_mixing import with_program_constants
 from gnelint.readers.onnx_walk import Place, Scope, Walker, types_of
 from gnelint.readers.onnx_weights import WeightReader
 
@@ -91,7 +91,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
     walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))
     outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
     read_graph = fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
-    return read_graph if weights.kinds_recorded else with_mixing_constants(read_graph)
+    return read_graph if weights.kinds_recorded else with_program_constants(read_graph)
 
 
 def opset_versions(model: onnx.ModelProto) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,3 +23,24 @@ class ScaledSum(nn.Module):
 def scaled_sums(*, depth: int = 16, width: int = 64, scale: float = 0.5**0.5, gain: float = 1.0) -> nn.Sequential:
     """Residual MLP blocks whose sum is divided by sqrt(2); `gain` is a factor on the last layer of each branch."""
     return nn.Sequential(*(ScaledSum(width, scale, gain) for _ in range(depth)), linear(width, 10, "lecun"))
+
+
+class GraphNetwork(nn.Module):
+    """Layers on the features of nodes, each followed by a mean over the neighbours: relu(A linear(x))."""
+
+    def __init__(self, depth: int, nodes: int, width: int) -> None:
+        super().__init__()
+        edges = (torch.rand(nodes, nodes) < 0.3).float()
+        neighbours = ((edges + edges.T + torch.eye(nodes)) > 0).float()
+        self.register_buffer("adjacency", neighbours / neighbours.sum(1, keepdim=True))
+        self.layers = nn.ModuleList(linear(width, width) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = functional.relu(self.get_buffer("adjacency") @ layer(x))
+        return x
+
+
+def graph_network(*, depth: int = 4, nodes: int = 24, width: int = 16) -> GraphNetwork:
+    """A graph network whose adjacency matrix, all positive, is no layer that one could draw otherwise."""
+    return GraphNetwork(depth, nodes, width)

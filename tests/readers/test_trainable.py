@@ -104,6 +104,37 @@ class Mixing(nn.Module):
         return x
 
 
+WAVES = (torch.arange(16)[:, None] * torch.arange(32) * (2 * torch.pi / 32)).cos()
+BANDS = (1 - (torch.arange(32) - 2 * torch.arange(16)[:, None]).abs() / 3).clamp(min=0)
+PLAIN = torch.rand(16, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        (WAVES, "constant"),
+        (torch.hann_window(32) * WAVES, "constant"),
+        (BANDS, "constant"),
+        (BANDS / BANDS.sum(1, keepdim=True), "constant"),
+        ((PLAIN > 0.5).float(), "constant"),
+        (PLAIN, "parameter"),
+        (PLAIN - 0.5, "parameter"),
+        (torch.eye(16, 32), "parameter"),
+        (torch.zeros(16, 32), "parameter"),
+        (torch.full((16, 32), 0.1), "parameter"),
+    ],
+    ids=["waves", "windowed", "bands", "averages", "mask", "positive", "drawn", "identity", "zero", "alike"],
+)
+def test_numbers_that_no_initialiser_draws_are_no_layer_of_a_file(numbers: Tensor, kind: str, tmp_path: Path) -> None:
+    layer = nn.Linear(32, 16)
+    layer.weight.data = numbers.clone()
+    net = nn.Sequential(layer, nn.ReLU(), nn.Linear(16, 4))
+    write_onnx(net, (torch.randn(8, 32),), tmp_path / "made.onnx", opset=18, dynamo=False, fold=False)
+    found = {parameter.name: parameter.kind for parameter in read(tmp_path / "made.onnx").parameters()}
+    assert found["0.weight"] == kind
+    assert found["2.weight"] == "parameter"
+
+
 DRAW = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
 
 
