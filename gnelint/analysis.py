@@ -527,8 +527,4 @@ def _weight_statistics(graph: Graph) -> dict[str, WeightStatistics]:
 
 
 def _has_placeholders(graph: Graph) -> bool:
-    return any(
-        node.parameters["weight"].provenance == "placeholder"
-        for node in graph.gradient_nodes
-        if "weight" in node.parameters
-    )
+    return any(node.missing_weights for node in graph.gradient_nodes)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gnelint.vocabulary import default_attribute
+from gnelint.vocabulary import default_attribute, families
 
 Dim = int | str
 """A dimension: its size, or the name of a symbolic one that nothing has fixed."""
@@ -222,6 +222,20 @@ class Node:
     location: Location | None = None
     sources: tuple[str, ...] = ()
 
+    @cached_property
+    def missing_weights(self) -> tuple[Parameter, ...]:
+        """Weights of this layer that the model does not hold: one repeated value stands in for them.
+
+        A constant of one value in any other role (strides of anchors, a state of zeros, a mask) is a number that the
+        model computes with, and so are a weight of ones or of equal shares, which make a sum or a mean, and a
+        normalisation's scale of one.
+        """
+        return tuple(
+            parameter
+            for role, parameter in self.parameters.items()
+            if parameter.provenance == "placeholder" and _stands_in(self, role, parameter)
+        )
+
     @property
     def present_inputs(self) -> tuple[str, ...]:
         """The names of the inputs that are not left out."""
@@ -230,6 +244,23 @@ class Node:
     def attribute(self, name: str) -> Any:
         """The attribute's value, or the vocabulary's default for it."""
         return self.attributes[name] if name in self.attributes else default_attribute(self.op, name)
+
+
+_NORMALIZATIONS = families()["normalization"]
+
+
+def _stands_in(node: Node, role: str, parameter: Parameter) -> bool:
+    """Whether a constant of one value is in the place of numbers that training finds."""
+    if role not in ("weight", "recurrent") and not (role == "scale" and node.op in _NORMALIZATIONS):
+        return False
+    array = parameter.array()
+    if array.size == 0:
+        return False
+    value = float(array.flat[0])
+    if any(array.strides) and not bool(np.all(array == array.flat[0])):
+        return False  # computed from a constant, and no constant any more
+    shares = {1.0} if role == "scale" or len(array.shape) < 2 else {1.0, 1.0 / np.prod(array.shape[1:])}
+    return not any(abs(value - share) <= 1e-6 * share for share in shares)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _by_stage(prediction: Prediction, rules: Sequence[Rule], stage: Stage) -> tu
         reason = "the weights look trained (--stage init judges them all the same)"
     elif prediction.stage.verdict == "unsure":
         reason = "whether the weights are trained is not sure (if they are not, --stage init judges them)"
-    elif any(parameter.provenance == "placeholder" for parameter in prediction.graph.parameters()):
+    elif any(node.missing_weights for node in prediction.graph.nodes):
         reason = "its weights are placeholders, one repeated value each"
     else:
         reason = "it has no weights to judge"

@@ -132,7 +132,7 @@ def _is_selection(rows: np.ndarray) -> bool:
 
 
 def _is_average(rows: np.ndarray, numbers: np.ndarray) -> bool:
-    """Entries of one sign that make averages, a mask or a filter bank: equal sums, two values, or zeros for the most."""
+    """Entries of one sign that make averages, a mask or a filter bank: equal sums, two values, or mostly zeros."""
     if np.any(rows < 0) or np.any(numbers < 0):
         return False
     sums = rows.sum(axis=1)

@@ -52,7 +52,7 @@ def _shape_fan(taps_of: int) -> Callable[[Facts, Node], float | None]:
 
 
 def _is_placeholder(facts: Facts, node: Node) -> bool:
-    return any(parameter.provenance == "placeholder" for parameter in node.parameters.values())
+    return bool(node.missing_weights)
 
 
 def _all_infinite(parameter: Parameter) -> bool:
