@@ -222,7 +222,7 @@ class Node:
     location: Location | None = None
     sources: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def missing_weights(self) -> tuple[Parameter, ...]:
         """Weights of this layer that the model does not hold: one repeated value stands in for them.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gnelint.analysis import analyse
-from gnelint.graph import Graph, Node, Value
+from gnelint.graph import Graph, Node, Parameter, Value
 from gnelint.lint.engine import Settings, lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
@@ -42,6 +42,15 @@ def test_weights_that_are_not_there_are_one_finding() -> None:
     (found,) = said("GNE904", prediction(graph(layers(provenance="placeholder")), PHI))
     assert (found.severity, found.measured) == ("warning", 2.0)
     assert not said("GNE904", prediction(graph(layers()), PHI))
+
+
+@pytest.mark.parametrize(("role", "value"), [("scale", 8.0), ("bias", 0.0), ("weight", 1.0), ("weight", 0.125)])
+def test_numbers_that_the_model_computes_with_are_no_missing_weights(role: str, value: float) -> None:
+    filled = np.broadcast_to(np.float32(value), (8, 8))
+    given = Parameter("c", (8, 8), "float32", lambda: filled, provenance="placeholder")
+    op = "linear" if role == "weight" else role
+    nodes = [*layers(), replace(node("c", op, ["b"]), parameters={role: given})]
+    assert not said("GNE904", prediction(graph(nodes), {**PHI, "c": 1.0}))
 
 
 def test_unknown_shapes_are_one_finding() -> None:
