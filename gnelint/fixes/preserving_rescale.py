@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable
 from gnelint.fixes.chains import Layer, layers_outside_branches
 from gnelint.fixes.edits import Edit, EditTensor, Scale
-from gnelint.graph import Graph, Parameter
+from gnelint.graph import Graph, Node, Parameter
 from gnelint.lint.pattern import TRANSPARENT
 
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
 _PASSES = TRANSPARENT - {"pad"}
 """Padding may put in another number than 0, which does not scale."""
+_ROUNDS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""Operations that are read as the identity, but round to steps of a size of their own."""
 
 
 @fix("preserving_rescale")
@@ -24,8 +25,9 @@ class PreservingRescale(Fix):
     back: the product of all c is 1, and the function stays the same to rounding. phi of a layer is multiplied by c^2,
     that of its activation stays, so every layer gets phi G and the product of the phis is what it was.
 
-    Preconditions: layers one behind the other, each but the last with a positively homogeneous activation; weights and
-    biases are stored tensors that nothing else uses.
+    Preconditions: layers one behind the other, each but the last with a positively homogeneous activation; what goes
+    from one to the next is no output and nothing else reads it; weights and biases are stored tensors that nothing else
+    uses. All tensors of a chain are changed or none.
 
     Source: arXiv 2001.00254, Theorem 4.1; arXiv 1506.02617 (rescaling symmetry).
     """
@@ -33,16 +35,10 @@ class PreservingRescale(Fix):
     order = 90
 
     def plan(self, site: Site) -> Plan:
-        uses = Counter(
-            leaf.name
-            for node in site.graph.nodes
-            for parameter in node.parameters.values()
-            for leaf in parameter.leaves
-        )
         edits: list[Edit] = []
         refused: list[Refusal] = []
         done: set[str] = set()
-        runs = [part for run in layers_outside_branches(site.prediction) for part in _homogeneous(run)]
+        runs = [part for run in layers_outside_branches(site.prediction) for part in _homogeneous(site.graph, run)]
         for finding in site.findings:
             run = next((run for run in runs if any(layer.node.name in finding.nodes for layer in run)), None)
             if run is None or len(run) < 2:
@@ -51,27 +47,35 @@ class PreservingRescale(Fix):
             if run[0].node.name in done:
                 continue
             done.add(run[0].node.name)
-            actions = _moved(site, run, uses)
+            actions = _moved(site, run)
             if actions is None:
-                refused.append(Refusal(finding, "a weight or bias of the chain is not a tensor of its own"))
+                refused.append(Refusal(finding, "a weight or bias of the chain is not a trained tensor of its own"))
             else:
-                edits += [self.edit(finding, action) for action in actions]
+                edits += [self.edit(finding, action, f"scale from {run[0].node.name}") for action in actions]
         return Plan(tuple(edits), tuple(refused))
 
 
-def _homogeneous(run: list[Layer]) -> list[list[Layer]]:
-    """The run cut behind every layer with something on its way that is not positively homogeneous."""
+def _homogeneous(graph: Graph, run: list[Layer]) -> list[list[Layer]]:
+    """The run cut behind every layer with something on its way that is not positively homogeneous, or is read too."""
     parts: list[list[Layer]] = [[]]
     for layer in run:
         if parts[-1] and parts[-1][-1].exit != layer.entry:
             parts.append([])
         parts[-1].append(layer)
-        if any(node.op not in HOMOGENEOUS | _PASSES for node in layer.nodes[1:]):
+        seen = layer.exit in graph.outputs or len(graph.consumers.get(layer.exit, ())) != 1
+        if seen or not all(_lets_scale_through(node) for node in layer.nodes[1:]):
             parts.append([])
     return [part for part in parts if part]
 
 
-def _moved(site: Site, run: list[Layer], uses: Counter[str]) -> list[EditTensor] | None:
+def _lets_scale_through(node: Node) -> bool:
+    """Whether f(c x) = c f(x) for c > 0 once the biases are multiplied by c as well."""
+    if node.op == "dropout":
+        return not node.attribute("alpha")  # alpha dropout puts a number of its own in
+    return node.op in HOMOGENEOUS | _PASSES and node.source_op not in _ROUNDS
+
+
+def _moved(site: Site, run: list[Layer]) -> list[EditTensor] | None:
     logs = [_bits(site, layer) for layer in run]
     if any(bits is None for bits in logs):
         return None
@@ -82,12 +86,12 @@ def _moved(site: Site, run: list[Layer], uses: Counter[str]) -> list[EditTensor]
     for index, (layer, bits) in enumerate(zip(run, known, strict=True)):
         log = (mean - bits) / 2
         total = 0.0 if index == len(run) - 1 else total + log
-        weight = _own(layer.node.parameters["weight"], uses)
+        weight = _own(site.graph, layer.node.parameters["weight"])
         if weight is None:
             return None
         edits.append(EditTensor(weight, Scale(2.0**log)))
-        for parameter in _biases(site.graph, layer):
-            bias = _own(parameter, uses)
+        for parameter in _biases(layer):
+            bias = _own(site.graph, parameter)
             if bias is None:
                 return None
             edits.append(EditTensor(bias, Scale(2.0**total)))
@@ -101,10 +105,12 @@ def _bits(site: Site, layer: Layer) -> float | None:
     return math.fsum(math.log2(phi) for phi in phis if phi)
 
 
-def _own(parameter: Parameter, uses: Counter[str]) -> str | None:
-    leaf = scalable(parameter)
-    return leaf.name if leaf is not None and uses[leaf.name] == 1 else None
+def _own(graph: Graph, parameter: Parameter) -> str | None:
+    leaf = scalable(parameter) if parameter.trainable else None
+    if leaf is None or leaf.name in graph.returned or len(graph.uses[leaf.name]) != 1:
+        return None
+    return leaf.name
 
 
-def _biases(graph: Graph, layer: Layer) -> list[Parameter]:
+def _biases(layer: Layer) -> list[Parameter]:
     return [node.parameters["bias"] for node in layer.nodes if "bias" in node.parameters]
