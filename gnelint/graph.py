@@ -279,6 +279,7 @@ class Graph:
         subgraphs: bodies of If, Loop and Scan nodes as graphs of their own, by "node name/attribute".
         ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
         data_files: files beside the model that hold weights, as the model names them.
+        returned: names of the stored tensors that the model returns, or returns something computed of them alone.
     """
 
     name: str
@@ -292,6 +293,7 @@ class Graph:
     subgraphs: Mapping[str, Graph] = field(default_factory=dict)
     ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     data_files: tuple[str, ...] = ()
+    returned: frozenset[str] = frozenset()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -306,6 +308,19 @@ class Graph:
             for name in node.present_inputs:
                 found[name].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def uses(self) -> Mapping[str, tuple[tuple[Node, str], ...]]:
+        """The nodes that use each stored tensor and the roles in which they do, by its name; bodies are looked into."""
+        found: dict[str, list[tuple[Node, str]]] = defaultdict(list)
+        for node in self.nodes:
+            for role, parameter in node.parameters.items():
+                for leaf in parameter.leaves:
+                    found[leaf.name].append((node, role))
+        for body in self.subgraphs.values():
+            for name, uses in body.uses.items():
+                found[name].extend(uses)
+        return {name: tuple(uses) for name, uses in found.items()}
 
     @cached_property
     def positions(self) -> Mapping[str, int]:

@@ -117,7 +117,10 @@ VOCABULARY: dict[str, Operation] = {
     ),
     "layer_norm": Operation("normalization", ("x",), ("scale", "bias"), {"axes": ..., "epsilon": 1e-5}),
     "group_norm": Operation("normalization", ("x",), ("scale", "bias"), {"groups": ..., "epsilon": 1e-5}),
-    "instance_norm": Operation("normalization", ("x",), ("scale", "bias"), {"epsilon": 1e-5}),
+    # an instance normalisation that keeps running statistics for evaluation has them as parameters; they are not read
+    "instance_norm": Operation(
+        "normalization", ("x",), ("scale", "bias", "running_mean", "running_var"), {"epsilon": 1e-5}
+    ),
     "rms_norm": Operation("normalization", ("x",), ("scale",), {"axes": ..., "epsilon": 1e-5}),
     "second_moment_norm": Operation(
         "normalization", ("x",), ("scale", "bias", "running_second_moment"), {"epsilon": 1e-5, "training": ...}

@@ -442,11 +442,13 @@ class Walker:
         emitter = self.emitter
         found: list[str] = []
         fixed: list[str] = []
+        returned: set[str] = set()
         for output_name, operand in outputs:
             if operand is None:
                 raise UnreadableError(f'output "{output_name}" is written by no node', "Export the model again.")
             if isinstance(operand, Parameter):
                 fixed.append(output_name)
+                returned.update(leaf.name for leaf in operand.leaves)
             elif operand.name not in found:
                 found.append(operand.name)
         constant = (f"Output {', '.join(fixed)} does not depend on the input.",) if fixed else ()
@@ -462,6 +464,7 @@ class Walker:
             subgraphs=emitter.subgraphs,
             ignores=self.ignores,
             data_files=self._weights.data_files,
+            returned=frozenset(returned),
         )
 
 

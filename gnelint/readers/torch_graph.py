@@ -231,6 +231,7 @@ class _Lowerer:
             outputs=tuple(value_names[index] for index in outputs),
             values={name: Value(name, *described[index]) for index, name in value_names.items()},
             notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
+            returned=self._returned_tensors(),
         )
         return Lowered(graph, self._operations(value_names))
 
@@ -243,6 +244,13 @@ class _Lowerer:
         return found
 
     def _output_flows(self) -> list[Flow]:
+        return [operand for operand in self._output_operands() if isinstance(operand, Flow)]
+
+    def _returned_tensors(self) -> frozenset[str]:
+        constants = [operand for operand in self._output_operands() if isinstance(operand, Constant)]
+        return frozenset(leaf.name for constant in constants for leaf in constant.stored)
+
+    def _output_operands(self) -> list[Any]:
         output = next(node for node in self._program.graph.nodes if node.op == "output")
         specs = self._program.graph_signature.output_specs
         returned = [
@@ -250,7 +258,7 @@ class _Lowerer:
             for node, spec in zip(output.args[0], specs, strict=True)
             if spec.kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node)
         ]
-        return [flow for flow in map(self._operand, returned) if isinstance(flow, Flow)]
+        return [self._operand(node) for node in returned]
 
     def _read_drafts(self, needed: set[int]) -> list[Draft]:
         """The drafts that the needed values depend on, in order."""

@@ -32,14 +32,18 @@ def _batch_norm(em: Emitter, call: Call) -> Any:
         found = em.emit("instance_norm", [x], call.shape, epsilon=eps)
     else:
         found = em.emit("batch_norm", [x], call.shape, parameters=weights, epsilon=eps, training=training)
-    return found if len(call.outputs) == 1 else (found, *(None for _ in call.outputs[1:]))
+    if len(call.outputs) == 1:
+        return found
+    if "functional" in operation:  # the last two are the running statistics, which a second call of the module reads
+        return (found, *(None for _ in call.outputs[3:]), call["running_mean"], call["running_var"])
+    return (found, *(None for _ in call.outputs[1:]))
 
 
 def _instance_norm(em: Emitter, call: Call) -> Operand:
     weights = {"scale": parameter(call["weight"]), "bias": parameter(call["bias"])}
+    weights |= {name: parameter(call[name]) for name in ("running_mean", "running_var")}
     if call["use_input_stats"]:
         return em.emit("instance_norm", [call["input"]], call.shape, parameters=weights, epsilon=float(call["eps"]))
-    weights |= {name: parameter(call[name]) for name in ("running_mean", "running_var")}
     return em.emit(
         "batch_norm", [call["input"]], call.shape, parameters=weights, epsilon=float(call["eps"]), training=False
     )
