@@ -98,10 +98,10 @@ class Fix(ABC):
     def plan(self, site: Site) -> Plan:
         """The edits that put the site's findings right; never raises for what it cannot do, but refuses."""
 
-    def edit(self, finding: Finding, action: Action) -> Edit:
-        """An action that this fix takes because of a finding."""
+    def edit(self, finding: Finding, action: Action, group: str = "") -> Edit:
+        """An action that this fix takes because of a finding; those of one group are made together or not at all."""
         safety = "display" if finding.fix is None else finding.fix.safety
-        return Edit(action, finding.rule, finding.nodes, self.kind, safety)
+        return Edit(action, finding.rule, finding.nodes, self.kind, safety, group)
 
 
 _FIXES: dict[str, Fix] = {}

@@ -85,6 +85,27 @@ class Centre(Change):
         return "subtract the mean of each filter"
 
 
+@dataclass(frozen=True)
+class Subtract(Change):
+    """w -> w - amounts, entry by entry.
+
+    Attributes:
+        amounts: one for each entry, in the order in which they are stored.
+        of: what they are, for people ("the bias of conv1").
+    """
+
+    amounts: tuple[float, ...]
+    of: str
+    elementwise = False
+
+    def __call__(self, array: Array) -> Array:
+        return np.asarray(array - np.reshape(self.amounts, array.shape))
+
+    @property
+    def text(self) -> str:
+        return f"subtract {self.of}"
+
+
 Draw = Literal["normal", "orthogonal", "delta_orthogonal"]
 
 
@@ -210,20 +231,42 @@ class EditTensor(Action):
 
 @dataclass(frozen=True)
 class DropBias(Action):
-    """A node loses its bias.
+    """A node loses its bias; a normalisation behind it that takes the bias out loses it from its running mean.
 
     Attributes:
         node: a node with a parameter of the role "bias".
+        norm: the normalisation, "" where there is none or it stores no running mean.
+        amounts: what the bias is where the normalisation reads it, one number a channel.
+        tensors: stored tensors on whose numbers `amounts` rests: none of them may be another one when the model runs.
     """
 
     node: str
+    norm: str = ""
+    amounts: tuple[float, ...] = ()
+    tensors: tuple[str, ...] = ()
 
     def applied(self, graph: Graph) -> Graph:
         node = graph.node(self.node)
         parameters = {role: parameter for role, parameter in node.parameters.items() if role != "bias"}
         if node.op == "bias":
             return with_node(graph, replace(node, op="identity", parameters={}, attributes={}))
-        return with_node(graph, replace(node, parameters=parameters))
+        graph = with_node(graph, replace(node, parameters=parameters))
+        if not self.norm:
+            return graph
+        norm = graph.node(self.norm)
+        mean = norm.parameters["running_mean"]
+        moved = replace(
+            mean,
+            name=f"{mean.name} (without a bias)",
+            load=Mapped(mean, self.moved),
+            permutation=None,
+            transform="computed",
+        )
+        return with_node(graph, replace(norm, parameters={**norm.parameters, "running_mean": moved}))
+
+    def moved(self, mean: Array) -> Array:
+        """The running mean without the bias, in the type of the one with it."""
+        return Subtract(self.amounts, "the bias")(mean.astype(np.float64)).astype(mean.dtype)
 
     @property
     def subject(self) -> str:
@@ -231,7 +274,7 @@ class DropBias(Action):
 
     @property
     def what(self) -> str:
-        return "drop the bias"
+        return "drop the bias" + (f", and take it out of the running mean of {self.norm}" if self.norm else "")
 
 
 @dataclass(frozen=True)
@@ -416,6 +459,7 @@ class Edit:
         rule: id of the rule that asked for it.
         nodes: names of the nodes that the finding is about.
         kind, safety: of the fix.
+        group: edits of one name are made together or not at all; "" for one that stands alone.
     """
 
     action: Action
@@ -423,6 +467,7 @@ class Edit:
     nodes: tuple[str, ...]
     kind: str
     safety: str
+    group: str = ""
 
 
 def applied(graph: Graph, actions: Sequence[Action]) -> Graph:

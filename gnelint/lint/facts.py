@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gnelint.graph import Graph, Node, Parameter
+from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.theory.rows import RowStatistics, row_statistics, singular_spread
@@ -241,6 +242,11 @@ class Facts:
             if any(name in producers and producers[name].name in reached for name in node.present_inputs):
                 reached.add(node.name)
         return tuple(node for name, node in cone.items() if name in reached)
+
+    @cached_property
+    def cancelled_biases(self) -> Mapping[str, CancelledBias]:
+        """The biases that a normalisation takes out wherever they are used, by the names of their layers."""
+        return cancelled_biases(self.graph)
 
     def depth(self, operations: frozenset[str]) -> Mapping[str, int]:
         """For each node, the number of such operations on the longest path that ends with it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from gnelint.fixes.edits import Edit
 
@@ -17,3 +18,40 @@ class Unmade:
 
 class CannotEditError(Exception):
     """Why an edit cannot be made in this model, a clause for people; the model is as it was before."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Edits that are made together or not at all.
+
+    Attributes:
+        edits: all that are to be made.
+        check: whether one of them can be made by now; raises CannotEditError where not.
+    """
+
+    edits: Sequence[Edit]
+    check: Callable[[Edit], None]
+    _found: dict[str, str | None] = field(default_factory=dict)
+
+    def admit(self, edit: Edit) -> None:
+        """Whether this edit's group can be made, asked when the first of it is to be.
+
+        Raises:
+            CannotEditError: an edit of its group cannot be.
+        """
+        if not edit.group:
+            return
+        if edit.group not in self._found:
+            self._found[edit.group] = self._reason(edit.group)
+        reason = self._found[edit.group]
+        if reason is not None:
+            raise CannotEditError(reason)
+
+    def _reason(self, group: str) -> str | None:
+        try:
+            for edit in self.edits:
+                if edit.group == group:
+                    self.check(edit)
+        except CannotEditError as error:
+            return str(error)
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gnelint import __version__
-from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale
+from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale, Subtract
 from gnelint.graph import Parameter
 from gnelint.prediction import Prediction
 from gnelint.theory.weights import WeightStatistics, weight_statistics
@@ -49,6 +49,8 @@ def init_code(edits: Sequence[Edit], before: Prediction, after: Prediction) -> s
     by_tensor: dict[str, list[Edit]] = {}
     others = []
     for edit in edits:
+        if isinstance(edit.action, EditTensor) and isinstance(edit.action.change, Subtract):
+            continue  # out of a running mean, which a fresh model starts without
         if isinstance(edit.action, EditTensor):
             by_tensor.setdefault(edit.action.tensor, []).append(edit)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,7 @@ from gnelint.files import replacing
 from gnelint.fixes.edits import Edit, EditTensor, with_tensors
 from gnelint.graph import Graph
 from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
-from gnelint.writers.base import CannotEditError, Unmade
+from gnelint.writers.base import CannotEditError, Groups, Unmade
 from gnelint.writers.onnx_bytes import MAX_MESSAGE, Message, stretch
 from gnelint.writers.onnx_data import INLINE, DataFiles, external_tensors, write_copy
 from gnelint.writers.onnx_draft import Draft
@@ -64,10 +65,12 @@ def write_onnx(
 def _edited(file: ModelFile, draft: Draft, edits: Sequence[Edit], graph: Graph, inline: bool) -> tuple[Unmade, ...]:
     """Make the edits; those that cannot be made."""
     stores = Stores(file, draft)
+    groups = Groups(edits, partial(_check, draft, stores))
     unmade: list[Unmade] = []
     waiting: list[EditTensor] = []
     for edit in edits:
         try:
+            groups.admit(edit)
             if isinstance(edit.action, EditTensor):
                 place = stores.find(edit.action.tensor)
                 place.change(edit.action)
@@ -82,6 +85,20 @@ def _edited(file: ModelFile, draft: Draft, edits: Sequence[Edit], graph: Graph, 
         else:
             mark(draft.model, touched, edit)
     return tuple(unmade)
+
+
+def _check(draft: Draft, stores: Stores, edit: Edit) -> None:
+    """Whether the tensor of an edit can be changed so that others can make up for it.
+
+    Raises:
+        CannotEditError: it cannot be: nothing makes up for what a caller feeds or is given.
+    """
+    if not isinstance(edit.action, EditTensor):
+        return
+    name = edit.action.tensor
+    if draft.is_fed(name) or draft.is_output(name):
+        raise CannotEditError(f'"{name}" is {"an input" if draft.is_fed(name) else "an output"} of the model')
+    stores.find(name).check(edit.action)
 
 
 def _write(file: ModelFile, draft: Draft | None, output: Path, outside: bool) -> None:

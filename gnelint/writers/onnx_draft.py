@@ -19,6 +19,9 @@ from gnelint.writers.onnx_bytes import Raw, stretch
 FUNCTIONS_FROM = 8
 """The IR version from which models have local functions."""
 
+OVERRIDES_FROM = 4
+"""The IR version from which an initializer that is listed as an input is a default that the caller may override."""
+
 
 class Draft:
     """The message of one model while edits are made; `finished` puts nodes and initializers back into it.
@@ -84,6 +87,13 @@ class Draft:
         """Whether the caller feeds the value."""
         return any(info.name == value for info in self.model.graph.input)
 
+    def is_fed(self, value: str) -> bool:
+        """Whether the caller feeds the value, or may feed another one than the file stores.
+
+        Before IR version 4 every initializer is listed as an input, which says nothing.
+        """
+        return self.is_input(value) and (value not in self._initializers or self.model.ir_version >= OVERRIDES_FROM)
+
     def named(self, name: str) -> onnx.NodeProto | None:
         """The node of the main graph that the reader calls so; None if there is none, or several."""
         found = self._named[name]
@@ -104,8 +114,12 @@ class Draft:
 
     def add_initializer(self, name: str, array: np.ndarray) -> None:
         """A new initializer; its name is one that `unique` gave."""
-        self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        self._initializers[name] = tensor
         self._changed = True
+        if self.model.ir_version < OVERRIDES_FROM and not self.is_input(name):
+            info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+            self.model.graph.input.append(info)
 
     def put_raw(self, name: str, raw: Raw) -> None:
         """New data of an initializer, made when they are written."""

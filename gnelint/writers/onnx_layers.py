@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gnelint.fixes.edits import (
     InsertSecondMoment,
     SecondMoment,
     Substitute,
+    Subtract,
 )
 from gnelint.graph import Graph, Node
 from gnelint.readers.onnx_types import numpy_dtype
@@ -29,7 +31,7 @@ from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx_draft import Draft, value_dtype
 from gnelint.writers.onnx_fragments import Fragment, Sketch, affine, centred, pointwise, second_moment_norm
 from gnelint.writers.onnx_functions import call_second_moment_norm
-from gnelint.writers.onnx_store import Stores
+from gnelint.writers.onnx_store import Place, Stores
 
 BROADCAST_FROM = 7
 """The opset from which operands broadcast as in numpy."""
@@ -38,6 +40,8 @@ GEMM_WITHOUT_C_FROM = 11
 _BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _ADDS = frozenset({"Add", "Sum"})
+_MEAN = 3
+"""Which input of a BatchNormalization is its running mean."""
 _OUT_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 Touched = Sequence[onnx.NodeProto]
@@ -72,22 +76,76 @@ def edit_layer(bench: Workbench, action: Action) -> Touched:
     return make(bench, action)
 
 
-def _drop_bias_of(bench: Workbench, action: DropBias) -> Touched:
-    return _drop_bias(bench.draft, bench.graph.node(action.node))
+def _drop_bias(bench: Workbench, action: DropBias) -> Touched:
+    """Both changes are looked at before one is made: half of them would be another function."""
+    draft = bench.draft
+    if action.norm:
+        for name in action.tensors:
+            if draft.is_fed(name):
+                raise CannotEditError(f'"{name}" is an input of the model: what the caller feeds is not known')
+    drop = _bias_dropper(draft, bench.graph.node(action.node))
+    move = _mean_mover(bench, action) if action.norm else None
+    touched = drop()
+    return touched if move is None else [*touched, *move()]
 
 
-def _drop_bias(draft: Draft, node: Node) -> Sequence[onnx.NodeProto]:
+def _bias_dropper(draft: Draft, node: Node) -> Callable[[], Touched]:
     for layer in (draft.named(node.name), draft.producer(draft.value(node.outputs[0]))):
         if layer is not None and layer.op_type in _BIASED and len(layer.input) > 2 and layer.input[2]:
-            if layer.op_type == "Gemm" and draft.version < GEMM_WITHOUT_C_FROM:
-                _zero_bias(draft, layer, node.parameters["bias"].dtype)
-            else:
-                draft.drop_input(layer, 2)
-            return [layer]
+            return partial(_drop_operand, draft, layer, node.parameters["bias"].dtype)
     added, x = _addition(draft, node)
+    return partial(_drop_addition, draft, added, x)
+
+
+def _drop_operand(draft: Draft, layer: onnx.NodeProto, dtype: str) -> Touched:
+    if layer.op_type == "Gemm" and draft.version < GEMM_WITHOUT_C_FROM:
+        _zero_bias(draft, layer, dtype)
+    else:
+        draft.drop_input(layer, 2)
+    return [layer]
+
+
+def _drop_addition(draft: Draft, added: onnx.NodeProto, x: str) -> Touched:
     before = draft.producer(x)
     draft.bypass(added, x)
     return [] if before is None else [before]
+
+
+def _mean_mover(bench: Workbench, action: DropBias) -> Callable[[], Touched]:
+    """Takes a bias out of the running mean that a normalisation reads; one that others read too stays as it is."""
+    draft, node = bench.draft, bench.graph.node(action.norm)
+    norm = draft.producer(draft.value(node.outputs[0]))
+    if norm is None or norm.op_type != "BatchNormalization":
+        raise CannotEditError(f'"{node.name}" is no BatchNormalization of the main graph')
+    if any(draft.readers(name) or draft.is_output(name) for name in norm.output[1:] if name):
+        raise CannotEditError(f'the running statistics that "{node.name}" writes are used')
+    mean = node.parameters["running_mean"]
+    numbers = action.moved(mean.array())
+    if not np.all(np.isfinite(numbers.astype(np.float64))):
+        raise CannotEditError(f'a number of "{mean.name}" does not fit {mean.dtype} once changed')
+    name = norm.input[_MEAN]
+    tensor = draft.initializer(name)
+    alone = tensor is not None and len(draft.readers(name)) == list(norm.input).count(name) == 1
+    if alone and not draft.is_output(name):
+        edit = EditTensor(name, Subtract(action.amounts, f"the bias of {action.node}"))
+        place = bench.stores.find(name)
+        place.check(edit)
+        return partial(_move_mean, place, edit, norm)
+    return partial(_give_mean, draft, norm, numbers)
+
+
+def _move_mean(place: Place, edit: EditTensor, norm: onnx.NodeProto) -> Touched:
+    place.change(edit)
+    return [norm]
+
+
+def _give_mean(draft: Draft, norm: onnx.NodeProto, numbers: Array) -> Touched:
+    old = norm.input[_MEAN]
+    name = draft.unique(f"{own_name(norm)}/running_mean")
+    draft.add_initializer(name, numbers.reshape(-1))
+    draft.set_input(norm, _MEAN, name)
+    draft.sweep([old])
+    return [norm]
 
 
 def _zero_bias(draft: Draft, gemm: onnx.NodeProto, dtype: str) -> None:
@@ -389,7 +447,7 @@ def _insert_second_moment(bench: Workbench, action: InsertSecondMoment) -> Touch
 
 
 _ACTIONS: Mapping[type[Action], Callable[[Workbench, Any], Touched]] = {
-    DropBias: _drop_bias_of,
+    DropBias: _drop_bias,
     InsertScale: _insert_scale,
     Substitute: _substitute,
     CentreFilters: _centre_filters,

@@ -39,6 +39,14 @@ class Place(ABC):
     readers: Sequence[onnx.NodeProto]
 
     @abstractmethod
+    def check(self, edit: EditTensor) -> None:
+        """Whether the edit can be made.
+
+        Raises:
+            CannotEditError: it cannot be made here.
+        """
+
+    @abstractmethod
     def change(self, edit: EditTensor) -> None:
         """Make the edit.
 
@@ -67,14 +75,22 @@ class Chain:
         Raises:
             CannotEditError: they do not fit the type, or are no real numbers.
         """
+        found = self.after(edit)
+        self.edits.append(edit)
+        return found
+
+    def after(self, edit: EditTensor) -> np.ndarray:
+        """What the numbers would be after an edit.
+
+        Raises:
+            CannotEditError: they do not fit the type, or are no real numbers.
+        """
         if "float" not in self.stored.dtype:
             raise CannotEditError(f'"{edit.tensor}" holds {self.stored.dtype}, no real numbers')
         try:
-            found = edit.numbers(self.numbers())
+            return edit.numbers(self.numbers())
         except OverflowError as error:
             raise CannotEditError(str(error)) from error
-        self.edits.append(edit)
-        return found
 
     def settle(self, numbers: np.ndarray) -> None:
         """These numbers are in the message now, from which the stored ones may have been read."""
@@ -82,8 +98,17 @@ class Chain:
         self.edits.clear()
 
 
+class ChainPlace(Place):
+    """A place whose numbers are a chain's."""
+
+    chain: Chain
+
+    def check(self, edit: EditTensor) -> None:
+        self.chain.after(edit)
+
+
 @dataclass
-class TensorPlace(Place):
+class TensorPlace(ChainPlace):
     """A tensor message: an initializer, or what a Constant node holds.
 
     Attributes:
@@ -119,7 +144,7 @@ class TensorPlace(Place):
 
 
 @dataclass
-class AttributePlace(Place):
+class AttributePlace(ChainPlace):
     """A Constant node whose numbers are an attribute of their own."""
 
     attribute: onnx.AttributeProto
@@ -136,7 +161,7 @@ class AttributePlace(Place):
 
 
 @dataclass
-class SparsePlace(Place):
+class SparsePlace(ChainPlace):
     """A sparse tensor; it becomes a dense one where zeros change.
 
     Attributes:
@@ -172,8 +197,11 @@ class SharedPlace(Place):
     reason: str
     readers: Sequence[onnx.NodeProto] = ()
 
-    def change(self, edit: EditTensor) -> None:
+    def check(self, edit: EditTensor) -> None:
         raise CannotEditError(self.reason)
+
+    def change(self, edit: EditTensor) -> None:
+        self.check(edit)
 
 
 def encoded(numbers: np.ndarray) -> bytes:
@@ -362,6 +390,9 @@ class _Later(Place):
         if self._place is None:
             self._place = self.make()
         return self._place
+
+    def check(self, edit: EditTensor) -> None:
+        self.made().check(edit)
 
     def change(self, edit: EditTensor) -> None:
         self.made().change(edit)

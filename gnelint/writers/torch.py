@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from gnelint.fixes.edits import Edit, EditTensor
 from gnelint.graph import Graph
 from gnelint.readers.torch_export import cause, quietly, set_mode, untouched
 from gnelint.readers.torch_target import Loaded
-from gnelint.writers.base import CannotEditError, Unmade
-from gnelint.writers.torch_module import edit_tensor, fixed_module
+from gnelint.writers.base import CannotEditError, Groups, Unmade
+from gnelint.writers.torch_module import check_tensor, edit_tensor, fixed_module
 
 Fixed = tuple[ExportedProgram, tuple[Unmade, ...]]
 """A program with edits made, and those that could not be."""
@@ -60,9 +61,11 @@ def fixed_pt2(path: Path, edits: Sequence[Edit]) -> Fixed:
 
 def _edited(program: ExportedProgram, edits: Sequence[Edit]) -> Fixed:
     tensors: dict[str, torch.Tensor] = {**program.state_dict, **program.constants}
+    groups = Groups(edits, partial(check_tensor, tensors))
     unmade = []
     for edit in edits:
         try:
+            groups.admit(edit)
             if not isinstance(edit.action, EditTensor):
                 raise CannotEditError("layers of an exported program cannot be changed: fix the module it was made of")
             edit_tensor(tensors, edit.action)

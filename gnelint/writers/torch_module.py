@@ -35,7 +35,7 @@ from gnelint.nn import (
 )
 from gnelint.readers.torch_constants import from_numpy, to_numpy
 from gnelint.readers.torch_export import cause
-from gnelint.writers.base import CannotEditError, Unmade
+from gnelint.writers.base import CannotEditError, Groups, Unmade
 from gnelint.writers.torch_activations import made_of
 from gnelint.writers.torch_fx import substituted
 
@@ -90,9 +90,11 @@ def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tupl
 def _operated(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tuple[nn.Module, tuple[Unmade, ...]]:
     """The module itself, with the edits made that can be, and those that cannot."""
     surgery = _Surgery(module, edits, graph)
+    groups = Groups(edits, surgery.check)
     unmade = []
     for edit in edits:
         try:
+            groups.admit(edit)
             surgery.make(edit.action)
         except CannotEditError as error:
             unmade.append(Unmade(edit, str(error)))
@@ -126,6 +128,14 @@ class _Surgery:
             self._wanted.setdefault(edit.action.subject, []).append(edit.action)
         self._paths: dict[str, str] = {}  # where submodules that have been wrapped are now
         self._done: list[Action] = []  # changes of submodules, as `_alike` gives them
+
+    def check(self, edit: Edit) -> None:
+        """Whether a tensor can be edited.
+
+        Raises:
+            CannotEditError: it cannot be.
+        """
+        check_tensor(self._tensors, edit)
 
     def make(self, action: Action) -> None:
         """Make one edit.
@@ -269,12 +279,32 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
+def check_tensor(tensors: Mapping[str, torch.Tensor], edit: Edit) -> None:
+    """Whether an edit of a tensor can be made; of other edits nothing is asked.
+
+    Raises:
+        CannotEditError: it cannot be.
+    """
+    if isinstance(edit.action, EditTensor):
+        _edited(tensors, edit.action)
+
+
 def edit_tensor(tensors: Mapping[str, torch.Tensor], action: EditTensor) -> None:
     """Other numbers in one of the tensors, in its own type and on its own device.
 
     Raises:
         CannotEditError: there is no such tensor, it holds no numbers, or it cannot hold the new ones.
     """
+    tensor, numbers = _edited(tensors, action)
+    try:
+        with torch.no_grad():
+            tensor.copy_(numbers)
+    except RuntimeError as error:
+        raise CannotEditError(str(error).splitlines()[0]) from error
+
+
+def _edited(tensors: Mapping[str, torch.Tensor], action: EditTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor and its new numbers."""
     tensor = tensors.get(action.tensor)
     if tensor is None:
         raise CannotEditError(f"{action.tensor} is neither a parameter nor a buffer")
@@ -283,9 +313,7 @@ def edit_tensor(tensors: Mapping[str, torch.Tensor], action: EditTensor) -> None
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CannotEditError(f"{action.tensor} is {'quantized' if tensor.is_quantized else 'sparse'}")
     try:
-        numbers = action.numbers(to_numpy(tensor))
-        with torch.no_grad():
-            tensor.copy_(from_numpy(numbers))
+        return tensor, from_numpy(action.numbers(to_numpy(tensor)))
     except (OverflowError, RuntimeError) as error:
         raise CannotEditError(str(error).splitlines()[0]) from error
 

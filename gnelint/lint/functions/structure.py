@@ -38,6 +38,11 @@ def _readers(facts: Facts, node: Node) -> float:
     return float(sum(len(facts.graph.consumers.get(output, ())) for output in node.outputs))
 
 
+def _cancels_bias(facts: Facts, norm: Node, layer: Node) -> bool:
+    found = facts.cancelled_biases.get(layer.name)
+    return found is not None and found.norm.name == norm.name
+
+
 STRUCTURE = (
     function(
         "bound(n)",
@@ -59,6 +64,13 @@ STRUCTURE = (
         "truth",
         _preceded_by,
         "an op is the last thing before n, data movement and pooling passed over",
+    ),
+    function(
+        "cancels_bias(n, m)",
+        "truth",
+        _cancels_bias,
+        "the normalisation n takes the bias of the layer m out again: it stays one number a channel on the way, and "
+        "nothing else reads it or what is computed of it",
     ),
     function("readers(n)", "number", _readers, "how many inputs of other nodes read n"),
     function(
