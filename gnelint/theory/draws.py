@@ -1,0 +1,286 @@
+"""Could this matrix be a draw? Tests of one tensor against independent entries of one distribution, and against
+orthogonal matrices, each a tail probability in bits.
+
+A tail probability p becomes a likelihood ratio by the calibrator of Vovk and Wang (E-values, Annals of Statistics,
+2021), (1 - p + p ln p) / (p ln^2 p): its average over draws is 1, so ratios of several tests of one tensor may be
+averaged and those of different tensors multiplied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+MOST_ROWS, MOST_COLUMNS = 192, 384
+"""Of the part of a matrix that is looked at."""
+MOST_LONG = 1 << 14
+"""Entries of the longest row of which orthogonality is asked."""
+FEWEST = 48
+"""Entries below which a matrix tells nothing."""
+STRONGEST = 40.0
+"""Bits that one tensor can add."""
+
+_VECTORS = 32
+"""Rows that orthogonality is judged by."""
+_TRACY_WIDOM = (46.446, 0.186054, 9.84801)
+"""Shape, scale and shift of the gamma distribution near the Tracy-Widom law of order 1 (Chiani, 2014)."""
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What no draw would show.
+
+    Attributes:
+        text: for people, `{}` for the tensor's name.
+        bits: log2 of the likelihood ratio, trained against drawn; below 0 where it looks drawn.
+    """
+
+    text: str
+    bits: float
+
+
+def ratio_bits(surprise: float) -> float:
+    """log2 of the likelihood ratio that a tail probability of 2^-surprise stands for."""
+    if surprise > 30.0:
+        return min(surprise - 2.0 * math.log2(surprise * math.log(2.0)), STRONGEST)
+    p = 2.0 ** -max(surprise, 1e-3)
+    log = math.log(p)
+    return math.log2((1.0 - p + p * log) / (p * log * log))
+
+
+def normal_surprise(z: float) -> float:
+    """-log2 of the probability that a standard normal variable is above z."""
+    if z < 25.0:
+        return -math.log2(0.5 * math.erfc(z / math.sqrt(2.0)))
+    return (z * z / 2.0 + math.log(z * math.sqrt(2.0 * math.pi))) / math.log(2.0)
+
+
+def chi_square_surprise(value: float, freedom: float) -> float:
+    """-log2 of the probability that chi-square of this many degrees of freedom is above a value (Wilson, Hilferty)."""
+    spread = 2.0 / (9.0 * freedom)
+    return normal_surprise(((value / freedom) ** (1.0 / 3.0) - (1.0 - spread)) / math.sqrt(spread))
+
+
+def rounding(entries: np.ndarray) -> float:
+    """Relative spacing of the type that the numbers were stored in once: a copy in 32 bits keeps its coarse steps."""
+    sample = np.asarray(entries).reshape(-1)[:4096].astype(np.float32)
+    with np.errstate(all="ignore"):
+        for kind, step in ((ml_dtypes.bfloat16, 2.0**-8), (np.float16, 2.0**-11)):
+            if np.array_equal(sample.astype(kind).astype(np.float32), sample):
+                return step
+    return 2.0**-23
+
+
+def sketch(array: np.ndarray) -> np.ndarray:
+    """An evenly spaced part of a tensor of two or more axes as (rows, columns, taps), in float64."""
+    taps = math.prod(array.shape[2:])
+    rows = max(1, -(-array.shape[0] // MOST_ROWS))
+    columns = max(1, -(-array.shape[1] * taps // MOST_COLUMNS))
+    part = np.asarray(array[::rows, :: min(columns, array.shape[1])], np.float64)
+    found = part.reshape(part.shape[0], part.shape[1], -1) if taps else np.zeros((0, 0, 0))
+    found = found[:, :, :MOST_COLUMNS]
+    return found[np.any(found != 0, axis=(1, 2))][:, np.any(found != 0, axis=(0, 2))]
+
+
+def is_built(part: np.ndarray) -> bool:
+    """Whether many numbers come again and again, as in tables of sines, adjacencies and masks, but in no draw."""
+    if rounding(part) > 2.0**-20:
+        return False
+    return bool(np.unique(np.abs(part)).size < 0.8 * part.size)
+
+
+def oddities(array: np.ndarray, fan_in: int, kurtosis: float, extreme: float) -> list[Oddity]:
+    """All tests that the tensor allows; none where it is too small, constant or built by a formula.
+
+    Args:
+        array: of two or more axes, rows first.
+        fan_in: entries that are summed for one output.
+        kurtosis, extreme: of all its entries, the largest absolute value among them.
+    """
+    part = sketch(array)
+    if part.size < FEWEST or not np.all(np.isfinite(part)) or part.min() == part.max():
+        return []
+    zeros = float(np.mean(part == 0))
+    if zeros > 0.02:
+        return list(_pruned(part))
+    if is_built(part):
+        return []
+    angles = _angles(array)
+    if angles is not None:
+        return [angles]
+    return [
+        *_tails(part.size if array.size <= part.size else array.size, kurtosis),
+        *_edge(part, kurtosis),
+        *_bound(part, fan_in, kurtosis, extreme),
+        *_marginals(part, min(kurtosis, 6.0) if math.isfinite(kurtosis) else 3.0),
+        *_spikes(part, kurtosis),
+    ]
+
+
+def together(found: list[Oddity]) -> Oddity | None:
+    """The tests of one tensor as one: the average likelihood ratio, in the words of the largest; None without tests."""
+    if not found:
+        return None
+    best = max(found, key=lambda each: each.bits)
+    return Oddity(best.text, math.log2(math.fsum(2.0**each.bits for each in found) / len(found)))
+
+
+def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
+    """Whether two layers in a row learned together: units that feed the same outputs come to read the same inputs.
+
+    The inner products of the second's columns are compared with those of the first's rows, pair of units by pair (the
+    correlation of Mantel's test), and so are their lengths. For independent draws neither is correlated.
+
+    Args:
+        first: (units, inputs) or a convolution's (units, channels, taps).
+        second: (outputs, units) or (outputs, units, taps).
+    """
+    step = max(1, -(-first.shape[0] // MOST_ROWS))
+    rows = np.asarray(first[::step], np.float64).reshape(-1, math.prod(first.shape[1:]))[:, : 2 * MOST_COLUMNS]
+    columns = np.asarray(second[: 2 * MOST_ROWS, ::step], np.float64)
+    columns = np.moveaxis(columns, 1, 0).reshape(len(rows), -1)[:, : 2 * MOST_COLUMNS]
+    if len(rows) < 6 or min(rows.shape[1], columns.shape[1]) < 3 or is_built(rows) or is_built(columns):
+        return []
+    products = [centred @ centred.T for centred in (rows - rows.mean(), columns - columns.mean())]
+    upper = np.triu_indices(len(rows), 1)
+    text = "{} and the layer behind it are aligned, as layers become that learn together"
+    pairs = [(product[upper], np.log(np.maximum(np.diag(product), 1e-300))) for product in products]
+    return [
+        Oddity(text, ratio_bits(normal_surprise(found)))
+        for one, other in zip(*pairs, strict=True)
+        if (found := _correlation(one, other)) is not None
+    ]
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """The correlation over its standard deviation for independent numbers; None where one does not vary."""
+    spread = float(np.std(one)) * float(np.std(other))
+    if not spread > 1e-12 * float(np.abs(one).max() * np.abs(other).max()):
+        return None
+    found = float(((one - one.mean()) * (other - other.mean())).mean()) / spread
+    return math.atanh(min(max(found, -0.999999), 0.999999)) * math.sqrt(max(len(one) - 3, 1))
+
+
+def _pruned(part: np.ndarray) -> Iterator[Oddity]:
+    """Small entries set to zero leave a gap around zero; random zeros do not."""
+    levels = np.unique(np.abs(part))
+    if len(levels) < 24:
+        return
+    steps = np.diff(levels[1:20])
+    if levels[1] > 12.0 * float(np.median(steps)) + 1e-12 * levels[-1] and levels[1] > 1.5 * float(steps.max()):
+        yield Oddity("the small entries of {} were pruned away", 12.0)
+
+
+def _angles(array: np.ndarray) -> Oddity | None:
+    """Rows (columns where there are more rows) nearer to right angles than a draw's: an orthogonal start, as it was or
+    trained."""
+    inner = math.prod(array.shape[1:])
+    long, short = max(array.shape[0], inner), min(array.shape[0], inner)
+    if long > MOST_LONG or short < 4:
+        return None
+    if array.shape[0] <= inner:
+        vectors = np.asarray(array[:_VECTORS], np.float64).reshape(-1, inner)
+    else:
+        vectors = np.asarray(array, np.float64).reshape(array.shape[0], inner)[:, :_VECTORS].T
+    norms = np.sqrt((vectors**2).sum(1))
+    if norms.min() == 0:
+        return None
+    gram = (vectors / norms[:, None]) @ (vectors / norms[:, None]).T
+    count = len(gram)
+    pairs = count * (count - 1) / 2
+    off = math.sqrt(float((np.triu(gram, 1) ** 2).sum()) / pairs * long)  # 1 for a draw
+    spread = float(np.std(norms) / np.mean(norms)) * math.sqrt(2.0 * long)  # 1 for Gaussian entries
+    step = rounding(vectors)
+    if off < 4.0 * step + 1e-4:
+        if spread < 8.0 * step + 1e-3:
+            return Oddity("{} is orthogonal to the last digit", -6.0)
+        return Oddity("the orthogonal rows of {} differ in length", 8.0)
+    if off > 1.0 - 5.0 / math.sqrt(2.0 * pairs):
+        return None
+    return Oddity("{} is near an orthogonal matrix, from which it was moved", 24.0)
+
+
+def _tails(size: int, kurtosis: float) -> Iterator[Oddity]:
+    """Heavier tails than a Gaussian's."""
+    if not math.isfinite(kurtosis) or size < 128:
+        return
+    error = math.sqrt(24.0 / size) * (1.0 + 12.0 / math.sqrt(size))
+    yield Oddity(
+        "the entries of {} have heavier tails than a draw", ratio_bits(normal_surprise((kurtosis - 3.0) / error))
+    )
+
+
+def _edge(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
+    """Uniform and truncated draws end at an edge: behind the largest entry the next ones follow at even distances."""
+    count = part.size
+    if not math.isfinite(kurtosis) or kurtosis > 2.75 - 4.0 * math.sqrt(24.0 / count) or count < 256:
+        return
+    top = max(6, min(count // 300, 60))
+    largest = np.sort(np.partition(np.abs(part), count - 4 * top - 1, axis=None)[count - 4 * top - 1 :])[::-1]
+    outer, inner = float(largest[0] - largest[top]), float(largest[top] - largest[4 * top])
+    if inner < 8.0 * rounding(part) * float(largest[0]) or len(np.unique(largest)) < 2 * top:
+        return
+    wide = (3.0 * outer / inner) / (1.0 if kurtosis < 2.1 else 1.15)
+    first, second = 1.0 / (9.0 * top), 1.0 / (27.0 * top)  # of F with 2 top and 6 top degrees (Wilson, Hilferty)
+    root = wide ** (1.0 / 3.0)
+    z = ((1.0 - second) * root - (1.0 - first)) / math.sqrt(second * root**2 + first)
+    text = "entries of {} lie beyond the edge of the uniform or truncated start that the rest fits"
+    yield Oddity(text, ratio_bits(normal_surprise(z)))
+
+
+def _bound(part: np.ndarray, fan_in: int, kurtosis: float, extreme: float) -> Iterator[Oddity]:
+    """Beyond +-1/sqrt(fan_in), where the rest is uniform in that."""
+    bound, count = fan_in**-0.5, part.size
+    shown = float(np.quantile(np.abs(part), 0.5)) / bound  # 0.5, with a deviation of 0.5 / sqrt(count)
+    if kurtosis > 2.1 + 5.0 / math.sqrt(count) or abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
+        return
+    if float(np.mean(np.abs(part) > 0.98 * extreme)) > 0.01:
+        return  # an edge further out: another bound
+    beyond = float(np.mean(np.abs(part) > bound * (1.0 + rounding(part))))
+    if extreme > bound * (1.0 + 2.0 * rounding(part)):
+        share = f"{beyond:.1%} of the entries" if beyond >= 0.001 else "some entries"
+        yield Oddity(share + " of {} lie beyond the bound of their uniform start", 9.0)
+
+
+def _marginals(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
+    """Means and sizes of rows, of columns and of taps that scatter more than those of independent entries."""
+    centred = part - part.mean()
+    squares = centred**2
+    variance = float(squares.mean())
+    for axis, name in enumerate(("rows", "columns", "taps")):
+        count, each = part.shape[axis], part.size // max(part.shape[axis], 1)
+        if count < 3 or each < 3:
+            continue
+        others = tuple(other for other in range(3) if other != axis)
+        means = centred.mean(axis=others)
+        surprise = chi_square_surprise(float((means**2).sum()) * each / variance, count - 1.0)
+        yield Oddity(f"the means of the {name} of {{}} differ more than a draw's", ratio_bits(surprise))
+        sizes = squares.mean(axis=others)
+        scatter = float(((sizes - variance) ** 2).sum()) * each / ((kurtosis - 1.0) * variance**2)
+        freedom = count - 1.0
+        effective = freedom / (1.0 + 6.0 / each)
+        surprise = chi_square_surprise(scatter / freedom * effective, effective)
+        yield Oddity(f"the lengths of the {name} of {{}} scatter more than a draw's", ratio_bits(surprise))
+
+
+def _spikes(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
+    """Singular values beyond the edge that those of independent entries have (Marchenko, Pastur; Johnstone 2001)."""
+    matrix = part.reshape(part.shape[0], -1)[:, :MOST_COLUMNS]
+    rows, columns = matrix.shape
+    if min(rows, columns) < 6 or kurtosis > 4.5:
+        return
+    matrix = matrix - matrix.mean()
+    gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+    values = np.linalg.eigvalsh(gram) / float((matrix**2).mean())
+    roots = math.sqrt(rows - 0.5), math.sqrt(columns - 0.5)
+    edge = sum(roots) ** 2
+    unit = sum(roots) * (1.0 / roots[0] + 1.0 / roots[1]) ** (1.0 / 3.0)
+    shape, scale, shift = _TRACY_WIDOM
+    beyond = int(np.sum(values > edge + 2.0 * unit))
+    place = max(((float(values[-1]) - edge) / unit + shift) / scale, 1.0)
+    what = f"{beyond} singular values of {{}} lie" if beyond > 1 else "a singular value of {} lies"
+    yield Oddity(f"{what} beyond what a draw can have", ratio_bits(chi_square_surprise(2.0 * place, 2.0 * shape)))
