@@ -6,6 +6,7 @@ sees what those before it did, and what no edit puts right is known before anyth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,11 @@ from gnelint.prediction import Prediction
 
 MAX_ROUNDS = 30
 """Kinds of fixes made one after the other; a network that still has findings then is left as it is."""
+
+WORSE = 1.0
+"""Bits by which a fix that evens the gradient out may take it further from where it should be."""
+Place = tuple[str, tuple[str, ...]]
+"""Of a finding: the rule and the nodes."""
 
 UNSAFE = "it changes the architecture: --unsafe-fixes makes it, and the network must be trained again"
 TRAINED = "it changes where training starts, and the weights look trained: --unsafe-fixes makes it"
@@ -108,7 +114,7 @@ class _State:
     prediction: Prediction
     findings: tuple[Finding, ...]
     edits: tuple[Edit, ...] = ()
-    refused: Mapping[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
+    refused: Mapping[Place, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -140,24 +146,76 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
     asked = tuple(
         finding for finding in _open(state, allowed, fixing) if finding.fix is not None and finding.fix.kind == fix.kind
     )
-    plan = fix.plan(Site(state.prediction, asked, fixing.options))
-    refused = {**state.refused, **{refusal.finding.place: refusal.reason for refusal in plan.refused}}
-    if not plan.edits:
-        refused |= {finding.place: refused.get(finding.place, "no edit helps it") for finding in asked}
-        return replace(state, refused=refused)
-    prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
-    findings = fixing.findings(prediction)
-    still = {finding.place for finding in findings}
-    for finding in asked:
-        if finding.place in still:
-            refused.setdefault(finding.place, f"the edit ({fix.kind}) was made and is not enough")
-    notes = tuple(dict.fromkeys((*state.notes, *plan.notes)))
-    return _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)
+    site = Site(state.prediction, asked, fixing.options)
+    refused = dict(state.refused)
+    while site.findings:
+        plan = fix.plan(site)
+        refused |= {refusal.finding.place: refusal.reason for refusal in plan.refused}
+        if not plan.edits:
+            break
+        prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
+        findings = fixing.findings(prediction)
+        notes = tuple(dict.fromkeys((*state.notes, *plan.notes)))
+        found = _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)
+        failed = _failed(fix, site, state.findings, found, _open(found, allowed, fixing))
+        if not failed:
+            return found
+        for finding in site.findings:
+            if finding.place in failed:
+                refused.setdefault(finding.place, failed[finding.place])
+        site = replace(site, findings=tuple(finding for finding in site.findings if finding.place not in failed))
+    refused |= {finding.place: refused.get(finding.place, "no edit helps it") for finding in asked}
+    return replace(state, refused=refused)
+
+
+def _failed(
+    fix: Fix,
+    site: Site,
+    known: Sequence[Finding],
+    found: _State,
+    pending: Collection[Finding],
+) -> dict[Place, str]:
+    """The findings whose edits are not to be made, with the reason: a fix that does not do what it is for is none.
+
+    Args:
+        fix: what was planned.
+        site: for which findings.
+        known: all findings of the network as it is.
+        found: the network as it would be.
+        pending: what would be fixed next: a finding may come to light behind one that is put right.
+    """
+    tried = [finding for finding in site.findings if finding.place not in found.refused]
+    reason = _worse(site.prediction.gradient_log2, found.prediction.gradient_log2, fix.evens)
+    if reason is not None:
+        return {finding.place: reason for finding in site.findings}
+    rules = {finding.rule for finding in tried}
+    asked = {finding.place for finding in tried}
+    others = {finding.place for finding in (*known, *pending)} - asked
+    bad = [finding for finding in found.findings if finding.rule in rules and finding.place not in others]
+    touched = {name for finding in bad for name in finding.nodes}
+    failed: dict[Place, str] = {}
+    for group in fix.groups(site):
+        if bad and any(not touched.isdisjoint(finding.nodes) for finding in group):
+            failed |= {finding.place: f"the edit ({fix.kind}) would not be enough" for finding in group}
+    if bad and not failed:
+        failed = {finding.place: f"the edit ({fix.kind}) would put it elsewhere" for finding in tried}
+    return failed
+
+
+def _worse(before: float | None, after: float | None, evens: bool) -> str | None:
+    """Why a network is worse off, by log2 of the squared gradient norm at its input; None where it is not."""
+    if before is None or math.isinf(before):
+        return None
+    if after is None or math.isinf(after):
+        return "after it no gradient would reach the input"
+    if evens and abs(after) > abs(before) + WORSE:
+        return f"the squared gradient norm at the input would go from 2^{before:.1f} to 2^{after:.1f}"
+    return None
 
 
 def _left(
     finding: Finding,
-    refused: Mapping[tuple[str, tuple[str, ...]], str],
+    refused: Mapping[Place, str],
     allowed: Collection[Safety],
     fixing: Fixing,
     before: Prediction,

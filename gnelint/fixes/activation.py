@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from gnelint.analysis import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
-from gnelint.fixes.chains import chains_of
 from gnelint.fixes.edits import Edit, EditTensor, Scale, Substitute, applied
 from gnelint.fixes.gain import equalised, scalable_weights
 from gnelint.graph import Node
+from gnelint.lint.chains import chains_of
 from gnelint.theory.selu import solve_selu
 from gnelint.vocabulary import families
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 from zlib import crc32
@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from gnelint.fixes.edits import Action, Draw, Edit
-from gnelint.graph import Graph, Node, Parameter
+from gnelint.graph import FLOATING, Graph, Node, Parameter, TensorKind
 from gnelint.lint.finding import Finding
 from gnelint.prediction import Prediction
 
@@ -89,14 +89,20 @@ class Fix(ABC):
     Attributes:
         kind: what rule files call it (`fix: {kind: ...}`).
         order: fixes of a lower order come first: what changes layers before what scales them.
+        evens: the fix is to bring the gradient at the network's input nearer to that at its output.
     """
 
     kind: ClassVar[str] = ""
     order: ClassVar[int] = 50
+    evens: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, site: Site) -> Plan:
         """The edits that put the site's findings right; never raises for what it cannot do, but refuses."""
+
+    def groups(self, site: Site) -> list[tuple[Finding, ...]]:
+        """The site's findings in groups that can be put right one without the other."""
+        return [(finding,) for finding in site.findings]
 
     def edit(self, finding: Finding, action: Action, group: str = "") -> Edit:
         """An action that this fix takes because of a finding; those of one group are made together or not at all."""
@@ -131,14 +137,25 @@ def target_node(site: Site, finding: Finding) -> Node | None:
     return site.graph.node(name) if name in site.graph.positions else None  # type: ignore[arg-type]
 
 
+_UNTRAINED: Mapping[TensorKind, str] = {"buffer": "a buffer", "frozen": "frozen", "constant": "a constant"}
+
+
+def untrained(parameter: Parameter) -> str | None:
+    """Why no fix may change a parameter's numbers, a clause for people; None where training changes them anyway."""
+    floating = [leaf for leaf in parameter.leaves if leaf.dtype in FLOATING and leaf.size]
+    if not floating or any(leaf.trainable for leaf in floating):
+        return None
+    return f"{floating[0].name} is {_UNTRAINED[floating[0].kind]}: not trained, left as it is"
+
+
 def scalable(parameter: Parameter) -> Parameter | None:
     """The stored tensor that a parameter is proportional to: itself, or the gain of a weight normalisation.
 
-    None if there is none, or its numbers are not at hand.
+    None if there is none, it is not trained, or its numbers are not at hand.
     """
     if parameter.provenance != "data":
         return None
-    leaves = [leaf for leaf in parameter.leaves if "float" in leaf.dtype and leaf.size]
+    leaves = [leaf for leaf in parameter.leaves if "float" in leaf.dtype and leaf.size and leaf.trainable]
     if leaves == [parameter]:
         return parameter
     numbers = parameter.array().astype(np.float64)
@@ -150,6 +167,16 @@ def scalable(parameter: Parameter) -> Parameter | None:
     return None
 
 
+def users_of(graph: Graph) -> Mapping[str, frozenset[str]]:
+    """Names of the nodes that read each stored tensor, by its name."""
+    found: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        for parameter in node.parameters.values():
+            for leaf in parameter.leaves:
+                found.setdefault(leaf.name, set()).add(node.name)
+    return {name: frozenset(users) for name, users in found.items()}
+
+
 def seed_of(options: FixOptions, tensor: str) -> int:
     """The seed of a tensor's draw: tensors of one shape must not get the same numbers."""
     return (options.seed << 32) + crc32(tensor.encode())
@@ -158,9 +185,14 @@ def seed_of(options: FixOptions, tensor: str) -> int:
 def stored_layout(parameter: Parameter) -> tuple[Parameter, tuple[int, ...] | None] | None:
     """The stored tensor that holds a parameter's numbers and the axes order that gives the parameter's layout.
 
-    None where the parameter is not a stored tensor seen with its axes in another order.
+    None where the parameter is not a stored tensor seen with its axes in another order, or is not trained.
     """
-    if parameter.provenance != "data" or parameter.transform is not None or len(parameter.leaves) != 1:
+    if (
+        not parameter.trainable
+        or parameter.provenance != "data"
+        or parameter.transform is not None
+        or len(parameter.leaves) != 1
+    ):
         return None
     (leaf,) = parameter.leaves
     stored_shape = leaf.load().shape

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from gnelint.components import component_class
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout
-from gnelint.fixes.chains import layer_of
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout, untrained, users_of
 from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
 from gnelint.graph import Graph, Node
+from gnelint.lint.chains import layer_of
 from gnelint.lint.facts import LAYERS, fan_in, unit_axis
 from gnelint.theory.moments import Moments
 
@@ -38,15 +39,22 @@ def _of_nodes(
 ) -> Plan:
     edits: dict[str, tuple[EditTensor, int]] = {}
     refused = []
+    users = users_of(site.graph)
+    alike = {node.name for node in site.graph.nodes if wanted(node) and role in node.parameters}
     for index, finding in enumerate(site.findings):
-        nodes = [node for name in finding.nodes if wanted(node := site.graph.node(name)) and role in node.parameters]
+        nodes = [site.graph.node(name) for name in finding.nodes if name in alike]
         places = [(node, stored_layout(node.parameters[role])) for node in nodes]
-        for node, place in places:
-            if place is not None and place[0].name not in edits:
-                name = place[0].name
-                edits[name] = (EditTensor(name, change(site, node, name), place[1]), index)
+        reasons = [reason for node in nodes if (reason := untrained(node.parameters[role])) is not None]
         if not places or any(place is None for _, place in places):
-            refused.append(Refusal(finding, otherwise))
+            refused.append(Refusal(finding, reasons[0] if reasons else otherwise))
+        elif any(place is not None and not users[place[0].name] <= alike for _, place in places):
+            refused.append(Refusal(finding, "something else reads the tensor too, where it would be wrong"))
+        else:
+            for node, place in places:
+                assert place is not None
+                name = place[0].name
+                if name not in edits:
+                    edits[name] = (EditTensor(name, change(site, node, name), place[1]), index)
     return Plan(tuple(fix.edit(site.findings[index], action) for action, index in edits.values()), tuple(refused))
 
 
@@ -82,7 +90,7 @@ class CentreWeights(_OfWeights):
 @fix("draw")
 class Draw(_OfWeights):
     """w -> a new draw with E w^2 = 1 / (fan_in phi(act)), so that phi(w) phi(act) = 1: for weights that are no draw at
-    all (zeros, equal units).
+    all (zeros, equal units). For a weight that several layers use, the geometric mean of what each needs.
 
     Preconditions: the weight is a stored tensor.
 
@@ -90,7 +98,8 @@ class Draw(_OfWeights):
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
-        second = needed_second_moment(site.graph, node)
+        users = [site.graph.node(name) for name in users_of(site.graph)[tensor]]
+        second = math.exp(math.fsum(math.log(needed_second_moment(site.graph, user)) for user in users) / len(users))
         return Redraw(site.options.draw or "normal", second, seed_of(site.options, tensor), unit_axis(node))
 
 

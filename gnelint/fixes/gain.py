@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from gnelint.analysis import Scaled, Walk
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, seed_of, stored_layout, target_node
-from gnelint.fixes.chains import Layer, runs_of
+from gnelint.fixes.base import (
+    Fix,
+    Plan,
+    Refusal,
+    Site,
+    fix,
+    scalable,
+    seed_of,
+    stored_layout,
+    target_node,
+    untrained,
+    users_of,
+)
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.fixes.levels import Levels, levels
 from gnelint.graph import Graph, Node
+from gnelint.lint.chains import Layer, layers_outside_branches, runs_of
 from gnelint.lint.facts import unit_axis
 from gnelint.lint.finding import Finding
 
@@ -25,6 +39,9 @@ NEAR = 0.03
 MAX_STEPS = 12
 MAX_REST = 0.5
 """Bits that the last layer may make up for where another cannot be solved: cells of the analysis come and go."""
+TOLERATED = 2.0
+"""Times the energy of independent entries that a fixed matrix may pass of entries that are alike."""
+IN_STEP = "its chain runs through {}, which adds entries up in step: how alike they are is not known well enough"
 MAX_STEP = 8.0
 """Bits by which one step may change a layer's gain: behind a bounded activation a large one overshoots."""
 
@@ -36,30 +53,44 @@ class Gain(Fix):
     The multiplication theorem: phi of a chain is the product of its layers' phis, each of which is quadratic in the
     weight's scale. Of a positively homogeneous activation phi does not depend on the scale; for
     others scale and phi(act) are solved together, front to back. What the borders of padded convolutions lose counts
-    with the layer that loses it.
+    with the layer that loses it, and so do a sum over positions and a fixed matrix (an adjacency) behind it.
 
-    Preconditions: the weight is stored, or computed in proportion to a stored tensor; its gradient is predicted.
+    A tensor that several layers of a chain use gets one factor, with which their phis multiply to 1.
+
+    Preconditions: the weight is stored, or computed in proportion to a stored tensor, which is trained and which
+    nothing but layers of chains uses; its gradient is predicted.
 
     Source: arXiv 2001.00254, Theorem 4.1 and Table 2; arXiv 1502.01852.
     """
 
     order = 80
+    evens = True
+
+    def groups(self, site: Site) -> list[tuple[Finding, ...]]:
+        runs = [{layer.node.name for layer in run} for run in layers_outside_branches(site.prediction)]
+        found: dict[int, list[Finding]] = {}
+        for finding in site.findings:
+            name = _target(site, finding)
+            found.setdefault(next((i for i, run in enumerate(runs) if name in run), -1), []).append(finding)
+        return [tuple(findings) for findings in found.values()]
 
     def plan(self, site: Site) -> Plan:
         runs = runs_of(site.prediction, [name for finding in site.findings if (name := _target(site, finding))])
-        layers = [layer for run in runs for layer in run]
-        tensors = scalable_weights(layers)
-        chained = {layer.node.name for layer in layers}
+        layers = [layer for run in runs for layer in run if in_step(run) is None]
+        tensors = own_weights(site.graph, layers)
+        chained = {layer.node.name for run in runs for layer in run}
         held: dict[str, Finding] = {}
         refused = []
         for finding in site.findings:
             name = _target(site, finding)
-            if name in tensors:
-                held.setdefault(tensors[name], finding)
-            elif name in chained:
-                refused.append(Refusal(finding, "its weight is not a stored tensor that could be scaled"))
-            else:
+            if name is None or name not in chained:
                 refused.append(Refusal(finding, "it lies in no chain of layers whose gains multiply"))
+            elif (matrix := in_step(run_with(runs, name))) is not None:
+                refused.append(Refusal(finding, IN_STEP.format(matrix)))
+            elif name in tensors:
+                held.setdefault(tensors[name], finding)
+            else:
+                refused.append(Refusal(finding, why_not(site.graph.node(name))))
         if not held:
             return Plan((), tuple(refused))
         scaled = [layer for layer in layers if layer.node.name in tensors]
@@ -70,7 +101,7 @@ class Gain(Fix):
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]
         first = next(iter(held.values()))
         edits = tuple(self.edit(held.get(action.tensor, first), action) for action in actions)
-        return Plan(edits, tuple(refused), wanted.notes)
+        return Plan(edits, tuple(refused), (*wanted.notes, *_untrained(layers)))
 
 
 def _target(site: Site, finding: Finding) -> str | None:
@@ -82,6 +113,52 @@ def scalable_weights(layers: Sequence[Layer]) -> dict[str, str]:
     """The stored tensor that each layer's weight is proportional to, by the layer's name where there is one."""
     found = {layer.node.name: scalable(layer.node.parameters["weight"]) for layer in layers}
     return {name: stored.name for name, stored in found.items() if stored is not None}
+
+
+def run_with(runs: Sequence[Sequence[Layer]], name: str) -> Sequence[Layer]:
+    """The run that a layer is in."""
+    return next(run for run in runs if any(layer.node.name == name for layer in run))
+
+
+def in_step(layers: Sequence[Layer]) -> str | None:
+    """The name of a fixed matrix behind one of the layers that adds entries up in step, None if there is none.
+
+    A row with sum s and squared sum q does to entries that are all alike s^2 / q times what it does to independent
+    ones. Of a draw that is 1 on average, of an adjacency the number of neighbours: what it does to activations of
+    mean above 0, and to the gradient that a pooling hands to all positions alike, is not known from phi.
+    """
+    fixed = [node.parameters["weight"] for layer in layers for node in layer.nodes[1:] if "weight" in node.parameters]
+    for weight in fixed:
+        numbers = weight.array().astype(np.float64).reshape(weight.shape[0], -1)
+        for axis in (0, 1):
+            together, apart = numbers.sum(axis) ** 2, (numbers**2).sum(axis)
+            if together.sum() > TOLERATED * apart.sum():
+                return weight.name
+    return None
+
+
+def own_weights(graph: Graph, layers: Sequence[Layer]) -> dict[str, str]:
+    """The same without the tensors that something other than these layers uses: it would be scaled along."""
+    users, names = users_of(graph), {layer.node.name for layer in layers}
+    return {name: tensor for name, tensor in scalable_weights(layers).items() if users[tensor] <= names}
+
+
+def why_not(node: Node) -> str:
+    """Why the weight of a layer is not scaled."""
+    weight = node.parameters["weight"]
+    reason = untrained(weight)
+    if reason is not None:
+        return reason
+    if scalable(weight) is None:
+        return "its weight is not a stored tensor that could be scaled"
+    return "its weight is used outside of the chain too, where the factor would be wrong"
+
+
+def _untrained(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """A sentence for each matrix among the layers that is not trained."""
+    weights = (node.parameters.get("weight") for layer in layers for node in layer.nodes)
+    reasons = (untrained(weight) for weight in weights if weight is not None)
+    return tuple(dict.fromkeys(f"{reason}." for reason in reasons if reason is not None))
 
 
 def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
@@ -113,7 +190,8 @@ def equalised(
     Front to back, each layer's scale is solved on the moments that it gets from the layers before, which have theirs by
     then: behind GELU and the like a small error in front would grow. How the gradient that comes from behind is spread
     over channels and samples is known from the sweeps before; where it swings, their average is taken. The first sweep
-    knows nothing of it and lets no layer's signal grow, which would lead far from where it settles.
+    knows nothing of it and lets no layer's signal grow, which would lead far from where it settles. A tensor that
+    several layers of a chain share is solved between the sweeps, for the product over its layers.
 
     Args:
         graph: the network.
@@ -126,6 +204,7 @@ def equalised(
     first = {layer.node.name: layer for layer in layers}
     if not layers:
         return {}
+    shared = _shared(graph, layers, tensors)
     inside = {node.name for layer in layers for node in layer.nodes[1:]}
     gradients: Mapping[str, Scaled] = {}
     before, rest = 0.0, 0.0
@@ -141,7 +220,7 @@ def equalised(
                     walk.step(_scaled(node, logs))
                 continue
             tensor = tensors[node.name]
-            if tensor not in solved:
+            if tensor not in solved and tensor not in shared:
                 solved.add(tensor)
                 target = wanted.bits.get(node.name, 0.0)
                 if layer is layers[-1]:
@@ -155,12 +234,61 @@ def equalised(
         now = walk.gradients()
         left = [_change(layer, now, wanted) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
         rest = math.fsum(left)
-        if not averaged and sum(map(abs, bits)) <= ENOUGH and abs(rest + _change(layers[-1], now, wanted)) <= ENOUGH:
+        together = [solver.step(logs, now, wanted) for solver in shared.values()]
+        done = sum(map(abs, (*bits, *together))) <= ENOUGH
+        if not averaged and done and abs(rest + _change(layers[-1], now, wanted)) <= ENOUGH:
             break
         averaged = not averaged and sum(bits) * before < 0
         gradients = _averaged(gradients, now, layers) if averaged else now
         before = sum(bits)
     return {name: 2.0**log for name, log in logs.items()}
+
+
+@dataclass
+class _Shared:
+    """The scale of a tensor that several layers use, sought in secant steps for all of them together.
+
+    Attributes:
+        tensor: its name.
+        layers: those that use it.
+    """
+
+    tensor: str
+    layers: list[Layer]
+    _before: tuple[float, float] | None = None
+    _slope: float = 2.0
+
+    def step(self, logs: dict[str, float], gradients: Mapping[str, Scaled], wanted: Levels) -> float:
+        """Change the tensor's log by what its layers are off on average; tells how many bits they are off together."""
+        off = math.fsum(_change(layer, gradients, wanted) for layer in self.layers)
+        mean, log = off / len(self.layers), logs[self.tensor]
+        if abs(off) <= ENOUGH:
+            return off
+        if self._before is not None and self._before[0] != log:
+            self._slope = min(max((mean - self._before[1]) / (log - self._before[0]), 1.0), 4.0)
+        self._before = (log, mean)
+        logs[self.tensor] = log - max(-MAX_STEP, min(MAX_STEP, mean)) / self._slope
+        return off
+
+
+def _shared(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str]) -> dict[str, _Shared]:
+    """The tensors that layers use one behind the other; layers side by side are alike, and the first is solved."""
+    users: dict[str, list[Layer]] = {}
+    for layer in layers:
+        users.setdefault(tensors[layer.node.name], []).append(layer)
+    return {
+        tensor: _Shared(tensor, found)
+        for tensor, found in users.items()
+        if len(found) > 1 and _one_behind_the_other(graph, found[0], found[-1])
+    }
+
+
+def _one_behind_the_other(graph: Graph, first: Layer, last: Layer) -> bool:
+    reached = {first.exit}
+    for node in graph.nodes[graph.positions[first.node.name] :]:
+        if any(name in reached for name in node.present_inputs):
+            reached.update(node.outputs)
+    return last.entry in reached
 
 
 def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: Levels) -> float:

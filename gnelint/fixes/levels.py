@@ -19,7 +19,7 @@ import numpy as np
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
 from gnelint.fixes.base import scalable
-from gnelint.fixes.chains import Layer
+from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.prediction import Prediction
 from gnelint.theory.sensitivity import amplification, scaled_averages
@@ -30,6 +30,8 @@ TOLERATED = math.log(4)
 twelve GELUs then still measure within a factor of 1.6 of the prediction."""
 BOUND = math.log(1.1)
 """The same once signals are made small. A few large samples matter most, and those deviate by more than most."""
+SETTLED = 1.1
+"""Times the level wanted that the first pre-activations may have, for the chain's biases to be in proportion to it."""
 SMALLEST = 1e-6
 """Second moment below which no chain's signal is put."""
 LARGEST = 1e6
@@ -59,7 +61,8 @@ def levels(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> Levels:
     for run in runs:
         functions = _functions(prediction, run)
         arriving = _arriving(prediction, run[0])
-        if functions is None or not arriving:
+        now = _second_moment(prediction, run[0].node.outputs[0])
+        if functions is None or not arriving or not now:
             continue
         usual = _start(functions[0], arriving)
         quiet = _quiet(functions, usual)
@@ -68,11 +71,12 @@ def levels(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> Levels:
         phi = _phi(functions[0], quiet)
         bits[run[0].node.name] = math.log2(quiet * phi / arriving)
         bits[run[-1].node.name] = -bits[run[0].node.name]
-        for layer in run[:-1]:
-            bias = layer.node.parameters.get("bias")
-            stored = None if bias is None else scalable(bias)
-            if stored is not None:
-                biases[stored.name] = math.log2(quiet / usual) / 2
+        if now > SETTLED * quiet:
+            for layer in run[:-1]:
+                bias = layer.node.parameters.get("bias")
+                stored = None if bias is None else scalable(bias)
+                if stored is not None:
+                    biases[stored.name] = math.log2(quiet / now) / 2
         notes.append(_note(run, functions, usual, math.sqrt(quiet / usual)))
     return Levels(bits, biases, tuple(notes))
 
@@ -91,6 +95,8 @@ def _functions(prediction: Prediction, run: Sequence[Layer]) -> list[Pointwise] 
     """The activations of a run, None where it is not a chain of layers with one known function behind each."""
     activation, found = families()["activation"], []
     for layer in run:
+        if any(node.op not in TRANSPARENT | activation for node in layer.nodes[1:]):
+            return None
         nodes = [node for node in layer.nodes if node.op in activation]
         if not nodes and layer is run[-1]:
             continue
@@ -115,10 +121,15 @@ def _leads_to(prediction: Prediction, before: Layer, behind: Layer) -> bool:
 
 def _arriving(prediction: Prediction, layer: Layer) -> float | None:
     """E x^2 of what a run reads."""
-    producer = prediction.graph.producers.get(layer.entry)
-    if producer is None:
-        return 1.0 if layer.entry in prediction.graph.inputs else None
-    return next((node.second_moment for node in prediction.nodes if node.node.name == producer.name), None)
+    if layer.entry in prediction.graph.inputs:
+        return 1.0
+    return _second_moment(prediction, layer.entry)
+
+
+def _second_moment(prediction: Prediction, value: str) -> float | None:
+    producer = prediction.graph.producers.get(value)
+    found = None if producer is None else prediction.by_node.get(producer.name)
+    return None if found is None else found.second_moment
 
 
 def _start(function: Pointwise, arriving: float) -> float:

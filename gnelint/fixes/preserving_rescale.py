@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable
-from gnelint.fixes.chains import Layer, layers_outside_branches
 from gnelint.fixes.edits import Edit, EditTensor, Scale
 from gnelint.graph import Graph, Node, Parameter
+from gnelint.lint.chains import Layer, layers_outside_branches
 from gnelint.lint.pattern import TRANSPARENT
 
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from gnelint.analysis import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout
-from gnelint.fixes.chains import chains_of
 from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment, applied
 from gnelint.graph import Graph
+from gnelint.lint.chains import chains_of
 from gnelint.prediction import Prediction
 from gnelint.vocabulary import families
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gnelint.fixes.base import Plan, Refusal, Site, fix, scalable, target_node
+from gnelint.fixes.base import Plan, Refusal, Site, fix, scalable, target_node, untrained
 from gnelint.fixes.edits import Edit, InsertScale
 from gnelint.fixes.gain import Gain
 from gnelint.lint.finding import Finding
@@ -40,6 +40,8 @@ class WeightNorm(Gain):
             bias = node.parameters.get("bias")
             if not finding.measured or finding.measured <= 0:
                 refused.append(Refusal(finding, "by how much it is off is not known"))
+            elif (reason := untrained(node.parameters["weight"])) is not None:
+                refused.append(Refusal(finding, reason))
             elif bias is not None and bias.array().any():
                 refused.append(Refusal(finding, "its gain is no stored tensor, and its bias is not zero"))
             else:

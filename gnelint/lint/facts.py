@@ -12,14 +12,13 @@ import numpy as np
 
 from gnelint.graph import Graph, Node, Parameter
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
+from gnelint.lint.chains import LAYERS as LAYERS
+from gnelint.lint.chains import chain_bits
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.theory.rows import RowStatistics, row_statistics, singular_spread
 from gnelint.theory.weights import WeightStatistics, weight_statistics
 from gnelint.vocabulary import families
-
-LAYERS = frozenset({"linear", "conv", "conv_transpose"})
-"""Operations that count as a layer when depth is counted: linear maps with a weight that mixes channels."""
 
 NORMALIZATIONS = families()["normalization"]
 
@@ -195,6 +194,11 @@ class Facts:
             return None
         factor = terms * read[1]
         return predicted.gradient_log2 + math.log2(factor) if factor > 0 else -math.inf
+
+    @cached_property
+    def chain_bits(self) -> Mapping[str, float]:
+        """log2 of what the chain that a layer is in does to the squared gradient norm, by the layer's name."""
+        return chain_bits(self.prediction)
 
     @cached_property
     def layer_gradients(self) -> np.ndarray:

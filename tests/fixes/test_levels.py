@@ -12,9 +12,9 @@ from torch import nn
 import gnelint
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
-from gnelint.fixes.chains import layers_outside_branches
 from gnelint.fixes.levels import BOUND, Levels, levels
 from gnelint.graph import Node
+from gnelint.lint.chains import layers_outside_branches
 from gnelint.theory.sensitivity import amplification
 from tests.models.plain import plain_mlp
 

@@ -115,6 +115,16 @@ def _layer_gain(facts: Facts, first: Node, last: Node) -> float | None:
     return 2.0 ** min(bits, key=abs) if bits[0] * bits[1] > 0 else 1.0
 
 
+_KEPT = 1.0
+"""Bits within which a chain counts as one that keeps the gradient: the gain fix solves it to a fiftieth of that."""
+
+
+def _keeps_gradient(facts: Facts, node: Node) -> bool:
+    """Whether the layers of a chain together are known to hand on the norm they get, whatever each of them does."""
+    bits = facts.chain_bits.get(node.name)
+    return bits is not None and abs(bits) <= _KEPT
+
+
 def _gradient_at_input(facts: Facts, node: Node) -> float | None:
     value = node.inputs[0]
     if value is None or len(facts.graph.consumers[value]) > 1:
@@ -181,6 +191,13 @@ PREDICTIONS = (
         _layer_gain,
         "factor on the squared gradient norm of a layer n and its activation m: the nearer to 1 of interior_phi(n) * "
         "scales(n, m) * phi(m) and of what the gradients at both ends say, 1 if one is above and one below",
+    ),
+    function(
+        "keeps_gradient(n)",
+        "truth",
+        _keeps_gradient,
+        "the layers of the chain that layer n is in, sums and fixed matrices behind them included, together multiply "
+        "the squared gradient norm by 1/2 to 2",
     ),
     function("mean(n)", "number", reading(Facts.of, lambda p: p.mean), "E[x] of the node's output"),
     function("second_moment(n)", "number", reading(Facts.of, lambda p: p.second_moment), "E[x^2] of the node's output"),
