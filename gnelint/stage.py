@@ -127,16 +127,18 @@ def judge(graph: Graph, statistics: Mapping[str, WeightStatistics]) -> Judgement
         graph: what was read.
         statistics: of its weights, by parameter name, as far as they are known already.
     """
-    matrices = list(_matrices(graph))
+    parts = list(_with_bodies(graph))
+    matrices = [matrix for part in parts for matrix in _matrices(part)]
     if not matrices:
-        return Judgement()
+        return _of_integers(parts)
     if all(matrix.stored.provenance == "initializer" for matrix in matrices):
         drawn = Evidence("the weights are drawn as the constructors say", None, -STRONG)
         return Judgement("fresh", drawn.log_odds, (drawn,))
     read = [matrix for matrix in matrices if matrix.stored.provenance == "data"]
     of_matrices = [found for matrix in _some(read, MOST_MATRICES) if (found := _of_matrix(matrix, statistics))]
-    of_matrices += _of_pairs(graph)
-    others = [*_of_biases(graph), *_of_norms(graph), *_of_statistics(graph), *_of_weight_norms(graph)]
+    of_matrices += [found for part in parts for found in _of_pairs(part)]
+    looks = (_of_biases, _of_norms, _of_statistics, _of_weight_norms)
+    others = [found for part in parts for look in looks for found in look(part)]
     total = _all_or_one(of_matrices) + sum(each.log_odds for each in others)
     verdict: Verdict = "fresh" if total < FRESH_BELOW else "trained" if total > TRAINED_ABOVE else "unsure"
     return Judgement(verdict, total, tuple(sorted((*of_matrices, *others), key=lambda each: -abs(each.log_odds))))
@@ -144,6 +146,25 @@ def judge(graph: Graph, statistics: Mapping[str, WeightStatistics]) -> Judgement
 
 STRONG = 20.0
 """Bits of what leaves no doubt."""
+
+QUANTISED = 5.0
+"""Bits of weights in 8 bits: hardly anybody quantises a network before it is trained, but it tells nothing of which."""
+
+
+def _with_bodies(graph: Graph) -> Iterator[Graph]:
+    """The graph and the bodies of its undecided control flow: some files keep a network in each branch of an If."""
+    yield graph
+    for body in graph.subgraphs.values():
+        yield from _with_bodies(body)
+
+
+def _of_integers(parts: Sequence[Graph]) -> Judgement:
+    """What products of integers tell, which no formula describes: their weights have no distribution to ask about."""
+    stored = (parameter for part in parts for node in part.nodes for parameter in node.parameters.values())
+    if not any(each.dtype in ("int8", "uint8") and len(each.shape) > 1 and each.size >= 256 for each in stored):
+        return Judgement()
+    found = Evidence("the weights are stored in 8 bits, as is done behind training", None, QUANTISED)
+    return Judgement("unsure", found.log_odds, (found,))
 
 
 def _some(found: Sequence[_T], most: int) -> Sequence[_T]:

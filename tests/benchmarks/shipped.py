@@ -259,7 +259,7 @@ def wrong(found: Entry) -> list[str]:
     fix = found["fix"]
     moved = fix.get("difference", 0.0)
     return [
-        *([f"called {found['weights']}"] if found["weights"] not in ("trained", "unsure") else []),
+        *(["called fresh"] if found["weights"] == "fresh" else []),  # "none": a spectrogram has no weights to judge
         *([f"rules of fresh networks speak: {', '.join(found['init_rules'])}"] if found["init_rules"] else []),
         *([f"standard error: {found['said']}"] if "said" in found else []),
         *([f"fix fails: {fix['failed']}"] if "failed" in fix else []),
