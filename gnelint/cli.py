@@ -603,10 +603,10 @@ def _run_examples(texts: Sequence[str]) -> int:
     for rule in examples.chosen:
         if not rule.tests:
             click.echo(f"{rule.id}  valid, but it has no tests")
-        for test in rule.tests:
-            outcome = examples.run(rule, test)
+        for outcome in (examples.names(rule), *(examples.run(rule, test) for test in rule.tests)):
             failed += not outcome.holds
-            click.echo("\n".join(outcome.lines))
+            for line in outcome.lines:
+                click.echo(line)
     click.echo(f"{failed} failed" if failed else "all hold")
     return EXIT_FINDINGS if failed else EXIT_CLEAN
 

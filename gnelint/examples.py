@@ -32,7 +32,7 @@ _MAX_SHOWN = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether a test holds, and what to print of it."""
+    """Whether a test, or what else is asked of a rule file, holds, and what to print of it."""
 
     holds: bool
     lines: tuple[str, ...]
@@ -81,6 +81,14 @@ class Examples:
         files = {str(path) for path in paths}
         chosen.extend(rule.id for rule in loaded.rules if rule.file in files)
         return cls(loaded, tuple(rule for rule in loaded.rules if rule.id in chosen))
+
+    def names(self, rule: Rule) -> Outcome:
+        """Whether a rule yields to rules that exist. Of a file that is checked alone the others may not be at hand."""
+        unknown = [other for other in rule.explained_by if self.rules.get(other) is None]
+        alone = len(self.chosen) == 1
+        start = "note " if alone else "FAIL "
+        lines = tuple(f"{start} {rule.id}  explained_by: {no_such_rule(other, self.rules)}" for other in unknown)
+        return Outcome(alone or not unknown, lines)
 
     def run(self, rule: Rule, test: Mapping[str, Any]) -> Outcome:
         """Run one test of a rule.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gnelint.lint.explaining import unexplained
 from gnelint.lint.finding import Finding
 from gnelint.lint.fingerprint import marked
 from gnelint.lint.rulefile import Rule
@@ -19,7 +20,7 @@ class LintResult:
     """Findings by rule and place.
 
     Attributes:
-        findings: by rule id, then in topological order.
+        findings: by rule id, then in topological order; without those that other ones explain.
         skipped: one sentence for each reason why rules were skipped.
         ran: ids of the rules that were not.
     """
@@ -33,7 +34,8 @@ def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> L
     """Run rules over one prediction. The findings come by rule id, then in topological order."""
     applicable, skipped = _by_stage(prediction, rules, settings.stage)
     run = Run(prediction)
-    findings = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
+    found = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
+    findings = unexplained(prediction.graph, found, {rule.id: rule.explained_by for rule in applicable})
     return LintResult(marked(prediction.graph, findings), skipped, tuple(rule.id for rule in applicable))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gnelint.errors import RuleError
+from gnelint.lint.explaining import cycle
 from gnelint.lint.expression import (
     Expression,
     Name,
@@ -78,6 +79,7 @@ class Rule:
         where: conditions that a match must pass to count at all (`total` sums over those that do).
         lets: named expressions, each may use the ones before it.
         when: the condition that makes a match a finding; None always does.
+        explained_by: ids of the rules that it yields to (`gnelint.lint.explaining`).
         severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
         run: what `total` and its like run over.
         scope: what the names of its expressions stand for.
@@ -97,6 +99,7 @@ class Rule:
     params: Mapping[str, Parameter]
     lets: tuple[tuple[str, Expression], ...]
     when: Expression | None
+    explained_by: tuple[str, ...]
     severities: tuple[tuple[Expression | None, Severity], ...]
     message: Template
     measured: Expression | None
@@ -139,7 +142,7 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     """gnelint's own rules and those of the given files and directories.
 
     Raises:
-        RuleError: a file is missing or not valid, or two rules have one id.
+        RuleError: a file is missing or not valid, two rules have one id, or rules yield to each other in a circle.
     """
     found: dict[str, Rule] = {}
     warnings: list[str] = []
@@ -152,6 +155,10 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
             raise RuleError(str(path), f"the id {rule.id} belongs to {found[rule.id].file} already", "Choose another.")
         else:
             found[rule.id] = rule
+    loop = cycle({rule.id: rule.explained_by for rule in found.values()})
+    if loop:
+        told = " to ".join((*loop, loop[0]))
+        raise RuleError(found[loop[0]].file, f"explained_by: {told} yield in a circle", "Break it at one of them.")
     return RuleSet(tuple(found[key] for key in sorted(found)), tuple(warnings))
 
 
@@ -264,6 +271,7 @@ class _Builder:
             params=params,
             lets=tuple(lets),
             when=self._condition(("when",)) if "when" in data else None,
+            explained_by=tuple(data.get("explained_by", ())),
             severities=self._severities(),
             message=self._template(("message",)),
             measured=self._number(("measured",)) if "measured" in data else None,

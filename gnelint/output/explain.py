@@ -11,6 +11,14 @@ def explanation(rule: Rule) -> str:
     judged = "untrained networks" if rule.stage == "init" else "all networks"
     lines = [f"# {rule.name} ({rule.id})", "", rule.summary, "", f"{severities}; group {rule.group}; judges {judged}."]
     lines += ["", rule.explain.strip()]
+    if rule.explained_by:
+        others = ", ".join(rule.explained_by)
+        lines += [
+            "",
+            "## What it yields to",
+            "",
+            f"It keeps silent where one of these speaks of the same place: {others}.",
+        ]
     if rule.params:
         table = f"[tool.gnelint.params.{rule.id}]"
         lines += ["", "## Parameters", "", f"Set them in the table `{table}` of pyproject.toml.", ""]
