@@ -11,8 +11,9 @@ from gnelint.errors import GradientNormError, UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
 from gnelint.lint.rulefile import Rule, load_rules
-from gnelint.lint.selection import Settings, Stage, selected_rules, without_effect
+from gnelint.lint.selection import Settings, Stage, selected_rules, unselected_rules, without_effect
 from gnelint.lint.suppression import Suppression, Verdict, unused
+from gnelint.lint.total import Excess, excess
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ class Analysis:
         verdicts: what became of each suppression.
         rules: those that were run.
         settings: what was chosen about them.
+        excess: the network's total if it is out of range, whichever rules were run.
         sha256: of the model file's bytes, None where there is no such file.
     """
 
@@ -49,6 +51,7 @@ class Analysis:
     verdicts: tuple[Verdict, ...] = ()
     rules: tuple[Rule, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    excess: Excess | None = None
     sha256: str | None = None
 
     @property
@@ -84,7 +87,7 @@ class Analysis:
         chosen = {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
         }
-        made = Circumstances(self.notes, ran, chosen, self.sha256)
+        made = Circumstances(self.notes, ran, chosen, self.excess, self.sha256)
         return target(self.prediction, self.findings, self.suppressed, made)
 
     def to_html(self) -> str:
@@ -164,7 +167,7 @@ def check(
     )
     chosen = selected_rules(loaded, settings)
     graph = _read(target, _arguments(example_inputs), inputs, training=mode == "train")
-    result = check_graph(graph, chosen, settings)
+    result = check_graph(graph, chosen, settings, others=unselected_rules(loaded, settings))
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
 
@@ -379,16 +382,43 @@ def _specs(inputs: Sequence[str]) -> list[InputSpec]:
 
 
 def check_graph(
-    graph: Graph, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
+    graph: Graph,
+    rules: Sequence[Rule],
+    settings: Settings,
+    suppressions: Sequence[Suppression] = (),
+    others: Sequence[Rule] = (),
 ) -> Analysis:
-    """Analyse and lint a graph that has been read; what its file asks to ignore is left out too."""
+    """Analyse and lint a graph that has been read; what its file asks to ignore is left out too.
+
+    Args:
+        graph: the network.
+        rules: those to run.
+        settings: what was chosen about them.
+        suppressions: the findings that are accepted.
+        others: the rules that were not asked for; what they would say of a total out of range is told.
+    """
     from gnelint.analysis import analyse
 
-    prediction = analyse(graph)
+    return check_prediction(analyse(graph), rules, settings, suppressions, others)
+
+
+def check_prediction(
+    prediction: Prediction,
+    rules: Sequence[Rule],
+    settings: Settings,
+    suppressions: Sequence[Suppression] = (),
+    others: Sequence[Rule] = (),
+) -> Analysis:
+    """Lint a graph that has been analysed; the arguments are those of `check_graph`."""
+    from gnelint.advice import advised
+    from gnelint.fixing import Fixing
+
     result, left = lint_and_suppress(prediction, rules, settings, suppressions)
-    notes = tuple(dict.fromkeys((*graph.notes, *prediction.notes, *result.skipped)))
+    notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
-    return Analysis(prediction, left.findings, notes, left.count, left.verdicts, ran, settings)
+    beyond = excess(prediction, result, others, settings)
+    findings = advised(prediction, left.findings, Fixing(rules, settings, suppressions))
+    return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond)
 
 
 def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:

@@ -19,7 +19,7 @@ from gnelint.files import sha256
 from gnelint.jobs import Job
 from gnelint.lint.baseline import Baseline
 from gnelint.lint.rulefile import RuleSet, load_rules
-from gnelint.lint.selection import selected_rules
+from gnelint.lint.selection import selected_rules, unselected_rules
 from gnelint.lint.suppression import Verdict
 from gnelint.output.json import counts
 from gnelint.readers.targets import read_target, source_file
@@ -131,9 +131,10 @@ def _checked(job: Job, digest: str | None) -> tuple[Answer, Sequence[str]]:
     """
     from gnelint.api import check_graph
 
-    rules = selected_rules(rules_of(job.rules), job.settings)
+    known = rules_of(job.rules)
+    rules, others = selected_rules(known, job.settings), unselected_rules(known, job.settings)
     graph = read_target(job.target, training=job.training, inputs=job.inputs)
-    result = replace(check_graph(graph, rules, job.settings, job.suppressions), sha256=digest)
+    result = replace(check_graph(graph, rules, job.settings, job.suppressions, others), sha256=digest)
     ran = tuple(rule.id for rule in result.rules)
     found = Answer(result.to_dict(), result.notes, result.verdicts, ran, source_file(job.target))
     return found, graph.data_files

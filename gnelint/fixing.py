@@ -88,9 +88,26 @@ class Fixing:
         return lint_and_suppress(prediction, self.rules, self.settings, self.suppressions)[1].findings
 
 
-def plan_fixes(graph: Graph, fixing: Fixing) -> Fixed:
-    """Plan the edits of one network. Nothing is written, and the graph is left as it is."""
-    before = analyse(graph)
+def would_edit(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> bool:
+    """Whether one of the findings has a fix that would be tried."""
+    return _next_fix(_State(prediction, tuple(findings)), _allowed(prediction, fixing), fixing) is not None
+
+
+def not_tried(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> tuple[Refusal, ...]:
+    """Why each finding is left where none of them has a fix that would be tried."""
+    allowed = _allowed(prediction, fixing)
+    return tuple(_left(finding, {}, allowed, fixing, prediction) for finding in findings)
+
+
+def plan_fixes(graph: Graph, fixing: Fixing, before: Prediction | None = None) -> Fixed:
+    """Plan the edits of one network. Nothing is written, and the graph is left as it is.
+
+    Args:
+        graph: the network.
+        fixing: what may be done.
+        before: what was predicted of it, None if that is to be done.
+    """
+    before = before or analyse(graph)
     if fixing.settings.stage == "auto" and before.stage.verdict != "none":
         # edits change how the weights look; what the network was when the user brought it counts
         stage: Stage = "init" if before.stage.verdict == "fresh" else "trained"

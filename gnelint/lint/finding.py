@@ -28,6 +28,23 @@ Safety = Literal["preserving", "init", "retrain", "display"]
 
 
 @dataclass(frozen=True)
+class PlannedEdit:
+    """What `gnelint fix` would change.
+
+    Attributes:
+        subject: name of the tensor, node or value that is changed.
+        what: what is done to it, a clause for people.
+        factor: what it is multiplied by, None where that is not what is done.
+        rule: id of the rule that the edit is made for.
+    """
+
+    subject: str
+    what: str
+    factor: float | None
+    rule: str
+
+
+@dataclass(frozen=True)
 class Fix:
     """What would put a finding right.
 
@@ -37,6 +54,8 @@ class Fix:
         description: one clause for people.
         target: name of the node or block to change, None for the whole network.
         factor: what to multiply its weights by, where that is the fix.
+        edits: what `gnelint fix` would change for it by default.
+        reason: why `gnelint fix` would not put it right, a clause for people; None if it would, or was not asked.
     """
 
     kind: str
@@ -44,6 +63,8 @@ class Fix:
     description: str
     target: str | None = None
     factor: float | None = None
+    edits: tuple[PlannedEdit, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,12 @@ def selected_rules(rules: RuleSet, settings: Settings) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules.rules if _is_selected(rule, settings))
 
 
+def unselected_rules(rules: RuleSet, settings: Settings) -> tuple[Rule, ...]:
+    """The rules that the settings leave out; preview rules only where they would run."""
+    runs = (rule for rule in rules.rules if rule.status != "preview" or settings.preview)
+    return tuple(rule for rule in runs if not _is_selected(rule, settings))
+
+
 def _is_selected(rule: Rule, settings: Settings) -> bool:
     if rule.status == "preview" and not settings.preview:
         return False

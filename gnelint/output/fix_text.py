@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from gnelint.output.places import alike, folded, form
+from gnelint.output.places import alike, alike_edits, folded
 from gnelint.output.text import WIDTH, elide, in_few_words, printable, stage_text, wrapped
 
 _LABEL = 38
@@ -69,18 +69,9 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _edits(edits: Sequence[Mapping[str, Any]], whole: bool) -> Iterator[str]:
-    groups = [[edit] for edit in edits] if whole else _alike(edits)
+    groups = [[edit] for edit in edits] if whole else alike_edits(edits)
     for group in groups:
         yield from _edit_lines(group)
-
-
-def _alike(edits: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Edits that do the same to the same parts of layers but for their numbers, in the order of the first."""
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for edit in edits:
-        part = edit["subject"].rpartition(".")[2]
-        groups.setdefault((*form(edit["what"]), *form(part)), []).append(edit)
-    return list(groups.values())
 
 
 def _edit_lines(group: Sequence[Mapping[str, Any]]) -> Iterator[str]:

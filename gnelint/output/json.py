@@ -14,8 +14,9 @@ from typing import Any
 from gnelint import __version__
 from gnelint.errors import UsageError
 from gnelint.graph import Graph, Parameter
-from gnelint.lint.finding import SEVERITIES, Finding
+from gnelint.lint.finding import SEVERITIES, Finding, Fix
 from gnelint.lint.rulefile import Rule
+from gnelint.lint.total import Excess
 from gnelint.prediction import Block, NodePrediction, Prediction
 from gnelint.stage import Judgement
 from gnelint.theory.weights import WeightStatistics, distribution, gain
@@ -65,12 +66,14 @@ class Circumstances:
         notes: what the reader saw and which rules were skipped, a sentence each.
         ran: ids of the rules that were run.
         options: what was chosen about the rules.
+        excess: the network's total if it is out of range, whichever rules were run.
         sha256: of the model file's bytes, None where there is no such file.
     """
 
     notes: tuple[str, ...] = ()
     ran: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    excess: Excess | None = None
     sha256: str | None = None
 
 
@@ -148,7 +151,7 @@ def target(
         "target": graph.name,
         "source": graph.source,
         "mode": "train" if graph.training else "eval",
-        "summary": _summary(prediction, findings, suppressed),
+        "summary": _summary(prediction, findings, suppressed, made.excess),
         "profile": [_profile(node, prediction) for node in prediction.nodes],
         "blocks": [_block(block) for block in prediction.blocks],
         "findings": [_finding(finding) for finding in findings],
@@ -199,7 +202,9 @@ def counts(findings: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: int) -> dict[str, Any]:
+def _summary(
+    prediction: Prediction, findings: Sequence[Finding], suppressed: int, excess: Excess | None
+) -> dict[str, Any]:
     return {
         "nodes": len(prediction.graph.nodes),
         "parameters": _parameter_count(prediction.graph),
@@ -215,6 +220,13 @@ def _summary(prediction: Prediction, findings: Sequence[Finding], suppressed: in
         **counts([_finding(finding) for finding in findings]),
         "suppressed": suppressed,
         "baseline": None,
+        "out_of_range": None
+        if excess is None
+        else {
+            "rule": excess.rule,
+            "gradient_log2": number(excess.bits),
+            "not_selected": list(excess.not_selected),
+        },
     }
 
 
@@ -323,6 +335,17 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "location": None if location is None else {"file": location.file, "line": location.line},
         "measured": number(finding.measured),
         "expected": number(finding.expected),
-        "fix": None if fix is None else {"kind": fix.kind, "safety": fix.safety, "description": fix.description},
+        "fix": None if fix is None else _fix(fix),
         "fingerprint": finding.fingerprint,
+    }
+
+
+def _fix(fix: Fix) -> dict[str, Any]:
+    edits = [{**vars(edit), "factor": number(edit.factor)} for edit in fix.edits]
+    return {
+        "kind": fix.kind,
+        "safety": fix.safety,
+        "description": fix.description,
+        "edits": edits,
+        "reason": fix.reason,
     }

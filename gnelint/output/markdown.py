@@ -16,6 +16,7 @@ from gnelint.output.text import (
     depth_table,
     fix_text,
     grouped,
+    nothing_found,
     places,
     plural,
     printable,
@@ -56,6 +57,8 @@ def render(report: Report) -> str:
 def _opening(report: Report, speaking: Sequence[Checked], silent: Sequence[Checked]) -> Iterator[str]:
     counts = report.count()
     found = count_text({f"{severity}s": counts[severity] for severity in SEVERITIES}) if speaking else "no findings"
+    if any(target.entry["summary"].get("out_of_range") is not None for target in silent):
+        found += ", and a total out of range"
     failing = sum(target.fails for target in report.targets)
     yield f"### gnelint: {found}"
     yield ""
@@ -66,6 +69,10 @@ def _opening(report: Report, speaking: Sequence[Checked], silent: Sequence[Check
     if silent and speaking:
         names = ", ".join(folded(target.entry["target"] for target in silent))
         yield f"Without findings: {_escaped(names)}."
+    beyond = [target.entry for target in silent if target.entry["summary"].get("out_of_range") is not None]
+    if beyond:
+        yield ""
+        yield from (f"- {_escaped(entry['target'])}: {_escaped(nothing_found(entry))}" for entry in beyond)
     if report.unread:
         yield ""
         yield f"{plural(len(report.unread), 'target')} could not be checked:"
@@ -98,7 +105,7 @@ def _section(target: Checked, report: Report) -> Iterator[str]:
 
 def _row(group: Sequence[Mapping[str, Any]], report: Report, trained: bool | None) -> str:
     first = group[0]
-    fix = "" if first["fix"] is None else fix_text(first["fix"], trained)
+    fix = fix_text(group, trained)
     cells = (first["severity"], report.title(first["rule"]), places(group, _PLACES), first["message"], fix)
     return f"| {' | '.join(map(_escaped, cells))} |"
 

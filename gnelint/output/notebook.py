@@ -18,6 +18,7 @@ from gnelint.output.text import (
     elide,
     fix_text,
     grouped,
+    nothing_found,
     places,
     verdict,
 )
@@ -55,14 +56,14 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
 
 def _findings(target: Mapping[str, Any], rule_names: Mapping[str, str]) -> Iterator[str]:
     if not target["findings"]:
-        yield "<p>No findings.</p>"
+        yield f"<p>{_shown(nothing_found(target))}</p>"
         return
     yield '<table style="border-collapse:collapse">'
     yield f'<caption style="text-align:left;color:inherit">{count_text(target["summary"])}</caption>'
     yield f"<thead>{_row('th', _COLUMNS)}</thead><tbody>"
     for group in grouped(target["findings"]):
         first = group[0]
-        fix = "" if first["fix"] is None else fix_text(first["fix"], target["summary"]["trained"])
+        fix = fix_text(group, target["summary"]["trained"])
         rule = f"{first['rule']} {rule_names.get(first['rule'], '')}".strip()
         cells = (first["severity"], rule, places(group, _PLACES), first["message"], fix)
         yield _row("td", cells)

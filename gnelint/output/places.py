@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 _NUMBER = re.compile(r"([0-9]{1,18})")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")
@@ -56,6 +57,39 @@ def scope(names: Iterable[str]) -> str | None:
         if len(numbers) > 1:
             return "".join((*split[0][:position], _ranges(numbers)))
     return None
+
+
+def alike_edits(edits: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Edits that do the same to the same parts of layers but for their numbers, in the order of the first."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for edit in edits:
+        part = edit["subject"].rpartition(".")[2]
+        groups.setdefault((*form(edit["what"]), *form(part)), []).append(edit)
+    return list(groups.values())
+
+
+def changes(edits: Iterable[Mapping[str, Any]], width: int = 60) -> list[str]:
+    """What is changed, a clause for each group of like edits: "multiply 0-98.weight by 1.98 to 2.03".
+
+    Args:
+        edits: each with a `subject` and `what` is done to it; the same ones count once.
+        width: of names in characters, beyond which they are only counted.
+    """
+    different = {(edit["subject"], edit["what"]): edit for edit in edits}
+    clauses = []
+    for group in alike_edits(different.values()):
+        names = list(dict.fromkeys(edit["subject"] for edit in group))
+        listed = ", ".join(folded(names))
+        where = listed if len(names) == 1 or len(listed) <= width else f"{len(names)} tensors"
+        clauses += [_clause(where, what) for what in alike(edit["what"] for edit in group)]
+    return clauses
+
+
+def _clause(where: str, what: str) -> str:
+    for verb, link in (("multiply", "by"), ("set", "to")):
+        if what.startswith(f"{verb} {link} "):
+            return f"{verb} {where}{what.removeprefix(verb)}"
+    return f"{where}: {what}"
 
 
 def visible(text: str) -> str:

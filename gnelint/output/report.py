@@ -103,5 +103,6 @@ def sentences(group: Sequence[Mapping[str, Any]], trained: bool | None) -> Itera
     """What is to be said of the findings of one rule: where, what and how to mend it."""
     first = group[0]
     yield f"{clipped(places(group, _PLACES), LONGEST)}: {clipped(first['message'], LONGEST)}"
-    if first["fix"] is not None:
-        yield f"Fix: {clipped(fix_text(first['fix'], trained), LONGEST)}."
+    fix = fix_text(group, trained)
+    if fix:
+        yield f"Fix: {clipped(fix, LONGEST)}."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.finding import FailOn, reaches
-from gnelint.output.places import folded, scope, visible
+from gnelint.output.places import alike, changes, folded, scope, visible
 
 WIDTH = 80
 _LABEL = 26
@@ -150,6 +150,8 @@ def verdict(target: Mapping[str, Any]) -> str:
     ratio, at = summary["gradient_ratio"], summary["cotangent_at"]
     rules = {finding["rule"] for finding in target["findings"]}
     subject = "The gradient's"
+    if summary.get("out_of_range") is not None:
+        rules.add(summary["out_of_range"]["rule"])
     if "GNE501" in rules:
         subject = "The gradient vanishes: its"
     elif "GNE502" in rules:
@@ -321,16 +323,35 @@ def _finding_lines(
     if locations:
         more = f" and {len(locations) - 1} more" if len(locations) > 1 else ""
         yield from wrapped(f"at {locations[0]}{more}", "      ")
-    if first["fix"] is not None:
-        yield from wrapped(f"fix: {fix_text(first['fix'], trained)}", "      ")
+    fix = fix_text(group, trained)
+    if fix:
+        yield from wrapped(f"fix: {fix}", "      ")
 
 
-def fix_text(fix: Mapping[str, Any], trained: bool | None) -> str:
-    """What a finding's fix does and costs; `trained` as in the summary."""
-    safety = _SAFETY.get(fix["safety"])
-    if fix["safety"] == "init" and trained is not False:
-        safety = "changes the starting point"
-    return f"{fix['description']}{f' ({safety})' if safety else ''}"
+def fix_text(group: Sequence[Mapping[str, Any]], trained: bool | None) -> str:
+    """What the fixes of one rule's findings do and cost, "" without any; `trained` as in the summary."""
+    fixes = [finding["fix"] for finding in group if finding["fix"] is not None]
+    if not fixes:
+        return ""
+    kind = fixes[0]["safety"]
+    safety = "changes the starting point" if kind == "init" and trained is not False else _SAFETY.get(kind)
+    return f"{'; '.join(mends(fixes))}{f' ({safety})' if safety else ''}"
+
+
+def mends(fixes: Sequence[Mapping[str, Any]], most: int = 4) -> list[str]:
+    """What these fixes do in few clauses: the edits that `gnelint fix` makes, what else is advised, what is left."""
+    edits = [edit for fix in fixes for edit in fix.get("edits", ())]
+    # what is another architecture is said to be one, and advice to be advice
+    kept = [fix for fix in fixes if fix.get("reason") and fix["safety"] in ("init", "preserving")]
+    said = changes(edits) if edits else alike(fix["description"] for fix in fixes if fix not in kept)
+    if len(said) > most:
+        said = [*said[: most - 1], f"{len(said) - most + 1} more changes"]
+    for reason in dict.fromkeys(fix["reason"] for fix in kept):
+        group = [fix for fix in kept if fix["reason"] == reason]
+        where = f"{len(group)} of {len(fixes)} places: " if len(group) < len(fixes) else ""
+        advised = alike(fix["description"] for fix in group if not fix["edits"])
+        said.append(f"{where}{advised[0]}; gnelint fix leaves it: {reason}" if advised else f"{where}{reason}")
+    return said
 
 
 def places(group: Sequence[Mapping[str, Any]], width: int) -> str:
@@ -371,9 +392,28 @@ def _closing(target: Mapping[str, Any]) -> str:
             aside.append(f"{plural(baseline['gone'], 'finding')} of the baseline {_is_are(baseline['gone'])} gone")
     more = f" {'; '.join(aside)}." if aside else ""
     if not target["findings"]:
-        return f"No {'new ' * (baseline is not None)}findings.{more}"
+        return f"{nothing_found(target)}{more}"
     first = grouped(target["findings"])[0][0]["rule"]
     return f"{count_text(summary)}.{more}  Why: gnelint rule {first}"
+
+
+def nothing_found(target: Mapping[str, Any]) -> str:
+    """What is said where no finding is reported: never just that there is none where the total is out of range."""
+    summary = target["summary"]
+    beyond = summary.get("out_of_range")
+    new = "new " * (summary["baseline"] is not None)
+    if beyond is None:
+        return f"No {new}findings."
+    silent = beyond["not_selected"]
+    speak = "speaks" if len(silent) == 1 else "speak"
+    why = f"{', '.join(silent)} {speak} of it and {_was_were(len(silent))} not selected" if silent else "it is accepted"
+    bits = beyond["gradient_log2"]
+    total = "" if bits is None else f", 2^{bits:.0f} from the last layer to the input"
+    return f"No {new}findings by the rules that were asked, but the total is out of range{total}: {why}."
+
+
+def _was_were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _is_are(count: int) -> str:

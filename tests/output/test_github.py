@@ -67,7 +67,10 @@ def test_many_places_become_one_annotation_for_each_rule() -> None:
     found = annotations(report(checked(vanishing())))
     assert [each["title"] for each in found] == ["GNE101 gain-mismatch", "GNE501 vanishing-gradient"]
     assert found[0]["message"].startswith("30 places: fc0-29: ")
-    assert "\nFix: scale the weights by 2 (safe: this model is untrained)." in found[0]["message"]
+    assert (
+        "\nFix: scale the weights so that the layer keeps the norm (safe: this model is untrained)."
+        in found[0]["message"]
+    )
     assert (found[0]["file"], found[0]["line"]) == ("model.py", "10")
 
 

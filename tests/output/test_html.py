@@ -80,7 +80,7 @@ def test_the_first_screen() -> None:
     assert "A gradient of norm 1 at the output reaches the input with norm 8.9 × 10 −16" in text
     assert "Its square is divided by 4 at each of 50 blocks with weights, on average." in text
     assert "Block furthest from 1 ×0.25" in text
-    assert "gnelint fix would mend 50 findings scale the weights by 2" in text
+    assert "gnelint fix would mend 50 findings scale the weights so that the layer keeps the norm" in text
     assert "gnelint fix model0.onnx -o fixed.onnx" in text
 
 

@@ -62,7 +62,7 @@ def test_a_network() -> None:
     head, first, second = found.rows
     assert head == ["severity", "rule", "where", "what", "fix"]
     assert first[:3] == ["error", "GNE101 gain-mismatch", "50 places: fc0-49"]
-    assert first[4] == "scale the weights by 2 (safe: this model is untrained)"
+    assert first[4] == "scale the weights so that the layer keeps the norm (safe: this model is untrained)"
     assert (second[1], second[4]) == ("GNE501 vanishing-gradient", "")
     assert "46 more like these" in found.text
     assert "A note." in found.text

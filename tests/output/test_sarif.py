@@ -61,7 +61,7 @@ def test_a_run() -> None:
     first, last = run["results"][0], run["results"][-1]
     assert (first["ruleId"], first["level"], last["ruleId"]) == ("GNE101", "error", "GNE501")
     assert first["message"]["text"].startswith("fc0: The weights of this linear")
-    assert "Fix: scale the weights by 2" in first["message"]["text"]
+    assert "Fix: scale the weights" in first["message"]["text"]
     assert last["message"]["text"].startswith("whole network: ")
     assert first["locations"][0]["logicalLocations"] == [
         {"fullyQualifiedName": "fc0", "kind": "node"},

@@ -14,11 +14,10 @@ from gnelint.lint.finding import SEVERITIES
 from gnelint.output.html.network import Network
 from gnelint.output.html.verdict import ADVICE, APPLIED, UNSAFE, fix_class
 from gnelint.output.html.words import number, short
-from gnelint.output.places import alike, folded, visible
-from gnelint.output.text import location_text
+from gnelint.output.places import folded, visible
+from gnelint.output.text import location_text, mends
 
 _MOST_PLACES = 200
-_MOST_EDITS = 4
 _MESSAGE = 1000
 _WHERE = 60
 _COSTS = {
@@ -111,7 +110,7 @@ def _group(network: Network, findings: Sequence[Mapping[str, Any]], *, is_open: 
         message=short(first["message"], _MESSAGE),
         before=_range(measured),
         after=number(first["expected"]),
-        fix="; ".join(short(each, _MESSAGE) for each in _edits(findings)[:_MOST_EDITS]),
+        fix="; ".join(short(each, _MESSAGE) for each in _edits(findings)),
         cost=cost,
         fixed_by=by,
         places=[_place(network, finding) for finding in findings[:_MOST_PLACES]],
@@ -130,7 +129,7 @@ def _range(measured: Sequence[float]) -> str:
 
 
 def _edits(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    return alike(finding["fix"]["description"] for finding in findings if finding["fix"] is not None)
+    return mends([finding["fix"] for finding in findings if finding["fix"] is not None])
 
 
 def _where(findings: Sequence[Mapping[str, Any]]) -> str:

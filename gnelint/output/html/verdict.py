@@ -11,8 +11,7 @@ from markupsafe import Markup
 
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import count, decimal, factor, joined, power, short, size
-from gnelint.output.places import alike
-from gnelint.output.text import stage_text, state_words
+from gnelint.output.text import mends, nothing_found, stage_text, state_words
 
 Mood = Literal["good", "warn", "bad", "unknown"]
 
@@ -64,6 +63,9 @@ def _headline(network: Network) -> tuple[Mood, str]:
     for rule, text in ends.items():
         if rule in spoke:
             return ("bad" if spoke[rule] == "error" else "warn"), text
+    beyond = network.summary.get("out_of_range")
+    if beyond is not None:
+        return "bad", ends[beyond["rule"]]
     if network.bits is None:
         if network.summary["gradient_ratio"] == 0.0:
             return "bad", "No gradient arrives at the input"
@@ -157,6 +159,8 @@ def _found(network: Network) -> Fact:
         parts.append(f"{summary['suppressed']} suppressed")
     rules = len(network.entry.get("rules_ran", []))
     clean = f"{count(rules, 'rule')} looked" if rules else "no rule was run"
+    if summary.get("out_of_range") is not None:
+        clean = nothing_found(network.entry)
     return Fact(
         "Findings", Markup("{}").format(f"{amount:,}"), Markup("{}").format(", ".join(parts) or clean), "findings"
     )
@@ -177,8 +181,7 @@ def _fix(network: Network) -> Fact:
     applied, unsafe, advice = (classes.count(each) for each in (APPLIED, UNSAFE, ADVICE))
     label = "gnelint fix would"
     if applied:
-        said = [fix["description"] for fix, found in zip(fixes, classes, strict=True) if found == APPLIED]
-        kinds = alike(said)
+        kinds = mends([fix for fix, found in zip(fixes, classes, strict=True) if found == APPLIED])
         more = f" and {len(kinds) - 1} other change{'s' * (len(kinds) > 2)}" if len(kinds) > 1 else ""
         note = Markup("<bdi>{}</bdi>{}").format(short(kinds[0], 90), more)
         if unsafe:
