@@ -66,6 +66,11 @@ def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.nd
         yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
 
 
+_LARGE = 1e9
+"""Entries beyond this are added up in float64: their fourth powers leave float32."""
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the squares of a mask of the lowest float64
 def weight_statistics(parameter: Parameter) -> WeightStatistics:
     """One pass over the tensor; the powers are taken about the first entry's chunk mean to stay accurate.
 
@@ -77,11 +82,11 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     sums = np.zeros(4)
     minimum, maximum = math.inf, -math.inf
     for chunk in chunks(parameter):
+        if not float(np.abs(chunk).max(initial=0.0)) < _LARGE:  # masks of the lowest float, infinities, no numbers
+            known = np.isfinite(chunk)
+            finite = finite and bool(known.all())
+            chunk = chunk[known].astype(np.float64)
         total = float(chunk.sum())
-        if not math.isfinite(total):
-            finite = False
-            chunk = chunk[np.isfinite(chunk)]
-            total = float(chunk.sum())
         if chunk.size == 0:
             continue
         if size == 0 and abs(total) > 0.1 * chunk.size * float(np.std(chunk)):
@@ -100,7 +105,8 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     variance = max(m2 - m1**2, 0.0)
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
     mean = shift + m1
-    kurtosis = fourth / variance**2 if minimum < maximum and variance > 0 else math.nan
+    spread = variance**2 if variance < 1e150 else math.inf
+    kurtosis = fourth / spread if minimum < maximum and 0 < spread < math.inf else math.nan
     return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
 
 

@@ -141,6 +141,7 @@ def _examples() -> dict[str, Case]:
         initialisation.scaled_attention: (8, 32, 128),
         initialisation.conditioned_mlp: (64, 64),
         innocent.graph_network: (8, 24, 16),
+        innocent.masked_attention: (4, 32, 64),
         innocent.scaled_sums: (16, 64),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),

@@ -44,3 +44,31 @@ class GraphNetwork(nn.Module):
 def graph_network(*, depth: int = 4, nodes: int = 24, width: int = 16) -> GraphNetwork:
     """A graph network whose adjacency matrix, all positive, is no layer that one could draw otherwise."""
     return GraphNetwork(depth, nodes, width)
+
+
+class MaskedAttention(nn.Module):
+    """Attention of one head, spelled out, with constants beside its logits."""
+
+    def __init__(self, tokens: int, width: int, mask: str, scale: float) -> None:
+        super().__init__()
+        self.project = nn.ModuleList(linear(width, width, "lecun") for _ in range(3))
+        self.kind, self.scale = mask, scale
+        self.sink, self.offset = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.linspace(-20, 20, tokens)[:, None])
+        self.register_buffer("mask", torch.where(torch.ones(tokens, tokens).tril() > 0, 0.0, -100.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (layer(x) for layer in self.project)
+        logits = query @ key.transpose(-1, -2) * self.scale
+        if self.kind == "offset":  # the same for all keys of a query
+            return (logits + self.offset).softmax(-1) @ value
+        logits = logits + self.get_buffer("mask")
+        if self.kind == "sink":
+            logits = torch.cat([logits, self.sink.expand(*logits.shape[:-1], 1)], -1)
+        return logits.softmax(-1)[..., : x.shape[1]] @ value
+
+
+def masked_attention(
+    *, tokens: int = 32, width: int = 64, mask: str = "added", scale: float = 64**-0.5
+) -> MaskedAttention:
+    """Causal attention: a mask of -100 that is "added", that and a "sink", or an "offset" for each query instead."""
+    return MaskedAttention(tokens, width, mask, scale)

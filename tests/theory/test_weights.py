@@ -136,3 +136,13 @@ def test_mostly_zero() -> None:
     assert mostly_zero(stored(np.eye(200)))
     assert not mostly_zero(stored(np.random.default_rng(0).normal(size=(64, 64))))
     assert not mostly_zero(stored(np.zeros(0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mask_of_the_lowest_float_is_finite(dtype: type[np.floating]) -> None:
+    mask = np.where(np.tri(8) > 0, 0.0, np.finfo(dtype).min).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = weight_statistics(stored(mask))
+    assert found.finite
+    assert found.maximum == 0.0

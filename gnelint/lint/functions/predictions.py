@@ -9,6 +9,7 @@ import numpy as np
 
 from gnelint.graph import Node
 from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
+from gnelint.lint.functions.logits import logit_variance
 from gnelint.lint.functions.shapes import size
 from gnelint.lint.functions.signature import Place, function, reading
 from gnelint.lint.pattern import TRANSPARENT
@@ -148,20 +149,6 @@ def _scales(facts: Facts, first: Node, last: Node) -> float | None:
     return product
 
 
-def _logits(facts: Facts, node: Node) -> float | None:
-    """E of a squared logit: of what a softmax reads, or d scale^2 E[q^2] E[k^2] in a fused attention."""
-    if node.op in ("softmax", "log_softmax"):
-        read = facts.input_moments(node)
-        return None if read is None else read[1]
-    shape = None if node.op != "attention" else facts.graph.values[node.present_inputs[0]].concrete_shape
-    query, key = facts.input_moments(node, 0), facts.input_moments(node, 1)
-    if not shape or query is None or key is None:
-        return None
-    width = shape[-1] // (node.attribute("heads") or 1) if node.attribute("packed") else shape[-1]
-    scale = node.attribute("scale")
-    return width * (1.0 / width if scale is None else scale**2) * query[1] * key[1]
-
-
 PREDICTIONS = (
     function("phi(p)", "number", reading(_described, lambda d: d.phi), "factor on the squared gradient norm"),
     function(
@@ -224,7 +211,11 @@ PREDICTIONS = (
         "fraction of the node's units whose output is positive with a probability below bound",
     ),
     function(
-        "logit_second_moment(n)", "number", _logits, "E[x^2] of what a softmax reads, alone or inside an attention"
+        "logit_second_moment(n)",
+        "number",
+        logit_variance,
+        "E[x^2] of what a softmax reads, alone or inside an attention; masks, constants and what its axis shares do "
+        "not count",
     ),
     function(
         "gradient_log2(n)",
