@@ -98,7 +98,10 @@ def _check(draft: Draft, stores: Stores, edit: Edit) -> None:
     name = edit.action.tensor
     if draft.is_fed(name) or draft.is_output(name):
         raise CannotEditError(f'"{name}" is {"an input" if draft.is_fed(name) else "an output"} of the model')
-    stores.find(name).check(edit.action)
+    place = stores.find(name)
+    if len(place.readers) > 1:
+        raise CannotEditError(f'several nodes read "{name}"')
+    place.check(edit.action)
 
 
 def _write(file: ModelFile, draft: Draft | None, output: Path, outside: bool) -> None:
