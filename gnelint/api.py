@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gnelint.measure.verify import Verification
     from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
+    from gnelint.trials import Tried
     from gnelint.writers.base import Unmade
 
 
@@ -267,23 +269,58 @@ def verify(
 
 @dataclass(frozen=True)
 class FixPlan:
-    """What `gnelint fix` would do to one module.
+    """What `gnelint fix` would do to one module. It is a plan: only `measured` runs anything.
 
     Attributes:
         plan: the edits, the predictions and findings before and after them, and what is left.
         module: the module, as it is.
+        example_inputs: what its `forward` takes.
+        training: whether it was read in training mode.
+        tried: what measuring took back of a plan, and what it found; None where nothing was measured.
     """
 
     plan: Fixed
     module: torch.nn.Module
+    example_inputs: tuple[Any, ...] = ()
+    training: bool = True
+    tried: Tried | None = None
 
     @property
     def edits(self) -> tuple[Edit, ...]:
         """In the order in which they are made."""
         return self.plan.edits
 
+    def measured(self, *, seconds: float = 60.0, seed: int = 0) -> FixPlan:
+        """The plan without what measures worse: a copy of the module and a fixed one are run on the same inputs.
+
+        A fix is taken back, kind by kind, if with it a parameter loses its gradient, a gradient becomes infinite, the
+        gradient's norms along the depth become less equal or the output leaves its range; or, where all edits promise
+        the same function, if the output changes. `tried` of what is returned says what was taken back and why.
+
+        Args:
+            seconds: allowed for measuring; what takes longer is not measured, and nothing is taken back.
+            seed: of inputs and probes.
+        """
+        from gnelint.fixing import plan_fixes as plan
+        from gnelint.measure.opening import Source, loaded_module
+        from gnelint.measure.trial import Bench, Trial
+        from gnelint.trials import tried
+        from gnelint.writers.torch_module import fixed_module
+
+        graph = self.plan.before.graph
+        loaded = loaded_module(self.module, self.example_inputs, {}, type(self.module).__name__)
+        source = Source(loaded.name, self.training, loaded=loaded)
+        bench = Bench(source, self.plan.before, seconds, seed)
+
+        def measure(planned: Fixed) -> Trial:
+            fixed, _ = fixed_module(self.module, planned.edits, graph)
+            return bench.measure(replace(source, loaded=replace(loaded, found=fixed)), same=planned.same_function)
+
+        found = tried(self.plan, lambda wishes: plan(graph, wishes), measure)
+        return replace(self, plan=found.plan, tried=found)
+
     def apply(self) -> tuple[torch.nn.Module, tuple[Unmade, ...]]:
-        """A fixed copy of the module, and the edits that could not be made."""
+        """A fixed copy of the module, and the edits that could not be made; nothing is measured."""
         from gnelint.writers.torch_module import fixed_module
 
         return fixed_module(self.module, self.plan.edits, self.plan.before.graph)
@@ -300,7 +337,8 @@ class FixPlan:
         from gnelint.output.fix_text import render
         from gnelint.rewriting import Rewritten
 
-        done = Rewritten(self.plan.before.graph.name, self.plan, (), None, self.plan.after, self.plan.remaining)
+        plan = self.plan
+        done = Rewritten(plan.before.graph.name, plan, (), None, plan.after, plan.remaining, self.tried)
         names = {rule.id: rule.name for rule in load_rules().rules}
         return render(entry(done), names, whole=False, dry=True)
 
@@ -347,22 +385,42 @@ def plan_fixes(
         params=params or {},
     )
     chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
-    graph = _read(module, _arguments(example_inputs), (), training=mode == "train")
-    return FixPlan(plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe)), module)
+    arguments, training = _arguments(example_inputs), mode == "train"
+    graph = _read(module, arguments, (), training=training)
+    planned = plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe))
+    return FixPlan(planned, module, arguments, training)
 
 
-def fix(module: torch.nn.Module, example_inputs: Any = (), **options: Any) -> torch.nn.Module:
+def fix(
+    module: torch.nn.Module,
+    example_inputs: Any = (),
+    *,
+    verify: bool = True,
+    verify_seconds: float = 60.0,
+    **options: Any,
+) -> torch.nn.Module:
     """A fixed copy of a module: of the same class where only parameters change, else with other submodules.
 
     Args:
         module: left as it is.
         example_inputs: what its `forward` takes.
+        verify: measure copies of the module before and after, and leave out what is worse; a warning says what was,
+            or why nothing could be measured.
+        verify_seconds: allowed for measuring.
         options: those of `plan_fixes`, which also tells what would be done and what could not be.
 
     Raises:
         ModelError, RuleError, UsageError: as in `plan_fixes`.
     """
-    fixed, _ = plan_fixes(module, example_inputs, **options).apply()
+    plan = plan_fixes(module, example_inputs, **options)
+    if verify:
+        plan = plan.measured(seconds=verify_seconds)
+        assert plan.tried is not None
+        for back in plan.tried.taken_back:
+            warnings.warn(f"taken back: {back.text}", stacklevel=2)
+        if plan.tried.unmeasured is not None:
+            warnings.warn(f"not measured: {plan.tried.unmeasured}", stacklevel=2)
+    fixed, _ = plan.apply()
     return fixed
 
 

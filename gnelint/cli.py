@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gnelint.lint.rulefile import Rule
     from gnelint.output.report import Report, Unread
     from gnelint.readers.targets import Target
+    from gnelint.rewriting import Measuring
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
 FORMATS = ("text", "json", "sarif", "github", "junit", "markdown")
@@ -363,8 +364,15 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @click.option("--diff", is_flag=True, help="Show every edit, and write nothing.")
 @click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
 @click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
-@click.option("--verify", is_flag=True, help="Measure both models; write only what is no worse.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write what --verify measures as a page.")
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Insist on measuring both models before writing; or do not [measure where PyTorch is installed].",
+)
+@click.option(
+    "--verify-seconds", type=click.FloatRange(0, min_open=True), metavar="N", help="Time for measuring a model [60]."
+)
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write what is measured as a page.")
 @_inputs
 @_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
@@ -431,9 +439,11 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         _progress(job.target.text)
         try:
             to = _fixed_file(job.target, given)
-            done = rewriting.rewrite(rewriting.subject_of(job, given["inline"]), fixing, to, measure=given["verify"])
-            if given["emit_init"] is not None:
-                _write(rewriting.init_code(done), given["emit_init"])
+            subject = rewriting.subject_of(job, given["inline"])
+            done = rewriting.rewrite(subject, fixing, to, measuring=_measuring(given), verify=given["html"] is not None)
+            code = None if done.worse else given["emit_init"]
+            if code is not None:
+                _write(rewriting.init_code(done), code)
             if given["html"] is not None:
                 _write_measured(fix_json.measured(done, rules), given["html"])
         except GnelintError as error:
@@ -442,16 +452,27 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         _progress("")
         entry = fix_json.entry(done)
         names = {rule.id: rule.name for rule in loaded.rules}
-        click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None), nl=False)
+        click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None, code=code), nl=False)
         fails |= bool(entry["worse"]) or any(reaches(finding.severity, job.fail_on) for finding in done.remaining)
     return EXIT_FAILED if run.unread else EXIT_FINDINGS if fails else EXIT_CLEAN
+
+
+def _measuring(given: Mapping[str, Any]) -> Measuring | None:
+    """How what is written is measured; None for what is only shown, and where the user does not want it."""
+    from gnelint.rewriting import Measuring
+    from gnelint.trials import SECONDS
+
+    if given["verify"] is False or given["diff"]:
+        return None
+    seconds = given["verify_seconds"] or SECONDS
+    return Measuring(seconds, given["seed"], required=given["verify"] is True)
 
 
 def _write_measured(report: Mapping[str, Any] | None, page: Path) -> None:
     from gnelint.output import html
 
     if report is None:
-        _complain(f"{page}: not written, since there was nothing to fix and so nothing to measure")
+        _complain(f"{page}: not written, since there was nothing to fix, or nothing that does not measure worse")
     else:
         _write(html.render(report), page, "--html")
 
@@ -464,10 +485,14 @@ def _check_fix_options(given: Mapping[str, Any]) -> None:
     if not places and given["emit_init"] is None:
         advice = "Say -o FILE, --output-dir DIRECTORY, --in-place, --emit-init FILE, or --diff to write nothing."
         raise UsageError("fix", "where to?", advice)
-    if given["html"] is not None and not (given["verify"] and places and not given["diff"]):
+    if given["verify"] and importlib.util.find_spec("torch") is None:
         raise UsageError(
-            "--html", "shows what --verify measures of a model that is written", "Add --verify and -o FILE."
+            "--verify", "needs PyTorch, which is not installed", 'Install it: pip install "gnelint[torch]"'
         )
+    if given["verify"] and given["diff"]:
+        raise UsageError("--verify", "measures what is written, and --diff writes nothing", "Say -o FILE instead.")
+    if given["html"] is not None and (given["verify"] is False or not places or given["diff"]):
+        raise UsageError("--html", "shows what is measured of a model that is written", "Say -o FILE, no --no-verify.")
 
 
 def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:

@@ -32,6 +32,10 @@ class UsageError(GnelintError):
     """Arguments or configuration that make no sense."""
 
 
+class UnmeasuredError(GnelintError):
+    """A network that was to be measured and cannot be, or not in the time that was allowed."""
+
+
 class DefectError(GnelintError):
     """A defect of gnelint itself."""
 

@@ -62,6 +62,11 @@ class Fixed:
     fixing: Fixing
     notes: tuple[str, ...] = ()
 
+    @property
+    def same_function(self) -> bool:
+        """Whether every edit promises that the network computes what it did."""
+        return all(edit.safety == "preserving" for edit in self.edits)
+
 
 @dataclass(frozen=True)
 class Fixing:
@@ -71,6 +76,7 @@ class Fixing:
         rules, settings, suppressions: what findings there are.
         options: the user's choices about fixes.
         unsafe: make fixes after which the network must be trained again.
+        without: kinds of fixes that are not made, each with the reason, a clause for people.
     """
 
     rules: Sequence[Rule]
@@ -78,6 +84,7 @@ class Fixing:
     suppressions: Sequence[Suppression] = ()
     options: FixOptions = field(default_factory=FixOptions)
     unsafe: bool = False
+    without: Mapping[str, str] = field(default_factory=dict)
 
     def asked(self, finding: Finding) -> bool:
         """Whether it is to be fixed: an info is a choice, which is made only where its rule is selected by its id."""
@@ -148,6 +155,7 @@ def _open(state: _State, allowed: Collection[Safety], fixing: Fixing) -> list[Fi
         for finding in state.findings
         if finding.fix is not None
         and finding.fix.safety in allowed
+        and finding.fix.kind not in fixing.without
         and finding.place not in state.refused
         and fixing.asked(finding)
     ]
@@ -241,6 +249,8 @@ def _left(
     fix = finding.fix
     if finding.place in refused:
         return Refusal(finding, refused[finding.place])
+    if fix is not None and fix.kind in fixing.without and fixing.asked(finding):
+        return Refusal(finding, fixing.without[fix.kind])
     if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
         return Refusal(finding, ADVICE)
     if fix.safety not in allowed:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnelint.analysis import analyse
-from gnelint.errors import ModelError, UsageError
+from gnelint.errors import ModelError, UnmeasuredError, UsageError
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
 from gnelint.fixing import Fixed, Fixing, plan_fixes
@@ -23,10 +23,13 @@ from gnelint.graph import Graph
 from gnelint.jobs import Job
 from gnelint.lint.finding import Finding
 from gnelint.prediction import Prediction
-from gnelint.readers.targets import Target
+from gnelint.readers.targets import Target, resolve
+from gnelint.trials import NO_TORCH, SECONDS, Tried, has_torch, tried
 from gnelint.writers.base import Unmade
 
 if TYPE_CHECKING:
+    from gnelint.measure.opening import Source
+    from gnelint.measure.trial import Trial
     from gnelint.measure.verify import Verification
     from gnelint.readers.torch_target import Loaded
 
@@ -41,7 +44,8 @@ class Rewritten:
         unmade: planned edits that the writer could not make.
         output: the file that was written, None if none was.
         after, remaining: the prediction and the findings of what was written; the plan's where nothing was.
-        measured: the model measured before and after, None if it was not; where it measured worse, nothing is written.
+        tried: what measuring took back of the plan, and what it found; None where nothing was to be measured.
+        verification: both models measured beside what is predicted, None unless it was asked for.
     """
 
     target: str
@@ -50,12 +54,13 @@ class Rewritten:
     output: Path | None
     after: Prediction
     remaining: tuple[Finding, ...]
-    measured: Verification | None = None
+    tried: Tried | None = None
+    verification: Verification | None = None
 
     @property
     def worse(self) -> bool | None:
-        """Whether it measured worse, None if it was not measured."""
-        return None if self.measured is None else self.measured.worse
+        """Whether nothing is done since all that was planned measured worse; None if it was not measured."""
+        return None if self.tried is None else self.tried.worse
 
     @property
     def made(self) -> tuple[Edit, ...]:
@@ -99,9 +104,26 @@ class Subject(ABC):
     def read(self, output: Path) -> Graph:
         """The graph of what was written."""
 
+    @property
     @abstractmethod
-    def measured(self, fixed: Path) -> Verification:
-        """The gradient norms of the target and of the written model, measured.
+    def source(self) -> Source:
+        """What is run to measure the target as it is."""
+
+    @abstractmethod
+    def fixed(self, edits: Sequence[Edit], folder: Path) -> Source:
+        """What is run to measure the edited target.
+
+        Args:
+            edits: to be made.
+            folder: where files may be written meanwhile.
+
+        Raises:
+            GnelintError: the edited target cannot be made.
+        """
+
+    @abstractmethod
+    def verified(self, fixed: Path) -> Verification:
+        """What is predicted of the target and of the written model, with what is measured beside it.
 
         Raises:
             GnelintError: one of them cannot be run.
@@ -140,8 +162,15 @@ class OnnxSubject(Subject):
 
         return read(output, training=self._job.training, inputs=self._job.inputs)
 
-    def measured(self, fixed: Path) -> Verification:
-        return _measured(self._path, fixed, self._job)
+    @property
+    def source(self) -> Source:
+        return _source(self._job)
+
+    def fixed(self, edits: Sequence[Edit], folder: Path) -> Source:
+        return _written(self, edits, folder, self._job)
+
+    def verified(self, fixed: Path) -> Verification:
+        return _verified(self._path, fixed, self._job)
 
 
 class TorchSubject(Subject):
@@ -177,17 +206,44 @@ class TorchSubject(Subject):
 
         return read_pt2(output, training=self._job.training, inputs=self._job.inputs)
 
-    def measured(self, fixed: Path) -> Verification:
+    @property
+    def source(self) -> Source:
+        return replace(_source(self._job), loaded=self._loaded)
+
+    def fixed(self, edits: Sequence[Edit], folder: Path) -> Source:
+        from torch.nn import Module
+
+        from gnelint.writers.torch_module import fixed_module
+
+        if self._loaded is None or not isinstance(self._loaded.found, Module):
+            return _written(self, edits, folder, self._job)
+        module, _ = fixed_module(self._loaded.found, edits, self.graph)
+        return replace(self.source, loaded=replace(self._loaded, found=module))
+
+    def verified(self, fixed: Path) -> Verification:
         if self._loaded is None:
             assert self._job.target.path is not None
-            return _measured(self._job.target.path, fixed, self._job)
+            return _verified(self._job.target.path, fixed, self._job)
         with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:  # the module as it is, with the weights it has
             before = Path(folder) / "before.pt2"
             self.write((), before)
-            return _measured(before, fixed, self._job)
+            return _verified(before, fixed, self._job)
 
 
-def _measured(target: Path, fixed: Path, job: Job) -> Verification:
+def _source(job: Job) -> Source:
+    from gnelint.measure.opening import Source
+
+    return Source(job.target.text, job.training, tuple(job.inputs), target=job.target)
+
+
+def _written(subject: Subject, edits: Sequence[Edit], folder: Path, job: Job) -> Source:
+    """The edited target in a file of its own."""
+    file = folder / f"fixed{subject.suffix}"
+    subject.write(edits, file)
+    return replace(_source(job), target=resolve(str(file))[0])
+
+
+def _verified(target: Path, fixed: Path, job: Job) -> Verification:
     from gnelint.measure.command import Options, verify_targets
 
     options = Options(mode="train" if job.training else "eval")
@@ -203,38 +259,78 @@ def subject_of(job: Job, inline: bool) -> Subject:
     return OnnxSubject(job, inline) if job.target.kind == "onnx" else TorchSubject(job)
 
 
-def rewrite(subject: Subject, fixing: Fixing, output: Path | None, *, measure: bool = False) -> Rewritten:
+@dataclass(frozen=True)
+class Measuring:
+    """How fixes are measured before anything is written.
+
+    Attributes:
+        seconds: allowed for a target.
+        seed: of inputs and probes.
+        required: refuse to write what could not be measured.
+    """
+
+    seconds: float = SECONDS
+    seed: int = 0
+    required: bool = False
+
+
+def rewrite(
+    subject: Subject, fixing: Fixing, output: Path | None, *, measuring: Measuring | None = None, verify: bool = False
+) -> Rewritten:
     """Plan the fixes of one target and write the fixed model.
 
     Args:
         subject: the target, opened.
         fixing: what may be done.
         output: where to write, None for nowhere; nothing is written where there is nothing to do.
-        measure: measure both models before anything is written, and write only what is no worse.
+        measuring: measure before anything is written, and do only what is no worse; None does all that is planned.
+        verify: measure what is written beside what is predicted of it, too.
 
     Raises:
-        GnelintError: the target cannot be read, or the output not be written.
+        GnelintError: the target cannot be read, the output not be written, or what must be measured cannot be.
     """
     graph = subject.graph
     plan = plan_fixes(graph, fixing)
-    result = Rewritten(graph.name, plan, (), None, plan.after, plan.remaining)
+    done = None
+    if measuring is not None:
+        done = _tried(subject, plan, measuring)
+        plan = done.plan
+    result = Rewritten(graph.name, plan, (), None, plan.after, plan.remaining, done)
     if output is None or not plan.edits:
         return result
-    if measure:
-        result = replace(result, measured=_trial(subject, plan.edits))
-        if result.worse:
-            return result
+    verification = _verification(subject, plan.edits) if verify else None  # while the target is as it was
     unmade = subject.write(plan.edits, output)
     after = analyse(subject.read(output))
     remaining = plan.fixing.findings(after)
-    return replace(result, unmade=unmade, output=output, after=after, remaining=remaining)
+    return replace(result, unmade=unmade, output=output, after=after, remaining=remaining, verification=verification)
 
 
-def _trial(subject: Subject, edits: Sequence[Edit]) -> Verification:
+def _verification(subject: Subject, edits: Sequence[Edit]) -> Verification:
     with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:
-        trial = Path(folder) / f"fixed{subject.suffix}"
-        subject.write(edits, trial)
-        return subject.measured(trial)
+        file = Path(folder) / f"fixed{subject.suffix}"
+        subject.write(edits, file)
+        return subject.verified(file)
+
+
+def _tried(subject: Subject, plan: Fixed, measuring: Measuring) -> Tried:
+    done = _measured(subject, plan, measuring) if has_torch() else Tried(plan, unmeasured=NO_TORCH)
+    if measuring.required and plan.edits and done.unmeasured is not None:
+        raise UnmeasuredError(
+            subject.graph.name, f"cannot be measured: {done.unmeasured}", "Without --verify it is written all the same."
+        )
+    return done
+
+
+def _measured(subject: Subject, plan: Fixed, measuring: Measuring) -> Tried:
+    from gnelint.measure.trial import Bench
+
+    bench = Bench(subject.source, plan.before, measuring.seconds, measuring.seed)
+
+    def measure(planned: Fixed) -> Trial:
+        with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:
+            return bench.measure(subject.fixed(planned.edits, Path(folder)), same=planned.same_function)
+
+    return tried(plan, lambda wishes: plan_fixes(subject.graph, wishes), measure)
 
 
 def init_code(done: Rewritten) -> str:

@@ -55,7 +55,7 @@ class Comparison:
         transfers: what nodes make of the gradient that arrives, where it was predicted and could be measured.
         end_to_end: squared gradient norm at the input over that at the cotangent, as log2.
         spread: log2 of the largest over the smallest squared gradient norm at the ends of blocks; inf if it is zero
-            somewhere, None if none was measured.
+            or no number somewhere, None if none was measured.
         layers: log2 of the squared norm of each layer's weight gradient, by the layer's name.
     """
 
@@ -175,6 +175,8 @@ def _spread(prediction: Prediction, measurement: Measurement) -> float | None:
 def _range(logs: list[float]) -> float | None:
     if not logs:
         return None
+    if any(map(math.isnan, logs)):
+        return math.inf
     low, high = min(logs), max(logs)
     return math.inf if math.isinf(low) and not math.isinf(high) else 0.0 if low == high else high - low
 

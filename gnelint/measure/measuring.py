@@ -228,7 +228,7 @@ def _columns(rows: Sequence[Mapping[str, float]]) -> Iterable[tuple[str, list[fl
 
 def _log_mean(logs: Sequence[float]) -> Estimate:
     """log2 of the mean of numbers that are given by their log2, which may lie beyond a double's range."""
-    shift = max(logs)
+    shift = math.nan if any(map(math.isnan, logs)) else max(logs)
     if not math.isfinite(shift):
         return Estimate(shift, shift, shift, len(logs))
     found = estimate(np.exp2(np.asarray(logs) - shift), least=0.0).log2()

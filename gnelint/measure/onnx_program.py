@@ -13,7 +13,7 @@ from gnelint.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
-from gnelint.measure.program import RunSettings, Watch
+from gnelint.measure.program import RunSettings, Watch, stored_weights
 from gnelint.readers.onnx_inputs import HOW_TO_SET
 
 
@@ -21,7 +21,7 @@ class OnnxProgram:
     """An ONNX model that is run in the mode in which its graph was read.
 
     Attributes:
-        graph, examples, leaves, updated: see `Program`; an ONNX file brings no examples along.
+        graph, examples, weights, leaves, updated: see `Program`; an ONNX file brings no examples along.
     """
 
     def __init__(self, path: Path, graph: Graph, settings: RunSettings) -> None:
@@ -33,6 +33,7 @@ class OnnxProgram:
         normalization: NormalizationMode = "batch" if graph.training else "running"
         self.graph = graph
         self.examples: Mapping[str, Tensor] = {}
+        self.weights = stored_weights(graph)
         self._interpreter = open_interpreter(
             path, Settings(settings.device, settings.float32, normalization=normalization)
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,23 @@ class Source:
             ModelError: it cannot be read or run.
             UsageError: the inputs do not fit.
         """
+        return self.opener()(settings)
+
+    def opener(self) -> Callable[[RunSettings], Program]:
+        """What makes the network ready to be run, read once for all of its runs.
+
+        Raises:
+            ModelError: it cannot be read.
+            UsageError: the inputs do not fit.
+        """
         if self.loaded is not None:
-            return TorchProgram(self.loaded.trace(training=self.training), settings)
+            return partial(TorchProgram, self.loaded.trace(training=self.training))
         assert self.target is not None
-        if self.target.kind == "onnx":
-            assert self.target.path is not None
-            return _onnx(self.target.path, self.training, self.inputs, settings)
         assert self.target.path is not None
-        return TorchProgram(trace_pt2(self.target.path, training=self.training, inputs=self.inputs), settings)
+        if self.target.kind == "onnx":
+            graph = read_onnx(self.target.path, training=self.training, inputs=tuple(self.inputs))
+            return partial(OnnxProgram, self.target.path, graph)
+        return partial(TorchProgram, trace_pt2(self.target.path, training=self.training, inputs=self.inputs))
 
     def built(self, seed: int) -> Source:
         """The same with a Python target imported and built: once, so that every opening has the same weights.
@@ -115,10 +124,6 @@ def batch_size(graph: Graph) -> int | None:
     shapes = [graph.values[name].concrete_shape for name in graph.inputs]
     sizes = {shape[0] for name, shape in zip(graph.inputs, shapes, strict=True) if shape and len(shape) > 1}
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def _onnx(path: Path, training: bool, inputs: Sequence[InputSpec], settings: RunSettings) -> Program:
-    return OnnxProgram(path, read_onnx(path, training=training, inputs=tuple(inputs)), settings)
 
 
 def _narrowed(values: Any, old: int, batch: int) -> Any:

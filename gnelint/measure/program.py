@@ -53,12 +53,25 @@ def trainable(graph: Graph) -> frozenset[str]:
     )
 
 
+def stored_weights(graph: Graph) -> frozenset[str]:
+    """Names of the stored tensors that training changes, those included from which a layer's weight is computed."""
+    return frozenset(
+        leaf.name
+        for node in graph.gradient_nodes
+        for role, parameter in node.parameters.items()
+        if role in _TRAINED_ROLES and parameter.provenance != "placeholder"
+        for leaf in parameter.leaves
+        if leaf.trainable
+    )
+
+
 class Program(Protocol):
     """A network that can be run.
 
     Attributes:
         graph: as the readers give it.
         examples: tensors for the inputs where the model brought some along, by name.
+        weights: names of the stored tensors that training changes; of a file that does not tell, those of its layers.
         leaves: weights by the names of the graph's parameters, once the network has run: gradients arrive there.
         updated: the tensors that training changes; a weight that is spread over processes is this one's slice of it.
     """
@@ -68,6 +81,9 @@ class Program(Protocol):
 
     @property
     def examples(self) -> Mapping[str, Tensor]: ...
+
+    @property
+    def weights(self) -> frozenset[str]: ...
 
     @property
     def leaves(self) -> Mapping[str, Tensor]: ...

@@ -45,12 +45,17 @@ class ChainSample:
     """What one probe at the output says of the whole network.
 
     Attributes:
-        gradients: log2 of the squared gradient norm at each value, relative to the cotangent's; -inf for zero.
+        gradients: log2 of the squared gradient norm at each value, relative to the cotangent's; -inf for zero, NaN
+            and inf where it is no number.
         parameters: the same of the gradient with respect to each weight.
+        zeros: entries of each weight's gradient that are exactly zero; all of them where no gradient arrives.
+        infinite: names of the weights whose gradient is infinite or no number somewhere.
     """
 
     gradients: Mapping[str, float]
     parameters: Mapping[str, float]
+    zeros: Mapping[str, int] = field(default_factory=dict)
+    infinite: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class _Pass:
     generator: torch.Generator
     norms: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    zeros: dict[str, int] = field(default_factory=dict)
     cotangents: dict[str, Tensor] = field(default_factory=dict)
     shift: float = 0.0
     shifts: dict[str, float] = field(default_factory=dict)
@@ -89,7 +95,8 @@ class Tape:
         blocks: Sequence[Block],
         cotangent_at: str | None,
         *,
-        parameters: bool = True,
+        parameters: bool | frozenset[str] = True,
+        clock: Callable[[], None] = lambda: None,
     ) -> None:
         """Run the network forward.
 
@@ -98,12 +105,14 @@ class Tape:
             feeds: a batch for its inputs.
             blocks: to be measured, in topological order; those without an entry or exit of their own are passed over.
             cotangent_at: value at which the network's own gradient starts; None for the outputs.
-            parameters: whether gradients of the weights are wanted.
+            parameters: whether gradients of the weights are wanted, or the names of those whose is.
+            clock: is called at every value, on the way back as well; what it raises ends the run.
 
         Raises:
             ModelError: the network cannot be run.
         """
         self.moments: dict[str, Moments] = {}
+        self._clock = clock
         self._program = program
         self._graph: Graph = program.graph
         self._feeds = feeds
@@ -117,16 +126,22 @@ class Tape:
         self._sizes: dict[str, int] = {}
         self._pass: _Pass | None = None
         self._readers = _readers(self._graph)
-        self._wanted = trainable(self._graph) if parameters else frozenset()
+        self._wanted = self._asked(parameters)
         program.ask_gradients(self._wanted)
         with recording():
             program.run(feeds, self._record)
+
+    def _asked(self, parameters: bool | frozenset[str]) -> frozenset[str]:
+        if isinstance(parameters, frozenset):
+            return parameters
+        return trainable(self._graph) if parameters else frozenset()
 
     def _is_measurable(self, block: Block) -> bool:
         return block.entry != block.exit and block.entry in self._on_path and block.exit in self._on_path
 
     def _record(self, name: str, tensor: Tensor) -> Tensor:
         """Put hooks on a value of the gradient path; a path begins where nothing before asks for a gradient."""
+        self._clock()
         if name not in self._on_path:
             return tensor
         if not tensor.requires_grad:
@@ -142,6 +157,7 @@ class Tape:
 
     def _met(self, name: str, gradient: Tensor) -> Tensor | None:
         """What happens when the gradient reaches a value."""
+        self._clock()
         current = self._pass
         if current is None:
             return None
@@ -167,6 +183,17 @@ class Tape:
         current.shift += 2.0 * half
         current.shifts[name] = current.shift
         return gradient * 2.0**-half
+
+    @property
+    def weight_sizes(self) -> Mapping[str, int]:
+        """Entries of each weight whose gradient is wanted, by its name."""
+        return {name: leaf.numel() for name, leaf in self._program.leaves.items() if name in self._wanted}
+
+    @property
+    def output_scales(self) -> Mapping[str, float]:
+        """log2 of the mean square of each output on a gradient path; -inf for zero, NaN for what is no number."""
+        known = [name for name in self._graph.outputs if name in self.moments]
+        return {name: log2(self.moments[name].second_moment) for name in known}
 
     def block_samples(self, generator: torch.Generator, *, squares: bool) -> dict[str, BlockSample]:
         """Send one probe through every block.
@@ -211,15 +238,22 @@ class Tape:
                 found[node.name] = math.fsum(current.norms[name] for name in inputs) / self._sizes[output]
         return found
 
-    def chain_sample(self, generator: torch.Generator) -> ChainSample:
-        """Send one probe from the output back to the inputs and the weights."""
+    def chain_sample(self, generator: torch.Generator, *, at_outputs: bool = False) -> ChainSample:
+        """Send one probe from the output back to the inputs and the weights.
+
+        Args:
+            generator: of the probe, on the device of the run.
+            at_outputs: from the network's own outputs, wherever the cotangent of the tape was placed.
+        """
         current = _Pass("chain", generator)
 
         def met(name: str, gradient: Tensor) -> None:
             current.weights[name] = log2(squared_norm(gradient))
+            current.zeros[name] = gradient.numel() - int(torch.count_nonzero(gradient))
 
+        sources = self._graph.outputs if at_outputs else self._sources
         with hooked_weights(self._program, self._wanted, met):
-            probes = self._backward(current, [self._values[name] for name in self._sources if name in self._values])
+            probes = self._backward(current, [self._values[name] for name in sources if name in self._values])
         start = log2(sum(squared_norm(probe) for probe in probes))
         norms = {name: found - start for name, found in current.norms.items()}
         parameters = {
@@ -227,7 +261,12 @@ class Tape:
             for name, found in current.weights.items()
             if (shift := self._shift_of(name, current)) is not None
         }
-        return ChainSample(norms, parameters)
+        return ChainSample(
+            norms,
+            parameters,
+            {name: current.zeros.get(name, size) for name, size in self.weight_sizes.items()},
+            frozenset(name for name, found in current.weights.items() if math.isnan(found) or found == math.inf),
+        )
 
     def _shift_of(self, parameter: str, current: _Pass) -> float | None:
         """By how much the gradient of a weight was scaled; None for one that was used at places that differ in it."""
@@ -345,5 +384,5 @@ def _moments(tensor: Tensor) -> Moments:
 
 
 def log2(value: float) -> float:
-    """-inf for zero."""
-    return math.log2(value) if value > 0 else -math.inf
+    """-inf for zero, NaN for what is no number."""
+    return math.log2(value) if value > 0 else math.nan if math.isnan(value) else -math.inf

@@ -34,7 +34,7 @@ class TorchProgram:
     Dropout is neutral, as in the analysis, and batch normalisation uses the statistics that the graph says.
 
     Attributes:
-        graph, examples, leaves, updated: see `Program`.
+        graph, examples, weights, leaves, updated: see `Program`.
     """
 
     def __init__(self, traced: Traced, settings: RunSettings) -> None:
@@ -55,6 +55,7 @@ class TorchProgram:
         self._placed = False
         self._sharded: ShardedNetwork | None = None
         self.examples: Mapping[str, Tensor] = self._examples()
+        self.weights = self._trained()
 
     @property
     def leaves(self) -> Mapping[str, Tensor]:
@@ -160,6 +161,14 @@ class TorchProgram:
             targets[str(spec.target)] = name
             constants[name] = value
         return constants, targets
+
+    def _trained(self) -> frozenset[str]:
+        """The module's parameters that ask for a gradient, under the names that the graph knows them by."""
+        return frozenset(
+            str(spec.target)
+            for _, spec in self._placeholders()
+            if spec.kind is InputKind.PARAMETER and self._constants[self._targets[str(spec.target)]].requires_grad
+        )
 
     def _same_placeholders(self) -> dict[str, str]:
         """The name under which each placeholder's constant is kept."""

@@ -17,16 +17,19 @@ from gnelint.graph import Graph
 from gnelint.measure.compare import Comparison, compare, is_worse
 from gnelint.measure.data import Batch, drawn
 from gnelint.measure.distributed import Team, together
+from gnelint.measure.harm import MAX_PROBES, Health, Probes, block_ends, harms, health
 from gnelint.measure.measuring import Measurement, Probing, measure
 from gnelint.measure.memory import available, ran_out, values_need, weights_need
 from gnelint.measure.opening import Source, batch_size
-from gnelint.measure.program import Program, RunSettings
+from gnelint.measure.program import Program, RunSettings, trainable
 from gnelint.measure.tape import Tape
 from gnelint.measure.training import TrainingRun, train
 from gnelint.prediction import Prediction
 
 PRECISE = 0.01
 """A probe that says this much else in float64 makes float32 not precise enough."""
+
+LESS_EQUAL = "the gradient norms along the depth are less equal than they were"
 
 Progress = Callable[[str], None]
 DataSource = Callable[[Program], Iterator[tuple[Batch, Tensor | None]]]
@@ -62,6 +65,7 @@ class Verified:
         device, dtype: of the run.
         training: what became of it in a few steps, None if it was not trained.
         notes: sentences for people.
+        health: from the network's true outputs; None where the weights are spread over processes.
     """
 
     prediction: Prediction
@@ -72,6 +76,7 @@ class Verified:
     dtype: str
     training: TrainingRun | None = None
     notes: tuple[str, ...] = ()
+    health: Health | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,17 @@ class Verification:
     @cached_property
     def worse(self) -> bool:
         """Whether the fixed network is worse than the target."""
-        return self.fixed is not None and is_worse(self.target.comparison, self.fixed.comparison)
+        return bool(self.harms)
+
+    @cached_property
+    def harms(self) -> tuple[str, ...]:
+        """What is worse in the fixed network, a clause each; () if nothing is."""
+        if self.fixed is None:
+            return ()
+        before, after = self.target.health, self.fixed.health
+        found = () if before is None or after is None else harms(before, after, designed=True)
+        uneven = is_worse(self.target.comparison, self.fixed.comparison)
+        return found or ((LESS_EQUAL,) if uneven else ())
 
     @property
     def holds(self) -> bool:
@@ -110,7 +125,7 @@ def verify_source(source: Source, plan: Plan, team: Team, progress: Progress = l
     while True:
         program = source.open(plan.settings)
         spread = _must_be_spread(program.graph, plan.settings, team)
-        smaller = _batch_that_fits(program.graph, plan.settings, team, spread=spread)
+        smaller = batch_that_fits(program.graph, plan.settings, team, spread=spread)
         if smaller is None:
             try:
                 if spread:
@@ -141,7 +156,7 @@ def _must_be_spread(graph: Graph, settings: RunSettings, team: Team) -> bool:
     return team.size > 1 and team.agreed(too_large)
 
 
-def _batch_that_fits(graph: Graph, settings: RunSettings, team: Team, *, spread: bool) -> int | None:
+def batch_that_fits(graph: Graph, settings: RunSettings, team: Team, *, spread: bool) -> int | None:
     """A smaller batch, where what the recorded values will take is more than there is."""
     batch, room = batch_size(graph), available(settings.device)
     if batch is None or room is None:
@@ -173,9 +188,12 @@ def _verified(
     progress("running")
     feeds = _first_batch(program, plan)
     at = None if prediction.cotangent_at == "output" else prediction.cotangent_at
-    tape = together(team, partial(Tape, program, feeds, prediction.blocks, at))
+    asked = trainable(graph) | program.weights
+    tape = together(team, partial(Tape, program, feeds, prediction.blocks, at, parameters=asked))
     _require_the_same(tape, source.name, team)
     measurement = measure(tape, graph, plan.probing, plan.settings.device, team, progress)
+    probes = Probes(plan.settings.device, plan.probing.seed, min(measurement.probes, MAX_PROBES))
+    found = None if spread else health(tape, block_ends(prediction), prediction.cotangent_at, probes)
     more = list(notes)
     if spread:
         more.append(f"the weights are spread over {team.size} processes: float32 was not checked against float64")
@@ -192,6 +210,7 @@ def _verified(
         str(plan.settings.float32).removeprefix("torch."),
         training,
         tuple(dict.fromkeys((*graph.notes, *prediction.notes, *more, *measurement.notes))),
+        found,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
@@ -13,6 +13,11 @@ from gnelint.output import verify_json
 from gnelint.output.json import number, stage
 from gnelint.prediction import Prediction
 from gnelint.rewriting import Rewritten
+from gnelint.trials import TakenBack
+
+if TYPE_CHECKING:
+    from gnelint.measure.harm import Health
+    from gnelint.measure.trial import Trial
 
 
 def entry(done: Rewritten) -> dict[str, Any]:
@@ -24,6 +29,9 @@ def entry(done: Rewritten) -> dict[str, Any]:
         "source": before.graph.source,
         "output": None if done.output is None else str(done.output),
         "worse": done.worse,
+        "measured": None if done.tried is None or done.tried.trial is None else _measured(done.tried.trial),
+        "not_measured": None if done.tried is None else done.tried.unmeasured,
+        "taken_back": [] if done.tried is None else [_taken_back(back) for back in done.tried.taken_back],
         "before": _state(before, done.plan.found),
         "after": _state(done.after, done.remaining),
         "edits": [_edit(edit, phis) for edit in done.made],
@@ -32,11 +40,39 @@ def entry(done: Rewritten) -> dict[str, Any]:
     }
 
 
+def _measured(trial: Trial) -> dict[str, Any]:
+    """What was measured of the network before and after; after is null where the fixed network cannot be run."""
+    return {
+        "before": _health(trial.before),
+        "after": None if trial.after is None else _health(trial.after),
+        "worse": list(trial.harms),
+        "batch": trial.batch,
+        "device": trial.device,
+    }
+
+
+def _health(health: Health) -> dict[str, Any]:
+    return {
+        "probes": health.probes,
+        "cotangent_at": health.cotangent_at,
+        "spread_log2": number(health.spread),
+        "parameters": len(health.sizes),
+        "parameters_without_gradient": len(health.without_gradient),
+        "zero_gradient_share": number(health.zero_share),
+        "gradients_not_finite": sorted(health.infinite),
+        "output_second_moment_log2": {name: number(scale) for name, scale in health.outputs.items()},
+    }
+
+
+def _taken_back(back: TakenBack) -> dict[str, Any]:
+    return {"kind": back.kind, "rules": list(back.rules), "edits": back.edits, "reasons": list(back.reasons)}
+
+
 def measured(done: Rewritten, rules: Sequence[Rule]) -> dict[str, Any] | None:
-    """The report of `gnelint verify` on the model as it was and as it is, None if it was not measured."""
-    if done.measured is None:
+    """The report of `gnelint verify` on the model as it was and as it is, None if it was not asked for."""
+    if done.verification is None:
         return None
-    report = verify_json.document(done.measured, done.plan.found, done.remaining, rules)
+    report = verify_json.document(done.verification, done.plan.found, done.remaining, rules)
     names = (done.target, "the fixed model" if done.output is None else str(done.output))
     for entry, name in zip(report["targets"], names, strict=True):
         entry["target"] = name  # what was measured was a copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from gnelint.output.places import alike, alike_edits, folded
@@ -18,14 +19,17 @@ _SAFETY = {
 }
 
 
-def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bool, dry: bool) -> str:
+def render(
+    entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bool, dry: bool, code: Path | None = None
+) -> str:
     """The report on one target.
 
     Args:
         entry: what `fix_json.entry` made.
         rule_names: the name of each rule, by id.
         whole: list every edit, where alike ones are folded otherwise.
-        dry: nothing was to be written.
+        dry: no model was to be written.
+        code: the file with the initialisation's code that was written.
     """
     lines = [f"{entry['target']}: {_headline(entry, dry)}", *_stage(entry["before"])]
     by_rule = [
@@ -36,13 +40,15 @@ def render(entry: Mapping[str, Any], rule_names: Mapping[str, str], *, whole: bo
         lines += _edits(edits, whole)
     if entry["edits"]:
         lines += ["", *_gradient(entry)]
+    for sentence in _measured(entry):
+        lines += ["", *wrapped(sentence, "  ")]
     for note in entry["notes"]:
         lines += ["", *wrapped(note, "  ")]
     refused = [refusal for refusal in entry["left"] if not refusal["choice"]]
     if refused:
         lines += ["", "  Left as it is:", *_left(refused, rule_names)]
     lines += _choices([refusal for refusal in entry["left"] if refusal["choice"]])
-    lines += ["", *wrapped(_closing(entry, dry), "")]
+    lines += ["", *wrapped(_closing(entry, dry, code), "")]
     return "\n".join(map(printable, lines)) + "\n"
 
 
@@ -147,15 +153,37 @@ def _choices(left: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"  Left to your choice: {_plural(len(left), 'info')} (--extend-select {rules} edits them)."
 
 
-def _closing(entry: Mapping[str, Any], dry: bool) -> str:
+def _measured(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What was measured of the network as it is and of the fixed one, and what was taken back for it."""
+    if entry["not_measured"] is not None and entry["edits"]:
+        yield f"Not measured: {entry['not_measured']}."
+    found = entry["measured"]
+    if found is not None and found["after"] is not None and entry["edits"]:
+        yield _before_and_after(found["before"], found["after"])
+    for back in entry["taken_back"]:
+        yield f"Taken back: {back['kind']} ({', '.join(back['rules'])}): {'; '.join(back['reasons'])}."
+
+
+def _before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    spreads = [_power(found["spread_log2"]) for found in (before, after) if found["spread_log2"] is not None]
+    if len(spreads) < 2:
+        return f"Measured with {after['probes']} probes: no gradient is lost."
+    without = [found["parameters_without_gradient"] for found in (before, after)]
+    more = f"; {without[0]} -> {without[1]} parameters without gradient" if any(without) else ""
+    return (
+        f"Measured with {after['probes']} probes: the gradient's squared norms along the depth lie within a factor of "
+        f"{spreads[0]} -> {spreads[1]}{more}."
+    )
+
+
+def _closing(entry: Mapping[str, Any], dry: bool, code: Path | None) -> str:
     after = entry["after"]
     counts = [(after["errors"], "error"), (after["warnings"], "warning"), (after["infos"], "info")]
     left = ", ".join(_plural(count, noun) for count, noun in counts if count)
     remains = f"{left} {'would remain' if dry and entry['edits'] else 'left'}" if left else "No findings left"
     if entry["worse"]:
         return f"Nothing written: the fixed model measures worse. {remains}."
-    if entry["output"] is not None:
-        return f"{remains}. Wrote {entry['output']}"
-    if dry or not entry["edits"]:
-        return f"{remains}. Nothing written."
-    return f"{remains}."
+    written = [str(file) for file in (entry["output"], code) if file is not None]
+    if written:
+        return f"{remains}. Wrote {' and '.join(written)}"
+    return f"{remains}. Nothing written."

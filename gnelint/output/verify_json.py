@@ -33,6 +33,7 @@ def document(
         "verification": {
             "holds": verification.holds,
             "fixed_is_worse": None if verification.fixed is None else verification.worse,
+            "worse": list(verification.harms),
         },
     }
 

@@ -207,7 +207,7 @@ def _last_loss(entry: Mapping[str, Any]) -> float | None:
 def _judgement(report: Mapping[str, Any]) -> str:
     before, after = (entry["verification"]["spread_log2"] for entry in report["targets"])
     if report["verification"]["fixed_is_worse"]:
-        return "Worse: the gradient norms along the depth are less equal than they were."
+        return f"Worse: {'; '.join(report['verification']['worse'])}."
     if before is not None and after is not None and after < before - 0.5:
         return "Better: the gradient norms along the depth are more equal than they were."
     return "No worse: the gradient norms along the depth are as equal as they were."

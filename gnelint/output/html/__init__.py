@@ -62,7 +62,9 @@ def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> s
     networks = [Network(entry, f"t{at}", rules) for at, entry in enumerate(report["targets"])]
     earlier = _earlier(networks, old)
     parts = [_part(network, earlier.get(network.key), report.get("versions", {})) for network in networks]
-    comparisons = [comparison.compare(earlier[network.key], network) for network in networks if network.key in earlier]
+    worse = report.get("verification", {}).get("worse", ())
+    compared = [network for network in networks if network.key in earlier]
+    comparisons = [comparison.compare(earlier[network.key], network, worse) for network in compared]
     look, script = style(), _asset("report.js")
     page = _environment().get_template("report.html.j2")
     return page.render(

@@ -43,8 +43,8 @@ class Comparison:
     new: Sequence[str]
 
 
-def compare(before: Network, after: Network) -> Comparison:
-    """The comparison of two networks, or of two answers on one."""
+def compare(before: Network, after: Network, worse: Sequence[str] = ()) -> Comparison:
+    """The comparison of two networks, or of two answers on one; `worse` is what measured worse, a clause each."""
     spreads = before.spread, after.spread
     mood, headline = "unknown", "The two cannot be compared: a gradient is not known"
     if spreads[0] is not None and spreads[1] is not None:
@@ -53,6 +53,8 @@ def compare(before: Network, after: Network) -> Comparison:
             headline = "Better: the gradient norms along the depth are more equal than they were"
         elif spreads[1] > spreads[0] + _BITS:
             mood, headline = "bad", "Worse: the gradient norms along the depth are less equal than they were"
+    if worse:
+        mood, headline = "bad", f"Worse: {'; '.join(worse)}"
     spoke = [{finding["rule"] for finding in each.entry["findings"]} for each in (before, after)]
     return Comparison(
         mood,
