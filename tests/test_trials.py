@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gnelint
-from gnelint import trials
+from gnelint import fixing, rewriting, trials
 from gnelint.api import FixPlan
 from gnelint.cli import cli
-from gnelint.fixes.base import Plan, Site, fix_named
 from gnelint.fixes.edits import Edit, EditTensor, Fill
 from gnelint.fixing import Fixed, Fixing
+from gnelint.graph import Graph
 from gnelint.trials import tried
 from tests.models.export import write_onnx
 
@@ -59,12 +59,16 @@ def residual() -> tuple[nn.Module, Tensor]:
 
 @pytest.fixture
 def killing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fix of gains sets a layer's weights to zero."""
+    """What is planned for gains sets a layer's weights to zero."""
+    plan = fixing.plan_fixes
 
-    def plan(self: Any, site: Site) -> Plan:
-        return Plan((self.edit(site.findings[0], EditTensor("6.weight", Fill(0.0))),))
+    def kill(graph: Graph, wishes: Fixing) -> Fixed:
+        found = plan(graph, wishes)
+        edit = Edit(EditTensor("6.weight", Fill(0.0)), "GNE102", (), "gain", "init")
+        return replace(found, edits=() if "gain" in wishes.without else (edit,))
 
-    monkeypatch.setattr(type(fix_named("gain")), "plan", plan)
+    monkeypatch.setattr(fixing, "plan_fixes", kill)
+    monkeypatch.setattr(rewriting, "plan_fixes", kill)
 
 
 @pytest.fixture
