@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gnelint.measure.verify import Verification
     from gnelint.prediction import Block, NodePrediction, Prediction
     from gnelint.readers.inputs import InputSpec
+    from gnelint.readers.torch import Traced
     from gnelint.trials import Tried
     from gnelint.writers.base import Unmade
 
@@ -275,14 +276,14 @@ class FixPlan:
         plan: the edits, the predictions and findings before and after them, and what is left.
         module: the module, as it is.
         example_inputs: what its `forward` takes.
-        training: whether it was read in training mode.
+        traced: what was read of it.
         tried: what measuring took back of a plan, and what it found; None where nothing was measured.
     """
 
     plan: Fixed
     module: torch.nn.Module
     example_inputs: tuple[Any, ...] = ()
-    training: bool = True
+    traced: Traced | None = None
     tried: Tried | None = None
 
     @property
@@ -302,6 +303,7 @@ class FixPlan:
             seed: of inputs and probes.
         """
         from gnelint.fixing import plan_fixes as plan
+        from gnelint.fixing import same_program
         from gnelint.measure.opening import Source, loaded_module
         from gnelint.measure.trial import Bench, Trial
         from gnelint.trials import tried
@@ -309,12 +311,13 @@ class FixPlan:
 
         graph = self.plan.before.graph
         loaded = loaded_module(self.module, self.example_inputs, {}, type(self.module).__name__)
-        source = Source(loaded.name, self.training, loaded=loaded)
+        source = Source(loaded.name, graph.training, loaded=loaded, traced=self.traced)
         bench = Bench(source, self.plan.before, seconds, seed)
 
         def measure(planned: Fixed) -> Trial:
             fixed, _ = fixed_module(self.module, planned.edits, graph)
-            return bench.measure(replace(source, loaded=replace(loaded, found=fixed)), same=planned.same_function)
+            copy = source.with_module(fixed, same_program=same_program(planned.edits))
+            return bench.measure(copy, same=planned.same_function)
 
         found = tried(self.plan, lambda wishes: plan(graph, wishes), measure)
         return replace(self, plan=found.plan, tried=found)
@@ -375,6 +378,7 @@ def plan_fixes(
     from gnelint.fixes import FixOptions
     from gnelint.fixing import Fixing
     from gnelint.fixing import plan_fixes as plan
+    from gnelint.readers.torch import trace_module
 
     settings = Settings(
         select=tuple(select),
@@ -385,10 +389,10 @@ def plan_fixes(
         params=params or {},
     )
     chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
-    arguments, training = _arguments(example_inputs), mode == "train"
-    graph = _read(module, arguments, (), training=training)
-    planned = plan(graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe))
-    return FixPlan(planned, module, arguments, training)
+    arguments = _arguments(example_inputs)
+    traced = trace_module(module, arguments, name=type(module).__name__, training=mode == "train")
+    planned = plan(traced.graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe))
+    return FixPlan(planned, module, arguments, traced)
 
 
 def fix(

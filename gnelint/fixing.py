@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from gnelint.analysis import analyse
 from gnelint.fixes import FixOptions, Refusal, Site, fix_named
 from gnelint.fixes.base import Fix
-from gnelint.fixes.edits import Edit, applied
+from gnelint.fixes.edits import Edit, EditTensor, applied
 from gnelint.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding, Safety
@@ -66,6 +66,11 @@ class Fixed:
     def same_function(self) -> bool:
         """Whether every edit promises that the network computes what it did."""
         return all(edit.safety == "preserving" for edit in self.edits)
+
+
+def same_program(edits: Sequence[Edit]) -> bool:
+    """Whether the edits change numbers in tensors alone, and no layer."""
+    return all(isinstance(edit.action, EditTensor) for edit in edits)
 
 
 @dataclass(frozen=True)

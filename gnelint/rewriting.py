@@ -18,7 +18,7 @@ from gnelint.analysis import analyse
 from gnelint.errors import ModelError, UnmeasuredError, UsageError
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
-from gnelint.fixing import Fixed, Fixing, plan_fixes
+from gnelint.fixing import Fixed, Fixing, plan_fixes, same_program
 from gnelint.graph import Graph
 from gnelint.jobs import Job
 from gnelint.lint.finding import Finding
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gnelint.measure.opening import Source
     from gnelint.measure.trial import Trial
     from gnelint.measure.verify import Verification
+    from gnelint.readers.torch import Traced
     from gnelint.readers.torch_target import Loaded
 
 
@@ -186,7 +187,7 @@ class TorchSubject(Subject):
 
     def _target(self) -> Graph:
         if self._loaded is not None:
-            return self._loaded.trace(training=self._job.training).graph
+            return self._traced.graph
         assert self._job.target.path is not None
         return self.read(self._job.target.path)
 
@@ -208,7 +209,15 @@ class TorchSubject(Subject):
 
     @property
     def source(self) -> Source:
-        return replace(_source(self._job), loaded=self._loaded)
+        if self._loaded is None:
+            return _source(self._job)
+        return replace(_source(self._job), loaded=self._loaded, traced=self._traced)
+
+    @cached_property
+    def _traced(self) -> Traced:
+        """The module as it is, traced once."""
+        assert self._loaded is not None
+        return self._loaded.trace(training=self._job.training)
 
     def fixed(self, edits: Sequence[Edit], folder: Path) -> Source:
         from torch.nn import Module
@@ -218,7 +227,7 @@ class TorchSubject(Subject):
         if self._loaded is None or not isinstance(self._loaded.found, Module):
             return _written(self, edits, folder, self._job)
         module, _ = fixed_module(self._loaded.found, edits, self.graph)
-        return replace(self.source, loaded=replace(self._loaded, found=module))
+        return self.source.with_module(module, same_program=same_program(edits))
 
     def verified(self, fixed: Path) -> Verification:
         if self._loaded is None:

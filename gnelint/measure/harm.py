@@ -8,7 +8,7 @@ front of it is measured a second time from the head's input.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,10 @@ from gnelint.measure.tape import ChainSample, Tape
 from gnelint.prediction import Prediction
 
 MAX_PROBES = 8
-OUTPUT_RANGE = 20.0
-"""log2 of the mean square of an output may lie between this and its negative: a root mean square of 2^-10 to 2^10."""
+OUTPUT_RANGE = 6.0
+"""log2 of the mean square of an output may lie between this and its negative: a root mean square of 1/8 to 8."""
+MORE_BITS = 0.25
+"""Bits by which a spread may grow that is not counted, beside the measurement's own error."""
 MORE_ZEROS = 0.01
 """Growth of the share of gradients that are exactly zero that is not counted: units die and wake as inputs change."""
 _SURE = 2.0
@@ -33,14 +35,15 @@ class Health:
     """What was measured of one network.
 
     Attributes:
-        gradients: log2 of the squared gradient norm at the ends of its blocks, for each probe, relative to the
-            cotangent's; -inf for zero, NaN or inf where it is no number.
+        gradients: log2 of the squared gradient norm at the ends of its blocks and the outputs of its layers, for each
+            probe, relative to the cotangent's; -inf for zero, NaN or inf where it is no number.
         behind: the same with the cotangent at `cotangent_at`; empty where that is the output.
         cotangent_at: "output", or the value behind which no gradient comes from the output.
         zeros: entries of each weight's gradient that are zero for every probe.
         sizes: entries of each weight.
         infinite: names of weights and values whose gradient is infinite or no number.
         outputs: log2 of the mean square of each output; -inf for zero, NaN where it is no number.
+        ends: the ends of its blocks, in their order.
     """
 
     gradients: Sequence[Mapping[str, float]]
@@ -50,6 +53,7 @@ class Health:
     sizes: Mapping[str, int]
     infinite: frozenset[str]
     outputs: Mapping[str, float]
+    ends: tuple[str, ...] = ()
 
     @property
     def probes(self) -> int:
@@ -60,8 +64,8 @@ class Health:
     def spread(self) -> float | None:
         """log2 of the largest over the smallest squared gradient norm along the depth, of those that are not zero;
         from `cotangent_at` where nothing arrives from the output. None for fewer than two places."""
-        found = _spread(self.gradients, _reached(self.gradients))
-        return _spread(self.behind, _reached(self.behind)) if found is None else found
+        found = _spread(self.gradients, _reached(self.gradients, self.ends))
+        return _spread(self.behind, _reached(self.behind, self.ends)) if found is None else found
 
     @property
     def finite(self) -> bool:
@@ -111,12 +115,12 @@ def block_ends(prediction: Prediction) -> list[str]:
     return [name for name in ends if name in prediction.graph.gradient_values]
 
 
-def health(tape: Tape, places: Sequence[str], cotangent_at: str, probes: Probes) -> Health:
+def health(tape: Tape, ends: Sequence[str], cotangent_at: str, probes: Probes) -> Health:
     """Send probes through a recorded network.
 
     Args:
         tape: the recorded network; its own cotangent is at `cotangent_at`.
-        places: values along the depth, such as the ends of blocks.
+        ends: values along the depth where blocks begin and end.
         cotangent_at: "output", or the value behind which no gradient comes from the output.
         probes: to send.
 
@@ -125,6 +129,7 @@ def health(tape: Tape, places: Sequence[str], cotangent_at: str, probes: Probes)
     """
     chains: list[ChainSample] = []
     behind: list[Mapping[str, float]] = []
+    places = tuple(dict.fromkeys((*ends, *tape.layer_outputs)))
     try:
         for number in range(probes.most):
             chain = tape.chain_sample(probes.generator(number), at_outputs=True)
@@ -142,6 +147,7 @@ def health(tape: Tape, places: Sequence[str], cotangent_at: str, probes: Probes)
         sizes=tape.weight_sizes,
         infinite=frozenset(_no_numbers(chains)).union(*(chain.infinite for chain in chains)),
         outputs=tape.output_scales,
+        ends=tuple(ends),
     )
 
 
@@ -161,16 +167,16 @@ def harms(before: Health, after: Health, *, designed: bool = False) -> tuple[str
 
     Args:
         before, after: the two networks.
-        designed: the second one may be of another design, whose branches start at zero: where its gradients are more
-            equal along the depth for it, weights in branches may be without one at the start.
+        designed: the second one may be of another design, so that no two places correspond: spreads are not compared,
+            and where the second one's is smaller, weights in branches that start at zero may be without a gradient.
     """
     weights = designed and _more_even(before, after)
     found = (
         "" if weights else _lost(before, after),
         _infinite(before, after),
         _silenced(before, after),
-        _uneven(before.gradients, after.gradients, _eased(before, after), before.outputs.keys() | after.outputs.keys()),
-        _uneven_behind(before, after),
+        "" if designed else _uneven(before, after),
+        "" if designed else _uneven_behind(before, after),
         _out_of_range(before, after),
         "" if weights else _more_zeros(before, after),
     )
@@ -198,7 +204,7 @@ def _infinite(before: Health, after: Health) -> str:
 
 def _silenced(before: Health, after: Health) -> str:
     """Places along the depth that a gradient reached and no longer does."""
-    lost = [name for name in _reached(before.gradients) if _is_silent(after.gradients, name)]
+    lost = [name for name in _reached(before.gradients, before.ends) if _is_silent(after.gradients, name)]
     return f"no gradient arrives any more at {_some(lost)}" if lost else ""
 
 
@@ -210,37 +216,49 @@ def _eased(before: Health, after: Health) -> float:
     return max([0.0, *(gain for gain in gains if math.isfinite(gain))])
 
 
-def _uneven(
-    before: Sequence[Mapping[str, float]],
-    after: Sequence[Mapping[str, float]],
-    eased: float = 0.0,
-    outputs: frozenset[str] | set[str] = frozenset(),
-) -> str:
-    """A spread that has grown: of everything in front of the outputs, and of all with them."""
-    reached = [_reached(samples) for samples in (before, after)]
-    common = [name for name in reached[0] if name in reached[1]]
-    names = [common, common] if len(common) == len(reached[0]) else reached
-    inner = [[name for name in places if name not in outputs] for places in names]
-    for places, allowed in ((inner, 0.0), (names, eased)):
-        old, new = _spread(before, places[0]), _spread(after, places[1])
-        if old is None or new is None or not math.isfinite(old):
-            continue
-        error = _SURE * math.hypot(_spread_error(before, places[0]), _spread_error(after, places[1]))
-        if not new <= old + WORSE_BITS + allowed + error:
-            return (
-                f"the spread of the gradient's squared norms along the depth grows from a factor of 2^{old:.1f} to "
-                f"2^{new:.1f}"
-            )
-    return ""
+def _uneven(before: Health, after: Health) -> str:
+    """A spread that has grown from the outputs: of what lies in front of them, and of all with them."""
+    outputs = before.outputs.keys() | after.outputs.keys()
+    return _grown(before, after, before.gradients, after.gradients, outputs, 0.0) or _grown(
+        before, after, before.gradients, after.gradients, frozenset(), _eased(before, after)
+    )
 
 
 def _uneven_behind(before: Health, after: Health) -> str:
+    """The same from where a head begins that passes no gradient."""
     if before.cotangent_at != after.cotangent_at or not before.behind:
         return ""
-    lost = [name for name in _reached(before.behind) if _is_silent(after.behind, name)]
+    lost = [name for name in _reached(before.behind, before.ends) if _is_silent(after.behind, name)]
     if lost:
         return f"no gradient comes from {before.cotangent_at} to {_some(lost)} any more"
-    return _uneven(before.behind, after.behind)
+    return _grown(before, after, before.behind, after.behind, frozenset(), 0.0)
+
+
+def _grown(
+    before: Health,
+    after: Health,
+    old: Sequence[Mapping[str, float]],
+    new: Sequence[Mapping[str, float]],
+    without: Set[str],
+    allowed: float,
+) -> str:
+    """A spread that has grown over the ends of the blocks, or over the outputs of layers that are in both."""
+    ends = _reached(old, before.ends), _reached(new, after.ends)
+    common = [name for name in _reached(old, old[0] if old else ()) if name in _reached(new, new[0] if new else ())]
+    same = set(ends[0]) <= set(common)
+    pairs = ((ends[0], ends[0]) if same else ends, (common, common))
+    for places in pairs:
+        first, second = ([name for name in each if name not in without] for each in places)
+        was, now = _spread(old, first), _spread(new, second)
+        if was is None or now is None or not math.isfinite(was):
+            continue
+        error = _SURE * math.hypot(_spread_error(old, first), _spread_error(new, second))
+        if not now <= was + MORE_BITS + allowed + error:
+            return (
+                f"the spread of the gradient's squared norms along the depth grows from a factor of 2^{was:.1f} to "
+                f"2^{now:.1f}"
+            )
+    return ""
 
 
 def _out_of_range(before: Health, after: Health) -> str:
@@ -260,10 +278,9 @@ def _more_zeros(before: Health, after: Health) -> str:
     return f"the share of gradients that are exactly zero grows from {old:.1%} to {new:.1%}"
 
 
-def _reached(samples: Sequence[Mapping[str, float]]) -> list[str]:
-    """The places that some gradient reaches, in their order."""
-    names = samples[0] if samples else ()
-    return [name for name in names if any(math.isfinite(sample.get(name, math.nan)) for sample in samples)]
+def _reached(samples: Sequence[Mapping[str, float]], places: Iterable[str]) -> list[str]:
+    """Those of the places that some gradient reaches, in their order."""
+    return [name for name in places if any(math.isfinite(sample.get(name, math.nan)) for sample in samples)]
 
 
 def _is_silent(samples: Sequence[Mapping[str, float]], name: str) -> bool:

@@ -22,7 +22,7 @@ from gnelint.measure.torch_program import TorchProgram
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx import read as read_onnx
 from gnelint.readers.targets import Target
-from gnelint.readers.torch import trace_pt2
+from gnelint.readers.torch import Traced, trace_pt2
 from gnelint.readers.torch_target import Loaded, load_python
 
 
@@ -36,6 +36,8 @@ class Source:
         inputs: shapes as `--input` gives them.
         target: a file or a Python target that has not been built.
         loaded: a module with its example inputs.
+        traced: what was read of the module already.
+        tensors: what takes the place of the traced module's parameters and buffers, by name; None for its own.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Source:
     inputs: tuple[InputSpec, ...] = ()
     target: Target | None = None
     loaded: Loaded | None = None
+    traced: Traced | None = None
+    tensors: Mapping[str, Tensor] | None = None
 
     def open(self, settings: RunSettings) -> Program:
         """The network, ready to be run.
@@ -61,13 +65,34 @@ class Source:
             UsageError: the inputs do not fit.
         """
         if self.loaded is not None:
-            return partial(TorchProgram, self.loaded.trace(training=self.training))
+            traced = self.traced or self.loaded.trace(training=self.training)
+            return partial(TorchProgram, traced, tensors=self.tensors)
         assert self.target is not None
         assert self.target.path is not None
         if self.target.kind == "onnx":
             graph = read_onnx(self.target.path, training=self.training, inputs=tuple(self.inputs))
             return partial(OnnxProgram, self.target.path, graph)
         return partial(TorchProgram, trace_pt2(self.target.path, training=self.training, inputs=self.inputs))
+
+    def with_module(self, module: torch.nn.Module, *, same_program: bool) -> Source:
+        """The same with a copy of its module in the place of the module.
+
+        Args:
+            module: the copy.
+            same_program: whether it differs in the numbers of its tensors alone, and so need not be traced again.
+        """
+        assert self.loaded is not None
+        loaded = replace(self.loaded, found=module)
+        if not same_program or self.traced is None:
+            return replace(self, loaded=loaded, traced=None, tensors=None)
+        named = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+        return replace(self, loaded=loaded, tensors={name: tensor for each in named for name, tensor in each})
+
+    def in_form(self, *, training: bool) -> Source:
+        """The same in the form of training or of inference."""
+        if training == self.training:
+            return self
+        return replace(self, training=training, traced=None, tensors=None)
 
     def built(self, seed: int) -> Source:
         """The same with a Python target imported and built: once, so that every opening has the same weights.
@@ -100,7 +125,8 @@ class Source:
             raise ModelError(self.name, "the batch is fixed in the exported program")
         if self.loaded is not None:
             args, kwargs = _narrowed(self.loaded.args, old, batch), _narrowed(dict(self.loaded.kwargs), old, batch)
-            return replace(self, loaded=replace(self.loaded, args=args, kwargs=kwargs))
+            loaded = replace(self.loaded, args=args, kwargs=kwargs)
+            return replace(self, loaded=loaded, traced=None, tensors=None)
         return replace(self, inputs=tuple(_specs(graph, old, batch)))
 
 

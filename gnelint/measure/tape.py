@@ -185,6 +185,12 @@ class Tape:
         return gradient * 2.0**-half
 
     @property
+    def layer_outputs(self) -> tuple[str, ...]:
+        """What layers with weights or scales write, on a gradient path."""
+        layers = [node for node in self._graph.gradient_nodes if {"weight", "scale"} & node.parameters.keys()]
+        return tuple(node.outputs[0] for node in layers if node.outputs[0] in self._sizes)
+
+    @property
     def weight_sizes(self) -> Mapping[str, int]:
         """Entries of each weight whose gradient is wanted, by its name."""
         return {name: leaf.numel() for name, leaf in self._program.leaves.items() if name in self._wanted}

@@ -37,8 +37,13 @@ class TorchProgram:
         graph, examples, weights, leaves, updated: see `Program`.
     """
 
-    def __init__(self, traced: Traced, settings: RunSettings) -> None:
+    def __init__(self, traced: Traced, settings: RunSettings, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Take the parameters over.
+
+        Args:
+            traced: the program.
+            settings: of the run.
+            tensors: parameters and buffers that take the place of the program's own, by their names.
 
         Raises:
             ModelError: parameters are on the meta device and hold no numbers.
@@ -46,6 +51,7 @@ class TorchProgram:
         self.graph: Graph = traced.graph
         self._program = traced.program
         self._settings = settings
+        self._tensors = tensors or {}
         self._shown: dict[str, list[str]] = defaultdict(list)
         for value, operation in traced.operations.items():
             self._shown[operation].append(value)
@@ -143,7 +149,7 @@ class TorchProgram:
     def _own_constants(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Constants by the name of the first placeholder that stands for them, and that name by the constant's own:
         one that the module has under several names is one."""
-        given = {**self._program.constants, **self._program.state_dict}
+        given = {**self._program.constants, **self._program.state_dict, **self._tensors}
         constants: dict[str, Any] = {}
         targets: dict[str, str] = {}
         seen: dict[int, str] = {}

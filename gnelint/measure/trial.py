@@ -187,8 +187,8 @@ class Bench:
         """By how much outputs differ in the forms in which the network is used."""
         forms = (self._source.training, False) if _has_modes(self._prediction.graph) else (self._source.training,)
         for training in dict.fromkeys(forms):
-            opener = replace(before.source, training=training).opener()
-            new = replace(fixed, training=training).open(self._settings)
+            opener = before.source.in_form(training=training).opener()
+            new = fixed.in_form(training=training).open(self._settings)
             first, second = (self._outputs(each, before.feeds) for each in (opener(self._settings), new))
             exact = self._exact_outputs(opener, before.feeds)
             for name, values in first.items():

@@ -78,9 +78,8 @@ STAYS = 0.3
 def test_better(rule: Rule, model: str) -> None:
     torch.manual_seed(0)
     net, inputs = network(model)
-    fixed = gnelint.fix(
-        net, inputs, extend_select=[rule.id], stage="init", preview=rule.status == "preview", unsafe=True
-    )
+    asked = {"extend_select": [rule.id], "stage": "init", "preview": rule.status == "preview", "unsafe": True}
+    fixed = gnelint.fix(net, inputs, verify=False, **asked)
     measure = MEASURES.get(f"{rule.id}-{model}", gradient)
     before, after = measure(net, inputs), measure(fixed, inputs)
     if rule.id in SAME:
