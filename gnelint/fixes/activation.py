@@ -8,7 +8,7 @@ from typing import ClassVar
 from gnelint.analysis import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import Edit, EditTensor, Scale, Substitute, applied
-from gnelint.fixes.gain import equalised, scalable_weights
+from gnelint.fixes.gain import equalised, own_weights
 from gnelint.graph import Node
 from gnelint.lint.chains import chains_of
 from gnelint.theory.selu import solve_selu
@@ -46,7 +46,7 @@ class _Substitution(Fix):
         """The gains that the layers need with their new activations."""
         prediction = analyse(applied(site.graph, [edit.action for edit in edits]))
         layers = chains_of(prediction, [name for edit in edits for name in edit.nodes])
-        tensors = scalable_weights(layers)
+        tensors = own_weights(prediction.graph, layers)
         held = [layer for layer in layers if layer.node.name in tensors]
         factors = equalised(prediction.graph, held, tensors)
         return tuple(self.edit(site.findings[0], EditTensor(name, Scale(factor))) for name, factor in factors.items())

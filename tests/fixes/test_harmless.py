@@ -201,7 +201,7 @@ def test_a_sum_over_a_set_counts() -> None:
     assert abs(gradient_log2(after, (x,))) < 2.5  # the sum alone is 5.3
 
 
-CHAINS = [("GELU", 30, False), ("SiLU", 14, True), ("Softplus", 6, False), ("ELU", 20, False)]
+CHAINS = [("SiLU", 12, False), ("SiLU", 14, True), ("Softplus", 6, False)]
 MORE = [(name, depth, conv) for name in ("GELU", "SiLU", "Mish", "Hardswish", "ELU", "Tanh", "Softplus")
         for depth in (5, 17, 40) for conv in (False, True)]  # fmt: skip
 
