@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from gnelint.analysis import analyse
 from gnelint.fixes import FixOptions, Refusal, Site, fix_named
-from gnelint.fixes.base import Fix
+from gnelint.fixes.base import Fix, Plan
 from gnelint.fixes.edits import Edit, EditTensor, applied
 from gnelint.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
@@ -179,7 +179,7 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
     site = Site(state.prediction, asked, fixing.options)
     refused = dict(state.refused)
     while site.findings:
-        plan = fix.plan(site)
+        plan = _planned(fix, site)
         refused |= {refusal.finding.place: refusal.reason for refusal in plan.refused}
         if not plan.edits:
             break
@@ -196,6 +196,13 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
         site = replace(site, findings=tuple(finding for finding in site.findings if finding.place not in failed))
     refused |= {finding.place: refused.get(finding.place, "no edit helps it") for finding in asked}
     return replace(state, refused=refused)
+
+
+def _planned(fix: Fix, site: Site) -> Plan:
+    try:
+        return fix.plan(site)
+    except OverflowError as error:  # half precision holds no number above 65504
+        return Plan((), tuple(Refusal(finding, str(error)) for finding in site.findings))
 
 
 def _failed(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
+import torch
+from torch import nn
 
+import gnelint
 from gnelint.analysis import analyse
 from gnelint.api import Analysis, check_prediction
 from gnelint.lint.explaining import unexplained
@@ -69,6 +74,34 @@ def test_a_rule_that_is_selected_alone_speaks_for_itself(name: str) -> None:
     assert {rule: [finding.nodes for finding in findings] for rule, findings in alone.items()} == {
         rule: [finding.nodes for finding in found(name)[rule]] for rule in alone
     }
+
+
+def fan_out(*widths: int) -> nn.Module:
+    """Layers drawn by the fan-out mode, with ReLU."""
+    layers: list[nn.Module] = []
+    for before, behind in pairwise(widths):
+        layer = nn.Linear(before, behind)
+        nn.init.normal_(layer.weight)
+        layer.weight.data *= (2.0 / behind) ** 0.5 / layer.weight.data.square().mean().sqrt()
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rules"),
+    [({}, {"GNE103"}), ({"ignore": ("GNE103",)}, {"GNE101"}), ({"select": ("GNE101",)}, {"GNE101"})],
+)
+def test_a_general_rule_speaks_where_the_special_one_was_not_asked(
+    chosen: Mapping[str, tuple[str, ...]], rules: set[str]
+) -> None:
+    """Five layers lose 11 bits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = fan_out(1, 16, 64, 256, 1024, 2048)
+    findings = gnelint.check(module, torch.randn(8, 1), **chosen).findings
+    assert {finding.rule for finding in findings} == rules
+    assert len(findings) == 4  # the gradient at the input trains nothing
+    assert all(finding.fix is not None and finding.fix.edits for finding in findings)
 
 
 def said(analysis: Analysis) -> dict[str, str]:
