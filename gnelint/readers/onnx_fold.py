@@ -327,13 +327,16 @@ def _transform(types: frozenset[str]) -> str | None:
     """The name of a reparametrisation, by the operations it is made of.
 
     Weight normalisation divides by an L2 norm; weight standardisation subtracts a mean and divides by a root of a mean
-    square, or calls a normalisation on the weight.
+    square, or calls a normalisation on the weight. Spectral normalisation divides by u^T W v, products of the weight
+    with the vectors of a power iteration, which may be normalised on the way.
     """
     if types <= _VIEWS:
         return None
     if types <= _VIEWS | {"DequantizeLinear", "QuantizeLinear"}:
         return "dequantize"
     divides = bool(types & {"Div", "Reciprocal", "Pow"})
+    if divides and types & {"MatMul", "Gemm"} and types & (_NORMS | {"ReduceSum", "ReduceSumSquare", "Squeeze"}):
+        return "spectral_norm"
     if types & _MEAN_REMOVED or ({"ReduceMean", "Sub", "Sqrt"} <= types and divides):
         return "weight_standardization"
     root_of_squares = "Sqrt" in types and (

@@ -338,6 +338,11 @@ def _is_concrete(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and all(isinstance(size, int) for size in tensor.shape)
 
 
+_LARGEST_SINGULAR = frozenset({"linalg_matrix_norm", "linalg_svd", "_linalg_svd", "linalg_svdvals", "svd"})
+_ON_VECTORS = frozenset({"mv", "matmul", "mm", "bmm", "linear", "addmv", "einsum"})
+"""Products of the weight with the vectors of a power iteration."""
+
+
 def _transform(names: set[str]) -> str | None:
     if names & RANDOM:
         return "random"
@@ -347,6 +352,8 @@ def _transform(names: set[str]) -> str | None:
         return "weight_norm"
     if any(name.startswith(("var", "std", "_native_batch_norm", "native_batch_norm", "batch_norm")) for name in names):
         return "weight_standardization"
+    if names & _LARGEST_SINGULAR or (names & _ON_VECTORS and names & {"linalg_vector_norm", "norm", "dot", "vdot"}):
+        return "spectral_norm"
     if names & {"linalg_vector_norm", "norm"}:
         return "weight_norm"
     return "computed"

@@ -143,6 +143,7 @@ def _examples() -> dict[str, Case]:
         innocent.graph_network: (8, 24, 16),
         innocent.masked_attention: (4, 32, 64),
         innocent.scaled_sums: (16, 64),
+        innocent.spectral_discriminator: (4, 3, 16, 16),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
         placement.silent_layers: (64, 128),

@@ -72,3 +72,27 @@ def masked_attention(
 ) -> MaskedAttention:
     """Causal attention: a mask of -100 that is "added", that and a "sink", or an "offset" for each query instead."""
     return MaskedAttention(tokens, width, mask, scale)
+
+
+class SpectralConv(nn.Module):
+    """A strided convolution with kernel W / (u^T W v), u and v from one step of a power iteration."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 4, 4) * (inputs * 16) ** -0.5)
+        self.register_buffer("start", torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.weight.flatten(1)
+        right = functional.normalize(matrix.t() @ self.get_buffer("start"), dim=0)
+        left = functional.normalize(matrix @ right, dim=0)
+        return functional.conv2d(x, self.weight / (left @ matrix @ right), stride=2, padding=1)
+
+
+def spectral_discriminator(*, channels: int = 16) -> nn.Sequential:
+    """Convolutions under spectral normalisation and a head (SNGAN): the stored scale does nothing."""
+    widths = (3, channels, 2 * channels, 4 * channels)
+    layers = [
+        module for pair in zip(widths, widths[1:], strict=False) for module in (SpectralConv(*pair), nn.LeakyReLU(0.2))
+    ]
+    return nn.Sequential(*layers, nn.Flatten(), linear(16 * channels, 1, "lecun"))
