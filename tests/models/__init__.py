@@ -144,6 +144,7 @@ def _examples() -> dict[str, Case]:
         innocent.masked_attention: (4, 32, 64),
         innocent.scaled_sums: (16, 64),
         innocent.spectral_discriminator: (4, 3, 16, 16),
+        innocent.trained_units: (64, 64),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
         placement.silent_layers: (64, 128),

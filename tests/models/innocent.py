@@ -96,3 +96,17 @@ def spectral_discriminator(*, channels: int = 16) -> nn.Sequential:
         module for pair in zip(widths, widths[1:], strict=False) for module in (SpectralConv(*pair), nn.LeakyReLU(0.2))
     ]
     return nn.Sequential(*layers, nn.Flatten(), linear(16 * channels, 1, "lecun"))
+
+
+def trained_units(*, width: int = 64, shift: float = -2.0) -> nn.Sequential:
+    """Two layers as training leaves them, heavy-tailed; `shift` is added to the biases behind a tanh.
+
+    At -2 most inputs leave the units of the second layer at zero, but others do not; -20 is beyond what they can reach.
+    """
+    layers = [nn.Linear(width, width), nn.Linear(width, width)]
+    for layer in layers:
+        spikes = torch.where(torch.rand_like(layer.weight) < 0.05, 8.0, 0.5)
+        layer.weight.data = layer.weight.data * spikes
+        layer.bias.data = 0.3 * torch.randn(width)
+    layers[1].bias.data += shift
+    return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.ReLU(), linear(width, 10, "lecun"))

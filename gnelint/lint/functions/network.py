@@ -75,6 +75,12 @@ NETWORK = (
         "normalisation uses batch statistics (--mode train)",
     ),
     function(
+        "looks_fresh()",
+        "truth",
+        lambda facts: facts.prediction.trained is False,
+        "the weights look as an initialiser draws them; not so where they are trained or it is not sure",
+    ),
+    function(
         "cotangent_moved()",
         "truth",
         lambda facts: facts.prediction.cotangent_at != "output",

@@ -9,6 +9,7 @@ import numpy as np
 
 from gnelint.graph import Node
 from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
+from gnelint.lint.functions.bounds import never_positive
 from gnelint.lint.functions.logits import logit_variance
 from gnelint.lint.functions.shapes import size
 from gnelint.lint.functions.signature import Place, function, reading
@@ -209,6 +210,12 @@ PREDICTIONS = (
         "number",
         _silent_units,
         "fraction of the node's units whose output is positive with a probability below bound",
+    ),
+    function(
+        "never_positive(n)",
+        "number",
+        never_positive,
+        "fraction of the node's units whose output is 0 or less for every input, as far as a bound shows it",
     ),
     function(
         "logit_second_moment(n)",

@@ -1,0 +1,83 @@
+"""Units that no input at all switches on, from bounds on what their layer reads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gnelint.graph import Node
+from gnelint.lint.facts import LAYERS, Facts
+
+Range = tuple[float, float]
+
+_ANY: Range = (-math.inf, math.inf)
+_RANGES: dict[str, Range] = {
+    "relu": (0.0, math.inf),
+    "sigmoid": (0.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "softplus": (0.0, math.inf),
+    "thresholded_relu": (0.0, math.inf),
+    "tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+    "abs": (0.0, math.inf),
+    "exp": (0.0, math.inf),
+}
+_KEEPS_RANGE = frozenset({"identity", "reshape", "transpose", "slice", "split", "max_pool", "global_max_pool",
+                          "global_avg_pool", "adaptive_avg_pool", "adaptive_max_pool"})  # fmt: skip
+
+
+def never_positive(facts: Facts, node: Node) -> float | None:
+    """Fraction of the node's units whose output is 0 or less for every input.
+
+    A layer's unit is at most b + sum max(w low, w high) where its inputs lie between low and high: behind a ReLU only
+    units of weights that are 0 or less are bounded, behind a sigmoid or a tanh all are. A normalisation over N values
+    is at most |scale| sqrt(N - 1) + bias.
+    """
+    highest = _layer_bound(facts, node) if node.op in LAYERS else _norm_bound(facts, node)
+    return None if highest is None else float(np.mean(highest <= 0.0))
+
+
+def _layer_bound(facts: Facts, node: Node) -> np.ndarray | None:
+    weight, bias = node.parameters.get("weight"), node.parameters.get("bias")
+    if weight is None or weight.provenance != "data" or node.op == "conv_transpose":
+        return None
+    low, high = _range(facts, node.present_inputs[0])
+    if node.op == "conv":  # padding reads zeros
+        low, high = min(low, 0.0), max(high, 0.0)
+    numbers = weight.array()
+    rows = numbers.reshape(len(numbers), -1).astype(np.float64)
+    highest: np.ndarray = _times(np.maximum(rows, 0.0).sum(1), high) + _times(np.minimum(rows, 0.0).sum(1), low)
+    return highest if bias is None else highest + bias.array().reshape(-1).astype(np.float64)
+
+
+def _times(sums: np.ndarray, bound: float) -> np.ndarray:
+    """Sums of weights of one sign times a bound; 0 where there is no weight, however far the bound."""
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = np.where(sums == 0.0, 0.0, sums * bound)
+    return found
+
+
+def _norm_bound(facts: Facts, node: Node) -> np.ndarray | None:
+    scale, bias, shape = node.parameters.get("scale"), node.parameters.get("bias"), facts.shape(node)
+    if scale is None or bias is None or scale.provenance != "data" or bias.provenance != "data":
+        return None
+    reach = math.inf
+    if node.op == "layer_norm" and shape is not None:
+        reach = math.sqrt(max(math.prod(shape[axis] for axis in node.attribute("axes")) - 1, 0))
+    spread = np.abs(scale.array().reshape(-1).astype(np.float64))
+    return _times(spread, reach) + bias.array().reshape(-1).astype(np.float64)
+
+
+def _range(facts: Facts, value: str) -> Range:
+    """Between what the entries of a value lie, whatever the network reads."""
+    node = facts.graph.producers.get(value)
+    while node is not None and node.op in _KEEPS_RANGE:
+        node = facts.graph.producers.get(node.present_inputs[0])
+    if node is None:
+        return _ANY
+    if node.op == "clip":
+        low, high = node.attribute("min"), node.attribute("max")
+        return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    return _RANGES.get(node.op, _ANY)
