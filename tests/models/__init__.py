@@ -143,6 +143,8 @@ def _examples() -> dict[str, Case]:
         innocent.graph_network: (8, 24, 16),
         innocent.masked_attention: (4, 32, 64),
         innocent.scaled_sums: (16, 64),
+        innocent.conv_lstm: (2, 6, 3, 8, 8),
+        innocent.linear_branches: (8, 16, 8, 8),
         innocent.spectral_discriminator: (4, 3, 16, 16),
         innocent.trained_units: (64, 64),
         placement.unit_gain_chain: (64, 128),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -92,9 +94,7 @@ class SpectralConv(nn.Module):
 def spectral_discriminator(*, channels: int = 16) -> nn.Sequential:
     """Convolutions under spectral normalisation and a head (SNGAN): the stored scale does nothing."""
     widths = (3, channels, 2 * channels, 4 * channels)
-    layers = [
-        module for pair in zip(widths, widths[1:], strict=False) for module in (SpectralConv(*pair), nn.LeakyReLU(0.2))
-    ]
+    layers = [module for pair in pairwise(widths) for module in (SpectralConv(*pair), nn.LeakyReLU(0.2))]
     return nn.Sequential(*layers, nn.Flatten(), linear(16 * channels, 1, "lecun"))
 
 
@@ -110,3 +110,42 @@ def trained_units(*, width: int = 64, shift: float = -2.0) -> nn.Sequential:
         layer.bias.data = 0.3 * torch.randn(width)
     layers[1].bias.data += shift
     return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.ReLU(), linear(width, 10, "lecun"))
+
+
+class ConvLSTM(nn.Module):
+    """A convolutional LSTM, unrolled: gates, and a state that goes around them."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.read, self.recur = (nn.Conv2d(size, 4 * channels, 3, padding=1) for size in (inputs, channels))
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = carry = torch.zeros(len(x), self.channels, *x.shape[-2:])
+        for step in range(x.shape[1]):
+            add, keep, show, new = (self.read(x[:, step]) + self.recur(hidden)).chunk(4, 1)
+            carry = keep.sigmoid() * carry + add.sigmoid() * new.tanh()
+            hidden = show.sigmoid() * carry.tanh()
+        return hidden
+
+
+def conv_lstm(*, channels: int = 8) -> nn.Sequential:
+    """A convolutional LSTM over the frames of a film, and a head."""
+    return nn.Sequential(ConvLSTM(3, channels), nn.Conv2d(channels, 1, 1))
+
+
+class LinearBranches(nn.Module):
+    """BatchNorm(x + BatchNorm(depthwise(x))): a linear map of three parts (RepViT)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.inner, self.norm = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.inner(self.conv(x)))
+
+
+def linear_branches(*, depth: int = 8, channels: int = 16) -> nn.Sequential:
+    """Blocks whose branches hold no activation."""
+    return nn.Sequential(*(LinearBranches(channels) for _ in range(depth)))

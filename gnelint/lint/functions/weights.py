@@ -118,7 +118,8 @@ WEIGHTS = (
         "weight_transform(n)",
         "text",
         reading(_weight, lambda p: p.transform or "none"),
-        "what the model computes the weights by: weight_norm, spectral_norm, weight_standardization, dequantize, ..., or none",
+        "what the model computes the weights by: weight_norm, spectral_norm, weight_standardization, dequantize, ..., "
+        "or none",
     ),
     function(
         "duplicate_rows(n)",
