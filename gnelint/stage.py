@@ -25,6 +25,7 @@ import numpy as np
 
 from gnelint.graph import Derivation, Graph, Node, Parameter
 from gnelint.theory.draws import (
+    Entries,
     alignment,
     chi_square_surprise,
     oddities,
@@ -50,6 +51,8 @@ MOST_MATRICES, MOST_PAIRS, MOST_VECTORS = 40, 20, 200
 _MAPS = ("linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn")
 _UNIT_BY_UNIT = ("activation", "pointwise", "normalization", "pooling")
 _PASSED = ("bias", "scale", "identity", "dropout", "reshape", "reduce_mean")
+_QUANTISED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm")
+_GIVEN = ("buffer", "constant")
 _CELLS = ("lstm", "gru", "rnn")
 _NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "second_moment_norm", "l1_norm")
 _MOMENTUM = 0.9
@@ -187,42 +190,42 @@ def _matrices(graph: Graph) -> Iterator[_Matrix]:
     """The stored weight tensors, each once."""
     seen: set[str] = set()
     for node in graph.nodes:
-        if node.op not in _MAPS:
+        for stored in _stored(node):
+            if stored.name not in seen and len(stored.shape) >= 2 and stored.size >= 32:
+                seen.add(stored.name)
+                yield _Matrix(stored, _fan_in(node))
+
+
+def _stored(node: Node) -> Iterator[Parameter]:
+    """The tensors of a node that training changed; the computed one itself where they are integers, as a quantised
+    weight is. The operands of a quantised operation are taken for weights, which nothing else says."""
+    if node.source_op in _QUANTISED:
+        yield from node.parameters.values()
+    for role in ("weight", "recurrent") if node.op in _MAPS else ():
+        parameter = node.parameters.get(role)
+        if parameter is None:
             continue
-        for role in ("weight", "recurrent"):
-            parameter = node.parameters.get(role)
-            if parameter is None or parameter.kind in ("buffer", "constant"):
-                continue
-            for stored in _stored(parameter):
-                if stored.name not in seen and len(stored.shape) >= 2 and stored.size >= 32:
-                    seen.add(stored.name)
-                    yield _Matrix(stored, _fan_in(node))
-
-
-def _stored(parameter: Parameter) -> tuple[Parameter, ...]:
-    """The tensors that training changed; the computed one itself where those are integers (a quantised weight)."""
-    if isinstance(parameter.load, Derivation) and all("int" not in leaf.dtype for leaf in parameter.leaves):
-        return tuple(leaf for leaf in parameter.leaves if leaf.kind not in ("buffer", "constant"))
-    return (parameter,)
+        leaves = parameter.leaves if isinstance(parameter.load, Derivation) else ()
+        if any("int" in leaf.dtype and len(leaf.shape) >= 2 for leaf in leaves):
+            yield parameter
+        elif parameter.kind not in _GIVEN:
+            yield from (leaf for leaf in leaves or (parameter,) if leaf.kind not in _GIVEN)
 
 
 def _fan_in(node: Node) -> int:
     """Entries that are summed for one output; of a recurrent cell its states, by which torch bounds all its draws."""
-    role = "recurrent" if node.op in _CELLS and "recurrent" in node.parameters else "weight"
-    return max(math.prod(node.parameters[role].shape[1:]), 1)
+    weight = node.parameters.get("recurrent" if node.op in _CELLS else "weight") or node.parameters.get("weight")
+    return 1 if weight is None else max(math.prod(weight.shape[1:]), 1)
 
 
 def _of_matrix(matrix: _Matrix, statistics: Mapping[str, WeightStatistics]) -> Evidence | None:
     array, name = matrix.stored.array(), matrix.stored.name
     known = statistics.get(name)
     if known is None or known.size != array.size:
-        sample = np.asarray(array.reshape(-1)[:: max(1, array.size >> 16)], np.float64)
-        spread = float(sample.var())
-        kurtosis = float(((sample - sample.mean()) ** 4).mean()) / spread**2 if spread > 0 else math.nan
-        extreme = float(np.abs(sample).max())
+        entries = Entries.of(array)
     else:
-        kurtosis, extreme = known.kurtosis, max(abs(known.minimum), abs(known.maximum))
-    odd = together(oddities(array, matrix.fan_in, kurtosis, extreme))
+        entries = Entries(known.size, known.kurtosis, max(abs(known.minimum), abs(known.maximum)))
+    odd = together(oddities(array, matrix.fan_in, entries))
     if odd is None:
         return None
     text = odd.text.format(name) if odd.bits > 0 or "orthogonal" in odd.text else f"{name} could be a draw"
@@ -264,7 +267,7 @@ def _is_plain(node: Node) -> bool:
     weight = node.parameters.get("weight")
     if weight is None or node.op not in ("linear", "conv") or weight.provenance != "data":
         return False
-    return weight.kind not in ("buffer", "constant") and (node.op == "linear" or node.attribute("groups") == 1)
+    return weight.kind not in _GIVEN and (node.op == "linear" or node.attribute("groups") == 1)
 
 
 # --- biases -----------------------------------------------------------------------------------------------
@@ -305,7 +308,7 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
             parameter = node.parameters.get(role)
             if parameter is None or parameter.name in seen or parameter.provenance != "data" or parameter.size < 4:
                 continue
-            if parameter.kind in ("buffer", "constant"):
+            if parameter.kind in _GIVEN:
                 continue
             seen.add(parameter.name)
             yield _Bias(parameter.name, np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5)

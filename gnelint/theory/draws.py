@@ -17,6 +17,8 @@ import numpy as np
 
 MOST_ROWS, MOST_COLUMNS = 192, 384
 """Of the part of a matrix that is looked at."""
+MOST_ENTRIES = 1 << 15
+"""Of a tensor whose statistics are not known."""
 MOST_LONG = 1 << 14
 """Entries of the longest row of which orthogonality is asked."""
 FEWEST = 48
@@ -93,13 +95,31 @@ def is_built(part: np.ndarray) -> bool:
     return bool(np.unique(np.abs(part)).size < 0.8 * part.size)
 
 
-def oddities(array: np.ndarray, fan_in: int, kurtosis: float, extreme: float) -> list[Oddity]:
+@dataclass(frozen=True)
+class Entries:
+    """Of all entries of a tensor, or of `count` of them: kurtosis and largest absolute value."""
+
+    count: int
+    kurtosis: float
+    extreme: float
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Entries:
+        """Of an evenly spaced part of a tensor."""
+        sample = np.asarray(array.reshape(-1)[:: max(1, -(-array.size // MOST_ENTRIES))], np.float64)
+        squares = (sample - sample.mean()) ** 2
+        variance = float(squares.mean())
+        kurtosis = float((squares * squares).mean()) / variance**2 if variance > 0 else math.nan
+        return cls(sample.size, kurtosis, float(np.abs(sample).max()))
+
+
+def oddities(array: np.ndarray, fan_in: int, entries: Entries) -> list[Oddity]:
     """All tests that the tensor allows; none where it is too small, constant or built by a formula.
 
     Args:
         array: of two or more axes, rows first.
         fan_in: entries that are summed for one output.
-        kurtosis, extreme: of all its entries, the largest absolute value among them.
+        entries: what is known of all its entries.
     """
     part = sketch(array)
     if part.size < FEWEST or not np.all(np.isfinite(part)) or part.min() == part.max():
@@ -112,10 +132,11 @@ def oddities(array: np.ndarray, fan_in: int, kurtosis: float, extreme: float) ->
     angles = _angles(array)
     if angles is not None:
         return [angles]
+    kurtosis = entries.kurtosis
     return [
-        *_tails(part.size if array.size <= part.size else array.size, kurtosis),
+        *_tails(entries.count, kurtosis),
         *_edge(part, kurtosis),
-        *_bound(part, fan_in, kurtosis, extreme),
+        *_bound(part, fan_in, entries),
         *_marginals(part, min(kurtosis, 6.0) if math.isfinite(kurtosis) else 3.0),
         *_spikes(part, kurtosis),
     ]
@@ -185,7 +206,7 @@ def _angles(array: np.ndarray) -> Oddity | None:
     if array.shape[0] <= inner:
         vectors = np.asarray(array[:_VECTORS], np.float64).reshape(-1, inner)
     else:
-        vectors = np.asarray(array, np.float64).reshape(array.shape[0], inner)[:, :_VECTORS].T
+        vectors = np.asarray(array.reshape(array.shape[0], inner)[:, :_VECTORS].T, np.float64)
     norms = np.sqrt((vectors**2).sum(1))
     if norms.min() == 0:
         return None
@@ -232,15 +253,17 @@ def _edge(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
     yield Oddity(text, ratio_bits(normal_surprise(z)))
 
 
-def _bound(part: np.ndarray, fan_in: int, kurtosis: float, extreme: float) -> Iterator[Oddity]:
+def _bound(part: np.ndarray, fan_in: int, entries: Entries) -> Iterator[Oddity]:
     """Beyond +-1/sqrt(fan_in), where the rest is uniform in that."""
-    bound, count = fan_in**-0.5, part.size
+    bound, count, extreme = fan_in**-0.5, part.size, entries.extreme
     shown = float(np.quantile(np.abs(part), 0.5)) / bound  # 0.5, with a deviation of 0.5 / sqrt(count)
-    if kurtosis > 2.1 + 5.0 / math.sqrt(count) or abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
+    if entries.kurtosis > 2.1 + 3.0 / math.sqrt(count) or abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
         return
     if float(np.mean(np.abs(part) > 0.98 * extreme)) > 0.01:
         return  # an edge further out: another bound
     beyond = float(np.mean(np.abs(part) > bound * (1.0 + rounding(part))))
+    if beyond > 0.15:
+        return  # the whole draw is wider
     if extreme > bound * (1.0 + 2.0 * rounding(part)):
         share = f"{beyond:.1%} of the entries" if beyond >= 0.001 else "some entries"
         yield Oddity(share + " of {} lie beyond the bound of their uniform start", 9.0)

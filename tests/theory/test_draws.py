@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from gnelint.theory.draws import (
+    Entries,
     chi_square_surprise,
     normal_surprise,
     oddities,
@@ -22,9 +23,7 @@ SHAPE = (64, 96)
 
 def bits(array: np.ndarray) -> float:
     """The likelihood ratio of all tests together; 0 without any."""
-    flat = array.astype(float).reshape(-1)
-    kurtosis = float(stats.kurtosis(flat, fisher=False))
-    found = together(oddities(array, math.prod(array.shape[1:]), kurtosis, float(np.abs(flat).max())))
+    found = together(oddities(array, math.prod(array.shape[1:]), Entries.of(array)))
     return 0.0 if found is None else found.bits
 
 
