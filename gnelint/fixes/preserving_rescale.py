@@ -79,13 +79,11 @@ def _moved(site: Site, run: list[Layer]) -> list[EditTensor] | None:
     logs = [_bits(site, layer) for layer in run]
     if any(bits is None for bits in logs):
         return None
-    known = [bits for bits in logs if bits is not None]
-    mean = math.fsum(known) / len(known)
+    shares = _shares([bits for bits in logs if bits is not None], [layer.node.parameters["weight"] for layer in run])
     edits = []
     total = 0.0
-    for index, (layer, bits) in enumerate(zip(run, known, strict=True)):
-        log = (mean - bits) / 2
-        total = 0.0 if index == len(run) - 1 else total + log
+    for layer, log in zip(run, shares, strict=True):
+        total += log
         weight = _own(site.graph, layer.node.parameters["weight"])
         if weight is None:
             return None
@@ -96,6 +94,15 @@ def _moved(site: Site, run: list[Layer]) -> list[EditTensor] | None:
                 return None
             edits.append(EditTensor(bias, Scale(2.0**total)))
     return edits
+
+
+def _shares(bits: list[float], weights: list[Parameter]) -> list[float]:
+    """log2 of what each layer is multiplied by, of sum 0: powers of two, which round nothing, in narrow types."""
+    mean = math.fsum(bits) / len(bits)
+    shares = [(mean - each) / 2 for each in bits[:-1]]
+    if any(weight.dtype not in ("float32", "float64") for weight in weights):
+        shares = [float(round(share)) for share in shares]
+    return [*shares, -math.fsum(shares)]
 
 
 def _bits(site: Site, layer: Layer) -> float | None:

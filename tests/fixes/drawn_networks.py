@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 CHANNELS = 4
-SIDE = 5
-BATCH = 4
+SIDE = 6
+BATCH = 16
 OPSETS = ((7, 3), (8, 3), (9, 4), (11, 6), (13, 7), (14, 7), (15, 8), (18, 8), (21, 10), (23, 11))
 """Operator sets and the versions of the file format that were current with them."""
 LAYERS = ("Conv", "grouped Conv", "Conv and Add", "ConvTranspose", "grouped ConvTranspose")

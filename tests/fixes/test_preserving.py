@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from gnelint.fixing import Fixing, plan_fixes
 from gnelint.lint.rulefile import load_rules
@@ -116,3 +119,63 @@ def test_many_drawn_networks_compute_the_same_and_many_of_them_are_edited() -> N
     edited = Counter(rule for made, _ in outcomes for rule in made)
     assert edited["GNE310"] > 100
     assert edited["GNE508"] > 20
+
+
+class Chain(nn.Module):
+    """Four uneven linear layers, put together by a function."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.function = forward
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+        for layer, size in zip(self.layers, (8.0, 0.2, 3.0, 0.1), strict=True):
+            layer.weight.data.mul_(size)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+def through(net: Any, x: Tensor, *indices: int) -> Tensor:
+    for index in indices:
+        x = F.relu(net.layers[index](x))
+    return x
+
+
+def moved(module: nn.Module, x: Tensor) -> tuple[int, float]:
+    """How many tensors the moved scale changes, and what that does to the outputs in training mode."""
+    graph = read_module(module, (x,), name="chain")
+    plan = plan_fixes(graph, FIXING)
+    fixed, unmade = fixed_module(module, plan.edits, graph)
+    assert unmade == ()
+    outputs = []
+    for net in (module, fixed):
+        torch.manual_seed(1)
+        y = net.train()(x)
+        outputs.append({i: each.detach().double() for i, each in enumerate(y if isinstance(y, tuple) else (y,))})
+    return len(plan.edits), apart(*outputs)
+
+
+STOPS: dict[str, tuple[int, Callable[[Any, Tensor], Any]]] = {
+    "nothing": (8, lambda s, x: through(s, x, 0, 1, 2, 3)),
+    "dropout": (8, lambda s, x: through(s, F.dropout(through(s, x, 0, 1), 0.3, s.training), 2, 3)),
+    "an output": (0, lambda s, x: (lambda h: (through(s, h, 2, 3), h))(through(s, x, 0, 1))),
+    "a clip": (0, lambda s, x: F.relu6(s.layers[1](F.relu6(s.layers[0](x))))),
+    "alpha dropout": (0, lambda s, x: through(s, F.alpha_dropout(through(s, x, 0), 0.3, s.training), 1)),
+    "a weight read twice": (0, lambda s, x: through(s, x, 0, 1, 2, 3) + s.layers[1].weight.mean()),
+    "a weight returned": (0, lambda s, x: (through(s, x, 0, 1, 2, 3), s.layers[1].weight.norm(dim=1))),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_scale_moves_as_far_as_the_function_lets_it(name: str) -> None:
+    count, forward = STOPS[name]
+    made, difference = moved(Chain(forward), torch.randn(32, 16))
+    assert difference < KEPT
+    assert made == count
+
+
+def test_scale_of_narrow_types_moves_by_powers_of_two() -> None:
+    module = Chain(STOPS["nothing"][1]).bfloat16()
+    made, difference = moved(module, torch.randn(32, 16).bfloat16())
+    assert (made, difference) == (8, 0.0)
