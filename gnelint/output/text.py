@@ -120,9 +120,10 @@ def _header(target: Mapping[str, Any]) -> str:
 
 
 def stage_text(summary: Mapping[str, Any]) -> str:
-    """Whether the weights are trained and the strongest reason why, in a line; empty where nothing speaks for it."""
+    """That the weights are trained, or may be, and the strongest reason why, in a line; empty for fresh ones, of which
+    the header says enough."""
     stage = summary.get("stage") or {"verdict": "none", "reason": None}
-    said = {"fresh": "Untrained", "trained": "Trained", "unsure": "Perhaps trained"}.get(stage["verdict"])
+    said = {"trained": "Trained", "unsure": "Perhaps trained"}.get(stage["verdict"])
     return "" if said is None or stage["reason"] is None else f"{said}: {stage['reason']}."
 
 

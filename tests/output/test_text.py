@@ -15,7 +15,7 @@ from gnelint.output import json
 from gnelint.output.json import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
 from gnelint.prediction import Block, Prediction
-from gnelint.stage import Judgement
+from gnelint.stage import Evidence, Judgement
 from tests.builders import chain, graph, node, prediction
 from tests.output.snapshots import assert_matches
 
@@ -178,3 +178,19 @@ def test_statistics_count_by_rule() -> None:
 @pytest.mark.parametrize(("text", "width", "shown"), [("short", 10, "short"), ("abcdefghij", 6, "ab..ij")])
 def test_elide(text: str, width: int, shown: str) -> None:
     assert elide(text, width) == shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "header", "said"),
+    [
+        ("trained", ", trained,", "Trained: 3 singular values of w lie beyond what a draw can have."),
+        ("unsure", ", perhaps trained,", "Perhaps trained: 3 singular values of w lie beyond what a draw can have."),
+        ("fresh", ", untrained,", ""),
+    ],
+)
+def test_why_the_weights_are_taken_for_trained(verdict: Any, header: str, said: str) -> None:
+    seen = Evidence("3 singular values of w lie beyond what a draw can have", "w", 5.0)
+    text = report(dataclasses.replace(chain(1), stage=Judgement(verdict, 5.0, (seen,))))
+    assert header in text
+    assert said in text
+    assert ("singular" in text) == bool(said)
