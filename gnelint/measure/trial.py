@@ -101,7 +101,7 @@ class Bench:
             before = self._before = self._before or self._as_it_is()
             trial = self._against(before, fixed, same)
         except OutOfTimeError:
-            raise UnmeasuredError(name, f"it takes longer than {self._seconds:g} s") from None
+            raise UnmeasuredError(name, f"it takes longer than the {self._seconds:g} s allowed") from None
         except GnelintError as error:
             raise UnmeasuredError(name, error.problem.removeprefix("not verifiable: "), error.advice) from error
         except _RAISED as error:
@@ -128,18 +128,19 @@ class Bench:
         return Trial(before.health, after, found, before.batch, str(self._settings.device))
 
     def _as_it_is(self) -> _Before:
-        """A quarter of the time for the whole batch, and another for a smaller one where that is too little."""
+        """A sixth of the time for the whole batch, and half of what is left for a smaller one where that is too little."""
         graph = self._prediction.graph
         source = self._fitting(self._source)
         try:
-            return self._measured(source)
+            return self._measured(source, time.monotonic() + self._seconds / 6)
         except (OutOfTimeError, RuntimeError, MemoryError) as error:
             size = batch_size(graph)
             if not (isinstance(error, OutOfTimeError) or ran_out(error)) or size is None or size < 3:
                 raise
             too_large = error
         try:
-            return self._measured(source.with_batch(graph, max(size // _SMALLER, 2)))
+            smaller = source.with_batch(graph, max(size // _SMALLER, 2))
+            return self._measured(smaller, (time.monotonic() + self._end) / 2)
         except GnelintError:
             raise too_large from None  # the size is part of the model
 
@@ -149,8 +150,7 @@ class Bench:
         fitting = batch_that_fits(graph, self._settings, Team(), spread=False)
         return source if fitting is None else source.with_batch(graph, fitting)
 
-    def _measured(self, source: Source) -> _Before:
-        until = min(time.monotonic() + self._seconds / 4, self._end)
+    def _measured(self, source: Source, until: float) -> _Before:
         program = self._program(source)
         feeds = drawn(program, self._seed)
         found = self._health(program, self._prediction, feeds, MAX_PROBES, until)
