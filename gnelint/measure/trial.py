@@ -128,7 +128,7 @@ class Bench:
         return Trial(before.health, after, found, before.batch, str(self._settings.device))
 
     def _as_it_is(self) -> _Before:
-        """A sixth of the time for the whole batch, and half of what is left for a smaller one where that is too little."""
+        """A sixth of the time for the whole batch; half of the rest for a smaller one where that is too little."""
         graph = self._prediction.graph
         source = self._fitting(self._source)
         try:
