@@ -425,8 +425,10 @@ def _of_weight_norms(graph: Graph) -> Iterator[Evidence]:
         v = np.asarray(directions[0].array(), np.float64).reshape(directions[0].shape[0], -1)
         if g.size != len(v):
             continue
-        apart = float(np.abs(g / np.maximum(np.sqrt((v**2).sum(1)), 1e-30) - 1.0).max())
-        if apart > 1e-3 + 8.0 * rounding(g):
+        ratio = g / np.maximum(np.sqrt((v**2).sum(1)), 1e-30)
+        allowed = 1e-3 + 8.0 * rounding(g)
+        # one length for all rows, or one factor on all lengths, is how somebody starts them
+        if min(float(np.ptp(each)) / max(float(np.abs(each).max()), 1e-30) for each in (g, ratio)) > allowed:
             yield Evidence(f"the lengths of {node.name} are not those of its directions", lengths[0].name, 8.0)
-        else:
+        elif float(np.abs(ratio - 1.0).max()) <= allowed:
             yield Evidence(f"the lengths of {node.name} are those of its directions, as they start", None, -4.0)

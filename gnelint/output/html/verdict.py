@@ -171,7 +171,7 @@ def fix_class(fix: Mapping[str, Any] | None, trained: bool | None) -> str | None
     if fix is None:
         return None
     if fix["safety"] == "preserving" or (fix["safety"] == "init" and trained is False):
-        return APPLIED
+        return ADVICE if fix.get("reason") and not fix["edits"] else APPLIED
     return ADVICE if fix["safety"] == "display" else UNSAFE
 
 
