@@ -30,6 +30,7 @@ import argparse
 import copy
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
@@ -89,6 +90,7 @@ class Row:
         edited, left, refused: in how many draws and ways something was changed, nothing was, or it was not read.
         learned: loss before `fix`, relative to a network that learned nothing, for each draw of a trained one.
         losses: the same after 100 steps for fresh ones: (at the best rate before, after, at 1e-3 before, after).
+        commit: of the working tree that was tried.
     """
 
     network: str
@@ -102,6 +104,8 @@ class Row:
     violations: list[Violation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    draws: int = DRAWS
+    commit: str = ""
 
 
 def drawn(network: Network, seed: int) -> nn.Module:
@@ -478,8 +482,8 @@ def _attribute(network: Network, row: Row, easy: bool) -> None:
 def table(rows: Sequence[Row]) -> list[str]:
     """The rows as Markdown."""
     lines = [
-        "| network | stage | parameters | edited | left | refused | loss before -> after | violations | s |",
-        "|---|---|--:|--:|--:|--:|---|---|--:|",
+        "| network | stage | parameters | edited | left | refused | loss before -> after | violations | s | at |",
+        "|---|---|--:|--:|--:|--:|---|---|--:|---|",
     ]
     for row in rows:
         kinds = Counter(each.kind for each in row.violations)
@@ -490,7 +494,7 @@ def table(rows: Sequence[Row]) -> list[str]:
             losses = ", ".join(f"{each:.2f}" for each in row.learned)
         lines.append(
             f"| {row.network} | {row.stage} | {row.parameters} | {row.edited} | {row.left} | {row.refused} | "
-            f"{losses} | {said} | {row.seconds:.0f} |"
+            f"{losses} | {said} | {row.seconds:.0f} | {row.commit} |"
         )
     return lines
 
@@ -553,6 +557,13 @@ def _chosen(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     return work[index - 1 :: count]
 
 
+def _commit() -> str:
+    """Of the working tree, "" outside one."""
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("fresh", "trained", "both"), default="both")
@@ -564,11 +575,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    catalogue = networks()
+    catalogue, commit = networks(), _commit()
     rows = []
     for stage, name in _chosen(arguments):
         judge: Any = fresh if stage == "fresh" else trained
         row = judge(name, catalogue[name], not arguments.no_onnx, arguments.draws)
+        row.draws, row.commit = arguments.draws, commit
         rows.append(row)
         print(table([row])[-1], flush=True)
         for each in row.violations:

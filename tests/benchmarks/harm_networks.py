@@ -194,7 +194,7 @@ def _chains() -> dict[str, Network]:
         "mlp_relu_he_3": mlp_of(3, nn.ReLU, "he"),
         "mlp_ln_gelu_12": mlp_of(12, nn.GELU, norm=nn.LayerNorm),
         "mlp_rms_silu_12": mlp_of(12, nn.SiLU, norm=RMS),
-        "mlp_bn_relu_50": mlp_of(50, nn.ReLU, norm=nn.BatchNorm1d, width=32),
+        "mlp_bn_relu_30": mlp_of(30, nn.ReLU, norm=nn.BatchNorm1d, width=32),
         "mlp_bn_after_sigmoid_6": mlp_of(6, nn.Sigmoid, norm=nn.BatchNorm1d, after=True),
         "mlp_bn_tanh_dropout_8": mlp_of(8, nn.Tanh, norm=nn.BatchNorm1d, dropout=0.1),
         "mlp_relu_dropout_6": mlp_of(6, nn.ReLU, dropout=0.2),

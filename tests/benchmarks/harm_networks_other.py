@@ -347,14 +347,14 @@ class Film(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.stem, self.code = nn.Conv2d(3, width, 3, padding=1), nn.Linear(12, 16)
+        self.stem, self.reader = nn.Conv2d(3, width, 3, padding=1), nn.Linear(12, 16)
         self.convs = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(4)])
         self.norms = nn.ModuleList([nn.BatchNorm2d(width, affine=False) for _ in range(4)])
         self.films = nn.ModuleList([nn.Linear(16, 2 * width) for _ in range(4)])
         self.head = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        code = F.relu(self.code(F.adaptive_avg_pool2d(x, 2).flatten(1)))
+        code = F.relu(self.reader(F.adaptive_avg_pool2d(x, 2).flatten(1)))
         y = self.stem(x)
         for conv, norm, film in zip(self.convs, self.norms, self.films, strict=True):
             scale, shift = film(code)[:, :, None, None].chunk(2, 1)
