@@ -266,7 +266,7 @@ def _bound(part: np.ndarray, fan_in: int, entries: Entries) -> Iterator[Oddity]:
         return  # the whole draw is wider
     if extreme > bound * (1.0 + 2.0 * rounding(part)):
         share = f"{beyond:.1%} of the entries" if beyond >= 0.001 else "some entries"
-        yield Oddity(share + " of {} lie beyond the bound of their uniform start", 9.0)
+        yield Oddity(share + " of {} lie beyond the bound of their uniform start", 9.0 if count >= 400 else 5.0)
 
 
 def _marginals(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
