@@ -124,12 +124,12 @@ def report(parts: Mapping[str, Mapping[str, Entry]]) -> str:
             for severity in SEVERITIES
         }
         said = ", ".join(f"{count} {severity}s" for severity, count in counts.items())
-        if any("fix" in entry for entry in found.values()):
-            lines += list(_cost(found))
         silent = [name for name, entry in found.items() if not entry["findings"] and "refused" not in entry]
         lines += ["", f"## {part}: {len(found)} models, {said}", ""]
         lines += [line for name, entry in found.items() for line in described(name, entry)]
         lines += ["", f"Nothing said of {len(silent)}: {', '.join(silent) or 'none'}."]
+        if any("fix" in entry for entry in found.values()):
+            lines += list(_cost(found))
     return "\n".join(lines) + "\n"
 
 
@@ -138,7 +138,7 @@ def _cost(found: Mapping[str, Entry]) -> Iterator[str]:
     yield from ("", "| file | weights | because | fix | seconds | MB |", "|---|---|---|---|---:|---:|")
     for name, entry in found.items():
         if "fix" in entry:
-            because = "; ".join(entry["evidence"][:3])
+            because = "; ".join(entry["evidence"][:1])
             cost = f"{entry['seconds']} | {entry['megabytes']}"
             yield f"| {name} | {entry['weights']} | {because} | {shipped.edits(entry['fix'])} | {cost} |"
 
