@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gnelint.lint.finding import Fix
 from gnelint.lint.rulefile import Rule, load_rule
 from gnelint.lint.selection import Settings
 from gnelint.prediction import Block, Prediction
+from gnelint.stage import Judgement
 from tests.builders import chain, graph, node, prediction
 
 RULE = """\
@@ -96,6 +98,15 @@ def test_stages(tmp_path: Path, trained: bool | None, stage: str, runs: bool, re
     if reason is not None:
         assert result.skipped[0].startswith("1 rule for untrained networks skipped: ")
         assert reason in result.skipped[0]
+
+
+def test_weights_that_may_be_trained_are_not_judged_as_fresh(tmp_path: Path) -> None:
+    unsure = replace(chain(1, gain=0.25), stage=Judgement("unsure", 4.0))
+    result = lint(unsure, [rule(tmp_path)], Settings())
+    assert result.findings == ()
+    assert "not sure" in result.skipped[0]
+    assert "--stage init" in result.skipped[0]
+    assert lint(unsure, [rule(tmp_path)], Settings(stage="init")).findings
 
 
 def test_placeholders_are_named_as_the_reason(tmp_path: Path) -> None:
