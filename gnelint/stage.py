@@ -221,6 +221,8 @@ def _fan_in(node: Node) -> int:
 def _of_matrix(matrix: _Matrix, statistics: Mapping[str, WeightStatistics]) -> Evidence | None:
     array, name = matrix.stored.array(), matrix.stored.name
     known = statistics.get(name)
+    if known is not None and not known.finite:
+        return None
     if known is None or known.size != array.size:
         entries = Entries.of(array)
     else:

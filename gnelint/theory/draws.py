@@ -166,6 +166,8 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
     columns = np.moveaxis(columns, 1, 0).reshape(len(rows), -1)[:, : 2 * MOST_COLUMNS]
     if len(rows) < 6 or min(rows.shape[1], columns.shape[1]) < 3 or is_built(rows) or is_built(columns):
         return []
+    if not (np.isfinite(rows).all() and np.isfinite(columns).all()):
+        return []
     products = [centred @ centred.T for centred in (rows - rows.mean(), columns - columns.mean())]
     upper = np.triu_indices(len(rows), 1)
     text = "{} and the layer behind it are aligned, as layers become that learn together"
