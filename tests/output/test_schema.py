@@ -36,7 +36,9 @@ OPEN = ("", "targets", "summary", "profile", "blocks", "versions", "references",
 ADDED = {
     "": {"rules", "versions"},
     "targets": {"inputs", "sha256", "notes", "options", "rules_ran"},
-    "summary": {"gradient_log2"},
+    "summary": {"gradient_log2", "out_of_range"},
+    "fix": {"edits", "reason"},
+    "verification": {"worse"},
     "profile": {"family", "gradient_log2", "basis", "assumptions", "inputs", "weights"},
     "blocks": {"branch_phi", "shortcut_phi", "join"},
 }
