@@ -482,8 +482,8 @@ def _attribute(network: Network, row: Row, easy: bool) -> None:
 def table(rows: Sequence[Row]) -> list[str]:
     """The rows as Markdown."""
     lines = [
-        "| network | stage | parameters | edited | left | refused | loss before -> after | violations | s | at |",
-        "|---|---|--:|--:|--:|--:|---|---|--:|---|",
+        "| network | stage | draws | parameters | edited | left | refused | relative loss | violations | s | at |",
+        "|---|---|--:|--:|--:|--:|--:|---|---|--:|---|",
     ]
     for row in rows:
         kinds = Counter(each.kind for each in row.violations)
@@ -493,8 +493,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         else:
             losses = ", ".join(f"{each:.2f}" for each in row.learned)
         lines.append(
-            f"| {row.network} | {row.stage} | {row.parameters} | {row.edited} | {row.left} | {row.refused} | "
-            f"{losses} | {said} | {row.seconds:.0f} | {row.commit} |"
+            f"| {row.network} | {row.stage} | {row.draws} | {row.parameters} | {row.edited} | {row.left} | "
+            f"{row.refused} | {losses} | {said} | {row.seconds:.0f} | {row.commit} |"
         )
     return lines
 
