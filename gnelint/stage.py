@@ -281,9 +281,12 @@ def _of_biases(graph: Graph) -> Iterator[Evidence]:
     at_start = [bias for bias in biases if np.unique(bias.numbers).size <= 2]
     moved = [bias for bias in biases if np.unique(bias.numbers).size > 2 and not _fits_uniform(bias)]
     yield from _unmoved(at_start, "the biases are all at one value, as they start", 4.0)
-    if not moved or _one_deviation([bias.numbers for bias in moved]):
+    unlike = _unlike([bias.numbers for bias in moved])
+    if unlike < DRAWN_ALIKE:
+        if not _is_round([bias.numbers for bias in moved]):
+            yield Evidence("the biases scatter alike, but by no deviation that one would choose", None, 4.0)
         return
-    each = 5.0 if at_start else 7.0
+    each = min(5.0 if at_start else 7.0, 2.0 * (unlike - 3.0) / max(len(moved), 1))
     for bias in moved:
         bits = each * min(1.0, math.log2(bias.numbers.size) / 4.0)
         if bias.beyond > 1.0:
@@ -337,16 +340,28 @@ def _fits_uniform(bias: _Bias) -> bool:
     return inside and abs(z) < 3.3
 
 
-def _one_deviation(found: Sequence[np.ndarray]) -> bool:
-    """Whether three or more vectors look drawn with one deviation (Bartlett's test), about zero."""
+DRAWN_ALIKE = 5.0
+"""Bits of surprise below which vectors are taken as drawn with one deviation: one such draw in 32 is not."""
+
+
+def _unlike(found: Sequence[np.ndarray]) -> float:
+    """-log2 of the probability that three or more vectors, drawn with one deviation about zero, differ as much
+    (Bartlett's test); infinite for fewer."""
     if len(found) < 3:
-        return False
+        return math.inf
     freedom = np.array([each.size for each in found], float)
     variances = np.array([float((each**2).mean()) for each in found])
     pooled = float((freedom * variances).sum() / freedom.sum())
     statistic = float((freedom * (math.log(pooled) - np.log(np.maximum(variances, 1e-300)))).sum())
     means = sum(float(each.mean()) ** 2 * each.size / pooled for each in found)
-    return chi_square_surprise(statistic + means, 2.0 * len(found) - 1.0) < 12.0
+    return chi_square_surprise(statistic + means, 2.0 * len(found) - 1.0)
+
+
+def _is_round(found: Sequence[np.ndarray]) -> bool:
+    """Whether the common deviation is a number of one digit, as people write it, within three standard errors."""
+    entries = np.concatenate(found)
+    deviation = math.sqrt(float((entries**2).mean()))
+    return abs(deviation / float(f"{deviation:.0e}") - 1.0) < 3.0 / math.sqrt(2.0 * entries.size)
 
 
 # --- normalisations ---------------------------------------------------------------------------------------
@@ -372,7 +387,7 @@ def _of_norms(graph: Graph) -> Iterator[Evidence]:
         elif np.ptp(scale) == 0 and node.parameters["scale"].trainable:
             still.append(name)
     yield from _unmoved(still, "scales and shifts of normalisations are at one value, as they start", 5.0)
-    if len(drawn) != len(learned) or not _one_deviation(drawn):
+    if len(drawn) != len(learned) or _unlike(drawn) > DRAWN_ALIKE:
         yield from learned
     yield from _of_slopes(graph)
 

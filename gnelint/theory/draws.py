@@ -170,6 +170,9 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
         return []
     products = [centred @ centred.T for centred in (rows - rows.mean(), columns - columns.mean())]
     upper = np.triu_indices(len(rows), 1)
+    for product, vectors in zip(products, (rows, columns), strict=True):
+        if float((product[upper] ** 2).mean()) * vectors.shape[1] < 0.2 * float(np.diag(product).mean()) ** 2:
+            return []  # orthogonal: what is left of the inner products is rounding and the mean that was taken off
     text = "{} and the layer behind it are aligned, as layers become that learn together"
     pairs = [(product[upper], np.log(np.maximum(np.diag(product), 1e-300))) for product in products]
     return [
