@@ -19,7 +19,7 @@ from tests.benchmarks.stage_networks import Design, built, changed, example, see
 STARTS = ("default", "he_normal", "xavier_uniform", "truncated", "orthogonal", "scaled", "zero_last")
 MLPS = (
     Design("mlp", steps=80),
-    Design("mlp", init="he_normal", bias=False, steps=150),
+    Design("mlp", init="he_normal", bias=False, steps=250),
     Design("mlp", init="orthogonal", activation="tanh", bias=False, steps=80),
     Design("mlp", init="scaled", width=16, steps=150),
     Design("mlp", "layer", width=8, depth=2, steps=100),
