@@ -158,6 +158,15 @@ def test_frozen_layers_and_buffers_are_left_alone_and_said() -> None:
     assert gradient_log2(after, (x,)) > gradient_log2(net, (x,)) + 15
 
 
+@pytest.mark.parametrize(("share", "edited"), [(0.05, True), (0.2, False)])
+def test_a_chain_whose_dropout_would_drown_it_is_left_alone(share: float, edited: bool) -> None:
+    parts = [part for _ in range(6) for part in (nn.Linear(48, 48), nn.ReLU(), nn.Dropout(share))]
+    torch.manual_seed(0)
+    plan, _ = fixed(nn.Sequential(*parts, nn.Linear(48, 10)), torch.randn(8, 48))
+    assert bool(plan.edits) == edited
+    assert edited or all("dropout adds noise" in refusal.reason for refusal in plan.plan.left)
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_an_adjacency_is_no_layer(before: bool) -> None:
     torch.manual_seed(0)
