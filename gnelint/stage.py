@@ -280,6 +280,8 @@ def _of_biases(graph: Graph) -> Iterator[Evidence]:
     biases = _some(list(_biases(graph)), MOST_VECTORS)
     at_start = [bias for bias in biases if np.unique(bias.numbers).size <= 2]
     moved = [bias for bias in biases if np.unique(bias.numbers).size > 2 and not _fits_uniform(bias)]
+    if len(moved) == 1 and _is_inside(moved[0]) and abs(_uniform_deviation(moved[0])) < _rarest(len(biases)):
+        moved = []
     yield from _unmoved(at_start, "the biases are all at one value, as they start", 4.0)
     unlike = _unlike([bias.numbers for bias in moved])
     if unlike < DRAWN_ALIKE:
@@ -334,10 +336,26 @@ def _layer_before(graph: Graph, node: Node) -> Node | None:
 
 def _fits_uniform(bias: _Bias) -> bool:
     """Whether the numbers could be uniform within the bound: none beyond it, and their mean square a third of its."""
-    scaled, count = bias.numbers / bias.bound, bias.numbers.size
-    inside = bias.beyond <= 1.0 + 2.0 * rounding(bias.numbers)
-    z = (float((scaled**2).mean()) - 1.0 / 3.0) / math.sqrt(4.0 / 45.0 / count)
-    return inside and abs(z) < 3.3
+    return _is_inside(bias) and abs(_uniform_deviation(bias)) < RARE
+
+
+RARE = 3.3
+"""Standard deviations that the mean square of a uniform draw is off in one of a thousand."""
+
+
+def _is_inside(bias: _Bias) -> bool:
+    return bias.beyond <= 1.0 + 2.0 * rounding(bias.numbers)
+
+
+def _uniform_deviation(bias: _Bias) -> float:
+    """How far the mean square is from a third of the bound's, in standard deviations of a uniform draw."""
+    scaled = bias.numbers / bias.bound
+    return (float((scaled**2).mean()) - 1.0 / 3.0) / math.sqrt(4.0 / 45.0 / bias.numbers.size)
+
+
+def _rarest(count: int) -> float:
+    """The deviation that one of so many uniform draws goes beyond as rarely as a single one beyond `RARE`."""
+    return math.sqrt(RARE**2 + 2.0 * math.log(count))
 
 
 DRAWN_ALIKE = 5.0

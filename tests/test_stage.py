@@ -113,6 +113,17 @@ def test_odd_starts_are_fresh(start: str, change: Callable[[Any], None]) -> None
     assert found.verdict == "fresh", found
 
 
+@pytest.mark.parametrize(("odd", "expected"), [(1, "fresh"), (2, "trained")])
+def test_one_bias_of_many_may_be_off_by_chance(odd: int, expected: str) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(*(torch.nn.Linear(48, 48) for _ in range(30)))
+    even = torch.linspace(-1, 1, 48)
+    with torch.no_grad():
+        for layer in module[:odd]:  # mean square 3.5 standard deviations above that of a uniform draw, none beyond
+            layer.bias.copy_(even.sign() * even.abs() ** 0.533 / 48**0.5)
+    assert of_layers(module).verdict == expected
+
+
 def test_batches_that_went_through_are_no_training() -> None:
     design = Design("cnn", "batch", width=16, depth=2)
     module = built(design)
