@@ -140,7 +140,7 @@ def judge(graph: Graph, statistics: Mapping[str, WeightStatistics]) -> Judgement
     read = [matrix for matrix in matrices if matrix.stored.provenance == "data"]
     of_matrices = [found for matrix in _some(read, MOST_MATRICES) if (found := _of_matrix(matrix, statistics))]
     of_matrices += [found for part in parts for found in _of_pairs(part)]
-    looks = (_of_biases, _of_norms, _of_statistics, _of_weight_norms)
+    looks = (_of_biases, _of_norms, _of_statistics, _of_weight_norms, _of_quantised)
     others = [found for part in parts for look in looks for found in look(part)]
     total = _all_or_one(of_matrices) + sum(each.log_odds for each in others)
     verdict: Verdict = "fresh" if total < FRESH_BELOW else "trained" if total > TRAINED_ABOVE else "unsure"
@@ -152,6 +152,8 @@ STRONG = 20.0
 
 QUANTISED = 5.0
 """Bits of weights in 8 bits: hardly anybody quantises a network before it is trained, but it tells nothing of which."""
+
+IN_8_BITS = Evidence("the weights are stored in 8 bits, as is done behind training", None, QUANTISED)
 
 
 def _with_bodies(graph: Graph) -> Iterator[Graph]:
@@ -166,8 +168,13 @@ def _of_integers(parts: Sequence[Graph]) -> Judgement:
     stored = (parameter for part in parts for node in part.nodes for parameter in node.parameters.values())
     if not any(each.dtype in ("int8", "uint8") and len(each.shape) > 1 and each.size >= 256 for each in stored):
         return Judgement()
-    found = Evidence("the weights are stored in 8 bits, as is done behind training", None, QUANTISED)
-    return Judgement("unsure", found.log_odds, (found,))
+    return Judgement("unsure", IN_8_BITS.log_odds, (IN_8_BITS,))
+
+
+def _of_quantised(graph: Graph) -> Iterator[Evidence]:
+    """That the network computes in integers, whatever its weights look like."""
+    if any(node.source_op in _QUANTISED and node.parameters for node in graph.nodes):
+        yield IN_8_BITS
 
 
 def _some(found: Sequence[_T], most: int) -> Sequence[_T]:

@@ -58,7 +58,9 @@ def test_everything_suppressed_is_success(folder: Path) -> None:
     (folder / "gnelint.toml").write_text('[[suppress]]\nrules = ["GNE1", "GNE501"]\n')
     result = gnelint("check", "bad.onnx", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"No findings. {DEPTH + 1} suppressed." in result.stdout
+    said = " ".join(result.stdout.split())
+    assert "No findings; that the total is out of range, 2^-48 from the last layer to the input, is accepted." in said
+    assert f"{DEPTH + 1} suppressed." in said
 
 
 def test_suppressions_that_suppress_nothing_are_reported(folder: Path) -> None:
@@ -128,7 +130,9 @@ def test_a_baseline_hides_what_it_knows(folder: Path) -> None:
     one_line(written.stderr, f"base.json: written, {DEPTH + 1} findings of this run are known now.")
     result = gnelint("check", "bad.onnx", "good.onnx", "--baseline", "base.json", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"No new findings. {DEPTH + 1} known findings of the baseline not shown." in " ".join(result.stdout.split())
+    said = " ".join(result.stdout.split())
+    assert "No new findings; that the total is out of range" in said
+    assert f"is accepted. {DEPTH + 1} known findings of the baseline not shown." in said
     summary = entry(folder, "--baseline", "base.json")["summary"]
     assert summary["baseline"] == {"known": DEPTH + 1, "gone": 0}
     assert (summary["errors"], summary["fixable"]) == (0, 0)

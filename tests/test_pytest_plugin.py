@@ -72,7 +72,7 @@ def test_one_line_gates_a_model(pytester: pytest.Pytester) -> None:
             "E       gnelint.errors.GradientNormError: bad.onnx: 48 nodes*",
             "E         The gradient vanishes*",
             "E         GNE101 error    gain-mismatch*24 places: fc0-23",
-            "E*fix: multiply *weight by*",
+            "E*fix: multiply w* by*",
             "E       25 errors, 0 warnings.  Why: gnelint rule GNE101",
             "*test_nothing*",
             "E       gnelint.errors.ModelError: nothing.onnx: no such file.*",

@@ -123,7 +123,7 @@ def _taken_out(graph: Graph, layer: Node, pinned: set[str]) -> CancelledBias | N
     bias, shape = layer.parameters.get("bias"), graph.values[layer.outputs[0]].shape
     if layer.op not in _BIAS_AXIS or bias is None or not bias.trainable or shape is None or len(shape) < 2:
         return None
-    if graph.source == "torch" and bias.provenance == "data" and not bias.array().any():
+    if bias.provenance == "data" and not bias.array().any():
         return None  # what the fix leaves in a module
     axis = _BIAS_AXIS[layer.op] % len(shape)
     if not (bias.size == shape[axis] == max(bias.shape, default=0)):

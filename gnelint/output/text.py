@@ -406,10 +406,12 @@ def nothing_found(target: Mapping[str, Any]) -> str:
     if beyond is None:
         return f"No {new}findings."
     silent = beyond["not_selected"]
-    speak = "speaks" if len(silent) == 1 else "speak"
-    why = f"{', '.join(silent)} {speak} of it and {_was_were(len(silent))} not selected" if silent else "it is accepted"
     bits = beyond["gradient_log2"]
     total = "" if bits is None else f", 2^{bits:.0f} from the last layer to the input"
+    if not silent:
+        return f"No {new}findings; that the total is out of range{total}, is accepted."
+    speak = "speaks" if len(silent) == 1 else "speak"
+    why = f"{', '.join(silent)} {speak} of it and {_was_were(len(silent))} not selected"
     return f"No {new}findings by the rules that were asked, but the total is out of range{total}: {why}."
 
 

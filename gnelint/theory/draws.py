@@ -279,6 +279,8 @@ def _marginals(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
     centred = part - part.mean()
     squares = centred**2
     variance = float(squares.mean())
+    if variance == 0.0 or kurtosis <= 1.0:
+        return  # one value, or two of one size: nothing scatters
     for axis, name in enumerate(("rows", "columns", "taps")):
         count, each = part.shape[axis], part.size // max(part.shape[axis], 1)
         if count < 3 or each < 3:

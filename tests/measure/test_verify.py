@@ -170,7 +170,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     worse = CliRunner().invoke(cli, ["verify", f"{path}:good", f"{path}:bad", *common, "--format", "json"])
     assert worse.exit_code == 1
     report = json.loads(worse.output)
+    said = report["verification"].pop("worse")
     assert report["verification"] == {"holds": False, "fixed_is_worse": True}
+    assert any("exactly zero grows" in reason for reason in said)
     assert [entry["target"] for entry in report["targets"]] == [f"{path}:good", f"{path}:bad"]
 
 

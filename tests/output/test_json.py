@@ -47,7 +47,7 @@ def test_the_contract_key_by_key() -> None:
     assert keys(entry["summary"]) == [
         "nodes", "parameters", "blocks", "coverage", "trained", "stage", "gradient_ratio", "gradient_log2",
         "error_bits", "fluctuation_bits", "cotangent_at", "errors", "warnings", "infos", "fixable", "suppressed",
-        "baseline",
+        "baseline", "out_of_range",
     ]  # fmt: skip
     assert keys(entry["profile"][0]) == [
         "name", "op", "family", "output", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2",
@@ -73,6 +73,7 @@ def test_the_numbers() -> None:
         "gradient_ratio": 0.0625, "gradient_log2": -4.0, "error_bits": 0.5, "fluctuation_bits": 0.25,
         "cotangent_at": "output",
         "errors": 1, "warnings": 1, "infos": 1, "fixable": 1, "suppressed": 0, "baseline": None,
+        "out_of_range": None,
     }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def test_snapshot() -> None:
 
 def test_how_it_came_about() -> None:
     rules = load_rules().rules
-    made = Circumstances(("a note",), ("GNE101", "GNE102"), {"stage": "auto"}, "ab" * 32)
+    made = Circumstances(("a note",), ("GNE101", "GNE102"), {"stage": "auto"}, sha256="ab" * 32)
     report = document([target(chain(2), FINDINGS[:1], made=made)], rules)
     entry = report["targets"][0]
     assert [entry[key] for key in ("notes", "rules_ran", "options", "sha256")] == [
