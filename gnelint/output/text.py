@@ -410,8 +410,8 @@ def nothing_found(target: Mapping[str, Any]) -> str:
     total = "" if bits is None else f", 2^{bits:.0f} from the last layer to the input"
     if not silent:
         return f"No {new}findings; that the total is out of range{total}, is accepted."
-    speak = "speaks" if len(silent) == 1 else "speak"
-    why = f"{', '.join(silent)} {speak} of it and {_was_were(len(silent))} not selected"
+    one = len(silent) == 1
+    why = f"{', '.join(silent)} {'speaks' if one else 'speak'} of it and {_was_were(len(silent))} not selected"
     return f"No {new}findings by the rules that were asked, but the total is out of range{total}: {why}."
 
 

@@ -60,7 +60,7 @@ def test_the_contract_key_by_key() -> None:
     assert keys(entry["findings"][0]) == [
         "rule", "severity", "message", "nodes", "block", "location", "measured", "expected", "fix", "fingerprint",
     ]  # fmt: skip
-    assert keys(entry["findings"][0]["fix"]) == ["kind", "safety", "description"]
+    assert keys(entry["findings"][0]["fix"]) == ["kind", "safety", "description", "edits", "reason"]
     assert entry["findings"][0]["location"] == {"file": "model.py", "line": 3}
 
 
