@@ -94,6 +94,8 @@ def _clause(where: str, what: str) -> str:
 
 def visible(text: str) -> str:
     """The text with what has no shape of its own escaped: line ends, controls, turns of direction."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

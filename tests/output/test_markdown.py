@@ -51,7 +51,7 @@ def test_names_are_no_markup() -> None:
     assert read.count(visible(EVIL)) == 5
 
 
-@pytest.mark.parametrize("count", [1, 40, 4000])
+@pytest.mark.parametrize("count", [1, 40, 400])
 def test_it_fits_into_a_comment(count: int) -> None:
     long = "|" * 2000
     targets = [
