@@ -341,6 +341,14 @@ class Graph:
                     yield parameter
 
     @cached_property
+    def captured(self) -> frozenset[str]:
+        """Names that the bodies of If, Loop and Scan nodes may read from the graph around them."""
+        found: set[str] = set()
+        for body in self.subgraphs.values():
+            found.update(body.inputs, body.captured, *(node.present_inputs for node in body.nodes))
+        return frozenset(found)
+
+    @cached_property
     def gradient_values(self) -> frozenset[str]:
         """Names of the values on a gradient path.
 

@@ -159,8 +159,11 @@ def _noise(layers: Sequence[Layer]) -> float:
 
 def _drowns(site: Site, layers: Sequence[Layer]) -> bool:
     """Whether noise would drown what the chain passes on once its signal is kept, more than it is lost as it is."""
+    noise = _noise(layers)
+    if not site.graph.training or noise <= NOISE:
+        return False
     bits = chain_bits(site.prediction).get(layers[0].node.name, 0.0)
-    return site.graph.training and bits < 0.0 and _noise(layers) > (NOISE if bits > -HOPELESS else DROWNED)
+    return bits < 0.0 and (bits > -HOPELESS or noise > DROWNED)
 
 
 def own_weights(graph: Graph, layers: Sequence[Layer]) -> dict[str, str]:

@@ -7,7 +7,7 @@ number a channel, and nothing else may read it or anything computed of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -76,22 +76,13 @@ def cancelled_biases(graph: Graph) -> Mapping[str, CancelledBias]:
     frozen ones and buffers; nor, in a module, those in front of one normalisation that runs behind several layers: its
     running mean holds no one bias.
     """
-    pinned = {*graph.outputs, *_captured(graph)}
+    pinned = {*graph.outputs, *graph.captured}
     found = {node.name: taken for node in graph.nodes if (taken := _taken_out(graph, node, pinned)) is not None}
     while True:
         kept = {name: taken for name, taken in found.items() if _without_effect(graph, taken, found)}
         if len(kept) == len(found):
             return kept
         found = kept
-
-
-def _captured(graph: Graph) -> Iterator[str]:
-    """Names that the bodies of control flow may read from the graph around them."""
-    for body in graph.subgraphs.values():
-        yield from body.inputs
-        for node in body.nodes:
-            yield from node.present_inputs
-        yield from _captured(body)
 
 
 def _without_effect(graph: Graph, taken: CancelledBias, found: Mapping[str, CancelledBias]) -> bool:

@@ -111,14 +111,24 @@ def _drop_addition(draft: Draft, added: onnx.NodeProto, x: str) -> Touched:
     return [] if before is None else [before]
 
 
-def _mean_mover(bench: Workbench, action: DropBias) -> Callable[[], Touched]:
-    """Takes a bias out of the running mean that a normalisation reads; one that others read too stays as it is."""
-    draft, node = bench.draft, bench.graph.node(action.norm)
+def _batch_norm(draft: Draft, node: Node) -> onnx.NodeProto:
+    """The batch normalisation of the file that a node stands for, whose statistics nothing else reads.
+
+    Raises:
+        CannotEditError: there is none.
+    """
     norm = draft.producer(draft.value(node.outputs[0]))
     if norm is None or norm.op_type != "BatchNormalization":
         raise CannotEditError(f'"{node.name}" is no BatchNormalization of the main graph')
     if any(draft.readers(name) or draft.is_output(name) for name in norm.output[1:] if name):
         raise CannotEditError(f'the running statistics that "{node.name}" writes are used')
+    return norm
+
+
+def _mean_mover(bench: Workbench, action: DropBias) -> Callable[[], Touched]:
+    """Takes a bias out of the running mean that a normalisation reads; one that others read too stays as it is."""
+    draft, node = bench.draft, bench.graph.node(action.norm)
+    norm = _batch_norm(draft, node)
     mean = node.parameters["running_mean"]
     numbers = action.moved(mean.array())
     if not np.all(np.isfinite(numbers.astype(np.float64))):
@@ -325,11 +335,7 @@ def _needs_broadcasting(draft: Draft) -> None:
 
 def _second_moment(bench: Workbench, action: SecondMoment) -> Touched:
     draft, node = bench.draft, bench.graph.node(action.node)
-    norm = draft.producer(draft.value(node.outputs[0]))
-    if norm is None or norm.op_type != "BatchNormalization":
-        raise CannotEditError(f'"{node.name}" is no BatchNormalization of the main graph')
-    if any(draft.readers(name) or draft.is_output(name) for name in norm.output[1:] if name):
-        raise CannotEditError(f'the running statistics that "{node.name}" writes are used')
+    norm = _batch_norm(draft, node)
     _needs_broadcasting(draft)
     rank, dtype = _rank(bench, node.inputs[0] or ""), _dtype(bench, node.inputs[0] or "")
     epsilon = float(node.attribute("epsilon")) ** 0.5

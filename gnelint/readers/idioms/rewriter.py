@@ -29,7 +29,7 @@ class Rewriter:
         for node in graph.nodes:
             self._readers_of(node, +1)
         self._values = dict(graph.values)
-        self._pinned = set(graph.outputs) | set(_captured(graph))
+        self._pinned = set(graph.outputs) | graph.captured
         self.replaced = 0
 
     def __iter__(self) -> Iterator[Node]:
@@ -168,15 +168,6 @@ class Rewriter:
     def _readers_of(self, node: Node, change: int) -> None:
         for name in node.present_inputs:
             self._readers[name][node.name] += change
-
-
-def _captured(graph: Graph) -> Iterator[str]:
-    """Names that the bodies of If, Loop and Scan nodes may read from the graph around them."""
-    for body in graph.subgraphs.values():
-        yield from body.inputs
-        for node in body.nodes:
-            yield from node.present_inputs
-        yield from _captured(body)
 
 
 def scalar(parameter: Parameter) -> float | None:
