@@ -3,11 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gnelint.version import __version__
+
 if TYPE_CHECKING:
-    from gnelint.api import Analysis, FixPlan, VerifyResult, check, fix, plan_fixes, verify
+    from gnelint.api import FixPlan, VerifyResult, check, fix, plan_fixes, verify
+    from gnelint.app.checking import Analysis
     from gnelint.errors import GradientNormError
     from gnelint.output.schema import report_schema
-    from gnelint.writers.graphsurgeon import to_graphsurgeon
+    from gnelint.writers.onnx.graphsurgeon import to_graphsurgeon
 
 __all__ = [
     "Analysis",
@@ -23,10 +26,8 @@ __all__ = [
     "verify",
 ]
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "Analysis": "gnelint.api",
+    "Analysis": "gnelint.app.checking",
     "FixPlan": "gnelint.api",
     "GradientNormError": "gnelint.errors",
     "VerifyResult": "gnelint.api",
@@ -34,7 +35,7 @@ _HOMES = {
     "fix": "gnelint.api",
     "plan_fixes": "gnelint.api",
     "report_schema": "gnelint.output.schema",
-    "to_graphsurgeon": "gnelint.writers.graphsurgeon",
+    "to_graphsurgeon": "gnelint.writers.onnx.graphsurgeon",
     "verify": "gnelint.api",
 }
 

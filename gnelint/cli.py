@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gnelint import __version__
 from gnelint.errors import DefectError, GnelintError, UsageError
+from gnelint.version import __version__
 
 if TYPE_CHECKING:
-    from gnelint.batch import Answer
-    from gnelint.jobs import Job, Options
+    from gnelint.app.batch import Answer
     from gnelint.lint.baseline import Baseline
     from gnelint.lint.rulefile import Rule
     from gnelint.output.report import Report, Unread
-    from gnelint.readers.targets import Target
-    from gnelint.rewriting import Measuring
+    from gnelint.readers.target import Target
+    from gnelint.settings.jobs import Job, Options
+    from gnelint.writers.rewriting import Measuring
 
 EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
 FORMATS = ("text", "json", "sarif", "github", "junit", "markdown")
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     """One line on standard error, whatever the message holds: names in a model file may try to steer a terminal."""
-    from gnelint.output.places import visible
+    from gnelint.lint.places import visible
 
     click.echo(f"gnelint: {visible(' '.join(message.split()))}", err=True)
 
@@ -145,10 +145,11 @@ def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> 
 
 
 def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
-    from gnelint import batch, jobs
+    from gnelint.app import batch
     from gnelint.lint.baseline import read_baseline
     from gnelint.lint.selection import without_effect
     from gnelint.lint.suppression import unused
+    from gnelint.settings import jobs
 
     if given["statistics"] and given["format"] not in ("text", "json"):
         raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
@@ -182,7 +183,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 
 def _report(run: _Run, done: Sequence[tuple[Job, Answer]], baselines: Mapping[Path, Baseline]) -> Report:
     """What is said of all targets, without what their baselines know."""
-    from gnelint import batch
+    from gnelint.app import batch
     from gnelint.lint.selection import selected_rules
     from gnelint.output.report import Checked, Report
 
@@ -198,8 +199,8 @@ def _report(run: _Run, done: Sequence[tuple[Job, Answer]], baselines: Mapping[Pa
 
 
 def _job_options(given: Mapping[str, Any]) -> Options:
-    from gnelint.jobs import Options
     from gnelint.readers.inputs import parse_input
+    from gnelint.settings.jobs import Options
 
     names = [option.name for option in fields(Options) if option.name != "inputs" and option.name in given]
     return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
@@ -227,7 +228,7 @@ class _Run:
 
     def targets(self, texts: Sequence[str]) -> list[Target]:
         """The models that the user's words name."""
-        from gnelint.readers.targets import resolve
+        from gnelint.readers.target import resolve
 
         found: list[Target] = []
         for text in texts:
@@ -239,7 +240,7 @@ class _Run:
 
     def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Answer]]:
         """The jobs that could be done, with what there is to say."""
-        from gnelint import batch
+        from gnelint.app import batch
 
         done = []
         found = batch.answers(jobs, processes)
@@ -416,12 +417,14 @@ def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> No
 
 
 def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
-    from gnelint import batch, jobs, rewriting
+    from gnelint.app import batch
     from gnelint.fixes import FixOptions
-    from gnelint.fixing import Fixing
+    from gnelint.fixes.planning import Fixing
     from gnelint.lint.finding import reaches
     from gnelint.lint.selection import selected_rules
     from gnelint.output import fix_json, fix_text
+    from gnelint.settings import jobs
+    from gnelint.writers import rewriting
 
     _check_fix_options(given)
     run = _Run(given["verbose"])
@@ -459,8 +462,8 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 
 def _measuring(given: Mapping[str, Any]) -> Measuring | None:
     """How what is written is measured; None for what is only shown, and where the user does not want it."""
-    from gnelint.rewriting import Measuring
-    from gnelint.trials import SECONDS
+    from gnelint.measure.trials import SECONDS
+    from gnelint.writers.rewriting import Measuring
 
     if given["verify"] is False or given["diff"]:
         return None
@@ -496,7 +499,7 @@ def _check_fix_options(given: Mapping[str, Any]) -> None:
 
 
 def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
-    from gnelint.rewriting import output_of
+    from gnelint.writers.rewriting import output_of
 
     if given["diff"] or not (given["output"] or given["output_dir"] or given["in_place"]):
         return None
@@ -619,7 +622,7 @@ def test_rules(context: click.Context, files: tuple[str, ...]) -> None:
 
 
 def _run_examples(texts: Sequence[str]) -> int:
-    from gnelint.examples import Examples
+    from gnelint.app.rule_tests import Examples
 
     examples = Examples.of(texts)
     for warning in examples.rules.warnings:

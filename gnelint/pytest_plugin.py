@@ -15,7 +15,7 @@ from gnelint.errors import GnelintError
 if TYPE_CHECKING:
     import torch
 
-    from gnelint.api import Analysis
+    from gnelint.app.checking import Analysis
     from gnelint.lint.finding import FailOn
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gnelint.graph import Graph, Location, Node, Parameter, Provenance, Value
-from gnelint.prediction import Block, BlockKind, NodePrediction, Prediction
-from gnelint.stage import Judgement
-from gnelint.theory.weights import WeightStatistics
+from gnelint.analysis.prediction import Block, BlockKind, NodePrediction, Prediction
+from gnelint.analysis.stage import Judgement
+from gnelint.ir.graph import Graph, Location, Node, Parameter, Provenance, Value
+from gnelint.theory.weights.statistics import WeightStatistics
 
 
 def parameter(name: str, shape: tuple[int, ...], provenance: Provenance = "data") -> Parameter:

@@ -26,13 +26,13 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Remembered, Unary, component
-from gnelint.theory.cells import Axes, Axis, counts, refine, resample
-from gnelint.theory.coupling import NONE, Coupling
-from gnelint.theory.gram_charlier import cumulants
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
-from gnelint.theory.special import log_normal_cdf, normal_cdf, normal_pdf
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
+from gnelint.theory.fields.coupling import NONE, Coupling
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.gaussian.gram_charlier import cumulants
+from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
+from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
+from gnelint.theory.spectrum import Structure
 
 INF = math.inf
 

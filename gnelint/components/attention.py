@@ -15,12 +15,11 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, Unary, component
-from gnelint.prediction import Basis
-from gnelint.theory.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.moments import Field, Gradient, Moments
-from gnelint.theory.profiles import normalised
-from gnelint.theory.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
+from gnelint.components.base import Basis, Component, NotModelledError, Unary, component
+from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
+from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.gaussian.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
 F = TypeVar("F", bound=Field)
 

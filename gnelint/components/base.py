@@ -10,12 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
-from gnelint.graph import Node
-from gnelint.prediction import Basis
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.theorems import PLAIN, Structure
+from gnelint.ir.graph import Node
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.spectrum import PLAIN, Structure
+
+Basis = Literal["exact", "theorem", "approximate", "unmodelled"]
+"""What a number stands on, strongest first."""
 
 
 class NotModelledError(ValueError):

@@ -11,15 +11,14 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import Component, NotModelledError, Remembered, component
+from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
 from gnelint.components.linear import constant_moments
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, counts, pooled, refine, resample
-from gnelint.theory.coupling import mixed
-from gnelint.theory.memory import memory_unless_along, mixed_memory
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.profiles import mixed_profile
-from gnelint.theory.special import normal_cdf, normal_pdf
+from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
+from gnelint.theory.fields.coupling import mixed
+from gnelint.theory.fields.memory import memory_unless_along, mixed_memory
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.profiles import mixed_profile
+from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 UNCORRELATED = "the branches are uncorrelated"
 UNKNOWN = "combines with a tensor whose values are not known before the network runs"

@@ -13,15 +13,15 @@ import numpy as np
 
 from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
-from gnelint.theory.cells import Axis, counts, pooled
-from gnelint.theory.contraction import kernel_times, kernel_transposed_times, row_energies
-from gnelint.theory.coupling import Coupling, participation, weighted_sum, window_overlap
-from gnelint.theory.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.profiles import amplitude, normalised
-from gnelint.theory.spread import gaussian_noise
-from gnelint.theory.taps import TapAxis, kron, marginals, outer
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.cells import Axis, counts, pooled
+from gnelint.theory.fields.coupling import Coupling, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.profiles import amplitude, normalised
+from gnelint.theory.fields.spread import gaussian_noise
+from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer
+from gnelint.theory.spectrum import Structure
+from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
 
 _ROUNDING = 1e-12
 _ALONG = 0.3

@@ -11,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
-from gnelint.theory.cells import Axes, Axis, average, counts, pooled, squeeze_constant
-from gnelint.theory.contraction import columns_times, frobenius2, rows_times, squared_gram
-from gnelint.theory.coupling import participation, weighted_sum
-from gnelint.theory.memory import Memory, memory_unless_along
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.spread import gaussian_noise
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
+from gnelint.theory.fields.coupling import participation, weighted_sum
+from gnelint.theory.fields.memory import Memory, memory_unless_along
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.spread import gaussian_noise
+from gnelint.theory.spectrum import Structure
+from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
 
 
 def last_axis(field_axes: Axes) -> tuple[int, int]:

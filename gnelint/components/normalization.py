@@ -22,14 +22,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import NotModelledError, Remembered, Unary, component
+from gnelint.components.base import Basis, NotModelledError, Remembered, Unary, component
 from gnelint.components.linear import constant_moments, shifted
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, resample
-from gnelint.theory.memory import memory_unless_along
-from gnelint.theory.moments import Gradient, Moments, average_covariance, sample_average_energy, set_average
-from gnelint.theory.profiles import normalised
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.cells import Axes, Axis, resample
+from gnelint.theory.fields.memory import memory_unless_along
+from gnelint.theory.fields.moments import Gradient, Moments, average_covariance, sample_average_energy, set_average
+from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.spectrum import Structure
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import Pointwise
-from gnelint.components.base import NotModelledError, component
+from gnelint.components.base import Basis, NotModelledError, component
 from gnelint.components.smooth import Smooth
-from gnelint.prediction import Basis
-from gnelint.theory.moments import Moments
-from gnelint.theory.quadrature import smooth_expectations
+from gnelint.theory.fields.moments import Moments
+from gnelint.theory.gaussian.quadrature import smooth_expectations
 
 Function = Callable[[np.ndarray], np.ndarray]
 

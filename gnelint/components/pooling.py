@@ -13,15 +13,14 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import NotModelledError, Unary, component
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis, counts, resample
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.piecewise import Piece, piecewise_expectation, rectified_source
-from gnelint.theory.profiles import normalised
-from gnelint.theory.special import normal_cdf, normal_pdf
-from gnelint.theory.taps import TapAxis
-from gnelint.theory.theorems import PLAIN, Structure
+from gnelint.components.base import Basis, NotModelledError, Unary, component
+from gnelint.theory.fields.cells import Axes, Axis, counts, resample
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.fields.taps import TapAxis
+from gnelint.theory.gaussian.piecewise import Piece, piecewise_expectation, rectified_source
+from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
+from gnelint.theory.spectrum import PLAIN, Structure
 
 
 @cache

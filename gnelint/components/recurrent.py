@@ -15,13 +15,11 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, Remembered, component
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axis
-from gnelint.theory.contraction import columns_times, rows_times
-from gnelint.theory.gates import Averages, gate_averages, relu_averages, tanh_averages
-from gnelint.theory.memory import Memory
-from gnelint.theory.moments import Field, Gradient, Moments
+from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.memory import Memory
+from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
 from gnelint.theory.recurrence import (
     MOST_STEPS,
     Cell,
@@ -36,6 +34,7 @@ from gnelint.theory.recurrence import (
     remembered,
     unroll,
 )
+from gnelint.theory.weights.contraction import columns_times, rows_times
 
 TIME = 1
 _FINENESS = 4

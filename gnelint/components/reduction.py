@@ -8,13 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Unary, component
+from gnelint.components.base import Basis, Unary, component
 from gnelint.components.pooling import Maximum, marked, maximum_cumulants
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axes, Axis
-from gnelint.theory.memory import Memory
-from gnelint.theory.moments import Gradient, Moments, sample_average_energy, set_average
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.cells import Axes, Axis
+from gnelint.theory.fields.memory import Memory
+from gnelint.theory.fields.moments import Gradient, Moments, sample_average_energy, set_average
+from gnelint.theory.spectrum import Structure
 
 
 class _Reduction(Unary):

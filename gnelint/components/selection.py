@@ -12,12 +12,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, component
+from gnelint.components.base import Basis, Component, NotModelledError, component
 from gnelint.components.combine import aligned, known
-from gnelint.prediction import Basis
-from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.special import normal_cdf
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.gaussian.special import normal_cdf
 
 _PATTERN = "a mask's pattern is independent of the values: ones in their expected share"
 

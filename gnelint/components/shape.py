@@ -10,11 +10,11 @@ import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
 from gnelint.components.combine import join
-from gnelint.graph import Node
-from gnelint.theory.cells import Axis, pooled
-from gnelint.theory.moments import Field, Gradient, Moments
-from gnelint.theory.profiles import normalised
-from gnelint.theory.taps import TapAxis
+from gnelint.ir.graph import Node
+from gnelint.theory.fields.cells import Axis, pooled
+from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.fields.taps import TapAxis
 
 F = TypeVar("F", bound=Field)
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Remembered, component
-from gnelint.theory.maps import alike, positions_apart
-from gnelint.theory.moments import Gradient, Moments
-from gnelint.theory.quadrature import Function, smooth_expectations
-from gnelint.theory.sensitivity import Sensitivity, sensitivity
-from gnelint.theory.special import erf, normal_cdf, normal_pdf
-from gnelint.theory.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
-from gnelint.theory.theorems import Structure
+from gnelint.theory.fields.maps import alike, positions_apart
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
+from gnelint.theory.gaussian.quadrature import Function, smooth_expectations
+from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
+from gnelint.theory.gaussian.special import erf, normal_cdf, normal_pdf
+from gnelint.theory.spectrum import Structure
 
 
 class Smooth(Pointwise):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from gnelint.analysis import analyse
+from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import Edit, EditTensor, Scale, Substitute, applied
 from gnelint.fixes.gain import equalised, own_weights
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
+from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import chains_of
-from gnelint.theory.selu import solve_selu
-from gnelint.vocabulary import families
+from gnelint.theory.gaussian.selu import solve_selu
 
 ACCUMULATED = 16.0
 """Relative variance that the activations of a chain may add up to."""

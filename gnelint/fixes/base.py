@@ -10,10 +10,10 @@ from zlib import crc32
 
 import numpy as np
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Action, Draw, Edit
-from gnelint.graph import FLOATING, Graph, Node, Parameter, TensorKind
+from gnelint.ir.graph import FLOATING, Graph, Node, Parameter, TensorKind
 from gnelint.lint.finding import Finding
-from gnelint.prediction import Prediction
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from gnelint.components import component_class
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout, untrained, users_of
 from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import layer_of
 from gnelint.lint.facts import LAYERS, fan_in, unit_axis
-from gnelint.theory.moments import Moments
+from gnelint.theory.fields.moments import Moments
 
 NOT_STORED = "its weight is not a stored tensor that could be changed"
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gnelint.graph import Graph, Mapped, Node, Parameter, TensorKind, Value
+from gnelint.ir.graph import Graph, Mapped, Node, Parameter, TensorKind, Value
 from gnelint.lint.facts import unit_axis
 
 Array = np.ndarray

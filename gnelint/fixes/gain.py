@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gnelint.analysis import Scaled, Walk
+from gnelint.analysis.propagation import Scaled, Walk
 from gnelint.fixes.base import (
     Fix,
     Plan,
@@ -24,7 +24,7 @@ from gnelint.fixes.base import (
 )
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.fixes.levels import Levels, levels
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import Layer, chain_bits, layers_outside_branches, runs_of
 from gnelint.lint.facts import unit_axis
 from gnelint.lint.finding import Finding

@@ -16,14 +16,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
 from gnelint.fixes.base import scalable
+from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
-from gnelint.prediction import Prediction
-from gnelint.theory.sensitivity import amplification, scaled_averages
-from gnelint.vocabulary import families
+from gnelint.theory.gaussian.sensitivity import amplification, scaled_averages
 
 TOLERATED = math.log(4)
 """Log of what may become of the deviations of log q from sample to sample over a whole chain at the usual signals:

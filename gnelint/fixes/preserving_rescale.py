@@ -6,7 +6,7 @@ import math
 
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable
 from gnelint.fixes.edits import Edit, EditTensor, Scale
-from gnelint.graph import Graph, Node, Parameter
+from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.lint.chains import Layer, layers_outside_branches
 from gnelint.lint.pattern import TRANSPARENT
 

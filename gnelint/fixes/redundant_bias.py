@@ -8,7 +8,7 @@ import numpy as np
 
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import DropBias, Edit, EditTensor, Fill, Subtract
-from gnelint.graph import Parameter
+from gnelint.ir.graph import Parameter
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.finding import Finding
 

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, untrained, users_of
 from gnelint.fixes.edits import Edit, EditTensor, Fill, InsertScale, Scale, with_tensors
 from gnelint.fixes.gain import equalised, in_step, own_weights
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
+from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import layer_of, layers_outside_branches
 from gnelint.lint.facts import LAYERS
 from gnelint.lint.finding import Finding
-from gnelint.prediction import Block, Prediction
-from gnelint.vocabulary import families
 
 MAX_SWEEPS = 4
 CLOSE = 0.05

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout
 from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment, applied
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
+from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import chains_of
-from gnelint.prediction import Prediction
-from gnelint.vocabulary import families
 
 
 @fix("smn")

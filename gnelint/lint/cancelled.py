@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from gnelint.graph import Dim, Graph, Node, Parameter
+from gnelint.ir.graph import Dim, Graph, Node, Parameter
 
 Shape = tuple[Dim, ...]
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gnelint.graph import Graph, Node
+from gnelint.analysis.prediction import Prediction
+from gnelint.ir.graph import Graph, Node
+from gnelint.ir.vocabulary import families
 from gnelint.lint.pattern import TRANSPARENT
-from gnelint.prediction import Prediction
-from gnelint.vocabulary import families
 
 LAYERS = frozenset({"linear", "conv", "conv_transpose"})
 """Operations that count as a layer when depth is counted: linear maps with a weight that mixes channels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.lint.explaining import unexplained
 from gnelint.lint.finding import Finding
 from gnelint.lint.fingerprint import marked
@@ -12,7 +13,6 @@ from gnelint.lint.rulefile import Rule
 from gnelint.lint.running import Run
 from gnelint.lint.selection import Settings, Stage
 from gnelint.lint.suppression import Suppressed, Suppression, in_model, suppress
-from gnelint.prediction import Prediction
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.lint.finding import Finding
 
 WHOLE = ""

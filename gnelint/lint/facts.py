@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gnelint.graph import Graph, Node, Parameter
+from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.vocabulary import families
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.chains import LAYERS as LAYERS
 from gnelint.lint.chains import chain_bits
 from gnelint.lint.pattern import TRANSPARENT
-from gnelint.prediction import Block, NodePrediction, Prediction
-from gnelint.theory.rows import RowStatistics, row_statistics, singular_spread
-from gnelint.theory.weights import WeightStatistics, weight_statistics
-from gnelint.vocabulary import families
+from gnelint.theory.weights.rows import RowStatistics, row_statistics, singular_spread
+from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 
 NORMALIZATIONS = families()["normalization"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from gnelint.graph import Location
+from gnelint.ir.graph import Location
 
 Severity = Literal["error", "warning", "info"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.finding import Finding
 
 _LENGTH = 16

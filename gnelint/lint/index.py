@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 
 Indices = NDArray[np.intp]
 """Positions of nodes, values or rows; -1 stands for none."""

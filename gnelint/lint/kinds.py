@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from gnelint.prediction import BlockKind
-from gnelint.vocabulary import VOCABULARY, families
+from gnelint.analysis.prediction import BlockKind
+from gnelint.ir.vocabulary import VOCABULARY, families
 
 Kind = Literal["number", "text", "truth", "node", "block", "operations", "attribute", "role", "block_kind", "place"]
 """What an expression stands for. Only parameters are of the last five kinds: `place` is a node or a block, the others

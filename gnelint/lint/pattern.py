@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.kinds import ExpressionError, operations
 
 TRANSPARENT = frozenset(

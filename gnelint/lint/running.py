@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from gnelint.analysis.prediction import Block, Prediction
 from gnelint.errors import RuleError
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import Expression
 from gnelint.lint.facts import LAYERS, Facts
@@ -20,7 +21,6 @@ from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.runs import Runs
-from gnelint.prediction import Block, Prediction
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import RuleSet
 from gnelint.lint.selection import names, no_such_rule

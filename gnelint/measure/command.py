@@ -19,8 +19,8 @@ from gnelint.measure.opening import Source, device_named, loaded_module
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.verify import DataSource, Plan, Verification, verify_source
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.targets import resolve
-from gnelint.readers.torch_target import load_object
+from gnelint.readers.target import resolve
+from gnelint.readers.torch.target import load_object
 
 DTYPES = ("float32", "float64", "bfloat16")
 TARGET_ARRAY = "target"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Prediction
+from gnelint.ir.graph import Node
 from gnelint.measure.estimate import Estimate
 from gnelint.measure.measuring import Measurement
 from gnelint.measure.program import WEIGHTED
 from gnelint.measure.tape import own_inputs
-from gnelint.prediction import Prediction
 
 Verdict = Literal["agrees", "differs", "unknown"]
 """Whether a predicted number lies within the interval widened by the tolerance; "unknown" where one is missing."""

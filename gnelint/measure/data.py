@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gnelint.errors import GnelintError, UsageError
-from gnelint.graph import Graph, Node, Value
+from gnelint.ir.graph import Graph, Node, Value
 from gnelint.measure.program import Program
 
 Batch = Mapping[str, Tensor]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.measure.compare import WORSE_BITS
 from gnelint.measure.tape import ChainSample, Tape
-from gnelint.prediction import Prediction
 
 MAX_PROBES = 8
 OUTPUT_RANGE = 6.0

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team, together
 from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
 from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape, own_inputs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 
 _SHARE = 0.8
 _PER_VALUE = 3.0

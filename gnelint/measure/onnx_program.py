@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from gnelint.errors import ModelError
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch, stored_weights
-from gnelint.readers.onnx_inputs import HOW_TO_SET
+from gnelint.readers.onnx.inputs import HOW_TO_SET
 
 
 class OnnxProgram:

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gnelint.errors import ModelError, UsageError
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.onnx_program import OnnxProgram
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.torch_program import TorchProgram
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.onnx import read as read_onnx
-from gnelint.readers.targets import Target
-from gnelint.readers.torch import Traced, trace_pt2
-from gnelint.readers.torch_target import Loaded, load_python
+from gnelint.readers.onnx.reader import read as read_onnx
+from gnelint.readers.target import Target
+from gnelint.readers.torch.reader import Traced, trace_pt2
+from gnelint.readers.torch.target import Loaded, load_python
 
 
 @dataclass(frozen=True)

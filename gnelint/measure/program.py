@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.memory import ran_out
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gnelint.graph import Graph, Node
+from gnelint.analysis.prediction import Block
+from gnelint.ir.graph import Graph, Node
 from gnelint.measure.program import Program, trainable
-from gnelint.prediction import Block
 
 _RESCALE_BITS = 60.0
 """A cotangent whose squared norm has left 2^-60 .. 2^60 of its start is scaled back: float32 ends at 2^-149."""

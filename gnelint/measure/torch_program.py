@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from gnelint.errors import GnelintError, ModelError
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.program import RunSettings, Watch, is_for_caller
 from gnelint.measure.sharding import Operation, ShardedNetwork, is_large
-from gnelint.readers.torch import Traced
-from gnelint.readers.torch_operations import operation_name
+from gnelint.readers.torch.operations import operation_name
+from gnelint.readers.torch.reader import Traced
 
 _DROPOUT = frozenset({"dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 _BATCH_NORM = frozenset(

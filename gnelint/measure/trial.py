@@ -12,9 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
 from gnelint.errors import GnelintError, ModelError, UnmeasuredError
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.data import Batch, drawn
 from gnelint.measure.distributed import Team
 from gnelint.measure.harm import MAX_PROBES, Health, OutOfTimeError, Probes, block_ends, harms, health
@@ -23,7 +24,6 @@ from gnelint.measure.opening import Source, batch_size, device_named
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.tape import Tape
 from gnelint.measure.verify import batch_that_fits
-from gnelint.prediction import Prediction
 
 SAME = 1e-5
 """Of an output's standard deviation: by so much an edit may change it that promises the same function."""

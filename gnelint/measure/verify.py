@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
 from gnelint.errors import ModelError
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.measure.compare import Comparison, compare, is_worse
 from gnelint.measure.data import Batch, drawn
 from gnelint.measure.distributed import Team, together
@@ -24,7 +25,6 @@ from gnelint.measure.opening import Source, batch_size
 from gnelint.measure.program import Program, RunSettings, trainable
 from gnelint.measure.tape import Tape
 from gnelint.measure.training import TrainingRun, train
-from gnelint.prediction import Prediction
 
 PRECISE = 0.01
 """A probe that says this much else in float64 makes float32 not precise enough."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule
+from gnelint.measure.trials import TakenBack
 from gnelint.output import verify_json
 from gnelint.output.json import number, stage
-from gnelint.prediction import Prediction
-from gnelint.rewriting import Rewritten
-from gnelint.trials import TakenBack
+from gnelint.writers.rewriting import Rewritten
 
 if TYPE_CHECKING:
     from gnelint.measure.harm import Health

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from gnelint.output.places import alike, alike_edits, folded
+from gnelint.lint.places import alike, alike_edits, folded
 from gnelint.output.text import WIDTH, elide, in_few_words, printable, stage_text, wrapped
 
 _LABEL = 38

@@ -11,16 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gnelint import __version__
+from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.stage import Judgement
 from gnelint.errors import UsageError
-from gnelint.graph import Graph, Parameter
+from gnelint.ir.graph import Graph, Parameter
+from gnelint.ir.vocabulary import VOCABULARY
 from gnelint.lint.finding import SEVERITIES, Finding, Fix
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.total import Excess
-from gnelint.prediction import Block, NodePrediction, Prediction
-from gnelint.stage import Judgement
-from gnelint.theory.weights import WeightStatistics, distribution, gain
-from gnelint.vocabulary import VOCABULARY
+from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
+from gnelint.version import __version__
 
 SCHEMA = "gnelint/1"
 

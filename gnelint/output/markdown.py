@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gnelint.lint.finding import SEVERITIES
-from gnelint.output.places import folded
+from gnelint.lint.places import folded
 from gnelint.output.report import Checked, Report
 from gnelint.output.text import (
     Style,

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gnelint import __version__
 from gnelint.lint.finding import SEVERITIES
 from gnelint.lint.rulefile import Rule
 from gnelint.output.explain import explanation, first_paragraph
 from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
 from gnelint.output.text import clipped, elide
+from gnelint.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 MAX_RESULTS = 25_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.finding import FailOn, reaches
-from gnelint.output.places import alike, changes, folded, scope, visible
+from gnelint.lint.places import alike, changes, folded, scope, visible
 
 WIDTH = 80
 _LABEL = 26

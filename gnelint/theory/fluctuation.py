@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnelint.theory.sensitivity import ScalarMap, scaled_averages
+from gnelint.theory.gaussian.sensitivity import ScalarMap, scaled_averages
 
 BITS_SQUARED = 1.0 / math.log(2.0) ** 2
 """Turns a small relative variance into a variance of log2."""

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnelint.theory.gates import Averages
-from gnelint.theory.memory import Memory
+from gnelint.theory.fields.memory import Memory
+from gnelint.theory.gaussian.gates import Averages
 
 STILL = 1e-4
 """Relative change of a step's moments below which those after it are taken as equal."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gnelint import __version__
+from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale, Subtract
-from gnelint.graph import Parameter
-from gnelint.prediction import Prediction
-from gnelint.theory.weights import WeightStatistics, weight_statistics
+from gnelint.ir.graph import Parameter
+from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
+from gnelint.version import __version__
 
 _ALIKE = 0.03
 """Relative difference of two gains that count as one: a draw of a few thousand weights scatters as much."""

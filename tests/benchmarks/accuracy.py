@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import NodePrediction, Prediction
+from gnelint.analysis.propagation import analyse
 from gnelint.measure.program import RunSettings
 from gnelint.measure.tape import Moments, Tape
 from gnelint.measure.torch_program import TorchProgram
-from gnelint.prediction import NodePrediction, Prediction
-from gnelint.readers.torch import Traced, trace_module
+from gnelint.readers.torch.reader import Traced, trace_module
 from tests.models import CASES, DEEP, HELD_OUT, SEVEN, Case
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
@@ -192,8 +192,8 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 def onnx_agreement(case: Case, *, seed: int) -> dict[str, object]:
     """How far the ONNX readings of both exporters are from the torch reading: every layer's gradient in bits, phi."""
-    from gnelint.readers.onnx import read
-    from gnelint.readers.torch import read_module
+    from gnelint.readers.onnx.reader import read
+    from gnelint.readers.torch.reader import read_module
     from tests.models.export import OPSETS, apart, export_onnx, matched_layers, unmatched_layers
 
     inputs = case.example_inputs(seed)

@@ -30,14 +30,14 @@ import time
 import torch
 from torch import Tensor, nn
 
-from gnelint.analysis import analyse
-from gnelint.graph import Graph
-from gnelint.readers.torch import trace_module
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import Graph
+from gnelint.readers.torch.reader import trace_module
 from tests.models import CASES
 from tests.models.transformer import gpt2
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
-READERS = ("gnelint.theory.contraction", "gnelint.theory.weights")
+READERS = ("gnelint.theory.weights.contraction", "gnelint.theory.weights.statistics")
 VOCABULARY = 50257
 
 

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.ir.graph import Node
 from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import Rule, load_rule, load_rules
 from gnelint.lint.selection import Settings
-from gnelint.prediction import Block, Prediction
 from tests import builders
 from tests.builders import node
 

@@ -25,8 +25,8 @@ import onnx
 from onnx.backend.test.case import model, node
 
 from gnelint.errors import GnelintError
-from gnelint.graph import UNMODELLED, Graph
-from gnelint.readers.onnx import read
+from gnelint.ir.graph import UNMODELLED, Graph
+from gnelint.readers.onnx.reader import read
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
@@ -45,9 +45,9 @@ class Outcome:
 
 
 def analyser() -> Callable[[Graph], Any] | None:
-    """`gnelint.analysis.analyse`, None as long as there is none."""
+    """`gnelint.analysis.propagation.analyse`, None as long as there is none."""
     try:
-        from gnelint.analysis import analyse
+        from gnelint.analysis.propagation import analyse
     except ImportError:
         return None
     return analyse

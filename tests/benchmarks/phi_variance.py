@@ -23,14 +23,14 @@ from pathlib import Path
 
 import torch
 
-from gnelint.analysis import analyse
-from gnelint.graph import Graph
+from gnelint.analysis.prediction import Block
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import Graph
 from gnelint.measure.estimate import estimate, spectrum_variance
 from gnelint.measure.program import RunSettings
 from gnelint.measure.tape import BlockSample, Tape
 from gnelint.measure.torch_program import TorchProgram
-from gnelint.prediction import Block
-from gnelint.readers.torch import trace_module
+from gnelint.readers.torch.reader import trace_module
 from tests.benchmarks.accuracy import REPORTS
 from tests.models import CASES, HELD_OUT, Case
 

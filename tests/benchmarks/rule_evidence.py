@@ -30,10 +30,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gnelint.analysis import analyse
+from gnelint.analysis.propagation import analyse
 from gnelint.lint.engine import Settings, lint
 from gnelint.lint.rulefile import Rule, load_rules
-from gnelint.readers.torch import read_module
+from gnelint.readers.torch.reader import read_module
 from tests.models import network
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "rule_evidence.json"

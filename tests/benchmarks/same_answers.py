@@ -3,9 +3,9 @@
     python -m tests.benchmarks.same_answers write FOLDER [--jobs N] [--no-onnx]
     python -m tests.benchmarks.same_answers compare BEFORE AFTER
 
-For a change that is to move code and no number: write before and after it (in another checkout by the path of this file,
-with PYTHONPATH set to that checkout), and compare. Networks are those that rule files name, in both modes that they name
-and as modules and ONNX files, and all cases of tests/models. Exit code 1 where a network's JSON differs.
+For a change that is to move code and no number: write before and after it (in another checkout by the path of this
+file, with PYTHONPATH set to that checkout), and compare. Networks are those that rule files name, in both modes that
+they name, as modules and as ONNX files, and all cases of tests/models. Exit code 1 where a network's JSON differs.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ import onnxruntime
 from onnx import numpy_helper
 
 from gnelint.errors import GnelintError
-from gnelint.graph import Value
+from gnelint.ir.graph import Value
 from gnelint.lint.rulefile import load_rules
 from gnelint.readers.inputs import parse_input
-from gnelint.readers.onnx import read
+from gnelint.readers.onnx.reader import read
 from tests.benchmarks.onnx_agreement import files, inputs_for
 
 PACKAGES = (

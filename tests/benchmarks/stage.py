@@ -26,11 +26,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gnelint.graph import Graph
-from gnelint.readers.onnx import read as read_onnx
-from gnelint.readers.torch import read_module
-from gnelint.readers.torch_initializers import InitializerRecorder
-from gnelint.stage import judge
+from gnelint.analysis.stage import judge
+from gnelint.ir.graph import Graph
+from gnelint.readers.onnx.reader import read as read_onnx
+from gnelint.readers.torch.initializers import InitializerRecorder
+from gnelint.readers.torch.reader import read_module
 from tests.benchmarks.accuracy import REPORTS
 from tests.benchmarks.stage_networks import Design, built, changed, designs, example, see, train
 

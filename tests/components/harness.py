@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from gnelint.components import Component, component_class
-from gnelint.graph import Node, Parameter
-from gnelint.theory.cells import Axis, counts, resample
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.ir.graph import Node, Parameter
+from gnelint.theory.fields.cells import Axis, counts, resample
+from gnelint.theory.fields.moments import Gradient, Moments
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
 

@@ -14,8 +14,8 @@ from scipy.special import ndtri
 from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
-from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import make
 
 Function = Callable[[torch.Tensor], torch.Tensor]

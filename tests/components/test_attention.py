@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
-from gnelint.theory.cells import Axis
-from gnelint.theory.coupling import Coupling
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.coupling import Coupling
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import Case, Input, make, verify
 
 INTEGRAL = "the softmax integral is good to about 1 %"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gnelint.components import NotModelledError
-from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
 
 SAMPLED = "sampling error only: the operands are drawn independent, as assumed"

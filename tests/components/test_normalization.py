@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
-from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import EXACT, Case, Input, make, verify
 
 rng = torch.Generator().manual_seed(8)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gnelint.components import Component, NotModelledError
 from gnelint.components.recurrent import Recurrent
-from gnelint.theory.cells import Axis
-from gnelint.theory.memory import Memory
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.memory import Memory
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import dense_energy, everywhere, make
 
 BATCH = 64

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
-from gnelint.theory.cells import Axis
-from gnelint.theory.moments import Gradient, Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
 
 

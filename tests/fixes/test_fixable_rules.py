@@ -9,13 +9,13 @@ import pytest
 
 from gnelint.fixes import fix_named
 from gnelint.fixes.edits import applied
-from gnelint.fixing import Fixed, Fixing, plan_fixes
-from gnelint.graph import Graph
+from gnelint.fixes.planning import Fixed, Fixing, plan_fixes
+from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import Rule, load_rules
 from gnelint.lint.selection import Settings
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module
 from tests.models import network
 from tests.models.export import write_onnx
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from gnelint.fixes.edits import Edit, EditTensor
-from gnelint.fixing import Fixing, plan_fixes
+from gnelint.fixes.planning import Fixing, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
-from gnelint.readers.torch import read_module
+from gnelint.readers.torch.reader import read_module
 from tests.models import network
 from tests.models.initialisation import uneven_mlp
 from tests.models.plain import plain_mlp

@@ -13,9 +13,9 @@ import gnelint
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
 from gnelint.fixes.levels import BOUND, Levels, levels
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.chains import layers_outside_branches
-from gnelint.theory.sensitivity import amplification
+from gnelint.theory.gaussian.sensitivity import amplification
 from tests.models.plain import plain_mlp
 
 

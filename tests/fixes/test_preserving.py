@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gnelint.fixing import Fixing, plan_fixes
+from gnelint.fixes.planning import Fixing, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.measure.onnx_on_torch.call import Settings as RunSettings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module
-from gnelint.writers.onnx import write_onnx
-from gnelint.writers.torch_module import fixed_module
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module
+from gnelint.writers.onnx.writer import write_onnx
+from gnelint.writers.torch.module import fixed_module
 from tests.fixes.drawn_networks import BATCH, CHANNELS, SIDE, DrawnFile, DrawnModule
 from tests.measure.onnx_on_torch.agreement import reference
 

@@ -17,16 +17,16 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import gnelint
-from gnelint.fixing import Fixed, Fixing, plan_fixes
+from gnelint.fixes.planning import Fixed, Fixing, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.measure.onnx_on_torch.call import Settings as RunSettings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
-from gnelint.readers.onnx import read
+from gnelint.readers.onnx.reader import read
 from gnelint.writers.base import Unmade
-from gnelint.writers.onnx import write_onnx
+from gnelint.writers.onnx.writer import write_onnx
 from tests.measure.onnx_on_torch.agreement import reference
-from tests.readers.onnx_build import node
+from tests.readers.onnx.build import node
 
 C = 6
 RULE = load_rules().get("GNE310")

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnelint.analysis import analyse
-from gnelint.graph import Graph, Node, Parameter, Value
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import Graph, Node, Parameter, Value
 from gnelint.lint.engine import Settings, lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
-from gnelint.prediction import Block, Prediction
 from tests.builders import graph, node, prediction
-from tests.readers.onnx_build import load, model
-from tests.readers.onnx_build import node as onnx_node
+from tests.readers.onnx.build import load, model
+from tests.readers.onnx.build import node as onnx_node
 
 
 def said(rule_id: str, of: Prediction) -> tuple[Finding, ...]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gnelint.graph import Location
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.analysis.stage import Judgement
+from gnelint.ir.graph import Location
 from gnelint.lint.engine import lint
 from gnelint.lint.finding import Fix
 from gnelint.lint.rulefile import Rule, load_rule
 from gnelint.lint.selection import Settings
-from gnelint.prediction import Block, Prediction
-from gnelint.stage import Judgement
 from tests.builders import chain, graph, node, prediction
 
 RULE = """\

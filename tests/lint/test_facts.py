@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from gnelint.analysis import analyse
-from gnelint.graph import Graph, Node, Parameter, Value
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import Graph, Node, Parameter, Value
 from gnelint.lint.columns import Columns
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.kinds import literal
-from gnelint.readers.torch import read_module
+from gnelint.readers.torch.reader import read_module
 from tests.builders import graph, node, prediction
 from tests.models import network
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.finding import Finding
 from gnelint.lint.fingerprint import Fingerprints, marked
 from tests.builders import graph, node

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnelint.graph import Graph
+from gnelint.analysis.prediction import Block
+from gnelint.ir.graph import Graph
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions import FUNCTIONS
-from gnelint.prediction import Block
 from tests import builders
 from tests.builders import graph, node, prediction
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.lint.index import Index
 from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import PatternError, compile_pattern

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 import gnelint
-from gnelint.analysis import analyse
-from gnelint.api import Analysis
-from gnelint.examples import Examples
-from gnelint.graph import Graph
+from gnelint.analysis.propagation import analyse
+from gnelint.app.checking import Analysis
+from gnelint.app.rule_tests import Examples
+from gnelint.ir.graph import Graph
 from gnelint.lint.rulefile import Rule, builtin_directory, load_rule, load_rules
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module
 from tests import builders
 from tests.builders import chain, graph, node, prediction
 from tests.models import network

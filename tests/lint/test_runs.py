@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
+from gnelint.ir.vocabulary import families
 from gnelint.lint.index import Index
 from gnelint.lint.runs import Runs
-from gnelint.vocabulary import families
 from tests.builders import graph, node
 
 NORMALIZATIONS = families()["normalization"]

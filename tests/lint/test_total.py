@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import gnelint
-from gnelint.analysis import analyse
-from gnelint.api import Analysis, check_prediction
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
+from gnelint.app.checking import Analysis, check_prediction
 from gnelint.lint.explaining import unexplained
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
@@ -21,8 +22,7 @@ from gnelint.lint.selection import Settings, selected_rules, unselected_rules
 from gnelint.lint.total import JUDGES
 from gnelint.output import html, json, markdown, notebook, text
 from gnelint.output.report import Checked, Report
-from gnelint.prediction import Prediction
-from gnelint.readers.torch import read_module
+from gnelint.readers.torch.reader import read_module
 from tests.models import network
 
 KNOWN = load_rules()

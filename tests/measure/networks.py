@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gnelint.measure.program import RunSettings
 from gnelint.measure.torch_program import TorchProgram
-from gnelint.readers.torch import trace_module
+from gnelint.readers.torch.reader import trace_module
 
 DOUBLE = RunSettings(float32=torch.float64)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gnelint.analysis import analyse
+from gnelint.analysis.prediction import Block
+from gnelint.analysis.propagation import analyse
 from gnelint.measure.estimate import estimate, spectrum_variance
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.tape import Tape, rademacher
-from gnelint.prediction import Block
 from tests.measure.networks import program, residual_net
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gnelint.graph import Parameter
-from gnelint.prediction import NodePrediction, Prediction
+from gnelint.analysis.prediction import NodePrediction, Prediction
+from gnelint.ir.graph import Parameter
 from tests.models import Case
 
 OPSETS: dict[bool, tuple[int, ...]] = {

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import gnelint
-from gnelint.graph import Graph
+from gnelint.ir.graph import Graph
 from gnelint.nn import CentredConv2d, CentredLinear, Scale, ScaledELU, SecondMomentNorm2d
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module
 
 OPS = ["conv", "second_moment_norm", "relu", "conv", "second_moment_norm", "relu", "reshape", "linear"]
 

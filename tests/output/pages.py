@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.ir.graph import Node
 from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings, selected_rules
 from gnelint.output.json import Circumstances, document, target
-from gnelint.prediction import Block, Prediction
 from tests.builders import chain, graph, node, prediction, statistics
 
 HOSTILE = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gnelint.graph import Location
+from gnelint.analysis.prediction import Prediction
+from gnelint.ir.graph import Location
 from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding, Fix
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.output.json import target
 from gnelint.output.report import Checked, Report
-from gnelint.prediction import Prediction
 from tests.builders import chain, graph, node, prediction
 
 RULES = load_rules()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from gnelint.graph import Location
+from gnelint.ir.graph import Location
 from gnelint.lint.finding import Finding, Severity
 from gnelint.output.github import LIMIT, render
 from gnelint.output.report import Report, Unread

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gnelint.lint.finding import Finding, Fix
+from gnelint.lint.places import alike
 from gnelint.measure.verify import Verification
 from gnelint.output import verify_json
 from gnelint.output.html import render
@@ -21,7 +22,6 @@ from gnelint.output.html.findings import markup
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import bits_text, decimal, number, short
 from gnelint.output.json import dumps
-from gnelint.output.places import alike
 from tests.builders import chain, graph, node, prediction
 from tests.output.pages import HOSTILE, report, residual, vanishing
 from tests.output.test_verify_reports import verified

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gnelint.graph import Location
+from gnelint.ir.graph import Location
 from gnelint.lint.finding import Finding, Fix
 from gnelint.lint.rulefile import load_rules
 from gnelint.output.json import Circumstances, document, dumps, number, target

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from gnelint.lint.finding import Finding
+from gnelint.lint.places import visible
 from gnelint.output.markdown import LIMIT, render
-from gnelint.output.places import visible
 from gnelint.output.report import Unread
 from tests.builders import chain
 from tests.output.reports import EVIL, checked, hostile, report, saying, vanishing

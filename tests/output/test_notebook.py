@@ -6,8 +6,8 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+from gnelint.lint.places import visible
 from gnelint.output.notebook import render
-from gnelint.output.places import visible
 from tests.builders import chain
 from tests.output.reports import EVIL, RULES, Checked, checked, hostile, vanishing
 

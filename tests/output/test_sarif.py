@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gnelint.graph import Location
+from gnelint.ir.graph import Location
 from gnelint.lint.finding import Finding
 from gnelint.output import sarif
 from gnelint.output.report import Report, Unread

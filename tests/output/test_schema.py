@@ -14,13 +14,13 @@ import jsonschema
 import pytest
 
 import gnelint as api
-from gnelint.graph import Location
+from gnelint.analysis.stage import Judgement
+from gnelint.ir.graph import Location
 from gnelint.lint.finding import Finding, Fix
 from gnelint.measure.training import Step, TrainingRun
 from gnelint.measure.verify import Verification
 from gnelint.output.json import document, dumps, statistics, target
 from gnelint.output.verify_json import document as verify_document
-from gnelint.stage import Judgement
 from tests.builders import chain
 from tests.models import CASES
 from tests.output.test_verify_reports import verified

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gnelint.analysis.prediction import Block, Prediction
+from gnelint.analysis.stage import Evidence, Judgement
 from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
@@ -14,8 +16,6 @@ from gnelint.lint.selection import Settings
 from gnelint.output import json
 from gnelint.output.json import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
-from gnelint.prediction import Block, Prediction
-from gnelint.stage import Evidence, Judgement
 from tests.builders import chain, graph, node, prediction
 from tests.output.snapshots import assert_matches
 

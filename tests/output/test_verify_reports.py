@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.measure.compare import compare
 from gnelint.measure.estimate import Estimate
 from gnelint.measure.measuring import BlockMeasurement, Measurement
@@ -18,7 +19,6 @@ from gnelint.output.json import dumps
 from gnelint.output.text import WIDTH, Style
 from gnelint.output.verify_json import document
 from gnelint.output.verify_text import render
-from gnelint.prediction import Prediction
 from tests.builders import chain
 from tests.output.snapshots import assert_matches
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnelint.graph import Graph, Node, Parameter
+from gnelint.ir.graph import Graph, Node, Parameter
 
 _SIMPLE: Mapping[str, Callable[..., Tensor]] = {
     "relu": torch.relu,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnelint.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node
 
 
 def run(graph: Graph, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gnelint.analysis import analyse
-from gnelint.graph import UNMODELLED
-from gnelint.prediction import Prediction
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import UNMODELLED
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module
 from tests.models import CASES, SEVEN
 from tests.models.export import OPSETS, export_onnx, matched_layers
 

@@ -15,18 +15,18 @@ import pytest
 import torch
 from onnx import TensorProto, defs, numpy_helper
 
-from gnelint.analysis import PLACEHOLDERS, analyse
-from gnelint.graph import UNMODELLED, Graph
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import PLACEHOLDERS, analyse
+from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
-from gnelint.prediction import Prediction
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import trace_module
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import trace_module
 from tests.benchmarks.accuracy import measure
 from tests.readers.interpret import OPERATIONS, run
-from tests.readers.onnx_cases import NodeCase, node_cases
-from tests.readers.torch_calls import CALLS, network
+from tests.readers.onnx.cases import NodeCase, node_cases
+from tests.readers.torch.calls import CALLS, network
 
 COVERAGE = [rule for rule in load_rules().rules if rule.id == "GNE901"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from gnelint.errors import GnelintError, ModelError, UsageError
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.targets import Target, read_target, resolve
+from gnelint.readers.reading import read_target
+from gnelint.readers.target import Target, resolve
 
 NETWORKS = """
 import torch
@@ -210,7 +211,7 @@ def test_resolving_does_not_load_torch(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").touch()
     program = f"""
         import sys
-        from gnelint.readers.targets import resolve
+        from gnelint.readers.target import resolve
         resolve({str(tmp_path)!r}), resolve("some.module:name")
         print("torch" in sys.modules, "onnx" in sys.modules)
     """

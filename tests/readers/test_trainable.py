@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import gnelint
-from gnelint.graph import Graph, Parameter
-from gnelint.readers.onnx import read
-from gnelint.readers.torch import read_module, read_pt2
+from gnelint.ir.graph import Graph, Parameter
+from gnelint.readers.onnx.reader import read
+from gnelint.readers.torch.reader import read_module, read_pt2
 from tests.models.export import write_onnx
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gnelint.theory.memory import Memory
+from gnelint.theory.fields.memory import Memory
 from gnelint.theory.recurrence import Cell, Pair, Slopes, Step, pull, unroll
 
 KEEP = 0.7

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Block
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import Place, function
 from gnelint.lint.functions.structure import between
-from gnelint.prediction import Block
 
 
 def _block(facts: Facts, node: Node) -> int | None:

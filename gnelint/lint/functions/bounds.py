@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 
 Range = tuple[float, float]

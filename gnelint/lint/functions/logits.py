@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.pattern import TRANSPARENT
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Block, NodePrediction
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
 from gnelint.lint.functions.bounds import never_positive
 from gnelint.lint.functions.logits import logit_variance
 from gnelint.lint.functions.shapes import size
 from gnelint.lint.functions.signature import Place, function, reading
 from gnelint.lint.pattern import TRANSPARENT
-from gnelint.prediction import Block, NodePrediction
-from gnelint.theory.special import normal_cdf
+from gnelint.theory.gaussian.special import normal_cdf
 
 
 def _described(facts: Facts, place: Place) -> Any:

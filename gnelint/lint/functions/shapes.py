@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gnelint.graph import Node
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import NORMALIZATIONS, Facts
 from gnelint.lint.functions.signature import function
 

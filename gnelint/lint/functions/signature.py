@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from gnelint.graph import Node
+from gnelint.analysis.prediction import Block
+from gnelint.ir.graph import Node
 from gnelint.lint.columns import Column
 from gnelint.lint.facts import Facts
 from gnelint.lint.kinds import Function, Kind
-from gnelint.prediction import Block
 
 Place = Node | Block
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gnelint.graph import Node, Parameter
+from gnelint.ir.graph import Node, Parameter
 from gnelint.lint.facts import LAYERS, Facts, fan_in, fan_out
 from gnelint.lint.functions.signature import function, reading
-from gnelint.theory.rows import RowStatistics
-from gnelint.theory.weights import WeightStatistics
+from gnelint.theory.weights.rows import RowStatistics
+from gnelint.theory.weights.statistics import WeightStatistics
 
 
 def _weight(facts: Facts, node: Node) -> Parameter | None:

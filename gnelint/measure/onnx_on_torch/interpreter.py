@@ -23,21 +23,12 @@ from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, f
 from gnelint.measure.onnx_on_torch.tensors import NarrowIntegers, parameter_to_torch, type_proto
 from gnelint.measure.program import Watch, is_for_caller
 from gnelint.measure.sharding import LEAST_SIZE, Operation, ShardedNetwork, is_large
-from gnelint.readers.onnx import opset_versions
-from gnelint.readers.onnx_emitter import Origin
-from gnelint.readers.onnx_file import ModelFile, UnreadableError, open_model
-from gnelint.readers.onnx_walk import (
-    Place,
-    definition,
-    imports,
-    in_order,
-    own_name,
-    reads,
-    resolved_attributes,
-    results_of,
-    with_attributes,
-)
-from gnelint.readers.onnx_weights import WeightReader
+from gnelint.onnxfile.file import ModelFile, UnreadableError, open_model
+from gnelint.onnxfile.nodes import definition, imports, in_order, own_name, reads, resolved_attributes, with_attributes
+from gnelint.onnxfile.weights import WeightReader
+from gnelint.readers.onnx.emitter import Origin
+from gnelint.readers.onnx.reader import opset_versions
+from gnelint.readers.onnx.walk import Place, results_of
 
 MAX_DEPTH = 64
 """Functions and bodies inside each other; more is a file that calls itself."""

@@ -9,9 +9,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from gnelint.graph import Parameter
+from gnelint.ir.graph import Parameter
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum
-from gnelint.readers.onnx_types import STRING, dtype_code, dtype_name
+from gnelint.onnxfile.types import STRING, dtype_code, dtype_name
 
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)

@@ -16,10 +16,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from gnelint.lint.places import visible
 from gnelint.output.html import basis, chart, comparison, findings, layers, picture, verdict
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import short
-from gnelint.output.places import visible
 
 
 @dataclass(frozen=True)

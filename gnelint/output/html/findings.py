@@ -11,10 +11,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from gnelint.lint.finding import SEVERITIES
+from gnelint.lint.places import folded, visible
 from gnelint.output.html.network import Network
 from gnelint.output.html.verdict import ADVICE, APPLIED, UNSAFE, fix_class
 from gnelint.output.html.words import number, short
-from gnelint.output.places import folded, visible
 from gnelint.output.text import location_text, mends
 
 _MOST_PLACES = 200

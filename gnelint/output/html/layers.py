@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gnelint.lint.places import visible
 from gnelint.output.html.network import Network, gradient_bits, shade
 from gnelint.output.html.words import LONG, number, short, signed
-from gnelint.output.places import visible
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gnelint.lint.places import folded
 from gnelint.output.html.network import Network, Stretch, shade, sign
 from gnelint.output.html.words import factor, isolated, joined, number, power, short, tail
-from gnelint.output.places import folded
 
 MOST_NODES = 1500
 """Nodes of a network up to which they are drawn; beyond, blocks are."""

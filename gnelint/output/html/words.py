@@ -7,7 +7,7 @@ import re
 
 from markupsafe import Markup
 
-from gnelint.output.places import visible
+from gnelint.lint.places import visible
 
 LONG = 64
 """Characters of a name that are shown; the table of layers has the whole of it."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from gnelint.errors import ModelError
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import Interpreter, open_interpreter
-from gnelint.readers.onnx_types import dtype_name
+from gnelint.onnxfile.types import dtype_name
 from tests.measure.device import TORCH_DEVICE
 
 LIMIT = 1e-4

@@ -28,7 +28,7 @@ from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.onnx_on_torch.table import CannotRunError
 from gnelint.measure.onnx_on_torch.tensors import to_torch
-from gnelint.readers.onnx_types import dtype_name
+from gnelint.onnxfile.types import dtype_name
 from tests.measure.device import TORCH_DEVICE
 
 RANDOM = frozenset(

@@ -1,0 +1,1 @@
+"""From a graph to what is predicted of it: propagation, blocks, correlation, uncertainty."""

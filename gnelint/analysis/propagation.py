@@ -1,0 +1,530 @@
+"""The analysis: moments forward, second moments of the gradient backward, over any directed acyclic graph.
+
+1. Every floating input is taken as N(0, 1); a component maps its inputs' moments to its outputs'.
+2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a
+   value add up (theory of components, section 4). This is the multiplication and the addition theorem in one pass.
+3. What a node does by itself, phi(J J^T), is measured on a white cotangent of its own.
+
+Nothing is guessed: behind an operation that no component models, moments are not known, and in front of it gradients
+are not. Time is linear in the graph; weights are read a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gnelint.analysis.blocks import NodeSpectrum, find_blocks
+from gnelint.analysis.correlation import CORRELATED, correlated_joins
+from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.stage import Judgement, judge
+from gnelint.analysis.uncertainty import Doubts, gradient_doubts
+from gnelint.components import Component, NotModelledError, component_class
+from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.spread import gaussian_noise
+from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
+
+INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
+PLACEHOLDERS = (
+    "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was "
+    "read, no number is predicted."
+)
+
+_FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
+"""What a component may raise on a shape or attribute that no reader should have let through: the rest is analysed."""
+
+
+def _reason(error: BaseException) -> str:
+    """Why a node is not modelled, for people."""
+    return (
+        str(error)
+        if isinstance(error, NotModelledError)
+        else f"could not be analysed ({type(error).__name__}: {error})"
+    )
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A gradient times 2^exponent: a deep network's gradient leaves the range of a double."""
+
+    gradient: Gradient
+    exponent: float = 0.0
+
+    @property
+    def log2(self) -> float:
+        """log2 of the squared norm; -inf for zero."""
+        total = self.gradient.total
+        return math.log2(total) + self.exponent if total > 0 else -math.inf
+
+    def normalised(self) -> Scaled:
+        """With the largest energy near 1."""
+        largest = float(self.gradient.energy.max(initial=0.0))
+        if largest == 0.0 or not math.isfinite(largest) or 1e-60 < largest < 1e60:
+            return self
+        shift = math.floor(math.log2(largest))
+        return Scaled(self.gradient.scaled(2.0**-shift), self.exponent + shift)
+
+    def plus(self, other: Scaled) -> Scaled:
+        """The sum of two uncorrelated gradients."""
+        high, low = (self, other) if self.exponent >= other.exponent else (other, self)
+        scaled = low.gradient.scaled(2.0 ** max(low.exponent - high.exponent, -1000.0))
+        return Scaled(high.gradient.plus(scaled), high.exponent)
+
+
+@dataclass
+class _Forward:
+    """What the forward pass found.
+
+    Attributes:
+        moments: of every value whose moments are known.
+        components: of every node that one models.
+        problems: why a node is not modelled, by its name.
+    """
+
+    moments: MutableMapping[str, Moments] = field(default_factory=dict)
+    components: dict[str, Component] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def analyse(graph: Graph) -> Prediction:
+    """Predict what every node and block of the graph does to the gradient.
+
+    Never raises for a graph that the readers made: what cannot be predicted is None, with the reason in the node's
+    assumptions.
+    """
+    numbers = not _has_placeholders(graph)
+    weights = _weight_statistics(graph)
+    forward = _forward(graph, numbers)
+    cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
+    spectra = _spectra(graph, forward) if numbers else {}
+    doubts = _doubts(graph, forward, gradients, spectra, cotangent_at)
+    spectra = {name: _with_weak(spectrum, doubts.weak.get(name, ())) for name, spectrum in spectra.items()}
+    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, doubts) for node in graph.gradient_nodes)
+    at = graph.gradient_source
+    reached = gradients.get(at) if at is not None else None
+    modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
+    doubt = doubts.gradients.get(at) if at is not None and reached is not None else None
+    blocks = tuple(_with_error(block, doubts) for block in find_blocks(graph, spectra, forward.problems))
+    notes = [*graph.notes, *_random_phases(graph, forward)]
+    if not numbers:
+        notes.append(PLACEHOLDERS)
+    return Prediction(
+        graph=graph,
+        nodes=nodes,
+        blocks=_with_own_phi(graph, forward, blocks) if numbers else blocks,
+        coverage=modelled / len(nodes) if nodes else 1.0,
+        stage=judge(graph, weights) if numbers else Judgement(),
+        gradient_log2=None if reached is None else reached.log2,
+        gradient_at=at,
+        cotangent_at=cotangent_at,
+        error_bits=None if doubt is None else doubt.bound,
+        fluctuation_bits=None if doubt is None else doubt.fluctuation,
+        weights=weights,
+        notes=tuple(notes),
+    )
+
+
+def _random_phases(graph: Graph, forward: _Forward) -> list[str]:
+    """A note for each input whose numbers are not known and whose sines are taken all the same."""
+    sources = {
+        _first_source(graph, node)
+        for node in graph.nodes
+        if node.op in ("sin", "cos") and node.outputs[0] in forward.moments and node.inputs[0] not in forward.moments
+    }
+    return [
+        f'The numbers of input "{name}" are not known: their sines and cosines were taken at random phases.'
+        for name in graph.inputs
+        if name in sources
+    ]
+
+
+def _first_source(graph: Graph, node: Node) -> str | None:
+    """The input of the network that the first operands of a node come from."""
+    value = node.inputs[0]
+    while value is not None and value in graph.producers:
+        value = next(iter(graph.producers[value].inputs), None)
+    return value
+
+
+class Walk:
+    """The two passes of `analyse` node by node, for who changes nodes on the way: a fix that looks for a scale.
+
+    Attributes:
+        graph: what is walked; its nodes may be replaced by others with the same inputs and outputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._forward = _with_inputs(graph)
+
+    def step(self, node: Node) -> None:
+        """The moments of the node's outputs, where they can be predicted; nodes are to come in topological order."""
+        with suppress(*_FAILURES):
+            _apply(self.graph, node, self._forward, True)
+
+    def trial(self, nodes: Sequence[Node], cotangent: Scaled | None) -> Trial | None:
+        """What nodes in a row, the first input of each the output of the one before, would do here.
+
+        Args:
+            nodes: all that comes before them has been stepped through.
+            cotangent: the gradient at the end of the row; None for a white one.
+
+        Returns:
+            None where something is not modelled or no gradient passes.
+        """
+        moments: dict[str, Moments] = {}
+        found = _Forward(ChainMap(moments, self._forward.moments))
+        for node in nodes:
+            with suppress(*_FAILURES):
+                _apply(self.graph, node, found, True)
+            if node.outputs[0] not in moments:
+                return None
+        end = nodes[-1].outputs[0]
+        gradients = {end: cotangent or Scaled(Gradient.white(moments[end].shape))}
+        for node in reversed(nodes):
+            pulled = _pulled(self.graph, node, found.components[node.name], found, gradients)
+            if pulled is None or pulled[0] is None or node.inputs[0] is None:
+                return None
+            gradients[node.inputs[0]] = pulled[0]
+        arrived = gradients[nodes[0].inputs[0] or end].log2
+        bits = arrived - gradients[end].log2 if arrived > -math.inf else -math.inf
+        return Trial(bits, moments) if math.isfinite(bits) else None
+
+    def second_moment(self, value: str) -> float | None:
+        """E x^2 of a value that has been reached, None if it is not known."""
+        found = self._forward.moments.get(value)
+        return None if found is None else found.total_second
+
+    def gradients(self) -> Mapping[str, Scaled]:
+        """The gradient at every value that one reaches, once all nodes have been stepped through."""
+        return _backward(self.graph, self._forward)[1]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What some nodes in a row would do.
+
+    Attributes:
+        bits: log2 of what they multiply the squared gradient norm by.
+        moments: of their outputs.
+    """
+
+    bits: float
+    moments: Mapping[str, Moments]
+
+
+# --- forward ---------------------------------------------------------------------------------------------
+
+
+def _forward(graph: Graph, numbers: bool) -> _Forward:
+    """Moments of every value; with `numbers` False only which nodes have a component."""
+    found = _with_inputs(graph) if numbers else _Forward()
+    on_path = {node.name for node in graph.gradient_nodes}
+    for node in graph.nodes:
+        try:
+            _apply(graph, node, found, numbers)
+        except _FAILURES as error:
+            if node.name in on_path:
+                found.problems[node.name] = _reason(error)
+    return found
+
+
+def _with_inputs(graph: Graph) -> _Forward:
+    found = _Forward()
+    for name in graph.inputs:
+        value = graph.values[name]
+        if value.is_floating and value.concrete_shape is not None:
+            drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
+            found.moments[name] = replace(drawn, spread=gaussian_noise(drawn))
+    return found
+
+
+def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool) -> None:
+    cls = component_class(node.op)
+    if cls is None:
+        raise NotModelledError(f"no component models {node.source_op or node.op}")
+    outputs = [graph.values[name].concrete_shape for name in node.outputs]
+    inputs = [None if name is None else graph.values[name].concrete_shape for name in node.inputs]
+    if any(shape is None for shape in outputs) or any(
+        shape is None for shape, name in zip(inputs, node.inputs, strict=True) if name is not None
+    ):
+        raise NotModelledError("a shape is not known")
+    component = cls(node, tuple(inputs), tuple(shape for shape in outputs if shape is not None))
+    if not numbers:
+        found.components[node.name] = component
+        return
+    states = [None if name is None else found.moments.get(name) for name in node.inputs]
+    waiting = any(
+        state is None and name in graph.gradient_values for name, state in zip(node.inputs, states, strict=True)
+    )
+    if waiting:  # something before this node is not modelled; the node itself is not to blame
+        return
+    with np.errstate(all="ignore"):
+        results = component.forward(states)
+    for name, moments in zip(node.outputs, results, strict=True):
+        if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.variance))):
+            raise NotModelledError("the predicted moments overflow")
+        if moments.shape != graph.values[name].concrete_shape:
+            raise NotModelledError(
+                f"has the shape {graph.values[name].concrete_shape}, where its component finds {moments.shape}"
+            )
+    found.components[node.name] = component
+    found.moments.update(zip(node.outputs, results, strict=True))
+
+
+# --- backward --------------------------------------------------------------------------------------------
+
+
+def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled]]:
+    """Gradients at every value that one reaches, and the value at which the cotangent stands."""
+    start = {
+        name: Scaled(Gradient.white(shape))
+        for name in graph.outputs
+        if name in graph.gradient_values and (shape := graph.values[name].concrete_shape) is not None
+    }
+    length = sum(scaled.gradient.size for scaled in start.values())
+    if length == 0:
+        return "output", {}
+    gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()})
+    at = graph.gradient_source
+    moved: str | None = None
+    while at is not None and at in gradients and gradients[at].log2 == -math.inf:
+        head = _blocking_node(graph, gradients, before=moved)
+        if head is None:
+            break
+        moved = head
+        shape = graph.values[moved].concrete_shape
+        assert shape is not None
+        white = Scaled(Gradient.white(shape))
+        gradients = {**gradients, **_pull_back(graph, forward, {moved: _unit(white, white.gradient.size)})}
+    return moved or "output", gradients
+
+
+def _unit(scaled: Scaled, length: int) -> Scaled:
+    """A cotangent whose squared norm is its share of 1."""
+    return Scaled(scaled.gradient, scaled.exponent - math.log2(length))
+
+
+def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | None) -> str | None:
+    """The input of the last node that lets no gradient at all through, where all of the gradient had to pass.
+
+    That is a zero-initialised head: the gradient arrives at its output, and at no value before it.
+    """
+    limit = (
+        len(graph.nodes)
+        if before is None
+        else graph.positions[graph.producers[before].name]
+        if before in graph.producers
+        else 0
+    )
+    for node in reversed(graph.nodes[:limit]):
+        alive = any(name in gradients and gradients[name].log2 > -math.inf for name in node.outputs)
+        if not alive:
+            continue
+        dead = [n for n in node.present_inputs if n in gradients and gradients[n].log2 == -math.inf]
+        if not dead:
+            continue
+        position = graph.positions[node.name]
+        earlier = (name for other in graph.nodes[:position] for name in other.outputs)
+        if any(name in gradients and gradients[name].log2 > -math.inf for name in earlier):
+            continue
+        return dead[0]
+    return None
+
+
+def _pull_back(
+    graph: Graph, forward: _Forward, start: Mapping[str, Scaled], arrived: dict[str, Scaled] | None = None
+) -> dict[str, Scaled]:
+    """The gradients that reach each value from those in `start`.
+
+    With `arrived`, what comes to a value of `start` is collected there and goes no further.
+    """
+    gradients = dict(start)
+    kept = start if arrived is not None else {}
+    unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
+    for node in reversed(graph.nodes):
+        touched = [name for name in node.outputs if name in gradients or (name in unknown and name not in kept)]
+        if not touched:
+            continue
+        component = forward.components.get(node.name)
+        lost = component is None or any(name in unknown and name not in kept for name in node.outputs)
+        pulled = None if lost or component is None else _pulled(graph, node, component, forward, gradients)
+        if pulled is None:
+            unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
+            continue
+        for name, gradient in zip(node.inputs, pulled, strict=True):
+            if name is None or gradient is None or name not in graph.gradient_values:
+                continue
+            found = gradients if name not in kept or arrived is None else arrived
+            found[name] = found[name].plus(gradient) if name in found else gradient
+    for name in unknown:
+        (gradients if name not in kept or arrived is None else arrived).pop(name, None)
+    return gradients
+
+
+def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """The blocks with phi of the whole of each, from a white cotangent of its own at its end.
+
+    The multiplication theorem takes neighbours as independent; the components know better where a mask is passed on
+    (the entries that a max pooling picks are those that the ReLU before it let through).
+    """
+    start: dict[str, Scaled] = {}
+    for block in blocks:
+        shape = graph.values[block.exit].concrete_shape
+        if shape is not None and 0 not in shape and block.exit in graph.gradient_values and block.exit != block.entry:
+            white = Scaled(Gradient.white(shape))
+            start[block.exit] = _unit(white, white.gradient.size)
+    arrived: dict[str, Scaled] = {}
+    gradients = _pull_back(graph, forward, start, arrived)
+    found = []
+    for block in blocks:
+        reached = (arrived if block.entry in start else gradients).get(block.entry)
+        known = block.phi is not None and block.exit in start and reached is not None
+        found.append(_at_phi(block, reached) if known and reached is not None else block)
+    return tuple(found)
+
+
+def _at_phi(block: Block, reached: Scaled) -> Block:
+    phi = 2.0 ** min(reached.log2, 1023.0)
+    if block.phi_variance is None or not block.phi:
+        return replace(block, phi=phi)
+    return replace(block, phi=phi, phi_variance=block.phi_variance * (phi / block.phi) ** 2)
+
+
+def _pulled(
+    graph: Graph, node: Node, component: Component, forward: _Forward, gradients: Mapping[str, Scaled]
+) -> list[Scaled | None] | None:
+    """Gradients at the node's inputs; None if its component cannot say."""
+    states = [None if name is None else forward.moments.get(name) for name in node.inputs]
+    outputs = [forward.moments[name] for name in node.outputs]
+    arrived = [gradients[name].normalised() if name in gradients else None for name in node.outputs]
+    exponent = max(scaled.exponent for scaled in arrived if scaled is not None)
+    cotangents = [None if scaled is None else _at_exponent(scaled, exponent) for scaled in arrived]
+    try:
+        with np.errstate(all="ignore"):
+            pulled = component.backward(states, outputs, cotangents)
+    except _FAILURES as error:
+        forward.problems.setdefault(node.name, _reason(error))
+        return None
+    if any(g is not None and not np.all(np.isfinite(g.energy)) for g in pulled):
+        forward.problems.setdefault(node.name, "the predicted gradient overflows")
+        return None
+    return [None if g is None else Scaled(g, exponent) for g in pulled]
+
+
+def _at_exponent(scaled: Scaled, exponent: float) -> Gradient:
+    if scaled.exponent == exponent:
+        return scaled.gradient
+    return scaled.gradient.scaled(2.0 ** max(scaled.exponent - exponent, -1000.0))
+
+
+# --- what is said of nodes and weights -------------------------------------------------------------------
+
+
+def _node_prediction(
+    graph: Graph,
+    node: Node,
+    forward: _Forward,
+    gradients: Mapping[str, Scaled],
+    spectra: Mapping[str, NodeSpectrum],
+    doubts: Doubts,
+) -> NodePrediction:
+    output = next(name for name in node.outputs if name in graph.gradient_values)
+    problem = forward.problems.get(node.name)
+    moments = forward.moments.get(output)
+    reached = gradients.get(output)
+    doubt = doubts.gradients.get(output)
+    spectrum = spectra.get(node.name)
+    phis = [] if spectrum is None else [phi for phi in spectrum.phis if phi is not None]
+    return NodePrediction(
+        node,
+        output,
+        graph.values[output].concrete_shape,
+        mean=None if moments is None else moments.total_mean,
+        second_moment=None if moments is None else moments.total_second,
+        phi=math.fsum(phis) if phis else None,
+        phi_variance=None if spectrum is None else spectrum.variance,
+        gradient_log2=None if reached is None else reached.log2,
+        error_bits=None if reached is None or doubt is None else doubt.bound,
+        basis="unmodelled" if problem is not None else "exact" if spectrum is None else spectrum.basis,
+        assumptions=(problem,) if problem is not None else () if spectrum is None else spectrum.assumptions,
+    )
+
+
+def _doubts(
+    graph: Graph,
+    forward: _Forward,
+    gradients: Mapping[str, Scaled],
+    spectra: Mapping[str, NodeSpectrum],
+    cotangent_at: str,
+) -> Doubts:
+    start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
+    logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
+    with np.errstate(all="ignore"):
+        return gradient_doubts(graph, forward.components, forward.moments, spectra, logs, start)
+
+
+def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:
+    return replace(spectrum, assumptions=(*spectrum.assumptions, *weak)) if weak else spectrum
+
+
+def _with_error(block: Block, doubts: Doubts) -> Block:
+    """The block with the part of the doubt that arises between its exit and its entry."""
+    before, behind = doubts.gradients.get(block.entry), doubts.gradients.get(block.exit)
+    if block.phi is None or before is None or behind is None:
+        return block
+    return replace(block, error_bits=before.since(behind).bound)
+
+
+def _spectra(graph: Graph, forward: _Forward) -> dict[str, NodeSpectrum]:
+    """What each node does by itself, for the nodes whose moments are known."""
+    found: dict[str, NodeSpectrum] = {}
+    correlated = correlated_joins(graph)
+    for node in graph.gradient_nodes:
+        component = forward.components.get(node.name)
+        if component is None:
+            continue
+        states = [None if name is None else forward.moments.get(name) for name in node.inputs]
+        outputs = [forward.moments[name] for name in node.outputs]
+        try:
+            with np.errstate(all="ignore"):
+                phis = component.phis(states, outputs)
+                variance = component.phi_variance(states, outputs)
+                structure = component.structure(states, outputs)
+        except _FAILURES as error:
+            forward.problems.setdefault(node.name, _reason(error))
+            continue
+        if any(phi is not None and not math.isfinite(phi) for phi in phis):
+            continue
+        if variance is not None and not math.isfinite(variance):
+            variance = None
+        basis, assumptions = component.basis, component.assumptions
+        if node.name in correlated:
+            basis, assumptions = "approximate", (*assumptions, CORRELATED)
+        found[node.name] = NodeSpectrum(phis, variance, basis, assumptions, structure)
+    return found
+
+
+def _judged_parameters(graph: Graph) -> dict[str, Parameter]:
+    """Weights of linear maps and scales of normalisations, by name."""
+    found: dict[str, Parameter] = {}
+    for node in graph.nodes:
+        for role in ("weight", "scale"):
+            parameter = node.parameters.get(role)
+            if parameter is not None:
+                found.setdefault(parameter.name, parameter)
+    return found
+
+
+def _weight_statistics(graph: Graph) -> dict[str, WeightStatistics]:
+    return {name: weight_statistics(parameter) for name, parameter in _judged_parameters(graph).items()}
+
+
+def _has_placeholders(graph: Graph) -> bool:
+    return any(node.missing_weights for node in graph.gradient_nodes)

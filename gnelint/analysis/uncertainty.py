@@ -1,0 +1,362 @@
+"""How far the gradient of one network may lie from the predicted one: a bound for every value.
+
+The error is e = log2(predicted / measured), in bits. Two passes follow its standard deviation, from the inputs to the
+outputs for second moments and from the cotangent back for gradients:
+
+luck    One draw of the weights is not the average over draws (theory.fluctuation). Independent from node to node.
+model   What a component's formulas leave out (`Component.doubt`). Taken as independent too.
+drift   What an activation makes of an error of the second moment that it reads: of one sign over many layers, so it
+        adds up as it is. Near an unstable fixed point it outgrows everything else.
+
+Where branches meet, each counts by the share of the gradient that comes through it. The bound is 1.645 standard
+deviations: were errors Gaussian, 90% of layers would lie within. tests/benchmarks/accuracy.py counts how many do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gnelint.analysis.blocks import NodeSpectrum
+from gnelint.analysis.correlation import CORRELATED
+from gnelint.components import Component
+from gnelint.components.activation import Pointwise
+from gnelint.components.base import Basis
+from gnelint.components.normalization import GroupNorm, Normalization
+from gnelint.ir.graph import Graph, Node
+from gnelint.ir.vocabulary import families
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.spread import per_sample
+from gnelint.theory.fluctuation import BITS_SQUARED, mask_luck, shifted_scale, weight_luck
+
+QUANTILE = 1.645
+"""90% of a Gaussian lie within this many standard deviations."""
+
+OF_BASIS: Mapping[Basis, float] = {"exact": 0.0, "theorem": 0.005, "approximate": 0.1, "unmodelled": 0.0}
+"""Bits of doubt about a component that does not say it itself."""
+CORRELATED_BITS = 0.15
+"""About a join whose operands are correlated in a way that is left out."""
+FEW_BITS = 2.0 * math.sqrt(BITS_SQUARED)
+"""Over N: about batch statistics over N entries."""
+
+FEW = 64
+"""Entries below which statistics over the batch are called few."""
+_NOTABLE = 0.02
+"""Bits of drift at one activation from which on it is named."""
+NEAR_CRITICAL = "near an unstable fixed point: errors of the second moment grow from layer to layer"
+
+_MIXING_LAST = families()["recurrent"] | {"linear", "matmul", "embedding", "attention"}
+_MIXING_SECOND = frozenset({"conv", "conv_transpose"})
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Of the log2 of a gradient's squared norm at one value.
+
+    Attributes:
+        variance: bits squared, of all that is independent from node to node.
+        luck: the part of it that the draw of the weights makes.
+        drift: bits, of what has one sign.
+        shared: excess of the mean squared cosine between the gradients of two samples.
+    """
+
+    variance: float = 0.0
+    luck: float = 0.0
+    drift: float = 0.0
+    shared: float = 0.0
+
+    @property
+    def bound(self) -> float:
+        """Bits within which 90% of errors lie."""
+        return QUANTILE * math.hypot(math.sqrt(self.variance), self.drift)
+
+    @property
+    def fluctuation(self) -> float:
+        """Standard deviation in bits from draw to draw of the weights."""
+        return math.hypot(math.sqrt(self.luck), self.drift)
+
+    def since(self, later: Doubt) -> Doubt:
+        """What arose between a value behind this one, where the gradient was before, and here."""
+        return Doubt(
+            max(self.variance - later.variance, 0.0),
+            max(self.luck - later.luck, 0.0),
+            max(self.drift - later.drift, 0.0),
+        )
+
+
+@dataclass
+class Doubts:
+    """What is found.
+
+    Attributes:
+        gradients: by value.
+        weak: what is weak about the prediction of a node, for people, by the node's name.
+    """
+
+    gradients: dict[str, Doubt] = field(default_factory=dict)
+    weak: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the analysis found, and what follows from it for every value.
+
+    Attributes:
+        features: entries that weights mix, by value.
+        scales: at each activation the drift of its phi, at each normalisation the error in bits of what it divides by.
+    """
+
+    components: Mapping[str, Component]
+    moments: Mapping[str, Moments]
+    spectra: Mapping[str, NodeSpectrum]
+    gradients: Mapping[str, tuple[Gradient, float]]
+    features: Mapping[str, int]
+    scales: Mapping[str, float]
+
+    def samples(self, name: str) -> int:
+        """Vectors of features in a value."""
+        return _samples(self.moments[name], self.features[name])
+
+
+def gradient_doubts(
+    graph: Graph,
+    components: Mapping[str, Component],
+    moments: Mapping[str, Moments],
+    spectra: Mapping[str, NodeSpectrum],
+    gradients: Mapping[str, tuple[Gradient, float]],
+    start: Sequence[str],
+) -> Doubts:
+    """The doubt about the gradient at every value that it reaches.
+
+    Args:
+        components, spectra: by node.
+        moments: by value.
+        gradients: by value, with log2 of the squared norm.
+        start: the values on which the cotangent stands.
+    """
+    features = _features(graph, moments)
+    scales = _scale_errors(graph, components, moments, spectra, features)
+    known = _Known(components, moments, spectra, gradients, features, scales)
+    found = Doubts({name: Doubt() for name in start if name in gradients})
+    arriving: dict[str, list[tuple[float, Doubt]]] = {}
+    for node in reversed(graph.nodes):
+        for name in node.outputs:
+            if name in arriving and name not in found.gradients:
+                found.gradients[name] = _met(arriving.pop(name))
+        if node.name in components and node.name in spectra:
+            for name, part in _behind(node, known, found.gradients).items():
+                arriving.setdefault(name, []).append(part)
+            found.weak[node.name] = _weak(node, known)
+    for name, parts in arriving.items():
+        found.gradients.setdefault(name, _met(parts))
+    return found
+
+
+def _features(graph: Graph, moments: Mapping[str, Moments]) -> dict[str, int]:
+    """Entries of the axis that weights mix: that of the channels behind a convolution, of anything else the last.
+
+    Whatever moves entries about keeps the number; a reading of shapes alone would take positions for channels.
+    """
+    found: dict[str, int] = {}
+    for name in graph.inputs:
+        if name in moments:
+            shape = moments[name].shape
+            found[name] = shape[1] if len(shape) >= 4 else shape[-1] if shape else 1
+    for node in graph.nodes:
+        before = next((found[name] for name in node.present_inputs if name in found), None)
+        for name in node.outputs:
+            if name not in moments:
+                continue
+            shape = moments[name].shape or (1,)
+            count = shape[-1] if node.op in _MIXING_LAST or before is None else before
+            if node.op in _MIXING_SECOND:
+                count = shape[1]
+            found[name] = max(1, min(count, math.prod(shape)))
+    return found
+
+
+def _is_weight(node: Node) -> bool:
+    return "weight" in node.parameters and node.op != "embedding"
+
+
+def _is_normalization(component: Component) -> bool:
+    return isinstance(component, GroupNorm) or (isinstance(component, Normalization) and component.adapts)
+
+
+def _relative_variance(spectrum: NodeSpectrum) -> float:
+    phi = math.fsum(phi for phi in spectrum.phis if phi is not None)
+    return spectrum.variance / phi**2 if spectrum.variance is not None and phi > 0 else 0.0
+
+
+def _alike(x: Moments) -> float:
+    """rho: the share of a value that is the same in all samples, so that their masks are."""
+    total = x.total_second
+    return min(float(np.mean(x.mean**2)) / total, 1.0) if total > 0 else 0.0
+
+
+# --- forward: second moments -----------------------------------------------------------------------------
+
+
+def _scale_errors(
+    graph: Graph,
+    components: Mapping[str, Component],
+    moments: Mapping[str, Moments],
+    spectra: Mapping[str, NodeSpectrum],
+    features: Mapping[str, int],
+) -> dict[str, float]:
+    """By node: the drift of an activation's phi, the error of a normalisation's statistic; bits."""
+    errors: dict[str, float] = {}  # of log2 of the second moment, by value
+    found: dict[str, float] = {}
+    for node in graph.nodes:
+        component, x = components.get(node.name), moments.get(node.inputs[0] or "") if node.inputs else None
+        if component is None or x is None:
+            continue
+        first = node.present_inputs[0]
+        error = _met_scale(node, moments, errors)
+        if _is_normalization(component):
+            found[node.name], error = error, 0.0
+        elif isinstance(component, Pointwise):
+            shift = shifted_scale(component, *_kinds(x), error)
+            found[node.name] = shift.slope
+            spectrum = spectra.get(node.name)
+            scatter = 0.0 if spectrum is None else mask_luck(
+                _relative_variance(spectrum), features[first], _samples(x, features[first]), 0.0, 0.0
+            )  # fmt: skip
+            error = math.hypot(shift.second, math.sqrt(scatter * (1.0 - _alike(x))))
+        elif _is_weight(node):
+            varies = (1.0 - _alike(x)) ** 2  # the mean goes through weights that are known
+            coherence = varies * (1.0 / _samples(x, features[first]) + 1.0 / features[first])
+            error = math.hypot(error, math.sqrt(weight_luck(coherence, features[node.outputs[0]])))
+        errors.update(dict.fromkeys(node.outputs, error))
+    return found
+
+
+def _kinds(x: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and variance over everything, for each cell of the batch, and the cell's share of the samples."""
+    if x.size == 0 or not x.axes:
+        return np.array([x.total_mean]), np.array([max(x.total_second - x.total_mean**2, 0.0)]), np.ones(1)
+    mean = per_sample(x.mean, x) * x.amplitude()
+    batch = x.axes[0]
+    return mean, np.maximum(per_sample(x.second, x) - mean**2, 0.0), batch.lengths / batch.size
+
+
+def _samples(x: Moments, features: int) -> int:
+    return max(1, math.prod(x.shape) // features)
+
+
+def _met_scale(node: Node, moments: Mapping[str, Moments], errors: Mapping[str, float]) -> float:
+    """The error of what a node reads: each input counts by its second moment."""
+    parts = [(moments[name].total_second, errors.get(name, 0.0)) for name in node.present_inputs if name in moments]
+    total = math.fsum(second for second, _ in parts)
+    return math.fsum(second * error for second, error in parts) / total if total > 0 else 0.0
+
+
+# --- backward: gradients ---------------------------------------------------------------------------------
+
+
+def _met(parts: Sequence[tuple[float, Doubt]]) -> Doubt:
+    """Of gradients that add up, each given with log2 of its squared norm. They may err together: deviations add."""
+    if len(parts) == 1:
+        return parts[0][1]
+    total = _log2_sum([log for log, _ in parts])
+    known = math.isfinite(total)
+    shares = [(2.0 ** max(log - total, -1000.0) if known else 1.0 / len(parts), doubt) for log, doubt in parts]
+    return Doubt(
+        math.fsum(share * math.sqrt(doubt.variance) for share, doubt in shares) ** 2,
+        math.fsum(share * math.sqrt(doubt.luck) for share, doubt in shares) ** 2,
+        math.fsum(share * doubt.drift for share, doubt in shares),
+        math.fsum(share * doubt.shared for share, doubt in shares),
+    )
+
+
+def _log2_sum(logs: Sequence[float]) -> float:
+    """log2 of the sum of numbers whose log2 are given; -inf for zeros."""
+    top = max(logs)
+    return top + math.log2(math.fsum(2.0 ** max(log - top, -1000.0) for log in logs)) if math.isfinite(top) else top
+
+
+def _behind(node: Node, known: _Known, doubts: Mapping[str, Doubt]) -> dict[str, tuple[float, Doubt]]:
+    """What arrives at each input: log2 of the squared norm that comes from here, and the doubt about it."""
+    reached = [(known.gradients[name][1], doubts[name]) for name in node.outputs if name in doubts]
+    if not reached:
+        return {}
+    total = _log2_sum([log for log, _ in reached])
+    output = next(name for name in node.outputs if name in doubts)
+    doubt, coherence = _through(node, output, known, _met(reached))
+    spectrum, component = known.spectra[node.name], known.components[node.name]
+    found: dict[str, tuple[float, Doubt]] = {}
+    for index, (name, phi) in enumerate(zip(node.inputs, spectrum.phis, strict=False)):
+        if name is None or phi is None or phi <= 0 or name not in known.gradients:
+            continue
+        own = component.doubt_of(index)
+        if own is None:
+            own = CORRELATED_BITS if CORRELATED in spectrum.assumptions else OF_BASIS[spectrum.basis]
+        samples, shared = known.samples(name), doubt.shared
+        if samples > known.samples(output):  # copies, or zeros beside: no new directions
+            shared = max(shared, coherence - 1.0 / samples)
+        found[name] = (
+            total + math.log2(phi),
+            Doubt(doubt.variance + own**2, doubt.luck, doubt.drift, min(shared, 1.0)),
+        )
+    return found
+
+
+def _through(node: Node, output: str, known: _Known, doubt: Doubt) -> tuple[Doubt, float]:
+    """The doubt behind a node, without what its own formulas leave out, and the coherence of what it reads."""
+    component = known.components[node.name]
+    gradient = known.gradients[output][0]
+    same = _same_over_positions(gradient)
+    samples = 1.0 / (1.0 / known.samples(output) + same**2 / max(gradient.shape[0] if gradient.shape else 1, 1))
+    coherence = min(1.0, 1.0 / samples + doubt.shared)
+    first = node.inputs[0]
+    if first is None or first not in known.features:
+        return doubt, coherence
+    features, scale = known.features[first], known.scales.get(node.name, 0.0)
+    luck, model, drift, shared = 0.0, 0.0, 0.0, doubt.shared
+    if _is_weight(node):
+        taps = math.prod(node.parameters["weight"].shape[2:]) if node.op in _MIXING_SECOND else 1
+        luck = weight_luck(coherence, features * (taps * (1.0 - same) + same))
+        shared += 1.0 / features
+    elif isinstance(component, Pointwise):
+        x, spectrum = known.moments[first], known.spectra[node.name]
+        relative, alike = _relative_variance(spectrum), _alike(x)
+        luck = mask_luck(relative, features, known.samples(output), alike, shared)
+        kept = math.sqrt(spectrum.structure.coherence)
+        shared *= (kept + (1.0 - kept) * alike) ** 2
+        drift = scale
+    elif _is_normalization(component):
+        luck, entries = scale**2, _batch_entries(component)
+        model = 0.0 if entries is None else (FEW_BITS / max(entries, 1)) ** 2
+    passed = Doubt(doubt.variance + luck + model, doubt.luck + luck, doubt.drift + drift, min(shared, 1.0))
+    return passed, coherence
+
+
+def _same_over_positions(gradient: Gradient) -> float:
+    """Correlation of the gradient between positions, as the cells know it."""
+    if gradient.positions <= 1 or not gradient.correlated:
+        return 0.0
+    energy = float(np.mean(gradient.energy))
+    if energy <= 0:
+        return 0.0
+    return min(max(float(np.mean(gradient.shared)) / energy, 0.0), 1.0)
+
+
+def _batch_entries(component: Component) -> int | None:
+    """Entries of a statistic over the batch; None for any other."""
+    if not isinstance(component, Normalization) or not component.adapts:
+        return None
+    return component.entries if 0 in component.normalised_axes() else None
+
+
+def _weak(node: Node, known: _Known) -> tuple[str, ...]:
+    component = known.components[node.name]
+    found = []
+    entries = _batch_entries(component)
+    if entries is not None and entries < FEW:
+        found.append(f"statistics over {entries} values only")
+    if isinstance(component, Pointwise) and known.scales.get(node.name, 0.0) > _NOTABLE:
+        found.append(NEAR_CRITICAL)
+    return tuple(found)

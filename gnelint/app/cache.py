@@ -1,0 +1,135 @@
+"""A cache of what was said of ONNX files: the answer for the same bytes, rules and options is not worked out again.
+
+A record is found by a hash over everything that the answer depends on: the bytes of the model file, whole, however
+large it is (reading them is a small part of analysing them, and no time stamp can lie); the bytes of each rule file;
+the options; the code of gnelint, Python, numpy and onnx. The files with external weights, which only a reader of the
+model knows, are named in the record with the hashes of their bytes, and it counts only while they are the same.
+
+Python targets and .pt2 files are never cached: what they say depends on code that no hash of a file covers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gnelint.files import sha256, write_whole
+from gnelint.version import __version__
+
+MAX_RECORDS = 500
+"""Records kept; the oldest go first."""
+
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# https://bford.info/cachedir/\n"
+_IGNORE = "# Written by gnelint: git leaves this directory alone.\n*\n"
+_SLACK = 50_000_000
+"""Nanoseconds that a file system's clock may be behind the time of day."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The records in a directory, which is made when the first one is written."""
+
+    directory: Path
+
+    def find(self, key: str, model: Path) -> Mapping[str, Any] | None:
+        """The record of this key, if there is one and the model's external weights are still those it was made of."""
+        try:
+            digest, _, text = self._file(key).read_text(encoding="utf-8").partition("\n")
+        except (OSError, UnicodeDecodeError):
+            return None
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            return None
+        record: Mapping[str, Any] = json.loads(text)
+        for name, known in record["data_files"].items():
+            if sha256(model.parent / name) != known:
+                return None
+        return record
+
+    def store(self, key: str, visit: Visit, data_files: Iterable[str], answer: Mapping[str, Any]) -> None:
+        """Write a record, unless one of the files was changed while the model was read.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        files = {name: sha256(visit.model.parent / name) for name in data_files}
+        paths = (visit.model, *(visit.model.parent / name for name in files))
+        if None in files.values() or not all(visit.unchanged(path) for path in paths):
+            return
+        self._prepare()
+        text = json.dumps({"data_files": files, **answer}, allow_nan=False)
+        write_whole(self._file(key), f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        self._tidy()
+
+    def _file(self, key: str) -> Path:
+        return self.directory / "records" / f"{key}.json"
+
+    def _prepare(self) -> None:
+        (self.directory / "records").mkdir(parents=True, exist_ok=True)
+        for name, text in ((".gitignore", _IGNORE), ("CACHEDIR.TAG", _TAG)):
+            if not (self.directory / name).exists():
+                write_whole(self.directory / name, text)
+
+    def _tidy(self) -> None:
+        with os.scandir(self.directory / "records") as entries:
+            names = [entry.path for entry in entries]
+        if len(names) <= MAX_RECORDS:
+            return
+        with contextlib.suppress(OSError):  # another process may be tidying too
+            for name in sorted(names, key=lambda name: os.stat(name).st_mtime_ns)[: len(names) - MAX_RECORDS]:
+                os.unlink(name)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One reading of a model: files that change while it lasts must not be taken for those that were read."""
+
+    model: Path
+    begun: int = field(default_factory=time.time_ns)
+
+    def unchanged(self, path: Path) -> bool:
+        """Whether a file is as it was before the visit began; the change time (on Unix) cannot be set back."""
+        try:
+            states = (os.stat(path), os.lstat(path))
+            changed = max(time for state in states for time in (state.st_ctime_ns, state.st_mtime_ns))
+        except OSError:
+            return False
+        return changed < self.begun - _SLACK
+
+
+def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str | None:
+    """What the record of a model is found by; None if a file cannot be read.
+
+    Args:
+        model: the hash of the ONNX file's bytes, None if it cannot be read.
+        rule_files: the files of all rules.
+        options: everything else that bears on the answer; its `repr` tells it.
+    """
+    rules = [sha256(Path(name)) for name in rule_files]
+    if model is None or None in rules:
+        return None
+    parts = (model, *rules, repr(options), *_code())
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)  # what a process has loaded does not change
+def _code() -> tuple[str, ...]:
+    """The programs that make an answer. A checkout's code changes without its version: its files' states count too."""
+    parts = [__version__, sys.version]
+    for package in ("numpy", "onnx"):
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{package} {version(package)}")
+    own = Path(__file__).parents[1]
+    for path in sorted((*own.rglob("*.py"), *own.rglob("*.json"))):
+        state = path.stat()
+        parts.append(f"{path.relative_to(own)} {state.st_size} {state.st_mtime_ns}")
+    return tuple(parts)

@@ -1,0 +1,148 @@
+"""What `check` does with one network: analysed, linted, advised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.errors import GradientNormError, UsageError
+from gnelint.ir.graph import Graph
+from gnelint.lint.engine import lint_and_suppress
+from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
+from gnelint.lint.rulefile import Rule
+from gnelint.lint.selection import Settings
+from gnelint.lint.suppression import Suppression, Verdict
+from gnelint.lint.total import Excess, excess
+
+
+@dataclass(frozen=True, repr=False)
+class Analysis:
+    """What is said of one network.
+
+    Attributes:
+        prediction: every predicted number.
+        findings: by rule id, then in topological order.
+        notes: what the reader saw and which rules were skipped, a sentence each.
+        suppressed: number of findings that suppressions left out.
+        verdicts: what became of each suppression.
+        rules: those that were run.
+        settings: what was chosen about them.
+        excess: the network's total if it is out of range, whichever rules were run.
+        sha256: of the model file's bytes, None where there is no such file.
+    """
+
+    prediction: Prediction
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    suppressed: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    excess: Excess | None = None
+    sha256: str | None = None
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in topological order."""
+        return self.prediction.blocks
+
+    @property
+    def profile(self) -> tuple[NodePrediction, ...]:
+        """The prediction for each node on a gradient path, in topological order."""
+        return self.prediction.nodes
+
+    def raise_for_findings(self, fail_on: FailOn = "error") -> None:
+        """Fail if there are findings of this severity or a worse one.
+
+        Raises:
+            GradientNormError: there are; an AssertionError, so that a test fails with it.
+            UsageError: there is no such severity.
+        """
+        __tracebackhide__ = True  # of pytest: the line of the test is what failed
+        if fail_on not in FAIL_ON:
+            raise UsageError("fail_on", f"{fail_on!r} is none of {', '.join(FAIL_ON)}")
+        if any(reaches(finding.severity, fail_on) for finding in self.findings):
+            from gnelint.output.text import failure
+
+            raise GradientNormError(failure(self.to_dict(), self._names(), fail_on))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of this network in the JSON report, schema "gnelint/1"."""
+        from gnelint.output.json import Circumstances, target
+
+        ran = tuple(rule.id for rule in self.rules)
+        chosen = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
+        }
+        made = Circumstances(self.notes, ran, chosen, self.excess, self.sha256)
+        return target(self.prediction, self.findings, self.suppressed, made)
+
+    def to_html(self) -> str:
+        """The report as one page that asks for nothing from outside, as `gnelint check --html` writes it."""
+        from gnelint.output.html import render
+        from gnelint.output.json import document
+
+        return render(document([self.to_dict()], self.rules))
+
+    def __str__(self) -> str:
+        """The report for people."""
+        from gnelint.output.text import Style, render
+
+        return render(self.to_dict(), self._names(), self.notes, Style())
+
+    def __repr__(self) -> str:
+        """The network and how many findings there are, in a line."""
+        from gnelint.output.text import brief
+
+        return f"<Analysis of {brief(self.to_dict())}>"
+
+    def _repr_html_(self) -> str:
+        """The report for notebooks."""
+        from gnelint.output.notebook import render
+
+        return render(self.to_dict(), self._names(), self.notes)
+
+    def _names(self) -> dict[str, str]:
+        return {rule.id: rule.name for rule in self.rules}
+
+
+def check_graph(
+    graph: Graph,
+    rules: Sequence[Rule],
+    settings: Settings,
+    suppressions: Sequence[Suppression] = (),
+    others: Sequence[Rule] = (),
+) -> Analysis:
+    """Analyse and lint a graph that has been read; what its file asks to ignore is left out too.
+
+    Args:
+        graph: the network.
+        rules: those to run.
+        settings: what was chosen about them.
+        suppressions: the findings that are accepted.
+        others: the rules that were not asked for; what they would say of a total out of range is told.
+    """
+    from gnelint.analysis.propagation import analyse
+
+    return check_prediction(analyse(graph), rules, settings, suppressions, others)
+
+
+def check_prediction(
+    prediction: Prediction,
+    rules: Sequence[Rule],
+    settings: Settings,
+    suppressions: Sequence[Suppression] = (),
+    others: Sequence[Rule] = (),
+) -> Analysis:
+    """Lint a graph that has been analysed; the arguments are those of `check_graph`."""
+    from gnelint.fixes.advice import advised
+    from gnelint.fixes.planning import Fixing
+
+    result, left = lint_and_suppress(prediction, rules, settings, suppressions)
+    notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes, *result.skipped)))
+    ran = tuple(rule for rule in rules if rule.id in result.ran)
+    beyond = excess(prediction, result, others, settings)
+    findings = advised(prediction, left.findings, Fixing(rules, settings, suppressions))
+    return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond)

@@ -1,0 +1,115 @@
+"""What a finding advises is what `gnelint fix` does: the edits of its plan, told at the findings that they put right.
+
+A rule knows what is wrong with a place, not what is right for it: that follows from all of the network, and the planner
+finds it (`gnelint.fixes.planning`). So where findings ask for edits that would be made, the plan is made, and each
+finding says what is changed at its place, or why nothing is. A network without such findings is not planned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gnelint.analysis.prediction import Prediction
+from gnelint.fixes.edits import Edit, EditTensor, InsertScale, Scale
+from gnelint.fixes.planning import Fixing, not_tried, plan_fixes, would_edit
+from gnelint.lint.finding import Finding, PlannedEdit
+from gnelint.lint.places import changes
+
+
+def advised(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> tuple[Finding, ...]:
+    """The findings with the edits that would be made for them.
+
+    Args:
+        prediction: the network.
+        findings: what is to be reported of it.
+        fixing: what `gnelint fix` would be asked.
+    """
+    edits: tuple[Edit, ...] = ()
+    if would_edit(prediction, findings, fixing):
+        plan = plan_fixes(prediction.graph, fixing, prediction)
+        edits, refused = plan.edits, plan.left
+    else:
+        refused = not_tried(prediction, findings, fixing)
+    shares = _shares(prediction, findings, edits)
+    left = {refusal.finding.place: refusal.reason for refusal in refused}
+    return tuple(
+        _with_advice(prediction, finding, share, left.get(finding.place), edits)
+        for finding, share in zip(findings, shares, strict=True)
+    )
+
+
+def _shares(prediction: Prediction, findings: Sequence[Finding], edits: Sequence[Edit]) -> list[list[Edit]]:
+    """The edits that each finding is to tell; each edit is told by one at least.
+
+    Those at its place: only those of its own kind of fix, if there are any. An edit at no finding's place (a layer that
+    has to change because others do, a place that goes wrong once others are right) is told by what it is made for.
+    """
+    shares: list[list[Edit]] = []
+    for finding in findings:
+        own = _subjects(prediction, finding) if _has_edits(finding) else frozenset()
+        here = [edit for edit in edits if edit.action.subject in own]
+        of_kind = [edit for edit in here if finding.fix is not None and edit.kind == finding.fix.kind]
+        shares.append(of_kind or here)
+    told = {id(edit) for share in shares for edit in share}
+    for edit in edits:
+        if id(edit) not in told:
+            shares[_teller(findings, edit)].append(edit)
+    return shares
+
+
+def _has_edits(finding: Finding) -> bool:
+    return finding.fix is not None and finding.fix.safety != "display"
+
+
+def _teller(findings: Sequence[Finding], edit: Edit) -> int:
+    """Which finding tells an edit: the one that it is made for, else the first of its rule, else the first of all."""
+    able = [index for index, finding in enumerate(findings) if _has_edits(finding)]
+    exactly = [index for index in able if findings[index].place == (edit.rule, edit.nodes)]
+    of_rule = [index for index in able if findings[index].rule == edit.rule]
+    return (*exactly, *of_rule, *able)[0]
+
+
+def _subjects(prediction: Prediction, finding: Finding) -> frozenset[str]:
+    """Names of the nodes of a finding, of what they compute, and of the tensors that they use."""
+    nodes = [prediction.graph.node(name) for name in finding.nodes]
+    tensors = (leaf.name for node in nodes for parameter in node.parameters.values() for leaf in parameter.leaves)
+    return frozenset((*finding.nodes, *(value for node in nodes for value in node.outputs), *tensors))
+
+
+def _with_advice(
+    prediction: Prediction, finding: Finding, share: Sequence[Edit], reason: str | None, made: Sequence[Edit]
+) -> Finding:
+    fix = finding.fix
+    if fix is None or not _has_edits(finding):
+        return finding
+    edits = tuple(PlannedEdit(edit.action.subject, edit.action.what, _factor(edit), edit.rule) for edit in share)
+    if edits:
+        description = "; ".join(changes([vars(edit) for edit in edits]))
+        others = tuple(dict.fromkeys(edit.rule for edit in edits if edit.rule != finding.rule))
+        if len(others) == len({edit.rule for edit in edits}):
+            description += f", for {' and '.join(others)}"
+        factor = _on_target(prediction, fix.target, share)
+        return replace(finding, fix=replace(fix, description=description, factor=factor, edits=edits, reason=reason))
+    if reason is None:
+        rules = " and ".join(dict.fromkeys(edit.rule for edit in made))
+        return replace(finding, fix=replace(fix, description=f"nothing more: what is done for {rules} puts it right"))
+    return replace(finding, fix=replace(fix, reason=reason))
+
+
+def _factor(edit: Edit) -> float | None:
+    action = edit.action
+    if isinstance(action, EditTensor) and isinstance(action.change, Scale):
+        return action.change.factor
+    return action.factor if isinstance(action, InsertScale) else None
+
+
+def _on_target(prediction: Prediction, target: str | None, share: Sequence[Edit]) -> float | None:
+    """What the weight that a fix is to change is multiplied by, None where it is not scaled."""
+    if target is None or target not in prediction.graph.positions:
+        return None
+    weight = prediction.graph.node(target).parameters.get("weight")
+    stored = {leaf.name for leaf in weight.leaves} if weight is not None else set()
+    factors = [factor for edit in share if edit.action.subject in stored and (factor := _factor(edit)) is not None]
+    return math.prod(factors) if factors else None

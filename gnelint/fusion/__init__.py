@@ -1,0 +1,56 @@
+"""Operations that exporters write out, brought back to one node of the vocabulary each.
+
+What is added up as independent paths must first be one component: `x * sigmoid(x)` taken as two paths that meet gives
+phi 0.317 where SiLU has 0.379 (theory of data movement and products: fuse before adding).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gnelint.fusion.activations import fuse_activations
+from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks
+from gnelint.fusion.hiding import keep_hidden
+from gnelint.fusion.linear import fuse_linear
+from gnelint.fusion.normalization import fuse_normalizations
+from gnelint.fusion.rolling import fuse_rolls
+from gnelint.fusion.routing import fuse_routing
+from gnelint.ir.graph import Graph
+from gnelint.ir.rewriter import Rewriter
+
+_PASSES = (
+    fuse_activations,
+    fuse_normalizations,
+    fuse_softmax,
+    fuse_routing,
+    fuse_attention,
+    keep_constant_masks,
+    fuse_linear,
+    fuse_rolls,
+)
+_LAST = (keep_hidden,)
+"""Of what the others have left."""
+_MAX_ROUNDS = 4
+"""An idiom inside another one is found a round earlier; none nests deeper."""
+
+
+def fuse(graph: Graph) -> Graph:
+    """Replace every written-out operation that is recognised, in the bodies of control flow too.
+
+    The result computes the same function from the same inputs to the same outputs. A composite node has the name of the
+    last node it replaces, the idiom's name as `source_op`, and the names of all nodes that it replaces in `sources`.
+    A graph in which nothing is recognised is returned as it is.
+    """
+    if graph.subgraphs:
+        graph = replace(graph, subgraphs={name: fuse(body) for name, body in graph.subgraphs.items()})
+    for _ in range(_MAX_ROUNDS):
+        rewriter = Rewriter(graph)
+        for fuse_family in _PASSES:
+            fuse_family(rewriter)
+        if not rewriter.replaced:
+            break
+        graph = rewriter.graph()
+    rewriter = Rewriter(graph)
+    for fuse_family in _LAST:
+        fuse_family(rewriter)
+    return rewriter.graph()

@@ -1,0 +1,358 @@
+"""Softmax and attention written out in products and exponentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnelint.fusion.statistics import Reduced, reduced
+from gnelint.ir.graph import UNMODELLED, Node, Parameter, Value
+from gnelint.ir.rewriter import Rewriter, affine, scalar
+
+Array = NDArray[Any]
+
+_MAX_CAUSAL = 1 << 24
+"""Entries of the largest constant mask that is read to see whether it is causal."""
+_MAX_STEPS = 6
+"""Scales, constants and masks between a product and its softmax."""
+_HIDDEN = -1e3
+"""A logit below this hides a position: e^-1000 is 0 in every data type."""
+
+_IS_NAN = frozenset({"IsNaN", "aten.isnan.default"})
+"""What no canonical operation says, in the words of both worlds."""
+
+
+def fuse_softmax(rewriter: Rewriter) -> None:
+    """Replace softmax and its logarithm where they are written out.
+
+    softmax      e / sum(e) or e * (1 / sum(e)), e = exp(x) or exp(x - max x), over one axis
+    log_softmax  x - log(sum(exp(x))), with or without the maximum taken off; log(softmax(x))
+    """
+    for node in rewriter:
+        if node.op in ("div", "mul"):
+            found = _softmax(rewriter, node)
+            if found is not None:
+                rewriter.replace(node, "softmax", (found.x,), "softmax", {"axis": found.axes[0]})
+        elif node.op == "sub":
+            found = _log_softmax(rewriter, node)
+            if found is not None:
+                rewriter.replace(node, "log_softmax", (found.x,), "log_softmax", {"axis": found.axes[0]})
+        elif node.op == "log":
+            inner = rewriter.source(node.inputs[0], "softmax")
+            if inner is not None:
+                rewriter.replace(node, "log_softmax", inner.inputs, "log_softmax", inner.attributes)
+
+
+def _sum_of_exponentials(rewriter: Rewriter, value: str | None) -> Reduced | None:
+    """What sum(exp(x)) over one axis takes the exponentials of."""
+    node = rewriter.source(value, "expand", "reduce_sum")
+    while node is not None and node.op == "expand":
+        node = rewriter.source(node.inputs[0], "expand", "reduce_sum")
+    found = reduced(rewriter, node.outputs[0]) if node is not None else None
+    if node is None or found is None or len(found[1].axes) != 1:
+        return None
+    exponential = rewriter.source(node.inputs[0], "exp")
+    if exponential is None or exponential.inputs[0] is None:
+        return None
+    return Reduced(exponential.inputs[0], found[1].axes)
+
+
+def _without_maximum(rewriter: Rewriter, shifted: Reduced) -> Reduced:
+    """x if the value is x - max(x) over the same axis, else the value itself: softmax is the same for both."""
+    node = rewriter.source(shifted.x, "sub")
+    if node is None or node.inputs[0] is None:
+        return shifted
+    found = reduced(rewriter, node.inputs[1])
+    if found is None or found[0] != "reduce_max" or found[1].axes != shifted.axes:
+        return shifted
+    return Reduced(node.inputs[0], shifted.axes) if rewriter.same(found[1].x, node.inputs[0]) else shifted
+
+
+def _softmax(rewriter: Rewriter, node: Node) -> Reduced | None:
+    first, second = node.present_inputs
+    if node.op == "div":
+        pairs = [(first, second)]
+    else:
+        inverses = [(a, rewriter.source(b, "reciprocal")) for a, b in ((first, second), (second, first))]
+        pairs = [(a, one.present_inputs[0]) for a, one in inverses if one is not None]
+    for numerator, total in pairs:
+        found = _sum_of_exponentials(rewriter, total)
+        exponential = rewriter.source(numerator, "exp")
+        if found is not None and exponential is not None and rewriter.same(found.x, exponential.inputs[0]):
+            return _without_maximum(rewriter, found)
+    return None
+
+
+def _log_softmax(rewriter: Rewriter, node: Node) -> Reduced | None:
+    logarithm = rewriter.source(node.inputs[1], "log")
+    found = _sum_of_exponentials(rewriter, logarithm.inputs[0]) if logarithm is not None else None
+    if found is None or not rewriter.same(found.x, node.inputs[0]):
+        return None
+    return _without_maximum(rewriter, found)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """softmax(factor * query key^T + mask).
+
+    Attributes:
+        product: the node that multiplies query and key.
+        factor: all numbers that multiply the product.
+        mask: the value that decides what is seen: added to the logits, or a condition that is true for what is seen.
+        filler: the constant that hides, where `mask` is a condition that is true for what is hidden.
+        constant: a mask that is a parameter.
+        causal: whether a constant mask hides the future.
+    """
+
+    product: Node
+    factor: float = 1.0
+    mask: str | None = None
+    filler: str | None = None
+    constant: Parameter | None = None
+    causal: bool = False
+
+
+def fuse_attention(rewriter: Rewriter) -> None:
+    """Replace scaled dot-product attention written out.
+
+        matmul(softmax(factor * matmul(query, key^T) [+ mask]) [0 for nan] [dropout], value)
+
+    over (B, H, T, d) or (B*H, T, d). The factor may stand on the product, on the query, on the key or on both; a key
+    that was transposed for the product alone is taken as it was before. A mask is added or put in by `where`; one that
+    is constant and hides the future makes `causal`. Scores that bend in another way (a soft cap) are left alone.
+    """
+    for node in rewriter:
+        if node.op != "matmul" or node.attribute("transpose_a") or node.attribute("transpose_b"):
+            continue
+        if node.attribute("factor") != 1.0:
+            continue
+        scores = _scores(rewriter, node.inputs[0])
+        if scores is not None:
+            _write(rewriter, node, scores)
+
+
+def keep_constant_masks(rewriter: Rewriter) -> None:
+    """Take a mask whose numbers the model holds (a window, ALiBi's slopes, relative positions) as a parameter of the
+    attention, where its numbers can be read."""
+    for node in rewriter:
+        if node.op != "attention" or len(node.inputs) < 4:
+            continue
+        constant = rewriter.source(node.inputs[3], "constant")
+        if constant is not None and constant.parameters["value"].provenance != "initializer":
+            parameters = {**node.parameters, "mask": constant.parameters["value"]}
+            rewriter.replace(node, "attention", node.inputs[:3], node.source_op, node.attributes, parameters)
+
+
+def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
+    """What a matrix of attention weights is the softmax of."""
+    softmax = rewriter.source(weights, "softmax", "dropout", "where")
+    while softmax is not None and softmax.op != "softmax":
+        inner = softmax.inputs[0] if softmax.op == "dropout" else _not_a_number(rewriter, softmax)
+        softmax = rewriter.source(inner, "softmax", "dropout", "where")
+    rank = rewriter.rank(weights)
+    if softmax is None or softmax.parameters or rank is None or rank < 3:
+        return None
+    if softmax.attribute("axis") not in (-1, rank - 1):
+        return None
+    return _logits(rewriter, softmax.inputs[0], _MAX_STEPS)
+
+
+def _not_a_number(rewriter: Rewriter, node: Node) -> str | None:
+    """x if the node is where(isnan(x), 0, x): what a row that sees no key at all is given instead of 0 / 0."""
+    condition, number, x = node.inputs
+    test, constant = rewriter.producer(condition, UNMODELLED), rewriter.source(number, "constant")
+    if test is None or constant is None or test.source_op not in _IS_NAN or not rewriter.same(test.inputs[0], x):
+        return None
+    return x if scalar(constant.parameters["value"]) == 0.0 else None
+
+
+def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None:
+    """The product that a value is but for numbers and masks, read from the product down."""
+    node = rewriter.source(value, "scale", "bias", "add", "where", "matmul")
+    if node is None or steps == 0:
+        return None
+    if node.op == "matmul":
+        same_rank = rewriter.rank(node.inputs[0]) == rewriter.rank(node.inputs[1])
+        return _Scores(node, node.attribute("factor")) if same_rank and not node.attribute("transpose_a") else None
+    if node.op in ("scale", "bias"):
+        found = _logits(rewriter, node.inputs[0], steps - 1)
+        return None if found is None else _after_constant(found, node)
+    sides = node.present_inputs[1:] if node.op == "where" else node.present_inputs
+    if len(sides) != 2:
+        return None
+    first, second = (_logits(rewriter, side, steps - 1) for side in sides)
+    if (first is None) == (second is None):
+        return None
+    found, other = (first, sides[1]) if first is not None else (second, sides[0])
+    return None if found is None else _after_mask(rewriter, found, node, other, kept_first=first is not None)
+
+
+def _after_constant(found: _Scores, node: Node) -> _Scores | None:
+    """The logits behind a scale or a bias."""
+    numbers = affine(node)
+    if numbers is not None:
+        plain = found.mask is None and found.constant is None
+        # a number added to every logit changes nothing; one that multiplies must not meet a mask of finite numbers
+        return replace(found, factor=found.factor * numbers[0]) if plain or numbers[0] == 1.0 else None
+    if node.op != "bias" or node.attribute("factor") != 1.0:
+        return None
+    mask = node.parameters["bias"]
+    if _is_causal(mask, hidden=lambda logits: logits <= _HIDDEN, seen=lambda logits: logits == 0.0):
+        return replace(found, causal=True)
+    return replace(found, constant=mask) if found.mask is None and found.constant is None else None
+
+
+def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, kept_first: bool) -> _Scores | None:
+    """The logits behind a sum with a mask, or behind a choice between them and a number that hides."""
+    constant = rewriter.source(node.inputs[0] if node.op == "where" else other, "constant")
+    mask = constant.parameters["value"] if constant is not None else None
+    if node.op == "where":
+        filler = rewriter.source(other, "constant")
+        number = scalar(filler.parameters["value"]) if filler is not None else None
+        if number is None or number > _HIDDEN:
+            return None
+        if mask is not None and _is_causal(
+            mask, hidden=lambda chosen: (chosen != 0) != kept_first, seen=lambda chosen: (chosen != 0) == kept_first
+        ):
+            return replace(found, causal=True)
+        if found.mask is not None or found.constant is not None:
+            return None
+        if mask is not None and not kept_first and mask.provenance != "initializer":
+            return replace(found, constant=_added(mask, number))
+        return replace(found, mask=node.present_inputs[0], filler=None if kept_first else other)
+    if mask is not None and _is_causal(mask, hidden=lambda x: x <= _HIDDEN, seen=lambda x: x == 0.0):
+        return replace(found, causal=True)
+    return replace(found, mask=other) if found.mask is None and found.constant is None else None
+
+
+def _added(hidden: Parameter, number: float) -> Parameter:
+    """What a constant condition that hides adds to the logits."""
+
+    def numbers() -> Array:
+        return np.where(hidden.array() != 0, np.float32(number), np.float32(0.0))
+
+    return Parameter(f"{hidden.name} (added)", hidden.shape, "float32", numbers, kind="constant")
+
+
+def _is_causal(mask: Parameter, hidden: Callable[[Array], Array], seen: Callable[[Array], Array]) -> bool:
+    """Whether a constant hides what comes later and nothing else."""
+    if len(mask.shape) < 2 or mask.size > _MAX_CAUSAL or mask.provenance == "initializer":
+        return False
+    rows, columns = mask.shape[-2:]
+    if rows < 2 or columns < rows:
+        return False
+    entries = np.asarray(mask.array(), dtype=np.float32).reshape(-1, rows, columns)
+    later = np.triu(np.ones((rows, columns), dtype=bool), k=columns - rows + 1)
+    return bool(np.all(hidden(entries[:, later])) and np.all(seen(entries[:, ~later])))
+
+
+def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
+    factor, query = _unscaled(rewriter, scores.product.inputs[0], scores.factor)
+    factor, right = _unscaled(rewriter, scores.product.inputs[1], factor)
+    value = last.inputs[1]
+    if query is None or right is None or not rewriter.rank(query) == rewriter.rank(right) == rewriter.rank(value):
+        return
+    key = right if scores.product.attribute("transpose_b") else _transposed(rewriter, right, last)
+    if key is None:
+        return
+    inputs: tuple[str | None, ...] = (query, key, value)
+    mask = scores.mask if scores.constant is None else _constant(rewriter, scores.constant, "mask", last)
+    if mask is not None and scores.filler is not None:
+        mask = _summand(rewriter, mask, scores.filler, last)
+    if mask is not None:
+        inputs = (*inputs, mask)
+    attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
+    if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
+        attributes.update(packed=True, heads=1, kv_heads=1)
+    rewriter.replace(last, "attention", inputs, "attention", attributes)
+
+
+def _constant(rewriter: Rewriter, number: Parameter, role: str, last: Node) -> str:
+    """A constant tensor as a value that attention can read."""
+    value = Value(f"{last.outputs[0]}/{role}", number.shape, number.dtype)
+    return _insert(rewriter, last, Node(f"{last.name}/{role}", "constant", (), (), {"value": number}), value)
+
+
+def _summand(rewriter: Rewriter, condition: str, filler: str, last: Node) -> str:
+    """What a condition that hides adds to the logits: the filler where it is true, else zero."""
+    dtype = rewriter.value(filler).dtype or "float32"
+    zero = Parameter(f"{last.name}/zero", (), "float32", lambda: np.zeros((), np.float32), kind="constant")
+    seen = _constant(rewriter, zero, "zero", last)
+    value = Value(f"{last.outputs[0]}/mask", rewriter.shape(condition), dtype)
+    return _insert(rewriter, last, Node(f"{last.name}/mask", "where", (condition, filler, seen), ()), value)
+
+
+def _insert(rewriter: Rewriter, last: Node, node: Node, value: Value) -> str:
+    made = replace(
+        node,
+        outputs=(value.name,),
+        source_op="attention",
+        scope=last.scope,
+        location=last.location,
+        sources=(last.name,),
+    )
+    rewriter.insert(made, value, last)
+    return value.name
+
+
+def _unscaled(rewriter: Rewriter, value: str | None, factor: float) -> tuple[float, str | None]:
+    """The value before plain numbers multiplied it, and the factor with them."""
+    while (node := rewriter.source(value, "scale")) is not None:
+        numbers = affine(node)
+        if numbers is None:
+            break
+        factor, value = factor * numbers[0], node.inputs[0]
+    return factor, value
+
+
+def _transposed(rewriter: Rewriter, value: str, last: Node) -> str | None:
+    """The value with its last two axes swapped: what it was before a transposition, or through a new node."""
+    shape = rewriter.shape(value)
+    if shape is None:
+        return None
+    rank = len(shape)
+    swap = (*range(rank - 2), rank - 1, rank - 2)
+    flat = _flattened_swap(rewriter, value)
+    if flat is not None:
+        return flat
+    source, order = value, swap
+    node = rewriter.source(value, "transpose")
+    if node is not None and node.inputs[0] is not None and len(node.attribute("perm")) == rank:
+        perm = [axis % rank for axis in node.attribute("perm")]
+        source, order = node.inputs[0], tuple(perm[axis] for axis in swap)
+    if order == tuple(range(rank)):
+        return source
+    name = f"{last.name}/key"
+    swapped = Value(f"{last.outputs[0]}/key", tuple(shape[axis] for axis in swap), rewriter.value(value).dtype)
+    made = replace(
+        node if node is not None else last,
+        name=name,
+        op="transpose",
+        inputs=(source,),
+        outputs=(swapped.name,),
+        parameters={},
+        attributes={"perm": order},
+        source_op="attention",
+        sources=(node.name if node is not None else last.name,),
+    )
+    rewriter.insert(made, swapped, last)
+    return swapped.name
+
+
+def _flattened_swap(rewriter: Rewriter, value: str) -> str | None:
+    """What reshape, transpose (0, 2, 1), reshape swapped the last two axes of, the axes before them taken as one."""
+    last = rewriter.source(value, "reshape")
+    middle = rewriter.source(last.inputs[0], "transpose") if last is not None else None
+    first = rewriter.source(middle.inputs[0], "reshape") if middle is not None else None
+    if middle is None or first is None or tuple(middle.attribute("perm")) != (0, 2, 1):
+        return None
+    before, flat, after = (rewriter.shape(name) for name in (first.inputs[0], first.outputs[0], value))
+    if before is None or flat is None or after is None or len(before) != len(after):
+        return None
+    if (*before[:-2], before[-1], before[-2]) != after or flat[-2:] != before[-2:]:
+        return None
+    return first.inputs[0]

@@ -1,0 +1,75 @@
+"""Softmax over the entries of a row that a constant mask leaves: capped logits of a decoder, a graph's neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gnelint.ir.graph import Node, Parameter
+from gnelint.ir.rewriter import Rewriter
+
+_HIDDEN = -1e3
+"""A logit below this hides an entry: e^-1000 is 0 in every data type."""
+_MOST = 1 << 24
+"""Entries of the largest constant that is read to see what it hides."""
+
+
+def keep_hidden(rewriter: Rewriter) -> None:
+    """Take the mask of a softmax whose numbers the model holds as a parameter of it: true for what is seen.
+
+    softmax of where(mask, -inf, x), where(mask, x, -inf), or x + mask with 0 and -inf in the mask. For what no
+    attention was made of.
+    """
+    for node in rewriter:
+        if node.op != "softmax" or node.attribute("top") is not None or node.parameters:
+            continue
+        found = _hidden(rewriter, node)
+        if found is not None:
+            x, mask = found
+            rewriter.replace(node, "softmax", (x,), "masked_softmax", node.attributes, {"mask": mask})
+
+
+def _hidden(rewriter: Rewriter, node: Node) -> tuple[str, Parameter] | None:
+    choice = rewriter.source(node.inputs[0], "where", "bias")
+    if choice is None:
+        return None
+    if choice.op == "bias":
+        (x,) = choice.present_inputs
+        added = choice.parameters.get("bias")
+        numbers = None if added is None or choice.attribute("factor") <= 0 else _numbers(added)
+        if added is None or numbers is None or not _hides_or_keeps(numbers):
+            return None
+        return (x, _seen(added, numbers == 0)) if rewriter.shape(x) == rewriter.shape(choice.outputs[0]) else None
+    condition, first, second = choice.present_inputs
+    known = _constant(rewriter, condition)
+    for filler, x, hidden in ((first, second, True), (second, first, False)):
+        number = _constant(rewriter, filler)
+        numbers = None if number is None else _numbers(number)
+        if known is None or numbers is None or not np.all(numbers < _HIDDEN):
+            continue
+        mask = _numbers(known)
+        if mask is not None and rewriter.shape(x) == rewriter.shape(choice.outputs[0]):
+            return x, _seen(known, (mask != 0) != hidden)
+    return None
+
+
+def _hides_or_keeps(numbers: np.ndarray) -> bool:
+    hidden = numbers < _HIDDEN
+    return bool(np.any(hidden) and np.all(hidden | (numbers == 0)))
+
+
+def _seen(source: Parameter, seen: np.ndarray) -> Parameter:
+    return Parameter(f"{source.name} (seen)", seen.shape, "bool", lambda: seen, kind="constant")
+
+
+def _constant(rewriter: Rewriter, value: str | None) -> Parameter | None:
+    node = rewriter.source(value, "constant", "expand")
+    if node is not None and node.op == "expand":
+        node = rewriter.source(node.inputs[0], "constant")
+    return None if node is None else node.parameters["value"]
+
+
+def _numbers(parameter: Parameter) -> np.ndarray | None:
+    """The numbers of a constant that can be read."""
+    if parameter.size > _MOST or parameter.provenance == "initializer":
+        return None
+    return np.asarray(parameter.array())

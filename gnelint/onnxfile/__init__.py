@@ -1,0 +1,1 @@
+"""The ONNX file itself: wire format, element types, weights inside and beside it, patching bytes."""

@@ -1,0 +1,180 @@
+"""An ONNX file on disk: opened without its weights, told apart from everything that is not one.
+
+The file is mapped into memory and its protobuf wire format walked once: the bytes of large inline weights are cut out
+of what is parsed and remembered by their place in the file. A 100 MB model is parsed in the time of a 200 kB one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from gnelint.onnxfile.wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, BrokenError, field_head, fields
+
+CUT_FROM = 4096
+"""Inline weights of at least so many bytes stay in the file."""
+
+EXPORT_AGAIN = "Export the model again, or copy the file again."
+
+
+class UnreadableError(Exception):
+    """Why a model cannot be read; `read` adds which file it is.
+
+    Attributes:
+        problem: what is wrong, a clause.
+        advice: what to do, a sentence.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        self.problem = problem
+        self.advice = advice
+        super().__init__(problem)
+
+
+class MisfitError(UnreadableError):
+    """An operation does not fit the shapes of its inputs, which may be the fault of sizes that were assumed."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A parsed model whose large inline weights are still in the file.
+
+    Attributes:
+        path: where it is.
+        proto: the model; the `raw_data` of cut initializers is empty.
+        content: the mapped file.
+        cuts: byte range (start, end) of the main graph's cut initializers, by their index.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    content: np.ndarray = field(repr=False)
+    cuts: Mapping[int, tuple[int, int]]
+
+
+def open_model(path: Path) -> ModelFile:
+    """Map and parse a file.
+
+    Raises:
+        UnreadableError: it is missing, empty, damaged, or no ONNX model.
+    """
+    content = _map(path)
+    head = content[:4096].tobytes()
+    stripped = _strip(content.data)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content.tobytes() if stripped is None else stripped.content)
+    except Exception as error:  # protobuf's implementations raise different classes, DecodeError only one of them
+        known = _known_format(head)
+        if known is None and stripped is None and _starts_like_a_model(head):
+            raise UnreadableError(
+                "the file is damaged or cut short (not a whole protobuf message)", EXPORT_AGAIN
+            ) from error
+        raise _not_onnx(known) from error
+    if not proto.HasField("graph") or (proto.ir_version < 1 and not proto.opset_import):
+        raise _not_onnx(_known_format(head))
+    return ModelFile(path, proto, content, {} if stripped is None else stripped.cuts)
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        if path.is_dir():
+            raise UnreadableError("is a directory", "Name a .onnx file in it.")
+        if not path.exists():
+            raise UnreadableError("no such file", "Check the path.")
+        if path.stat().st_size == 0:
+            raise UnreadableError("the file is empty", EXPORT_AGAIN)
+        if not path.is_file():
+            raise UnreadableError("is not a regular file", "Name a .onnx file.")
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableError(f"cannot be opened ({reason})", "Check the path and its permissions.") from error
+
+
+_FORMATS: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint or .pt2 file?)",
+     "A torch.export file is read by its name in .pt2; weights alone are no network: use torch.onnx.export."),
+    (b"\x80", "a Python pickle (a PyTorch checkpoint?)", "Export the model with torch.onnx.export."),
+    (b"\x89HDF", "an HDF5 file (Keras?)", "Convert it with tf2onnx."),
+    (b"GGUF", "a GGUF file", "It holds weights without a network: export the model with torch.onnx.export."),
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself with: git lfs pull"),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+)  # fmt: skip
+
+
+def _known_format(head: bytes) -> tuple[str, str] | None:
+    for magic, name, advice in _FORMATS:
+        if head.startswith(magic):
+            return name, advice
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite file", "Convert it with tf2onnx."
+    if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+        return "a safetensors file", "It holds weights without a network: export the model with torch.onnx.export."
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML", "Download the model file itself."
+    if all(byte >= 32 or byte in (9, 10, 13) for byte in head):
+        return "a text file", "Name a .onnx file."
+    return None
+
+
+def _not_onnx(known: tuple[str, str] | None) -> UnreadableError:
+    if known is None:
+        return UnreadableError("is not an ONNX model", "Name a .onnx file.")
+    return UnreadableError(f"is not an ONNX model but {known[0]}", known[1])
+
+
+def _starts_like_a_model(head: bytes) -> bool:
+    return len(head) < 2 or (head[0] == 0x08 and head[1] < 32)  # ir_version first, as every exporter writes it
+
+
+@dataclass(frozen=True)
+class _Stripped:
+    content: bytes
+    cuts: dict[int, tuple[int, int]]
+
+
+def _strip(data: memoryview) -> _Stripped | None:
+    """The model's bytes without large initializers; None if they are not laid out as expected."""
+    cuts: dict[int, tuple[int, int]] = {}
+    pieces: list[bytes] = []
+    graphs = 0
+    try:
+        for number, kind, start, body, end in fields(data, 0, len(data)):
+            if number == GRAPH and kind == BYTES:
+                graphs += 1
+                graph = _strip_graph(data, body, end, cuts)
+                pieces += [field_head(GRAPH, len(graph)), graph]
+            else:
+                pieces.append(bytes(data[start:end]))
+    except BrokenError:
+        return None
+    return _Stripped(b"".join(pieces), cuts) if graphs == 1 else None
+
+
+def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]]) -> bytes:
+    pieces: list[bytes] = []
+    index = -1
+    for number, kind, field_start, body, field_end in fields(data, start, end):
+        if number == INITIALIZER and kind == BYTES:
+            index += 1
+            if field_end - body >= CUT_FROM:
+                tensor = _strip_tensor(data, body, field_end, cuts, index)
+                pieces += [field_head(INITIALIZER, len(tensor)), tensor]
+                continue
+        pieces.append(bytes(data[field_start:field_end]))
+    return b"".join(pieces)
+
+
+def _strip_tensor(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]], index: int) -> bytes:
+    pieces: list[bytes] = []
+    for number, kind, field_start, body, field_end in fields(data, start, end):
+        if number == RAW_DATA and kind == BYTES and field_end - body >= CUT_FROM:
+            cuts[index] = (body, field_end)
+        else:
+            pieces.append(bytes(data[field_start:field_end]))
+    return b"".join(pieces)

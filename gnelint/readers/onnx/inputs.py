@@ -1,0 +1,182 @@
+"""The shapes that a model is read with: what `--input` says, what the file says, and stated defaults for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from gnelint.errors import UsageError
+from gnelint.ir.graph import FLOATING, Value
+from gnelint.onnxfile.types import element_type, tensor_shape
+from gnelint.readers.inputs import InputSpec
+
+CHANNELS = 3
+
+HOW_TO_SET = "set it with --input"
+"""In every note on a size that the file leaves open and that was assumed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is taken for the sizes that a file leaves open: of the batch, of other axes, of the sides of an image and
+    of a volume."""
+
+    batch: int = 8
+    sequence: int = 128
+    image: int = 224
+    volume: int = 32
+
+
+ASSUMED = (
+    *(Sizes(batch, sequence) for sequence in (128, 512, 1024, 4096, 16_000) for batch in (8, 1)),
+    *(Sizes(image=image) for image in (48, 299, 512)),
+    Sizes(volume=128),
+)
+"""What is tried until the model can be read: some exports name the batch but fix it to 1 inside, windows of audio are
+hundreds of samples long (a second has 16,000), text is recognised in lines of 48 pixels, and some classifiers pool what
+is left of 299 or more."""
+
+
+@dataclass
+class BoundInputs:
+    """The graph's inputs with every size fixed.
+
+    Attributes:
+        values: in the model's order; a value of unknown rank has shape None.
+        special: types of the inputs that are no plain tensors.
+        sizes: what each named size was fixed to.
+        notes: which sizes were assumed.
+    """
+
+    values: list[Value] = field(default_factory=list)
+    special: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def attempts(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec]) -> Iterator[BoundInputs]:
+    """The inputs with one choice of the sizes that the file leaves open after the other, each that differs.
+
+    Raises:
+        UsageError: as of `bind`.
+    """
+    tried: list[list[Value]] = []
+    for sizes in ASSUMED:
+        bound = bind(declared, specs, sizes)
+        if bound.values not in tried:
+            tried.append(bound.values)
+            yield bound
+
+
+def bind(
+    declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec], assumed: Sizes = ASSUMED[0]
+) -> BoundInputs:
+    """Fix the shape of every input.
+
+    Raises:
+        UsageError: a spec names no input, contradicts the file, or there are more than inputs.
+    """
+    matched = _match(declared, specs)
+    bound = BoundInputs()
+    for info in declared:
+        if info.name in matched:
+            _check(info, matched[info.name], bound)
+    for info in declared:
+        dtype = element_type(info.type)
+        spec = matched.get(info.name)
+        if info.type.WhichOneof("value") not in ("tensor_type", None):
+            bound.special[info.name] = info.type
+        if spec is not None:
+            bound.values.append(Value(info.name, spec.shape, dtype or spec.dtype))
+        else:
+            bound.values.append(Value(info.name, _default(info, dtype, bound, assumed), dtype))
+    return bound
+
+
+def _match(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec]) -> dict[str, InputSpec]:
+    names = [info.name for info in declared]
+    listing = f"The model's inputs: {', '.join(_describe(info) for info in declared) or 'none'}."
+    matched: dict[str, InputSpec] = {}
+    for spec in specs:
+        if spec.name is not None:
+            if spec.name not in names:
+                raise UsageError(f"--input {spec.name}", "the model has no input of this name", listing)
+            if spec.name in matched:
+                raise UsageError(f"--input {spec.name}", "given twice", listing)
+            matched[spec.name] = spec
+    free = [name for name in names if name not in matched]
+    for spec in specs:
+        if spec.name is None:
+            if not free:
+                raise UsageError("--input", f"{len(specs)} shapes for {len(names)} inputs", listing)
+            matched[free.pop(0)] = spec
+    return matched
+
+
+def _check(info: onnx.ValueInfoProto, spec: InputSpec, bound: BoundInputs) -> None:
+    """A spec must agree with the sizes that the file fixes; it gives numbers to those that the file names."""
+    subject = f"--input {info.name}={','.join(map(str, spec.shape))}"
+    advice = f"The model's input is {_describe(info)}."
+    shape, dtype = tensor_shape(info.type), element_type(info.type)
+    if spec.dtype is not None and dtype is not None and spec.dtype != dtype:
+        raise UsageError(subject, f"the type {spec.dtype} is not the model's", advice)
+    if shape is None:
+        return
+    if len(shape) != len(spec.shape):
+        raise UsageError(subject, f"{len(spec.shape)} sizes for {len(shape)} axes", advice)
+    for size, given in zip(shape, spec.shape, strict=True):
+        if isinstance(size, int) and size > 0 and size != given:
+            raise UsageError(subject, f"the model was exported with size {size}, not {given}", advice)
+        if isinstance(size, str) and bound.sizes.setdefault(size, given) != given:
+            raise UsageError(subject, f'"{size}" is {bound.sizes[size]} and {given} at once', advice)
+
+
+def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, sizes: Sizes) -> tuple[int, ...] | None:
+    """The declared shape with assumed sizes where the file has none."""
+    shape = tensor_shape(info.type)
+    if shape is None:
+        return None
+    found: list[int] = []
+    for axis, size in enumerate(shape):
+        if isinstance(size, int) and size >= 0:  # an empty input is odd but fixed
+            found.append(size)
+        elif isinstance(size, str) and size in bound.sizes:
+            found.append(bound.sizes[size])
+        else:
+            name = size if isinstance(size, str) else ""
+            assumed = _assumed(name, axis, len(shape), dtype, sizes)
+            if name:
+                bound.sizes[name] = assumed
+            found.append(assumed)
+            what = f'"{name}"' if name else f"axis {axis}"
+            bound.notes.append(f'{what} of input "{info.name}" was taken as {assumed}')
+    return tuple(found)
+
+
+def _assumed(name: str, axis: int, rank: int, dtype: str | None, sizes: Sizes) -> int:
+    if "batch" in name.lower() or axis == 0:
+        return sizes.batch
+    floating = dtype is None or dtype in FLOATING
+    if floating and rank in (4, 5):
+        return CHANNELS if axis == 1 else sizes.image if rank == 4 else sizes.volume
+    return sizes.sequence
+
+
+def sentence(bound: BoundInputs) -> tuple[str, ...]:
+    """The assumptions as one note that says how to change them."""
+    if not bound.notes:
+        return ()
+    example = next(
+        f"{value.name}={','.join(map(str, value.shape))}"
+        for value in bound.values
+        if value.shape is not None and any(f'"{value.name}"' in note for note in bound.notes)
+    )
+    return (f"{'; '.join(bound.notes)}; {HOW_TO_SET} {example}.",)
+
+
+def _describe(info: onnx.ValueInfoProto) -> str:
+    shape = tensor_shape(info.type)
+    sizes = "of unknown rank" if shape is None else ",".join("?" if size is None else str(size) for size in shape)
+    return f"{info.name}={sizes}:{element_type(info.type) or 'no tensor'}"

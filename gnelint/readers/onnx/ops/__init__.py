@@ -1,0 +1,1 @@
+"""How each ONNX operation becomes nodes of the vocabulary, by family."""

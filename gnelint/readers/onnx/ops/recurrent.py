@@ -1,0 +1,183 @@
+"""Lowerings of LSTM, GRU and RNN: a node for each direction. Rows of the weights are brought into the vocabulary's
+order of gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gnelint.ir.graph import Parameter, Value
+from gnelint.onnxfile.file import UnreadableError
+from gnelint.readers.onnx.emitter import (
+    Call,
+    CannotLowerError,
+    Emitter,
+    Lowering,
+    Operand,
+    Results,
+    Shape,
+    concrete,
+)
+from gnelint.readers.onnx.fold import computed
+from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE
+
+_GATES = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
+"""Where the vocabulary's gates stand: LSTM stores input, output, forget, cell; GRU update, reset, hidden."""
+
+_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+
+
+def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
+    """One operator; `activations` are those of the cell that has a component."""
+
+    def lower(call: Call, em: Emitter) -> Results:
+        direction = call.get("direction", "forward")
+        if direction not in _DIRECTIONS:
+            raise CannotLowerError(f"the direction {direction}")
+        reverses = _DIRECTIONS[direction]
+        attributes = _attributes(call, op, _activations(call, activations, len(reverses)))
+        x = em.flow(call.need(0))
+        batch_first = bool(call.get("layout", 0))
+        if not batch_first:
+            x = em.transpose(x, (1, 0, 2))
+        batch, steps, _ = concrete(x)
+        _check_lengths(call, steps)
+        weights = [_weights(call, op, place, len(reverses)) for place in range(len(reverses))]
+        hidden = int(weights[0]["recurrent"].shape[1])
+        states = [_states(call, em, index, batch_first) for index in ((5, 6) if op == "lstm" else (5,))]
+        outputs: list[tuple[Shape, str | None]] = [((batch, steps, hidden), call.dtype)]
+        if op == "lstm" and call.used(2):
+            outputs.append(((batch, hidden), call.dtype))
+        ys, lasts, carries = [], [], []
+        for place, (reverse, own) in enumerate(zip(reverses, weights, strict=True)):
+            first = [None if state is None else _row(em, state, place, (batch, hidden)) for state in states]
+            found = em.emit_many(op, [x, *first], outputs, own, reverse=reverse, **attributes)
+            ys.append(em.reshape(found[0], (batch, steps, 1, hidden)))
+            if call.used(1):
+                lasts.append(_part(em, found[0], 1, 0 if reverse else steps - 1))
+            carries += [em.reshape(carry, (batch, 1, hidden)) for carry in found[1:]]
+        y = _beside(em, ys, 2)
+        whole = y if batch_first else em.transpose(y, (1, 2, 0, 3))
+        final = [_beside(em, parts, 1) if parts else None for parts in (lasts, carries)]
+        if not batch_first:
+            final = [None if state is None else em.transpose(state, (1, 0, 2)) for state in final]
+        return [whole, *final[: 2 if op == "lstm" else 1]]
+
+    return lower
+
+
+def _activations(call: Call, known: Sequence[str], directions: int) -> tuple[str, ...]:
+    """Those of one direction.
+
+    Raises:
+        CannotLowerError: they are not what the component models.
+    """
+    named = [str(name, "utf-8") if isinstance(name, bytes) else str(name) for name in call.get("activations") or ()]
+    if not named:
+        return tuple(known)
+    each = len(known)
+    if len(named) != each * directions or any(named[:each] != named[k : k + each] for k in range(0, len(named), each)):
+        raise CannotLowerError(f"the activations {', '.join(named)}")
+    found = tuple(name.lower() for name in named[:each])
+    if found != tuple(name.lower() for name in known) and not (each == 1 and found == ("relu",)):
+        raise CannotLowerError(f"the activations {', '.join(named)}")
+    return found
+
+
+def _attributes(call: Call, op: str, activations: tuple[str, ...]) -> dict[str, Any]:
+    if call.get("clip") is not None:
+        raise CannotLowerError("pre-activations are clipped")
+    if op == "lstm":
+        peephole = call.optional_parameter(7, "the peephole weights")
+        if peephole is not None and np.any(peephole.array()):
+            raise CannotLowerError("peepholes")
+        return {"coupled": bool(call.get("input_forget", 0))}
+    if op == "gru":
+        return {"reset_after": bool(call.get("linear_before_reset", 0))}
+    return {"activation": activations[0].lower()}
+
+
+def _check_lengths(call: Call, steps: int) -> None:
+    lengths = call.integers(4, "the lengths of the sequences")
+    if lengths is not None and any(length != steps for length in lengths):
+        raise CannotLowerError("sequences of different lengths")
+
+
+def _weights(call: Call, op: str, place: int, directions: int) -> dict[str, Parameter]:
+    """The parameters of one direction, by role.
+
+    Raises:
+        UnreadableError: their shapes do not fit.
+    """
+    weight, recurrent = call.parameter(1, "the weight"), call.parameter(2, "the recurrent weight")
+    bias = call.optional_parameter(3, "the bias")
+    gates = len(_GATES[op])
+    hidden = recurrent.shape[-1] if recurrent.shape else 0
+    rows = gates * hidden
+    inner = concrete(call.need(0))[2]
+    wanted = {"W": (directions, rows, inner), "R": (directions, rows, hidden), "B": (directions, 2 * rows)}
+    for name, stored in (("W", weight), ("R", recurrent), ("B", bias)):
+        if stored is not None and stored.shape != wanted[name]:
+            raise UnreadableError(
+                f'node "{call.origin.name}" ({call.op_type}) has {name} "{stored.name}" of shape {stored.shape}; '
+                f"{wanted[name]} is needed",
+                SHAPE_ADVICE,
+            )
+    found = {"weight": _ordered(weight, op, place, 0), "recurrent": _ordered(recurrent, op, place, 0)}
+    if bias is not None:
+        found["bias"], found["recurrent_bias"] = _ordered(bias, op, place, 0), _ordered(bias, op, place, rows)
+    return found
+
+
+def _ordered(stored: Parameter, op: str, place: int, start: int) -> Parameter:
+    """One direction's rows from `start` on, the gates in the vocabulary's order."""
+    order = _GATES[op]
+    rows = stored.shape[1] // (1 if len(stored.shape) == 3 else 2)
+    shape = (rows, *stored.shape[2:])
+    run = partial(_pick, place=place, start=start, rows=rows, order=order)
+    name = stored.name if stored.shape[0] == 1 and len(stored.shape) == 3 else f"{stored.name}[{place}, {start}:]"
+    return computed(name, "Slice", (stored,), shape, stored.dtype, run)
+
+
+def _pick(arrays: Any, place: int, start: int, rows: int, order: Sequence[int]) -> list[np.ndarray]:
+    part = arrays[0][place, start : start + rows]
+    blocks = part.reshape(len(order), -1, *part.shape[1:])
+    return [blocks[list(order)].reshape(part.shape)]
+
+
+def _states(call: Call, em: Emitter, index: int, batch_first: bool) -> Value | None:
+    """Initial states as (direction, batch, hidden); None where they are left out or 0."""
+    state: Operand | None = call.input(index)
+    if state is None or (isinstance(state, Parameter) and not np.any(state.array())):
+        return None
+    found = em.flow(state)
+    return em.transpose(found, (1, 0, 2)) if batch_first else found
+
+
+def _row(em: Emitter, states: Value, place: int, shape: tuple[int, int]) -> Value:
+    """The state of one direction."""
+    return em.reshape(_part(em, states, 0, place) if concrete(states)[0] > 1 else states, shape)
+
+
+def _part(em: Emitter, x: Value, axis: int, index: int) -> Value:
+    """One index of an axis, which stays."""
+    shape = (*concrete(x)[:axis], 1, *concrete(x)[axis + 1 :])
+    return em.emit("slice", [x], shape, axes=(axis,), starts=(index,), ends=(index + 1,), steps=(1,))
+
+
+def _beside(em: Emitter, parts: Sequence[Value], axis: int) -> Value:
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(concrete(parts[0]))
+    shape[axis] *= len(parts)
+    return em.emit("concat", parts, tuple(shape), axis=axis)
+
+
+RECURRENT_OPS: Mapping[str, Lowering] = {
+    "LSTM": _recurrent("lstm", ("Sigmoid", "Tanh", "Tanh")),
+    "GRU": _recurrent("gru", ("Sigmoid", "Tanh")),
+    "RNN": _recurrent("rnn", ("Tanh",)),
+}

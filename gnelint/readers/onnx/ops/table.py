@@ -1,0 +1,42 @@
+"""The lowering table: which ONNX operators become which canonical operations.
+
+An operator that is not here, or whose use is outside what its lowering covers, becomes an `unmodelled` node, unless the
+standard defines it by simpler operators (`DECOMPOSED`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gnelint.ir.graph import Parameter
+from gnelint.readers.onnx.emitter import Call, Lowering
+from gnelint.readers.onnx.fold import literal
+from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
+from gnelint.readers.onnx.ops.linear import LINEAR_OPS
+from gnelint.readers.onnx.ops.recurrent import RECURRENT_OPS
+from gnelint.readers.onnx.ops.selection import SELECTION_OPS
+from gnelint.readers.onnx.ops.shape import SHAPE_OPS
+from gnelint.readers.onnx.ops.units import UNIT_OPS
+
+LOWERINGS: Mapping[str, Lowering] = {
+    **LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **RECURRENT_OPS, **CONTRIB_OPS
+}  # fmt: skip
+
+DECOMPOSED = frozenset({"RotaryEmbedding", "SwiGLU", "CenterCropPad", "SoftmaxCrossEntropyLoss",
+                        "NegativeLogLikelihoodLoss", "MeanVarianceNormalization", "AffineGrid"})  # fmt: skip
+"""Operators read through the definition that the standard gives for them."""
+
+
+def shape_constant(call: Call, name: str) -> Parameter | None:
+    """The output of Shape and Size, which needs no numbers of its input; None for other operators."""
+    if call.domain or call.op_type not in ("Shape", "Size") or not call.inputs or call.inputs[0] is None:
+        return None
+    x = call.inputs[0]
+    shape = x.shape if isinstance(x, Parameter) else x.concrete_shape
+    if shape is None:
+        return None
+    if call.op_type == "Size":
+        return literal(name, np.array(np.prod(shape, dtype=np.int64), np.int64))
+    return literal(name, np.array(shape[call.get("start", 0) : call.get("end")], np.int64))

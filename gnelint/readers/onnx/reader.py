@@ -1,0 +1,110 @@
+"""Reads an ONNX file into the graph.
+
+The steps: open the file without its weights, fix the input shapes, walk the nodes (fold what depends on constants
+alone, expand functions, lower the rest), join biases to their linear maps, recognise written-out operations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import defs
+
+from gnelint.errors import GnelintError, ModelError
+from gnelint.fusion import fuse
+from gnelint.ir.graph import Graph
+from gnelint.onnxfile.file import MisfitError, ModelFile, UnreadableError, open_model
+from gnelint.onnxfile.nodes import types_of
+from gnelint.onnxfile.weights import WeightReader
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.onnx.inputs import BoundInputs, attempts, sentence
+from gnelint.readers.onnx.mixing import with_program_constants
+from gnelint.readers.onnx.walk import Place, Scope, Walker
+
+MAX_MESSAGE = 600
+_DOMAINS = ("", "ai.onnx")
+
+
+def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = ()) -> Graph:
+    """The network in an ONNX file as a graph of canonical operations; weights stay in the file until asked for.
+
+    Args:
+        path: the file; external data are looked for beside it.
+        training: whether normalisation is read with batch statistics, whatever mode the file was exported in.
+        inputs: shapes that fix symbolic sizes, by name or in the order of the model's inputs.
+
+    Raises:
+        ModelError: the file is missing, damaged, hostile or no ONNX model, or its nodes contradict each other.
+        UsageError: `inputs` do not fit the model's inputs.
+    """
+    try:
+        return _read(path, training, inputs)
+    except UnreadableError as error:
+        raise ModelError(str(path), _one_line(error.problem), error.advice) from error
+    except GnelintError:
+        raise
+    except RecursionError as error:
+        raise ModelError(str(path), "is nested too deeply to be read", "Export the model again.") from error
+    except MemoryError as error:
+        raise ModelError(str(path), "asks for more memory than there is", "Check the sizes in the file.") from error
+    except Exception as error:  # a damaged file can break any assumption; a person still gets one line
+        problem = f"cannot be read ({type(error).__name__}: {error})"
+        raise ModelError(str(path), _one_line(problem), "Check it with onnx.checker.") from error
+
+
+def _one_line(text: str) -> str:
+    """Names in a file can hold anything: what cannot be printed is escaped, what is endless is cut."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:MAX_MESSAGE])
+    return shown if len(text) <= MAX_MESSAGE else f"{shown}..."
+
+
+def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
+    file = open_model(path)
+    versions = opset_versions(file.proto)
+    graph = file.proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {sparse.values.name for sparse in graph.sparse_initializer}
+    declared = [info for info in graph.input if info.name not in constants]  # old files list their weights as inputs
+    problem: UnreadableError | None = None
+    for count, bound in enumerate(attempts(declared, specs)):
+        try:
+            return _walk(path, file, versions, training, bound)
+        except UnreadableError as error:
+            problem = problem or error
+            if count and not isinstance(error, MisfitError):  # other sizes will not mend it
+                break
+    assert problem is not None
+    raise problem
+
+
+def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool, bound: BoundInputs) -> Graph:
+    weights = WeightReader(file)
+    walker = Walker(file.proto, weights, bound.sizes, training)
+    walker.types.special.update(bound.special)
+    scope = Scope()
+    for index, tensor in enumerate(file.proto.graph.initializer):
+        scope.bind(tensor.name, weights.initializer(index))
+    walker.sparse_constants(file.proto.graph, scope)
+    for value in bound.values:
+        walker.emitter.add_input(value)
+        scope.bind(value.name, value)
+    walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))
+    outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
+    read_graph = fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
+    return read_graph if weights.kinds_recorded else with_program_constants(read_graph)
+
+
+def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
+    """Opset versions by domain; a file without any is from before they existed."""
+    versions = {"" if opset.domain in _DOMAINS else opset.domain: opset.version for opset in model.opset_import}
+    newest = defs.onnx_opset_version()
+    version = versions.setdefault("", 1)
+    if version > newest:
+        raise UnreadableError(
+            f"uses opset {version}; the installed onnx {onnx.__version__} knows up to {newest}",
+            "Upgrade onnx, or export with a lower opset_version.",
+        )
+    if version < 1:
+        raise UnreadableError(f"has the impossible opset version {version}", "Export the model again.")
+    return versions

@@ -1,0 +1,534 @@
+"""The walk over a model's nodes: constants are folded, functions and decided branches entered, the rest lowered.
+
+A name of the file stands for an operand in a scope: a constant, or a value of the graph being built. Functions and
+bodies of control flow open scopes of their own, so that nothing is copied or renamed in the file's own messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx
+from onnx import defs
+
+from gnelint.ir.graph import Graph, Parameter, Value
+from gnelint.onnxfile.file import MisfitError, UnreadableError
+from gnelint.onnxfile.nodes import (
+    definition,
+    imports,
+    in_order,
+    own_name,
+    reads,
+    resolved_attributes,
+    types_of,
+    with_attributes,
+)
+from gnelint.onnxfile.types import dtype_code, tensor_shape, tensor_type
+from gnelint.onnxfile.weights import WeightReader
+from gnelint.readers.onnx.emitter import Call, CannotLowerError, Emitter, Operand, Origin, OutputType
+from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold, literal
+from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
+from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
+from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
+
+MAX_NODES = 1_000_000
+"""Operations in the largest model, functions expanded; more is a hostile file."""
+MAX_DEPTH = 48
+"""Functions and bodies within each other; a function that calls itself has no end."""
+
+FOLDED_NOTE = (
+    "The exporter folded normalisation into the convolutions before it (the model was exported for inference): what is "
+    "analysed has no such normalisation; export with optimize=False, or in training mode, to keep it."
+)
+_SAME_TYPE = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
+"""Operators without an inference rule whose output is as their input."""
+
+
+class Scope:
+    """What the names of one graph or function body stand for; names of an enclosing graph are seen through."""
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self._names: dict[str, Operand] = {}
+        self._outer = outer
+
+    def find(self, name: str) -> Operand | None:
+        """The operand, None if nothing has this name yet."""
+        found = self._names.get(name)
+        return found if found is not None or self._outer is None else self._outer.find(name)
+
+    def bind(self, name: str, operand: Operand) -> None:
+        """Give a name its operand.
+
+        Raises:
+            UnreadableError: it has one already.
+        """
+        if name in self._names:
+            raise UnreadableError(f'value "{name}" is written twice', "Export the model again.")
+        self._names[name] = operand
+
+
+class Capture(Scope):
+    """The scope around a body that is read as a graph of its own: values it reads become that graph's inputs."""
+
+    def __init__(self, outer: Scope, emitter: Emitter) -> None:
+        super().__init__(outer)
+        self._emitter = emitter
+        self.captured: dict[str, Value] = {}
+
+    def find(self, name: str) -> Operand | None:
+        """The operand; a value of the enclosing graph is declared as an input."""
+        found = super().find(name)
+        if isinstance(found, Value) and found.name not in self.captured:
+            self.captured[found.name] = found
+            self._emitter.add_input(found)
+        return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the model the walk is.
+
+    Attributes:
+        versions: opset versions in force, by domain ("" for ai.onnx).
+        attributes: of the function call being expanded.
+        prefix: put before names, so that two calls of a function differ.
+        path: names of the functions being expanded.
+        declared: types that the file gives for values.
+        origin: of the function call, for nodes that have none of their own.
+        results: names of the values that the call writes, by the body's own names for them.
+    """
+
+    versions: Mapping[str, int]
+    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    prefix: str = ""
+    depth: int = 0
+    declared: Mapping[str, onnx.TypeProto] = field(default_factory=dict)
+    origin: Origin | None = None
+    results: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, name: str) -> str:
+        """What a value of this body is called in the graph; "" for an output left out."""
+        return self.results.get(name) or (self.prefix + name if name else "")
+
+
+class Walker:
+    """Reads the nodes of one model into one emitter (bodies of control flow get their own)."""
+
+    def __init__(self, model: onnx.ModelProto, weights: WeightReader, sizes: Mapping[str, int], training: bool) -> None:
+        self.emitter = Emitter(training)
+        self.types = TypeInference(model.ir_version or 3)
+        own = ignored_rules(metadata(model))
+        self.ignores: dict[str, tuple[str, ...]] = {"": own} if own else {}
+        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+        self._weights = weights
+        self._sizes = sizes
+        self._training = training
+        self._visited = 0
+        self._tensors: dict[str, object] = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def constants(self, graph: onnx.GraphProto, scope: Scope, where: str) -> None:
+        """Bind the initializers of a body; those of the main graph are bound by `read`.
+
+        Args:
+            where: which body this is, for people.
+        """
+        for tensor in graph.initializer:
+            scope.bind(tensor.name, self._weights.parameter(tensor, self._tensor_name(tensor.name, tensor, where)))
+        self.sparse_constants(graph, scope)
+
+    def _tensor_name(self, name: str, held: object, where: str) -> str:
+        """What a body's tensor is called in the graph: another body, or the main graph, may have one of this name.
+
+        Args:
+            held: the message that holds the tensor, an initializer or a Constant node.
+            where: which body this is, for people.
+        """
+        wanted, count = name, 1
+        while self._tensors.setdefault(wanted, held) is not held:
+            wanted = f"{name} ({where})" if count == 1 else f"{name} ({where}, {count})"
+            count += 1
+        return wanted
+
+    def sparse_constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Bind the sparse initializers."""
+        for sparse in graph.sparse_initializer:
+            scope.bind(sparse.values.name, self._weights.sparse(sparse, sparse.values.name))
+
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope, place: Place) -> None:
+        """Read nodes in an order in which they can run."""
+        if place.depth > MAX_DEPTH:
+            raise UnreadableError(
+                f"functions or bodies are nested more than {MAX_DEPTH} deep (does one call itself?)", "Export it again."
+            )
+        found = scopes(nodes)
+        for index in in_order(nodes):
+            self._visited += 1
+            if self._visited > MAX_NODES:
+                raise UnreadableError(f"more than {MAX_NODES} operations once functions are expanded", "")
+            self._node(nodes[index], scope, place, found.get(index, ""))
+
+    def _node(self, node: onnx.NodeProto, scope: Scope, place: Place, module: str) -> None:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        inputs = tuple(self._resolve(name, node, scope) for name in node.input)
+        attributes = resolved_attributes(node, place.attributes)
+        origin = self._origin(node, place, module)
+        function = self._functions.get((node.domain, node.op_type, node.overload))
+        if function is None and domain == "":
+            function = self._functions.get(("ai.onnx", node.op_type, node.overload))
+        if function is not None:
+            self._expand(node, function, inputs, attributes, scope, place, origin, imports(function.opset_import))
+            return
+        if domain == "" and node.op_type == "Constant":
+            scope.bind(node.output[0], self._constant(node, attributes, place))
+            return
+        if folded_normalization(node):
+            self.emitter.notes[FOLDED_NOTE] = None
+        version = place.versions.get(domain, 1)
+        call = Call(node.op_type, domain, version, inputs, attributes, (), tuple(node.output), origin)
+        if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in attributes.values()):
+            self._control_flow(node, call, scope, place)
+            return
+        schema = self.types.schema(node.op_type, version, domain)
+        call = replace(call, outputs=self._infer(node, schema, call, place))
+        results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
+        if results is not None:
+            self._bind(node, results, call, scope, place)
+
+    def _resolve(self, name: str, node: onnx.NodeProto, scope: Scope) -> Operand | None:
+        if not name:
+            return None
+        found = scope.find(name)
+        if found is None:
+            raise UnreadableError(
+                f'node "{node.name or node.op_type}" ({node.op_type}) reads "{name}", which nothing produces',
+                "Export the model again.",
+            )
+        return found
+
+    def _origin(self, node: onnx.NodeProto, place: Place, module: str) -> Origin:
+        own = own_name(node)
+        outer = place.origin or Origin("")
+        scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
+        if not node.metadata_props:
+            return Origin(place.prefix + own, scope, outer.location)
+        found = metadata(node)
+        rules = ignored_rules(found)
+        if rules:
+            self.ignores[place.prefix + own] = rules
+        return Origin(place.prefix + own, scope, location(found))
+
+    def _constant(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], place: Place) -> Parameter:
+        """The tensor that a Constant node holds, in any of its forms."""
+        import numpy as np
+
+        name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
+        for key, attribute in attributes.items():
+            if key == "value":
+                found = self._weights.parameter(attribute.t, name)
+                # a single number in a node is the program's; whole tensors are weights of exporters that write them so
+                return replace(found, kind="constant") if found.size <= 1 else found
+            if key == "sparse_value":
+                return self._weights.sparse(attribute.sparse_tensor, name)
+            if key in ("value_float", "value_floats"):
+                return literal(name, np.array(attribute.f if key == "value_float" else attribute.floats, np.float32))
+            if key in ("value_int", "value_ints"):
+                return literal(name, np.array(attribute.i if key == "value_int" else attribute.ints, np.int64))
+            if key in ("value_string", "value_strings"):
+                text = attribute.s if key == "value_string" else list(attribute.strings)
+                return literal(name, np.array(text, dtype=object))
+        raise UnreadableError(
+            f'Constant node "{node.name or node.output[0]}" holds no value', "Export the model again."
+        )
+
+    def _infer(
+        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, place: Place
+    ) -> tuple[OutputType, ...]:
+        found: Mapping[str, onnx.TypeProto] = {}
+        if call.op_type in _SAME_TYPE and call.inputs and call.inputs[0] is not None:
+            first = call.inputs[0]
+            return (OutputType(first.shape, first.dtype),)
+        if schema is not None and not schema.deprecated:
+            if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
+                node = with_attributes(node, call.attributes)
+            try:
+                found = self.types.infer(node, schema, call.inputs, place.versions)
+            except InferenceFailedError as error:
+                if all(isinstance(operand, Parameter) for operand in call.inputs):
+                    return tuple(OutputType(None, None) for _ in node.output)  # running it tells more
+                raise MisfitError(
+                    f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
+                    "Check the shapes, or fix symbolic sizes with --input.",
+                ) from error
+        return tuple(output_type(found.get(name), place.declared.get(name), self._sizes) for name in node.output)
+
+    def _constant_results(self, call: Call, place: Place) -> tuple[Operand, ...] | None:
+        """The outputs if they are constants."""
+        names = tuple(place.name(name) or f"{call.origin.name}_unused" for name in call.output_names)
+        known = shape_constant(call, names[0]) if names else None
+        if known is not None:
+            return (known,)
+        call = _as_cast(call)
+        if any(isinstance(operand, Value) for operand in call.inputs) or call.op_type in RANDOM:
+            return None
+        if call.domain != "":
+            return None
+        try:
+            return fold(call, names, place.versions)
+        except CannotFoldError:
+            return None
+
+    def _lowered(
+        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, scope: Scope, place: Place
+    ) -> Sequence[Operand | None] | None:
+        """The outputs of the nodes that the operation becomes; None if it was expanded into its definition."""
+        key = f"{call.domain}.{call.op_type}" if call.domain else call.op_type
+        lowering = LOWERINGS.get(key)
+        reason = ""
+        if lowering is not None:
+            self.emitter.begin(call)
+            try:
+                return lowering(call, self.emitter)
+            except CannotLowerError as error:
+                reason = str(error)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise UnreadableError(
+                    f'node "{call.origin.name}" ({call.op_type}) has attributes or inputs of the wrong kind ({error})',
+                    "Check the model with onnx.checker.",
+                ) from error
+        if key in DECOMPOSED and schema is not None:
+            function = self._definition(schema, node, call, place)
+            if function is not None:
+                versions = {**place.versions, **imports(function.opset_import)}
+                self._expand(node, function, call.inputs, call.attributes, scope, place, call.origin, versions)
+                return None
+        self.emitter.begin(call)
+        return self.emitter.unmodelled(call, call.inputs, reason)
+
+    def _definition(
+        self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call, place: Place
+    ) -> onnx.FunctionProto | None:
+        """The operator's own definition in terms of simpler ones, if the standard has one."""
+        types = [onnx.TypeProto() if operand is None else self.types.proto(operand) for operand in call.inputs]
+        return definition(schema, call.version, with_attributes(node, call.attributes), types)
+
+    def _bind(
+        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, place: Place
+    ) -> None:
+        if self.emitter.is_open:
+            results = self.emitter.finish(results, [place.name(name) for name in node.output])
+        for index, (name, result) in enumerate(zip(node.output, results, strict=False)):
+            if not name or result is None:
+                continue
+            scope.bind(name, result)
+            if index < len(call.outputs) and isinstance(result, Value):
+                self._remember(result, call.outputs[index])
+
+    def _remember(self, value: Value, output: OutputType) -> None:
+        """Keep a type that a plain shape and data type do not tell (sequences; integers read as reals)."""
+        if output.proto is not None:
+            self.types.special[value.name] = output.proto
+        elif output.dtype is not None and output.dtype != value.dtype:
+            self.types.special[value.name] = tensor_type(output.shape, output.dtype)
+
+    def _expand(
+        self,
+        node: onnx.NodeProto,
+        function: onnx.FunctionProto,
+        inputs: Sequence[Operand | None],
+        attributes: Mapping[str, onnx.AttributeProto],
+        scope: Scope,
+        place: Place,
+        origin: Origin,
+        versions: Mapping[str, int],
+    ) -> None:
+        """Read a function's body in place of its call."""
+        inner = Scope()
+        for name, operand in zip(function.input, inputs, strict=False):
+            if operand is not None:
+                inner.bind(name, operand)
+        defaults = {attribute.name: attribute for attribute in function.attribute_proto}
+        self.nodes(
+            _without_missing(function, inner),
+            inner,
+            Place(
+                versions,
+                {**defaults, **attributes},
+                f"{origin.name}/",
+                place.depth + 1,
+                {info.name: info.type for info in function.value_info},
+                origin,
+                results_of(node, function.output, place),
+            ),
+        )
+        for name, inner_name in zip(node.output, function.output, strict=False):
+            if name:
+                found = inner.find(inner_name)
+                if found is None:
+                    raise UnreadableError(f'function "{function.name}" never writes its output "{inner_name}"', "")
+                scope.bind(name, found)
+
+    def _control_flow(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> None:
+        """Enter a branch that is decided; read the bodies of everything else as graphs of their own."""
+        condition = call.input(0)
+        if call.op_type == "If" and not call.domain and isinstance(condition, Parameter) and condition.size == 1:
+            taken = call.attributes.get("then_branch" if bool(condition.array().reshape(-1)[0]) else "else_branch")
+            if taken is not None:
+                self._enter(node, taken.g, scope, place, call.origin)
+                return
+        captured = self._bodies(node, call, scope, place)
+        outputs = tuple(output_type(None, place.declared.get(name), self._sizes) for name in node.output)
+        call = replace(call, outputs=_body_outputs(call, outputs))
+        self.emitter.begin(call)
+        own = [operand for operand in call.inputs if isinstance(operand, Value)]
+        more = [value for name, value in captured.items() if value not in own]
+        results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
+        self._bind(node, results, call, scope, place)
+
+    def _bodies(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> Mapping[str, Value]:
+        """Read the bodies of undecided control flow; the values of the graph around them that they read.
+
+        Of two branches one may be meant for other sizes of the input (another sampling rate): it is left out, and said.
+        """
+        captured: dict[str, Value] = {}
+        bodies = {
+            name: attribute.g
+            for name, attribute in call.attributes.items()
+            if attribute.type == onnx.AttributeProto.GRAPH
+        }
+        misfits: list[MisfitError] = []
+        for name, graph in bodies.items():
+            where = f"{call.origin.name}/{name}"
+            try:
+                body, read = self._body(graph, scope, place, where)
+            except MisfitError as error:
+                misfits.append(error)
+                if len(misfits) == len(bodies):
+                    raise misfits[0] from error
+                self.emitter.notes[f"{where} does not fit these sizes and was left out."] = None
+                outer = (scope.find(each) for each in reads(node))
+                captured.update((value.name, value) for value in outer if isinstance(value, Value))
+            else:
+                self.emitter.subgraphs[where] = body
+                captured.update(read)
+        return captured
+
+    def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
+        inner = Scope(scope)
+        self.constants(body, inner, origin.name)
+        declared = {**place.declared, **types_of(body)}
+        results = {**place.results, **results_of(node, [output.name for output in body.output], place)}
+        self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared, results=results))
+        for name, output in zip(node.output, body.output, strict=False):
+            found = inner.find(output.name)
+            if found is None:
+                raise UnreadableError(f'a branch of "{origin.name}" never writes its output "{output.name}"', "")
+            if name:
+                scope.bind(name, found)
+
+    def _body(self, body: onnx.GraphProto, scope: Scope, place: Place, name: str) -> tuple[Graph, Mapping[str, Value]]:
+        """A body as a graph of its own, and the values of the enclosing graph that it reads."""
+        outside = self.emitter
+        self.emitter = Emitter(self._training)
+        try:
+            capture = Capture(scope, self.emitter)
+            inner = Scope(capture)
+            formal = []
+            for info in body.input:
+                found = output_type(info.type, None, self._sizes)
+                formal.append(Value(info.name, found.shape, found.dtype))
+                self.emitter.add_input(formal[-1])
+                inner.bind(info.name, formal[-1])
+            self.constants(body, inner, name)
+            self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body), results={}))
+            inputs = (*formal, *capture.captured.values())
+            graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
+            return graph, capture.captured
+        finally:
+            self.emitter = outside
+
+    def graph(
+        self, name: str, inputs: Iterable[Value], outputs: Iterable[tuple[str, Operand | None]], notes: Sequence[str]
+    ) -> Graph:
+        """What the emitter has collected. Outputs that are constants are named in a note and left out."""
+        emitter = self.emitter
+        found: list[str] = []
+        fixed: list[str] = []
+        returned: set[str] = set()
+        for output_name, operand in outputs:
+            if operand is None:
+                raise UnreadableError(f'output "{output_name}" is written by no node', "Export the model again.")
+            if isinstance(operand, Parameter):
+                fixed.append(output_name)
+                returned.update(leaf.name for leaf in operand.leaves)
+            elif operand.name not in found:
+                found.append(operand.name)
+        constant = (f"Output {', '.join(fixed)} does not depend on the input.",) if fixed else ()
+        return Graph(
+            name=name,
+            source="onnx",
+            training=self._training,
+            nodes=emitter.without_unread_sequences(found),
+            inputs=tuple(value.name for value in inputs),
+            outputs=tuple(found),
+            values=emitter.values,
+            notes=(*notes, *emitter.notes, *constant),
+            subgraphs=emitter.subgraphs,
+            ignores=self.ignores,
+            data_files=self._weights.data_files,
+            returned=frozenset(returned),
+        )
+
+
+def results_of(node: onnx.NodeProto, inner: Sequence[str], place: Place) -> dict[str, str]:
+    """The graph's names of what a call writes, by the body's own names for it."""
+    return {own: place.name(name) for own, name in zip(inner, node.output, strict=False) if name}
+
+
+def _without_missing(function: onnx.FunctionProto, inner: Scope) -> Sequence[onnx.NodeProto]:
+    """The body's nodes, with inputs that the call leaves out left out in them too."""
+    missing = {name for name in function.input if inner.find(name) is None}
+    if not missing:
+        return list(function.node)
+    nodes = []
+    for node in function.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(copy.input):
+            if name in missing:
+                copy.input[index] = ""
+        nodes.append(copy)
+    return nodes
+
+
+def _as_cast(call: Call) -> Call:
+    """CastLike reads nothing but the type of its second operand."""
+    if call.op_type != "CastLike" or call.domain or call.dtype is None:
+        return call
+    to = onnx.AttributeProto(name="to", type=onnx.AttributeProto.INT, i=dtype_code(call.dtype))
+    return replace(call, op_type="Cast", inputs=call.inputs[:1], attributes={"to": to})
+
+
+def _body_outputs(call: Call, declared: tuple[OutputType, ...]) -> tuple[OutputType, ...]:
+    """Types of an If's outputs from its branch, where the file declares none."""
+    branch = call.attributes.get("then_branch")
+    if branch is None:
+        return declared
+    found = []
+    for output, info in zip(declared, branch.g.output, strict=False):
+        own = output_type(info.type, None, {})
+        plain = tensor_shape(info.type)
+        known = plain is not None and all(isinstance(size, int) for size in plain)
+        found.append(
+            output
+            if output.dtype is not None or output.proto is not None
+            else own
+            if known
+            else replace(own, shape=None)
+        )
+    return tuple(found)
+
+
+def _shapes(call: Call) -> str:
+    shapes = ["-" if operand is None else str(operand.shape) for operand in call.inputs]
+    return ", ".join(shapes)

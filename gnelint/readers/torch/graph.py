@@ -1,0 +1,329 @@
+"""From an exported program to the graph: what is constant is kept as parameters, the rest is lowered op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from gnelint.errors import ModelError
+from gnelint.ir.graph import UNMODELLED, Dim, Graph, Node, Parameter, TensorKind, Value
+from gnelint.readers.torch.constants import Constant, ConstantFolder, dtype_name
+from gnelint.readers.torch.emitter import Call, CannotLowerError, Draft, Emitter, Flow, Shape
+from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
+from gnelint.readers.torch.names import label, user_location
+from gnelint.readers.torch.operations import operation_name
+from gnelint.readers.torch.ops.table import LOWERINGS, Lowering
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a program is to be read.
+
+    Attributes:
+        name: what the user calls the model.
+        training: whether normalisation uses batch statistics.
+        sizes: what the symbolic dimensions that were fixed stand for, by symbol.
+        notes: what a person should know already before the graph is read.
+        recorder: saw the module being built, so it can stand in for the numbers of meta tensors.
+    """
+
+    name: str
+    training: bool
+    sizes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    recorder: InitializerRecorder | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph beside the program that it was lowered from.
+
+    Attributes:
+        graph: the canonical operations.
+        operations: name of the traced operation that computes each value of the graph; values that only the lowering
+            has are missing.
+    """
+
+    graph: Graph
+    operations: Mapping[str, str]
+
+
+def lower_program(program: ExportedProgram, reading: Reading) -> Lowered:
+    """Lower a functional program (one that `run_decompositions` returned).
+
+    Raises:
+        ModelError: the program has no output that depends on its input.
+    """
+    lowerer = _Lowerer(program, reading)
+    lowerer.run()
+    return lowerer.graph()
+
+
+def knows(target: Any) -> bool:
+    """Whether the lowering table covers an operation (one of its uses at least)."""
+    return _lowering(target) is not None
+
+
+def _lowering(target: Any) -> Lowering | None:
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+        return None
+    name = operation_name(target)
+    return LOWERINGS.get(f"{name}.{target._overloadname}", LOWERINGS.get(name))
+
+
+class _Lowerer:
+    """Walks the fx graph once; `_results` holds what every traced operation has become."""
+
+    def __init__(self, program: ExportedProgram, reading: Reading) -> None:
+        self._program = program
+        self._reading = reading
+        self._folder = ConstantFolder()
+        self._emitter = Emitter()
+        self._results: dict[fx.Node, Any] = {}
+        self._inputs: dict[int, str] = {}
+        self._live = _live_nodes(program)
+
+    def run(self) -> None:
+        """Read the inputs and parameters, then lower every operation that an output depends on."""
+        self._read_placeholders()
+        for node in self._program.graph.nodes:
+            if node.op == "get_attr" and isinstance(tensor := _attribute(self._program, node.target), torch.Tensor):
+                node.meta.setdefault("val", tensor)
+                self._folder.add_leaf(node, str(node.target), tensor, "constant")
+            elif node.op == "call_function" and node in self._live and not self._folder.fold(node):
+                self._results[node] = self._lower(node)
+
+    def _read_placeholders(self) -> None:
+        placeholders = {node.name: node for node in self._program.graph.nodes if node.op == "placeholder"}
+        tied: dict[tuple[Any, ...], str] = {}
+        for spec in self._program.graph_signature.input_specs:
+            node = placeholders[spec.arg.name]
+            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+                tensor = _stored_tensor(self._program, str(spec.target))
+                name = tied.setdefault(_identity(tensor), str(spec.target))
+                self._folder.add_leaf(node, name, tensor, _kind(spec.kind, tensor), self._reading.recorder)
+            elif isinstance(node.meta.get("val"), torch.Tensor):
+                flow = self._emitter.value(*self._described(node.meta["val"]))
+                self._results[node] = flow
+                self._inputs[flow.index] = node.name
+
+    def _described(self, tensor: torch.Tensor) -> tuple[Shape, str]:
+        return tuple(self._dimension(size) for size in tensor.shape), dtype_name(tensor.dtype)
+
+    def _dimension(self, size: Any) -> Dim:
+        if isinstance(size, int):
+            return size
+        expression = size.node.expr
+        known = {symbol: self._reading.sizes.get(str(symbol), symbol) for symbol in expression.free_symbols}
+        found = expression.subs(known)
+        return int(found) if found.is_Integer else str(found)
+
+    def _operand(self, node: fx.Node) -> Any:
+        if node in self._results:
+            return self._results[node]
+        return self._folder.constant(node)
+
+    def _lower(self, node: fx.Node) -> Any:
+        if operation_name(node.target) == "getitem":
+            whole = self._operand(node.args[0])
+            return whole[node.args[1]] if isinstance(whole, (tuple, list)) else None
+        value = node.meta.get("val")
+        tensors = value if isinstance(value, (list, tuple)) else (value,)
+        outputs = tuple(self._described(t) if isinstance(t, torch.Tensor) else None for t in tensors)
+        if not any(outputs):
+            return None  # a size or an assertion: nothing flows through it
+        self._emitter.origin = node
+        lowering = _lowering(node.target)
+        mark = len(self._emitter.drafts), len(self._emitter.values)
+        try:
+            if lowering is None:
+                raise CannotLowerError("the vocabulary has no such operation")
+            arguments = self._arguments(node)
+            result = lowering(self._emitter, Call(node, arguments, outputs))
+        except CannotLowerError:
+            del self._emitter.drafts[mark[0] :], self._emitter.values[mark[1] :]
+            return self._unmodelled(node, outputs)
+        return tuple(result) if isinstance(result, (tuple, list)) else result
+
+    def _arguments(self, node: fx.Node) -> dict[str, Any]:
+        """The arguments by the schema's names, defaults filled in, nodes replaced by what they have become."""
+
+        def converted(argument: Any) -> Any:
+            if isinstance(argument, fx.Node):
+                value = argument.meta.get("val")
+                if isinstance(value, torch.Tensor):
+                    operand = self._operand(argument)
+                    if operand is None:
+                        raise CannotLowerError("an operand that is no tensor of the graph")
+                    return operand
+                if isinstance(value, torch.SymInt):
+                    return self._dimension(value)
+                raise CannotLowerError("a number that depends on the network's input")
+            if isinstance(argument, (list, tuple)):
+                return [converted(entry) for entry in argument]
+            return argument
+
+        schema = node.target._schema.arguments
+        given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
+        for name, argument in given.items():
+            if isinstance(argument, fx.Node) and isinstance(converted(argument), str):
+                raise CannotLowerError(f"{name} depends on a symbolic size")
+        return {
+            argument.name: converted(given[argument.name]) if argument.name in given else argument.default_value
+            for argument in schema
+        }
+
+    def _unmodelled(self, node: fx.Node, outputs: Sequence[tuple[Shape, str] | None]) -> Any:
+        """Every tensor it reads is an input or a parameter, every tensor it returns an output."""
+        operands = {source.name: self._operand(source) for source in node.all_input_nodes}
+        flows = [operand for operand in operands.values() if isinstance(operand, Flow)]
+        parameters: dict[str, Parameter | None] = {
+            role: operand.parameter() for role, operand in operands.items() if isinstance(operand, Constant)
+        }
+        written = [output for output in outputs if output is not None]
+        values = iter(self._emitter.emit_many(UNMODELLED, flows, written, parameters))
+        results = tuple(None if output is None else next(values) for output in outputs)
+        return results if isinstance(node.meta["val"], (list, tuple)) else results[0]
+
+    def graph(self) -> Lowered:
+        """The nodes with their names; only those that an output depends on."""
+        outputs = list(dict.fromkeys(flow.index for flow in self._output_flows()))
+        if not outputs:
+            raise ModelError(
+                self._reading.name,
+                "no output depends on the network's input",
+                "Check that the forward method uses its arguments and returns a tensor.",
+            )
+        drafts = self._read_drafts(set(outputs))
+        labels = label(drafts)
+        value_names = dict(self._inputs)
+        for draft, found in zip(drafts, labels, strict=True):
+            for position, index in enumerate(draft.outputs):
+                name = found.name if len(draft.outputs) == 1 else f"{found.name}:{position}"
+                value_names[index] = f"{name}:out" if name in self._inputs.values() else name
+        nodes = tuple(
+            Node(
+                name=found.name,
+                op=draft.op,
+                inputs=tuple(None if index is None else value_names[index] for index in draft.inputs),
+                outputs=tuple(value_names[index] for index in draft.outputs),
+                parameters=draft.parameters,
+                attributes=draft.attributes,
+                source_op=str(draft.origin.target),
+                scope=found.scope,
+                location=user_location(draft.origin.meta.get("stack_trace")),
+            )
+            for draft, found in zip(drafts, labels, strict=True)
+        )
+        described = self._emitter.values
+        graph = Graph(
+            name=self._reading.name,
+            source="torch",
+            training=self._reading.training,
+            nodes=nodes,
+            inputs=tuple(self._inputs.values()),
+            outputs=tuple(value_names[index] for index in outputs),
+            values={name: Value(name, *described[index]) for index, name in value_names.items()},
+            notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
+            returned=self._returned_tensors(),
+        )
+        return Lowered(graph, self._operations(value_names))
+
+    def _operations(self, value_names: Mapping[int, str]) -> dict[str, str]:
+        """The first traced operation whose result each named value is."""
+        found: dict[str, str] = {}
+        for traced, result in self._results.items():
+            if isinstance(result, Flow) and result.index in value_names:
+                found.setdefault(value_names[result.index], traced.name)
+        return found
+
+    def _output_flows(self) -> list[Flow]:
+        return [operand for operand in self._output_operands() if isinstance(operand, Flow)]
+
+    def _returned_tensors(self) -> frozenset[str]:
+        constants = [operand for operand in self._output_operands() if isinstance(operand, Constant)]
+        return frozenset(leaf.name for constant in constants for leaf in constant.stored)
+
+    def _output_operands(self) -> list[Any]:
+        output = next(node for node in self._program.graph.nodes if node.op == "output")
+        specs = self._program.graph_signature.output_specs
+        returned = [
+            node
+            for node, spec in zip(output.args[0], specs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node)
+        ]
+        return [self._operand(node) for node in returned]
+
+    def _read_drafts(self, needed: set[int]) -> list[Draft]:
+        """The drafts that the needed values depend on, in order."""
+        kept = []
+        for draft in reversed(self._emitter.drafts):
+            if any(index in needed for index in draft.outputs):
+                needed.update(index for index in draft.inputs if index is not None)
+                kept.append(draft)
+        return kept[::-1]
+
+
+def _placeholder_note(nodes: Sequence[Node]) -> tuple[str, ...]:
+    missing = {p.name for node in nodes for p in node.parameters.values() if p.provenance == "placeholder"}
+    if not missing:
+        return ()
+    return (f"{len(missing)} parameters are on the meta device and hold no numbers; zeros stand in for them",)
+
+
+def _live_nodes(program: ExportedProgram) -> set[fx.Node]:
+    """The nodes that a returned tensor depends on; updates of running statistics are not among them."""
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    live: set[fx.Node] = set()
+    stack = [
+        node
+        for node, spec in zip(output.args[0], program.graph_signature.output_specs, strict=True)
+        if spec.kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node)
+    ]
+    while stack:
+        node = stack.pop()
+        if node not in live:
+            live.add(node)
+            stack.extend(node.all_input_nodes)
+    return live
+
+
+def _kind(declared: InputKind, tensor: torch.Tensor) -> TensorKind:
+    if declared is InputKind.PARAMETER:
+        return "parameter" if tensor.requires_grad else "frozen"
+    return "buffer" if declared is InputKind.BUFFER else "constant"
+
+
+def _stored_tensor(program: ExportedProgram, name: str) -> torch.Tensor:
+    found = program.state_dict.get(name)
+    tensor: torch.Tensor = program.constants[name] if found is None else found
+    return tensor
+
+
+def _attribute(program: ExportedProgram, path: Any) -> Any:
+    found: Any = program.graph_module
+    for part in str(path).split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The same for two names of one tensor. A tensor without storage of its own is only itself."""
+    if tensor.layout is not torch.strided:
+        return (id(tensor),)
+    return (storage_key(tensor), tensor.storage_offset(), *tensor.shape, *tensor.stride())
+
+
+def with_training(graph: Graph) -> Graph:
+    """The graph with every batch normalisation on batch statistics (a program exported in evaluation mode)."""
+    nodes = tuple(
+        replace(node, attributes={**node.attributes, "training": True}) if node.op == "batch_norm" else node
+        for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes)

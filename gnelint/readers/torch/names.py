@@ -1,0 +1,154 @@
+"""Names, scopes and source lines of traced operations, from the metadata that tracing leaves on each fx node."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from gnelint.ir.graph import Graph, Location
+from gnelint.readers.torch.emitter import Draft
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_LIBRARY = os.path.join(os.path.dirname(contextlib.__file__), "")
+_OWN = str(Path(__file__).parents[2])
+_NOT_THE_USERS = tuple(os.path.join(folder, "") for folder in (os.path.dirname(str(torch.__file__)), _OWN))
+
+
+def is_user_code(file: str) -> bool:
+    """Whether a source file is neither torch's nor gnelint's nor the standard library's."""
+    if file.startswith((*_NOT_THE_USERS, "<")):
+        return False
+    return not file.startswith(_LIBRARY) or "site-packages" in file
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One call of one module: `key` tells the calls of a shared module apart, `path` is its qualified name."""
+
+    key: str
+    path: str
+
+
+def module_stack(node: fx.Node) -> tuple[ModuleCall, ...]:
+    """The module calls that an operation was traced in, outermost (the root) first."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return tuple(ModuleCall(key, _qualified(path)) for key, (path, _) in stack.items())
+
+
+def _qualified(path: str) -> str:
+    """ "layer1.0" of "L['self'].layer1[0]", of "self.layer1.0" and of "layer1.0@1"."""
+    path = re.sub(r"@\d+$", "", path)
+    path = re.sub(r"^(L\['self'\]|L__self__|self)\.?", "", path)
+    return re.sub(r"\[['\"]?([^\]'\"]+)['\"]?\]", r".\1", path).strip(".")
+
+
+@lru_cache(maxsize=4096)
+def user_location(stack_trace: str | None) -> Location | None:
+    """The innermost frame of a stack trace that is not inside torch."""
+    frames = [(m["file"], int(m["line"])) for m in _FRAME.finditer(stack_trace or "")]
+    for file, line in reversed(frames):
+        if is_user_code(file):
+            return Location(file, line)
+    return None
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the graph's node gets besides its operation."""
+
+    name: str
+    scope: str
+
+
+def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
+    """Names and scopes for all drafts, in order.
+
+    In the call of a module without submodules, the one operation there is (or the only one with weights) has the
+    module's qualified name. Any other is "scope.op", numbered from the second on.
+    """
+    stacks = {draft.origin: module_stack(draft.origin) for draft in drafts}
+    inner = {call.path for stack in stacks.values() for call in stack[:-1]}
+    groups: dict[str, list[int]] = {}
+    for index, draft in enumerate(drafts):
+        stack = stacks[draft.origin]
+        if stack and stack[-1].path:
+            groups.setdefault(stack[-1].key, []).append(index)
+    owners: dict[int, str] = {}
+    for indices in groups.values():
+        path = stacks[drafts[indices[0]].origin][-1].path
+        owner = None if path in inner else _owner([drafts[index] for index in indices])
+        if owner is not None:
+            owners[indices[owner]] = path
+    names = _Names()
+    given = {index: names.unique(path) for index, path in owners.items()}
+    owned = {stacks[drafts[index].origin][-1].key for index in owners}
+    labels = []
+    for index, draft in enumerate(drafts):
+        stack = stacks[draft.origin]
+        path = stack[-1].path if stack else ""
+        scope = path.rpartition(".")[0] if stack and stack[-1].key in owned else path
+        labels.append(Label(given.get(index) or names.unique(f"{path}.{_kind(draft)}".lstrip(".")), scope))
+    return tuple(labels)
+
+
+def named_by_modules(graph: Graph) -> Graph:
+    """The graph with each composite that is all that is left of a module's call under the module's qualified name.
+
+    Tracing sees a written-out normalisation as several operations, none of which stands for the module.
+    """
+    taken = {node.name for node in graph.nodes}
+    scopes = Counter(node.scope for node in graph.nodes if node.op != "identity")
+    outer = {parent for scope in scopes for parent in _parents(scope)}
+    nodes = tuple(
+        replace(node, name=node.scope, scope=node.scope.rpartition(".")[0])
+        if node.sources and node.scope not in taken | outer and scopes[node.scope] == 1
+        else node
+        for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes)
+
+
+def _parents(scope: str) -> set[str]:
+    """The qualified names of the modules around one, "" (the root) among them."""
+    parts = scope.split(".")
+    return {".".join(parts[:end]) for end in range(len(parts))}
+
+
+def _owner(drafts: Sequence[Draft]) -> int | None:
+    """Index of the draft that stands for the module itself, None if no single one does."""
+    weighted = [index for index, draft in enumerate(drafts) if draft.parameters and draft.op != "constant"]
+    if len({draft.origin for draft in drafts}) == 1:
+        return weighted[0] if weighted else len(drafts) - 1
+    return weighted[0] if len(weighted) == 1 else None
+
+
+def _kind(draft: Draft) -> str:
+    if draft.op != "unmodelled":
+        return draft.op
+    target = draft.origin.target
+    return str(target.overloadpacket.__name__ if isinstance(target, torch._ops.OpOverload) else draft.origin.name)
+
+
+class _Names:
+    """Hands out each name once; the second asker gets "name_1"."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def unique(self, wanted: str) -> str:
+        name = wanted
+        while name in self._taken:
+            self._counts[wanted] += 1
+            name = f"{wanted}_{self._counts[wanted]}"
+        self._taken.add(name)
+        return name

@@ -1,0 +1,1 @@
+"""How each traced torch operation becomes nodes of the vocabulary, by family."""

@@ -1,0 +1,324 @@
+"""What each operation of a traced program becomes: one table from ATen's names to the vocabulary.
+
+A lowering is a function of the emitter and the call; it returns the operand (or the tuple of operands) that stands for
+the operation's result. Operations with the same meaning share one, whatever their overload: the table is keyed by the
+bare name ("conv2d"), and arguments are taken by the names of ATen's schema. A use that the vocabulary cannot express
+raises `CannotLowerError` and is reported as `unmodelled` by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gnelint.readers.torch import arithmetic as arithmetic
+from gnelint.readers.torch.constants import Constant
+from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand, parameter
+from gnelint.readers.torch.ops.linear import LINEAR_OPS
+from gnelint.readers.torch.ops.normalization import NORMALIZATION_OPS
+from gnelint.readers.torch.ops.pooling import POOLING_OPS
+from gnelint.readers.torch.ops.recurrent import RECURRENT_OPS
+from gnelint.readers.torch.ops.selection import SELECTION_OPS
+from gnelint.readers.torch.ops.shape import SHAPE_OPS
+
+Result = Operand | Sequence[Operand | None]
+Lowering = Callable[[Emitter, Call], Result]
+
+
+def _pointwise(op: str, **attributes: Any) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        return em.emit(op, [_input(call)], call.shape, call.dtype, **attributes)
+
+    return lower
+
+
+def _input(call: Call) -> Operand:
+    found: Operand = call["self"] if "self" in call.arguments else call["input"]
+    return found
+
+
+def _leaky_relu(em: Emitter, call: Call) -> Operand:
+    return em.emit("leaky_relu", [call["self"]], call.shape, alpha=float(call["negative_slope"]))
+
+
+def _prelu(em: Emitter, call: Call) -> Operand:
+    slope, x = call["weight"], call["self"]
+    if isinstance(slope, Constant) and len(slope.shape) == 1 and len(x.shape) > 2:
+        slope = slope.reshaped((slope.shape[0], *(1,) * (len(x.shape) - 2)))  # along the channels, as numpy broadcasts
+    return em.emit("prelu", [x], call.shape, parameters={"slope": parameter(slope)})
+
+
+def _elu(em: Emitter, call: Call) -> Operand:
+    alpha, scale, input_scale = (float(call[name]) for name in ("alpha", "scale", "input_scale"))
+    if input_scale == 1 and scale == 1:
+        return em.emit("elu", [call["self"]], call.shape, alpha=alpha)
+    if input_scale == 1:
+        return em.emit("selu", [call["self"]], call.shape, alpha=alpha, gamma=scale)
+    if math.isclose(input_scale * alpha, scale):
+        return em.emit("celu", [call["self"]], call.shape, alpha=alpha)
+    raise CannotLowerError("an ELU with its own input scale")
+
+
+def _celu(em: Emitter, call: Call) -> Operand:
+    return em.emit("celu", [call["self"]], call.shape, alpha=float(call["alpha"]))
+
+
+def _gelu(em: Emitter, call: Call) -> Operand:
+    return em.emit("gelu", [call["self"]], call.shape, approximate=call["approximate"])
+
+
+def _softplus(em: Emitter, call: Call) -> Operand:
+    return em.emit("softplus", [call["self"]], call.shape, beta=float(call["beta"]))
+
+
+def _threshold(em: Emitter, call: Call) -> Operand:
+    threshold, value = float(call["threshold"]), float(call["value"])
+    if value == 0 and threshold == 0:
+        return em.emit("relu", [call["self"]], call.shape)
+    if value == 0 and threshold > 0:
+        return em.emit("thresholded_relu", [call["self"]], call.shape, alpha=threshold)
+    raise CannotLowerError("a threshold that jumps to another value")
+
+
+def _shrink(soft: bool) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        lambd = float(call["lambd"])
+        return em.emit("shrink", [call["self"]], call.shape, lambd=lambd, bias=lambd if soft else 0.0)
+
+    return lower
+
+
+def _log_sigmoid(em: Emitter, call: Call) -> Result:
+    found = em.emit("log_sigmoid", [call["self"]], call.shape)
+    return found if len(call.outputs) == 1 else (found, None)
+
+
+def _glu(em: Emitter, call: Call) -> Operand:
+    x = em.flow(call["self"])
+    axis = call["dim"] % len(x.shape)
+    half = (call.shape, call.dtype)
+    size = call.shape[axis]
+    value, gate = em.emit_many("split", [x], (half, half), axis=axis, sizes=(size, size))
+    return em.emit("mul", [value, em.emit("sigmoid", [gate], call.shape)], call.shape)
+
+
+def _clamp(em: Emitter, call: Call) -> Operand:
+    low, high = call.get("min", call.get("min_val")), call.get("max", call.get("max_val"))
+    if isinstance(low, (Flow, Constant)) or isinstance(high, (Flow, Constant)):
+        return _clamp_to_tensors(em, call, low, high)
+    low, high = (None if bound is None else float(bound) for bound in (low, high))
+    return em.emit("clip", [call["self"]], call.shape, min=low, max=high)
+
+
+def _clamp_to_tensors(em: Emitter, call: Call, low: Any, high: Any) -> Operand:
+    found: Operand = call["self"]
+    for op, bound in (("maximum", low), ("minimum", high)):
+        if bound is not None:
+            found = em.emit(op, [found, bound], call.shape)
+    return found
+
+
+def _rsqrt(em: Emitter, call: Call) -> Operand:
+    return em.emit("reciprocal", [em.emit("sqrt", [call["self"]], call.shape)], call.shape)
+
+
+def _pow(em: Emitter, call: Call) -> Operand:
+    base, exponent = call["self"], call["exponent"]
+    if isinstance(exponent, (Flow, Constant)):
+        if isinstance(base, (int, float)) and base > 0:
+            return em.emit("exp", [arithmetic.scale(em, em.flow(exponent), math.log(base))], call.shape)
+        raise CannotLowerError("a power whose exponent is a tensor")
+    if exponent == 1:
+        return em.emit("identity", [base], call.shape)
+    return em.emit("pow", [base], call.shape, exponent=float(exponent))
+
+
+def _square(em: Emitter, call: Call) -> Operand:
+    return em.emit("pow", [call["self"]], call.shape, exponent=2.0)
+
+
+def _exponential(base: float, shift: float = 0.0) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        found = em.emit("exp", [arithmetic.scale(em, em.flow(call["self"]), math.log(base))], call.shape, call.dtype)
+        return arithmetic.add(em, found, shift, call.shape)
+
+    return lower
+
+
+def _logarithm(base: float, shift: float = 0.0) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        found = em.emit("log", [arithmetic.add(em, em.flow(call["self"]), shift, call.shape)], call.shape, call.dtype)
+        return arithmetic.scale(em, found, 1.0 / math.log(base))
+
+    return lower
+
+
+def _add(em: Emitter, call: Call) -> Operand:
+    return arithmetic.add(em, call["self"], call["other"], call.shape, float(call.get("alpha", 1)))
+
+
+def _sub(em: Emitter, call: Call) -> Operand:
+    return arithmetic.add(em, call["self"], call["other"], call.shape, -float(call.get("alpha", 1)))
+
+
+def _rsub(em: Emitter, call: Call) -> Operand:
+    return arithmetic.add(em, call["other"], call["self"], call.shape, -float(call.get("alpha", 1)))
+
+
+def _mul(em: Emitter, call: Call) -> Operand:
+    return arithmetic.multiply(em, call["self"], call["other"], call.shape)
+
+
+def _div(em: Emitter, call: Call) -> Operand:
+    quotient = arithmetic.divide(em, call["self"], call["other"], call.shape)
+    kind = call.get("rounding_mode")
+    return quotient if kind is None else em.emit("step", [quotient], call.shape, kind=kind)
+
+
+def _neg(em: Emitter, call: Call) -> Operand:
+    return arithmetic.scale(em, em.flow(call["self"]), -1.0)
+
+
+def _addcmul(em: Emitter, call: Call) -> Operand:
+    product = arithmetic.multiply(em, call["tensor1"], call["tensor2"], call.shape)
+    return arithmetic.add(em, call["self"], product, call.shape, float(call["value"]))
+
+
+def _addcdiv(em: Emitter, call: Call) -> Operand:
+    quotient = arithmetic.divide(em, call["tensor1"], call["tensor2"], call.shape)
+    return arithmetic.add(em, call["self"], quotient, call.shape, float(call["value"]))
+
+
+def _lerp(em: Emitter, call: Call) -> Operand:
+    start, weight = call["self"], call["weight"]
+    step = arithmetic.add(em, call["end"], start, call.shape, -1.0)
+    return arithmetic.add(em, start, arithmetic.multiply(em, step, weight, call.shape), call.shape)
+
+
+def _elementwise(op: str) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        return em.emit(op, [call["self"], call["other"]], call.shape)
+
+    return lower
+
+
+def _where(em: Emitter, call: Call) -> Operand:
+    return em.emit("where", [call["condition"], call["self"], call["other"]], call.shape, call.dtype)
+
+
+def _masked_fill(em: Emitter, call: Call) -> Operand:
+    return em.emit("where", [call["mask"], call["value"], call["self"]], call.shape, call.dtype)
+
+
+def _softmax(op: str) -> Lowering:
+    def lower(em: Emitter, call: Call) -> Operand:
+        axis = call["dim"] % max(len(call.shape), 1)
+        return em.emit(op, [_input(call)], call.shape, call.dtype, axis=axis)
+
+    return lower
+
+
+def _identity(em: Emitter, call: Call) -> Operand:
+    return em.emit("identity", [_input(call)], call.shape, call.dtype)
+
+
+def _detach(em: Emitter, call: Call) -> Operand:
+    em.notes.setdefault("detach() stops the gradient where it is called; it is read as the identity here")
+    return _identity(em, call)
+
+
+def _dropout(em: Emitter, call: Call) -> Result:
+    x, p = _input(call), float(call["p"])
+    if isinstance(x, Constant):
+        found: Operand = x
+    elif call.get("train", True) is False or p == 0:
+        found = em.emit("identity", [x], call.shape)
+    else:
+        found = em.emit("dropout", [x], call.shape, p=p)
+    return found if len(call.outputs) == 1 else (found, None)
+
+
+def _attention(em: Emitter, call: Call) -> Operand:
+    query, key, value, mask = (call[name] for name in ("query", "key", "value", "attn_mask"))
+    attributes: dict[str, Any] = {"causal": bool(call["is_causal"])}
+    if call.get("scale") is not None:
+        attributes["scale"] = float(call["scale"])
+    if len(query.shape) == 3:  # one head, which the vocabulary writes as packed
+        attributes.update(packed=True, heads=1, kv_heads=1)
+    elif call.get("enable_gqa") and len(query.shape) == 4:
+        attributes.update(heads=query.shape[1], kv_heads=key.shape[1])
+    return em.emit("attention", [query, key, value, mask], call.shape, **attributes)
+
+
+_ACTIVATIONS: Mapping[str, Lowering] = {
+    **{name: _pointwise(name) for name in ("relu", "selu", "silu", "mish", "hardswish", "hardsigmoid", "tanh",
+                                           "sigmoid", "softsign")},
+    **dict.fromkeys(("leaky_relu",), _leaky_relu),
+    **dict.fromkeys(("prelu", "_prelu_kernel"), _prelu),
+    "relu6": _pointwise("clip", min=0.0, max=6.0),
+    "elu": _elu,
+    "celu": _celu,
+    "gelu": _gelu,
+    "softplus": _softplus,
+    "threshold": _threshold,
+    "softshrink": _shrink(soft=True),
+    "hardshrink": _shrink(soft=False),
+    **dict.fromkeys(("log_sigmoid", "log_sigmoid_forward"), _log_sigmoid),
+    "glu": _glu,
+    **dict.fromkeys(("clamp", "clip", "hardtanh", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), _softmax("softmax")),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), _softmax("log_softmax")),
+    "scaled_dot_product_attention": _attention,
+}  # fmt: skip
+
+_POINTWISE: Mapping[str, Lowering] = {
+    **{name: _pointwise(name) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan",
+                                           "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")},
+    **{name: _pointwise("step", kind=name) for name in ("floor", "ceil", "round", "trunc", "sign")},
+    "rsqrt": _rsqrt,
+    "pow": _pow,
+    "square": _square,
+    "expm1": _exponential(math.e, -1.0),
+    "exp2": _exponential(2.0),
+    "log1p": _logarithm(math.e, 1.0),
+    "log2": _logarithm(2.0),
+    "log10": _logarithm(10.0),
+}  # fmt: skip
+
+_COMBINE: Mapping[str, Lowering] = {
+    "add": _add,
+    "sub": _sub,
+    "rsub": _rsub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    "lerp": _lerp,
+    "maximum": _elementwise("maximum"),
+    "minimum": _elementwise("minimum"),
+    "max.other": _elementwise("maximum"),
+    "min.other": _elementwise("minimum"),
+    "where": _where,
+    "masked_fill": _masked_fill,
+    **dict.fromkeys(("native_dropout", "dropout", "feature_dropout"), _dropout),
+    **dict.fromkeys(("clone", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_of",
+                     "_conj_physical", "resolve_conj", "resolve_neg", "positive"), _identity),
+    "detach": _detach,
+}  # fmt: skip
+
+LOWERINGS: Mapping[str, Lowering] = {
+    **_ACTIVATIONS,
+    **_POINTWISE,
+    **_COMBINE,
+    **LINEAR_OPS,
+    **NORMALIZATION_OPS,
+    **POOLING_OPS,
+    **SHAPE_OPS,
+    **SELECTION_OPS,
+    **RECURRENT_OPS,
+}
+"""The lowering of every operation that the vocabulary covers, by ATen's bare name.
+
+An overload that means something else has an entry of its own ("max.other")."""

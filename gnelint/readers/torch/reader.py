@@ -1,0 +1,182 @@
+"""Reads PyTorch programs: modules (traced by torch.export, failing that by torch.fx), exported programs, `.pt2` files.
+
+Nothing is run with real numbers: tracing sees shapes and types only, and the module is afterwards as it was before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from gnelint.errors import ModelError
+from gnelint.fusion import fuse
+from gnelint.ir.graph import Graph
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.torch.export import cause, decomposed, export_module, quietly
+from gnelint.readers.torch.graph import Reading, lower_program, with_training
+from gnelint.readers.torch.initializers import InitializerRecorder
+from gnelint.readers.torch.names import named_by_modules
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A PyTorch program beside the graph that was read from it.
+
+    Attributes:
+        graph: what is analysed.
+        program: the functional program, which computes the same on the module's own parameters.
+        operations: name of the program's operation that computes each value of the graph; values that only the lowering
+            has are missing.
+    """
+
+    graph: Graph
+    program: ExportedProgram
+    operations: Mapping[str, str]
+
+
+def read_module(
+    module: torch.nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    name: str,
+    training: bool = True,
+    example_kwargs: Mapping[str, Any] | None = None,
+    recorder: InitializerRecorder | None = None,
+) -> Graph:
+    """Read a module as `trace_module` does, for the graph alone."""
+    return trace_module(
+        module, example_inputs, name=name, training=training, example_kwargs=example_kwargs, recorder=recorder
+    ).graph
+
+
+def trace_module(
+    module: torch.nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    name: str,
+    training: bool = True,
+    example_kwargs: Mapping[str, Any] | None = None,
+    recorder: InitializerRecorder | None = None,
+) -> Traced:
+    """Read a module as it runs on `example_inputs`; only their shapes and types matter.
+
+    Parameters on the meta device are drawn from the initialisers that `recorder` saw while the module was built.
+
+    In training mode a module that is in it already is taken as it stands, so a normalisation that its owner froze with
+    `eval()` stays frozen; one that is in evaluation mode as a whole is switched, for the reading only.
+
+    Raises:
+        ModelError: the module cannot be traced; the message has the cause and the user's line.
+    """
+    program, notes = export_module(module, example_inputs, dict(example_kwargs or {}), name, training)
+    lowered = lower_program(program, Reading(name, training, {}, notes, recorder))
+    return Traced(named_by_modules(fuse(lowered.graph)), program, lowered.operations)
+
+
+def read_exported(
+    program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
+) -> Graph:
+    """Read an exported program as `trace_exported` does, for the graph alone."""
+    return trace_exported(program, name=name, training=training, inputs=inputs).graph
+
+
+def trace_exported(
+    program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
+) -> Traced:
+    """Read an exported program; `inputs` fix its symbolic dimensions.
+
+    The mode is baked into the program at export. One without any batch statistics was exported in evaluation mode: in
+    training mode its batch normalisations are read as using batch statistics, and a note says so.
+
+    Raises:
+        ModelError: the program is damaged, or an input spec does not fit it.
+    """
+    try:
+        with quietly():
+            program = decomposed(program)
+    except Exception as error:
+        raise ModelError(name, f"the exported program cannot be decomposed: {cause(error)}") from error
+    lowered = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))
+    return Traced(named_by_modules(fuse(_in_mode(lowered.graph, training))), program, lowered.operations)
+
+
+def read_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Graph:
+    """Read a file as `trace_pt2` does, for the graph alone."""
+    return trace_pt2(path, training=training, inputs=inputs).graph
+
+
+def trace_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Traced:
+    """Read a file that `torch.export.save` wrote.
+
+    Raises:
+        ModelError: there is no such file, or it is no exported program.
+    """
+    name = str(path)
+    if not Path(path).is_file():
+        raise ModelError(name, "no such file", "Give the path of a file written by torch.export.save.")
+    try:
+        with quietly():
+            program = torch.export.load(path)
+    except Exception as error:
+        raise ModelError(
+            name,
+            f"not a program that this torch ({torch.__version__}) can load: {cause(error)}",
+            "Write it with torch.export.save(torch.export.export(model, args), path); weights alone are no network.",
+        ) from error
+    return trace_exported(program, name=name, training=training, inputs=inputs)
+
+
+def _in_mode(graph: Graph, training: bool) -> Graph:
+    norms = [node for node in graph.nodes if node.op == "batch_norm"]
+    live = [node for node in norms if node.attribute("training")]
+    if not training:
+        if live:
+            note = "exported in training mode: batch normalisation is read with batch statistics in evaluation mode too"
+            return _noted(graph, note)
+        return graph
+    if norms and not live:
+        note = "exported in evaluation mode: batch normalisation is read as in training, with batch statistics"
+        return _noted(with_training(graph), note)
+    return graph
+
+
+def _noted(graph: Graph, note: str) -> Graph:
+    return replace(graph, notes=(*graph.notes, note))
+
+
+def _fixed_sizes(program: ExportedProgram, inputs: Sequence[InputSpec], name: str) -> dict[str, int]:
+    """Sizes of the symbols in the program's input shapes, from the specs (by name, else by position)."""
+    user_inputs = [
+        node
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+        and node.name in program.graph_signature.user_inputs
+        and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+    by_name = {node.name: node for node in user_inputs}
+    unnamed = iter(node for node in user_inputs if node.name not in {spec.name for spec in inputs})
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        node = by_name.get(spec.name) if spec.name is not None else next(unnamed, None)
+        wanted = ", ".join(f"{n}={tuple(n.meta['val'].shape)}" for n in user_inputs)
+        misfit = ModelError(name, f"--input {_shown(spec)} fits no input of the program", f"It takes {wanted}.")
+        if node is None or len(node.meta["val"].shape) != len(spec.shape):
+            raise misfit
+        for size, given in zip(node.meta["val"].shape, spec.shape, strict=True):
+            expression = None if isinstance(size, int) else size.node.expr
+            if expression is None:
+                if size != given:
+                    raise misfit
+            elif expression.is_Symbol:
+                sizes[str(expression)] = given
+    return sizes
+
+
+def _shown(spec: InputSpec) -> str:
+    sizes = ",".join(str(size) for size in spec.shape)
+    return f"{spec.name}={sizes}" if spec.name else sizes

@@ -1,0 +1,169 @@
+"""What is to be done with each target: its configuration and the command line, settled before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from gnelint.lint.rulefile import RuleSet
+from gnelint.lint.selection import Settings, Stage, check_params, check_selectors, selected_rules
+from gnelint.lint.suppression import Suppression
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.target import Target
+from gnelint.settings.config import Choices, Config, find_config, read_config
+
+DIRECTORY = ".gnelint_cache"
+"""Where answers are kept, beside the configuration."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command line that bear on what is said; None and empty mean "not given"."""
+
+    inputs: tuple[InputSpec, ...] = ()
+    mode: str | None = None
+    select: tuple[str, ...] = ()
+    extend_select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    rules: tuple[Path, ...] = ()
+    preview: bool = False
+    stage: str | None = None
+    fail_on: str | None = None
+    baseline: Path | None = None
+    config: Path | None = None
+    cache: bool = True
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One target with everything that bears on what is said of it: plain data, for a process to take.
+
+    Attributes:
+        target: what to read.
+        inputs, training: how to read it.
+        rules: files and directories of rules beside gnelint's own.
+        settings, suppressions: which of them speak.
+        cache_dir: where answers are kept, None for nowhere.
+        baseline: the file with the findings that are known.
+        fail_on: the least severity that counts as a failure.
+    """
+
+    target: Target
+    inputs: tuple[InputSpec, ...] = ()
+    training: bool = True
+    rules: tuple[Path, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    suppressions: tuple[Suppression, ...] = ()
+    cache_dir: Path | None = None
+    baseline: Path | None = None
+    fail_on: str = "error"
+
+
+def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path, ...]], RuleSet]) -> list[Job]:
+    """The job of each target.
+
+    Args:
+        targets: what to check.
+        options: of the command line.
+        load: reads the rules, gnelint's own and those of the given paths.
+
+    Raises:
+        UsageError: a configuration file is not valid, or it or the command line names rules that do not exist.
+        RuleError: a rule file is not valid.
+    """
+    fixed = read_config(options.config) if options.config else None
+    configs: dict[Path, Config] = {}
+    checked: set[Path] = set()
+    jobs = []
+    for target in targets:
+        folder = Path.cwd() if target.path is None else target.path.resolve().parent
+        if folder not in configs:
+            configs[folder] = fixed or _nearest(folder)
+        config = configs[folder]
+        if config.file is not None and config.file not in checked:
+            _check(config, load((*config.rules, *options.rules)))
+            checked.add(config.file)
+        job = _job(target, config, options)
+        selected_rules(load(job.rules), job.settings)
+        jobs.append(job)
+    return jobs
+
+
+def _nearest(folder: Path) -> Config:
+    """The configuration of a target in this folder: one above it, else one above the working directory."""
+    found = find_config(folder)
+    return find_config(Path.cwd()) if found.file is None else found
+
+
+def _check(config: Config, rules: RuleSet) -> None:
+    """Every rule that a configuration names exists, wherever in the file it stands."""
+
+    def check(where: str, *selectors: Sequence[str]) -> None:
+        check_selectors([each for some in selectors for each in some], rules, f"{config.file}{where}")
+
+    check("", config.select, config.extend_select, config.ignore)
+    check_params(config.params, rules, str(config.file))
+    for override in config.overrides:
+        where = f": {', '.join(override.targets)}"
+        check(where, override.select, override.extend_select, override.ignore, override.never)
+        check_params(override.params, rules, f"{config.file}{where}")
+    for index, accepted in enumerate(config.suppress):
+        check(f": suppress[{index}]", accepted.rules)
+
+
+def _job(target: Target, config: Config, options: Options) -> Job:
+    here = [override for override in config.overrides if config.applies(override.targets, target.text)]
+    said: list[Choices] = [config, *here]
+
+    def last(name: str, fallback: str) -> str:
+        """The command line's choice, else that of the last override, else the file's."""
+        given = [getattr(options, name), *(getattr(each, name) for each in reversed(said))]
+        return str(next((value for value in given if value is not None), fallback))
+
+    selects = [options.select, *(each.select for each in reversed(said))]
+    settings = Settings(
+        select=next((select for select in selects if select), ()),
+        extend_select=(*(rule for each in said for rule in each.extend_select), *options.extend_select),
+        ignore=(*(rule for each in said for rule in each.ignore), *options.ignore),
+        never=tuple(rule for each in here for rule in each.never),
+        preview=options.preview or bool(config.preview),
+        stage=cast(Stage, last("stage", "auto")),
+        params=_params(said),
+    )
+    return Job(
+        target=target,
+        inputs=options.inputs,
+        training=last("mode", "train") == "train",
+        rules=(*config.rules, *options.rules),
+        settings=settings,
+        suppressions=_suppressions(config, target.text),
+        cache_dir=_cache_dir(config, options),
+        baseline=options.baseline or config.baseline,
+        fail_on=last("fail_on", "error"),
+    )
+
+
+def _params(said: Sequence[Choices]) -> dict[str, dict[str, float | str | bool]]:
+    found: dict[str, dict[str, float | str | bool]] = {}
+    for choices in said:
+        for rule, values in choices.params.items():
+            found.setdefault(rule, {}).update(values)
+    return found
+
+
+def _suppressions(config: Config, target: str) -> tuple[Suppression, ...]:
+    return tuple(
+        Suppression(accepted.rules, accepted.nodes, f"{config.file}: suppress[{index}]")
+        for index, accepted in enumerate(config.suppress)
+        if not accepted.targets or config.applies(accepted.targets, target)
+    )
+
+
+def _cache_dir(config: Config, options: Options) -> Path | None:
+    if not options.cache:
+        return None
+    beside = Path.cwd() if config.file is None else config.file.resolve().parent
+    return options.cache_dir or config.cache_dir or beside / DIRECTORY

@@ -1,0 +1,132 @@
+"""Samples differ in scale, and an activation whose fixed point is unstable drives them apart.
+
+q, a sample's own average square, scatters: a sum of n entries gives log q a variance of about 2/n, an activation adds
+that of f(x)^2 over n, and on the way log q is multiplied by chi (theory.sensitivity). With chi > 1 the spread grows
+exponentially; what a few large samples do to a total is then not what the average sample does.
+
+As long as the spread is small it is one number (`Moments.spread`). Where it begins to matter the batch is cut into
+cells, from the sample with the smallest q to that with the largest, and each has moments of its own from there on. The
+spread that arises within a cell is handed to all cells at once: their log q are moved apart until the variance is
+right. Forward that is all: the cells go by rank, whichever samples are in them. The gradient however is that of
+samples, and those change places. With log q normal, the rank of a sample before and behind the new spread s correlate
+by rho = sqrt(v / (v + s)), v being the variance between the cells; `ranked_before` hands each cell the gradient of
+those behind that its samples go to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+
+from gnelint.theory.fields.cells import Axis, average
+from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.gaussian.special import normal_cdf
+
+_WORTH = 2e-3
+"""Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are told apart."""
+
+
+def gaussian_noise(y: Moments) -> float:
+    """`entry_noise` of Gaussian entries, whose squares have the variance 2 v^2 + 4 m^2 v."""
+    return _relative_noise(2.0 * y.variance**2 + 4.0 * y.mean**2 * y.variance, y)
+
+
+def entry_noise(second: np.ndarray, fourth: np.ndarray, y: Moments) -> float:
+    """Var(q) / q^2 of a sample of independent entries with these E y^2 and E y^4: sum Var(y^2) / (sum E y^2)^2."""
+    return _relative_noise(fourth - second**2, y)
+
+
+def _relative_noise(square_variance: np.ndarray, y: Moments) -> float:
+    if not y.axes:  # a single number has no samples
+        return 0.0
+    entries, square = per_sample(square_variance, y), per_sample(y.second, y) ** 2
+    noise = np.divide(entries, square, out=np.zeros_like(entries), where=square > 0)
+    batch = y.axes[0]
+    return float((noise * batch.lengths).sum()) / max(y.size, 1)
+
+
+def told_apart(x: Moments, elasticity: float) -> Moments:
+    """With the spread turned into cells of the batch, where `elasticity` makes it matter or there are cells already."""
+    if not x.axes:
+        return x
+    batch = x.axes[0]
+    if batch.is_pooled:
+        if batch.size < 4 or elasticity**2 * x.spread < _WORTH:
+            return x
+        axis = _ranked(batch.size)
+        energy = np.exp(_scores(axis) * math.sqrt(x.spread))
+        energy /= (energy * axis.lengths).sum() / axis.size
+        cells = x.refined((axis, *x.axes[1:]))
+        return _scaled(cells, energy)
+    level, variance = _levels(x)
+    if variance <= 0:
+        return x
+    wider = math.sqrt(1.0 + x.spread / variance) - 1.0
+    return _scaled(x, np.exp(wider * level - 0.5 * x.spread))
+
+
+def _levels(x: Moments) -> tuple[np.ndarray, float]:
+    """log q of each cell of the batch about its average, and its variance."""
+    level = np.log(np.maximum(per_sample(x.second, x), 1e-300))
+    share = x.axes[0].lengths / x.axes[0].size
+    level = level - float((level * share).sum())
+    return level, float((share * level**2).sum())
+
+
+def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
+    """A gradient with the samples in the cells that `told_apart` finds, with them where they are in x.
+
+    A single cell is every sample's, before and behind; cells that do not go by rank are taken to keep their samples.
+    """
+    if not x.axes or x.axes[0].is_pooled or not x.spread:
+        return gradient
+    level, variance = _levels(x)
+    if variance <= 0 or np.any(np.diff(level) < 0):
+        return gradient
+    g = gradient.refined(x.axes)
+    moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.spread)))
+    energy, shared = (np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2])
+    moved = g.rebuilt(g.axes, (energy, shared), g.profile).remembering(g.memory)
+    return moved.scaled(g.total / moved.total) if moved.total > 0 else gradient
+
+
+def _moves(axis: Axis, rho: float) -> np.ndarray:
+    """The share of each cell's samples that go to each other cell, log q being normal with this correlation."""
+    deviate = NormalDist()
+    edges = np.array([-math.inf, *(deviate.inv_cdf(start / axis.size) for start in axis.starts[1:]), math.inf])
+    places = (edges - rho * _scores(axis)[:, None]) / math.sqrt(1.0 - rho**2)
+    return np.diff(normal_cdf(places), axis=1)
+
+
+def _scaled(x: Moments, energy: np.ndarray) -> Moments:
+    factor = energy.reshape((-1,) + (1,) * (len(x.axes) - 1))
+    y = x.rebuilt(x.axes, x.weighted(factor), x.profile)
+    return replace(y, doubt=x.doubt)
+
+
+def _ranked(size: int) -> Axis:
+    """Cells of 1, 1, 2, 4, ... samples from either end."""
+    cuts, width = [], 1
+    low, high = 0, size
+    while low + width < high - width:
+        low, high = low + width, high - width
+        cuts += [low, high]
+        width = low
+    return Axis(size, tuple(sorted(set(cuts))))
+
+
+def _scores(axis: Axis) -> np.ndarray:
+    """The average standard normal deviate of each cell, by rank."""
+    deviate = NormalDist()
+    every = np.array([deviate.inv_cdf((k + 0.5) / axis.size) for k in range(axis.size)])
+    return np.asarray(np.add.reduceat(every, axis.starts) / axis.lengths)
+
+
+def per_sample(array: np.ndarray, x: Moments) -> np.ndarray:
+    """Average over all axes but the batch, one number for each of its cells."""
+    for index in range(1, len(x.axes)):
+        array = average(array, x.axes, index)
+    return array.reshape(-1)

@@ -1,0 +1,1 @@
+"""Statistics of weight tensors, and of how they were drawn."""

@@ -1,0 +1,108 @@
+"""Statistics of a weight tensor's rows, one for each unit, read a few megabytes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.ir.graph import Parameter
+
+CHUNK_ENTRIES = 1 << 20
+
+_EXACT_SIDE = 256
+"""Up to this many rows or columns the Gram matrix is taken; above that, `_PROBES` random vectors stand in for it."""
+
+_PROBES = 8
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """What can be said of the rows; fractions are between 0 and 1.
+
+    Attributes:
+        rows, columns: sizes of the tensor as a matrix, a row for each unit.
+        duplicate: fraction of the rows that equal an earlier one, the unit's bias included.
+        constant: fraction of the rows whose entries are all the same number.
+        zero: fraction of the entries that are exactly zero.
+        mean_share: part of the squared norm that lies in the rows' means: 0 for centred rows, 1 / columns for
+            independent entries of mean zero, 1 for constant rows.
+        norm_spread: standard deviation of the rows' squared norms over their mean; 0 for normalised rows.
+    """
+
+    rows: int
+    columns: int
+    duplicate: float
+    constant: float
+    zero: float
+    mean_share: float
+    norm_spread: float
+
+
+def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int = 0) -> RowStatistics | None:
+    """One pass over the tensor; None if it is empty. `axis` is that of the units."""
+    own = None if bias is None or bias.size != weight.shape[axis] else bias.array().reshape(-1)
+    seen: set[int] = set()
+    norms: list[np.ndarray] = []
+    means: list[np.ndarray] = []
+    constant = zero = start = 0
+    columns = 0
+    for chunk in row_chunks(weight, axis):
+        columns = chunk.shape[1]
+        ends = np.zeros(len(chunk)) if own is None else own[start : start + len(chunk)]
+        seen.update(hash((row.tobytes(), float(end))) for row, end in zip(chunk, ends, strict=True))
+        start += len(chunk)
+        constant += int((chunk.max(axis=1) == chunk.min(axis=1)).sum())
+        zero += int(chunk.size - np.count_nonzero(chunk))
+        norms.append(np.einsum("ij,ij->i", chunk, chunk, dtype=np.float64))
+        means.append(chunk.mean(axis=1, dtype=np.float64))
+    if not start or not columns:
+        return None
+    energy, mean = np.concatenate(norms), np.concatenate(means)
+    total = float(energy.sum())
+    return RowStatistics(
+        rows=start,
+        columns=columns,
+        duplicate=(start - len(seen)) / start,
+        constant=constant / start,
+        zero=zero / (start * columns),
+        mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
+        norm_spread=float(np.std(energy) / np.mean(energy)) if total > 0 else 0.0,
+    )
+
+
+def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
+    """Relative variance of the squared singular values of the weight as a matrix of rows (theory of components, 7).
+
+    R = min(m, n) tr((W W^T)^2) / tr(W W^T)^2 - 1, which is min(m, n) / max(m, n) for independent entries and 0 for an
+    orthogonal matrix. From the Gram matrix if a side is short, else from random signs (standard error below 0.05).
+    None if the weight is empty or zero.
+    """
+    rows = weight.shape[axis]
+    columns = weight.size // max(rows, 1)
+    if not rows or not columns:
+        return None
+    if min(rows, columns) > _EXACT_SIDE:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, _PROBES))
+        squares, once = np.zeros((columns, _PROBES)), 0.0
+        for chunk in row_chunks(weight, axis):
+            wide = chunk.astype(np.float64)
+            squares += wide.T @ (wide @ signs)
+            once += float(np.einsum("ij,ij->", wide, wide))
+        twice = float(np.sum(squares**2)) / _PROBES
+    else:
+        matrix = np.concatenate([chunk.astype(np.float64) for chunk in row_chunks(weight, axis)])
+        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+        once, twice = float(np.trace(gram)), float(np.sum(gram**2))
+    return min(rows, columns) * twice / once**2 - 1.0 if once > 0 else None
+
+
+def row_chunks(weight: Parameter, axis: int = 0) -> Iterator[np.ndarray]:
+    """The tensor as a matrix with a row for each unit, some rows at a time, in float32 or float64."""
+    array = np.moveaxis(weight.array(), axis, 0)
+    step = max(1, CHUNK_ENTRIES // max(1, weight.size // max(1, len(array))))
+    for start in range(0, len(array), step):
+        chunk = array[start : start + step]
+        flat = np.ascontiguousarray(chunk).reshape(len(chunk), -1)
+        yield flat if flat.dtype in (np.float32, np.float64) else flat.astype(np.float32)

@@ -1,0 +1,187 @@
+"""Statistics of real weight tensors, streamed: a tensor of any size is read a few megabytes at a time.
+
+A convolution's fan_in is in_channels / groups * taps and its fan_out is out_channels / groups * taps; for a linear
+map they are its two sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnelint.ir.graph import Parameter
+
+CHUNK_ENTRIES = 1 << 16
+"""Entries converted at a time: few enough to stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class WeightStatistics:
+    """Sums over all entries of one tensor, in float64.
+
+    Attributes:
+        size: number of entries.
+        mean: average entry.
+        second_moment: average squared entry; `size * second_moment` is the squared Frobenius norm.
+        kurtosis: E (w - mean)^4 / variance^2: 3 for a Gaussian, 1.8 for a uniform draw; nan for a constant tensor.
+        minimum, maximum: the extreme entries.
+        finite: whether no entry is nan or infinite (those are left out of the sums).
+    """
+
+    size: int
+    mean: float
+    second_moment: float
+    kurtosis: float
+    minimum: float
+    maximum: float
+    finite: bool = True
+
+    @property
+    def variance(self) -> float:
+        """Variance of the entries, never negative."""
+        return max(self.second_moment - self.mean**2, 0.0)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the entries."""
+        return math.sqrt(self.variance)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every entry is the same number."""
+        return self.minimum == self.maximum
+
+
+def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.ndarray]:
+    """The parameter's entries as flat float arrays of about `entries` each, in stored order.
+
+    The stored array may be memory-mapped: no more than one chunk is converted at a time.
+    """
+    stored = parameter.load().reshape(-1)
+    for start in range(0, stored.size, entries):
+        chunk = stored[start : start + entries]
+        yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
+
+
+_LARGE = 1e9
+"""Entries beyond this are added up in float64: their fourth powers leave float32."""
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the squares of a mask of the lowest float64
+def weight_statistics(parameter: Parameter) -> WeightStatistics:
+    """One pass over the tensor; the powers are taken about the first entry's chunk mean to stay accurate.
+
+    An empty tensor has size 0 and moments 0.
+    """
+    if parameter.provenance == "placeholder":  # may stand for more entries than any memory holds
+        return _constant_statistics(parameter)
+    size, shift, finite = 0, 0.0, True
+    sums = np.zeros(4)
+    minimum, maximum = math.inf, -math.inf
+    for chunk in chunks(parameter):
+        if not float(np.abs(chunk).max(initial=0.0)) < _LARGE:  # masks of the lowest float, infinities, no numbers
+            known = np.isfinite(chunk)
+            finite = finite and bool(known.all())
+            chunk = chunk[known].astype(np.float64)
+        total = float(chunk.sum())
+        if chunk.size == 0:
+            continue
+        if size == 0 and abs(total) > 0.1 * chunk.size * float(np.std(chunk)):
+            shift = total / chunk.size
+        if shift:
+            chunk = chunk - chunk.dtype.type(shift)
+            total -= shift * chunk.size
+        squares = chunk * chunk
+        # float32 sums of this length are exact to about 1e-6 (numpy adds pairwise), enough for every statistic here
+        sums += (total, float(squares.sum()), float(np.dot(squares, chunk)), float(np.dot(squares, squares)))
+        minimum, maximum = min(minimum, float(chunk.min()) + shift), max(maximum, float(chunk.max()) + shift)
+        size += chunk.size
+    if size == 0:
+        return WeightStatistics(0, 0.0, 0.0, math.nan, 0.0, 0.0, finite)
+    m1, m2, m3, m4 = sums / size
+    variance = max(m2 - m1**2, 0.0)
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    mean = shift + m1
+    spread = variance**2 if variance < 1e150 else math.inf
+    kurtosis = fourth / spread if minimum < maximum and 0 < spread < math.inf else math.nan
+    return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
+
+
+def _constant_statistics(parameter: Parameter) -> WeightStatistics:
+    """Statistics of a tensor that repeats one value."""
+    value = float(parameter.load()[(0,) * len(parameter.shape)]) if parameter.size else 0.0
+    return WeightStatistics(parameter.size, value, value**2, math.nan, value, value)
+
+
+def looks_initialised(statistics: WeightStatistics) -> bool:
+    """Whether a weight tensor's entries could be a fresh draw: constant, uniform, Gaussian, truncated Gaussian.
+
+    Training leaves heavy tails: the kurtosis of a trained layer is well above 3. The allowance is six standard errors
+    of a Gaussian's sample kurtosis, sqrt(24 / size).
+    """
+    if statistics.size == 0 or statistics.is_constant:
+        return True
+    return statistics.kurtosis <= 3.15 + 6.0 * math.sqrt(24.0 / statistics.size)
+
+
+def mostly_zero(parameter: Parameter, entries: int = 1 << 14) -> bool:
+    """Whether most of a sample of the entries is exactly zero, as in delta-orthogonal, identity and sparse
+    initialisation."""
+    stored = parameter.load().reshape(-1)
+    sample = np.asarray(stored[:: max(1, stored.size // entries)])
+    return sample.size > 0 and float(np.mean(sample == 0)) > 0.5
+
+
+_SAMPLE = 8
+"""Rows or columns that orthogonality is judged by."""
+
+_FEW = 64
+"""Entries below which a kurtosis tells nothing."""
+
+
+def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
+    """What the entries look like: the name of a distribution, or "trained", "other", or why it cannot be said.
+
+    The kurtosis tells: 3 for a Gaussian, 1.8 for a uniform draw, 2.37 for a Gaussian cut at two standard deviations.
+    """
+    if parameter.provenance == "placeholder":
+        return "placeholder"
+    if statistics.is_constant:
+        return "constant"
+    if statistics.size < _FEW:
+        return "too few"
+    if not looks_initialised(statistics):
+        return "sparse" if mostly_zero(parameter) else "trained"
+    if _orthogonal(parameter):
+        return "orthogonal"
+    known = {"uniform": 1.8, "truncated Gaussian": 2.37, "Gaussian": 3.0}
+    name = min(known, key=lambda each: abs(known[each] - statistics.kurtosis))
+    allowed = 0.15 + 6.0 * math.sqrt(24.0 / statistics.size)
+    return name if abs(known[name] - statistics.kurtosis) <= allowed else "other"
+
+
+def _orthogonal(parameter: Parameter) -> bool:
+    """Whether the first few rows, or columns where there are more rows, are of one length and at right angles."""
+    if len(parameter.shape) < 2:
+        return False
+    array = parameter.array()
+    inner = math.prod(parameter.shape[1:])
+    if parameter.shape[0] <= inner:
+        vectors = np.asarray(array[:_SAMPLE], np.float64).reshape(-1, inner)
+    else:
+        vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(parameter.shape[0], -1)[:, :_SAMPLE].T
+    if not np.isfinite(vectors).all():
+        return False
+    gram = vectors @ vectors.T
+    size = float(np.trace(gram)) / len(gram)
+    return len(gram) > 1 and size > 0 and float(np.abs(gram - size * np.eye(len(gram))).max()) < 1e-3 * size
+
+
+def gain(op: str, role: str, shape: tuple[int, ...], statistics: WeightStatistics) -> float | None:
+    """sqrt(fan_in E[w^2]) of a linear map's weight: sqrt(2) at He initialisation, 1 at LeCun's; None for others."""
+    if op not in ("linear", "conv", "lstm", "gru", "rnn") or role not in ("weight", "recurrent") or len(shape) < 2:
+        return None
+    return math.sqrt(math.prod(shape[1:]) * statistics.second_moment)

@@ -1,0 +1,167 @@
+"""`gnelint rules test` and `gnelint rules --check`: a rule written from rules/README.md alone, and tests that fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+README = Path(__file__).parents[2] / "rules" / "README.md"
+
+NETS = """\
+import torch
+from torch import nn
+
+
+def build(width):
+    torch.manual_seed(0)
+    layers = [module for _ in range(4) for module in (nn.Linear(width, width), nn.Tanh())]
+    return nn.Sequential(*layers), (torch.randn(16, width),)
+
+
+def narrow():
+    return build(16)
+
+
+def wide():
+    return build(64)
+"""
+
+
+def gnelint(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gnelint", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def documented() -> str:
+    """The rule that the documentation starts with."""
+    found = re.search(r"```yaml\n(schema: 1\n.*?)```", README.read_text(), re.S)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nets.py").write_text(NETS)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "ACME001-narrow-tanh.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_rule_of_the_documentation_works(folder: Path) -> None:
+    layers = [module for _ in range(4) for module in (torch.nn.Linear(64, 64), torch.nn.Tanh())]
+    torch.onnx.export(torch.nn.Sequential(*layers), (torch.randn(16, 64),), folder / "wide.onnx", dynamo=False)
+    path = write(folder, documented())
+    result = gnelint("rules", "--check", path, cwd=folder.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "ok    ACME001  nets.py:narrow: 4 findings" in result.stdout
+    assert "ok    ACME001  wide.onnx: 0 findings" in result.stdout
+    assert gnelint("rules", "--check", folder, cwd=folder.parent).stdout == result.stdout
+    checked = gnelint("check", "nets.py:narrow", "--rules", path, "--select", "ACME001", cwd=folder)
+    assert "has 16 units before a tanh" in " ".join(checked.stdout.split())
+    assert "use at least 32 units" in " ".join(checked.stdout.split())
+
+
+def with_tests(*entries: str) -> str:
+    text = documented()
+    return text[: text.index("tests:")] + "tests:\n" + "".join(f"  - {{{entry}}}\n" for entry in entries)
+
+
+def test_a_test_that_fails_says_what_the_conditions_came_to(folder: Path) -> None:
+    path = write(folder, with_tests('model: "nets.py:wide", findings: 4', 'model: "nets.py:narrow", findings: 0'))
+    result = gnelint("rules", "test", path, cwd=folder)
+    assert result.returncode == 1
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert lines[0] == "FAIL  ACME001  nets.py:wide: 0 findings"
+    assert lines[1] == "4 findings expected"
+    assert lines[2] == "at 0, 1: when: width < least is false"
+    assert lines[3:5] == ["width = 64", "least = 32"]
+    assert "... and at 1 more" in lines
+    second = lines.index("FAIL  ACME001  nets.py:narrow: 4 findings")
+    assert lines[second + 2 : second + 5] == ["at 0, 1: when: width < least is true", "width = 16", "least = 32"]
+    assert lines[-1] == "2 failed"
+
+
+def test_conditions_under_where_and_patterns_that_match_nowhere(folder: Path) -> None:
+    text = with_tests('model: "nets.py:narrow", findings: 4')
+    path = write(folder, text.replace("not between(w, a, normalization)", "layer(w) > 2 and fan_in(w) > 100"))
+    lines = [line.strip() for line in gnelint("rules", "test", path, cwd=folder).stdout.splitlines()]
+    assert lines[2] == "at 0, 1: where: layer(w) > 2 and fan_in(w) > 100 is false"
+    assert lines[3:7] == ["layer(w) > 2 = false", "layer(w) = 1", "fan_in(w) > 100 = false", "fan_in(w) = 16"]
+    write(folder, text.replace("a = tanh(~w)", "a = relu(~w)"))
+    lines = [line.strip() for line in gnelint("rules", "test", path, cwd=folder).stdout.splitlines()]
+    assert lines[2] == "the pattern matches nowhere; nodes with the operations of w: 4, a: 0"
+
+
+def test_a_rule_without_when_shows_what_let_its_findings_through(folder: Path) -> None:
+    text = with_tests('model: "nets.py:narrow", findings: 0').replace("when: width < least\n", "")
+    lines = [line.strip() for line in gnelint("rules", "test", write(folder, text), cwd=folder).stdout.splitlines()]
+    assert lines[2] == "at 0, 1: where: not between(w, a, normalization) is true"
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "said"),
+    [
+        ('model: "nets.py:narrow", findings: 4, severity: error', 1, "severity error expected, found warning"),
+        ('model: "nets.py:narrow", findings: 3, todo: "the first is one too many"', 0, "todo  ACME001"),
+        ('model: "nets.py:narrow", findings: 4, todo: "not yet"', 1, "remove its todo (not yet)"),
+        ('model: "nets.py:narrow", findings: 4, after_fix: 0', 1, "4 findings after the fix, 0 expected"),
+        ('model: "nets.py:narrow", findings: 4, others: []', 0, "ok    ACME001"),
+        ('model: "nets.py:narrow", findings: 4, mode: eval, input: ["2,16"]', 0, "ok    ACME001"),
+    ],
+)
+def test_entries(folder: Path, entry: str, code: int, said: str) -> None:
+    path = write(folder, with_tests(entry))
+    result = gnelint("rules", "test", path, cwd=folder)
+    assert (result.returncode, result.stderr) == (code, "")
+    assert said in result.stdout
+
+
+def test_other_rules_that_speak_must_be_listed(folder: Path) -> None:
+    (folder / "deep.py").write_text(NETS.replace("range(4)", "range(40)"))
+    entry = 'model: "deep.py:narrow", findings: 40, others: []'
+    path = write(folder, with_tests(entry))
+    result = gnelint("rules", "test", path, cwd=folder)
+    assert result.returncode == 1
+    named = re.findall(r"(GNE\d+) speaks here too", result.stdout)
+    assert named
+    write(folder, with_tests(entry.replace("[]", f"[{', '.join(named)}]")))
+    assert gnelint("rules", "test", path, cwd=folder).returncode == 0
+
+
+def test_a_rule_without_tests_is_told(folder: Path) -> None:
+    text = documented()
+    path = write(folder, text[: text.index("tests:")])
+    result = gnelint("rules", "--check", path, cwd=folder)
+    assert result.returncode == 0
+    assert "ACME001  valid, but it has no tests" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["test", "GNE999"], ["GNE999", "no rule has this id"]),
+        (["test", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
+        (["--check", "nowhere/rule.yaml"], ["nowhere/rule.yaml", "no such file"]),
+        (["test", "broken.yaml"], ["broken.yaml:1", "schema"]),
+        (["test", "lost.yaml"], ["lost.yaml", "names no network"]),
+        (["--check", "gone.yaml"], ["gone.onnx", "no such file"]),
+        (["--rules", "lost.yaml", "test", "GNE101"], ["no options"]),
+    ],
+)
+def test_mistakes_get_one_line_and_code_2(folder: Path, arguments: list[str], parts: list[str]) -> None:
+    (folder / "broken.yaml").write_text("id: ACME001\n")
+    (folder / "lost.yaml").write_text(with_tests("model: resnet7, findings: 1"))
+    (folder / "gone.yaml").write_text(with_tests("model: gone.onnx, findings: 1"))
+    result = gnelint("rules", *arguments, cwd=folder)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert all(part in line for part in parts), line

@@ -1,0 +1,98 @@
+"""Operations written out in PyTorch come back as one node that computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gnelint.fusion import fuse
+from gnelint.ir.graph import Graph
+from gnelint.readers.torch import reader as torch_reader
+from tests.fusion.modules import (
+    ACTIVATIONS,
+    ATTENTION,
+    DIFFERENT,
+    HEADS,
+    NORMALIZATIONS,
+    SOFTMAX,
+    TOKENS,
+    Idiom,
+    Written,
+)
+from tests.readers.evaluate import run
+
+COMPOSITES = {
+    "gelu", "silu", "hardswish", "mish", "layer_norm", "rms_norm", "l2_normalize", "softmax", "attention"
+}  # fmt: skip
+QKV = {
+    name: replace(idiom, shapes=(HEADS,) * 3) if idiom.shapes == (TOKENS,) else idiom
+    for name, idiom in ATTENTION.items()
+}
+
+
+def read(monkeypatch: pytest.MonkeyPatch, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Graph:
+    """The module as the reader lowers it, before any idiom is recognised."""
+    monkeypatch.setattr(torch_reader, "fuse", lambda graph: graph)
+    return torch_reader.read_module(module, inputs, name="idiom")
+
+
+def inputs_of(idiom: Idiom) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(2.0 * torch.randn(shape, generator=generator) + 0.3 for shape in idiom.shapes)
+
+
+def assert_same_function(before: Graph, after: Graph, inputs: tuple[torch.Tensor, ...]) -> None:
+    feed = {name: x.double() for name, x in zip(before.inputs, inputs, strict=True)}
+    assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
+    expected, found = run(before, feed), run(after, feed)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+
+
+def check(monkeypatch: pytest.MonkeyPatch, idiom: Idiom, module: torch.nn.Module) -> None:
+    inputs = inputs_of(idiom)
+    before = read(monkeypatch, module, inputs)
+    after = fuse(before)
+    assert tuple(node.op for node in after.nodes) == idiom.op
+    composite = next(node for node in after.nodes if node.op not in ("constant", "transpose"))
+    for name, value in idiom.attributes.items():
+        assert composite.attribute(name) == (pytest.approx(value) if isinstance(value, float) else value)
+    assert tuple(composite.parameters) == idiom.parameters or not idiom.parameters
+    assert_same_function(before, after, inputs)
+    assert fuse(after) is after
+
+
+@pytest.mark.parametrize("idiom", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_activation(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
+    check(monkeypatch, idiom, Written(idiom.function))
+
+
+@pytest.mark.parametrize(("idiom", "shape"), NORMALIZATIONS.values(), ids=NORMALIZATIONS)
+def test_normalization(monkeypatch: pytest.MonkeyPatch, idiom: Idiom, shape: tuple[int, ...]) -> None:
+    module = Written(idiom.function, shape)
+    module.function = lambda *inputs: idiom.function(module, *inputs)
+    check(monkeypatch, idiom, module)
+
+
+@pytest.mark.parametrize("idiom", SOFTMAX.values(), ids=SOFTMAX)
+def test_softmax(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
+    check(monkeypatch, idiom, Written(idiom.function))
+
+
+@pytest.mark.parametrize("idiom", QKV.values(), ids=QKV)
+def test_attention(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
+    check(monkeypatch, idiom, Written(idiom.function))
+
+
+@pytest.mark.parametrize("idiom", DIFFERENT.values(), ids=DIFFERENT)
+def test_a_near_miss_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
+    inputs = inputs_of(idiom)
+    before = read(monkeypatch, Written(idiom.function), inputs)
+    after = fuse(before)
+    ops = tuple(node.op for node in after.nodes)
+    assert ops == idiom.op or not idiom.op
+    made = {node.op for node in after.nodes} - {node.op for node in before.nodes}
+    assert not made & COMPOSITES
+    assert_same_function(before, after, inputs)

@@ -1,0 +1,378 @@
+"""Names, tied and folded parameters, modes, fallbacks; and that reading a module leaves no trace on it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx, nn
+
+from gnelint.errors import ModelError
+from gnelint.ir.graph import UNMODELLED, Graph
+from gnelint.readers.inputs import InputSpec
+from gnelint.readers.torch.reader import read_exported, read_module, read_pt2
+from tests.models import CASES
+from tests.readers.interpret import run
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(x + self.conv2(y))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Sequential(Block(), Block())
+        self.drop = nn.Dropout(0.1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.layer1(x).mean((2, 3))))
+
+
+IMAGE = (torch.zeros(2, 4, 6, 6),)
+
+
+def ops(graph: Graph) -> dict[str, str]:
+    return {node.name: node.op for node in graph.nodes}
+
+
+def test_names_are_the_qualified_module_names() -> None:
+    graph = read_module(Net(), IMAGE, name="net")
+    assert list(ops(graph).items())[:6] == [
+        ("layer1.0.conv1", "conv"),
+        ("layer1.0.bn1", "batch_norm"),
+        ("layer1.0.relu", "relu"),
+        ("layer1.0.conv2", "conv"),
+        ("layer1.0.add", "add"),
+        ("layer1.0.relu_1", "relu"),
+    ]
+    assert list(ops(graph))[-3:] == ["reduce_mean", "drop", "head"]
+    assert {node.scope for node in graph.nodes} == {"", "layer1.0", "layer1.1"}
+    assert graph.node("layer1.0.conv1").parameters["weight"].name == "layer1.0.conv1.weight"
+
+
+def test_locations_are_the_users_lines() -> None:
+    graph = read_module(Net(), IMAGE, name="net")
+    source = Path(__file__).read_text().splitlines()
+    for name, text in (("layer1.0.conv2", "self.conv2(y)"), ("layer1.1.add", "x + self"), ("head", "self.head(")):
+        location = graph.node(name).location
+        assert location is not None
+        assert location.line is not None
+        assert Path(location.file) == Path(__file__)
+        assert text in source[location.line - 1]
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet18", "preact_resnet18", "vit", "convnext_tiny", "mobilenet_v3_small"])
+def test_the_graph_computes_what_the_network_computes(name: str) -> None:
+    case = {case.name: case for case in CASES.values()}[name]
+    module, inputs = case.module(), case.example_inputs()
+    graph = read_module(module, inputs, name=name)
+    assert UNMODELLED not in ops(graph).values()
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(run(graph, inputs)[0], module(*inputs), rtol=1e-4, atol=1e-5)
+
+
+class Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4 + 2 * i, 2) for i in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, layer(x.relu())], dim=-1)
+        return x
+
+
+def test_dense_block() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    module = Dense()
+    graph = read_module(module, (x,), name="dense")
+    assert [name for name, op in ops(graph).items() if op == "linear"] == ["layers.0", "layers.1", "layers.2"]
+    assert [name for name, op in ops(graph).items() if op == "concat"] == ["concat", "concat_1", "concat_2"]
+    torch.testing.assert_close(run(graph, (x,))[0], module(x).detach())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.head = nn.Linear(6, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embed(ids))
+
+
+def test_tied_weights_are_one_parameter_with_two_uses() -> None:
+    graph = read_module(Tied(), (torch.zeros(2, 3, dtype=torch.int64),), name="tied")
+    assert [node.parameters["weight"].name for node in graph.nodes] == ["embed.weight", "embed.weight"]
+    assert [parameter.name for parameter in graph.parameters()] == ["embed.weight"]
+    assert graph.gradient_nodes == graph.nodes
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_weight_norm_is_one_parameter(normalize: object) -> None:
+    assert callable(normalize)
+    layer = normalize(nn.Conv2d(3, 5, 3))
+    graph = read_module(nn.Sequential(layer, nn.ReLU()), (torch.zeros(1, 3, 5, 5),), name="wn")
+    weight = graph.node("0").parameters["weight"]
+    assert (weight.name, weight.transform, weight.shape) == ("0.weight", "weight_norm", (5, 3, 3, 3))
+    np.testing.assert_allclose(weight.array(), layer.weight.detach().numpy(), rtol=1e-6)
+
+
+def test_parameters_are_views_read_when_asked() -> None:
+    module = nn.Linear(3, 2)
+    weight = read_module(module, (torch.zeros(1, 3),), name="linear").nodes[0].parameters["weight"]
+    assert np.shares_memory(weight.array(), module.weight.detach().numpy())
+    with torch.no_grad():
+        module.weight.fill_(7.0)
+    assert (weight.array() == 7.0).all()
+
+
+def test_bfloat16_parameters() -> None:
+    module = nn.Linear(3, 2, dtype=torch.bfloat16)
+    weight = read_module(module, (torch.zeros(1, 3, dtype=torch.bfloat16),), name="half").nodes[0].parameters["weight"]
+    assert weight.dtype == "bfloat16"
+    np.testing.assert_array_equal(weight.array().astype(np.float32), module.weight.detach().float().numpy())
+
+
+def test_meta_parameters_are_placeholders() -> None:
+    module = nn.Linear(300000, 400000, device="meta")
+    graph = read_module(module, (torch.zeros(1, 300000, device="meta"),), name="huge")
+    weight = graph.nodes[0].parameters["weight"]
+    assert (weight.provenance, weight.shape) == ("placeholder", (400000, 300000))
+    assert weight.array().shape == weight.shape
+    assert "meta device" in graph.notes[0]
+
+
+def batch_norm_modes(graph: Graph) -> list[bool]:
+    return [node.attribute("training") for node in graph.nodes if node.op == "batch_norm"]
+
+
+def test_modes_and_frozen_normalisation() -> None:
+    net = Net()
+    assert batch_norm_modes(read_module(net, IMAGE, name="net")) == [True, True]
+    assert batch_norm_modes(read_module(net, IMAGE, name="net", training=False)) == [False, False]
+    assert batch_norm_modes(read_module(net.eval(), IMAGE, name="net")) == [True, True]
+    frozen = Net().train()
+    frozen.layer1[0].bn1.eval()
+    assert batch_norm_modes(read_module(frozen, IMAGE, name="net")) == [False, True]
+
+
+class Careless(nn.Module):
+    """Everything a forward pass may do to its module and to the world."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.lstm = nn.LSTM(4, 4)
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls = 0
+        self.last: object = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        random.random()
+        np.random.rand()
+        y = self.drop(self.bn(x)) + torch.randn(4)
+        self.last = y
+        return self.lstm(y)[0]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_reading_leaves_no_trace(mode: bool, training: bool) -> None:
+    module = Careless().train(mode)
+    module.drop.eval()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    flags = [part.training for part in module.modules()]
+    weights = [id(value) for value in (*module.parameters(), *module.buffers())]
+    flat = [id(weight) for weight in module.lstm._flat_weights]
+    torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    read_module(module, (torch.zeros(3, 4),), name="careless", training=training)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert [part.training for part in module.modules()] == flags
+    assert [id(value) for value in (*module.parameters(), *module.buffers())] == weights
+    assert [id(weight) for weight in module.lstm._flat_weights] == flat
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    assert (np.random.get_state()[1] == numpy_state).all()
+    assert (module.calls, module.last) == (0, None)
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+class DataDependent(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x.relu()
+        return x.tanh()
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("the moon is full")
+
+
+def test_what_cannot_be_traced_is_refused_with_the_cause() -> None:
+    with pytest.raises(ModelError, match=r"data-dependent.*test_reader\.py:\d+.*control flow") as caught:
+        read_module(DataDependent(), (torch.zeros(3),), name="flow")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"ValueError: the moon is full \(.*test_reader\.py:\d+\)"):
+        read_module(Fails(), (torch.zeros(3),), name="fails")
+    with pytest.raises(ModelError, match=r"5\] X \[3.*--input"):
+        read_module(nn.Linear(3, 2), (torch.zeros(4, 5),), name="misfit")
+    with pytest.raises(ModelError, match="no output depends on"):
+        read_module(Constant(), (torch.zeros(3),), name="constant")
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(3)
+
+
+class Opaque(nn.Module):
+    """torch.export refuses the odd argument type; symbolic tracing does not look at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, fx.Proxy) and torch.compiler.is_exporting() and not TRACED:
+            raise TypeError("not like this")
+        TRACED.append(True)
+        return self.linear(x).relu()
+
+
+TRACED: list[bool] = []
+
+
+def test_torch_fx_is_the_fallback() -> None:
+    graph = read_module(Opaque(), (torch.zeros(4, 3),), name="opaque")
+    assert ops(graph) == {"linear": "linear", "relu": "relu"}
+    assert "traced with torch.fx" in graph.notes[0]
+
+
+def test_graph_modules_are_read() -> None:
+    graph = read_module(fx.symbolic_trace(Net()), IMAGE, name="gm")
+    assert "layer1.0.conv1" in ops(graph)
+    assert UNMODELLED not in ops(graph).values()
+
+
+def test_pt2_files(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(Net().eval(), IMAGE), path)
+    graph = read_pt2(path)
+    assert batch_norm_modes(graph) == [True, True]
+    assert any("exported in evaluation mode" in note for note in graph.notes)
+    assert batch_norm_modes(read_pt2(path, training=False)) == [False, False]
+    assert "layer1.0.conv1" in ops(graph)
+    assert graph.node("layer1.0.conv1").location is not None
+
+
+def test_symbolic_dimensions_of_a_program() -> None:
+    batch = torch.export.Dim("batch", min=2, max=64)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    program = torch.export.export(net, (torch.zeros(5, 4),), dynamic_shapes=({0: batch},))
+    graph = read_exported(program, name="dynamic")
+    first, second = graph.values[graph.outputs[0]].shape or ()
+    assert isinstance(first, str)
+    assert second == 2
+    fixed = read_exported(program, name="dynamic", inputs=(InputSpec((7, 4)),))
+    assert fixed.values[fixed.outputs[0]].shape == (7, 2)
+    with pytest.raises(ModelError, match="fits no input"):
+        read_exported(program, name="dynamic", inputs=(InputSpec((7, 5)),))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 truncated"])
+def test_damaged_pt2_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.pt2"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="can load") as caught:
+        read_pt2(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_dynamic_weights_and_unused_parts() -> None:
+    class Hyper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maker = nn.Linear(4, 12)
+            self.unused = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.unused(x)
+            weight = self.maker(x).mean(0).reshape(3, 4)
+            return nn.functional.linear(x, weight)
+
+    graph = read_module(Hyper(), (torch.zeros(2, 4),), name="hyper")
+    assert list(ops(graph).values()) == ["linear", "reduce_mean", "reshape", "transpose", "matmul"]
+
+
+LAYERS = {
+    "conv": lambda c: nn.Conv2d(c, c, 3, padding=1),
+    "wide": lambda c: nn.Conv2d(c, c, 5, padding=2, stride=1, groups=c, bias=False),
+    "one": lambda c: nn.Conv2d(c, c, 1),
+    "up": lambda c: nn.ConvTranspose2d(c, c, 3, padding=1),
+    "bn": lambda c: nn.BatchNorm2d(c),
+    "gn": lambda c: nn.GroupNorm(2, c),
+    "in": lambda c: nn.InstanceNorm2d(c),
+    "ln": lambda c: nn.LayerNorm((8, 8)),
+    "relu": lambda c: nn.ReLU(inplace=True),
+    "gelu": lambda c: nn.GELU("tanh"),
+    "silu": lambda c: nn.SiLU(inplace=True),
+    "elu": lambda c: nn.ELU(0.7),
+    "softmax": lambda c: nn.Softmax(dim=1),
+    "pool": lambda c: nn.MaxPool2d(3, 1, 1),
+    "average": lambda c: nn.AvgPool2d(3, 1, 1),
+    "dropout": lambda c: nn.Dropout(0.0),
+    "pad": lambda c: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(c, c, 3)),
+    "resize": lambda c: nn.Sequential(nn.Upsample(scale_factor=2), nn.MaxPool2d(2)),
+    "identity": lambda c: nn.Identity(),
+}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=8), st.booleans())
+def test_random_stacks(names: list[str], training: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), *(LAYERS[name](4) for name in names)).train(training)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = module(x)
+    graph = read_module(module, (x,), name="stack", training=training)
+    assert UNMODELLED not in ops(graph).values()
+    (found,) = run(graph, (x,))  # checks the shape of every value on its way
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_failed_trace_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(ModelError, match="cannot be traced") as caught:
+        read_module(Decides(), (torch.ones(2, 2),), name="decides")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")

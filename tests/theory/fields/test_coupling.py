@@ -1,0 +1,62 @@
+"""Couplings against samples: where they come from, how they are summed, and what they do to a channel's variance."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gnelint.theory.fields.coupling import NONE, Coupling, mixed, participation, weighted_sum, window_overlap
+
+
+def mean_square_correlation(covariance: np.ndarray) -> float:
+    """Sum of the squared covariances of different entries over the squared trace."""
+    off = covariance - np.diag(np.diag(covariance))
+    return float((off**2).sum() / np.trace(covariance) ** 2)
+
+
+def weights(out: int, inner: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((out, inner)) / inner**0.5
+
+
+def test_sums_of_the_same_entries_are_coupled() -> None:
+    variance = np.random.default_rng(0).uniform(0.1, 2.0, 40)
+    w = weights(400, 40, 1)
+    found = mean_square_correlation(w @ np.diag(variance) @ w.T)
+    assert weighted_sum(NONE, participation(variance[None])).same == pytest.approx(found, rel=0.1)
+
+
+def test_couplings_add_up_over_layers() -> None:
+    first, second = weights(300, 40, 0), weights(300, 300, 1)
+    inner = first @ first.T
+    one = weighted_sum(NONE, participation(np.ones((1, 40))))
+    assert one.same == pytest.approx(mean_square_correlation(inner), rel=0.1)
+    two = weighted_sum(one, participation(np.diag(inner)[None]))
+    assert two.same == pytest.approx(mean_square_correlation(second @ inner @ second.T), rel=0.1)
+
+
+def test_a_channels_variance_strays_by_twice_the_coupling() -> None:
+    inner = (first := weights(200, 20, 3)) @ first.T
+    w = weights(4000, 200, 4)
+    true = np.einsum("oi,ij,oj->o", w, inner, w)
+    stated = (w**2) @ np.diag(inner)
+    ratio = true / stated
+    coupling = weighted_sum(NONE, participation(np.ones((1, 20))))
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(ratio.var()) == pytest.approx(2 * coupling.same, rel=0.15)
+
+
+def test_parts_count_by_the_square_of_their_share() -> None:
+    assert mixed([(3.0, Coupling(0.2, 0.1)), (1.0, NONE)]).same == pytest.approx(0.2 * 9 / 16)
+    assert mixed([(0.0, Coupling(0.2, 0.1))]) == NONE
+
+
+def test_windows_that_overlap() -> None:
+    assert window_overlap([1, 1], [1, 1]) == 0.0
+    assert window_overlap([3, 3], [3, 3]) == 0.0
+    places = list(itertools.product(range(3), repeat=2))
+    pairs = [(p, q) for p in places for q in places if p != q]
+    same = np.mean([(1 - abs(p[0] - q[0]) / 3) * (1 - abs(p[1] - q[1]) / 3) for p, q in pairs])
+    assert window_overlap([3, 3], [1, 1]) == pytest.approx(same)
+    assert window_overlap([], []) == 0.0

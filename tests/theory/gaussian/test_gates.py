@@ -1,0 +1,55 @@
+"""Averages of gates over Gaussians against composite quadrature in plain numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
+
+GRID, STEP = np.linspace(-10.0, 10.0, 200_001, retstep=True)
+DENSITY = np.exp(-0.5 * GRID**2) / np.sqrt(2 * np.pi) * STEP
+MEAN, VARIANCE = np.array([[0.0, 0.7, -2.0, 1.0]]), np.array([[1.0, 0.2, 3.0, 0.0]])
+
+
+def expected(f: Callable[[np.ndarray], np.ndarray], slope: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    z = MEAN[..., None] + np.sqrt(VARIANCE)[..., None] * GRID
+    return [values @ DENSITY for values in (f(z), f(z) ** 2, slope(z), slope(z) ** 2)]
+
+
+def assert_averages(found: Averages, true: list[np.ndarray], tolerance: float) -> None:
+    for name, value in zip(("first", "second", "slope", "square"), true, strict=True):
+        np.testing.assert_allclose(getattr(found, name), value, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def logistic(z: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-z))
+
+
+def test_tanh() -> None:
+    true = expected(np.tanh, lambda z: 1 - np.tanh(z) ** 2)
+    assert_averages(tanh_averages(MEAN, VARIANCE), true, 1e-7)
+
+
+def test_relu() -> None:
+    true = expected(lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float))
+    assert_averages(relu_averages(MEAN, VARIANCE), true, 1e-4)  # the grid's own error at the step
+
+
+def test_a_constant_0_is_not_above_0() -> None:
+    assert relu_averages(np.zeros(1), np.zeros(1)).slope[0] == pytest.approx(0.0, abs=1e-15)
+
+
+def test_gates_of_either_kind() -> None:
+    both = [np.stack([array, array], axis=1) for array in (MEAN, VARIANCE)]
+    first, second = gate_averages(both[0], both[1], (True, False))
+    assert_averages(first, expected(logistic, lambda z: logistic(z) * (1 - logistic(z))), 1e-7)
+    assert_averages(second, expected(np.tanh, lambda z: 1 - np.tanh(z) ** 2), 1e-7)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1.0])
+def test_variance_is_what_is_left(variance: float) -> None:
+    found = tanh_averages(np.array([0.3]), np.array([variance]))
+    assert found.variance[0] == pytest.approx(found.second[0] - found.first[0] ** 2, abs=1e-12)

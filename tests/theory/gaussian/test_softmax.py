@@ -1,0 +1,73 @@
+"""Moments of softmax probabilities: the theory's vectors, limits, and draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gnelint.theory.gaussian.softmax import softmax_moments
+
+
+@pytest.mark.parametrize(
+    ("count", "variance", "s2", "phi"),
+    [
+        (16, 1.0, 0.13245222, 0.0058442524),
+        (64, 1.0, 0.03880424, 0.0005325049),
+        (64, 4.0, 0.16073511, 0.0012642583),
+    ],
+)
+def test_vectors_of_the_theory(count: int, variance: float, s2: float, phi: float) -> None:
+    found = softmax_moments(count, variance)
+    assert found.s2 == pytest.approx(s2, rel=1e-5)
+    assert found.k / count == pytest.approx(phi, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "variance"), [(4, 0.25), (16, 0.25), (256, 2.0), (256, 9.0), (1024, 4.0), (3, 1.0), (8, 16.0)]
+)
+def test_against_draws(count: int, variance: float) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(3000, count)) * variance**0.5
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    s2, s3 = (p**2).sum(axis=1), (p**3).sum(axis=1)
+    k = s2 - 2 * s3 + s2**2
+    found = softmax_moments(count, variance)
+    for value, sample in ((found.s2, s2), (found.k, k)):
+        error = sample.std(ddof=1) / 3000**0.5
+        assert value == pytest.approx(
+            sample.mean(), abs=5 * error + 0.02 * sample.mean()
+        )  # 2 %: the documented accuracy
+
+
+@pytest.mark.parametrize("variance", [16.5, 25.0, 64.0, 100.0, 400.0])
+@pytest.mark.parametrize("count", [8, 50, 512])
+def test_spiked_distributions(count: int, variance: float) -> None:
+    """Unscaled logits of wide heads: the quadrature once said 0.0 and 0.8 for k here."""
+    z = np.random.default_rng(1).normal(size=(4000, count)) * variance**0.5
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    s2, s3 = (p**2).sum(axis=1), (p**3).sum(axis=1)
+    k = s2 - 2 * s3 + s2**2
+    found = softmax_moments(count, variance)
+    assert found.s2 == pytest.approx(s2.mean(), rel=0.05)
+    assert found.k == pytest.approx(k.mean(), rel=0.1)  # two samples of 2000 to 4000, k as wide as its mean
+
+
+def test_limits() -> None:
+    assert softmax_moments(1, 3.0) == softmax_moments(0, 1.0)
+    assert softmax_moments(1, 3.0).k == 0.0
+    uniform = softmax_moments(4, 0.0)
+    assert (uniform.s2, uniform.k) == pytest.approx((1 / 4, 3 / 16))
+    frozen = softmax_moments(50, 1e6)
+    assert 0.95 < frozen.s2 <= 1.0
+    assert 0.0 <= frozen.k < 0.02
+
+
+@pytest.mark.parametrize("variance", [0.01, 0.1, 0.3, 0.5])
+def test_the_expansion_meets_the_integral(variance: float) -> None:
+    """Where the cheap expansion takes over, nothing jumps by more than the 2 % it is allowed."""
+    counts = np.unique(np.geomspace(50, 20000, 25).astype(int))
+    scaled = np.array([softmax_moments(int(n), variance).s2 * n for n in counts])
+    assert np.all(np.abs(np.diff(scaled)) < 0.02 * scaled[1:])
+    assert scaled[-1] == pytest.approx(np.exp(variance), rel=1e-3)
