@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gnelint.fixes import FixOptions
     from gnelint.fixes.edits import Edit
-    from gnelint.fixes.planning import Fixed
+    from gnelint.fixes.planning import FixOutcome
     from gnelint.ir.graph import Graph
     from gnelint.measure.trials import Tried
     from gnelint.measure.verify import Verification
@@ -188,7 +188,7 @@ class FixPlan:
         tried: what measuring took back of a plan, and what it found; None where nothing was measured.
     """
 
-    plan: Fixed
+    plan: FixOutcome
     module: torch.nn.Module
     example_inputs: tuple[Any, ...] = ()
     traced: Traced | None = None
@@ -222,7 +222,7 @@ class FixPlan:
         source = Source(loaded.name, graph.training, loaded=loaded, traced=self.traced)
         bench = Bench(source, self.plan.before, seconds, seed)
 
-        def measure(planned: Fixed) -> Trial:
+        def measure(planned: FixOutcome) -> Trial:
             fixed, _ = fixed_module(self.module, planned.edits, graph)
             copy = source.with_module(fixed, same_program=same_program(planned.edits))
             return bench.measure(copy, same=planned.same_function)
@@ -284,7 +284,7 @@ def plan_fixes(
         UsageError: the arguments make no sense.
     """
     from gnelint.fixes import FixOptions
-    from gnelint.fixes.planning import Fixing
+    from gnelint.fixes.planning import FixRequest
     from gnelint.fixes.planning import plan_fixes as plan
     from gnelint.readers.torch.reader import trace_module
 
@@ -299,7 +299,7 @@ def plan_fixes(
     chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
     arguments = _arguments(example_inputs)
     traced = trace_module(module, arguments, name=type(module).__name__, training=mode == "train")
-    planned = plan(traced.graph, Fixing(chosen, settings, (), options or FixOptions(), unsafe))
+    planned = plan(traced.graph, FixRequest(chosen, settings, (), options or FixOptions(), unsafe))
     return FixPlan(planned, module, arguments, traced)
 
 

@@ -419,7 +419,7 @@ def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> No
 def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.app import batch
     from gnelint.fixes import FixOptions
-    from gnelint.fixes.planning import Fixing
+    from gnelint.fixes.planning import FixRequest
     from gnelint.lint.finding import reaches
     from gnelint.lint.selection import selected_rules
     from gnelint.output import fix_json, fix_text
@@ -438,12 +438,14 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     for job in jobs.plan(found, _job_options(given), batch.rules_of):
         loaded = batch.rules_of(job.rules)
         rules = selected_rules(loaded, job.settings)
-        fixing = Fixing(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
+        request = FixRequest(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
         _progress(job.target.text)
         try:
             to = _fixed_file(job.target, given)
             subject = rewriting.subject_of(job, given["inline"])
-            done = rewriting.rewrite(subject, fixing, to, measuring=_measuring(given), verify=given["html"] is not None)
+            done = rewriting.rewrite(
+                subject, request, to, measuring=_measuring(given), verify=given["html"] is not None
+            )
             code = None if done.worse else given["emit_init"]
             if code is not None:
                 _write(rewriting.init_code(done), code)

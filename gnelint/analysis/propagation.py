@@ -152,7 +152,7 @@ def _first_source(graph: Graph, node: Node) -> str | None:
     return value
 
 
-class Walk:
+class Propagation:
     """The two passes of `analyse` node by node, for who changes nodes on the way: a fix that looks for a scale.
 
     Attributes:

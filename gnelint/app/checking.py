@@ -138,11 +138,11 @@ def check_prediction(
 ) -> Analysis:
     """Lint a graph that has been analysed; the arguments are those of `check_graph`."""
     from gnelint.fixes.advice import advised
-    from gnelint.fixes.planning import Fixing
+    from gnelint.fixes.planning import FixRequest
 
     result, left = lint_and_suppress(prediction, rules, settings, suppressions)
     notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
     beyond = excess(prediction, result, others, settings)
-    findings = advised(prediction, left.findings, Fixing(rules, settings, suppressions))
+    findings = advised(prediction, left.findings, FixRequest(rules, settings, suppressions))
     return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond)

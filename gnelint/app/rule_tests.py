@@ -14,7 +14,7 @@ import numpy as np
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.errors import RuleError, UsageError
-from gnelint.fixes.planning import Fixing, plan_fixes
+from gnelint.fixes.planning import FixRequest, plan_fixes
 from gnelint.lint.engine import lint
 from gnelint.lint.expression import Expression, compile_expression, parts
 from gnelint.lint.finding import Finding
@@ -125,7 +125,7 @@ class Examples:
         return [other for other in self.rules.rules if other.status in ("stable", rule.status)]
 
     def _after_fix(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> list[str]:
-        fixed = plan_fixes(prediction.graph, Fixing([rule], Settings(select=(rule.id,)), unsafe=True))
+        fixed = plan_fixes(prediction.graph, FixRequest([rule], Settings(select=(rule.id,)), unsafe=True))
         found = (
             []
             if len(fixed.remaining) == test["after_fix"]

@@ -13,25 +13,25 @@ from dataclasses import replace
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Edit, EditTensor, InsertScale, Scale
-from gnelint.fixes.planning import Fixing, not_tried, plan_fixes, would_edit
+from gnelint.fixes.planning import FixRequest, not_tried, plan_fixes, would_edit
 from gnelint.lint.finding import Finding, PlannedEdit
 from gnelint.lint.places import changes
 
 
-def advised(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> tuple[Finding, ...]:
+def advised(prediction: Prediction, findings: Sequence[Finding], request: FixRequest) -> tuple[Finding, ...]:
     """The findings with the edits that would be made for them.
 
     Args:
         prediction: the network.
         findings: what is to be reported of it.
-        fixing: what `gnelint fix` would be asked.
+        request: what `gnelint fix` would be asked.
     """
     edits: tuple[Edit, ...] = ()
-    if would_edit(prediction, findings, fixing):
-        plan = plan_fixes(prediction.graph, fixing, prediction)
+    if would_edit(prediction, findings, request):
+        plan = plan_fixes(prediction.graph, request, prediction)
         edits, refused = plan.edits, plan.left
     else:
-        refused = not_tried(prediction, findings, fixing)
+        refused = not_tried(prediction, findings, request)
     shares = _shares(prediction, findings, edits)
     left = {refusal.finding.place: refusal.reason for refusal in refused}
     return tuple(

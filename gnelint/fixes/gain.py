@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gnelint.analysis.propagation import Scaled, Walk
+from gnelint.analysis.propagation import Propagation, Scaled
 from gnelint.fixes.base import (
     Fix,
     Plan,
@@ -23,7 +23,7 @@ from gnelint.fixes.base import (
     users_of,
 )
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
-from gnelint.fixes.levels import Levels, levels
+from gnelint.fixes.signal_scale import SignalScales, signal_scales
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import Layer, chain_bits, layers_outside_branches, runs_of
 from gnelint.lint.facts import unit_axis
@@ -110,7 +110,7 @@ class Gain(Fix):
         scaled = [layer for layer in layers if layer.node.name in tensors]
         actions = _prepared(site, scaled)
         whole = [run for run in runs if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
-        wanted = levels(site.prediction, whole)
+        wanted = signal_scales(site.prediction, whole)
         factors = equalised(with_tensors(site.graph, actions), scaled, tensors, wanted)
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]
         first = next(iter(held.values()))
@@ -212,7 +212,7 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
 
 
 def equalised(
-    graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str], wanted: Levels | None = None
+    graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str], wanted: SignalScales | None = None
 ) -> dict[str, float]:
     """The factor on each stored tensor with which every layer passes the gradient on with the norm it gets.
 
@@ -228,7 +228,7 @@ def equalised(
         tensors: the stored tensor that each layer's weight is proportional to, by the layer's name.
         wanted: where that is not all that layers are to do.
     """
-    wanted = wanted or Levels()
+    wanted = wanted or SignalScales()
     logs = {**wanted.biases, **dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)}
     first = {layer.node.name: layer for layer in layers}
     if not layers:
@@ -239,14 +239,14 @@ def equalised(
     before, rest = 0.0, 0.0
     averaged = False
     for _ in range(MAX_SWEEPS):
-        walk = Walk(graph)
+        propagation = Propagation(graph)
         solved: set[str] = set()
         bits: list[float] = []
         for node in graph.nodes:
             layer = first.get(node.name)
             if layer is None:
                 if node.name not in inside:
-                    walk.step(_scaled(node, logs))
+                    propagation.step(_scaled(node, logs))
                 continue
             tensor = tensors[node.name]
             if tensor not in solved and tensor not in shared:
@@ -254,13 +254,13 @@ def equalised(
                 target = wanted.bits.get(node.name, 0.0)
                 if layer is layers[-1]:
                     target += max(-MAX_REST, min(MAX_REST, -rest))
-                logs[tensor], off = _solved(walk, layer, tensor, logs, gradients.get(layer.exit), target)
+                logs[tensor], off = _solved(propagation, layer, tensor, logs, gradients.get(layer.exit), target)
                 bits.append(off)
                 if not gradients:
-                    logs[tensor] -= _growth(walk, layer, logs)
+                    logs[tensor] -= _growth(propagation, layer, logs)
             for part in layer.nodes:
-                walk.step(_scaled(part, logs))
-        now = walk.gradients()
+                propagation.step(_scaled(part, logs))
+        now = propagation.gradients()
         left = [_change(layer, now, wanted) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
         rest = math.fsum(left)
         together = [solver.step(logs, now, wanted) for solver in shared.values()]
@@ -287,7 +287,7 @@ class _Shared:
     _before: tuple[float, float] | None = None
     _slope: float = 2.0
 
-    def step(self, logs: dict[str, float], gradients: Mapping[str, Scaled], wanted: Levels) -> float:
+    def step(self, logs: dict[str, float], gradients: Mapping[str, Scaled], wanted: SignalScales) -> float:
         """Change the tensor's log by what its layers are off on average; tells how many bits they are off together."""
         off = math.fsum(_change(layer, gradients, wanted) for layer in self.layers)
         mean, log = off / len(self.layers), logs[self.tensor]
@@ -320,7 +320,7 @@ def _one_behind_the_other(graph: Graph, first: Layer, last: Layer) -> bool:
     return last.entry in reached
 
 
-def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: Levels) -> float:
+def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: SignalScales) -> float:
     """log2 of what a layer multiplies the squared gradient norm by, more than is wanted; 0 if not known."""
     if layer.entry not in gradients or layer.exit not in gradients:
         return 0.0
@@ -328,10 +328,10 @@ def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: Levels) -> fl
     return bits - wanted.bits.get(layer.node.name, 0.0) if math.isfinite(bits) else 0.0
 
 
-def _growth(walk: Walk, layer: Layer, logs: Mapping[str, float]) -> float:
+def _growth(propagation: Propagation, layer: Layer, logs: Mapping[str, float]) -> float:
     """log2 of the factor by which the layer makes the signal larger, 0 if it does not."""
-    trial = walk.trial([_scaled(node, logs) for node in layer.nodes], None)
-    before = walk.second_moment(layer.entry)
+    trial = propagation.trial([_scaled(node, logs) for node in layer.nodes], None)
+    before = propagation.second_moment(layer.entry)
     if trial is None or not before:
         return 0.0
     return max(math.log2(trial.moments[layer.exit].total_second / before) / 2, 0.0)
@@ -362,7 +362,12 @@ def _scaled(node: Node, logs: Mapping[str, float]) -> Node:
 
 
 def _solved(
-    walk: Walk, layer: Layer, tensor: str, logs: Mapping[str, float], cotangent: Scaled | None, target: float
+    propagation: Propagation,
+    layer: Layer,
+    tensor: str,
+    logs: Mapping[str, float],
+    cotangent: Scaled | None,
+    target: float,
 ) -> tuple[float, float]:
     """log2 of the scale at which the layer changes the gradient by `target` bits, and how many it is off before.
 
@@ -372,7 +377,7 @@ def _solved(
     off: float | None = None
     before: tuple[float, float] | None = None
     for _ in range(MAX_STEPS):
-        trial = walk.trial([_scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
+        trial = propagation.trial([_scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
         if trial is None:
             return logs[tensor], off or 0.0
         bits = trial.bits - target

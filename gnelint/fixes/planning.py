@@ -41,7 +41,7 @@ CHOICE = "an info is edited where its rule is selected by its id"
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixOutcome:
     """What is to be done to one network.
 
     Attributes:
@@ -49,7 +49,7 @@ class Fixed:
         found, remaining: the findings of each.
         edits: in the order in which they are to be made; none if nothing can be done.
         left: the remaining findings with the reason why each is not fixed.
-        fixing: what was asked for, with the stage that the weights showed.
+        request: what was asked for, with the stage that the weights showed.
         notes: what one would not expect of the edits.
     """
 
@@ -59,7 +59,7 @@ class Fixed:
     remaining: tuple[Finding, ...]
     edits: tuple[Edit, ...]
     left: tuple[Refusal, ...]
-    fixing: Fixing
+    request: FixRequest
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,7 +74,7 @@ def same_program(edits: Sequence[Edit]) -> bool:
 
 
 @dataclass(frozen=True)
-class Fixing:
+class FixRequest:
     """What may be done, and by whose rules.
 
     Attributes:
@@ -100,40 +100,40 @@ class Fixing:
         return lint_and_suppress(prediction, self.rules, self.settings, self.suppressions)[1].findings
 
 
-def would_edit(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> bool:
+def would_edit(prediction: Prediction, findings: Sequence[Finding], request: FixRequest) -> bool:
     """Whether one of the findings has a fix that would be tried."""
-    return _next_fix(_State(prediction, tuple(findings)), _allowed(prediction, fixing), fixing) is not None
+    return _next_fix(_State(prediction, tuple(findings)), _allowed(prediction, request), request) is not None
 
 
-def not_tried(prediction: Prediction, findings: Sequence[Finding], fixing: Fixing) -> tuple[Refusal, ...]:
+def not_tried(prediction: Prediction, findings: Sequence[Finding], request: FixRequest) -> tuple[Refusal, ...]:
     """Why each finding is left where none of them has a fix that would be tried."""
-    allowed = _allowed(prediction, fixing)
-    return tuple(_left(finding, {}, allowed, fixing, prediction) for finding in findings)
+    allowed = _allowed(prediction, request)
+    return tuple(_left(finding, {}, allowed, request, prediction) for finding in findings)
 
 
-def plan_fixes(graph: Graph, fixing: Fixing, before: Prediction | None = None) -> Fixed:
+def plan_fixes(graph: Graph, request: FixRequest, before: Prediction | None = None) -> FixOutcome:
     """Plan the edits of one network. Nothing is written, and the graph is left as it is.
 
     Args:
         graph: the network.
-        fixing: what may be done.
+        request: what may be done.
         before: what was predicted of it, None if that is to be done.
     """
     before = before or analyse(graph)
-    if fixing.settings.stage == "auto" and before.stage.verdict != "none":
+    if request.settings.stage == "auto" and before.stage.verdict != "none":
         # edits change how the weights look; what the network was when the user brought it counts
         stage: Stage = "init" if before.stage.verdict == "fresh" else "trained"
-        fixing = replace(fixing, settings=replace(fixing.settings, stage=stage))
-    found = fixing.findings(before)
-    allowed = _allowed(before, fixing)
+        request = replace(request, settings=replace(request.settings, stage=stage))
+    found = request.findings(before)
+    allowed = _allowed(before, request)
     state = _State(before, found)
     for _ in range(MAX_ROUNDS):
-        chosen = _next_fix(state, allowed, fixing)
+        chosen = _next_fix(state, allowed, request)
         if chosen is None:
             break
-        state = _made(state, chosen, allowed, fixing)
-    left = tuple(_left(finding, state.refused, allowed, fixing, before) for finding in state.findings)
-    return Fixed(before, state.prediction, found, state.findings, state.edits, left, fixing, state.notes)
+        state = _made(state, chosen, allowed, request)
+    left = tuple(_left(finding, state.refused, allowed, request, before) for finding in state.findings)
+    return FixOutcome(before, state.prediction, found, state.findings, state.edits, left, request, state.notes)
 
 
 @dataclass(frozen=True)
@@ -147,36 +147,38 @@ class _State:
     notes: tuple[str, ...] = ()
 
 
-def _allowed(prediction: Prediction, fixing: Fixing) -> frozenset[Safety]:
-    if fixing.unsafe:
+def _allowed(prediction: Prediction, request: FixRequest) -> frozenset[Safety]:
+    if request.unsafe:
         return frozenset({"preserving", "init", "retrain"})
-    fresh = fixing.settings.stage == "init" or prediction.trained is False
+    fresh = request.settings.stage == "init" or prediction.trained is False
     return frozenset({"preserving", "init"} if fresh else {"preserving"})
 
 
-def _open(state: _State, allowed: Collection[Safety], fixing: Fixing) -> list[Finding]:
+def _open(state: _State, allowed: Collection[Safety], request: FixRequest) -> list[Finding]:
     return [
         finding
         for finding in state.findings
         if finding.fix is not None
         and finding.fix.safety in allowed
-        and finding.fix.kind not in fixing.without
+        and finding.fix.kind not in request.without
         and finding.place not in state.refused
-        and fixing.asked(finding)
+        and request.asked(finding)
     ]
 
 
-def _next_fix(state: _State, allowed: Collection[Safety], fixing: Fixing) -> Fix | None:
-    fixes = [fix_named(finding.fix.kind) for finding in _open(state, allowed, fixing) if finding.fix is not None]
+def _next_fix(state: _State, allowed: Collection[Safety], request: FixRequest) -> Fix | None:
+    fixes = [fix_named(finding.fix.kind) for finding in _open(state, allowed, request) if finding.fix is not None]
     return min((fix for fix in fixes if fix is not None), key=lambda fix: fix.order, default=None)
 
 
-def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) -> _State:
+def _made(state: _State, fix: Fix, allowed: Collection[Safety], request: FixRequest) -> _State:
     """The state after one kind of fix. What it was asked for and did not put right is not asked of it again."""
     asked = tuple(
-        finding for finding in _open(state, allowed, fixing) if finding.fix is not None and finding.fix.kind == fix.kind
+        finding
+        for finding in _open(state, allowed, request)
+        if finding.fix is not None and finding.fix.kind == fix.kind
     )
-    site = Site(state.prediction, asked, fixing.options)
+    site = Site(state.prediction, asked, request.options)
     refused = dict(state.refused)
     while site.findings:
         plan = _planned(fix, site)
@@ -184,10 +186,10 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], fixing: Fixing) 
         if not plan.edits:
             break
         prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
-        findings = fixing.findings(prediction)
+        findings = request.findings(prediction)
         notes = tuple(dict.fromkeys((*state.notes, *plan.notes)))
         found = _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)
-        failed = _failed(fix, site, state.findings, found, _open(found, allowed, fixing))
+        failed = _failed(fix, site, state.findings, found, _open(found, allowed, request))
         if not failed:
             return found
         for finding in site.findings:
@@ -254,20 +256,20 @@ def _left(
     finding: Finding,
     refused: Mapping[Place, str],
     allowed: Collection[Safety],
-    fixing: Fixing,
+    request: FixRequest,
     before: Prediction,
 ) -> Refusal:
     """A finding that remains, with the reason."""
     fix = finding.fix
     if finding.place in refused:
         return Refusal(finding, refused[finding.place])
-    if fix is not None and fix.kind in fixing.without and fixing.asked(finding):
-        return Refusal(finding, fixing.without[fix.kind])
+    if fix is not None and fix.kind in request.without and request.asked(finding):
+        return Refusal(finding, request.without[fix.kind])
     if fix is None or fix.safety == "display" or fix_named(fix.kind) is None:
         return Refusal(finding, ADVICE)
     if fix.safety not in allowed:
         of_start = {"trained": TRAINED, "unsure": UNSURE}.get(before.stage.verdict, UNSAFE)
         return Refusal(finding, of_start if fix.safety == "init" else UNSAFE)
-    if not fixing.asked(finding):
+    if not request.asked(finding):
         return Refusal(finding, CHOICE, choice=True)
     return Refusal(finding, f"{MAX_ROUNDS} rounds of fixes did not settle it")

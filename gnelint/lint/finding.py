@@ -45,7 +45,7 @@ class PlannedEdit:
 
 
 @dataclass(frozen=True)
-class Fix:
+class Advice:
     """What would put a finding right.
 
     Attributes:
@@ -91,7 +91,7 @@ class Finding:
     location: Location | None = None
     measured: float | None = None
     expected: float | None = None
-    fix: Fix | None = None
+    fix: Advice | None = None
     fingerprint: str = ""
 
     @property

@@ -15,7 +15,7 @@ from gnelint.ir.graph import Node
 from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import Expression
 from gnelint.lint.facts import LAYERS, Facts
-from gnelint.lint.finding import SEVERITIES, Finding, Fix, Severity
+from gnelint.lint.finding import SEVERITIES, Advice, Finding, Severity
 from gnelint.lint.index import Index, Indices, Mask
 from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import Pattern
@@ -148,7 +148,7 @@ class Run:
             return self.prediction.blocks[int(matches.bound["block"][row])]
         return self.prediction.block_of.get(nodes[0].name) if nodes else None
 
-    def _fixes(self, rule: Rule, spoken: Rows) -> list[Fix | None]:
+    def _fixes(self, rule: Rule, spoken: Rows) -> list[Advice | None]:
         plan = rule.fix
         if plan is None:
             return [None] * spoken.size
@@ -161,7 +161,7 @@ class Run:
         objects: Any = self.prediction.blocks if is_block else self.prediction.graph.nodes
         names = [None if place is None or place < 0 else objects[place].name for place in places]
         return [
-            Fix(plan.kind, plan.safety, title, name, factor)
+            Advice(plan.kind, plan.safety, title, name, factor)
             for title, name, factor in zip(titles, names, factors, strict=True)
         ]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gnelint.errors import UnmeasuredError
-from gnelint.fixes.planning import Fixed, Fixing
+from gnelint.fixes.planning import FixOutcome, FixRequest
 
 if TYPE_CHECKING:
     from gnelint.measure.trial import Trial
@@ -56,7 +56,7 @@ class Tried:
         unmeasured: why nothing was measured, None where it was.
     """
 
-    plan: Fixed
+    plan: FixOutcome
     trial: Trial | None = None
     taken_back: tuple[TakenBack, ...] = ()
     unmeasured: str | None = None
@@ -67,7 +67,7 @@ class Tried:
         return None if self.trial is None else bool(self.taken_back) and not self.plan.edits
 
 
-def tried(plan: Fixed, again: Callable[[Fixing], Fixed], measure: Callable[[Fixed], Trial]) -> Tried:
+def tried(plan: FixOutcome, again: Callable[[FixRequest], FixOutcome], measure: Callable[[FixOutcome], Trial]) -> Tried:
     """Measure a plan and take back what is worse.
 
     Args:
@@ -85,13 +85,13 @@ def tried(plan: Fixed, again: Callable[[Fixing], Fixed], measure: Callable[[Fixe
 
 
 def _kind_by_kind(
-    whole: Fixed, trial: Trial, again: Callable[[Fixing], Fixed], measure: Callable[[Fixed], Trial]
+    whole: FixOutcome, trial: Trial, again: Callable[[FixRequest], FixOutcome], measure: Callable[[FixOutcome], Trial]
 ) -> Tried:
     """Add one kind after the other in the order of the plan, and keep what does not measure worse."""
     kinds = tuple(dict.fromkeys(edit.kind for edit in whole.edits))
     taken: dict[str, TakenBack] = {}
     kept: list[str] = []
-    best: tuple[Fixed, Trial] | None = None
+    best: tuple[FixOutcome, Trial] | None = None
     for kind in kinds:
         others = {other: "not tried" for other in kinds if other != kind and other not in kept}
         plan = whole if not others else again(_without(whole, others))
@@ -113,11 +113,11 @@ def _kind_by_kind(
     return Tried(final, trial if best is None else best[1], tuple(taken.values()))
 
 
-def _without(plan: Fixed, kinds: Mapping[str, str]) -> Fixing:
-    return replace(plan.fixing, without=kinds)
+def _without(plan: FixOutcome, kinds: Mapping[str, str]) -> FixRequest:
+    return replace(plan.request, without=kinds)
 
 
-def _taken_back(plan: Fixed, kind: str, reasons: tuple[str, ...]) -> TakenBack:
+def _taken_back(plan: FixOutcome, kind: str, reasons: tuple[str, ...]) -> TakenBack:
     edits = [edit for edit in plan.edits if edit.kind == kind]
     return TakenBack(kind, tuple(dict.fromkeys(edit.rule for edit in edits)), len(edits), reasons)
 

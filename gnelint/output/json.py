@@ -16,7 +16,7 @@ from gnelint.analysis.stage import Judgement
 from gnelint.errors import UsageError
 from gnelint.ir.graph import Graph, Parameter
 from gnelint.ir.vocabulary import VOCABULARY
-from gnelint.lint.finding import SEVERITIES, Finding, Fix
+from gnelint.lint.finding import SEVERITIES, Advice, Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.total import Excess
 from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
@@ -340,7 +340,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _fix(fix: Fix) -> dict[str, Any]:
+def _fix(fix: Advice) -> dict[str, Any]:
     edits = [{**vars(edit), "factor": number(edit.factor)} for edit in fix.edits]
     return {
         "kind": fix.kind,

@@ -19,7 +19,7 @@ from gnelint.analysis.propagation import analyse
 from gnelint.errors import ModelError, UnmeasuredError, UsageError
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
-from gnelint.fixes.planning import Fixed, Fixing, plan_fixes, same_program
+from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes, same_program
 from gnelint.ir.graph import Graph
 from gnelint.lint.finding import Finding
 from gnelint.measure.trials import NO_TORCH, SECONDS, Tried, has_torch, tried
@@ -50,7 +50,7 @@ class Rewritten:
     """
 
     target: str
-    plan: Fixed
+    plan: FixOutcome
     unmade: tuple[Unmade, ...]
     output: Path | None
     after: Prediction
@@ -284,13 +284,18 @@ class Measuring:
 
 
 def rewrite(
-    subject: Subject, fixing: Fixing, output: Path | None, *, measuring: Measuring | None = None, verify: bool = False
+    subject: Subject,
+    request: FixRequest,
+    output: Path | None,
+    *,
+    measuring: Measuring | None = None,
+    verify: bool = False,
 ) -> Rewritten:
     """Plan the fixes of one target and write the fixed model.
 
     Args:
         subject: the target, opened.
-        fixing: what may be done.
+        request: what may be done.
         output: where to write, None for nowhere; nothing is written where there is nothing to do.
         measuring: measure before anything is written, and do only what is no worse; None does all that is planned.
         verify: measure what is written beside what is predicted of it, too.
@@ -299,7 +304,7 @@ def rewrite(
         GnelintError: the target cannot be read, the output not be written, or what must be measured cannot be.
     """
     graph = subject.graph
-    plan = plan_fixes(graph, fixing)
+    plan = plan_fixes(graph, request)
     done = None
     if measuring is not None:
         done = _tried(subject, plan, measuring)
@@ -310,7 +315,7 @@ def rewrite(
     verification = _verification(subject, plan.edits) if verify else None  # while the target is as it was
     unmade = subject.write(plan.edits, output)
     after = analyse(subject.read(output))
-    remaining = plan.fixing.findings(after)
+    remaining = plan.request.findings(after)
     return replace(result, unmade=unmade, output=output, after=after, remaining=remaining, verification=verification)
 
 
@@ -321,7 +326,7 @@ def _verification(subject: Subject, edits: Sequence[Edit]) -> Verification:
         return subject.verified(file)
 
 
-def _tried(subject: Subject, plan: Fixed, measuring: Measuring) -> Tried:
+def _tried(subject: Subject, plan: FixOutcome, measuring: Measuring) -> Tried:
     done = _measured(subject, plan, measuring) if has_torch() else Tried(plan, unmeasured=NO_TORCH)
     if measuring.required and plan.edits and done.unmeasured is not None:
         raise UnmeasuredError(
@@ -330,12 +335,12 @@ def _tried(subject: Subject, plan: Fixed, measuring: Measuring) -> Tried:
     return done
 
 
-def _measured(subject: Subject, plan: Fixed, measuring: Measuring) -> Tried:
+def _measured(subject: Subject, plan: FixOutcome, measuring: Measuring) -> Tried:
     from gnelint.measure.trial import Bench
 
     bench = Bench(subject.source, plan.before, measuring.seconds, measuring.seed)
 
-    def measure(planned: Fixed) -> Trial:
+    def measure(planned: FixOutcome) -> Trial:
         with tempfile.TemporaryDirectory(prefix="gnelint-") as folder:
             return bench.measure(subject.fixed(planned.edits, Path(folder)), same=planned.same_function)
 

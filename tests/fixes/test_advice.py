@@ -13,7 +13,7 @@ from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.app.checking import Analysis, check_prediction
 from gnelint.fixes.advice import advised
-from gnelint.fixes.planning import Fixed, Fixing, plan_fixes
+from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes
 from gnelint.lint.places import changes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
@@ -54,9 +54,9 @@ def predicted(name: str) -> Prediction:
     return analyse(read_module(module, inputs, name=name))
 
 
-def both(name: str) -> tuple[Analysis, Fixed]:
+def both(name: str) -> tuple[Analysis, FixOutcome]:
     prediction = predicted(name)
-    return check_prediction(prediction, RULES, Settings()), plan_fixes(prediction.graph, Fixing(RULES, Settings()))
+    return check_prediction(prediction, RULES, Settings()), plan_fixes(prediction.graph, FixRequest(RULES, Settings()))
 
 
 @pytest.mark.parametrize("name", networks())
@@ -81,7 +81,7 @@ def test_advice_is_the_plan(name: str) -> None:
     reports_agree(checked, plan)
 
 
-def reports_agree(checked: Analysis, plan: Fixed) -> None:
+def reports_agree(checked: Analysis, plan: FixOutcome) -> None:
     """Text, page and the list of edits give the same clauses."""
     entry = checked.to_dict()
     done = fix_json.entry(Rewritten("x", plan, (), None, plan.after, plan.remaining))
@@ -123,11 +123,11 @@ def test_changes_in_words(edits: list[Mapping[str, Any]], said: list[str]) -> No
 
 
 def test_a_network_without_edits_is_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*arguments: object) -> Fixed:
+    def never(*arguments: object) -> FixOutcome:
         raise AssertionError("planned")
 
     monkeypatch.setattr("gnelint.fixes.advice.plan_fixes", never)
     prediction = predicted("silent_layers(bias=-5.0)")
     findings = check_prediction(prediction, RULES, Settings()).findings
     assert findings
-    assert advised(prediction, findings, Fixing(RULES, Settings())) == findings
+    assert advised(prediction, findings, FixRequest(RULES, Settings())) == findings

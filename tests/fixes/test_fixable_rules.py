@@ -9,7 +9,7 @@ import pytest
 
 from gnelint.fixes import fix_named
 from gnelint.fixes.edits import applied
-from gnelint.fixes.planning import Fixed, Fixing, plan_fixes
+from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes
 from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import Rule, load_rules
@@ -35,7 +35,7 @@ def graph_of(model: str) -> Graph:
     return read_module(module, inputs, name=model)
 
 
-def errors(fixed: Fixed, rule: Rule) -> set[str]:
+def errors(fixed: FixOutcome, rule: Rule) -> set[str]:
     """Rules that find an error in the fixed network and none in the one before."""
     heard = [other for other in RULES if other.status in ("stable", rule.status)]
     found = [
@@ -47,13 +47,13 @@ def errors(fixed: Fixed, rule: Rule) -> set[str]:
 
 def check(graph: Graph, rule: Rule) -> None:
     """The rule speaks, its fix silences it, and there is nothing to fix in the fixed network."""
-    fixing = Fixing([rule], Settings(select=(rule.id,), stage="init"), unsafe=True)
-    fixed = plan_fixes(graph, fixing)
+    request = FixRequest([rule], Settings(select=(rule.id,), stage="init"), unsafe=True)
+    fixed = plan_fixes(graph, request)
     assert fixed.found
     assert fixed.edits
     assert not fixed.remaining, [left.reason for left in fixed.left]
     assert not errors(fixed, rule)
-    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), fixing)
+    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), request)
     assert not again.edits
 
 
@@ -68,7 +68,7 @@ def test_onnx(rule: Rule, model: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_onnx(module.train(), inputs, path, opset=18, dynamo=False, fold=False)
     graph = read(path)
-    if not lint(plan_fixes(graph, Fixing([])).before, [rule], Settings(stage="init")).findings:
+    if not lint(plan_fixes(graph, FixRequest([])).before, [rule], Settings(stage="init")).findings:
         pytest.skip("the export hides it")
     check(graph, rule)
 
@@ -87,7 +87,7 @@ def test_any_selection_of_fixes_leaves_nothing_to_do(seed: int) -> None:
     model = ["d_bad", "shifted_mlp(weight_mean=4.0, bias=2.0)", "b_bad", "uneven_mlp"][seed]
     chosen = [rule for rule in FIXABLE if rng.random() < 0.6]
     graph = graph_of(model)
-    fixing = Fixing(chosen, Settings(select=tuple(rule.id for rule in chosen), stage="init"), unsafe=True)
-    fixed = plan_fixes(graph, fixing)
-    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), fixing)
+    request = FixRequest(chosen, Settings(select=tuple(rule.id for rule in chosen), stage="init"), unsafe=True)
+    fixed = plan_fixes(graph, request)
+    again = plan_fixes(applied(graph, [edit.action for edit in fixed.edits]), request)
     assert not again.edits

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gnelint.fixes.edits import Edit, EditTensor
-from gnelint.fixes.planning import Fixing, plan_fixes
+from gnelint.fixes.planning import FixRequest, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.readers.torch.reader import read_module
@@ -46,7 +46,7 @@ def test_preserving_rescale_keeps_the_function_and_evens_the_layers() -> None:
     module, inputs = uneven_mlp(), (torch.randn(64, 128),)
     rule = RULES.get("GNE508")
     assert rule is not None
-    fixed = plan_fixes(read_module(module, inputs, name="uneven"), Fixing([rule], Settings(select=(rule.id,))))
+    fixed = plan_fixes(read_module(module, inputs, name="uneven"), FixRequest([rule], Settings(select=(rule.id,))))
     after = edited(module, fixed.edits)
     torch.testing.assert_close(after(*inputs), module(*inputs), rtol=1e-5, atol=1e-5)
     factors = [layer.weight.square().sum() / len(layer.weight) for layer in after if isinstance(layer, nn.Linear)]
@@ -58,7 +58,7 @@ def fixed_chain(activation: str, init: str, seed: int) -> tuple[nn.Module, float
     torch.manual_seed(seed)
     module, inputs = plain_mlp(depth=50, width=128, activation=activation, init=init), (torch.randn(256, 128),)
     rules = [rule for rule in RULES.rules if rule.fix is not None and rule.fix.kind == "gain"]
-    fixed = plan_fixes(read_module(module, inputs, name="chain"), Fixing(rules, Settings(stage="init")))
+    fixed = plan_fixes(read_module(module, inputs, name="chain"), FixRequest(rules, Settings(stage="init")))
     assert fixed.after.gradient_log2 is not None
     return edited(module, fixed.edits), fixed.after.gradient_log2, inputs
 
@@ -80,7 +80,7 @@ def test_a_residual_network_of_50_blocks() -> None:
     module, inputs = network("residual_conv(depth=50, channels=16)")
     rule = RULES.get("GNE401")
     assert rule is not None
-    fixed = plan_fixes(read_module(module, inputs, name="residual"), Fixing([rule]))
+    fixed = plan_fixes(read_module(module, inputs, name="residual"), FixRequest([rule]))
     assert fixed.before.gradient_log2 is not None
     assert fixed.after.gradient_log2 is not None
     assert fixed.before.gradient_log2 > 10

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gnelint.fixes.planning import Fixing, plan_fixes
+from gnelint.fixes.planning import FixRequest, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.measure.onnx_on_torch.call import Settings as RunSettings
@@ -36,7 +36,7 @@ CHOSEN = Settings(
     stage="trained",
     params={"GNE508": {"layers": 2, "notice": 1}},
 )
-FIXING = Fixing(RULES, CHOSEN)
+FIXING = FixRequest(RULES, CHOSEN)
 KEPT = 1e-5
 """The largest difference that counts as rounding, over the output's deviation."""
 

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import gnelint
-from gnelint.fixes.planning import Fixed, Fixing, plan_fixes
+from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.measure.onnx_on_torch.call import Settings as RunSettings
@@ -336,11 +336,11 @@ def conv_node(x: str, y: str, *weights: str, op: str = "Conv", **attributes: Any
     return node(op, [x, *weights], [y], name=y, **attributes)
 
 
-def fixed_file(source: Path) -> tuple[Path, Fixed, Sequence[Unmade]]:
+def fixed_file(source: Path) -> tuple[Path, FixOutcome, Sequence[Unmade]]:
     """The file after the fix, beside it."""
     assert RULE is not None
     graph, output = read(source), source.with_name("fixed.onnx")
-    plan = plan_fixes(graph, Fixing([RULE], Settings(select=("GNE310",))))
+    plan = plan_fixes(graph, FixRequest([RULE], Settings(select=("GNE310",))))
     return output, plan, write_onnx(source, plan.edits, output, graph=graph)
 
 
@@ -447,7 +447,7 @@ def test_a_file_computes_the_same_in_inference_and_in_training_form(tmp_path: Pa
     onnx.checker.check_model(str(fixed), full_check=True)
     after = read(fixed)
     assert all("bias" not in layer.parameters for layer in after.nodes if layer.op in ("conv", "linear"))
-    assert plan_fixes(after, plan.fixing).edits == ()
+    assert plan_fixes(after, plan.request).edits == ()
     found = differences(source, fixed, file.shape)
     if "instances" not in name and "training mode" not in name:
         assert differences_without_the_mean(source, fixed, file.shape) > 0.1, "the running mean matters here"

@@ -11,7 +11,7 @@ from gnelint.analysis.prediction import Block, Prediction
 from gnelint.analysis.stage import Judgement
 from gnelint.ir.graph import Location
 from gnelint.lint.engine import lint
-from gnelint.lint.finding import Fix
+from gnelint.lint.finding import Advice
 from gnelint.lint.rulefile import Rule, load_rule
 from gnelint.lint.selection import Settings
 from tests.builders import chain, graph, node, prediction
@@ -60,7 +60,7 @@ def test_what_a_finding_says(tmp_path: Path) -> None:
     assert (finding.rule, finding.severity, finding.block) == ("ACME001", "error", "fc1 .. act1")
     assert (finding.measured, finding.expected) == (0.25, 1.0)
     assert finding.location == Location("model.py", 11)
-    assert finding.fix == Fix("gain", "init", "times 2", "fc1", 2.0)
+    assert finding.fix == Advice("gain", "init", "times 2", "fc1", 2.0)
 
 
 @pytest.mark.parametrize(("gain", "severity"), [(0.25, "error"), (0.5, "warning"), (0.95, None), (1.0, None)])

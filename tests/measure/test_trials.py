@@ -17,9 +17,9 @@ from torch.nn import functional as F
 import gnelint
 from gnelint.api import FixPlan
 from gnelint.cli import cli
-from gnelint.fixes import planning as fixing
+from gnelint.fixes import planning
 from gnelint.fixes.edits import Edit, EditTensor, Fill
-from gnelint.fixes.planning import Fixed, Fixing
+from gnelint.fixes.planning import FixOutcome, FixRequest
 from gnelint.ir.graph import Graph
 from gnelint.measure import trials
 from gnelint.measure.trials import tried
@@ -62,14 +62,14 @@ def residual() -> tuple[nn.Module, Tensor]:
 @pytest.fixture
 def killing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is planned for gains sets a layer's weights to zero."""
-    plan = fixing.plan_fixes
+    plan = planning.plan_fixes
 
-    def kill(graph: Graph, wishes: Fixing) -> Fixed:
+    def kill(graph: Graph, wishes: FixRequest) -> FixOutcome:
         found = plan(graph, wishes)
         edit = Edit(EditTensor("6.weight", Fill(0.0)), "GNE102", (), "gain", "init")
         return replace(found, edits=() if "gain" in wishes.without else (edit,))
 
-    monkeypatch.setattr(fixing, "plan_fixes", kill)
+    monkeypatch.setattr(planning, "plan_fixes", kill)
     monkeypatch.setattr(rewriting, "plan_fixes", kill)
 
 
@@ -147,13 +147,13 @@ def test_the_same_function_is_measured_in_the_form_of_inference(residual: tuple[
     assert "of the inference form changes by" in back.text
 
 
-def made(*kinds: str) -> Fixed:
+def made(*kinds: str) -> FixOutcome:
     module, inputs = chain()
     plan = gnelint.plan_fixes(module, inputs, select=["GNE901"]).plan
     return replace(plan, edits=tuple(replace(zeroed("0.weight"), kind=kind) for kind in kinds))
 
 
-def harmful(test: Callable[[set[str]], bool]) -> Callable[[Fixed], Any]:
+def harmful(test: Callable[[set[str]], bool]) -> Callable[[FixOutcome], Any]:
     return lambda plan: SimpleNamespace(harms=("worse",) if test({edit.kind for edit in plan.edits}) else ())
 
 
@@ -169,9 +169,9 @@ def harmful(test: Callable[[set[str]], bool]) -> Callable[[Fixed], Any]:
 def test_one_kind_is_taken_back_and_the_others_are_kept(test: Callable[[set[str]], bool], kept: set[str]) -> None:
     whole = made("a", "b", "c")
 
-    def again(wishes: Fixing) -> Fixed:
+    def again(wishes: FixRequest) -> FixOutcome:
         left: Mapping[str, str] = wishes.without
-        return replace(whole, edits=tuple(edit for edit in whole.edits if edit.kind not in left), fixing=wishes)
+        return replace(whole, edits=tuple(edit for edit in whole.edits if edit.kind not in left), request=wishes)
 
     found = tried(whole, again, harmful(test))
     assert {edit.kind for edit in found.plan.edits} == kept
@@ -182,8 +182,8 @@ def test_one_kind_is_taken_back_and_the_others_are_kept(test: Callable[[set[str]
 def test_what_only_follows_from_what_is_taken_back_is_left_out() -> None:
     whole = made("a", "b")
 
-    def again(wishes: Fixing) -> Fixed:
-        return replace(whole, edits=whole.edits[:1] if "a" not in wishes.without else (), fixing=wishes)
+    def again(wishes: FixRequest) -> FixOutcome:
+        return replace(whole, edits=whole.edits[:1] if "a" not in wishes.without else (), request=wishes)
 
     found = tried(whole, again, harmful(lambda kinds: "a" in kinds))
     assert found.plan.edits == ()

@@ -8,7 +8,7 @@ from typing import Any
 from gnelint.analysis.prediction import Prediction
 from gnelint.ir.graph import Location
 from gnelint.lint.engine import lint
-from gnelint.lint.finding import Finding, Fix
+from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.output.json import target
@@ -58,7 +58,7 @@ def hostile() -> Checked:
     nodes = [node(EVIL, "linear", ["x"]), node("odd", "unmodelled", [EVIL])]
     made = prediction(graph(nodes, name=EVIL), {EVIL: 1.0}, unmodelled=["odd"])
     finding = Finding(
-        "GNE101", "error", f"of {EVIL}", (EVIL,), EVIL, Location(EVIL, 3), 0.25, 1.0, Fix("gain", "init", EVIL)
+        "GNE101", "error", f"of {EVIL}", (EVIL,), EVIL, Location(EVIL, 3), 0.25, 1.0, Advice("gain", "init", EVIL)
     )
     entry = {**target(made, [finding]), "target": EVIL}
     return Checked(entry, (f"a note on {EVIL}",), SPEAKING, SPEAKING, EVIL)

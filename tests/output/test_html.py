@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gnelint.lint.finding import Finding, Fix
+from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.places import alike
 from gnelint.measure.verify import Verification
 from gnelint.output import verify_json
@@ -139,7 +139,7 @@ def test_a_network_too_large_to_be_drawn_node_by_node() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_shown_as_text(name: str) -> None:
     names = [f"{name}{at}" for at in range(3)]
-    finding = Finding("GNE101", "error", f"message of {name}", (names[0],), name, fix=Fix("gain", "init", name))
+    finding = Finding("GNE101", "error", f"message of {name}", (names[0],), name, fix=Advice("gain", "init", name))
     network = residual(3, names=names)
     network = replace(network, graph=replace(network.graph, name=name))
     made = report(network, findings=(finding,))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gnelint.ir.graph import Location
-from gnelint.lint.finding import Finding, Fix
+from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.output.json import Circumstances, document, dumps, number, target
 from tests.builders import chain
@@ -26,9 +26,9 @@ FINDINGS = (
         Location("model.py", 3),
         0.25,
         1.0,
-        Fix("gain", "init", "scale by 2", "fc0", 2.0),
+        Advice("gain", "init", "scale by 2", "fc0", 2.0),
     ),
-    Finding("GNE901", "warning", "message", fix=Fix("none", "display", "advice")),
+    Finding("GNE901", "warning", "message", fix=Advice("none", "display", "advice")),
     Finding("GNE901", "info", "message", measured=math.nan),
 )
 

@@ -16,7 +16,7 @@ import pytest
 import gnelint as api
 from gnelint.analysis.stage import Judgement
 from gnelint.ir.graph import Location
-from gnelint.lint.finding import Finding, Fix
+from gnelint.lint.finding import Advice, Finding
 from gnelint.measure.training import Step, TrainingRun
 from gnelint.measure.verify import Verification
 from gnelint.output.json import document, dumps, statistics, target
@@ -53,7 +53,7 @@ FOUND = Finding(
     Location("model.py", 3),
     0.25,
     1.0,
-    Fix("gain", "init", "scale by 2", "fc0", 2.0),
+    Advice("gain", "init", "scale by 2", "fc0", 2.0),
     "0123456789abcdef",
 )
 

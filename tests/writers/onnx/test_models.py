@@ -24,7 +24,7 @@ from gnelint.fixes.edits import (
     Substitute,
     applied,
 )
-from gnelint.fixes.planning import Fixing, plan_fixes
+from gnelint.fixes.planning import FixRequest, plan_fixes
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.onnxfile.bytes import Message
@@ -257,13 +257,13 @@ NETWORKS = ["plain_conv(depth=50, gain=0.5)", "plain_mlp(depth=20, gain=0.5)", "
 def test_a_fix_finds_nothing_to_do_in_what_it_wrote(tmp_path: Path, name: str, dynamo: bool) -> None:
     source, output = tmp_path / "model.onnx", tmp_path / "fixed.onnx"
     export_repeatable(name, source, dynamo=dynamo)
-    fixing = Fixing(load_rules().rules, Settings(extend_select=CHOICES, stage="init"), unsafe=True)
+    request = FixRequest(load_rules().rules, Settings(extend_select=CHOICES, stage="init"), unsafe=True)
     graph = read(source)
-    plan = plan_fixes(graph, fixing)
+    plan = plan_fixes(graph, request)
     assert plan.edits
     assert write_onnx(source, plan.edits, output, graph=graph) == ()
     assert_good(output)
-    again = plan_fixes(read(output), fixing)
+    again = plan_fixes(read(output), request)
     assert again.edits == ()
     assert [(f.rule, f.nodes) for f in again.found] == [(f.rule, f.nodes) for f in plan.remaining]
 
@@ -272,9 +272,9 @@ def test_a_fix_finds_nothing_to_do_in_what_it_wrote(tmp_path: Path, name: str, d
 def test_a_preserving_fix_keeps_the_outputs(tmp_path: Path, inline: bool) -> None:
     source, output = tmp_path / "model.onnx", tmp_path / "fixed.onnx"
     export_repeatable("vgg11_bn", source, dynamo=False)
-    fixing = Fixing(load_rules().rules, Settings(extend_select=CHOICES, stage="trained"))
+    request = FixRequest(load_rules().rules, Settings(extend_select=CHOICES, stage="trained"))
     graph = read(source)
-    plan = plan_fixes(graph, fixing)
+    plan = plan_fixes(graph, request)
     assert {edit.safety for edit in plan.edits} == {"preserving"}
     assert write_onnx(source, plan.edits, output, graph=graph, inline=inline) == ()
     assert_good(output)
@@ -343,14 +343,14 @@ def test_every_example_of_a_rule_is_written_as_planned(tmp_path: Path, rule: str
     export_repeatable(name, source, dynamo=dynamo)
     own = load_rules().get(rule)
     assert own is not None
-    fixing = Fixing([own], Settings(select=(rule,), preview=True, stage="init"), unsafe=True)
+    request = FixRequest([own], Settings(select=(rule,), preview=True, stage="init"), unsafe=True)
     graph = read(source)
-    plan = plan_fixes(graph, fixing)
+    plan = plan_fixes(graph, request)
     assert write_onnx(source, plan.edits, output, graph=graph) == ()
     if not plan.edits:  # advice only: how far two runtimes differ on the user's own file is not ours
         assert output.read_bytes() == source.read_bytes()
         return
-    again = plan_fixes(read(output), fixing)
+    again = plan_fixes(read(output), request)
     assert again.edits == ()
     assert len(again.found) == len(plan.remaining)
     onnx.checker.check_model(str(output), full_check=True)

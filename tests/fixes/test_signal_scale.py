@@ -12,7 +12,7 @@ from torch import nn
 import gnelint
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
-from gnelint.fixes.levels import BOUND, Levels, levels
+from gnelint.fixes.signal_scale import BOUND, SignalScales, signal_scales
 from gnelint.ir.graph import Node
 from gnelint.lint.chains import layers_outside_branches
 from gnelint.theory.gaussian.sensitivity import amplification
@@ -27,11 +27,11 @@ def function(op: str) -> Pointwise:
     return found
 
 
-def levels_of(activation: str, depth: int) -> Levels:
+def scales_of(activation: str, depth: int) -> SignalScales:
     torch.manual_seed(0)
     net = plain_mlp(depth=depth, width=16, activation=activation, init="default")
     prediction = gnelint.check(net, torch.randn(4, 16)).prediction
-    return levels(prediction, layers_outside_branches(prediction))
+    return signal_scales(prediction, layers_outside_branches(prediction))
 
 
 def test_a_rectifier_neither_drives_samples_apart_nor_together() -> None:
@@ -66,22 +66,22 @@ def test_the_formula_is_what_samples_do(op: str) -> None:
 
 @pytest.mark.parametrize(("activation", "depth"), [("relu", 50), ("tanh", 50), ("selu", 50), ("gelu", 2), ("gelu", 12)])
 def test_most_chains_keep_the_usual_level(activation: str, depth: int) -> None:
-    assert levels_of(activation, depth) == Levels()
+    assert scales_of(activation, depth) == SignalScales()
 
 
 def test_a_deep_chain_of_gelus_is_made_quiet() -> None:
-    found = levels_of("gelu", 50)
+    found = scales_of("gelu", 50)
     first, last = found.bits.values()
     assert first == -last < -6
     assert len(found.biases) == 49
     assert set(found.biases.values()) == {next(iter(found.biases.values()))}
     assert "2^10.1" in found.notes[0]
     # deeper chains are made quieter
-    assert next(iter(levels_of("gelu", 100).bits.values())) < first
+    assert next(iter(scales_of("gelu", 100).bits.values())) < first
 
 
 def test_the_level_keeps_deviations_within_the_bound() -> None:
-    found = levels_of("gelu", 50)
+    found = scales_of("gelu", 50)
     quiet = 4.0 * 2.0 ** next(iter(found.bits.values()))  # phi(GELU) is 1/4 there
     assert amplification([function("gelu")] * 50, quiet) == pytest.approx(BOUND, rel=0.05)
 

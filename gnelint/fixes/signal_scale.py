@@ -31,7 +31,7 @@ twelve GELUs then still measure within a factor of 1.6 of the prediction."""
 BOUND = math.log(1.1)
 """The same once signals are made small. A few large samples matter most, and those deviate by more than most."""
 SETTLED = 1.1
-"""Times the level wanted that the first pre-activations may have, for the chain's biases to be in proportion to it."""
+"""Times the second moment wanted that the first pre-activations may have, for biases to be in proportion to it."""
 SMALLEST = 1e-6
 """Second moment below which no chain's signal is put."""
 LARGEST = 1e6
@@ -39,7 +39,7 @@ LARGEST = 1e6
 
 
 @dataclass(frozen=True)
-class Levels:
+class SignalScales:
     """What layers are to do instead of keeping the gradient's norm.
 
     Attributes:
@@ -53,8 +53,8 @@ class Levels:
     notes: tuple[str, ...] = ()
 
 
-def levels(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> Levels:
-    """The level of each run of layers that needs one."""
+def signal_scales(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> SignalScales:
+    """The scale of the signal in each run of layers that needs another than the usual one."""
     bits: dict[str, float] = {}
     biases: dict[str, float] = {}
     notes: list[str] = []
@@ -65,20 +65,20 @@ def levels(prediction: Prediction, runs: Sequence[Sequence[Layer]]) -> Levels:
         if functions is None or not arriving or not now:
             continue
         usual = _start(functions[0], arriving)
-        quiet = _quiet(functions, usual)
-        if quiet is None:
+        small = _smaller(functions, usual)
+        if small is None:
             continue
-        phi = _phi(functions[0], quiet)
-        bits[run[0].node.name] = math.log2(quiet * phi / arriving)
+        phi = _phi(functions[0], small)
+        bits[run[0].node.name] = math.log2(small * phi / arriving)
         bits[run[-1].node.name] = -bits[run[0].node.name]
-        if now > SETTLED * quiet:
+        if now > SETTLED * small:
             for layer in run[:-1]:
                 bias = layer.node.parameters.get("bias")
                 stored = None if bias is None else scalable(bias)
                 if stored is not None:
-                    biases[stored.name] = math.log2(quiet / now) / 2
-        notes.append(_note(run, functions, usual, math.sqrt(quiet / usual)))
-    return Levels(bits, biases, tuple(notes))
+                    biases[stored.name] = math.log2(small / now) / 2
+        notes.append(_note(run, functions, usual, math.sqrt(small / usual)))
+    return SignalScales(bits, biases, tuple(notes))
 
 
 def _note(run: Sequence[Layer], functions: Sequence[Pointwise], usual: float, factor: float) -> str:
@@ -137,7 +137,7 @@ def _start(function: Pointwise, arriving: float) -> float:
     return _halved(lambda second: second * _phi(function, second) > arriving, 1.0 / LARGEST, LARGEST)
 
 
-def _quiet(functions: Sequence[Pointwise], usual: float) -> float | None:
+def _smaller(functions: Sequence[Pointwise], usual: float) -> float | None:
     """The largest E z^2 at the start with which deviations stay bounded; None if the usual will do, or none does."""
     if amplification(functions, usual) <= TOLERATED or amplification(functions, SMALLEST) > BOUND:
         return None
