@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is found, for people and programs: text, HTML, JSON, SARIF, GitHub, JUnit and Markdown."""

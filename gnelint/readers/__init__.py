@@ -1,1 +1,1 @@
-"""TODO."""
+"""Model files and modules read as a graph of the vocabulary."""
