@@ -23,11 +23,11 @@ from gnelint.analysis.blocks import NodeSpectrum, find_blocks
 from gnelint.analysis.correlation import CORRELATED, correlated_joins
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.stage import Judgement, judge
-from gnelint.analysis.uncertainty import Doubts, gradient_doubts
+from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.spread import gaussian_noise
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 
 INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
@@ -103,14 +103,14 @@ def analyse(graph: Graph) -> Prediction:
     forward = _forward(graph, numbers)
     cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
     spectra = _spectra(graph, forward) if numbers else {}
-    doubts = _doubts(graph, forward, gradients, spectra, cotangent_at)
-    spectra = {name: _with_weak(spectrum, doubts.weak.get(name, ())) for name, spectrum in spectra.items()}
-    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, doubts) for node in graph.gradient_nodes)
+    errors = _gradient_errors(graph, forward, gradients, spectra, cotangent_at)
+    spectra = {name: _with_weak(spectrum, errors.weak.get(name, ())) for name, spectrum in spectra.items()}
+    nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, errors) for node in graph.gradient_nodes)
     at = graph.gradient_source
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
-    doubt = doubts.gradients.get(at) if at is not None and reached is not None else None
-    blocks = tuple(_with_error(block, doubts) for block in find_blocks(graph, spectra, forward.problems))
+    error = errors.gradients.get(at) if at is not None and reached is not None else None
+    blocks = tuple(_with_error(block, errors) for block in find_blocks(graph, spectra, forward.problems))
     notes = [*graph.notes, *_random_phases(graph, forward)]
     if not numbers:
         notes.append(PLACEHOLDERS)
@@ -123,8 +123,8 @@ def analyse(graph: Graph) -> Prediction:
         gradient_log2=None if reached is None else reached.log2,
         gradient_at=at,
         cotangent_at=cotangent_at,
-        error_bits=None if doubt is None else doubt.bound,
-        fluctuation_bits=None if doubt is None else doubt.fluctuation,
+        error_bits=None if error is None else error.bound,
+        fluctuation_bits=None if error is None else error.fluctuation,
         weights=weights,
         notes=tuple(notes),
     )
@@ -241,7 +241,7 @@ def _with_inputs(graph: Graph) -> _Forward:
         value = graph.values[name]
         if value.is_floating and value.concrete_shape is not None:
             drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
-            found.moments[name] = replace(drawn, spread=gaussian_noise(drawn))
+            found.moments[name] = replace(drawn, log_norm_variance=gaussian_noise(drawn))
     return found
 
 
@@ -433,13 +433,13 @@ def _node_prediction(
     forward: _Forward,
     gradients: Mapping[str, Scaled],
     spectra: Mapping[str, NodeSpectrum],
-    doubts: Doubts,
+    errors: GradientErrors,
 ) -> NodePrediction:
     output = next(name for name in node.outputs if name in graph.gradient_values)
     problem = forward.problems.get(node.name)
     moments = forward.moments.get(output)
     reached = gradients.get(output)
-    doubt = doubts.gradients.get(output)
+    error = errors.gradients.get(output)
     spectrum = spectra.get(node.name)
     phis = [] if spectrum is None else [phi for phi in spectrum.phis if phi is not None]
     return NodePrediction(
@@ -451,32 +451,32 @@ def _node_prediction(
         phi=math.fsum(phis) if phis else None,
         phi_variance=None if spectrum is None else spectrum.variance,
         gradient_log2=None if reached is None else reached.log2,
-        error_bits=None if reached is None or doubt is None else doubt.bound,
+        error_bits=None if reached is None or error is None else error.bound,
         basis="unmodelled" if problem is not None else "exact" if spectrum is None else spectrum.basis,
         assumptions=(problem,) if problem is not None else () if spectrum is None else spectrum.assumptions,
     )
 
 
-def _doubts(
+def _gradient_errors(
     graph: Graph,
     forward: _Forward,
     gradients: Mapping[str, Scaled],
     spectra: Mapping[str, NodeSpectrum],
     cotangent_at: str,
-) -> Doubts:
+) -> GradientErrors:
     start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
     logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
     with np.errstate(all="ignore"):
-        return gradient_doubts(graph, forward.components, forward.moments, spectra, logs, start)
+        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start)
 
 
 def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:
     return replace(spectrum, assumptions=(*spectrum.assumptions, *weak)) if weak else spectrum
 
 
-def _with_error(block: Block, doubts: Doubts) -> Block:
-    """The block with the part of the doubt that arises between its exit and its entry."""
-    before, behind = doubts.gradients.get(block.entry), doubts.gradients.get(block.exit)
+def _with_error(block: Block, errors: GradientErrors) -> Block:
+    """The block with the part of the error that arises between its exit and its entry."""
+    before, behind = errors.gradients.get(block.entry), errors.gradients.get(block.exit)
     if block.phi is None or before is None or behind is None:
         return block
     return replace(block, error_bits=before.since(behind).bound)

@@ -3,8 +3,9 @@
 The error is e = log2(predicted / measured), in bits. Two passes follow its standard deviation, from the inputs to the
 outputs for second moments and from the cotangent back for gradients:
 
-luck    One draw of the weights is not the average over draws (theory.fluctuation). Independent from node to node.
-model   What a component's formulas leave out (`Component.doubt`). Taken as independent too.
+finite width
+        One draw of the weights is not the average over draws (theory.fluctuation). Independent from node to node.
+model   What a component's formulas leave out (`Component.model_error_bits`). Taken as independent too.
 drift   What an activation makes of an error of the second moment that it reads: of one sign over many layers, so it
         adds up as it is. Near an unstable fixed point it outgrows everything else.
 
@@ -28,15 +29,20 @@ from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
 from gnelint.ir.graph import Graph, Node
 from gnelint.ir.vocabulary import families
+from gnelint.theory.fields.log_norm import per_sample
 from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.spread import per_sample
-from gnelint.theory.fluctuation import BITS_SQUARED, mask_luck, shifted_scale, weight_luck
+from gnelint.theory.fluctuation import (
+    BITS_SQUARED,
+    mask_finite_width_variance,
+    shifted_scale,
+    weight_finite_width_variance,
+)
 
 QUANTILE = 1.645
 """90% of a Gaussian lie within this many standard deviations."""
 
 OF_BASIS: Mapping[Basis, float] = {"exact": 0.0, "theorem": 0.005, "approximate": 0.1, "unmodelled": 0.0}
-"""Bits of doubt about a component that does not say it itself."""
+"""Bits of error of a component that does not say it itself."""
 CORRELATED_BITS = 0.15
 """About a join whose operands are correlated in a way that is left out."""
 FEW_BITS = 2.0 * math.sqrt(BITS_SQUARED)
@@ -53,20 +59,20 @@ _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
 
 
 @dataclass(frozen=True)
-class Doubt:
+class GradientError:
     """Of the log2 of a gradient's squared norm at one value.
 
     Attributes:
         variance: bits squared, of all that is independent from node to node.
-        luck: the part of it that the draw of the weights makes.
+        finite_width_variance: the part of it that the draw of the weights makes.
         drift: bits, of what has one sign.
-        shared: excess of the mean squared cosine between the gradients of two samples.
+        excess_coherence: excess of the mean squared cosine between the gradients of two samples.
     """
 
     variance: float = 0.0
-    luck: float = 0.0
+    finite_width_variance: float = 0.0
     drift: float = 0.0
-    shared: float = 0.0
+    excess_coherence: float = 0.0
 
     @property
     def bound(self) -> float:
@@ -76,19 +82,19 @@ class Doubt:
     @property
     def fluctuation(self) -> float:
         """Standard deviation in bits from draw to draw of the weights."""
-        return math.hypot(math.sqrt(self.luck), self.drift)
+        return math.hypot(math.sqrt(self.finite_width_variance), self.drift)
 
-    def since(self, later: Doubt) -> Doubt:
+    def since(self, later: GradientError) -> GradientError:
         """What arose between a value behind this one, where the gradient was before, and here."""
-        return Doubt(
+        return GradientError(
             max(self.variance - later.variance, 0.0),
-            max(self.luck - later.luck, 0.0),
+            max(self.finite_width_variance - later.finite_width_variance, 0.0),
             max(self.drift - later.drift, 0.0),
         )
 
 
 @dataclass
-class Doubts:
+class GradientErrors:
     """What is found.
 
     Attributes:
@@ -96,7 +102,7 @@ class Doubts:
         weak: what is weak about the prediction of a node, for people, by the node's name.
     """
 
-    gradients: dict[str, Doubt] = field(default_factory=dict)
+    gradients: dict[str, GradientError] = field(default_factory=dict)
     weak: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -121,15 +127,15 @@ class _Known:
         return _samples(self.moments[name], self.features[name])
 
 
-def gradient_doubts(
+def gradient_errors(
     graph: Graph,
     components: Mapping[str, Component],
     moments: Mapping[str, Moments],
     spectra: Mapping[str, NodeSpectrum],
     gradients: Mapping[str, tuple[Gradient, float]],
     start: Sequence[str],
-) -> Doubts:
-    """The doubt about the gradient at every value that it reaches.
+) -> GradientErrors:
+    """The error of the gradient at every value that it reaches.
 
     Args:
         components, spectra: by node.
@@ -140,8 +146,8 @@ def gradient_doubts(
     features = _features(graph, moments)
     scales = _scale_errors(graph, components, moments, spectra, features)
     known = _Known(components, moments, spectra, gradients, features, scales)
-    found = Doubts({name: Doubt() for name in start if name in gradients})
-    arriving: dict[str, list[tuple[float, Doubt]]] = {}
+    found = GradientErrors({name: GradientError() for name in start if name in gradients})
+    arriving: dict[str, list[tuple[float, GradientError]]] = {}
     for node in reversed(graph.nodes):
         for name in node.outputs:
             if name in arriving and name not in found.gradients:
@@ -222,14 +228,14 @@ def _scale_errors(
             shift = shifted_scale(component, *_kinds(x), error)
             found[node.name] = shift.slope
             spectrum = spectra.get(node.name)
-            scatter = 0.0 if spectrum is None else mask_luck(
+            scatter = 0.0 if spectrum is None else mask_finite_width_variance(
                 _relative_variance(spectrum), features[first], _samples(x, features[first]), 0.0, 0.0
             )  # fmt: skip
             error = math.hypot(shift.second, math.sqrt(scatter * (1.0 - _alike(x))))
         elif _is_weight(node):
             varies = (1.0 - _alike(x)) ** 2  # the mean goes through weights that are known
             coherence = varies * (1.0 / _samples(x, features[first]) + 1.0 / features[first])
-            error = math.hypot(error, math.sqrt(weight_luck(coherence, features[node.outputs[0]])))
+            error = math.hypot(error, math.sqrt(weight_finite_width_variance(coherence, features[node.outputs[0]])))
         errors.update(dict.fromkeys(node.outputs, error))
     return found
 
@@ -257,18 +263,18 @@ def _met_scale(node: Node, moments: Mapping[str, Moments], errors: Mapping[str, 
 # --- backward: gradients ---------------------------------------------------------------------------------
 
 
-def _met(parts: Sequence[tuple[float, Doubt]]) -> Doubt:
+def _met(parts: Sequence[tuple[float, GradientError]]) -> GradientError:
     """Of gradients that add up, each given with log2 of its squared norm. They may err together: deviations add."""
     if len(parts) == 1:
         return parts[0][1]
     total = _log2_sum([log for log, _ in parts])
     known = math.isfinite(total)
-    shares = [(2.0 ** max(log - total, -1000.0) if known else 1.0 / len(parts), doubt) for log, doubt in parts]
-    return Doubt(
-        math.fsum(share * math.sqrt(doubt.variance) for share, doubt in shares) ** 2,
-        math.fsum(share * math.sqrt(doubt.luck) for share, doubt in shares) ** 2,
-        math.fsum(share * doubt.drift for share, doubt in shares),
-        math.fsum(share * doubt.shared for share, doubt in shares),
+    shares = [(2.0 ** max(log - total, -1000.0) if known else 1.0 / len(parts), error) for log, error in parts]
+    return GradientError(
+        math.fsum(share * math.sqrt(error.variance) for share, error in shares) ** 2,
+        math.fsum(share * math.sqrt(error.finite_width_variance) for share, error in shares) ** 2,
+        math.fsum(share * error.drift for share, error in shares),
+        math.fsum(share * error.excess_coherence for share, error in shares),
     )
 
 
@@ -278,59 +284,68 @@ def _log2_sum(logs: Sequence[float]) -> float:
     return top + math.log2(math.fsum(2.0 ** max(log - top, -1000.0) for log in logs)) if math.isfinite(top) else top
 
 
-def _behind(node: Node, known: _Known, doubts: Mapping[str, Doubt]) -> dict[str, tuple[float, Doubt]]:
-    """What arrives at each input: log2 of the squared norm that comes from here, and the doubt about it."""
-    reached = [(known.gradients[name][1], doubts[name]) for name in node.outputs if name in doubts]
+def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> dict[str, tuple[float, GradientError]]:
+    """What arrives at each input: log2 of the squared norm that comes from here, and its error."""
+    reached = [(known.gradients[name][1], errors[name]) for name in node.outputs if name in errors]
     if not reached:
         return {}
     total = _log2_sum([log for log, _ in reached])
-    output = next(name for name in node.outputs if name in doubts)
-    doubt, coherence = _through(node, output, known, _met(reached))
+    output = next(name for name in node.outputs if name in errors)
+    error, coherence = _through(node, output, known, _met(reached))
     spectrum, component = known.spectra[node.name], known.components[node.name]
-    found: dict[str, tuple[float, Doubt]] = {}
+    found: dict[str, tuple[float, GradientError]] = {}
     for index, (name, phi) in enumerate(zip(node.inputs, spectrum.phis, strict=False)):
         if name is None or phi is None or phi <= 0 or name not in known.gradients:
             continue
-        own = component.doubt_of(index)
+        own = component.model_error_bits_of(index)
         if own is None:
             own = CORRELATED_BITS if CORRELATED in spectrum.assumptions else OF_BASIS[spectrum.basis]
-        samples, shared = known.samples(name), doubt.shared
+        samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
-            shared = max(shared, coherence - 1.0 / samples)
+            excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
         found[name] = (
             total + math.log2(phi),
-            Doubt(doubt.variance + own**2, doubt.luck, doubt.drift, min(shared, 1.0)),
+            GradientError(
+                error.variance + own**2, error.finite_width_variance, error.drift, min(excess_coherence, 1.0)
+            ),
         )
     return found
 
 
-def _through(node: Node, output: str, known: _Known, doubt: Doubt) -> tuple[Doubt, float]:
-    """The doubt behind a node, without what its own formulas leave out, and the coherence of what it reads."""
+def _through(node: Node, output: str, known: _Known, error: GradientError) -> tuple[GradientError, float]:
+    """The error behind a node, without what its own formulas leave out, and the coherence of what it reads."""
     component = known.components[node.name]
     gradient = known.gradients[output][0]
     same = _same_over_positions(gradient)
     samples = 1.0 / (1.0 / known.samples(output) + same**2 / max(gradient.shape[0] if gradient.shape else 1, 1))
-    coherence = min(1.0, 1.0 / samples + doubt.shared)
+    coherence = min(1.0, 1.0 / samples + error.excess_coherence)
     first = node.inputs[0]
     if first is None or first not in known.features:
-        return doubt, coherence
+        return error, coherence
     features, scale = known.features[first], known.scales.get(node.name, 0.0)
-    luck, model, drift, shared = 0.0, 0.0, 0.0, doubt.shared
+    finite_width_variance, model, drift, excess_coherence = 0.0, 0.0, 0.0, error.excess_coherence
     if _is_weight(node):
         taps = math.prod(node.parameters["weight"].shape[2:]) if node.op in _MIXING_SECOND else 1
-        luck = weight_luck(coherence, features * (taps * (1.0 - same) + same))
-        shared += 1.0 / features
+        finite_width_variance = weight_finite_width_variance(coherence, features * (taps * (1.0 - same) + same))
+        excess_coherence += 1.0 / features
     elif isinstance(component, Pointwise):
         x, spectrum = known.moments[first], known.spectra[node.name]
         relative, alike = _relative_variance(spectrum), _alike(x)
-        luck = mask_luck(relative, features, known.samples(output), alike, shared)
+        finite_width_variance = mask_finite_width_variance(
+            relative, features, known.samples(output), alike, excess_coherence
+        )
         kept = math.sqrt(spectrum.structure.coherence)
-        shared *= (kept + (1.0 - kept) * alike) ** 2
+        excess_coherence *= (kept + (1.0 - kept) * alike) ** 2
         drift = scale
     elif _is_normalization(component):
-        luck, entries = scale**2, _batch_entries(component)
+        finite_width_variance, entries = scale**2, _batch_entries(component)
         model = 0.0 if entries is None else (FEW_BITS / max(entries, 1)) ** 2
-    passed = Doubt(doubt.variance + luck + model, doubt.luck + luck, doubt.drift + drift, min(shared, 1.0))
+    passed = GradientError(
+        error.variance + finite_width_variance + model,
+        error.finite_width_variance + finite_width_variance,
+        error.drift + drift,
+        min(excess_coherence, 1.0),
+    )
     return passed, coherence
 
 
@@ -341,7 +356,7 @@ def _same_over_positions(gradient: Gradient) -> float:
     energy = float(np.mean(gradient.energy))
     if energy <= 0:
         return 0.0
-    return min(max(float(np.mean(gradient.shared)) / energy, 0.0), 1.0)
+    return min(max(float(np.mean(gradient.position_covariance)) / energy, 0.0), 1.0)
 
 
 def _batch_entries(component: Component) -> int | None:

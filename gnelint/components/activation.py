@@ -8,10 +8,10 @@ For every activation f, entry by entry (theory of components, 3.3):
     mean    -> E f(x)             second moment -> E f(x)^2
     gradient energy -> energy E f'(x)^2
 
-and for two entries of one cell with correlation r = shared / variance, to first order in r with the rest at order two:
+and for two entries of one cell with correlation r = covariance / variance, to first order in r, the rest at order two:
 
-    shared -> (E f')^2 shared + (Var f - (E f')^2 variance) r^2
-    shared gradient -> ((E f')^2 + r Var f') shared
+    covariance -> (E f')^2 covariance + (Var f - (E f')^2 variance) r^2
+    gradient's covariance -> ((E f')^2 + r Var f') covariance
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from gnelint.components.base import Remembered, Unary, component
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
-from gnelint.theory.fields.coupling import NONE, Coupling
+from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.moments import Gradient, Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
@@ -65,23 +65,29 @@ class Pointwise(Unary):
     def map(self, x: Moments) -> Moments:
         mean, second = self.values(x.mean, x.variance)
         variance = np.maximum(second - mean**2, 0.0)
-        shared = np.zeros_like(variance)
+        covariance = np.zeros_like(variance)
         if x.correlated:
             slope, _ = self.slopes_of(x)
             r = correlation(x)
             linear = np.minimum(slope**2 * x.variance, variance)
-            shared = linear * r + (variance - linear) * r**2
+            covariance = linear * r + (variance - linear) * r**2
         return Moments(
-            x.axes, x.profile, mean, variance, shared, self.keeps_nonnegative(x), coupling=self._coupling(x, variance)
+            x.axes,
+            x.profile,
+            mean,
+            variance,
+            covariance,
+            self.keeps_nonnegative(x),
+            channel_correlation=self._channel_correlation(x, variance),
         )
 
-    def _coupling(self, x: Moments, variance: np.ndarray) -> Coupling:
+    def _channel_correlation(self, x: Moments, variance: np.ndarray) -> ChannelCorrelation:
         """What is left of it to first order: correlations shrink by (E f')^2 Var x / Var f."""
         total = float(variance.mean())
-        if x.coupling == NONE or total <= 0:
+        if x.channel_correlation == NONE or total <= 0:
             return NONE
         slope, _ = self.slopes_of(x)
-        return x.coupling.scaled(min(float((slope**2 * x.variance).mean()) / total, 1.0) ** 2)
+        return x.channel_correlation.scaled(min(float((slope**2 * x.variance).mean()) / total, 1.0) ** 2)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         slope, square = self.slopes_of(x)
@@ -112,8 +118,8 @@ class Pointwise(Unary):
 
 
 def correlation(x: Moments) -> np.ndarray:
-    """shared / variance of each cell, between 0 and 1."""
-    ratio = np.divide(x.shared, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0)
+    """position_covariance / variance of each cell, between 0 and 1."""
+    ratio = np.divide(x.position_covariance, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0)
     return np.asarray(np.clip(ratio, 0.0, 1.0))
 
 
@@ -154,7 +160,7 @@ class ReLU(PiecewisePolynomial):
         second moment -> (mu^2 + q) P + mu sqrt(q) d,   mean -> mu P + sqrt(q) d
 
     On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did:
-    the same mask counts once (`Gradient.active`). Source: theory of components, 3.3.
+    the same mask counts once (`Gradient.mask_overlap`). Source: theory of components, 3.3.
     """
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -182,20 +188,22 @@ class ReLU(PiecewisePolynomial):
             return y
         _, first, second, cube, quart = x.rectified
         variance = np.maximum(second - first**2, 0.0)
-        shared = np.divide(y.shared * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0)
+        covariance = np.divide(
+            y.position_covariance * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0
+        )
         third, fourth = cumulants(first, second, cube, quart)
-        return replace(y, mean=first, variance=variance, shared=shared, cumulants=(third, fourth))
+        return replace(y, mean=first, variance=variance, position_covariance=covariance, cumulants=(third, fourth))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         share = x.positive_share
         g = cotangent.refined(x.axes)
         share = resample(share, x.axes, g.axes)
-        passed = share + g.active * (1.0 - share)
-        together = np.where(g.active > 0, passed, share**2)
+        passed = share + g.mask_overlap * (1.0 - share)
+        together = np.where(g.mask_overlap > 0, passed, share**2)
         if x.correlated:
             r = resample(correlation(x), x.axes, g.axes)
             together = together + (passed - together) * r
-        return g.rebuilt(g.axes, (g.energy * passed, g.shared * together, np.ones_like(passed)), g.profile)
+        return g.rebuilt(g.axes, (g.energy * passed, g.position_covariance * together, np.ones_like(passed)), g.profile)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]

@@ -2,7 +2,7 @@
 
 Attention over T keys with logits of variance q (over the keys of one row): S = E sum_j a_j^2, K = E[S2 - 2 S3 + S2^2]
 (theory.softmax). A cotangent that is white over tokens is multiplied by about S ~ 1/T on the value path; one that all
-tokens share passes whole. Both are kept, as energy and shared. Source: theory of components, 3.6.
+tokens share passes whole. Both are kept, as energy and position covariance. Source: theory of components, 3.6.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ F = TypeVar("F", bound=Field)
 _SAMPLED = 24
 """For how many lengths of rows the softmax's moments are computed."""
 _EVEN = 0.2
-"""Where more than this share of the output's energy is the same in all rows, they are not told apart."""
+"""Where more than this share of the output's energy is the same in all rows, they have no cells of their own."""
 
 IID_LOGITS = "logits are independent and Gaussian over the keys"
-LOGITS_DOUBT = 0.6
+LOGITS_ERROR_BITS = 0.6
 """Bits, of a gradient that has passed a softmax."""
 
 
@@ -44,20 +44,20 @@ class Softmax(Unary):
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS,)
-    doubt: ClassVar[float | None] = LOGITS_DOUBT
+    model_error_bits: ClassVar[float | None] = LOGITS_ERROR_BITS
 
     @property
     def _axis(self) -> int:
         return int(self.node.attribute("axis")) % len(self.shape)
 
-    def _spread(self, x: Moments) -> float:
+    def _logit_variance(self, x: Moments) -> float:
         """Variance of a row's logits; what all entries of a row share drops out."""
         pooled = x.flattened().pooled(self._axis)
-        return float(np.mean(np.maximum(pooled.variance - pooled.shared, 0.0)))
+        return float(np.mean(np.maximum(pooled.variance - pooled.position_covariance, 0.0)))
 
     def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
         """Entries of a row, E of the row's sum, and the moments of its entries."""
-        count, variance = self.shape[self._axis], self._spread(x)
+        count, variance = self.shape[self._axis], self._logit_variance(x)
         if "mask" in self.node.parameters:
             s2, k = _over_counts(self._seen.astype(float), variance)
             return count, 1.0, SoftmaxMoments(float(s2.mean()), float(k.mean()))
@@ -87,12 +87,12 @@ class Softmax(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent.pooled(self._axis)
         # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
-        own, common = np.maximum(g.energy - g.shared, 0.0), np.maximum(g.shared, 0.0)
+        own, common = np.maximum(g.energy - g.position_covariance, 0.0), np.maximum(g.position_covariance, 0.0)
         count, _, found = self._moments(x)
         energy = (own * found.k + common * found.together) / max(count, 1)
         # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
-        shared = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
-        return g.rebuilt(g.axes, (energy, shared), g.profile)
+        covariance = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
+        return g.rebuilt(g.axes, (energy, covariance), g.profile)
 
 
 @component("log_softmax")
@@ -100,14 +100,14 @@ class LogSoftmax(Softmax):
     """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum)."""
 
     def map(self, x: Moments) -> Moments:
-        count, variance = max(self.shape[self._axis], 1), self._spread(x)
+        count, variance = max(self.shape[self._axis], 1), self._logit_variance(x)
         return Moments.uniform(self.shape, -math.log(count) - variance / 2, variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         count = max(self.shape[self._axis], 1)
         g = cotangent.pooled(self._axis)
-        energy = g.energy * (1.0 - 2.0 / count + softmax_moments(count, self._spread(x)).s2)
-        return g.rebuilt(g.axes, (energy, 0.0 * g.shared), g.profile)
+        energy = g.energy * (1.0 - 2.0 / count + softmax_moments(count, self._logit_variance(x)).s2)
+        return g.rebuilt(g.axes, (energy, 0.0 * g.position_covariance), g.profile)
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class _Rows:
         tilt: tr(C^2) / tr(C)^2 of the tokens' covariance C: how far keys and values of one token are correlated. A
             row's output gets q times that, in units of the values' own variance.
         overlap: E sum_j a_ij a_i'j over pairs of rows.
-        squares, weights: (queries, keys), how a row's a^2 and a are spread over the keys, each row summing to 1; None
-            for evenly over the keys seen.
+        squares, weights: (queries, keys), how a row's a^2 and a are distributed over the keys, each row summing to 1;
+            None for evenly over the keys seen.
     """
 
     visible: np.ndarray
@@ -149,11 +149,11 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Side:
-    """Query, key or value: means, variances and shared covariances as (heads, width) arrays, alike for all tokens."""
+    """Query, key or value: means, variances and position covariances as (heads, width) arrays, alike for all tokens."""
 
     mean: np.ndarray
     variance: np.ndarray
-    shared: np.ndarray
+    position_covariance: np.ndarray
 
     @property
     def second(self) -> np.ndarray:
@@ -163,19 +163,21 @@ class _Side:
     @property
     def common(self) -> np.ndarray:
         """E x x' of two tokens."""
-        return np.asarray(np.maximum(self.shared, 0.0) + self.mean**2)
+        return np.asarray(np.maximum(self.position_covariance, 0.0) + self.mean**2)
 
     @property
     def free(self) -> np.ndarray:
         """Variance from token to token: what all tokens share moves every logit of a row alike and drops out."""
-        return np.asarray(np.maximum(self.variance - self.shared, 0.0))
+        return np.asarray(np.maximum(self.variance - self.position_covariance, 0.0))
 
     def repeated(self, heads: int) -> _Side:
         """As each of so many query heads sees it."""
         own = len(self.mean)
         if heads % own:
             raise NotModelledError(f"{heads} query heads over {own} key heads")
-        return _Side(*(np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.shared)))
+        return _Side(
+            *(np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.position_covariance))
+        )
 
 
 @component("attention")
@@ -184,26 +186,26 @@ class Attention(Component):
 
         logits' variance   q = scale^2 sum_d E q_d^2 Var_j k_jd
         mean -> mean over the keys
-        variance of row i -> (S_i + q t) var_v + shared_v
-        value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} S' shared / (n_i n_i')
+        variance of row i -> (S_i + q t) var_v + covariance_v
+        value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} S' covariance / (n_i n_i')
         query path    energy_q,i = scale^2 (K_i + t) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
         key path      energy_k,j = scale^2 E q^2 sum_{i sees j} (K_i / n_i) gv_i
                                    + scale^2 E q q' sum_{i != i'} K' gv' / (n_i n_i')
 
     Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the
     profiles along the tokens say so). The sums over pairs of queries are there where both get the same gradient (gv' =
-    sum_d shared_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share. t = tr(C^2) / tr(C)^2
-    of the tokens' covariance is the mean squared correlation of the values' channels, 1 / (heads times width) where
-    nobody knows it. Source: theory of components, 3.6.
+    sum_d covariance_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share. t =
+    tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels, 1 / (heads
+    times width) where nobody knows it. Source: theory of components, 3.6.
     """
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS, "queries, keys and values come from independent projections")
-    doubt: ClassVar[float | None] = 0.15
+    model_error_bits: ClassVar[float | None] = 0.15
 
-    def doubt_of(self, index: int) -> float | None:
+    def model_error_bits_of(self, index: int) -> float | None:
         """What passes the softmax, to queries and keys, depends on how alike the tokens are."""
-        return LOGITS_DOUBT if index < 2 else self.doubt
+        return LOGITS_ERROR_BITS if index < 2 else self.model_error_bits
 
     @property
     def _causal(self) -> bool:
@@ -279,12 +281,12 @@ class Attention(Component):
         concentration = squares.sum(axis=2)
         overlap = float((weights.mean(axis=1) ** 2).sum(axis=1).mean())
         each = _Rows.over(1.0 / concentration, logit, common, tilt, overlap)
-        spread = (squares * (each.s2 / concentration)[:, :, None]).mean(axis=0)
+        over_keys = (squares * (each.s2 / concentration)[:, :, None]).mean(axis=0)
         return replace(
             each,
             visible=1.0 / concentration.mean(axis=0),
             **{name: getattr(each, name).mean(axis=0) for name in ("s2", "k", "s2_common", "k_common")},
-            squares=spread / spread.sum(axis=1, keepdims=True),
+            squares=over_keys / over_keys.sum(axis=1, keepdims=True),
             weights=weights.mean(axis=0),
         )
 
@@ -312,13 +314,13 @@ class Attention(Component):
         value = sides[2]
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
-        spread = rows.s2 + rows.logit * rows.tilt
-        variance = value.shared + value.free * float(spread.mean())
-        shared = np.minimum(value.shared + value.free * rows.overlap, variance)
-        arrays = [a[None, :, None, :] for a in (value.mean, variance, shared)]
+        passed = rows.s2 + rows.logit * rows.tilt
+        variance = value.position_covariance + value.free * float(passed.mean())
+        covariance = np.minimum(value.position_covariance + value.free * rows.overlap, variance)
+        arrays = [a[None, :, None, :] for a in (value.mean, variance, covariance)]
         y = Moments.flat(_head_axes(shape), arrays[0], arrays[1], arrays[2])
-        fixed = float((value.mean**2 + value.shared).mean())
-        energy = fixed + float(value.free.mean()) * spread
+        fixed = float((value.mean**2 + value.position_covariance).mean())
+        energy = fixed + float(value.free.mean()) * passed
         if fixed < _EVEN * float(energy.mean()):  # else rows are about alike, and a profile would scale the mean too
             y = replace(y, profile=(None, None, normalised(energy), None))
         return (self._pack(y, self.output_shapes[0]),)
@@ -342,8 +344,8 @@ class Attention(Component):
         received = self._received(rows, line * rows.s2, keys)
         value_pairs = float(self._from_pairs(rows, line * rows.s2_common, keys).mean())
         queries = len(line)
-        value_shared = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
-        value_shared = value_shared + common * queries * (queries - 1) / keys**2
+        value_covariance = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
+        value_covariance = value_covariance + common * queries * (queries - 1) / keys**2
         gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
         square = self._scale(width) ** 2
         through = line * (rows.k + rows.tilt)
@@ -356,7 +358,7 @@ class Attention(Component):
         found = (
             (square * gv * key.free * float(through.mean()), square * query_common, through),
             (square * key_energy, 0.0 * query.second, to_keys),
-            (energy * received.mean() + common * value_pairs, value_shared, received),
+            (energy * received.mean() + common * value_pairs, value_covariance, received),
         )
         gradients = [
             self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
@@ -364,7 +366,7 @@ class Attention(Component):
         return (*gradients, *none[3:])
 
     def _received(self, rows: _Rows, sent: np.ndarray, keys: int, plain: bool = False) -> np.ndarray:
-        """What each key gets when query i sends `sent[i]` in all, as its a^2 are spread (its a if `plain`)."""
+        """What each key gets when query i sends `sent[i]` in all, as its a^2 are distributed (its a if `plain`)."""
         if rows.squares is not None and rows.weights is not None:
             return np.asarray(sent @ (rows.weights if plain else rows.squares))
         each = sent / rows.visible
@@ -385,8 +387,8 @@ class Attention(Component):
         """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its
         heads."""
         own = split[1]
-        energy, shared = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
-        g = Gradient.flat(_head_axes(split), energy, shared, (None, None, normalised(part[2]), None))
+        energy, covariance = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
+        g = Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[2]), None))
         return self._pack(g, shape)
 
 
@@ -407,7 +409,9 @@ def _amplitude(energy: np.ndarray) -> float:
 
 def _alike(inputs: Sequence[Moments | None]) -> float | None:
     """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
-    found = [x.coupling.same for x in (inputs[2], inputs[1]) if x is not None and x.coupling.same > 0]
+    found = [
+        x.channel_correlation.same for x in (inputs[2], inputs[1]) if x is not None and x.channel_correlation.same > 0
+    ]
     return found[0] if found else None
 
 
@@ -419,17 +423,17 @@ def _head_axes(shape: Sequence[int]) -> Axes:
 def _together(x: Moments, axes: Axes) -> np.ndarray:
     """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices."""
     rank = len(axes)
-    joint = Moments.flat(x.axes, x.mean**2 + x.shared, np.zeros(1)).only(rank - 2, rank - 1)
+    joint = Moments.flat(x.axes, x.mean**2 + x.position_covariance, np.zeros(1)).only(rank - 2, rank - 1)
     return joint.refined(axes).mean
 
 
 def _of_matrices(g: Gradient) -> Gradient:
     """Averaged over the matrices; what two entries of one matrix share stays what it is."""
-    energy, shared = g.arrays()[:2]
+    energy, covariance = g.arrays()[:2]
     lead = range(len(g.axes) - 2)
     for index in lead:
-        energy, shared = average(energy, g.axes, index), average(shared, g.axes, index)
-    return g.rebuilt((*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]), (energy, shared), g.profile)
+        energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
+    return g.rebuilt((*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]), (energy, covariance), g.profile)
 
 
 def _pairs(axis: Axis) -> np.ndarray:
@@ -489,18 +493,22 @@ class MatMul(Component):
         axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
         y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
         rows = np.matmul(together * lengths, b.second)
-        shared = factor**2 * (rows + crossed - same - of_pairs)
-        return (self._sharing(y, np.clip(shared, 0.0, y.variance)),)
+        covariance = factor**2 * (rows + crossed - same - of_pairs)
+        return (self._sharing(y, np.clip(covariance, 0.0, y.variance)),)
 
     @staticmethod
-    def _sharing(y: Moments, shared: np.ndarray) -> Moments:
+    def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
         """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
         known."""
-        if not np.any(shared) or not (y.axes[-1].count == y.shape[-1] and y.axes[-2].is_pooled):
+        if not np.any(covariance) or not (y.axes[-1].count == y.shape[-1] and y.axes[-2].is_pooled):
             return y
         apart = tuple(Axis.full(a.size) if 0 < i < len(y.axes) - 2 else a for i, a in enumerate(y.axes))
-        y = replace(y, shared=shared)
-        return y.refined(apart) if math.prod(a.count for a in apart) <= MAX_CELLS else replace(y, shared=0.0 * shared)
+        y = replace(y, position_covariance=covariance)
+        return (
+            y.refined(apart)
+            if math.prod(a.count for a in apart) <= MAX_CELLS
+            else replace(y, position_covariance=0.0 * covariance)
+        )
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -519,9 +527,9 @@ class MatMul(Component):
         b = b.refined((*b.axes[:-1], columns))
         pairs_a, pairs_b = _together(left, a.axes), _together(right, b.axes)
         to_a = np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
-        to_a = to_a + np.matmul(g.shared * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
+        to_a = to_a + np.matmul(g.position_covariance * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
         to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
-        to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.shared)
+        to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.position_covariance)
         to_a, to_b = (square * np.maximum(energy, 0.0) for energy in (to_a, to_b))
         lead = g.axes[:-2]
         grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)

@@ -41,10 +41,10 @@ class Component(ABC):
 
     basis: ClassVar[Basis] = "exact"
     assumptions: ClassVar[tuple[str, ...]] = ()
-    doubt: ClassVar[float | None] = None
+    model_error_bits: ClassVar[float | None] = None
     """Standard deviation in bits of log2(predicted / measured) of the squared norm of a gradient that has passed here,
-    beyond the luck of the draw: what the formulas leave out, as found on the networks of tests/models. By basis if
-    None."""
+    beyond the fluctuation from draw to draw: what the formulas leave out, as found on the networks of
+    tests/models. By basis if None."""
 
     @abstractmethod
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
@@ -74,9 +74,9 @@ class Component(ABC):
         """tr((J J^T)^2)/m - phi^2 of the Jacobian with respect to all inputs; None where no formula is known."""
         return None
 
-    def doubt_of(self, index: int) -> float | None:
-        """`doubt` about the gradient at one input."""
-        return self.doubt
+    def model_error_bits_of(self, index: int) -> float | None:
+        """`model_error_bits` of the gradient at one input."""
+        return self.model_error_bits
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         """What the spectrum of a chain must know of this map beyond its variance."""

@@ -13,9 +13,9 @@ import numpy as np
 from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
 from gnelint.components.linear import constant_moments
+from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
-from gnelint.theory.fields.coupling import mixed
-from gnelint.theory.fields.memory import memory_unless_along, mixed_memory
+from gnelint.theory.fields.channel_correlation import mixed
 from gnelint.theory.fields.moments import Gradient, Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
@@ -63,15 +63,15 @@ class _Linear(Component):
         )
         mean = sum((w * x.mean for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         variance = sum((w**2 * x.variance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
-        shared = sum((w**2 * x.shared for w, x in zip(weights, parts, strict=True)), np.zeros(1))
+        covariance = sum((w**2 * x.position_covariance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         nonnegative = all(
             (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
         )
-        y = Moments(parts[0].axes, profile, mean, variance, shared, nonnegative, cumulants=_summed(parts, weights))
+        y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative, cumulants=_summed(parts, weights))
         variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
-        coupling = mixed(list(zip(variances, (x.coupling for x in parts), strict=True)))
-        memory = mixed_memory(list(zip(variances, (x.memory for x in parts), strict=True)))
-        return (replace(y, coupling=coupling, memory=memory),)
+        channel_correlation = mixed(list(zip(variances, (x.channel_correlation for x in parts), strict=True)))
+        autocorrelation = mixed_autocorrelation(list(zip(variances, (x.autocorrelation for x in parts), strict=True)))
+        return (replace(y, channel_correlation=channel_correlation, autocorrelation=autocorrelation),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -81,27 +81,27 @@ class _Linear(Component):
             return (None,) * len(inputs)
         found: list[Gradient | None] = []
         weights = self.weights()
-        actives: list[Moments | None] = [None] * len(inputs)
-        if g.active.any() and min(weights) > 0 and None not in inputs:
-            actives = self._actives.of((*inputs, outputs[0]), lambda: self._find_actives(known(inputs), outputs[0]))
-        for weight, shape, active in zip(weights, self.input_shapes, actives, strict=True):
+        overlaps: list[Moments | None] = [None] * len(inputs)
+        if g.mask_overlap.any() and min(weights) > 0 and None not in inputs:
+            overlaps = self._overlaps.of((*inputs, outputs[0]), lambda: self._find_overlaps(known(inputs), outputs[0]))
+        for weight, shape, overlap in zip(weights, self.input_shapes, overlaps, strict=True):
             assert shape is not None
-            pulled = g.refined(active.axes) if active is not None else g
-            surely = 0.0 * pulled.active if active is None else resample(active.mean, active.axes, pulled.axes)
-            arrays = (pulled.energy * weight**2, pulled.shared * weight**2, pulled.active * surely)
-            weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).remembering(g.memory)
+            pulled = g.refined(overlap.axes) if overlap is not None else g
+            surely = 0.0 * pulled.mask_overlap if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
+            arrays = (pulled.energy * weight**2, pulled.position_covariance * weight**2, pulled.mask_overlap * surely)
+            weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).with_autocorrelation(g.autocorrelation)
             found.append(weighted.summed_to(shape))
         return tuple(found)
 
     @cached_property
-    def _actives(self) -> Remembered[list[Moments | None]]:
+    def _overlaps(self) -> Remembered[list[Moments | None]]:
         return Remembered()
 
-    def _find_actives(self, operands: Sequence[Moments], y: Moments) -> list[Moments | None]:
+    def _find_overlaps(self, operands: Sequence[Moments], y: Moments) -> list[Moments | None]:
         parts = aligned(operands, y.shape)
-        return [self._active(index, x, parts, y) for index, x in enumerate(operands)]
+        return [self._mask_overlap(index, x, parts, y) for index, x in enumerate(operands)]
 
-    def _active(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
+    def _mask_overlap(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
         """How surely operand x, one of the aligned parts, is above its floor where the sum is positive, beyond chance,
         as the mean of a value on the sum's cells.
 
@@ -164,14 +164,14 @@ class Multiply(Component):
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
-    doubt: ClassVar[float | None] = 0.12
+    model_error_bits: ClassVar[float | None] = 0.12
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         mean = a.mean * b.mean
         variance = a.second * b.second - mean**2
-        shared = (a.shared + a.mean**2) * (b.shared + b.mean**2) - mean**2
-        return (Moments.flat(a.axes, mean, variance, shared, a.nonnegative and b.nonnegative),)
+        covariance = (a.position_covariance + a.mean**2) * (b.position_covariance + b.mean**2) - mean**2
+        return (Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -182,8 +182,8 @@ class Multiply(Component):
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
-            g.times(b.axes, b.second, b.shared + b.mean**2).summed_to(shapes[0]),
-            g.times(a.axes, a.second, a.shared + a.mean**2).summed_to(shapes[1]),
+            g.times(b.axes, b.second, b.position_covariance + b.mean**2).summed_to(shapes[0]),
+            g.times(a.axes, a.second, a.position_covariance + a.mean**2).summed_to(shapes[1]),
         )
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -200,7 +200,7 @@ class Multiply(Component):
 
 @component("div")
 class Divide(Component):
-    """y = a / b for b that stays away from 0: 1/b to second order in its relative spread.
+    """y = a / b for b that stays away from 0: 1/b to second order in its relative variance.
 
     E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
     """
@@ -210,16 +210,20 @@ class Divide(Component):
 
     def _parts(self, inputs: Sequence[Moments | None]) -> tuple[Moments, Moments, np.ndarray]:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
-        spread = np.divide(b.variance, b.mean**2, out=np.full_like(b.mean, math.inf), where=b.mean != 0)
-        if np.any(spread > 0.25):
+        relative = np.divide(b.variance, b.mean**2, out=np.full_like(b.mean, math.inf), where=b.mean != 0)
+        if np.any(relative > 0.25):
             raise NotModelledError("divides by a value that may be near 0")
-        return a, b, spread
+        return a, b, relative
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         a, b, c = self._parts(inputs)
         mean = a.mean * (1 + c) / b.mean
         second = a.second * (1 + 3 * c) / b.mean**2
-        return (Moments.flat(a.axes, mean, second - mean**2, a.shared / b.mean**2, a.nonnegative and b.nonnegative),)
+        return (
+            Moments.flat(
+                a.axes, mean, second - mean**2, a.position_covariance / b.mean**2, a.nonnegative and b.nonnegative
+            ),
+        )
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -231,9 +235,9 @@ class Divide(Component):
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
             g.times(b.axes, (1 + 3 * c) / b.mean**2, 1 / b.mean**2).summed_to(shapes[0]),
-            g.times(a.axes, a.second * (1 + 10 * c) / b.mean**4, (a.shared + a.mean**2) / b.mean**4).summed_to(
-                shapes[1]
-            ),
+            g.times(
+                a.axes, a.second * (1 + 10 * c) / b.mean**4, (a.position_covariance + a.mean**2) / b.mean**4
+            ).summed_to(shapes[1]),
         )
 
 
@@ -319,8 +323,8 @@ class Where(Component):
         p = self._share(inputs[0])
         mean = p * a.mean + (1 - p) * b.mean
         second = p * a.second + (1 - p) * b.second
-        shared = p**2 * a.shared + (1 - p) ** 2 * b.shared
-        return (Moments.flat(a.axes, mean, second - mean**2, shared, a.nonnegative and b.nonnegative),)
+        covariance = p**2 * a.position_covariance + (1 - p) ** 2 * b.position_covariance
+        return (Moments.flat(a.axes, mean, second - mean**2, covariance, a.nonnegative and b.nonnegative),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -331,7 +335,7 @@ class Where(Component):
         share = self._share(inputs[0])
         found: list[Gradient | None] = [None]
         for p, shape in zip((share, 1 - share), self.input_shapes[1:], strict=True):
-            taken = g.rebuilt(g.axes, (g.energy * p, g.shared * p**2), g.profile)
+            taken = g.rebuilt(g.axes, (g.energy * p, g.position_covariance * p**2), g.profile)
             found.append(None if shape is None else taken.summed_to(shape))
         return tuple(found)
 
@@ -393,11 +397,17 @@ class Concatenate(Component):
         if not any(x.axes[self._axis].size for x in parts):
             return (Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1)),)
         axes, arrays, profile = join(parts, self._axis)
-        coupling = mixed([(float(x.variance.mean()) * x.shape[self._axis], x.coupling) for x in parts])
+        channel_correlation = mixed(
+            [(float(x.variance.mean()) * x.shape[self._axis], x.channel_correlation) for x in parts]
+        )
         nonnegative = all(x.nonnegative for x in parts)
-        y = Moments(axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, coupling=coupling)
-        memory = memory_unless_along(mixed_memory([(x.total_second * x.size, x.memory) for x in parts]), self._axis)
-        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).remembering(memory),)
+        y = Moments(
+            axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, channel_correlation=channel_correlation
+        )
+        autocorrelation = autocorrelation_unless_along(
+            mixed_autocorrelation([(x.total_second * x.size, x.autocorrelation) for x in parts]), self._axis
+        )
+        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).with_autocorrelation(autocorrelation),)
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""

@@ -14,11 +14,11 @@ import numpy as np
 from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.cells import Axis, counts, pooled
-from gnelint.theory.fields.coupling import Coupling, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.fields.moments import Gradient, Moments
 from gnelint.theory.fields.profiles import amplitude, normalised
-from gnelint.theory.fields.spread import gaussian_noise
 from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
@@ -31,7 +31,7 @@ _ALONG = 0.3
 class _Convolution(Unary):
     """What both directions share: the kernel as (rows, columns / groups, taps) and the axes' taps."""
 
-    doubt: ClassVar[float | None] = 0.03
+    model_error_bits: ClassVar[float | None] = 0.03
 
     @cached_property
     def _kernel(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class _Convolution(Unary):
         return self.node.parameters["weight"].shape[2:]
 
     def _pairs(self, axes: Sequence[TapAxis], kurtosis: float = 1.0) -> float:
-        """phi_2 / phi^2 of a kernel of independent entries; a kurtosis of 1 leaves out the spread of the row norms."""
+        """phi_2 / phi^2 of a kernel of independent entries; at a kurtosis of 1 row norms are taken as equal."""
         out, inner, _ = self._kernel.shape
         reuse = []
         for axis in axes:
@@ -86,31 +86,36 @@ class _Convolution(Unary):
         if bias is None:
             return y
         column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
-        return replace(shifted(y, *constant_moments(column, y)), deviation=y.deviation)
+        return replace(shifted(y, *constant_moments(column, y)), centred_energy=y.centred_energy)
 
     def _coupled(self, y: Moments, fixed: float, x: Moments, variance: np.ndarray, overlap: float) -> Moments:
-        """With the couplings of what is random in it beside those of what is fixed, and the doubt that they leave.
+        """With the channel correlations of what is random in it beside those of what is fixed, and the variance of its
+        variance that they make.
 
         Args:
-            y: with the couplings of what is fixed.
+            y: with the channel correlations of what is fixed.
             fixed: share of the energy about the mean that is the same in every sample.
             x, variance: what is summed, and its variance by channel.
             overlap: see `weighted_sum`.
         """
         reached = float(self._tap_counts.sum())
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
-        random = weighted_sum(x.coupling, participation(variance) / taps, taps, overlap)
+        random = weighted_sum(x.channel_correlation, participation(variance) / taps, taps, overlap)
         share = (1.0 - fixed) ** 2
         others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
-        doubt = 2.0 * x.coupling.over(taps) * others * share
-        return replace(y, coupling=y.coupling.plus(random.scaled(share)), doubt=doubt)
+        variance_of_variance = 2.0 * x.channel_correlation.over(taps) * others * share
+        return replace(
+            y,
+            channel_correlation=y.channel_correlation.plus(random.scaled(share)),
+            variance_of_variance=variance_of_variance,
+        )
 
 
 def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
     """A value pooled over all but its channels, each a cell of its own, and its three arrays as vectors."""
     x = x.only(1)
     x = x.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(x.axes)))
-    return x, x.mean.reshape(1, -1), x.variance.reshape(1, -1), x.shared.reshape(1, -1)
+    return x, x.mean.reshape(1, -1), x.variance.reshape(1, -1), x.position_covariance.reshape(1, -1)
 
 
 def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
@@ -120,7 +125,11 @@ def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
         g = g.profiled(index)
     g = g.only(1)
     g = g.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(g.axes)))
-    rows = [g.energy.reshape(-1), g.shared.reshape(-1)] if np.any(g.shared) else [g.energy.reshape(-1)]
+    rows = (
+        [g.energy.reshape(-1), g.position_covariance.reshape(-1)]
+        if np.any(g.position_covariance)
+        else [g.energy.reshape(-1)]
+    )
     return g, np.stack(rows)
 
 
@@ -180,43 +189,51 @@ class _Windows:
         return tuple(len(line) for line in self.seen)
 
 
-def _spread_moments(
-    mean_taps: np.ndarray, spread_taps: np.ndarray, windows: _Windows, shape: Sequence[int]
+def _convolved_moments(
+    mean_taps: np.ndarray, variance_taps: np.ndarray, windows: _Windows, shape: Sequence[int]
 ) -> tuple[Moments, float]:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
     the share of its energy about the mean that is the same in every sample.
 
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
-        spread_taps: (2, out, taps), the variance and the shared covariance that it adds; (1, out, taps) without one.
+        variance_taps: (2, out, taps), the variance and position covariance that it adds; (1, out, taps) without one.
         windows: what the taps see.
         shape: of the output.
     """
-    variance = spread_taps[0] @ windows.level
-    shared = spread_taps[1] @ windows.level if len(spread_taps) > 1 else np.zeros_like(variance)
+    variance = variance_taps[0] @ windows.level
+    covariance = variance_taps[1] @ windows.level if len(variance_taps) > 1 else np.zeros_like(variance)
     mean = mean_taps @ windows.centre
     second = variance + ((mean_taps @ windows.gram) * mean_taps).sum(axis=1)
-    tap_weight = spread_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
+    tap_weight = variance_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
     profile: list[np.ndarray | None] = [None, None]
     for along, lines in zip(marginals(tap_weight, windows.sizes, windows.levels), windows.seen, strict=True):
         profile.append(normalised(along @ lines))
-    deviation, fixed, border = _deviation(mean_taps, spread_taps[0], windows)
-    axes, (mean, second, shared) = _image(shape, (mean, second, shared))
+    centred_energy, fixed, border = _centred_energy(mean_taps, variance_taps[0], windows)
+    axes, (mean, second, covariance) = _image(shape, (mean, second, covariance))
     whole = mean / amplitude(profile)
     left = second - whole**2
     if np.any(left < 0):
         profile, whole, left = [None] * len(shape), mean, np.maximum(second - mean**2, 0.0)
-    coupling = Coupling(border, _ALONG * border).scaled(fixed**2)
-    return Moments(axes, tuple(profile), whole, left, shared, deviation=deviation, coupling=coupling), fixed
+    channel_correlation = ChannelCorrelation(border, _ALONG * border).scaled(fixed**2)
+    return Moments(
+        axes,
+        tuple(profile),
+        whole,
+        left,
+        covariance,
+        centred_energy=centred_energy,
+        channel_correlation=channel_correlation,
+    ), fixed
 
 
-def _deviation(
+def _centred_energy(
     mean_taps: np.ndarray, variance_taps: np.ndarray, windows: _Windows
 ) -> tuple[tuple[np.ndarray | None, ...], float, float]:
     """How y[o, p] lies about the mean of y[o, :]: by its variance, and by how far its own mean is off at p.
 
     Args:
-        mean_taps, variance_taps, windows: as in `_spread_moments`.
+        mean_taps, variance_taps, windows: as in `_convolved_moments`.
 
     Returns:
         Profiles of E (y[o, p] - mean of y[o, :])^2 averaged over o, the share of it that is fixed (off at p in every
@@ -265,9 +282,9 @@ def _pulled(
     for along, lines in zip(weights, sent, strict=True):
         profile.append(normalised(along @ lines))
     energy = pulled_taps[0] @ at
-    shared = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
-    axes, (energy, shared) = _image(shape, (energy, shared))
-    return Gradient.flat(axes, energy, shared, tuple(profile))
+    covariance = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
+    axes, (energy, covariance) = _image(shape, (energy, covariance))
+    return Gradient.flat(axes, energy, covariance, tuple(profile))
 
 
 @component("conv")
@@ -288,34 +305,36 @@ class Convolution(_Convolution):
 
     def map(self, x: Moments) -> Moments:
         y = self._with_bias(self._map_of_positions(x) if is_map(x) else self._map_of_profiles(x))
-        return replace(y, spread=x.spread + gaussian_noise(y))
+        return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y))
 
     def _map_of_positions(self, x: Moments) -> Moments:
         x = x.refined(map_axes(x.axes))
         kernel, groups, axes = self._kernel, self._groups, self._taps
         mean = kernel_on_map(kernel, groups, axes, x.mean, squared=False)
-        variance, shared = (kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.shared))
-        y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, shared)
+        variance, covariance = (
+            kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.position_covariance)
+        )
+        y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, covariance)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, 0.0, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]), overlap)
 
     def _map_of_profiles(self, x: Moments) -> Moments:
-        x, mean, variance, shared = _channels_only(x)
+        x, mean, variance, covariance = _channels_only(x)
         axes = self._taps
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
-        spread = np.concatenate([variance, shared]) if shared.any() else variance
-        mean_taps, spread_taps = kernel_times(self._kernel, self._groups, mean, spread)
-        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
+        both = np.concatenate([variance, covariance]) if covariance.any() else variance
+        mean_taps, variance_taps = kernel_times(self._kernel, self._groups, mean, both)
+        y, fixed = _convolved_moments(mean_taps[0], variance_taps, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, fixed, x, variance, overlap)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if is_map(x):
             g = cotangent.refined(map_axes(y.axes))
-            energy, shared = (
+            energy, covariance = (
                 kernel_transposed_on_map(self._kernel, self._groups, self._taps, array) for array in g.arrays()[:2]
             )
-            return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, shared)
+            return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, covariance)
         g, rows = _channel_gradient(cotangent)
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = kernel_transposed_times(self._kernel, self._groups, rows)
@@ -373,11 +392,11 @@ class TransposedConvolution(_Convolution):
         return self._tap_axes(self.input_shape[2:], self.shape[2:])
 
     def map(self, x: Moments) -> Moments:
-        x, mean, variance, shared = _channels_only(x)
+        x, mean, variance, covariance = _channels_only(x)
         windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
-        spread = np.concatenate([variance, shared])
-        mean_taps, spread_taps = kernel_times(self._swapped(), self._groups, mean, spread)
-        y, fixed = _spread_moments(mean_taps[0], spread_taps, windows, self.shape)
+        both = np.concatenate([variance, covariance])
+        mean_taps, variance_taps = kernel_times(self._swapped(), self._groups, mean, both)
+        y, fixed = _convolved_moments(mean_taps[0], variance_taps, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
         return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 

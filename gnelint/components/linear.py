@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.base import Component, NotModelledError, Unary, component
+from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
-from gnelint.theory.fields.coupling import participation, weighted_sum
-from gnelint.theory.fields.memory import Memory, memory_unless_along
+from gnelint.theory.fields.channel_correlation import participation, weighted_sum
+from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.spread import gaussian_noise
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
 
@@ -47,31 +47,31 @@ class Linear(Unary):
     def map(self, x: Moments) -> Moments:
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
         out = self._weight.shape[0]
-        mean, variance, shared = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
-        both = [variance, shared] if np.any(shared) else [variance]
-        spread = rows_times(self._weight, np.concatenate(both), squared=True)
+        mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
+        both = [variance, covariance] if np.any(covariance) else [variance]
+        squared = rows_times(self._weight, np.concatenate(both), squared=True)
         if len(both) == 1:
-            spread = np.concatenate([spread, np.zeros_like(spread)])
+            squared = np.concatenate([squared, np.zeros_like(squared)])
         cells = (*counts(x.axes)[:-1], out)
         y = Moments(
             (*x.axes[:-1], Axis.full(out)),
             (*x.profile[:-1], None),
             rows_times(self._weight, mean, squared=False).reshape(cells),
-            spread[: len(mean)].reshape(cells),
-            spread[len(mean) :].reshape(cells),
-            coupling=weighted_sum(x.coupling, participation(variance)),
-            doubt=2.0 * x.coupling.same,
+            squared[: len(mean)].reshape(cells),
+            squared[len(mean) :].reshape(cells),
+            channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
+            variance_of_variance=2.0 * x.channel_correlation.same,
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
-        y = y.remembering(self._kept(x.memory))
-        return replace(y, spread=x.spread + gaussian_noise(y)) if len(y.axes) == 2 else y
+        y = y.with_autocorrelation(self._kept(x.autocorrelation))
+        return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
-        energy, shared = (a.reshape(-1, out) for a in g.arrays()[:2])
-        both = [energy, shared] if np.any(shared) else [energy]
+        energy, covariance = (a.reshape(-1, out) for a in g.arrays()[:2])
+        both = [energy, covariance] if np.any(covariance) else [energy]
         pulled = columns_times(self._weight, np.concatenate(both), squared=True)
         if len(both) == 1:
             pulled = np.concatenate([pulled, np.zeros_like(pulled)])
@@ -82,11 +82,11 @@ class Linear(Unary):
             pulled[len(energy) :].reshape(cells),
             (*g.profile[:-1], None),
         )
-        return found.remembering(self._kept(g.memory))
+        return found.with_autocorrelation(self._kept(g.autocorrelation))
 
-    def _kept(self, memory: Memory | None) -> Memory | None:
+    def _kept(self, autocorrelation: Autocorrelation | None) -> Autocorrelation | None:
         """Along the positions; there is none between channels that a weight has mixed."""
-        return memory_unless_along(memory, len(self.shape) - 1)
+        return autocorrelation_unless_along(autocorrelation, len(self.shape) - 1)
 
     @cached_property
     def _phi(self) -> float:
@@ -181,15 +181,24 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
         energy = own * profile + 2.0 * elsewhere * cross * np.sqrt(profile) + constant
         mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
     total = x.mean * amplitude + shift.mean
-    y = Moments(x.axes, tuple(mixed), total, x.variance, x.shared, coupling=x.coupling, doubt=x.doubt, spread=x.spread)
+    y = Moments(
+        x.axes,
+        tuple(mixed),
+        total,
+        x.variance,
+        x.position_covariance,
+        channel_correlation=x.channel_correlation,
+        variance_of_variance=x.variance_of_variance,
+        log_norm_variance=x.log_norm_variance,
+    )
     whole = total / y.amplitude() if y.amplitude() > 0 else total
     variance_left = second - whole**2
     if np.any(variance_left < 0):  # the sum is flatter than one profile for all cells can say
         return replace(
-            Moments.flat(x.axes, total, second - total**2, x.shared),
-            coupling=x.coupling,
-            doubt=x.doubt,
-            spread=x.spread,
+            Moments.flat(x.axes, total, second - total**2, x.position_covariance),
+            channel_correlation=x.channel_correlation,
+            variance_of_variance=x.variance_of_variance,
+            log_norm_variance=x.log_norm_variance,
         )
     return replace(y, mean=whole, variance=variance_left)
 
@@ -209,7 +218,7 @@ class Bias(Unary):
         return shifted(x, axes, factor * mean, factor**2 * variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        moved = cotangent.rebuilt(cotangent.axes, (cotangent.energy, cotangent.shared), cotangent.profile)
+        moved = cotangent.rebuilt(cotangent.axes, (cotangent.energy, cotangent.position_covariance), cotangent.profile)
         return moved.summed_to(self.input_shape)  # where x + b is positive says little of where x is
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -247,8 +256,16 @@ class Scale(Unary):
         second = factor.second * x.second
         product = factor.mean * x.mean
         nonnegative = x.nonnegative and bool(np.all(self._constant >= 0))
-        shared = factor.mean**2 * x.shared
-        return Moments(x.axes, x.profile, product, second - product**2, shared, nonnegative, coupling=x.coupling)
+        covariance = factor.mean**2 * x.position_covariance
+        return Moments(
+            x.axes,
+            x.profile,
+            product,
+            second - product**2,
+            covariance,
+            nonnegative,
+            channel_correlation=x.channel_correlation,
+        )
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes, mean, variance = constant_moments(self._constant, y)

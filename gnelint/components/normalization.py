@@ -24,8 +24,8 @@ import numpy as np
 
 from gnelint.components.base import Basis, NotModelledError, Remembered, Unary, component
 from gnelint.components.linear import constant_moments, shifted
+from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
-from gnelint.theory.fields.memory import memory_unless_along
 from gnelint.theory.fields.moments import Gradient, Moments, average_covariance, sample_average_energy, set_average
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.spectrum import Structure
@@ -56,17 +56,17 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     second = set_average(x.second, x, axes)
     if centred:
         centre = set_average(x.mean, x, axes) * x.amplitude()
-        removed = sample_average_energy(x.variance, x.shared, x, axes)
+        removed = sample_average_energy(x.variance, x.position_covariance, x, axes)
         square = np.maximum(second - centre**2 - removed, 0.0)
     else:
         centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
-    deviation = (x.mean - centre) ** 2
-    fluctuation = 2.0 * x.variance**2 + 4.0 * deviation * x.variance
-    pairs = 2.0 * x.shared**2 + 4.0 * deviation * x.shared
-    spread = sample_average_energy(fluctuation, pairs, x, axes)
-    relative = np.divide(spread, square**2, out=np.zeros_like(square), where=square > 0)
+    offset = (x.mean - centre) ** 2
+    fluctuation = 2.0 * x.variance**2 + 4.0 * offset * x.variance
+    pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
+    scatter = sample_average_energy(fluctuation, pairs, x, axes)
+    relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 1 not in axes:  # over channels it averages out
-        relative = relative + x.doubt
+        relative = relative + x.variance_of_variance
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
 
 
@@ -90,7 +90,7 @@ class Normalization(Unary):
     """A normalisation over a set of axes, then gamma and beta."""
 
     centred: ClassVar[bool] = True
-    doubt: ClassVar[float | None] = 0.05
+    model_error_bits: ClassVar[float | None] = 0.05
 
     @property
     def adapts(self) -> bool:
@@ -163,16 +163,27 @@ class Normalization(Unary):
         if not np.all(below > 0):
             raise NotModelledError("normalises a value without any variance and has no epsilon")
         factor = 1.0 / below
-        if self.centred and x.deviation is not None and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes):
-            profile = tuple(p if i in axes else None for i, p in enumerate(x.deviation))
-            shared = np.maximum(x.shared - found.removed, 0.0)
-            y = Moments(x.axes, profile, 0.0 * x.mean, found.square * factor, shared * factor, coupling=x.coupling)
+        if (
+            self.centred
+            and x.centred_energy is not None
+            and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes)
+        ):
+            profile = tuple(p if i in axes else None for i, p in enumerate(x.centred_energy))
+            covariance = np.maximum(x.position_covariance - found.removed, 0.0)
+            y = Moments(
+                x.axes,
+                profile,
+                0.0 * x.mean,
+                found.square * factor,
+                covariance * factor,
+                channel_correlation=x.channel_correlation,
+            )
             return self._affine(y)
         y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
         y = y.rebuilt(
             y.axes,
             (y.mean * np.sqrt(factor), np.maximum(y.variance - found.removed, 0.0) * factor,
-             np.maximum(y.shared - found.removed, 0.0) * factor),
+             np.maximum(y.position_covariance - found.removed, 0.0) * factor),
             y.profile,
         )  # fmt: skip
         return self._affine(replace(y, nonnegative=x.nonnegative and not self.centred))
@@ -180,12 +191,19 @@ class Normalization(Unary):
     def _affine(self, y: Moments) -> Moments:
         gamma, beta = self._gamma, self._beta
         if gamma is not None and not self._scales_nothing:
-            axes, mean, spread = constant_moments(gamma, y)
+            axes, mean, variance = constant_moments(gamma, y)
             y = y.refined(axes)
-            mean, spread = resample(mean, axes, y.axes), resample(spread, axes, y.axes)
-            second = (mean**2 + spread) * y.second
+            mean, variance = resample(mean, axes, y.axes), resample(variance, axes, y.axes)
+            second = (mean**2 + variance) * y.second
             product = mean * y.mean
-            y = Moments(y.axes, y.profile, product, second - product**2, mean**2 * y.shared, coupling=y.coupling)
+            y = Moments(
+                y.axes,
+                y.profile,
+                product,
+                second - product**2,
+                mean**2 * y.position_covariance,
+                channel_correlation=y.channel_correlation,
+            )
         if beta is not None:
             y = shifted(y, *constant_moments(beta, y))
         return y
@@ -195,17 +213,17 @@ class Normalization(Unary):
         g = self._before_gamma(x, cotangent).refined(x.axes)
         known = self._normalised(x, g.axes)
         rho, xhat2, alike = known.rho, known.xhat2, known.alike
-        product = average_covariance(g.energy * xhat2, g.shared * alike, g, axes)  # E h xhat mean(h xhat)
+        product = average_covariance(g.energy * xhat2, g.position_covariance * alike, g, axes)  # E h xhat mean(h xhat)
         lost = rho**2 * set_average(product, g, axes)
         energy = g.energy - (2 * rho * product - lost * xhat2)
-        shared = g.shared - self._taken_from_pairs(g, alike, xhat2, rho, lost)
+        covariance = g.position_covariance - self._taken_from_pairs(g, alike, xhat2, rho, lost)
         if self.centred:
-            own = average_covariance(g.energy, g.shared, g, axes)
+            own = average_covariance(g.energy, g.position_covariance, g, axes)
             together = 2 * own - set_average(own, g, axes)
-            energy, shared = energy - together, shared - together
+            energy, covariance = energy - together, covariance - together
         energy = np.maximum(energy, 0.0) * known.factor
-        shared = np.minimum(np.maximum(shared, 0.0) * known.factor, energy)
-        result = g.rebuilt(g.axes, (energy, shared), g.profile)
+        covariance = np.minimum(np.maximum(covariance, 0.0) * known.factor, energy)
+        result = g.rebuilt(g.axes, (energy, covariance), g.profile)
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:
                 result = _divided_by_profile(result, index, profile)
@@ -215,8 +233,8 @@ class Normalization(Unary):
         scale = self._gamma
         if scale is None or self._scales_nothing:
             return cotangent
-        axes, mean, spread = self._scales.of((x,), lambda: constant_moments(scale, x))
-        return cotangent.times(axes, mean**2 + spread, mean**2)
+        axes, mean, variance = self._scales.of((x,), lambda: constant_moments(scale, x))
+        return cotangent.times(axes, mean**2 + variance, mean**2)
 
     def _normalised(self, x: Moments, cells: Axes) -> _Normalised:
         """What a gradient on these cells, which are as fine as x's, meets."""
@@ -234,7 +252,7 @@ class Normalization(Unary):
         below = self.denominator(square)
         alone = np.where(square > 0, square, 1.0)
         xhat2 = np.maximum((fine.mean - centre) ** 2 + fine.variance, 0.0) / alone
-        alike = np.minimum(np.maximum(fine.shared / alone, 0.0), xhat2)
+        alike = np.minimum(np.maximum(fine.position_covariance / alone, 0.0), xhat2)
         return _Normalised(square / below, xhat2, alike, inflation / below)
 
     def _taken_from_pairs(
@@ -249,11 +267,13 @@ class Normalization(Unary):
             return np.zeros_like(g.energy)
         # E h xhat' mean(h xhat): one of the set's entries is the first, one the second
         others = max(g.positions - 2, 0)
-        crossed = (g.energy * alike + g.shared * xhat2 + others * g.shared * alike) / self.entries
+        crossed = (
+            g.energy * alike + g.position_covariance * xhat2 + others * g.position_covariance * alike
+        ) / self.entries
         return np.asarray(2 * rho * crossed - lost * alike)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """Relative: the spread of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
+        """Relative: the variance of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
         directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
         x = inputs[0]
         assert x is not None
@@ -296,8 +316,8 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
     kept = (*g.profile[:index], normalised(energy), *g.profile[index + 1 :])
     # what two indices share need not lie where the energy does: its average is divided on average
     amplitude = [1.0 if line is None else float(np.sqrt(line).mean()) for line in (own, inverse, kept[index])]
-    shared = (amplitude[0] * amplitude[1] / amplitude[2]) ** 2 if amplitude[2] > 0 else mean
-    return g.rebuilt(g.axes, (g.energy * mean, np.minimum(g.shared * shared, g.energy * mean)), kept)
+    covariance = (amplitude[0] * amplitude[1] / amplitude[2]) ** 2 if amplitude[2] > 0 else mean
+    return g.rebuilt(g.axes, (g.energy * mean, np.minimum(g.position_covariance * covariance, g.energy * mean)), kept)
 
 
 def _with_shape(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
@@ -355,21 +375,23 @@ class BatchNorm(Normalization):
         axes, mean, _ = constant_moments(factor, x)
         x = x.refined(axes)
         mean = resample(mean, axes, x.axes)
-        y = x.rebuilt(x.axes, (x.mean * mean, x.variance * mean**2, x.shared * mean**2), x.profile)
+        y = x.rebuilt(x.axes, (x.mean * mean, x.variance * mean**2, x.position_covariance * mean**2), x.profile)
         return shifted(replace(y, nonnegative=False), *constant_moments(shift, y))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
             pulled = super().pull(x, y, cotangent)
-            if y.floor is None or not np.any(cotangent.active):
+            if y.floor is None or not np.any(cotangent.mask_overlap):
                 return pulled
             # what is above its floor came from what was above 0
-            return replace(pulled, active=np.broadcast_to(cotangent.refined(pulled.axes).active, pulled.energy.shape))
+            return replace(
+                pulled, mask_overlap=np.broadcast_to(cotangent.refined(pulled.axes).mask_overlap, pulled.energy.shape)
+            )
         axes, mean, _ = constant_moments(self._stored()[0], x)
         return cotangent.times(axes, mean**2)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """The spread of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
+        """The variance of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
         being taken out (2; 1 without centring)."""
         x = inputs[0]
         assert x is not None
@@ -402,11 +424,15 @@ class _OverChannels(Normalization):
     """A normalisation of each position by itself: what positions have in common stays, nearly."""
 
     def map(self, x: Moments) -> Moments:
-        return super().map(x).remembering(memory_unless_along(x.memory, *self.normalised_axes()))
+        return (
+            super()
+            .map(x)
+            .with_autocorrelation(autocorrelation_unless_along(x.autocorrelation, *self.normalised_axes()))
+        )
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        memory = memory_unless_along(cotangent.memory, *self.normalised_axes())
-        return super().pull(x, y, cotangent).remembering(memory)
+        autocorrelation = autocorrelation_unless_along(cotangent.autocorrelation, *self.normalised_axes())
+        return super().pull(x, y, cotangent).with_autocorrelation(autocorrelation)
 
 
 @component("layer_norm")
@@ -456,7 +482,7 @@ class L2Normalize(Normalization):
         removed = set_average(g.energy, g, axes) / found.entries
         square = _fit(found.square, x.axes, x.refined(g.axes), axes)
         energy = np.maximum(g.energy - removed, 0.0) / self.denominator(square)
-        return g.rebuilt(g.axes, (energy, np.minimum(g.shared, energy)), g.profile)
+        return g.rebuilt(g.axes, (energy, np.minimum(g.position_covariance, energy)), g.profile)
 
 
 @component("second_moment_norm")
@@ -497,7 +523,7 @@ class GroupNorm(Unary):
     """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group
     (3.5)."""
 
-    doubt: ClassVar[float | None] = Normalization.doubt
+    model_error_bits: ClassVar[float | None] = Normalization.model_error_bits
 
     @property
     def _grouped(self) -> LayerNorm:
@@ -522,8 +548,8 @@ class GroupNorm(Unary):
         gamma = self._constant("scale")
         if variance is None or phi is None or gamma is None:
             return variance
-        scale, spread = float(np.mean(gamma**2)), _relative_variance(gamma**2)
-        return scale**2 * (variance + phi**2 * spread)
+        scale, relative = float(np.mean(gamma**2)), _relative_variance(gamma**2)
+        return scale**2 * (variance + phi**2 * relative)
 
     def _constant(self, role: str) -> np.ndarray | None:
         parameter = self.node.parameters.get(role)
@@ -542,7 +568,7 @@ class GroupNorm(Unary):
             axes, mean, _ = constant_moments(gamma, y)
             y = y.refined(axes)
             mean = resample(mean, axes, y.axes)
-            y = y.rebuilt(y.axes, (y.mean * mean, y.variance * mean**2, y.shared * mean**2), y.profile)
+            y = y.rebuilt(y.axes, (y.mean * mean, y.variance * mean**2, y.position_covariance * mean**2), y.profile)
         return y if beta is None else shifted(y, *constant_moments(beta, y))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -568,10 +594,12 @@ class LocalResponseNorm(Unary):
 
     def map(self, x: Moments) -> Moments:
         factor = self._factor(x)
-        return x.rebuilt(x.axes, (x.mean * factor, x.variance * factor**2, x.shared * factor**2), x.profile)
+        return x.rebuilt(
+            x.axes, (x.mean * factor, x.variance * factor**2, x.position_covariance * factor**2), x.profile
+        )
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = self._factor(x) ** 2
         return cotangent.rebuilt(
-            cotangent.axes, (cotangent.energy * factor, cotangent.shared * factor), cotangent.profile
+            cotangent.axes, (cotangent.energy * factor, cotangent.position_covariance * factor), cotangent.profile
         )

@@ -121,8 +121,8 @@ class _Expansion(Pointwise):
         self._check(mean, variance)
         f, slope, bend = self.derivatives()
         first = f(mean) + 0.5 * bend(mean) * variance
-        spread = slope(mean) ** 2 * variance + 0.5 * (bend(mean) * variance) ** 2
-        return first, first**2 + spread
+        scatter = slope(mean) ** 2 * variance + 0.5 * (bend(mean) * variance) ** 2
+        return first, first**2 + scatter
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._check(mean, variance)

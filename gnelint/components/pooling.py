@@ -51,7 +51,7 @@ class _Window(Unary):
             for i, size in enumerate(kernel)
         ]
 
-    def _spread(self, g: Gradient, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray | None], float]:
+    def _distributed(self, g: Gradient, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray | None], float]:
         """Profile at the input, and energy that one unit of output energy puts on an input entry, by separable weights.
 
         Args:
@@ -77,7 +77,7 @@ def _on_channels(g: Gradient) -> Gradient:
 class _Averages(Unary):
     """An average over positions."""
 
-    doubt: ClassVar[float | None] = 0.1
+    model_error_bits: ClassVar[float | None] = 0.1
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(averages=True)
@@ -88,7 +88,7 @@ class AveragePool(_Averages, _Window):
     """Average over a window of k entries.
 
         phi = 1 / k (from the taps where windows meet the padding)
-        mean -> mean;  variance -> variance / k + shared (1 - 1/k)
+        mean -> mean;  variance -> variance / k + covariance (1 - 1/k)
 
     The forward map takes entries of a window as no more correlated than entries far apart. Source: theory of
     components, 3.4.
@@ -132,26 +132,28 @@ class AveragePool(_Averages, _Window):
             copies *= float((axis.gather(None).sum(axis=0) / divisor).mean()) ** 2
             profile.append(normalised(energy) if x.profile[2 + i] is not None else None)
         mean = x.mean * mean_factor
-        variance = np.maximum((x.variance - x.shared) * energy_factor, 0.0) + x.shared * copies
+        variance = (
+            np.maximum((x.variance - x.position_covariance) * energy_factor, 0.0) + x.position_covariance * copies
+        )
         axes, second = _resized(x, self.shape), variance + x.mean**2 * mean_square
-        y = x.rebuilt(axes, (mean, variance, x.shared * copies), tuple(profile))
+        y = x.rebuilt(axes, (mean, variance, x.position_covariance * copies), tuple(profile))
         whole = mean / max(y.amplitude(), 1e-300)
         if np.any(second < whole**2):  # the sum is flatter than the profile says
-            flat = Moments.flat(axes, mean, second - mean**2, y.shared, x.nonnegative)
-            return replace(flat, coupling=x.coupling)
-        return y.rebuilt(axes, (whole, second - whole**2, y.shared), y.profile)
+            flat = Moments.flat(axes, mean, second - mean**2, y.position_covariance, x.nonnegative)
+            return replace(flat, channel_correlation=x.channel_correlation)
+        return y.rebuilt(axes, (whole, second - whole**2, y.position_covariance), y.profile)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         divisors = self._divisors()
-        profile, factor = self._spread(g, [1.0 / d**2 for d in divisors])
-        # a position that several windows read receives from each: the shared part of these adds up coherently
+        profile, factor = self._distributed(g, [1.0 / d**2 for d in divisors])
+        # a position that several windows read receives from each: the correlated part of these adds up coherently
         reach = 1.0
         for axis, divisor in zip(self._axes(), divisors, strict=True):
             reach *= float((axis.scatter(1.0 / divisor).sum(axis=0) ** 2).mean())
-        energy = g.energy * factor + np.maximum(g.shared, 0.0) * max(reach - factor, 0.0)
-        shared = _shared_behind(g, energy, self.shape, self.input_shape)
-        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+        energy = g.energy * factor + np.maximum(g.position_covariance, 0.0) * max(reach - factor, 0.0)
+        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
+        return g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
 
 
 def _window_variance(lines: Sequence[np.ndarray]) -> float:
@@ -163,12 +165,12 @@ def _window_variance(lines: Sequence[np.ndarray]) -> float:
     return max(second - phi**2, 0.0)
 
 
-def _shared_behind(g: Gradient, energy: np.ndarray, outputs: Sequence[int], inputs: Sequence[int]) -> np.ndarray:
+def _covariance_behind(g: Gradient, energy: np.ndarray, outputs: Sequence[int], inputs: Sequence[int]) -> np.ndarray:
     """Covariance between input positions whose gradients sum to the sum of the outputs' gradients."""
     before, behind = math.prod(outputs[2:]), math.prod(inputs[2:])
     if behind <= 1:
         return energy
-    mean_square = g.energy / before + g.shared * (1.0 - 1.0 / before)
+    mean_square = g.energy / before + g.position_covariance * (1.0 - 1.0 / before)
     return np.asarray((mean_square * (before / behind) ** 2 - energy / behind) / (1.0 - 1.0 / behind))
 
 
@@ -190,28 +192,28 @@ class Maximum(Unary):
 
     def largest(self, x: Moments, count: int) -> Moments:
         """Moments of the largest of `count` entries, on the input's axes."""
-        free = np.maximum(x.variance - x.shared, 0.0)
-        top, spread, *_ = maximum_cumulants(count)
+        free = np.maximum(x.variance - x.position_covariance, 0.0)
+        top, scatter, *_ = maximum_cumulants(count)
         if not x.nonnegative:
             mean = x.mean + np.sqrt(free) * top
-            variance = x.shared + free * spread
-            return x.rebuilt(x.axes, (mean, variance, x.shared), x.profile)
+            variance = x.position_covariance + free * scatter
+            return x.rebuilt(x.axes, (mean, variance, x.position_covariance), x.profile)
         location, scale = rectified_source(x.mean, x.variance)
         pieces = (Piece(-math.inf, 0.0, (0.0,)), Piece(0.0, math.inf, (0.0, 1.0)))
-        inner_mean, inner_variance = location + scale * top, scale**2 * spread
+        inner_mean, inner_variance = location + scale * top, scale**2 * scatter
         mean = piecewise_expectation(pieces, 1, inner_mean, inner_variance)
         second = piecewise_expectation(pieces, 2, inner_mean, inner_variance)
-        return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.shared), x.profile)
+        return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance), x.profile)
 
     def shape_of_largest(self, x: Moments, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The third and fourth cumulant of the largest of `count` entries; few of many are cut by a rectifier."""
-        free = np.sqrt(np.maximum(x.variance - x.shared, 0.0))
+        free = np.sqrt(np.maximum(x.variance - x.position_covariance, 0.0))
         scale = rectified_source(x.mean, x.variance)[1] if x.nonnegative else free
         _, _, third, fourth = maximum_cumulants(count)
         return third * scale**3, fourth * scale**4
 
     def winners(self, x: Moments, count: int) -> np.ndarray:
-        """`Gradient.active` of the winners: how much surer than any entry one is to be positive."""
+        """`Gradient.mask_overlap` of the winners: how much surer than any entry one is to be positive."""
         if not x.nonnegative:
             return np.zeros_like(x.mean)
         location, scale = rectified_source(x.mean, x.variance)
@@ -253,16 +255,16 @@ class MaxPool(_Window, Maximum):
         for count, share in self._window_sizes().items():
             y = self.largest(x, count)
             mean, second = mean + share * y.mean, second + share * y.second
-        y = Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.shared, x.nonnegative)
-        return replace(y, coupling=x.coupling, cumulants=self.shape_of_largest(x, self._count))
+        y = Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.position_covariance, x.nonnegative)
+        return replace(y, channel_correlation=x.channel_correlation, cumulants=self.shape_of_largest(x, self._count))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
-        profile, factor = self._spread(g, weights)
+        profile, factor = self._distributed(g, weights)
         energy = g.energy * factor
-        shared = _shared_behind(g, energy, self.shape, self.input_shape)
-        pulled = g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
+        pulled = g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
         return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -315,12 +317,14 @@ def _counted_pairs(overlap: np.ndarray, sizes: np.ndarray) -> list[tuple[float, 
     return [(float(a), float(b), float(c), times) for (a, b, c), times in found.items()]
 
 
-def marked(g: Gradient, axes: Axes, active: np.ndarray) -> Gradient:
-    """The gradient with `active` set from an array on the cells of these axes."""
+def marked(g: Gradient, axes: Axes, mask_overlap: np.ndarray) -> Gradient:
+    """The gradient with `mask_overlap` set from an array on the cells of these axes."""
     g = g.refined(axes)
     target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
     return g.rebuilt(
-        g.axes, (g.energy, g.shared, np.broadcast_to(resample(active, axes, target), counts(g.axes))), g.profile
+        g.axes,
+        (g.energy, g.position_covariance, np.broadcast_to(resample(mask_overlap, axes, target), counts(g.axes))),
+        g.profile,
     )
 
 
@@ -352,8 +356,10 @@ class LpPool(_Window):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
-        profile, factor = self._spread(g, weights)
-        return g.rebuilt(_resized(g, self.input_shape), (g.energy * factor, 0.0 * g.shared), tuple(profile))
+        profile, factor = self._distributed(g, weights)
+        return g.rebuilt(
+            _resized(g, self.input_shape), (g.energy * factor, 0.0 * g.position_covariance), tuple(profile)
+        )
 
 
 class _Whole(Unary):
@@ -363,9 +369,9 @@ class _Whole(Unary):
     def _count(self) -> int:
         return math.prod(self.input_shape[2:])
 
-    def _spread_back(self, g: Gradient, energy: float, shared: float) -> Gradient:
+    def _distributed_back(self, g: Gradient, energy: float, covariance: float) -> Gradient:
         axes = _resized(g, self.input_shape)
-        return g.rebuilt(axes, (g.energy * energy, g.energy * shared), (*g.profile[:2], *(None,) * (len(axes) - 2)))
+        return g.rebuilt(axes, (g.energy * energy, g.energy * covariance), (*g.profile[:2], *(None,) * (len(axes) - 2)))
 
 
 @component("global_avg_pool")
@@ -374,13 +380,13 @@ class GlobalAveragePool(_Averages, _Whole):
 
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
-        variance = x.variance / self._count + x.shared * (1.0 - 1.0 / self._count)
+        variance = x.variance / self._count + x.position_covariance * (1.0 - 1.0 / self._count)
         amplitude = x.amplitude()
         axes = _resized(x, self.shape)
         return Moments.flat(axes, x.mean * amplitude, np.maximum(variance, 0.0), nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return self._spread_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
+        return self._distributed_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
@@ -396,7 +402,7 @@ class GlobalMaxPool(_Whole, Maximum):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         x = x.only(0, 1)
-        return marked(self._spread_back(cotangent, 1.0 / self._count, 0.0), x.axes, self.winners(x, self._count))
+        return marked(self._distributed_back(cotangent, 1.0 / self._count, 0.0), x.axes, self.winners(x, self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
@@ -417,7 +423,7 @@ class GlobalLpPool(_Whole):
         return Moments.flat(_resized(x, self.shape), size, 0.5 * x.variance, nonnegative=True)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return self._spread_back(cotangent, 1.0 / self._count, 0.0)
+        return self._distributed_back(cotangent, 1.0 / self._count, 0.0)
 
 
 class _Adaptive(Unary):
@@ -457,19 +463,23 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
         factor = 1.0
         for windows in self._axis_windows():
             factor *= float(np.mean([1.0 / (stop - start) for start, stop in windows]))
-        variance = x.variance * factor + x.shared * (1.0 - factor)
+        variance = x.variance * factor + x.position_covariance * (1.0 - factor)
         axes = _resized(x, self.shape)
         whole = math.prod(self.shape[2:]) == 1
         return Moments.flat(
-            axes, x.mean * x.amplitude(), np.maximum(variance, 0.0), None if whole else x.shared, x.nonnegative
+            axes,
+            x.mean * x.amplitude(),
+            np.maximum(variance, 0.0),
+            None if whole else x.position_covariance,
+            x.nonnegative,
         )
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 2)
         energy = g.energy * factor
-        shared = _shared_behind(g, energy, self.shape, self.input_shape)
-        return g.rebuilt(_resized(g, self.input_shape), (energy, shared), tuple(profile))
+        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
+        return g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
 
 
 @component("adaptive_max_pool")
@@ -480,9 +490,11 @@ class AdaptiveMaxPool(_Adaptive, Maximum):
         outputs = max(math.prod(self.shape[2:]), 1)
         count = max(1, round(math.prod(self.input_shape[2:]) / outputs))
         y = self.largest(x.only(0, 1).flattened(), count)
-        return Moments.flat(_resized(y, self.shape), y.mean, y.variance, y.shared, x.nonnegative)
+        return Moments.flat(_resized(y, self.shape), y.mean, y.variance, y.position_covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 1)
-        return g.rebuilt(_resized(g, self.input_shape), (g.energy * factor, 0.0 * g.shared), tuple(profile))
+        return g.rebuilt(
+            _resized(g, self.input_shape), (g.energy * factor, 0.0 * g.position_covariance), tuple(profile)
+        )

@@ -16,8 +16,8 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
+from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.memory import Memory
 from gnelint.theory.fields.moments import Field, Gradient, Moments
 from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
 from gnelint.theory.recurrence import (
@@ -30,8 +30,8 @@ from gnelint.theory.recurrence import (
     Slopes,
     Step,
     UnsettledError,
+    joined_autocorrelation,
     pull,
-    remembered,
     unroll,
 )
 from gnelint.theory.weights.contraction import columns_times, rows_times
@@ -48,7 +48,7 @@ class Unrolled:
     batch: Axis
     runs: list[Run]
     correlations: Correlations
-    memory: Memory | None
+    autocorrelation: Autocorrelation | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Recurrent(Component):
         if 0 in x.shape:
             raise NotModelledError("a sequence without steps")
         states = [state for state in inputs[1:] if state is not None]
-        memory = _remembered(x)
+        autocorrelation = _autocorrelation_over_time(x)
         x = _in_time(x.absorbed(TIME).flattened(), bool(self.node.attribute("reverse")))
         batch = x.axes[0]
         for state in states:
@@ -157,10 +157,10 @@ class Recurrent(Component):
         first = [self._state(inputs, index + 1, batch) for index in range(2)]
         hidden, carry = first if len(inputs) > 2 else (first[0], first[0])
         try:
-            runs, correlations = unroll(self._cell, drives, hidden, carry, memory if steps > 1 else None)
+            runs, correlations = unroll(self._cell, drives, hidden, carry, autocorrelation if steps > 1 else None)
         except UnsettledError as error:
             raise NotModelledError(str(error)) from error
-        return Unrolled(batch, runs, correlations, remembered(correlations.hidden, memory))
+        return Unrolled(batch, runs, correlations, joined_autocorrelation(correlations.hidden, autocorrelation))
 
     def _state(self, inputs: Sequence[Moments | None], index: int, batch: Axis) -> Pair:
         state = inputs[index] if index < len(inputs) else None
@@ -178,9 +178,11 @@ class Recurrent(Component):
         mean, variance = (
             np.stack([getattr(run.step.hidden, name) for run in found.runs], axis=1) for name in ("mean", "variance")
         )
-        memory = found.memory
+        autocorrelation = found.autocorrelation
         axes = (found.batch, axis, Axis.full(self._hidden))
-        y = Moments.flat(axes, mean, variance, _shared(axis, variance, memory)).remembering(memory)
+        y = Moments.flat(axes, mean, variance, _pair_covariance(axis, variance, autocorrelation)).with_autocorrelation(
+            autocorrelation
+        )
         y = y.pooled(TIME, _coarse(axis))
         y = y.sliced(TIME, axis.size - 1, -1, -1) if self.node.attribute("reverse") else y
         last = found.runs[-1].step.carry
@@ -199,12 +201,12 @@ class Recurrent(Component):
             return (None,) * len(inputs)
         at_last = nothing if last is None else _on_batch(last, found.batch).energy
         g = Gradient.white(self.output_shapes[0]).scaled(0.0) if g is None else g
-        memory = _remembered(g)
+        autocorrelation = _autocorrelation_over_time(g)
         g = _on_batch(_in_time(g, bool(self.node.attribute("reverse"))), found.batch)
         runs, cells = _cut(found.runs, g.axes[TIME])
         energies = [g.energy[:, cell] for cell in cells]
         try:
-            pulled = pull(self._cell, runs, energies, at_last, memory, found.correlations)
+            pulled = pull(self._cell, runs, energies, at_last, autocorrelation, found.correlations)
         except UnsettledError as error:
             raise NotModelledError(str(error)) from error
         states = [Gradient.flat((found.batch, Axis.full(self._hidden)), energy) for energy in self._at_states(pulled)]
@@ -221,8 +223,10 @@ class Recurrent(Component):
         energy = columns_times(self._weight, pulled.gates.reshape(runs * batch.count, -1), squared=True)
         energy = energy.reshape(runs, batch.count, shape[2]).transpose(1, 0, 2)
         axis = _time_axis(pulled.lengths)
-        g = Gradient.flat((batch, axis, Axis.full(shape[2])), energy, _shared(axis, energy, pulled.memory))
-        g = g.remembering(pulled.memory).pooled(TIME, _coarse(axis))
+        g = Gradient.flat(
+            (batch, axis, Axis.full(shape[2])), energy, _pair_covariance(axis, energy, pulled.autocorrelation)
+        )
+        g = g.with_autocorrelation(pulled.autocorrelation).pooled(TIME, _coarse(axis))
         return g.sliced(TIME, axis.size - 1, -1, -1) if self.node.attribute("reverse") else g
 
 
@@ -272,23 +276,23 @@ def _alike(field: Field) -> Axis:
     return Axis.full(axis.size) if len(starts) == axis.size - 1 else Axis(axis.size, tuple(int(k) for k in starts))
 
 
-def _remembered(field: F) -> Memory | None:
-    """What is known of the correlation over time: all distances alike where only `shared` is."""
-    if field.memory is not None and field.memory.axis == TIME:
-        return field.memory
+def _autocorrelation_over_time(field: F) -> Autocorrelation | None:
+    """What is known of the correlation over time: all distances alike where only `position_covariance` is."""
+    if field.autocorrelation is not None and field.autocorrelation.axis == TIME:
+        return field.autocorrelation
     if not field.correlated:
         return None
     whole = field.variance if isinstance(field, Moments) else field.energy
     total = float(whole.sum())
-    share = float(field.shared.sum()) / total if total > 0 else 0.0
-    return Memory(TIME, np.zeros(0), min(max(share, 0.0), 1.0))
+    share = float(field.position_covariance.sum()) / total if total > 0 else 0.0
+    return Autocorrelation(TIME, np.zeros(0), min(max(share, 0.0), 1.0))
 
 
-def _shared(axis: Axis, energy: np.ndarray, memory: Memory | None) -> np.ndarray:
+def _pair_covariance(axis: Axis, energy: np.ndarray, autocorrelation: Autocorrelation | None) -> np.ndarray:
     """Average covariance of the pairs in each cell of the time axis."""
-    if memory is None:
+    if autocorrelation is None:
         return np.zeros_like(energy)
-    return np.asarray(energy * np.array([memory.within(int(length)) for length in axis.lengths])[:, None])
+    return np.asarray(energy * np.array([autocorrelation.within(int(length)) for length in axis.lengths])[:, None])
 
 
 def _on_batch(field: Gradient, batch: Axis) -> Gradient:

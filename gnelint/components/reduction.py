@@ -10,8 +10,8 @@ import numpy as np
 
 from gnelint.components.base import Basis, Unary, component
 from gnelint.components.pooling import Maximum, marked, maximum_cumulants
+from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis
-from gnelint.theory.fields.memory import Memory
 from gnelint.theory.fields.moments import Gradient, Moments, sample_average_energy, set_average
 from gnelint.theory.spectrum import Structure
 
@@ -42,12 +42,12 @@ class _Reduction(Unary):
     def _narrow(self, axes: Axes) -> Axes:
         return tuple(Axis(1) if i in self._reduced else axis for i, axis in enumerate(axes))
 
-    def _widened(self, g: Gradient, energy: float, shared: float) -> Gradient:
+    def _widened(self, g: Gradient, energy: float, covariance: float) -> Gradient:
         """The same gradient, times factors, at every index of the reduced axes."""
         g = g.reshaped(self._kept)
         axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
         outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
-        together = g.energy * shared if outside <= 1 else g.shared * shared
+        together = g.energy * covariance if outside <= 1 else g.position_covariance * covariance
         return g.rebuilt(axes, (g.energy * energy, together), g.profile)
 
 
@@ -60,15 +60,15 @@ class ReduceMean(_Reduction):
         outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in self._reduced)
         amplitude = x.amplitude(kept=[i for i in range(len(x.axes)) if i not in self._reduced])
         mean = set_average(x.mean, x, self._reduced) * amplitude
-        variance = sample_average_energy(x.variance, x.shared, x, self._reduced)
-        shared = set_average(x.shared, x, self._reduced) if outside > 1 else np.zeros_like(variance)
+        variance = sample_average_energy(x.variance, x.position_covariance, x, self._reduced)
+        covariance = set_average(x.position_covariance, x, self._reduced) if outside > 1 else np.zeros_like(variance)
         profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
         y = Moments(
             self._narrow(x.axes),
             profile,
             factor * mean,
             factor**2 * variance,
-            factor**2 * np.minimum(shared, variance),
+            factor**2 * np.minimum(covariance, variance),
             x.nonnegative,
         )
         return y.reshaped(self.shape)
@@ -76,8 +76,8 @@ class ReduceMean(_Reduction):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
         g = self._widened(cotangent, factor, factor)
-        # `shared` takes axis 0 for samples; where it is time, something moves it to its place
-        return g.remembering(Memory(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
+        # `position_covariance` takes axis 0 for samples; where it is time, something moves it to its place
+        return g.with_autocorrelation(Autocorrelation(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
         return Structure(averages=True)
@@ -115,9 +115,9 @@ class ReduceMin(_Reduction):
 
     def map(self, x: Moments) -> Moments:
         x = self._rows(x)
-        top, spread, *_ = maximum_cumulants(self._count)
+        top, scatter, *_ = maximum_cumulants(self._count)
         y = Moments.flat(
-            self._narrow(x.axes), x.mean - np.sqrt(x.variance) * top, x.variance * spread, nonnegative=x.nonnegative
+            self._narrow(x.axes), x.mean - np.sqrt(x.variance) * top, x.variance * scatter, nonnegative=x.nonnegative
         )
         return y.reshaped(self.shape)
 
@@ -138,11 +138,11 @@ class ReduceL2(_Reduction):
     def map(self, x: Moments) -> Moments:
         x = self._rows(x)
         square = self._count * x.second
-        spread = np.divide(
+        variance = np.divide(
             x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0
         )
-        mean = np.sqrt(np.maximum(square - spread, 0.0))
-        return Moments.flat(self._narrow(x.axes), mean, spread, nonnegative=True).reshaped(self.shape)
+        mean = np.sqrt(np.maximum(square - variance, 0.0))
+        return Moments.flat(self._narrow(x.axes), mean, variance, nonnegative=True).reshaped(self.shape)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._widened(cotangent, 1.0 / self._count, 0.0)
@@ -167,7 +167,11 @@ class CumulativeSum(Unary):
         x = x.flattened().pooled(index)
         terms = self._terms()
         mean = x.mean * terms.mean()
-        second = x.mean**2 * (terms**2).mean() + x.variance * terms.mean() + x.shared * (terms * (terms - 1)).mean()
+        second = (
+            x.mean**2 * (terms**2).mean()
+            + x.variance * terms.mean()
+            + x.position_covariance * (terms * (terms - 1)).mean()
+        )
         return Moments.flat(x.axes, mean, second - mean**2, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -175,4 +179,6 @@ class CumulativeSum(Unary):
         g = cotangent.pooled(index)
         terms = self._terms()
         pairs = float((terms * (terms - 1)).mean())
-        return g.rebuilt(g.axes, (g.energy * terms.mean() + g.shared * pairs, g.shared * pairs), g.profile)
+        return g.rebuilt(
+            g.axes, (g.energy * terms.mean() + g.position_covariance * pairs, g.position_covariance * pairs), g.profile
+        )

@@ -79,10 +79,10 @@ class Compare(_Mask):
 
     def _share(self, inputs: Sequence[Moments | None]) -> float:
         a, b = aligned([x.flattened().only() for x in known(inputs)], self.output_shapes[0])
-        gap, spread = float((b.mean - a.mean).mean()), float((a.variance + b.variance).mean())
-        if spread <= 0.0:
+        gap, variance = float((b.mean - a.mean).mean()), float((a.variance + b.variance).mean())
+        if variance <= 0.0:
             raise NotModelledError("compares constants")
-        below = float(normal_cdf(np.array(gap / np.sqrt(spread))))
+        below = float(normal_cdf(np.array(gap / np.sqrt(variance))))
         return below if self.node.attribute("kind") in ("lt", "le") else 1.0 - below
 
 
@@ -126,13 +126,13 @@ class TopK(Component):
         x = x.flattened().pooled(index)
         sign = 1.0 if self.node.attribute("largest") else -1.0
         first, square, pair = top_moments(count, top)
-        free = np.maximum(x.variance - x.shared, 0.0)
+        free = np.maximum(x.variance - x.position_covariance, 0.0)
         alone = all(size == 1 for i, size in enumerate(shape) if i not in (0, index))  # the row is all of the sample
         together = free * (pair - first**2) if alone and top > 1 else 0.0 * free
         axes = tuple(Axis(top) if i == index else axis for i, axis in enumerate(x.axes))
         mean = x.mean + sign * np.sqrt(free) * first
-        variance = free * (square - first**2) + x.shared
-        found = [Moments.flat(axes, mean, variance, x.shared + together, x.nonnegative)]
+        variance = free * (square - first**2) + x.position_covariance
+        found = [Moments.flat(axes, mean, variance, x.position_covariance + together, x.nonnegative)]
         for _ in self.output_shapes[1:]:
             found.append(Moments.uniform(shape, (count - 1) / 2, (count**2 - 1) / 12))
         return tuple(found)
@@ -149,7 +149,7 @@ class TopK(Component):
         g = g.pooled(index)
         axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
         profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return (g.rebuilt(axes, (g.energy * share, g.shared * share**2), profile),)
+        return (g.rebuilt(axes, (g.energy * share, g.position_covariance * share**2), profile),)
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         """1: the indices, which carry no gradient, do not count."""
@@ -187,8 +187,8 @@ class Scatter(Component):
         x, updates = aligned([x, updates.rebuilt(axes, updates.arrays(), updates.profile)], x.shape)
         mean = (1 - share) * x.mean + share * updates.mean
         second = (1 - share) * x.second + share * updates.second
-        shared = (1 - share) ** 2 * x.shared + share**2 * updates.shared
-        return (Moments.flat(x.axes, mean, second - mean**2, shared, x.nonnegative and updates.nonnegative),)
+        covariance = (1 - share) ** 2 * x.position_covariance + share**2 * updates.position_covariance
+        return (Moments.flat(x.axes, mean, second - mean**2, covariance, x.nonnegative and updates.nonnegative),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -201,5 +201,5 @@ class Scatter(Component):
         g = g.pooled(index)
         flat = tuple(None if i == index else p for i, p in enumerate(g.profile))
         axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
-        kept = g.rebuilt(g.axes, (g.energy * (1 - share), g.shared * (1 - share) ** 2), flat)
-        return kept, None, g.rebuilt(axes, (g.energy, g.shared), flat)
+        kept = g.rebuilt(g.axes, (g.energy * (1 - share), g.position_covariance * (1 - share) ** 2), flat)
+        return kept, None, g.rebuilt(axes, (g.energy, g.position_covariance), flat)

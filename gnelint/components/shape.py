@@ -61,13 +61,17 @@ class Dropout(Identity):
             return super().map(x)
         x = x.flattened()
         mean = self._kept * x.mean
-        shared = self._both_kept(x) * (x.shared + x.mean**2) - mean**2
-        return Moments.flat(x.axes, mean, self._kept * x.second - mean**2, shared, x.nonnegative)
+        covariance = self._both_kept(x) * (x.position_covariance + x.mean**2) - mean**2
+        return Moments.flat(x.axes, mean, self._kept * x.second - mean**2, covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if self._kept == 1.0:
             return super().pull(x, y, cotangent)
-        arrays = (self._kept * cotangent.energy, self._both_kept(cotangent) * cotangent.shared, cotangent.active)
+        arrays = (
+            self._kept * cotangent.energy,
+            self._both_kept(cotangent) * cotangent.position_covariance,
+            cotangent.mask_overlap,
+        )
         return cotangent.rebuilt(cotangent.axes, arrays, cotangent.profile)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -120,7 +124,9 @@ def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradien
     factor = float(received.mean())
     axes = (*field.axes[:index], Axis(size), *field.axes[index + 1 :])
     profile = (*field.profile[:index], normalised(received), *field.profile[index + 1 :])
-    return field.rebuilt(axes, (field.energy * factor, field.shared * factor**2, field.active), profile)
+    return field.rebuilt(
+        axes, (field.energy * factor, field.position_covariance * factor**2, field.mask_overlap), profile
+    )
 
 
 def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
@@ -270,7 +276,7 @@ class Gather(Component):
         ratio = flat[index] / max(shape[index], 1)
         axes = (*g.axes[:index], Axis(shape[index]), *g.axes[index + 1 :])
         profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return (g.rebuilt(axes, (g.energy * ratio, g.shared * ratio**2), profile), *none)
+        return (g.rebuilt(axes, (g.energy * ratio, g.position_covariance * ratio**2), profile), *none)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         picked, shape = self._picked(), self.input_shapes[0]
@@ -329,7 +335,7 @@ class Pad(Unary):
         inside = np.ones(x.shape[index]) if own is None else own
         line = np.pad(inside, (before, after)) * (size / x.shape[index])
         share = x.shape[index] / size
-        arrays = (x.mean * math.sqrt(share), x.variance * share, x.shared * share**2)
+        arrays = (x.mean * math.sqrt(share), x.variance * share, x.position_covariance * share**2)
         return x.rebuilt(axes, arrays, (*x.profile[:index], normalised(line), *x.profile[index + 1 :]))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -436,13 +442,13 @@ class Upsample(Unary):
             own = np.ones(self.input_shape[index]) if x.profile[index] is None else x.profile[index]
             energy = (weights**2) @ own
             share = float(energy.mean())
-            variance = np.maximum(variance - x.shared, 0.0) * share + x.shared
+            variance = np.maximum(variance - x.position_covariance, 0.0) * share + x.position_covariance
             axes[index], profile[index] = (
                 Axis(self.shape[index]),
                 None if x.profile[index] is None else normalised(energy),
             )
             x = x.pooled(index)
-        arrays = (x.mean, np.broadcast_to(variance, x.mean.shape), x.shared)
+        arrays = (x.mean, np.broadcast_to(variance, x.mean.shape), x.position_covariance)
         return x.rebuilt(tuple(axes), arrays, tuple(profile))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -454,10 +460,10 @@ class Upsample(Unary):
             received = own @ (weights**2)
             together = float((weights.sum(axis=0) ** 2).mean())
             white = float(received.mean())
-            energy = np.maximum(g.energy - g.shared, 0.0) * white + g.shared * together
+            energy = np.maximum(g.energy - g.position_covariance, 0.0) * white + g.position_covariance * together
             axes = (*g.axes[:index], Axis(self.input_shape[index]), *g.axes[index + 1 :])
             profile = (*g.profile[:index], normalised(received), *g.profile[index + 1 :])
-            g = g.rebuilt(axes, (energy, g.shared * together), profile)
+            g = g.rebuilt(axes, (energy, g.position_covariance * together), profile)
         return g
 
 
@@ -584,15 +590,15 @@ class Unfold(Unary):
         taps = self.shape[1] // max(x.shape[1], 1)
         inside = self._inside()
         mean = x.mean * inside
-        x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.shared * inside**2), x.profile)
+        x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.position_covariance * inside**2), x.profile)
         copies = taps if x.axes[1].count > 1 else 1
-        mean, variance, shared = (np.repeat(a.reshape(-1), copies).reshape(1, -1, 1) for a in x.arrays())
+        mean, variance, covariance = (np.repeat(a.reshape(-1), copies).reshape(1, -1, 1) for a in x.arrays())
         axes = (
             Axis(self.shape[0]),
             Axis.full(self.shape[1]) if mean.size > 1 else Axis(self.shape[1]),
             Axis(self.shape[2]),
         )
-        return Moments.flat(axes, mean, variance, shared, x.nonnegative)
+        return Moments.flat(axes, mean, variance, covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         channels = self.input_shape[1]
@@ -600,8 +606,10 @@ class Unfold(Unary):
         ratio = self._ratio()
         rank = len(self.input_shape)
         axes = (Axis(self.shape[0]), g.axes[1], *pooled(self.input_shape[2:]))
-        energy, shared = (a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.shared * ratio**2))
-        return Gradient.flat(axes, energy, shared)
+        energy, covariance = (
+            a.reshape((1, -1) + (1,) * (rank - 2)) for a in (g.energy * ratio, g.position_covariance * ratio**2)
+        )
+        return Gradient.flat(axes, energy, covariance)
 
 
 @component("fold")
@@ -610,7 +618,7 @@ class Fold(Unary):
 
     phi            = E c                       c = number of windows over an entry of the image
     mean          -> E c * mean
-    variance      -> E c * (variance - shared) + E c^2 * shared + (E c^2 - (E c)^2) * mean^2
+    variance      -> E c * (variance - covariance) + E c^2 * covariance + (E c^2 - (E c)^2) * mean^2
     """
 
     def _coverage(self) -> tuple[float, float]:
@@ -621,17 +629,17 @@ class Fold(Unary):
     def map(self, x: Moments) -> Moments:
         batch, channels, *image = self.shape
         x = x.only(1).flattened().reshaped((batch, channels, self.input_shape[1] // channels, self.input_shape[2]))
-        mean, variance, shared = (a.reshape((1, -1) + (1,) * len(image)) for a in x.only(1).arrays())
+        mean, variance, covariance = (a.reshape((1, -1) + (1,) * len(image)) for a in x.only(1).arrays())
         first, second = self._coverage()
-        alone = np.maximum(variance - shared, 0.0)
-        spread = first * alone + second * shared + (second - first**2) * mean**2
+        alone = np.maximum(variance - covariance, 0.0)
+        thinned = first * alone + second * covariance + (second - first**2) * mean**2
         axes = (Axis(batch), x.axes[1], *pooled(image))
-        return Moments.flat(axes, first * mean, spread, second * shared, x.nonnegative)
+        return Moments.flat(axes, first * mean, thinned, second * covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         batch, columns, positions = self.input_shape
         channels, inside = self.shape[1], _inside(_window_axes(self.node, self.shape[2:]))
         g = cotangent.only(1)
-        energy, shared = (a.reshape(1, -1, 1, 1) for a in (g.energy * inside, g.shared * inside**2))
+        energy, covariance = (a.reshape(1, -1, 1, 1) for a in (g.energy * inside, g.position_covariance * inside**2))
         axes = (Axis(batch), g.axes[1], Axis(columns // channels), Axis(positions))
-        return Gradient.flat(axes, energy, shared).reshaped(self.input_shape)
+        return Gradient.flat(axes, energy, covariance).reshaped(self.input_shape)

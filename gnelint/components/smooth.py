@@ -1,4 +1,4 @@
-"""Smooth activations: averages by quadrature, samples and positions told apart where their scale makes a difference.
+"""Smooth activations: averages by quadrature, samples and positions stratified where their scale makes a difference.
 
 Formulas for moments and gradients are those of `activation`.
 """
@@ -17,9 +17,9 @@ import numpy as np
 
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Remembered, component
+from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.maps import alike, positions_apart
 from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
 from gnelint.theory.gaussian.quadrature import Function, smooth_expectations
 from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.gaussian.special import erf, normal_cdf, normal_pdf
@@ -46,30 +46,30 @@ class Smooth(Pointwise):
         return 1.0
 
     def map(self, x: Moments) -> Moments:
-        if not x.spread:
+        if not x.log_norm_variance:
             return super().map(x)
         chi = self._sensitivity(x).chi
-        before, x = gaussian_noise(x), self._told_apart(x)
+        before, x = gaussian_noise(x), self._stratified(x)
         y = super().map(x)
         fourth = self._expected("fourth", x.mean, x.variance)[0]
-        fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.spread has the rest
-        return replace(y, spread=chi**2 * x.spread + fresh)
+        fresh = max(entry_noise(y.second, fourth, y) - chi**2 * before, 0.0)  # chi^2 x.log_norm_variance has the rest
+        return replace(y, log_norm_variance=chi**2 * x.log_norm_variance + fresh)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        return ranked_before(super().pull(self._told_apart(x), y, cotangent), x)
+        return ranked_before(super().pull(self._stratified(x), y, cotangent), x)
 
     @cached_property
     def _cells(self) -> Remembered[Moments]:
         return Remembered()
 
-    def _told_apart(self, x: Moments) -> Moments:
+    def _stratified(self, x: Moments) -> Moments:
         """With samples of unlike scale in cells of their own, where that matters."""
-        return self._cells.of((x,), lambda: self._cut(x)) if x.spread else x
+        return self._cells.of((x,), lambda: self._cut(x)) if x.log_norm_variance else x
 
     def _cut(self, x: Moments) -> Moments:
         found = self._sensitivity(x)
         elasticity = max(abs(found.omega), found.chi - 1.0)
-        return told_apart(positions_apart(x, elasticity), elasticity)
+        return stratified(positions_apart(x, elasticity), elasticity)
 
     def _sensitivity(self, x: Moments) -> Sensitivity:
         """Of whole samples, whose entries are Gaussian over the channels as well."""
@@ -77,13 +77,13 @@ class Smooth(Pointwise):
         return sensitivity(self, mean, np.maximum(second - mean**2, 0.0))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return super().phi_variance(self._inputs_told_apart(inputs), outputs)
+        return super().phi_variance(self._stratified_inputs(inputs), outputs)
 
     def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
-        return super().structure(self._inputs_told_apart(inputs), outputs)
+        return super().structure(self._stratified_inputs(inputs), outputs)
 
-    def _inputs_told_apart(self, inputs: Sequence[Moments | None]) -> list[Moments | None]:
-        return [None if x is None else self._told_apart(x) for x in inputs]
+    def _stratified_inputs(self, inputs: Sequence[Moments | None]) -> list[Moments | None]:
+        return [None if x is None else self._stratified(x) for x in inputs]
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first, second = self._expected("values", mean, variance)

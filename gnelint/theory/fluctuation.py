@@ -9,7 +9,8 @@ a weight of `fan` independent entries behind each direction changes the squared 
 2 r / fan, and an activation of relative spectral variance c by one of (3 / samples + 2 rho k) c / n: entries of one
 sample are a Gaussian's, whose squares scatter by 3, and as far as the samples' masks are alike (rho) the directions
 that they share (k = r - 1 / samples) scatter as one. For one sample and ReLU both together are the 5 / n of arXiv
-1812.05994. What all directions of the value share on average is not luck: the prediction reads it from the weights.
+1812.05994. What all directions of the value have in common is no fluctuation: the prediction reads it from the
+weights.
 
 Steps are independent: the variances of the logarithms add up. Variances here are of log2, in bits squared.
 """
@@ -33,12 +34,14 @@ _WIDEST = 16.0
 """Bits by which a second moment is moved at most: functions are asked for averages there."""
 
 
-def weight_luck(coherence: float, fan: float) -> float:
+def weight_finite_width_variance(coherence: float, fan: float) -> float:
     """Of a linear map whose `fan` independent weights each carry a feature of a gradient on."""
     return 2.0 * coherence / max(fan, 1.0) * BITS_SQUARED
 
 
-def mask_luck(relative_variance: float, features: int, samples: float, alike: float, shared: float) -> float:
+def mask_finite_width_variance(
+    relative_variance: float, features: int, samples: float, alike: float, excess_coherence: float
+) -> float:
     """Of an activation.
 
     Args:
@@ -46,9 +49,9 @@ def mask_luck(relative_variance: float, features: int, samples: float, alike: fl
         features: n.
         samples: over how many gradients of independent directions the norm is taken.
         alike: rho, how much the masks of two samples agree beyond chance, 0 to 1.
-        shared: k, the excess of the coherence over 1 / samples.
+        excess_coherence: k, the excess of the coherence over 1 / samples.
     """
-    scatter = 3.0 / max(samples, 1.0) + 2.0 * alike * shared
+    scatter = 3.0 / max(samples, 1.0) + 2.0 * alike * excess_coherence
     return min(relative_variance, _MOST) / max(features, 1) * scatter * BITS_SQUARED
 
 

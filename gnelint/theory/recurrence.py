@@ -10,8 +10,8 @@ decides: E h_t h_{t+d} of what drives it adds up in the carry. With K = E k,
     E (dL/dc_t)^2  = E o'^2 E (dL/dh_t)^2 + E k^2 E (dL/dc_{t+1})^2 + 2 (E o')^2 K sum_j K^{j-1} C_h(j)
 
 C_u(j) and C_h(j) being the covariances of u and of dL/dh at j steps' distance: those of the input and of the cotangent
-(`Memory`), and those which the recurrence makes by itself, found as a fixed point. Dynamic mean field of random
-recurrent networks: Sompolinsky, Crisanti and Sommers, Physical Review Letters 61, 1988; gated: arXiv 1806.05394.
+(`Autocorrelation`), and those which the recurrence makes by itself, found as a fixed point. Dynamic mean field of
+random recurrent networks: Sompolinsky, Crisanti and Sommers, Physical Review Letters 61, 1988; gated: arXiv 1806.05394.
 
 Steps are taken until the state stands still; the rest of a run of alike inputs is then like the last step.
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnelint.theory.fields.memory import Memory
+from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.gaussian.gates import Averages
 
 STILL = 1e-4
@@ -163,7 +163,7 @@ def _change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
 
 
 def unroll(
-    cell: Cell, drives: Sequence[tuple[int, Pair]], hidden: Pair, carry: Pair, memory: Memory | None
+    cell: Cell, drives: Sequence[tuple[int, Pair]], hidden: Pair, carry: Pair, autocorrelation: Autocorrelation | None
 ) -> tuple[list[Run], Correlations]:
     """All steps forward.
 
@@ -171,13 +171,13 @@ def unroll(
         cell: the kind of unit.
         drives: what each run of alike inputs adds to the pre-activations, with its length.
         hidden, carry: the initial state.
-        memory: of the input over time.
+        autocorrelation: of the input over time.
 
     Returns:
         The steps, as runs of alike ones, and the correlations of the states between steps.
     """
     total = sum(length for length, _ in drives)
-    given, far = _followed(memory, total)
+    given, far = _followed(autocorrelation, total)
     found = Correlations(np.zeros_like(given), np.zeros_like(given))
     runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
     for _ in range(_PASSES if given.size else 0):
@@ -188,10 +188,10 @@ def unroll(
     return runs, found
 
 
-def _followed(memory: Memory | None, total: int) -> tuple[np.ndarray, float]:
+def _followed(autocorrelation: Autocorrelation | None, total: int) -> tuple[np.ndarray, float]:
     """Correlations by distance as far as they are followed in so many steps, and those of what is further apart."""
     reach = min(total - 1, REACH)
-    return (np.zeros(reach), 0.0) if memory is None else (memory.reaching(reach), memory.far)
+    return (np.zeros(reach), 0.0) if autocorrelation is None else (autocorrelation.reaching(reach), autocorrelation.far)
 
 
 def middle(runs: Sequence[Run]) -> Step:
@@ -298,11 +298,11 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(sums / total, -1.0, 1.0)) if total > 0 else np.zeros(len(part))
 
 
-def remembered(near: np.ndarray, source: Memory | None) -> Memory | None:
-    """Memory over time of something whose source has this one: far steps have in common what the source's have."""
+def joined_autocorrelation(near: np.ndarray, source: Autocorrelation | None) -> Autocorrelation | None:
+    """Over time, of something whose source has this one: far steps have in common what the source's have."""
     if not near.size:
         return None
-    return Memory(1, near, 0.0 if source is None or source.far == 0 else float(near[-1]))
+    return Autocorrelation(1, near, 0.0 if source is None or source.far == 0 else float(near[-1]))
 
 
 @dataclass(frozen=True)
@@ -344,14 +344,14 @@ class Pulled:
         lengths: of the runs of alike steps.
         gates: energy at the gates' pre-activations in each, (run, batch, gate, unit).
         hidden, carry: energy at the initial state.
-        memory: of the gradient at the gates over time; None for a single step.
+        autocorrelation: of the gradient at the gates over time; None for a single step.
     """
 
     lengths: tuple[int, ...]
     gates: np.ndarray
     hidden: np.ndarray
     carry: np.ndarray
-    memory: Memory | None
+    autocorrelation: Autocorrelation | None
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ def pull(
     runs: Sequence[Run],
     cotangents: Sequence[np.ndarray],
     last: np.ndarray,
-    memory: Memory | None,
+    autocorrelation: Autocorrelation | None,
     correlations: Correlations,
 ) -> Pulled:
     """All steps backward.
@@ -398,11 +398,11 @@ def pull(
         runs: the steps, cut where the cotangent's cells are.
         cotangents: its energy at h in each run, (batch, unit).
         last: energy of a cotangent at the last carry.
-        memory: of the cotangent over time.
+        autocorrelation: of the cotangent over time.
         correlations: of the states.
     """
     total = sum(run.length for run in runs)
-    given, far = _followed(memory, total)
+    given, far = _followed(autocorrelation, total)
     made = near = np.zeros_like(given)
     moments = _pulled(cell, runs, cotangents, last, given, made)
     for _ in range(_PASSES if given.size else 0):
@@ -418,7 +418,7 @@ def pull(
         np.stack([moment.gates for _, _, moment in moments]),
         first.before,
         start.keep_square * first.carry,
-        remembered(near, memory),
+        joined_autocorrelation(near, autocorrelation),
     )
 
 

@@ -112,8 +112,8 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
 
 
 def _joined_rows(first: np.ndarray | None, then: np.ndarray | None) -> tuple[np.ndarray | None, float, float]:
-    """Row energies behind both, by how much their spread is less than the sum of the two spreads, and E r_1 r_2: phi
-    over the product of the two."""
+    """Row energies behind both, by how much their variance is less than the sum of the two variances, and E r_1 r_2:
+    phi over the product of the two."""
     if first is None or then is None or first.shape != then.shape:
         return then, 0.0, 1.0
     rows = first * then
@@ -175,8 +175,8 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
     own = math.fsum(b.outputs * (v + b.phi**2) for b, v in zip(branches, variances, strict=True) if v is not None)
     crossed = math.fsum(totals) ** 2 - math.fsum(total**2 for total in totals)
     leaning = [total * branch.diagonal for total, branch in zip(totals, branches, strict=True)]
-    shared = math.fsum(leaning) ** 2 - math.fsum(lean**2 for lean in leaning)
-    second = (own + (crossed + shared) / inputs) / outputs
+    covariance = math.fsum(leaning) ** 2 - math.fsum(lean**2 for lean in leaning)
+    second = (own + (crossed + covariance) / inputs) / outputs
     coherent = math.fsum(b.outputs * b.coherent * b.phi**2 for b in branches) / outputs
     return Spectrum(
         phi,

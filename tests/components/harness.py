@@ -42,32 +42,32 @@ class Input:
     Attributes:
         shape: of the tensor.
         mean, variance: of every entry, or the centre of what the channels have.
-        axis: the channel axis. Channels differ by `spread`; None makes all entries alike.
-        spread: how far the channels' means and (relative) variances scatter.
-        shared: fraction of a channel's variance that all of its positions share within a sample.
+        axis: the channel axis. Channels differ by `scatter`; None makes all entries alike.
+        scatter: how far the channels' means and (relative) variances scatter.
+        position_correlation: fraction of a channel's variance that all of its positions share within a sample.
     """
 
     shape: tuple[int, ...]
     mean: float = 0.0
     variance: float = 1.0
     axis: int | None = None
-    spread: float = 0.5
-    shared: float = 0.0
+    scatter: float = 0.5
+    position_correlation: float = 0.0
 
     def _channels(self) -> tuple[np.ndarray, np.ndarray]:
         if self.axis is None:
             return np.array([self.mean]), np.array([self.variance])
         rng = np.random.default_rng(5)
         size = self.shape[self.axis]
-        means = self.mean + self.spread * rng.standard_normal(size)
-        return means, self.variance * (1.0 + self.spread * rng.uniform(-1.0, 1.0, size))
+        means = self.mean + self.scatter * rng.standard_normal(size)
+        return means, self.variance * (1.0 + self.scatter * rng.uniform(-1.0, 1.0, size))
 
     def moments(self) -> Moments:
         """The state handed to the component."""
         means, variances = self._channels()
         axes = tuple(Axis.full(n) if i == self.axis else Axis(n) for i, n in enumerate(self.shape))
         mean, variance = means.reshape(counts(axes)), variances.reshape(counts(axes))
-        return Moments.flat(axes, mean, variance, self.shared * variance)
+        return Moments.flat(axes, mean, variance, self.position_correlation * variance)
 
     def dense(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of every entry."""
@@ -81,7 +81,9 @@ class Input:
         """Covariance matrix of the flattened entries."""
         _, variance = self.dense()
         flat = variance.reshape(-1)
-        return np.diag(flat * (1.0 - self.shared)) + self.shared * np.diag(flat) @ together(self.shape, self.axis)
+        return np.diag(flat * (1.0 - self.position_correlation)) + self.position_correlation * np.diag(flat) @ together(
+            self.shape, self.axis
+        )
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """One sample."""
@@ -89,7 +91,9 @@ class Input:
         common_shape = [n if i in (0, self.axis) else 1 for i, n in enumerate(self.shape)]
         own = torch.randn(self.shape, generator=generator, dtype=torch.float64)
         common = torch.randn(common_shape, generator=generator, dtype=torch.float64)
-        return mean + variance.sqrt() * ((1 - self.shared) ** 0.5 * own + self.shared**0.5 * common)
+        return mean + variance.sqrt() * (
+            (1 - self.position_correlation) ** 0.5 * own + self.position_correlation**0.5 * common
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Case:
         forward, gradient: relative tolerance of moments and gradients beyond the reference's own error.
         together: likewise for a cotangent that is constant over the positions of a channel; None leaves that out.
         variance: relative tolerance of `phi_variance` (affine maps), None leaves it out.
-        shared: whether the covariances between positions are compared as well (affine maps).
+        compares_covariance: whether the covariances between positions are compared as well (affine maps).
         draws: how many samples make up a sampled reference; 0 for a map that is affine.
         because: where a tolerance comes from that is not EXACT.
     """
@@ -121,7 +125,7 @@ class Case:
     gradient: float = EXACT
     together: float | None = EXACT
     variance: float | None = EXACT
-    shared: bool = False
+    compares_covariance: bool = False
     draws: int = 0
     because: str = ""
 
@@ -254,8 +258,8 @@ class Reference:
         energy, common: gradient energy of each input per channel, for a white and for a constant cotangent.
         phi: with respect to each input.
         variance: of the spectrum of the whole Jacobian; None for sampled references.
-        shared_forward, shared_back: mean covariance of two positions of a channel, of the outputs and of the gradients
-            behind a constant cotangent.
+        output_covariances, gradient_covariances: mean covariance of two positions of a channel, of the outputs and of
+            the gradients behind a constant cotangent.
     """
 
     mean: list[Estimate]
@@ -264,8 +268,8 @@ class Reference:
     common: list[Estimate]
     phi: list[Estimate]
     variance: float | None = None
-    shared_forward: list[np.ndarray] = field(default_factory=list)
-    shared_back: list[np.ndarray] = field(default_factory=list)
+    output_covariances: list[np.ndarray] = field(default_factory=list)
+    gradient_covariances: list[np.ndarray] = field(default_factory=list)
 
 
 def _channel_of(each: Input, case: Case) -> int | None:
@@ -316,7 +320,7 @@ def affine_reference(case: Case) -> Reference:
         found.mean.append(Estimate.exactly(per_channel(m, case.output_axis)))
         found.second.append(Estimate.exactly(per_channel(np.diag(block).reshape(shape) + m**2, case.output_axis)))
         cotangent[start:stop, start:stop] = together(shape, case.output_axis)
-        found.shared_forward.append(_pairs(block, shape, case.output_axis))
+        found.output_covariances.append(_pairs(block, shape, case.output_axis))
         start = stop
     pulled = J.T @ cotangent @ J
     start = 0
@@ -326,7 +330,7 @@ def affine_reference(case: Case) -> Reference:
         white = (J[:, part] ** 2).sum(axis=0)
         found.energy.append(Estimate.exactly(per_channel(white.reshape(each.shape), axis)))
         found.common.append(Estimate.exactly(per_channel(np.diag(pulled)[part].reshape(each.shape), axis)))
-        found.shared_back.append(_pairs(pulled[part, part], each.shape, axis))
+        found.gradient_covariances.append(_pairs(pulled[part, part], each.shape, axis))
         found.phi.append(Estimate.exactly(np.array([white.sum() / len(J)])))
         start += size
     gram = J @ J.T
@@ -423,14 +427,14 @@ def verify(case: Case) -> None:
         constant = [constant_cotangent(shape, case.output_axis) for shape in component.output_shapes]
         pulled = component.backward(inputs, outputs, constant)
         verify_gradients(case, pulled, inputs, reference.common, case.together, "energy of a constant cotangent")
-        if case.shared:
+        if case.compares_covariance:
             for index, g in enumerate(pulled):
                 assert g is not None
                 axis = _channel_of(case.inputs[index], case)
-                predicted = per_channel(everywhere(g.shared, g), axis)
-                pairs = ~np.isnan(reference.shared_back[index])
-                true = Estimate.exactly(reference.shared_back[index][pairs])
-                assert_near("shared gradient", predicted[pairs], true, case.together)
+                predicted = per_channel(everywhere(g.position_covariance, g), axis)
+                pairs = ~np.isnan(reference.gradient_covariances[index])
+                true = Estimate.exactly(reference.gradient_covariances[index][pairs])
+                assert_near("correlated gradient", predicted[pairs], true, case.together)
     variance = component.phi_variance(inputs, outputs)
     if variance is not None and case.variance is not None and reference.variance is not None:
         np.testing.assert_allclose(variance, reference.variance, rtol=case.variance, atol=1e-9)
@@ -445,11 +449,11 @@ def verify_forward(case: Case, component: Component, outputs: Sequence[Moments],
         assert_near("second moment", per_channel(second, case.output_axis), reference.second[index], case.forward)
         np.testing.assert_allclose(y.total_mean, mean.mean(), rtol=1e-9, atol=1e-9 * scale)
         np.testing.assert_allclose(y.total_second, second.mean(), rtol=1e-9)
-        if case.shared:
-            predicted = per_channel(everywhere(y.shared, y), case.output_axis)
-            pairs = ~np.isnan(reference.shared_forward[index])
-            true = Estimate.exactly(reference.shared_forward[index][pairs])
-            assert_near("shared", predicted[pairs], true, case.forward)
+        if case.compares_covariance:
+            predicted = per_channel(everywhere(y.position_covariance, y), case.output_axis)
+            pairs = ~np.isnan(reference.output_covariances[index])
+            true = Estimate.exactly(reference.output_covariances[index][pairs])
+            assert_near("correlated", predicted[pairs], true, case.forward)
 
 
 def verify_gradients(

@@ -352,10 +352,12 @@ def test_what_positions_share(op: str, correlation: float) -> None:
     covariance = float(torch.stack(values).detach().cov(correction=0)[0, 1])
     product = float((slopes[0] * slopes[1]).mean())
     variance = float(values[0].detach().var())
-    assert float(y.shared.reshape(-1)[0]) == pytest.approx(covariance, abs=0.03 * variance)
+    assert float(y.position_covariance.reshape(-1)[0]) == pytest.approx(covariance, abs=0.03 * variance)
     # the mean product of two slopes of a rectifier is an arcsine of the correlation, which the first order takes as a
     # line
-    assert float(g.shared.reshape(-1)[0]) == pytest.approx(product, rel=0.1 if correlation == 0.3 else 0.02)
+    assert float(g.position_covariance.reshape(-1)[0]) == pytest.approx(
+        product, rel=0.1 if correlation == 0.3 else 0.02
+    )
 
 
 def test_a_second_rectifier_is_free() -> None:

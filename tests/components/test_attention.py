@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.coupling import Coupling
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import Case, Input, make, verify
 
@@ -202,14 +202,16 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
     def tokens(heads: int, gain: float) -> Moments:
         shape = (batch, T, heads * d) if layer.packed else (batch, heads, T, d)
         axes = tuple(Axis.full(n) if layer.packed and i == 2 else Axis(n) for i, n in enumerate(shape))
-        shared = np.full((1,) * len(shape), gain * layer.common) if layer.packed else np.full((1,) * len(shape), 0.0)
+        covariance = (
+            np.full((1,) * len(shape), gain * layer.common) if layer.packed else np.full((1,) * len(shape), 0.0)
+        )
         if (
             layer.common and not layer.packed
         ):  # a cell for every feature, so that what the tokens share is of one feature
             axes = (Axis(batch), Axis.full(heads), Axis(T), Axis.full(d))
-            shared = np.full((1, heads, 1, d), gain * layer.common)
-        made = Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), shared)
-        return replace(made, coupling=Coupling(1 / layer.rank + 1 / D)) if layer.rank else made
+            covariance = np.full((1, heads, 1, d), gain * layer.common)
+        made = Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), covariance)
+        return replace(made, channel_correlation=ChannelCorrelation(1 / layer.rank + 1 / D)) if layer.rank else made
 
     inputs = [tokens(H, layer.gain), tokens(kv, layer.gain), tokens(kv, 1.0)]
     out = inputs[0].shape
@@ -264,7 +266,7 @@ LAYERS = [
 def test_attention_over_random_projections(layer: Layer) -> None:
     """Theory of components, 3.6: measured there within 3 % (value), 8 % (key), 14 % (query) at up to 128 tokens.
 
-    The logits of one row are products with one query, Gaussian only given it: the spread of the queries' lengths (2/d
+    The logits of one row are products with one query, Gaussian only given it: the variance of the queries' lengths (2/d
     relative) is what the tolerances hold, on top of the sampling error.
     """
     true = measure(layer, 4, 24)
@@ -347,7 +349,7 @@ def test_the_same_gradient_at_all_rows_is_much_the_same_at_their_queries() -> No
     component = make("attention", [shape] * 3, [shape])
     pulled = component.backward(inputs, component.forward(inputs), [Gradient.flat(axes, np.ones(1), 1.0)])[0]
     assert pulled is not None
-    assert float(pulled.shared.mean() / pulled.energy.mean()) == pytest.approx(np.mean(shares), abs=0.03)
+    assert float(pulled.position_covariance.mean() / pulled.energy.mean()) == pytest.approx(np.mean(shares), abs=0.03)
     assert np.mean(shares) > 0.5
 
 
@@ -390,7 +392,7 @@ def test_other_ranks(shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> Non
         assert g.total > 0
 
 
-def test_the_rows_of_a_causal_mask_are_told_apart() -> None:
+def test_the_rows_of_a_causal_mask_get_cells_of_their_own() -> None:
     """The first token sees only itself; a row's energy falls with the keys it sees."""
     shapes: list[tuple[int, ...]] = [(2, 4, 16, 8)] * 3
     inputs = [Moments.uniform(shape, 0.0, 1.0) for shape in shapes]
@@ -443,10 +445,10 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart
     generator = torch.Generator().manual_seed(0)
     heads, rows, inner, width = 3, 16, 12, 8
     mean = torch.tensor([0.5, -0.3, 0.1], dtype=torch.float64).reshape(1, 3, 1, 1)
-    spread, draws = 0.2, 400
+    deviation, draws = 0.2, 400
     a_shape, b_shape, shape = (1, heads, rows, inner), (1, heads, inner, width), (1, heads, rows, width)
     a_axes = (Axis(1), Axis.full(heads), Axis(rows), Axis(inner))
-    a = Moments.flat(a_axes, mean.numpy(), np.full((1, 1, 1, 1), spread**2))
+    a = Moments.flat(a_axes, mean.numpy(), np.full((1, 1, 1, 1), deviation**2))
     b = Moments.uniform(b_shape, 0.0, 1.0)
     component = make("matmul", [a_shape, b_shape], [shape])
     heads_axis = Axis.full(heads) if apart else Axis(heads)
@@ -455,7 +457,7 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart
     assert pulled is not None
     energies = []
     for _ in range(draws):
-        weights = mean + spread * torch.randn(a_shape, generator=generator, dtype=torch.float64)
+        weights = mean + deviation * torch.randn(a_shape, generator=generator, dtype=torch.float64)
         own = torch.randn(shape, generator=generator, dtype=torch.float64)
         same = torch.randn((1, heads, 1, width), generator=generator, dtype=torch.float64)
         energies.append(float((weights.mT @ (same.expand(shape) if common else own)).square().sum()))
@@ -483,7 +485,9 @@ def test_a_softmax_s_gradients_add_up_to_nothing_in_a_row(shape: tuple[int, ...]
     (pulled,) = component.backward([x], component.forward([x]), [Gradient.white(shape)])
     assert pulled is not None
     error = float(np.std(covariances)) / 20
-    assert float(pulled.shared.mean()) == pytest.approx(float(np.mean(covariances)), rel=0.03, abs=4 * error)
+    assert float(pulled.position_covariance.mean()) == pytest.approx(
+        float(np.mean(covariances)), rel=0.03, abs=4 * error
+    )
     if size == shape[axis]:
         row = pulled.summed_to(tuple(1 if i == axis else n for i, n in enumerate(shape)))
         assert row.total == pytest.approx(0.0, abs=1e-12)
@@ -527,5 +531,5 @@ def test_an_average_keeps_what_the_averaged_share() -> None:
     (moments,) = make("matmul", [a_shape, b_shape], [shape]).forward([a, b])
     (second, covariance), error = np.mean(found, axis=0), np.std(found, axis=0) / draws**0.5
     assert moments.total_second == pytest.approx(second, abs=4 * error[0])
-    assert float(moments.shared.mean()) == pytest.approx(covariance, abs=4 * error[1])
+    assert float(moments.position_covariance.mean()) == pytest.approx(covariance, abs=4 * error[1])
     assert moments.total_second > share

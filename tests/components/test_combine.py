@@ -55,7 +55,7 @@ TOKENS = Input((2, 4, 3), 0.4, 1.3, 2)
 MANY = Input((64, 3, 4), 0.4, 1.3, 1)
 MANY_OTHER = Input((64, 3, 4), -0.2, 0.6, 1)
 GATE = Input((64, 3, 1), 0.5, 0.3, 1)
-DIVISOR = Input((64, 3, 4), 5.0, 0.05, 1, spread=0.2)
+DIVISOR = Input((64, 3, 4), 5.0, 0.05, 1, scatter=0.2)
 EXPANSION = "1/b to second order: c = 0.002, 10 c^2 and less"
 CHANNELS = "channels of an operand become positions of the cell"
 
@@ -138,7 +138,7 @@ CASES = [
         "norm",
         "div",
         lambda a, b: a / b,
-        (MANY, Input((64, 3, 1), 5.0, 0.05, 1, spread=0.2)),
+        (MANY, Input((64, 3, 1), 5.0, 0.05, 1, scatter=0.2)),
         together=None,
         forward=2e-3,
         gradient=2e-3,

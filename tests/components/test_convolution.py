@@ -186,7 +186,7 @@ def test_independent_kernels_of_the_theory(
     options: dict[str, int],
     expected: tuple[float, float],
 ) -> None:
-    """A kernel of one number has the energy that independent entries have on average, and no spread of the row norms:
+    """A kernel of one number has the energy that independent entries have on average, and no variance of the row norms:
     the 2 s^2 phi that a Gaussian's adds are missing."""
     weight = np.full((out, channels // options.get("groups", 1), kernel, kernel), variance**0.5)
     behind = size // options.get("stride", 1)
@@ -195,7 +195,7 @@ def test_independent_kernels_of_the_theory(
     assert found == pytest.approx((phi, gaussian - 2.0 * variance * phi), rel=1e-9)
 
 
-def test_spread_of_a_random_kernel_s_spectrum() -> None:
+def test_variance_of_a_random_kernel_s_spectrum() -> None:
     """The variance for independent entries, against drawn kernels: one kernel of 8 x 6 x 9 entries scatters by some
     per cent."""
     generator = torch.Generator().manual_seed(0)

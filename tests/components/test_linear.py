@@ -17,12 +17,12 @@ def normal(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=rng, dtype=torch.float64)
 
 
-def linear_case(name: str, shape: tuple[int, ...], out: int, *, bias: bool = False, spread: bool = True) -> Case:
+def linear_case(name: str, shape: tuple[int, ...], out: int, *, bias: bool = False, scatter: bool = True) -> Case:
     weight = normal(out, shape[-1]) + 0.3
     offset = normal(out) if bias else None
     parameters = {"weight": weight} | ({"bias": offset} if bias else {})
     last = len(shape) - 1
-    each = Input(shape, mean=0.4, variance=1.3, axis=last if spread else None)
+    each = Input(shape, mean=0.4, variance=1.3, axis=last if scatter else None)
     return Case(name, "linear", lambda x: F.linear(x, weight, offset), (each,), parameters, output_axis=last)
 
 
@@ -59,7 +59,7 @@ CASES = [
     linear_case("plain", (3, 5), 4),
     linear_case("wide bias", (2, 3), 7, bias=True),
     linear_case("tokens", (2, 3, 5), 4, bias=True),
-    linear_case("tokens alike", (2, 3, 5), 4, spread=False),
+    linear_case("tokens alike", (2, 3, 5), 4, scatter=False),
     linear_case("windows", (2, 2, 3, 4), 6),
     linear_case("one output", (4, 6), 1),
     linear_case("one input", (4, 1), 3),

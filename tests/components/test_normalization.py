@@ -76,8 +76,8 @@ LAST, SHIFT = 1.0 + 0.5 * normal(24), normal(24)
 IMAGE = Input((8, 3, 4, 4), 0.4, 1.3, 1)
 ROWS = Input((64, 3), 0.4, 1.3, 1)
 TOKENS = Input((8, 5, 24), 0.2, 1.3)
-UNEVEN = Input((8, 5, 24), 0.2, 1.3, 2, spread=0.3)
-SHARED = Input((8, 3, 4, 4), 0.4, 1.3, 1, shared=0.5)
+UNEVEN = Input((8, 5, 24), 0.2, 1.3, 2, scatter=0.3)
+SHARED = Input((8, 3, 4, 4), 0.4, 1.3, 1, position_correlation=0.5)
 
 
 def frozen(x: torch.Tensor) -> torch.Tensor:
@@ -99,7 +99,7 @@ CASES = [
         epsilon=0.5,
     ),
     sampled(
-        "train shared",
+        "train correlated",
         "batch_norm",
         lambda x: F.batch_norm(x, None, None, training=True),
         SHARED,
@@ -318,7 +318,7 @@ def test_frozen_batch_norm_of_the_theory() -> None:
         ("second_moment_norm", lambda z: smn(z, 0.0)),
     ],
 )
-def test_spread_of_a_batch_s_spectrum(op: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_variance_of_a_batch_s_spectrum(op: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Per channel a^2 (1 - k/N) k/N with a = 1/s^2, against the Jacobian of one batch of known numbers: k = 2 with a
     mean to take out, 1 without."""
     values = normal(12, 1)
@@ -410,6 +410,6 @@ def test_what_positions_share_of_input_and_gradient_is_taken_out_together(x_alik
     (found,) = component.backward([x_moments], component.forward([x_moments]), cotangents)
     assert found is not None
     got = float(found.energy.mean())
-    got_pairs = float(found.energy.mean()) / 16 + float(found.shared.mean()) * 15 / 16
+    got_pairs = float(found.energy.mean()) / 16 + float(found.position_covariance.mean()) * 15 / 16
     assert got == pytest.approx(energy, rel=0.06)
     assert got_pairs == pytest.approx(pairs, rel=0.1)

@@ -34,22 +34,31 @@ def average(
     shape: tuple[int, ...],
     attributes: dict[str, Any],
     *,
-    shared: float = 0.0,
+    position_correlation: float = 0.0,
     forward: float = EXACT,
     together: float | None = EXACT,
     because: str = "",
     op: str = "avg_pool",
     compare: bool = False,
 ) -> Case:
-    each = Input(shape, 0.6, 1.2, 1, shared=shared)
+    each = Input(shape, 0.6, 1.2, 1, position_correlation=position_correlation)
     return Case(
-        name, op, function, (each,), {}, attributes, forward=forward, together=together, shared=compare, because=because
+        name,
+        op,
+        function,
+        (each,),
+        {},
+        attributes,
+        forward=forward,
+        together=together,
+        compares_covariance=compare,
+        because=because,
     )
 
 
 CASES = [
     average("plain", lambda x: F.avg_pool2d(x, 2), (1, 3, 4, 4), window(2, 2)),
-    average("plain shared", lambda x: F.avg_pool2d(x, 2), (1, 3, 4, 4), window(2, 2), shared=0.5),
+    average("plain correlated", lambda x: F.avg_pool2d(x, 2), (1, 3, 4, 4), window(2, 2), position_correlation=0.5),
     average("three", lambda x: F.avg_pool2d(x, 3), (1, 3, 6, 6), window(3, 3)),
     average("overlap", lambda x: F.avg_pool2d(x, 3, 1), (1, 3, 5, 5), window(3, 1)),
     average("stride above kernel", lambda x: F.avg_pool2d(x, 1, 2), (1, 3, 4, 4), window(1, 2)),
@@ -70,7 +79,14 @@ CASES = [
     average("line", lambda x: F.avg_pool1d(x, 4, 2), (2, 3, 10), window(4, 2, space=1)),
     average("volume", lambda x: F.avg_pool3d(x, 2), (1, 2, 4, 2, 4), window(2, 2, space=3)),
     average("image", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool"),
-    average("shared", lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 3, 4), {}, op="global_avg_pool", shared=0.3),
+    average(
+        "correlated",
+        lambda x: F.adaptive_avg_pool2d(x, 1),
+        (2, 3, 3, 4),
+        {},
+        op="global_avg_pool",
+        position_correlation=0.3,
+    ),
     average("line", lambda x: F.adaptive_avg_pool1d(x, 1), (2, 3, 7), {}, op="global_avg_pool", compare=True),
     average(
         "to one",
@@ -78,18 +94,18 @@ CASES = [
         (2, 3, 4, 4),
         {"output_size": (1, 1)},
         op="adaptive_avg_pool",
-        shared=0.3,
+        position_correlation=0.3,
     ),
     average(
         "even", lambda x: F.adaptive_avg_pool2d(x, 2), (1, 3, 4, 6), {"output_size": (2, 2)}, op="adaptive_avg_pool"
     ),
     average(
-        "even shared",
+        "even correlated",
         lambda x: F.adaptive_avg_pool2d(x, 2),
         (1, 3, 4, 6),
         {"output_size": (2, 2)},
         op="adaptive_avg_pool",
-        shared=0.4,
+        position_correlation=0.4,
     ),
     average(
         "uneven",
@@ -234,7 +250,7 @@ def test_order_statistics_of_the_theory(count: int, mean: float, second: float) 
 
 
 def test_maximum_of_rectified_values() -> None:
-    """max(relu(z)) is relu(max(z)): moments and the share of winners that are active, against draws."""
+    """max(relu(z)) is relu(max(z)): moments and the share of winners that overlap the mask, against draws."""
     shape, out = (1, 1, 2, 2), (1, 1, 1, 1)
     relu, pool = make("relu", [shape], [shape]), make("max_pool", [shape], [out], **window(2, 2))
     z = Moments.uniform(shape, -0.4, 1.3)
@@ -260,7 +276,7 @@ def test_global_average_s_gradient_is_the_same_everywhere() -> None:
     (g,) = component.backward([x], y, [Gradient.white((2, 3, 1, 1))])
     assert g is not None
     np.testing.assert_allclose(dense_energy(g), 1 / 256)
-    np.testing.assert_allclose(g.shared, 1 / 256)
+    np.testing.assert_allclose(g.position_covariance, 1 / 256)
     assert component.phi_variance([x], y) == 0.0
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from gnelint.components import Component, NotModelledError
 from gnelint.components.recurrent import Recurrent
+from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.memory import Memory
 from gnelint.theory.fields.moments import Gradient, Moments
 from tests.components.harness import dense_energy, everywhere, make
 
@@ -132,7 +132,7 @@ class Layer:
         inputs, _ = self.shapes
         x = Moments.uniform(inputs[0] or (), self.mean, 1.0)
         if self.persistence:
-            x = x.remembering(Memory(1, self.persistence ** np.arange(1, self.steps)))
+            x = x.with_autocorrelation(Autocorrelation(1, self.persistence ** np.arange(1, self.steps)))
         return [x, *(None if shape is None else Moments.uniform(shape, 0.0, 0.25) for shape in inputs[1:])]
 
     def cotangents(self) -> list[Gradient | None]:
@@ -146,7 +146,7 @@ class Layer:
             at[:, self.last] = 1.0
             g = Gradient.flat((Axis(BATCH), Axis.full(self.steps), Axis(self.hidden)), at)
         elif isinstance(self.cotangent, float):
-            g = g.remembering(Memory(1, self.cotangent ** np.arange(1, self.steps)))
+            g = g.with_autocorrelation(Autocorrelation(1, self.cotangent ** np.arange(1, self.steps)))
         return [g, *(Gradient.white(shape).scaled(0.1) for shape in outputs[1:])]
 
     @property
@@ -284,10 +284,10 @@ def test_correlation_of_neighbouring_steps(index: int) -> None:
     outputs = component.forward(inputs)
     g = component.backward(inputs, outputs, layer.cotangents())[0]
     assert g is not None
-    assert g.memory is not None
-    assert outputs[0].memory is not None
-    assert outputs[0].memory.near[0] == pytest.approx(true.hidden_near, abs=0.1)
-    assert g.memory.near[0] == pytest.approx(true.gradient_near, abs=0.12)
+    assert g.autocorrelation is not None
+    assert outputs[0].autocorrelation is not None
+    assert outputs[0].autocorrelation.near[0] == pytest.approx(true.hidden_near, abs=0.1)
+    assert g.autocorrelation.near[0] == pytest.approx(true.gradient_near, abs=0.12)
 
 
 @pytest.mark.parametrize("op", GATES)

@@ -185,4 +185,4 @@ def test_where_takes_as_many_as_a_known_mask_says() -> None:
     assert component.phis([mask, a, b], [y])[1:] == pytest.approx((0.25, 0.75))
     g = component.backward([mask, a, b], [y], [constant_cotangent(shape, None)])[1]
     assert g is not None
-    assert float(g.shared.mean()) == pytest.approx(0.25**2)
+    assert float(g.position_covariance.mean()) == pytest.approx(0.25**2)

@@ -27,9 +27,9 @@ def case(
     channel: int | None = 1,
     output: int | None = 1,
     mean: float = 0.6,
-    shared_input: float = 0.0,
+    position_correlation: float = 0.0,
     together: float | None = EXACT,
-    shared: bool = False,
+    compares_covariance: bool = False,
     forward: float = EXACT,
     gradient: float = EXACT,
     variance: float | None = EXACT,
@@ -40,7 +40,7 @@ def case(
         name,
         op,
         function,
-        (Input(shape, mean, 1.2, channel, shared=shared_input),),
+        (Input(shape, mean, 1.2, channel, position_correlation=position_correlation),),
         {},
         attributes,
         output,
@@ -48,7 +48,7 @@ def case(
         gradient,
         together,
         variance,
-        shared,
+        compares_covariance,
         because=because,
     )
 
@@ -270,7 +270,13 @@ CASES = [
         together=None,
         because="some entries are copied more often than others",
     ),
-    case("nearest shared", "upsample", lambda x: F.interpolate(x, scale_factor=2), (1, 2, 3, 3), shared_input=0.5),
+    case(
+        "nearest correlated",
+        "upsample",
+        lambda x: F.interpolate(x, scale_factor=2),
+        (1, 2, 3, 3),
+        position_correlation=0.5,
+    ),
     case(
         "bilinear",
         "upsample",
@@ -307,8 +313,8 @@ CASES = [
         for corners, antialias in ((False, False), (True, False), (False, True))
     ),
     case("batch", "expand", lambda x: x.expand(4, 3, 2), (1, 3, 2)),
-    case("positions", "expand", lambda x: x.expand(2, 3, 5), (2, 3, 1), shared=True),
-    case("two axes", "expand", lambda x: x.expand(2, 3, 4, 2), (2, 3, 1, 1), shared=True),
+    case("positions", "expand", lambda x: x.expand(2, 3, 5), (2, 3, 1), compares_covariance=True),
+    case("two axes", "expand", lambda x: x.expand(2, 3, 4, 2), (2, 3, 1, 1), compares_covariance=True),
     case("rank", "expand", lambda x: x.expand(2, 5, 3), (3,), channel=0, output=2),
     case(
         "channels",
@@ -379,14 +385,21 @@ CASES = [
         **WINDOWS,
         because="channels become positions",
     ),
-    case("mean", "reduce_mean", lambda x: x.mean((2, 3), keepdim=True), (2, 3, 4, 2), axes=(2, 3), shared=True),
     case(
-        "mean shared",
+        "mean",
         "reduce_mean",
         lambda x: x.mean((2, 3), keepdim=True),
         (2, 3, 4, 2),
         axes=(2, 3),
-        shared_input=0.4,
+        compares_covariance=True,
+    ),
+    case(
+        "mean correlated",
+        "reduce_mean",
+        lambda x: x.mean((2, 3), keepdim=True),
+        (2, 3, 4, 2),
+        axes=(2, 3),
+        position_correlation=0.4,
     ),
     case("mean dropped", "reduce_mean", lambda x: x.mean(1), (2, 4, 3), channel=2, output=1, axes=(1,), keepdims=False),
     case(
@@ -411,7 +424,15 @@ CASES = [
         because="one number for the whole batch",
     ),
     case("sum", "reduce_sum", lambda x: x.sum(2), (2, 3, 4), axes=(2,), keepdims=False),
-    case("sum shared", "reduce_sum", lambda x: x.sum(2), (2, 3, 4), axes=(2,), keepdims=False, shared_input=0.4),
+    case(
+        "sum correlated",
+        "reduce_sum",
+        lambda x: x.sum(2),
+        (2, 3, 4),
+        axes=(2,),
+        keepdims=False,
+        position_correlation=0.4,
+    ),
     case(
         "sum batch",
         "reduce_sum",
@@ -443,10 +464,10 @@ CASES = [
         output_axis=2,
     ),
     Case(
-        "shared",
+        "correlated",
         "cumsum",
         lambda x: x.cumsum(1),
-        (Input((2, 5, 3), 0.4, 1.2, 2, shared=0.5),),
+        (Input((2, 5, 3), 0.4, 1.2, 2, position_correlation=0.5),),
         {},
         {"axis": 1},
         output_axis=2,
@@ -610,14 +631,14 @@ def test_tiling_an_axis_of_one_entry_is_broadcasting() -> None:
     ones = np.ones((1, 1, 1, 1, 2))
     x, g = Moments.flat(axes, 0.5 * ones, 2.0 * ones, 0.3 * ones), (*axes[:2], Axis(2), *axes[3:])
     tile, expand = (make(op, [before], [behind]) for op in ("tile", "expand"))
-    np.testing.assert_array_equal(tile.forward([x])[0].shared, expand.forward([x])[0].shared)
+    np.testing.assert_array_equal(tile.forward([x])[0].position_covariance, expand.forward([x])[0].position_covariance)
     cotangent = Gradient.flat(g, ones, 0.2 * ones)
     first, second = (one.backward([x], one.forward([x]), [cotangent])[0] for one in (tile, expand))
     assert first is not None
     assert second is not None
     assert first.shape == second.shape == before
     np.testing.assert_array_equal(first.energy, second.energy)
-    np.testing.assert_array_equal(first.shared, second.shared)
+    np.testing.assert_array_equal(first.position_covariance, second.position_covariance)
 
 
 @pytest.mark.parametrize(
@@ -701,11 +722,11 @@ def test_a_mask_that_divides_by_nothing_removes_what_it_does_not_keep(alike: tup
     second = both * np.where(apart, 0.6 + 0.4**2, 1.5 + 0.4**2)
     assert y.total_mean == pytest.approx(kept * 0.4)
     assert y.total_second == pytest.approx(float(np.diag(second).mean()))
-    assert float(y.shared.mean()) == pytest.approx(float(second[apart].mean()) - (kept * 0.4) ** 2)
+    assert float(y.position_covariance.mean()) == pytest.approx(float(second[apart].mean()) - (kept * 0.4) ** 2)
     (g,) = component.backward([x], [y], [Gradient.flat(x.axes, np.array(2.0), 1.3)])
     assert g is not None
     assert g.total == pytest.approx(2.0 * float(np.diag(both).sum()))
-    assert float(g.shared.mean()) == pytest.approx(1.3 * float(both[apart].mean()))
+    assert float(g.position_covariance.mean()) == pytest.approx(1.3 * float(both[apart].mean()))
     assert component.phis([x], [y]) == pytest.approx((kept,))
     spectrum = (wide**4).mean(1) - 2 * kept * (wide**2).mean(1) + kept**2
     assert component.phi_variance([x], [y]) == pytest.approx(float((chances * spectrum).sum()))

@@ -1,4 +1,4 @@
-"""The luck of the draw against draws."""
+"""The fluctuation from draw to draw against draws."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from gnelint.components.activation import Pointwise
-from gnelint.theory.fluctuation import BITS_SQUARED, mask_luck, shifted_scale, weight_luck
+from gnelint.theory.fluctuation import (
+    BITS_SQUARED,
+    mask_finite_width_variance,
+    shifted_scale,
+    weight_finite_width_variance,
+)
 from tests.components.harness import make
 
 DRAWS = 4000
@@ -29,7 +34,7 @@ def test_a_linear_map_scatters_by_two_over_the_fan(rows: int, columns: int, dire
     for _ in range(DRAWS):
         pulled = cotangents @ random.normal(size=(rows, columns)) / math.sqrt(columns)
         logs.append(math.log2(float((pulled**2).sum())))
-    assert float(np.var(logs)) == pytest.approx(weight_luck(1.0 / directions, columns), rel=0.12)
+    assert float(np.var(logs)) == pytest.approx(weight_finite_width_variance(1.0 / directions, columns), rel=0.12)
 
 
 @pytest.mark.parametrize("samples", [1, 8])
@@ -39,7 +44,7 @@ def test_a_mask_scatters_by_three_over_the_features_of_all_samples(samples: int)
     for _ in range(DRAWS):
         gradient, mask = random.normal(size=(samples, 128)), random.random((samples, 128)) < 0.5
         logs.append(math.log2(float((gradient**2 * mask).sum() / (gradient**2).sum())))
-    found = mask_luck(1.0, 128, samples, alike=0.0, shared=0.0)
+    found = mask_finite_width_variance(1.0, 128, samples, alike=0.0, excess_coherence=0.0)
     # given the gradient the mask scatters it by 3 / n
     assert float(np.var(logs)) == pytest.approx(found, rel=0.15)
 
@@ -62,7 +67,9 @@ def test_one_sample_through_relu_layers_scatters_by_five_over_the_width() -> Non
         for weight, mask in reversed(maps):
             g = weight.T @ (g * mask)
         logs.append(math.log2(float(g @ g)))
-    step = weight_luck(1.0, width) + mask_luck(1.0, width, 1, alike=0.0, shared=0.0)
+    step = weight_finite_width_variance(1.0, width) + mask_finite_width_variance(
+        1.0, width, 1, alike=0.0, excess_coherence=0.0
+    )
     assert step == pytest.approx(5.0 / width * BITS_SQUARED)
     assert float(np.var(logs)) == pytest.approx(depth * step, rel=0.2)
 

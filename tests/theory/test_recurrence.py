@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gnelint.theory.fields.memory import Memory
+from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.recurrence import Cell, Pair, Slopes, Step, pull, unroll
 
 KEEP = 0.7
@@ -36,7 +36,7 @@ def filtered(steps: int) -> np.ndarray:
 
 def covariance(steps: int, near: np.ndarray, far: float, scale: np.ndarray) -> np.ndarray:
     lags = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
-    by_lag = np.concatenate([[1.0], Memory(1, near, far).reaching(steps)])
+    by_lag = np.concatenate([[1.0], Autocorrelation(1, near, far).reaching(steps)])
     return scale[:, None] * by_lag[lags] * scale[None, :]
 
 
@@ -55,7 +55,7 @@ MEMORIES = [(np.zeros(0), 0.0), (0.6 ** np.arange(1, 40), 0.0), (np.zeros(0), 0.
 @pytest.mark.parametrize("steps", [1, 2, 12, 40])
 def test_states(steps: int, near: np.ndarray, far: float) -> None:
     drive = Pair(np.full((1, 1, 1), 0.3), np.full((1, 1, 1), 2.0))
-    runs, found = unroll(Linear(), [(steps, drive)], nothing(), nothing(), Memory(1, near, far))
+    runs, found = unroll(Linear(), [(steps, drive)], nothing(), nothing(), Autocorrelation(1, near, far))
     F = filtered(steps)
     true = F @ covariance(steps, near, far, np.full(steps, np.sqrt(2.0))) @ F.T
     np.testing.assert_allclose(each(runs, lambda run: run.step.carry.variance[0, 0]), np.diag(true), rtol=1e-3)
@@ -72,7 +72,7 @@ def test_gradient(steps: int, near: np.ndarray, far: float) -> None:
     runs, states = unroll(Linear(), [(1, drive)] * steps, nothing(), nothing(), None)
     scale = np.linspace(0.5, 1.5, steps)
     cotangents = [np.full((1, 1), entry**2) for entry in scale]
-    pulled = pull(Linear(), runs, cotangents, np.full((1, 1), 3.0), Memory(1, near, far), states)
+    pulled = pull(Linear(), runs, cotangents, np.full((1, 1), 3.0), Autocorrelation(1, near, far), states)
     F = filtered(steps)
     cotangent = covariance(steps, near, far, scale)
     last = F[-1]  # dc_last / du
@@ -88,12 +88,14 @@ def test_correlation_of_the_gradient(near: np.ndarray, far: float) -> None:
     drive = Pair(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
     runs, states = unroll(Linear(), [(1, drive)] * steps, nothing(), nothing(), None)
     ones = [np.ones((1, 1))] * steps
-    pulled = pull(Linear(), runs, ones, np.zeros((1, 1)), Memory(1, near, far), states)
+    pulled = pull(Linear(), runs, ones, np.zeros((1, 1)), Autocorrelation(1, near, far), states)
     F = filtered(steps)
     true = F.T @ covariance(steps, near, far, np.ones(steps)) @ F
     at = steps // 2 - 5
-    assert pulled.memory is not None
-    np.testing.assert_allclose(pulled.memory.near[:10], true[at, at + 1 : at + 11] / true[at, at], rtol=2e-2, atol=1e-3)
+    assert pulled.autocorrelation is not None
+    np.testing.assert_allclose(
+        pulled.autocorrelation.near[:10], true[at, at + 1 : at + 11] / true[at, at], rtol=2e-2, atol=1e-3
+    )
 
 
 def test_what_the_last_step_alone_sends_back_is_one_signal() -> None:
@@ -102,8 +104,8 @@ def test_what_the_last_step_alone_sends_back_is_one_signal() -> None:
     runs, states = unroll(Linear(), [(1, drive)] * steps, nothing(), nothing(), None)
     cotangents = [np.full((1, 1), float(index == steps - 1)) for index in range(steps)]
     pulled = pull(Linear(), runs, cotangents, np.zeros((1, 1)), None, states)
-    assert pulled.memory is not None
-    np.testing.assert_allclose(pulled.memory.near, 1.0, rtol=1e-9)
+    assert pulled.autocorrelation is not None
+    np.testing.assert_allclose(pulled.autocorrelation.near, 1.0, rtol=1e-9)
     np.testing.assert_allclose(pulled.gates[:, 0, 0, 0], KEEP ** (2.0 * np.arange(steps - 1, -1, -1)), rtol=1e-9)
 
 

@@ -10,7 +10,7 @@ what they hold as it is applied to the image:
     variance[o, p] = sum over i, t of W[o, i, t]^2 variance[i, p + t]
     energy[i, p]   = sum over o, t of W[o, i, t]^2 energy[o, p - t]
 
-It costs what one image costs, and one more for each cell of the batch (theory.spread).
+It costs what one image costs, and one more for each cell of the batch (theory.fields.log_norm).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.taps import TapAxis
 
 MAX_POSITIONS = 1 << 17
-"""Above this many cells positions are not told apart: a profile has to do."""
+"""Above this many cells positions have no cells of their own: a profile has to do."""
 
 _WORTH = 2e-3
-"""Square of the change of log phi over one deviation of the border's log q, from which on positions are told apart."""
+"""Square of the change of log phi over one deviation of the border's log q, from which on positions get cells."""
 
 _Place = tuple[slice, ...]
 
@@ -42,7 +42,7 @@ def map_axes(axes: Axes) -> Axes:
 
 def is_map(x: Moments) -> bool:
     """Whether the positions are cells, and something follows what they do (a normalisation ends it)."""
-    return x.spread > 0 and len(x.axes) > 2 and any(axis.cuts is None for axis in x.axes[2:])
+    return x.log_norm_variance > 0 and len(x.axes) > 2 and any(axis.cuts is None for axis in x.axes[2:])
 
 
 def positions_apart(x: Moments, elasticity: float) -> Moments:

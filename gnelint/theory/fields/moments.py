@@ -5,7 +5,8 @@ one cell for the batch, two for {class token, the rest}. Two further numbers mak
 
 profile  Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1, scales the
          energy at index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
-shared   The covariance between two different entries of one cell in one sample. It decides what an average over
+position_covariance
+         The covariance between two different entries of one cell in one sample. It decides what an average over
          positions keeps, what attention passes and what a normalisation removes from a gradient that is constant over
          positions.
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gnelint.theory.fields.autocorrelation import Autocorrelation, mixed_autocorrelation
 from gnelint.theory.fields.cells import (
     MAX_CELLS,
     Axes,
@@ -37,8 +39,7 @@ from gnelint.theory.fields.cells import (
     squeeze_constant,
     total_average,
 )
-from gnelint.theory.fields.coupling import NONE, Coupling
-from gnelint.theory.fields.memory import Memory, mixed_memory
+from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.profiles import Profiles, amplitude, mixed_profile, normalised, refolded
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import gaussian_share, rectified_source
@@ -56,13 +57,13 @@ class Field(ABC):
         axes: the tensor's axes and their cells.
         profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes
         have one.
-        memory: how entries of one channel are correlated along an axis by their distance, where something follows it;
-            `shared` is then its average over the pairs of a cell.
+        autocorrelation: how entries of one channel are correlated along an axis by their distance, where something
+            follows it; `position_covariance` is then its average over the pairs of a cell.
     """
 
     axes: Axes
     profile: Profiles
-    memory: Memory | None = field(default=None, kw_only=True)
+    autocorrelation: Autocorrelation | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -70,7 +71,7 @@ class Field(ABC):
 
     @abstractmethod
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Self:
-        """The same kind of field with other axes and arrays, without the memory."""
+        """The same kind of field with other axes and arrays, without the autocorrelation."""
 
     @abstractmethod
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -85,7 +86,9 @@ class Field(ABC):
         shape[index] = profile.size
         axes = tuple(Axis.full(axis.size) if k == index else axis for k, axis in enumerate(self.axes))
         kept = tuple(None if k == index else p for k, p in enumerate(self.profile))
-        return self.rebuilt(axes, self.weighted(profile.reshape(shape)), kept).remembering(self.memory)
+        return self.rebuilt(axes, self.weighted(profile.reshape(shape)), kept).with_autocorrelation(
+            self.autocorrelation
+        )
 
     @abstractmethod
     def pooled(self, index: int, target: Axis | None = None) -> Self:
@@ -108,7 +111,7 @@ class Field(ABC):
 
     @cached_property
     def positions(self) -> int:
-        """Entries of one sample in one cell (of average size): what `shared` is a covariance over."""
+        """Entries of one sample in one cell (of average size): what `position_covariance` is over."""
         return max(1, round(math.prod(axis.size / axis.count for axis in self.axes[1:])))
 
     def refined(self, axes: Axes) -> Self:
@@ -123,7 +126,7 @@ class Field(ABC):
         if target == field.axes:
             return field
         arrays = [resample(a, field.axes, target) for a in field.arrays()]
-        return field.rebuilt(target, arrays, field.profile).remembering(self.memory)
+        return field.rebuilt(target, arrays, field.profile).with_autocorrelation(self.autocorrelation)
 
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""
@@ -140,11 +143,15 @@ class Field(ABC):
             [a.transpose(order) for a in self.arrays()],
             tuple(self.profile[i] for i in order),
         )
-        return moved if self.memory is None else moved.remembering(self.memory.on(list(order).index(self.memory.axis)))
+        return (
+            moved
+            if self.autocorrelation is None
+            else moved.with_autocorrelation(self.autocorrelation.on(list(order).index(self.autocorrelation.axis)))
+        )
 
-    def remembering(self, memory: Memory | None) -> Self:
-        """With this memory."""
-        return self if memory is self.memory else replace(self, memory=memory)
+    def with_autocorrelation(self, autocorrelation: Autocorrelation | None) -> Self:
+        """With this autocorrelation."""
+        return self if autocorrelation is self.autocorrelation else replace(self, autocorrelation=autocorrelation)
 
     def with_rank(self, rank: int) -> Self:
         """With axes of size 1 put in front, as numpy broadcasting does."""
@@ -153,7 +160,11 @@ class Field(ABC):
             return self
         arrays = [a.reshape((1,) * missing + a.shape) for a in self.arrays()]
         found = self.rebuilt((Axis(1),) * missing + self.axes, arrays, (None,) * missing + self.profile)
-        return found if self.memory is None else found.remembering(self.memory.on(self.memory.axis + missing))
+        return (
+            found
+            if self.autocorrelation is None
+            else found.with_autocorrelation(self.autocorrelation.on(self.autocorrelation.axis + missing))
+        )
 
     def reshaped(self, shape: Sequence[int]) -> Self:
         """`numpy.reshape`. Axes that are split or merged keep their cells while there are at most MAX_CELLS."""
@@ -195,7 +206,9 @@ class Field(ABC):
         axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
-        return field.rebuilt(axes, arrays, tuple(new_profile)).remembering(_moved_memory(self.memory, shape, groups))
+        return field.rebuilt(axes, arrays, tuple(new_profile)).with_autocorrelation(
+            _moved_autocorrelation(self.autocorrelation, shape, groups)
+        )
 
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
         """Indexing [start:stop:step] along one axis."""
@@ -210,19 +223,21 @@ class Field(ABC):
         if profile[index] is None or not len(picked):
             profile[index] = None
             found = self.rebuilt(axes, arrays, tuple(profile))
-            apart = self.memory is not None and self.memory.axis == index and abs(step) != 1
-            return found if apart else found.remembering(self.memory)
+            apart = self.autocorrelation is not None and self.autocorrelation.axis == index and abs(step) != 1
+            return found if apart else found.with_autocorrelation(self.autocorrelation)
         return self.absorbed(index).sliced(index, start, stop, step)
 
 
-def _moved_memory(memory: Memory | None, shape: Sequence[int], groups: Sequence[tuple[range, range]]) -> Memory | None:
-    """Memory along an axis that a reshape leaves whole; None where it is split or merged."""
-    if memory is None:
+def _moved_autocorrelation(
+    autocorrelation: Autocorrelation | None, shape: Sequence[int], groups: Sequence[tuple[range, range]]
+) -> Autocorrelation | None:
+    """Autocorrelation along an axis that a reshape leaves whole; None where it is split or merged."""
+    if autocorrelation is None:
         return None
     for old, new in groups:
-        if memory.axis in old:
+        if autocorrelation.axis in old:
             wide = [index for index in new if shape[index] > 1]
-            return memory.on(wide[0]) if len(wide) == 1 and len(old) == 1 else None
+            return autocorrelation.on(wide[0]) if len(wide) == 1 and len(old) == 1 else None
     return None
 
 
@@ -233,32 +248,33 @@ class Moments(Field):
     Attributes:
         mean: E[x] of each cell where its profile is 1; the mean at index p is sqrt(profile(p)) times that.
         variance: Var[x] likewise, times profile(p).
-        shared: covariance of two different entries of the cell in one sample.
+        position_covariance: covariance of two different entries of the cell in one sample.
         nonnegative: whether no entry can be negative (the value left a ReLU).
-        deviation: for each axis the relative energy of x - E x at its indices, E x being the cell's average over all
-            indices; None where nobody knows better than `profile`. Where padding shifts each channel's mean in a way
-            of its own, the border has the most of it although it has the least energy. Only what computes it has it,
-            and a normalisation, which takes the average away, reads it.
+        centred_energy: for each axis the relative energy of x - E x at its indices, E x being the cell's average over
+            all indices; None where nobody knows better than `profile`. Where padding shifts each channel's mean in a
+            way of its own, the border has the most of it although it has the least energy. Only what computes it
+            has it, and a normalisation, which takes the average away, reads it.
         cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
             a Gaussian: behind a rectifier, and behind sums with one.
         floor: where all entries are that a rectifier has cut, and below which there are none; None where no rectifier
             is known. It is 0 for what is `nonnegative`, which does not say it again, and elsewhere behind a shift.
-        coupling: how much different channels are correlated, by mean square.
-        doubt: relative variance of a cell's true variance about `variance`, for the couplings that were summed.
-        spread: variance over the samples of one cell of log q, q being a sample's own average square; 0 where nothing
-            follows it (theory.spread).
+        channel_correlation: how much different channels are correlated, by mean square.
+        variance_of_variance: relative variance of a cell's true variance about `variance`, for the channel
+            correlations of what was summed.
+        log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square; 0
+            where nothing follows it (theory.fields.log_norm).
     """
 
     mean: np.ndarray
     variance: np.ndarray
-    shared: np.ndarray
+    position_covariance: np.ndarray
     nonnegative: bool = False
-    deviation: Profiles | None = None
+    centred_energy: Profiles | None = None
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
     floor: np.ndarray | None = None
-    coupling: Coupling = NONE
-    doubt: float = 0.0
-    spread: float = 0.0
+    channel_correlation: ChannelCorrelation = NONE
+    variance_of_variance: float = 0.0
+    log_norm_variance: float = 0.0
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
@@ -268,26 +284,40 @@ class Moments(Field):
 
     @staticmethod
     def flat(
-        axes: Axes, mean: np.ndarray, variance: np.ndarray, shared: np.ndarray | None = None, nonnegative: bool = False
+        axes: Axes,
+        mean: np.ndarray,
+        variance: np.ndarray,
+        position_covariance: np.ndarray | None = None,
+        nonnegative: bool = False,
     ) -> Moments:
         """Moments without profiles; arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [on_cells(a, shape) for a in (mean, variance, 0.0 if shared is None else shared)]
+        full = [
+            on_cells(a, shape) for a in (mean, variance, 0.0 if position_covariance is None else position_covariance)
+        ]
         return Moments(axes, (None,) * len(axes), full[0], np.maximum(full[1], 0.0), full[2], nonnegative)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        return self.mean, self.variance, self.shared
+        return self.mean, self.variance, self.position_covariance
 
     def scattered_as(self, x: Moments) -> Moments:
-        """With the scatter of `x` about its moments: its doubt and its spread."""
-        return replace(self, doubt=x.doubt, spread=x.spread)
+        """With the scatter of `x` about its moments: the variance of its variance and that of its samples' log norm."""
+        return replace(self, variance_of_variance=x.variance_of_variance, log_norm_variance=x.log_norm_variance)
 
     @cached_property
     def correlated(self) -> bool:
-        return bool(self.shared.any())
+        return bool(self.position_covariance.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Moments:
-        return Moments(axes, profile, arrays[0], arrays[1], arrays[2], self.nonnegative, coupling=self.coupling)
+        return Moments(
+            axes,
+            profile,
+            arrays[0],
+            arrays[1],
+            arrays[2],
+            self.nonnegative,
+            channel_correlation=self.channel_correlation,
+        )
 
     def refined(self, axes: Axes) -> Moments:
         """On cells at least as fine as `axes`; cumulants stay with the entries."""
@@ -329,11 +359,11 @@ class Moments(Field):
         if all(profile is None for profile in self.profile):
             return self
         mean = self.mean * self.amplitude()
-        flat = Moments.flat(self.axes, mean, self.second - mean**2, self.shared, self.nonnegative)
-        return replace(flat, coupling=self.coupling, memory=self.memory)
+        flat = Moments.flat(self.axes, mean, self.second - mean**2, self.position_covariance, self.nonnegative)
+        return replace(flat, channel_correlation=self.channel_correlation, autocorrelation=self.autocorrelation)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
-        return self.mean * np.sqrt(energy), self.variance * energy, self.shared * energy
+        return self.mean * np.sqrt(energy), self.variance * energy, self.position_covariance * energy
 
     def pooled(self, index: int, target: Axis | None = None) -> Moments:
         old = self.axes[index]
@@ -343,10 +373,10 @@ class Moments(Field):
         mean = average(self.mean, self.axes, index, target)
         second = average(self.second, self.axes, index, target)
         same = target.count / old.count  # a pair of the new cell was in one old cell with about this probability
-        shared = average(self.shared, self.axes, index, target) * same
+        covariance = average(self.position_covariance, self.axes, index, target) * same
         axes = (*self.axes[:index], target, *self.axes[index + 1 :])
-        pooled = self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), shared), self.profile)
-        return pooled.remembering(self.memory)
+        pooled = self.rebuilt(axes, (mean, np.maximum(second - mean**2, 0.0), covariance), self.profile)
+        return pooled.with_autocorrelation(self.autocorrelation)
 
     @cached_property
     def total_mean(self) -> float:
@@ -369,11 +399,11 @@ class Moments(Field):
             if axes[index].size == 1 and size != 1:
                 axes[index] = Axis(size)
                 copies *= size if index else 1
-        shared = field.shared
+        covariance = field.position_covariance
         if copies > 1:
             pairs = copies * before - 1
-            shared = ((copies - 1) * field.variance + copies * (before - 1) * field.shared) / pairs
-        return field.rebuilt(tuple(axes), (field.mean, field.variance, shared), field.profile)
+            covariance = ((copies - 1) * field.variance + copies * (before - 1) * field.position_covariance) / pairs
+        return field.rebuilt(tuple(axes), (field.mean, field.variance, covariance), field.profile)
 
 
 @dataclass(frozen=True)
@@ -382,15 +412,15 @@ class Gradient(Field):
 
     Attributes:
         energy: E[g^2] of one entry, where the profile is 1 and on average over it.
-        shared: E[g g'] of two different entries of the cell in one sample.
-        active: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a
-            rectifier that lets a share P of its entries pass lets P + active (1 - P) of this energy pass. The winners
-            of a max-pooling are active, and so is what has passed the same rectifier's mask before.
+        position_covariance: E[g g'] of two different entries of the cell in one sample.
+        mask_overlap: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a
+            rectifier that lets a share P of its entries pass lets P + mask_overlap (1 - P) of it pass. The winners
+            of a max-pooling overlap wholly, and so is what has passed the same rectifier's mask before.
     """
 
     energy: np.ndarray
-    shared: np.ndarray
-    active: np.ndarray
+    position_covariance: np.ndarray
+    mask_overlap: np.ndarray
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -402,35 +432,37 @@ class Gradient(Field):
     def flat(
         axes: Axes,
         energy: np.ndarray,
-        shared: np.ndarray | float = 0.0,
+        position_covariance: np.ndarray | float = 0.0,
         profile: Profiles | None = None,
-        active: np.ndarray | float = 0.0,
+        mask_overlap: np.ndarray | float = 0.0,
     ) -> Gradient:
         """Arrays broadcast to the cells."""
         shape = counts(axes)
-        full = [on_cells(a, shape) for a in (energy, shared, active)]
+        full = [on_cells(a, shape) for a in (energy, position_covariance, mask_overlap)]
         return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        return self.energy, self.shared, self.active
+        return self.energy, self.position_covariance, self.mask_overlap
 
     @cached_property
     def correlated(self) -> bool:
-        return bool(self.shared.any())
+        return bool(self.position_covariance.any())
 
     def rebuilt(self, axes: Axes, arrays: Sequence[np.ndarray], profile: Profiles) -> Gradient:
-        """`arrays` may leave out `active`: whatever computes new energies knows nothing of it."""
-        energy, shared = arrays[:2]
-        return Gradient(axes, profile, energy, shared, arrays[2] if len(arrays) > 2 else np.zeros_like(energy))
+        """`arrays` may leave out `mask_overlap`: whatever computes new energies knows nothing of it."""
+        energy, covariance = arrays[:2]
+        return Gradient(axes, profile, energy, covariance, arrays[2] if len(arrays) > 2 else np.zeros_like(energy))
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
-        scaled = self.rebuilt(self.axes, (self.energy * factor, self.shared * factor, self.active), self.profile)
-        return scaled.remembering(self.memory)
+        scaled = self.rebuilt(
+            self.axes, (self.energy * factor, self.position_covariance * factor, self.mask_overlap), self.profile
+        )
+        return scaled.with_autocorrelation(self.autocorrelation)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         weighted = self.energy * energy
-        return weighted, self.shared * energy, np.broadcast_to(self.active, weighted.shape)
+        return weighted, self.position_covariance * energy, np.broadcast_to(self.mask_overlap, weighted.shape)
 
     def pooled(self, index: int, target: Axis | None = None) -> Gradient:
         old = self.axes[index]
@@ -440,11 +472,11 @@ class Gradient(Field):
         same = target.count / old.count
         arrays = (
             average(self.energy, self.axes, index, target),
-            average(self.shared, self.axes, index, target) * same,
-            average(self.active, self.axes, index, target),
+            average(self.position_covariance, self.axes, index, target) * same,
+            average(self.mask_overlap, self.axes, index, target),
         )
         pooled = self.rebuilt((*self.axes[:index], target, *self.axes[index + 1 :]), arrays, self.profile)
-        return pooled.remembering(self.memory)
+        return pooled.with_autocorrelation(self.autocorrelation)
 
     def profiled(self, index: int) -> Gradient:
         """With the cells of one axis turned into a profile."""
@@ -465,18 +497,18 @@ class Gradient(Field):
         """Squared L2 norm of the whole gradient."""
         return total_average(self.energy, self.axes) * self.size
 
-    def times(self, axes: Axes, energy: np.ndarray, shared: np.ndarray | None = None) -> Gradient:
+    def times(self, axes: Axes, energy: np.ndarray, covariance: np.ndarray | None = None) -> Gradient:
         """Entries multiplied by independent factors.
 
         Args:
             axes: the cells on which the factors are given (same rank, sizes equal to the gradient's).
             energy: E[factor^2] of each cell.
-            shared: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
+            covariance: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
         """
         field = self.refined(axes)
         energy = resample(on_cells(energy, counts(axes)), axes, field.axes)
-        shared = energy if shared is None else resample(on_cells(shared, counts(axes)), axes, field.axes)
-        return field.rebuilt(field.axes, (field.energy * energy, field.shared * shared), field.profile)
+        covariance = energy if covariance is None else resample(on_cells(covariance, counts(axes)), axes, field.axes)
+        return field.rebuilt(field.axes, (field.energy * energy, field.position_covariance * covariance), field.profile)
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two uncorrelated gradients with respect to one tensor."""
@@ -487,10 +519,14 @@ class Gradient(Field):
             for p, q, axis in zip(left.profile, right.profile, left.axes, strict=True)
         )
         energy = left.energy + right.energy
-        known = left.energy * left.active + right.energy * right.active
-        active = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
-        total = left.rebuilt(left.axes, (energy, left.shared + right.shared, active), profile)
-        return total.remembering(mixed_memory(((left.total, left.memory), (right.total, right.memory))))
+        known = left.energy * left.mask_overlap + right.energy * right.mask_overlap
+        mask_overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
+        total = left.rebuilt(
+            left.axes, (energy, left.position_covariance + right.position_covariance, mask_overlap), profile
+        )
+        return total.with_autocorrelation(
+            mixed_autocorrelation(((left.total, left.autocorrelation), (right.total, right.autocorrelation)))
+        )
 
     def summed_to(self, shape: Sequence[int]) -> Gradient:
         """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""
@@ -512,10 +548,12 @@ class Gradient(Field):
         shape[index] = axis.count
         length = axis.lengths.reshape(shape)
         together = 0.0 * length if index == 0 else length - 1.0
-        energy = (length * np.maximum(self.energy + together * self.shared, 0.0)).sum(axis=index, keepdims=True)
-        shared = (length * (1.0 + together) * self.shared).sum(axis=index, keepdims=True)
+        energy = (length * np.maximum(self.energy + together * self.position_covariance, 0.0)).sum(
+            axis=index, keepdims=True
+        )
+        covariance = (length * (1.0 + together) * self.position_covariance).sum(axis=index, keepdims=True)
         axes = (*self.axes[:index], Axis(1), *self.axes[index + 1 :])
-        return self.rebuilt(axes, (energy, shared), (*self.profile[:index], None, *self.profile[index + 1 :]))
+        return self.rebuilt(axes, (energy, covariance), (*self.profile[:index], None, *self.profile[index + 1 :]))
 
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
@@ -529,18 +567,18 @@ def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
     return array
 
 
-def average_covariance(energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+def average_covariance(energy: np.ndarray, covariance: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
     """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and
     covariances."""
     inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
     outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
-    together = shared if outside <= 1 else np.zeros_like(shared)
+    together = covariance if outside <= 1 else np.zeros_like(covariance)
     cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
     cells = math.prod(x.axes[i].count for i in axes if i != 0)
     samples = x.axes[0].size if 0 in axes else 1
     return cell / (cells * samples)
 
 
-def sample_average_energy(energy: np.ndarray, shared: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+def sample_average_energy(energy: np.ndarray, covariance: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
     """E of the squared set average of zero-mean entries with these second moments and covariances."""
-    return set_average(average_covariance(energy, shared, x, axes), x, axes)
+    return set_average(average_covariance(energy, covariance, x, axes), x, axes)

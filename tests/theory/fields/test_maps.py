@@ -1,4 +1,4 @@
-"""Moments at every position: kernels on maps against torch, when positions are told apart, and what it is for."""
+"""Moments at every position: kernels on maps against torch, when positions get cells, and what it is for."""
 
 from __future__ import annotations
 
@@ -77,22 +77,29 @@ def test_its_transpose_is_the_gradient(
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
-def bordered(*, spread: float = 1e-3, size: int = 8) -> Moments:
+def bordered(*, log_norm_variance: float = 1e-3, size: int = 8) -> Moments:
     """An image of 4 channels whose border has half the energy."""
     line = np.ones(size)
     line[[0, -1]] = 0.5
     axes = (Axis(2), Axis.full(4), Axis(size), Axis(size))
     variance = drawn(1, 4, 1, 1)
     profile = line / line.mean()
-    return Moments(axes, (None, None, profile, profile), 0.3 * variance, variance, 0.0 * variance, spread=spread)
+    return Moments(
+        axes,
+        (None, None, profile, profile),
+        0.3 * variance,
+        variance,
+        0.0 * variance,
+        log_norm_variance=log_norm_variance,
+    )
 
 
-def test_positions_are_told_apart_where_it_matters() -> None:
+def test_positions_get_cells_where_it_matters() -> None:
     x = bordered()
     apart = positions_apart(x, 0.5)
     assert is_map(apart)
     assert apart.variance.shape == (1, 4, 8, 8)
-    assert apart.spread == x.spread
+    assert apart.log_norm_variance == x.log_norm_variance
     assert apart.total_second == pytest.approx(x.total_second)
     assert apart.second[0, 0, 0, 0] / apart.second[0, 0, 4, 4] == pytest.approx(0.25)
 
@@ -128,7 +135,7 @@ def test_convolution_keeps_every_position() -> None:
     conv = make("conv", [shape], [out], {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, **attributes)
     axes = map_axes(tuple(Axis(size) for size in shape))
     mean, variance = drawn(1, *shape[1:]) - 1.0, drawn(1, *shape[1:])
-    x = replace(Moments.flat(axes, mean, variance), spread=1e-3)
+    x = replace(Moments.flat(axes, mean, variance), log_norm_variance=1e-3)
     (y,) = conv.forward([x])
     kernel = torch.tensor(weight)
     expected = F.conv2d(torch.tensor(mean), kernel, torch.tensor(bias), padding=1)

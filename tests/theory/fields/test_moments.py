@@ -37,10 +37,10 @@ def test_pooling_into_coarser_cells() -> None:
     np.testing.assert_allclose(dense_moments(y)[1][..., 5], second[..., 4:].mean(-1), rtol=1e-12)
 
 
-def test_shared_counts_pairs_of_one_cell_only() -> None:
+def test_position_covariance_counts_pairs_of_one_cell_only() -> None:
     """Two of four channels' positions share all: a pair of the pooled cell is in one channel once in four."""
     x = Moments.flat((Axis(2), Axis.full(4), Axis(1000)), np.zeros((1, 4, 1)), np.ones((1, 4, 1)), np.ones((1, 4, 1)))
-    assert x.pooled(1).shared.reshape(-1)[0] == pytest.approx(0.25)
+    assert x.pooled(1).position_covariance.reshape(-1)[0] == pytest.approx(0.25)
 
 
 def test_broadcast_entries_are_copies() -> None:
@@ -48,11 +48,11 @@ def test_broadcast_entries_are_copies() -> None:
     assert x.shape == (2, 3, 4)
     assert (x.total_mean, x.total_second) == pytest.approx((0.5, 2.25))
     # a pair of twelve entries is of one channel three times in eleven
-    assert x.shared.reshape(-1)[0] == pytest.approx(2.0 * 3 / 11)
+    assert x.position_covariance.reshape(-1)[0] == pytest.approx(2.0 * 3 / 11)
     rows = Moments.flat((Axis(2), Axis.full(3), Axis(1)), np.zeros((1, 3, 1)), np.ones((1, 3, 1))).broadcast((2, 3, 4))
-    np.testing.assert_allclose(rows.shared, 1.0)
+    np.testing.assert_allclose(rows.position_covariance, 1.0)
     batch = Moments.uniform((1, 3), 0.0, 1.0).broadcast((5, 3))
-    assert batch.shared.reshape(-1)[0] == 0.0  # samples count as independent
+    assert batch.position_covariance.reshape(-1)[0] == 0.0  # samples count as independent
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (1, 3, 4), (3, 4), (4,), (1, 1, 1), (3, 1)])
@@ -116,7 +116,7 @@ def test_reshaping_profiles_of_an_image_into_tokens_and_back() -> None:
 
 def test_times_without_a_covariance_is_one_factor_for_the_cell() -> None:
     g = Gradient.flat((Axis(2), Axis(4)), np.ones(1), 0.5).times((Axis(2), Axis(4)), np.full((1, 1), 9.0))
-    assert (g.energy.item(), g.shared.item()) == (9.0, 4.5)
+    assert (g.energy.item(), g.position_covariance.item()) == (9.0, 4.5)
 
 
 def test_profiles_of_nothing() -> None:

@@ -57,13 +57,13 @@ def test_no_variance_is_the_value() -> None:
 
 @pytest.mark.parametrize("size", [511, 600, 5000])
 @pytest.mark.parametrize(
-    ("spread", "low", "high"), [(0.5, 0.5, 2.0), (3.0, 0.01, 0.2), (0.0, 1.0, 1.0), (10.0, 0.1, 30.0)]
+    ("reach", "low", "high"), [(0.5, 0.5, 2.0), (3.0, 0.01, 0.2), (0.0, 1.0, 1.0), (10.0, 0.1, 30.0)]
 )
-def test_interpolation_agrees_with_integration(size: int, spread: float, low: float, high: float) -> None:
+def test_interpolation_agrees_with_integration(size: int, reach: float, low: float, high: float) -> None:
     """1e-4 is what the number of points is chosen for; 6e-5 is the worst of these, of a square that bends twice as
     fast."""
     rng = np.random.default_rng(0)
-    mean, variance = spread * rng.uniform(-1, 1, size), rng.uniform(low, high, size)
+    mean, variance = reach * rng.uniform(-1, 1, size), rng.uniform(low, high, size)
     together = smooth_expectations([np.tanh, lambda z: np.tanh(z) ** 2], mean, variance)
     for index in range(0, size, size // 7):
         alone = smooth_expectations([np.tanh, lambda z: np.tanh(z) ** 2], mean[[index]], variance[[index]])

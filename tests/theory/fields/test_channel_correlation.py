@@ -7,7 +7,14 @@ import itertools
 import numpy as np
 import pytest
 
-from gnelint.theory.fields.coupling import NONE, Coupling, mixed, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.channel_correlation import (
+    NONE,
+    ChannelCorrelation,
+    mixed,
+    participation,
+    weighted_sum,
+    window_overlap,
+)
 
 
 def mean_square_correlation(covariance: np.ndarray) -> float:
@@ -27,7 +34,7 @@ def test_sums_of_the_same_entries_are_coupled() -> None:
     assert weighted_sum(NONE, participation(variance[None])).same == pytest.approx(found, rel=0.1)
 
 
-def test_couplings_add_up_over_layers() -> None:
+def test_channel_correlations_add_up_over_layers() -> None:
     first, second = weights(300, 40, 0), weights(300, 300, 1)
     inner = first @ first.T
     one = weighted_sum(NONE, participation(np.ones((1, 40))))
@@ -36,20 +43,20 @@ def test_couplings_add_up_over_layers() -> None:
     assert two.same == pytest.approx(mean_square_correlation(second @ inner @ second.T), rel=0.1)
 
 
-def test_a_channels_variance_strays_by_twice_the_coupling() -> None:
+def test_a_channels_variance_strays_by_twice_the_correlation() -> None:
     inner = (first := weights(200, 20, 3)) @ first.T
     w = weights(4000, 200, 4)
     true = np.einsum("oi,ij,oj->o", w, inner, w)
     stated = (w**2) @ np.diag(inner)
     ratio = true / stated
-    coupling = weighted_sum(NONE, participation(np.ones((1, 20))))
+    channel_correlation = weighted_sum(NONE, participation(np.ones((1, 20))))
     assert float(ratio.mean()) == pytest.approx(1.0, abs=0.02)
-    assert float(ratio.var()) == pytest.approx(2 * coupling.same, rel=0.15)
+    assert float(ratio.var()) == pytest.approx(2 * channel_correlation.same, rel=0.15)
 
 
 def test_parts_count_by_the_square_of_their_share() -> None:
-    assert mixed([(3.0, Coupling(0.2, 0.1)), (1.0, NONE)]).same == pytest.approx(0.2 * 9 / 16)
-    assert mixed([(0.0, Coupling(0.2, 0.1))]) == NONE
+    assert mixed([(3.0, ChannelCorrelation(0.2, 0.1)), (1.0, NONE)]).same == pytest.approx(0.2 * 9 / 16)
+    assert mixed([(0.0, ChannelCorrelation(0.2, 0.1))]) == NONE
 
 
 def test_windows_that_overlap() -> None:

@@ -4,7 +4,7 @@ Covariances between different channels have signs that depend on the weights bef
 cancel. For one weight w they do not: Var(w x) has relative variance 2 c about sum w^2 Var x, c being the mean squared
 correlation of the entries summed. A normalisation divides by that variance, channel by channel, and E[1/Var] exceeds
 1/E[Var] by it. Two sums of n independent entries with independent weights have mean squared correlation 1/n, which is
-where couplings come from.
+where channel correlations come from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PAIRS = ((0, 3 / 9), (1, 4 / 9), (2, 2 / 9))
 
 
 @dataclass(frozen=True)
-class Coupling:
+class ChannelCorrelation:
     """Mean squared correlation between different channels of one sample, weighted by energy.
 
     Attributes:
@@ -32,24 +32,24 @@ class Coupling:
     same: float = 0.0
     beside: float = 0.0
 
-    def scaled(self, factor: float) -> Coupling:
+    def scaled(self, factor: float) -> ChannelCorrelation:
         """With every squared correlation multiplied."""
-        return Coupling(self.same * factor, self.beside * factor)
+        return ChannelCorrelation(self.same * factor, self.beside * factor)
 
     def over(self, taps: float) -> float:
         """Average over pairs of entries in a window of this many positions."""
         return self.same / taps + self.beside * (1.0 - 1.0 / taps)
 
-    def plus(self, other: Coupling) -> Coupling:
+    def plus(self, other: ChannelCorrelation) -> ChannelCorrelation:
         """Sum of two, each already weighted by the square of its share of the energy."""
-        return Coupling(self.same + other.same, self.beside + other.beside)
+        return ChannelCorrelation(self.same + other.same, self.beside + other.beside)
 
 
-NONE = Coupling()
+NONE = ChannelCorrelation()
 
 
-def mixed(parts: Sequence[tuple[float, Coupling]]) -> Coupling:
-    """Coupling of a sum of independent parts, or of parts side by side, each given with its variance."""
+def mixed(parts: Sequence[tuple[float, ChannelCorrelation]]) -> ChannelCorrelation:
+    """Correlation of a sum of independent parts, or of parts side by side, each given with its variance."""
     total = sum(variance for variance, _ in parts)
     found = NONE
     for variance, part in parts:
@@ -65,8 +65,8 @@ def participation(variance: np.ndarray) -> float:
     return float((line**2).sum()) / total**2 if total > 0 else 0.0
 
 
-def weighted_sum(x: Coupling, own: float, taps: float = 1.0, overlap: float = 0.0) -> Coupling:
-    """Coupling of sums of x with independent weights.
+def weighted_sum(x: ChannelCorrelation, own: float, taps: float = 1.0, overlap: float = 0.0) -> ChannelCorrelation:
+    """Correlation of sums of x with independent weights.
 
     Args:
         x: of what is summed.
@@ -75,7 +75,7 @@ def weighted_sum(x: Coupling, own: float, taps: float = 1.0, overlap: float = 0.
         overlap: share of its entries that a window has in common with those beside it.
     """
     carried = x.over(taps)
-    return Coupling(carried + own, overlap * (carried + own) + (1.0 - overlap) * x.beside)
+    return ChannelCorrelation(carried + own, overlap * (carried + own) + (1.0 - overlap) * x.beside)
 
 
 def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:

@@ -1,16 +1,16 @@
 """Samples differ in scale, and an activation whose fixed point is unstable drives them apart.
 
 q, a sample's own average square, scatters: a sum of n entries gives log q a variance of about 2/n, an activation adds
-that of f(x)^2 over n, and on the way log q is multiplied by chi (theory.sensitivity). With chi > 1 the spread grows
-exponentially; what a few large samples do to a total is then not what the average sample does.
+that of f(x)^2 over n, and on the way log q is multiplied by chi (theory.sensitivity). With chi > 1 that variance
+grows exponentially; what a few large samples do to a total is then not what the average sample does.
 
-As long as the spread is small it is one number (`Moments.spread`). Where it begins to matter the batch is cut into
-cells, from the sample with the smallest q to that with the largest, and each has moments of its own from there on. The
-spread that arises within a cell is handed to all cells at once: their log q are moved apart until the variance is
-right. Forward that is all: the cells go by rank, whichever samples are in them. The gradient however is that of
-samples, and those change places. With log q normal, the rank of a sample before and behind the new spread s correlate
-by rho = sqrt(v / (v + s)), v being the variance between the cells; `ranked_before` hands each cell the gradient of
-those behind that its samples go to.
+As long as the variance is small it is one number (`Moments.log_norm_variance`). Where it begins to matter the
+batch is cut into cells, from the sample with the smallest q to that with the largest, and each has moments of its own
+from there on. The variance that arises within a cell is handed to all cells at once: their log q are moved apart until
+the variance is right. Forward that is all: the cells go by rank, whichever samples are in them. The gradient however is
+that of samples, and those change places. With log q normal, the ranks of a sample before and behind the new variance s
+correlate by rho = sqrt(v / (v + s)), v being the variance between the cells; `ranked_before` hands each cell the
+gradient of those behind that its samples go to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gnelint.theory.fields.moments import Gradient, Moments
 from gnelint.theory.gaussian.special import normal_cdf
 
 _WORTH = 2e-3
-"""Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are told apart."""
+"""Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are stratified."""
 
 
 def gaussian_noise(y: Moments) -> float:
@@ -48,24 +48,25 @@ def _relative_noise(square_variance: np.ndarray, y: Moments) -> float:
     return float((noise * batch.lengths).sum()) / max(y.size, 1)
 
 
-def told_apart(x: Moments, elasticity: float) -> Moments:
-    """With the spread turned into cells of the batch, where `elasticity` makes it matter or there are cells already."""
+def stratified(x: Moments, elasticity: float) -> Moments:
+    """With the variance of log q turned into cells of the batch, where `elasticity` makes it matter or there are cells
+    already."""
     if not x.axes:
         return x
     batch = x.axes[0]
     if batch.is_pooled:
-        if batch.size < 4 or elasticity**2 * x.spread < _WORTH:
+        if batch.size < 4 or elasticity**2 * x.log_norm_variance < _WORTH:
             return x
         axis = _ranked(batch.size)
-        energy = np.exp(_scores(axis) * math.sqrt(x.spread))
+        energy = np.exp(_scores(axis) * math.sqrt(x.log_norm_variance))
         energy /= (energy * axis.lengths).sum() / axis.size
         cells = x.refined((axis, *x.axes[1:]))
         return _scaled(cells, energy)
     level, variance = _levels(x)
     if variance <= 0:
         return x
-    wider = math.sqrt(1.0 + x.spread / variance) - 1.0
-    return _scaled(x, np.exp(wider * level - 0.5 * x.spread))
+    wider = math.sqrt(1.0 + x.log_norm_variance / variance) - 1.0
+    return _scaled(x, np.exp(wider * level - 0.5 * x.log_norm_variance))
 
 
 def _levels(x: Moments) -> tuple[np.ndarray, float]:
@@ -77,19 +78,19 @@ def _levels(x: Moments) -> tuple[np.ndarray, float]:
 
 
 def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
-    """A gradient with the samples in the cells that `told_apart` finds, with them where they are in x.
+    """A gradient with the samples in the cells that `stratified` finds, with them where they are in x.
 
     A single cell is every sample's, before and behind; cells that do not go by rank are taken to keep their samples.
     """
-    if not x.axes or x.axes[0].is_pooled or not x.spread:
+    if not x.axes or x.axes[0].is_pooled or not x.log_norm_variance:
         return gradient
     level, variance = _levels(x)
     if variance <= 0 or np.any(np.diff(level) < 0):
         return gradient
     g = gradient.refined(x.axes)
-    moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.spread)))
-    energy, shared = (np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2])
-    moved = g.rebuilt(g.axes, (energy, shared), g.profile).remembering(g.memory)
+    moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.log_norm_variance)))
+    energy, covariance = (np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2])
+    moved = g.rebuilt(g.axes, (energy, covariance), g.profile).with_autocorrelation(g.autocorrelation)
     return moved.scaled(g.total / moved.total) if moved.total > 0 else gradient
 
 
@@ -104,7 +105,7 @@ def _moves(axis: Axis, rho: float) -> np.ndarray:
 def _scaled(x: Moments, energy: np.ndarray) -> Moments:
     factor = energy.reshape((-1,) + (1,) * (len(x.axes) - 1))
     y = x.rebuilt(x.axes, x.weighted(factor), x.profile)
-    return replace(y, doubt=x.doubt)
+    return replace(y, variance_of_variance=x.variance_of_variance)
 
 
 def _ranked(size: int) -> Axis:

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.spread import entry_noise, gaussian_noise, per_sample, ranked_before, told_apart
 
 BATCH, WIDTH = 64, 200
 
 
-def value(spread: float = 0.0) -> Moments:
+def value(log_norm_variance: float = 0.0) -> Moments:
     rng = np.random.default_rng(0)
     axes = (Axis(BATCH), Axis.full(WIDTH))
     found = Moments.flat(axes, rng.standard_normal((1, WIDTH)), rng.uniform(0.5, 2.0, (1, WIDTH)))
-    return replace(found, spread=spread)
+    return replace(found, log_norm_variance=log_norm_variance)
 
 
 def level_variance(x: Moments) -> float:
@@ -38,34 +38,34 @@ def test_noise_is_that_of_gaussian_samples() -> None:
     assert entry_noise(x.second, fourth, x) == pytest.approx(gaussian_noise(x))
 
 
-def test_cells_carry_the_spread_and_keep_the_total() -> None:
-    x = value(spread=0.5)
-    cut = told_apart(x, 1.0)
-    assert cut.spread == 0.0
+def test_cells_carry_the_variance_and_keep_the_total() -> None:
+    x = value(log_norm_variance=0.5)
+    cut = stratified(x, 1.0)
+    assert cut.log_norm_variance == 0.0
     assert cut.total_second == pytest.approx(x.total_second)
     assert level_variance(cut) == pytest.approx(0.5, rel=0.15)  # 64 samples, the middle ones in one cell
 
 
-def test_later_spread_moves_the_cells_apart() -> None:
-    cut = told_apart(value(spread=0.5), 1.0)
-    wider = told_apart(replace(cut, spread=0.2), 1.0)
+def test_later_variance_moves_the_cells_apart() -> None:
+    cut = stratified(value(log_norm_variance=0.5), 1.0)
+    wider = stratified(replace(cut, log_norm_variance=0.2), 1.0)
     assert level_variance(wider) == pytest.approx(level_variance(cut) + 0.2)
 
 
 def test_nothing_is_cut_where_it_does_not_matter() -> None:
-    x = value(spread=0.5)
-    assert told_apart(x, 0.01) is x
+    x = value(log_norm_variance=0.5)
+    assert stratified(x, 0.01) is x
 
 
 def test_the_gradient_follows_samples_that_change_places() -> None:
-    before = told_apart(value(spread=0.5), 1.0)
-    x = replace(before, spread=0.25)
+    before = stratified(value(log_norm_variance=0.5), 1.0)
+    x = replace(before, log_norm_variance=0.25)
     batch = x.axes[0]
-    rho = math.sqrt(level_variance(before) / (level_variance(before) + x.spread))
+    rho = math.sqrt(level_variance(before) / (level_variance(before) + x.log_norm_variance))
     rng = np.random.default_rng(0)
     old = rng.standard_normal((20000, BATCH))
     new = rho * old + math.sqrt(1 - rho**2) * rng.standard_normal(old.shape)
-    # every sample's gradient is its rank behind the spread, squared
+    # every sample's gradient is its rank behind the added variance, squared
     behind = (np.arange(BATCH) / BATCH) ** 2
     cell = np.repeat(np.arange(batch.count), batch.lengths.astype(int))
     sums = np.add.reduceat(behind, batch.starts) / batch.lengths
@@ -80,14 +80,14 @@ def test_the_gradient_follows_samples_that_change_places() -> None:
 
 
 def test_samples_in_one_cell_have_no_place_to_change() -> None:
-    x = value(spread=0.5)
+    x = value(log_norm_variance=0.5)
     gradient = Gradient.white((BATCH, WIDTH))
     assert ranked_before(gradient, x) is gradient
 
 
 def test_cells_that_do_not_go_by_rank_keep_their_samples() -> None:
     axes = (Axis(BATCH, (20, 40)), Axis(WIDTH))
-    x = replace(Moments.flat(axes, np.zeros((3, 1)), np.array([[1.0], [3.0], [2.0]])), spread=0.5)
+    x = replace(Moments.flat(axes, np.zeros((3, 1)), np.array([[1.0], [3.0], [2.0]])), log_norm_variance=0.5)
     gradient = Gradient.flat(axes, np.array([[1.0], [2.0], [3.0]]))
     assert ranked_before(gradient, x) is gradient
     ranked = replace(x, variance=np.sort(x.variance, axis=0))

@@ -1,7 +1,7 @@
 """How entries of one channel at different indices of an axis are correlated, by their distance.
 
-`shared` is one covariance for all pairs of a cell. A recurrent layer correlates neighbours and forgets what is far
-away, and a second one above it adds up neighbours: there the distance matters.
+`position_covariance` is one covariance for all pairs of a cell. A recurrent layer correlates neighbours and
+forgets what is far away, and a second one above it adds up neighbours: there the distance matters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Memory:
+class Autocorrelation:
     """Correlations by distance, averaged over channels with their energy.
 
     Attributes:
@@ -40,26 +40,26 @@ class Memory:
         total = float((pairs * (self.near[:reach] - self.far)).sum())
         return total / (0.5 * length * (length - 1)) + self.far
 
-    def on(self, axis: int) -> Memory:
+    def on(self, axis: int) -> Autocorrelation:
         """The same along another axis."""
         return replace(self, axis=axis)
 
 
-def memory_unless_along(memory: Memory | None, *axes: int) -> Memory | None:
+def autocorrelation_unless_along(autocorrelation: Autocorrelation | None, *axes: int) -> Autocorrelation | None:
     """What an operation that mixes the entries along these axes leaves of it."""
-    return None if memory is None or memory.axis in axes else memory
+    return None if autocorrelation is None or autocorrelation.axis in axes else autocorrelation
 
 
-def mixed_memory(parts: Sequence[tuple[float, Memory | None]]) -> Memory | None:
+def mixed_autocorrelation(parts: Sequence[tuple[float, Autocorrelation | None]]) -> Autocorrelation | None:
     """Of a sum of uncorrelated parts or of parts side by side, each given with its energy; None if none has any."""
-    known = [memory for _, memory in parts if memory is not None]
+    known = [autocorrelation for _, autocorrelation in parts if autocorrelation is not None]
     total = sum(energy for energy, _ in parts)
-    if not known or total <= 0 or any(memory.axis != known[0].axis for memory in known):
+    if not known or total <= 0 or any(autocorrelation.axis != known[0].axis for autocorrelation in known):
         return None
-    reach = max(memory.near.size for memory in known)
+    reach = max(autocorrelation.near.size for autocorrelation in known)
     near, far = np.zeros(reach), 0.0
-    for energy, memory in parts:
-        if memory is not None:
-            near += energy / total * memory.reaching(reach)
-            far += energy / total * memory.far
-    return Memory(known[0].axis, near, far)
+    for energy, autocorrelation in parts:
+        if autocorrelation is not None:
+            near += energy / total * autocorrelation.reaching(reach)
+            far += energy / total * autocorrelation.far
+    return Autocorrelation(known[0].axis, near, far)
