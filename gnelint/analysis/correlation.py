@@ -1,7 +1,7 @@
 """Which joins of a graph read operands that are not independent.
 
 Two branches that come from one value are uncorrelated if a layer of independent, zero-mean weights stands in one of
-them (theory of components, section 4). `x + relu(x)` has none: its phi is 2.5, where adding the branches' own gives
+them (theory 4.3). `x + relu(x)` has none: its phi is 2.5, where adding the branches' own gives
 1.5. Such joins are found here, so that their numbers are not passed off as better than they are.
 """
 

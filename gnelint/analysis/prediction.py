@@ -102,8 +102,8 @@ class Prediction:
         gradient_log2: log2 of ||dL/dx||^2 / ||dL/dy||^2 at the first floating input (at the embedding for tokens).
         error_bits: |log2(predicted / measured)| of that ratio, in bits, for one draw of the weights: within this for
             90% of networks.
-        fluctuation_bits: standard deviation of its log2 from one draw of the weights to the next, in bits (theory of
-            components, 5.9); the part of the error that no analysis can take away.
+        fluctuation_bits: standard deviation of its log2 from one draw of the weights to the next, in bits
+            (theory 10.1); the part of the error that no analysis can take away.
         gradient_at: the value at which `gradient_log2` is taken, None if there is none.
         cotangent_at: "output", or the value where the cotangent had to be placed.
         weights: statistics by parameter name, for the weights of linear maps and the parameters of normalisations.

@@ -2,7 +2,7 @@
 
 1. Every floating input is taken as N(0, 1); a component maps its inputs' moments to its outputs'.
 2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a
-   value add up (theory of components, section 4). This is the multiplication and the addition theorem in one pass.
+   value add up (theory 4.1). This is the multiplication and the addition theorem in one pass.
 3. What a node does by itself, phi(J J^T), is measured on a white cotangent of its own.
 
 Nothing is guessed: behind an operation that no component models, moments are not known, and in front of it gradients

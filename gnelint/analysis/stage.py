@@ -1,6 +1,6 @@
 """Whether a network is trained, fresh, or one cannot tell, decided from its tensors by evidence that has a name.
 
-Each piece of evidence is a likelihood ratio, trained against fresh, in bits, and their sum decides:
+Each piece of evidence is a likelihood ratio, trained against fresh, in bits, and their sum decides (theory 11):
 
 1. Matrices (weights of linear maps, convolutions, recurrent cells, embeddings): `theory.draws` asks of each whether
    independent entries of one distribution, or an orthogonal draw, could look like that. Their ratios are multiplied

@@ -11,6 +11,8 @@ drift   What an activation makes of an error of the second moment that it reads:
 
 Where branches meet, each counts by the share of the gradient that comes through it. The bound is 1.645 standard
 deviations: were errors Gaussian, 90% of layers would lie within. tests/benchmarks/accuracy.py counts how many do.
+
+Source: theory 10.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each is applied to x ~ N(mean, variance) of its cell.
 
-For every activation f, entry by entry (theory of components, 3.3):
+For every activation f, entry by entry (theory 3.3):
 
     phi      = E f'(x)^2          variance of the spectrum = E f'(x)^4 - phi^2
     mean    -> E f(x)             second moment -> E f(x)^2
@@ -160,7 +160,7 @@ class ReLU(PiecewisePolynomial):
         second moment -> (mu^2 + q) P + mu sqrt(q) d,   mean -> mu P + sqrt(q) d
 
     On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did:
-    the same mask counts once (`Gradient.mask_overlap`). Source: theory of components, 3.3.
+    the same mask counts once (`Gradient.mask_overlap`). Source: theory 3.3.
     """
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -217,7 +217,7 @@ class ReLU(PiecewisePolynomial):
 
 @component("leaky_relu")
 class LeakyReLU(PiecewisePolynomial):
-    """f(x) = x for x > 0, alpha x below: phi = P + alpha^2 (1 - P), variance = P (1 - P) (1 - alpha^2)^2 (3.3)."""
+    """f(x) = x for x > 0, alpha x below: phi = P + alpha^2 (1 - P), V = P (1 - P) (1 - alpha^2)^2 (theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         return (Piece(-INF, 0.0, (0.0, float(self.node.attribute("alpha")))), Piece(0.0, INF, (0.0, 1.0)))
@@ -225,7 +225,7 @@ class LeakyReLU(PiecewisePolynomial):
 
 @component("prelu")
 class PReLU(PiecewisePolynomial):
-    """LeakyReLU with a stored slope for each channel (or one for all)."""
+    """LeakyReLU with a stored slope for each channel (or one for all; arXiv 1502.01852; theory 3.3.1)."""
 
     @cached_property
     def _refined(self) -> Remembered[Moments]:
@@ -263,7 +263,7 @@ class PReLU(PiecewisePolynomial):
 
 @component("clip")
 class Clip(PiecewisePolynomial):
-    """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high) (3.3)."""
+    """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high; theory 3.3)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         low, high = self.node.attribute("min"), self.node.attribute("max")
@@ -283,7 +283,7 @@ class Clip(PiecewisePolynomial):
 
 @component("hardsigmoid")
 class HardSigmoid(PiecewisePolynomial):
-    """f(x) = min(max(alpha x + beta, 0), 1)."""
+    """f(x) = min(max(alpha x + beta, 0), 1) (theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         alpha, beta = float(self.node.attribute("alpha")), float(self.node.attribute("beta"))
@@ -299,7 +299,7 @@ class HardSigmoid(PiecewisePolynomial):
 
 @component("hardswish")
 class HardSwish(PiecewisePolynomial):
-    """f(x) = x min(max(x + 3, 0), 6) / 6."""
+    """f(x) = x min(max(x + 3, 0), 6) / 6 (arXiv 1905.02244; theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         return (Piece(-INF, -3.0, (0.0,)), Piece(-3.0, 3.0, (0.0, 0.5, 1.0 / 6.0)), Piece(3.0, INF, (0.0, 1.0)))
@@ -307,7 +307,7 @@ class HardSwish(PiecewisePolynomial):
 
 @component("thresholded_relu")
 class ThresholdedReLU(PiecewisePolynomial):
-    """f(x) = x for x > alpha, else 0."""
+    """f(x) = x for x > alpha, else 0 (theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         alpha = float(self.node.attribute("alpha"))
@@ -316,7 +316,7 @@ class ThresholdedReLU(PiecewisePolynomial):
 
 @component("shrink")
 class Shrink(PiecewisePolynomial):
-    """f(x) = x - bias for x > lambd, x + bias for x < -lambd, else 0."""
+    """f(x) = x - bias for x > lambd, x + bias for x < -lambd, else 0 (theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         lambd, bias = float(self.node.attribute("lambd")), float(self.node.attribute("bias"))
@@ -325,7 +325,7 @@ class Shrink(PiecewisePolynomial):
 
 @component("abs")
 class Absolute(PiecewisePolynomial):
-    """f(x) = |x|: phi = 1."""
+    """f(x) = |x|: phi = 1 (theory 3.3.1)."""
 
     def pieces(self) -> tuple[Piece, ...]:
         return (Piece(-INF, 0.0, (0.0, -1.0)), Piece(0.0, INF, (0.0, 1.0)))
@@ -340,7 +340,7 @@ class ExponentialLinear(Pointwise):
         A(k) = exp(k mu + k^2 q / 2) Phi(-(mu + k q) / sqrt q)
         phi = p^2 P + (a k)^2 A(2k),   second moment -> p^2 E[x^2; x > 0] + a^2 (A(2k) - 2 A(k) + 1 - P)
 
-    Source: theory of components, 3.3.
+    Source: theory 3.3.
     """
 
     @abstractmethod
@@ -384,7 +384,7 @@ class ExponentialLinear(Pointwise):
 
 @component("elu")
 class ELU(ExponentialLinear):
-    """f(x) = x for x > 0, alpha (e^x - 1) below."""
+    """f(x) = x for x > 0, alpha (e^x - 1) below (arXiv 1511.07289; theory 3.3.1)."""
 
     def coefficients(self) -> tuple[float, float, float]:
         return 1.0, float(self.node.attribute("alpha")), 1.0
@@ -392,7 +392,7 @@ class ELU(ExponentialLinear):
 
 @component("selu")
 class SELU(ExponentialLinear):
-    """f(x) = gamma x for x > 0, gamma alpha (e^x - 1) below (arXiv 1706.02515)."""
+    """f(x) = gamma x for x > 0, gamma alpha (e^x - 1) below (arXiv 1706.02515; theory 3.3.1)."""
 
     def coefficients(self) -> tuple[float, float, float]:
         gamma = float(self.node.attribute("gamma"))
@@ -401,7 +401,7 @@ class SELU(ExponentialLinear):
 
 @component("celu")
 class CELU(ExponentialLinear):
-    """f(x) = x for x > 0, alpha (e^{x / alpha} - 1) below."""
+    """f(x) = x for x > 0, alpha (e^{x / alpha} - 1) below (arXiv 1704.07483; theory 3.3.1)."""
 
     def coefficients(self) -> tuple[float, float, float]:
         alpha = float(self.node.attribute("alpha"))

@@ -2,7 +2,7 @@
 
 Attention over T keys with logits of variance q (over the keys of one row): S = E sum_j a_j^2, K = E[S2 - 2 S3 + S2^2]
 (theory.softmax). A cotangent that is white over tokens is multiplied by about S ~ 1/T on the value path; one that all
-tokens share passes whole. Both are kept, as energy and position covariance. Source: theory of components, 3.6.
+tokens share passes whole. Both are kept, as energy and position covariance. Source: theory 3.6.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOGITS_ERROR_BITS = 0.6
 
 @component("softmax")
 class Softmax(Unary):
-    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (3.6).
+    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (theory 3.6).
 
     With a mask the same on average over its rows, each over the entries that it sees. With `top` the same over
     the largest logits of a row; the others have probability 0 and receive nothing. Where the row is not renormalised
@@ -97,7 +97,10 @@ class Softmax(Unary):
 
 @component("log_softmax")
 class LogSoftmax(Softmax):
-    """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum)."""
+    """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum).
+
+    Source: theory 3.6.
+    """
 
     def map(self, x: Moments) -> Moments:
         count, variance = max(self.shape[self._axis], 1), self._logit_variance(x)
@@ -196,7 +199,7 @@ class Attention(Component):
     profiles along the tokens say so). The sums over pairs of queries are there where both get the same gradient (gv' =
     sum_d covariance_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share. t =
     tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels, 1 / (heads
-    times width) where nobody knows it. Source: theory of components, 3.6.
+    times width) where nobody knows it. Source: theory 3.6 (arXiv 1706.03762).
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -452,7 +455,7 @@ class MatMul(Component):
 
     The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
 
-    Source: theory of components, 3.7.
+    Source: theory 3.7.
     """
 
     basis: ClassVar[Basis] = "theorem"

@@ -138,13 +138,13 @@ def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndar
 
 @component("add")
 class Add(_Linear):
-    """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem
-    (2.2)."""
+    """y = sum of the inputs: phi = 1 for each that has the output's shape; moments add. Source: addition theorem,
+    theory 2.2."""
 
 
 @component("sub")
 class Subtract(_Linear):
-    """y = a - b."""
+    """y = a - b (theory 2.2)."""
 
     def weights(self) -> tuple[float, ...]:
         return (1.0, -1.0)
@@ -152,7 +152,7 @@ class Subtract(_Linear):
 
 @component("mean")
 class Mean(_Linear):
-    """y = average of the k inputs: phi = 1/k^2 for each."""
+    """y = average of the k inputs: phi = 1/k^2 for each (theory 2.2)."""
 
     def weights(self) -> tuple[float, ...]:
         return (1.0 / max(len(self.input_shapes), 1),) * len(self.input_shapes)
@@ -160,7 +160,7 @@ class Mean(_Linear):
 
 @component("mul")
 class Multiply(Component):
-    """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite). Source: 3.7."""
+    """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite; theory 3.7)."""
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
@@ -203,6 +203,8 @@ class Divide(Component):
     """y = a / b for b that stays away from 0: 1/b to second order in its relative variance.
 
     E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
+
+    Source: theory 3.3.3.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -246,6 +248,8 @@ class Maximum(Component):
     """The larger of independent Gaussians, two at a time (Clark, Operations Research 9, 1961).
 
     theta^2 = Var a + Var b, t = (E a - E b) / theta:  phi_a = Phi(t), phi_b = 1 - Phi(t)
+
+    Source: theory 3.7.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -298,7 +302,7 @@ class Maximum(Component):
 
 @component("minimum")
 class Minimum(Maximum):
-    """The smaller of independent Gaussians: the maximum of their negatives, negated."""
+    """The smaller of independent Gaussians: the maximum of their negatives, negated (theory 3.7)."""
 
     assumptions: ClassVar[tuple[str, ...]] = ("the operands of a minimum are independent and Gaussian",)
     sign: ClassVar[float] = -1.0
@@ -307,7 +311,7 @@ class Minimum(Maximum):
 @component("where")
 class Where(Component):
     """y = a where a condition holds, b elsewhere: each as often as the condition's mean says, half of the time where
-    the condition is not known."""
+    the condition is not known. Source: theory 3.9."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = (
@@ -385,8 +389,8 @@ def join(
 
 @component("concat")
 class Concatenate(Component):
-    """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (2.3,
-    3.7)."""
+    """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (theory 2.3
+    and 3.7)."""
 
     @property
     def _axis(self) -> int:
@@ -448,7 +452,7 @@ class Concatenate(Component):
 @component("constant")
 class Constant(Component):
     """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of
-    it."""
+    it. Source: theory 3.1."""
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         array = np.asarray(self.node.parameters["value"].array(), dtype=np.float64).reshape(self.output_shapes[0])

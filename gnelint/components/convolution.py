@@ -296,7 +296,7 @@ class Convolution(_Convolution):
         variance[o] -> sum_t (W[o, :, t]^2 var) e(t),              e(t): energy profile that tap t sees on average
         energy[i]   -> sum_t (W[:, i, t]^2 energy) e'(t)
 
-    Profiles along space follow the padding exactly for uncorrelated channels. Source: theory of components, 3.2.
+    Profiles along space follow the padding exactly for uncorrelated channels. Source: theory 3.2.
     """
 
     @cached_property
@@ -350,7 +350,7 @@ class Convolution(_Convolution):
         return energy / (len(self._kernel) * positions) if positions else 0.0
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """For a kernel of independent entries (3.2), with the row norms that it has.
+        """For a kernel of independent entries (theory 3.2), with the row norms that it has.
 
         phi_2 = s^4 mean_p [n_p^2 - n_p + c_in c_out S(p) / g^2] + phi^2 Var(row energy) / mean^2: pairs of different
         rows do not depend on the kurtosis, and that of a row with itself is known from the kernel.
@@ -383,8 +383,8 @@ class TransposedConvolution(_Convolution):
 
         phi = phi_conv m_conv / n_conv, with the convolution from its output grid to its input grid
 
-    Moments and gradients are those of `Convolution` with the two directions exchanged. Source: theory of components,
-    3.2.
+    Moments and gradients are those of `Convolution` with the two directions exchanged.
+    Source: theory 3.2.
     """
 
     @cached_property
@@ -417,7 +417,7 @@ class TransposedConvolution(_Convolution):
         return (float(self._row_energies.sum(axis=0) @ self._tap_counts) / length if length else 0.0,)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution whose transpose it is (3.2)."""
+        """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution it transposes (theory 3.2)."""
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
         phi = self.phis(inputs, outputs)[0] or 0.0

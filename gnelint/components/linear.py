@@ -36,8 +36,8 @@ class Linear(Unary):
         variance of entries -> (W*W) var
         gradient energy -> (W*W)^T energy
 
-    The moments assume uncorrelated inputs (one layer of independent weights makes them so). Source: theory of
-    components, 3.1.
+    The moments assume uncorrelated inputs (one layer of independent weights makes them so).
+    Source: theory 3.1.
     """
 
     @cached_property
@@ -108,7 +108,7 @@ class Embedding(Component):
 
         mean, variance -> those of each column of the table;   no gradient passes to the indices
 
-    Source: theory of components, 3.7.
+    Source: theory 3.7.
     """
 
     assumptions: ClassVar[tuple[str, ...]] = ("indices are uniform over the table",)
@@ -205,8 +205,8 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
 
 @component("bias")
 class Bias(Unary):
-    """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b. Source: theory of
-    components, 3.1."""
+    """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b.
+    Source: theory 3.1."""
 
     def map(self, x: Moments) -> Moments:
         x = x.broadcast(self.shape)
@@ -231,7 +231,7 @@ class Scale(Unary):
 
         phi = mean(a^2),  variance = mean(a^4) - phi^2;  mean -> a mean, variance -> a^2 variance
 
-    Source: theory of components, 3.7.
+    Source: theory 3.7.
     """
 
     @cached_property

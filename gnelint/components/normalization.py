@@ -9,7 +9,7 @@ s:
 
 for h = gamma g and e = E h^2; on average over the set that is e - E mean(h)^2 - (2 rho - rho^2) e / N. The second term
 is there only with centring. A cotangent that is constant over positions loses 1/batch of itself to it, a white one 1/N.
-E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory of components, 3.5 and 5.2.
+E[1/s^2] exceeds 1/E[s^2] by the sampling fluctuation of s^2. Source: theory 3.5 and 5.2.
 """
 
 from __future__ import annotations
@@ -338,7 +338,7 @@ class BatchNorm(Normalization):
     """Batch normalisation: the set is a channel's entries over batch and positions.
 
     Training: phi = mean_c gamma_c^2 / (var_c + eps) (1 - (1 + 2 rho - rho^2) / N). Evaluation: an affine map with the
-    stored statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory of components, 3.5 (arXiv
+    stored statistics, phi = mean_c gamma_c^2 / (running_var_c + eps). Source: theory 3.5 (arXiv
     1502.03167).
     """
 
@@ -437,12 +437,12 @@ class _OverChannels(Normalization):
 
 @component("layer_norm")
 class LayerNorm(_OverChannels):
-    """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (3.5)."""
+    """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (theory 3.5)."""
 
 
 @component("instance_norm")
 class InstanceNorm(Normalization):
-    """Instance normalisation: the set is one sample's channel (arXiv 1607.08022)."""
+    """Instance normalisation: the set is one sample's channel (arXiv 1607.08022; theory 3.5)."""
 
     def normalised_axes(self) -> tuple[int, ...]:
         return tuple(range(2, len(self.shape)))
@@ -460,14 +460,14 @@ class InstanceNorm(Normalization):
 @component("rms_norm")
 class RMSNorm(_OverChannels):
     """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) /
-    D) (3.5)."""
+    D) (theory 3.5)."""
 
     centred: ClassVar[bool] = False
 
 
 @component("l2_normalize")
 class L2Normalize(Normalization):
-    """y = x / ||x|| over the axes: phi = (1 - 1/D) / ||x||^2 (3.5)."""
+    """y = x / ||x|| over the axes: phi = (1 - 1/D) / ||x||^2 (theory 3.5)."""
 
     centred: ClassVar[bool] = False
 
@@ -490,7 +490,7 @@ class SecondMomentNorm(BatchNorm):
     """Second moment normalisation (arXiv 2001.00254): y = w x / (rms + eps) + b, rms over a channel's batch and
     positions.
 
-    phi = (w / (rms + eps))^2 (1 - (2t - t^2) / N), t = rms / (rms + eps); eps is added to the root (3.5).
+    phi = (w / (rms + eps))^2 (1 - (2t - t^2) / N), t = rms / (rms + eps); eps is added to the root (theory 3.5).
     """
 
     centred: ClassVar[bool] = False
@@ -509,7 +509,7 @@ class SecondMomentNorm(BatchNorm):
 
 @component("l1_norm")
 class L1Norm(Normalization):
-    """y = gamma (x - m) / mean|x - m| + beta; for Gaussian sets mean|x - m| = s sqrt(2 / pi) (3.5)."""
+    """y = gamma (x - m) / mean|x - m| + beta; for Gaussian sets mean|x - m| = s sqrt(2 / pi; theory 3.5)."""
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = ("the normalised set is Gaussian",)
@@ -521,7 +521,7 @@ class L1Norm(Normalization):
 @component("group_norm")
 class GroupNorm(Unary):
     """Group normalisation (arXiv 1803.08494): layer normalisation over (channels / groups, positions) of each group
-    (3.5)."""
+    (theory 3.5)."""
 
     model_error_bits: ClassVar[float | None] = Normalization.model_error_bits
 
@@ -583,7 +583,10 @@ class GroupNorm(Unary):
 
 @component("local_response_norm")
 class LocalResponseNorm(Unary):
-    """y = x / (bias + alpha mean of x^2 over neighbouring channels)^beta, the divisor taken as constant."""
+    """y = x / (bias + alpha mean of x^2 over neighbouring channels)^beta, the divisor taken as constant.
+
+    Source: theory 3.5.
+    """
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the divisor hardly depends on any single entry",)

@@ -43,7 +43,7 @@ _LIMITED: dict[str, tuple[Function, Function, Function, float, float]] = {
 
 @component("atan", "asinh", "sinh", "cosh")
 class SmoothFunction(Smooth):
-    """Smooth functions on the whole line, by quadrature."""
+    """Smooth functions on the whole line, by quadrature (theory 3.3)."""
 
     def f(self, x: np.ndarray) -> np.ndarray:
         return _SMOOTH[self.node.op][0](x)
@@ -58,6 +58,8 @@ class Sinusoid(Smooth):
 
     Of a number that is not known before the network runs (the step of a diffusion model, cast from an integer) the
     phase is taken as uniform: E f = 0, E f^2 = 1/2. That is exact for sin and cos of one argument together.
+
+    Source: theory 3.3.3.
     """
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
@@ -74,7 +76,7 @@ class Sinusoid(Smooth):
 
 @component("exp")
 class Exponential(Pointwise):
-    """f(x) = e^x: log-normal, E f^k = exp(k mu + k^2 q / 2)."""
+    """f(x) = e^x: log-normal, E f^k = exp(k mu + k^2 q / 2; theory 3.3.1)."""
 
     @staticmethod
     def _power(k: float, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -136,7 +138,7 @@ class _Expansion(Pointwise):
 
 @component("log", "sqrt", "tan", "asin", "acos", "acosh", "atanh")
 class LimitedFunction(_Expansion):
-    """Functions with a limited domain."""
+    """Functions with a limited domain (theory 3.3.3)."""
 
     def derivatives(self) -> tuple[Function, Function, Function]:
         f, slope, bend, _, _ = _LIMITED[self.node.op]
@@ -148,7 +150,7 @@ class LimitedFunction(_Expansion):
 
 @component("reciprocal")
 class Reciprocal(_Expansion):
-    """f(x) = 1/x away from 0, of either sign."""
+    """f(x) = 1/x away from 0, of either sign (theory 3.3.3)."""
 
     def derivatives(self) -> tuple[Function, Function, Function]:
         return (lambda x: 1 / x, lambda x: -1 / x**2, lambda x: 2 / x**3)
@@ -163,7 +165,7 @@ class Reciprocal(_Expansion):
 
 @component("pow")
 class Power(_Expansion):
-    """f(x) = x^k: exact for whole k from 0 to 8, an expansion about a positive mean for others."""
+    """f(x) = x^k: exact for whole k from 0 to 8, an expansion about a positive mean for others (theory 3.3.3)."""
 
     @property
     def _exponent(self) -> float:
@@ -212,7 +214,7 @@ class Power(_Expansion):
 
 @component("step")
 class Step(Pointwise):
-    """floor, ceil, round, sign: the gradient is zero wherever it exists."""
+    """floor, ceil, round, sign: the gradient is zero wherever it exists (theory 3.3)."""
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kind = str(self.node.attribute("kind"))

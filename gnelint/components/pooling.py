@@ -25,7 +25,7 @@ from gnelint.theory.spectrum import PLAIN, Structure
 
 @cache
 def maximum_cumulants(count: int) -> tuple[float, float, float, float]:
-    """The first four cumulants of the largest of `count` independent N(0, 1) values (order statistics; 3.4)."""
+    """The first four cumulants of the largest of `count` independent N(0, 1) values (order statistics; theory 3.4)."""
     points, weights = np.polynomial.legendre.leggauss(200)
     z = 10.0 * points
     density = 10.0 * weights * count * normal_pdf(z) * normal_cdf(z) ** (count - 1)
@@ -90,8 +90,8 @@ class AveragePool(_Averages, _Window):
         phi = 1 / k (from the taps where windows meet the padding)
         mean -> mean;  variance -> variance / k + covariance (1 - 1/k)
 
-    The forward map takes entries of a window as no more correlated than entries far apart. Source: theory of
-    components, 3.4.
+    The forward map takes entries of a window as no more correlated than entries far apart.
+    Source: theory 3.4.
     """
 
     def _divisors(self) -> list[np.ndarray]:
@@ -157,7 +157,7 @@ class AveragePool(_Averages, _Window):
 
 
 def _window_variance(lines: Sequence[np.ndarray]) -> float:
-    """phi_2 - phi^2 of a separable linear map from the matrix (outputs, inputs) of each axis (3.4)."""
+    """phi_2 - phi^2 of a separable linear map from the matrix (outputs, inputs) of each axis (theory 3.4)."""
     phi = second = 1.0
     for line in lines:
         phi *= float((line**2).sum()) / len(line)
@@ -184,7 +184,7 @@ class Maximum(Unary):
         phi = 1 (no ties);  mean, variance -> order statistics of the window
 
     Entries of a window are taken as independent given what they share; the rectified ones as max(z, 0) of Gaussian z
-    that have the same first two moments. Source: theory of components, 3.4.
+    that have the same first two moments. Source: theory 3.4.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -225,7 +225,7 @@ class Maximum(Unary):
 @component("max_pool")
 class MaxPool(_Window, Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not
-    overlap. A second output is the winners' places, which are as likely to be any."""
+    overlap. A second output is the winners' places, which are as likely to be any. Source: theory 3.4."""
 
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         places = math.prod(self.input_shape)
@@ -270,7 +270,7 @@ class MaxPool(_Window, Maximum):
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         """By how many other outputs an output's winner is picked too.
 
-        Two windows that have s of their u entries in common pick the same with probability s / u (3.4).
+        Two windows that have s of their u entries in common pick the same with probability s / u (theory 3.4).
         """
         ends = [axis.gather(None).sum(axis=0) for axis in self._axes()]
         overlaps = []
@@ -333,6 +333,8 @@ class LpPool(_Window):
     """(sum over the window of |x|^p)^(1/p); p = 1 and p = 2 of nearly constant norms.
 
     phi of the Euclidean norm is 1 (its gradient is a unit vector); other powers are not modelled.
+
+    Source: theory 3.4.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -376,7 +378,7 @@ class _Whole(Unary):
 
 @component("global_avg_pool")
 class GlobalAveragePool(_Averages, _Whole):
-    """Average over all positions: phi = 1 / positions; the gradient behind it is the same at every position (3.4)."""
+    """Average over all positions: phi = 1 / positions; the gradient behind it is the same at all (theory 3.4)."""
 
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
@@ -394,7 +396,7 @@ class GlobalAveragePool(_Averages, _Whole):
 
 @component("global_max_pool")
 class GlobalMaxPool(_Whole, Maximum):
-    """Maximum over all positions: phi = 1."""
+    """Maximum over all positions: phi = 1 (theory 3.4)."""
 
     def map(self, x: Moments) -> Moments:
         y = self.largest(x.only(0, 1).flattened(), self._count)
@@ -410,7 +412,7 @@ class GlobalMaxPool(_Whole, Maximum):
 
 @component("global_lp_pool")
 class GlobalLpPool(_Whole):
-    """Euclidean norm over all positions: phi = 1 (its gradient is a unit vector)."""
+    """Euclidean norm over all positions: phi = 1 (its gradient is a unit vector; theory 3.4)."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the norm of a channel hardly fluctuates",)
@@ -447,7 +449,7 @@ class _Adaptive(Unary):
 
 @component("adaptive_avg_pool")
 class AdaptiveAveragePool(_Averages, _Adaptive):
-    """Average over adaptive windows: phi = mean over windows of 1 / k."""
+    """Average over adaptive windows: phi = mean over windows of 1 / k (theory 3.4)."""
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         lines = []
@@ -484,7 +486,7 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
 
 @component("adaptive_max_pool")
 class AdaptiveMaxPool(_Adaptive, Maximum):
-    """Maximum over adaptive windows: phi = 1."""
+    """Maximum over adaptive windows: phi = 1 (theory 3.4)."""
 
     def map(self, x: Moments) -> Moments:
         outputs = max(math.prod(self.shape[2:]), 1)

@@ -373,8 +373,8 @@ class LSTM(Recurrent):
         dL/dc  = d_h s(o) (1 - tanh(c')^2) + d_c' s(f')
         d_i = d_c tanh(g) s'(i),  d_f = d_c c s'(f),  d_g = d_c s(i) (1 - tanh(g)^2),  d_o = d_h tanh(c') s'(o)
 
-    coupled: 1 - s(i) in place of s(f), d_i = d_c (tanh(g) - c) s'(i). Source: Hochreiter and Schmidhuber, Neural
-    Computation 9, 1997; averages by quadrature.
+    coupled: 1 - s(i) in place of s(f), d_i = d_c (tanh(g) - c) s'(i). Source: theory 3.8; Hochreiter and
+    Schmidhuber, Neural Computation 9, 1997; averages by quadrature.
     """
 
     def cell(self, recurrent: _Weights) -> Cell:
@@ -443,7 +443,7 @@ class GRU(Recurrent):
 
         d_z = d_h (h - tanh(n)) s'(z),  d_n = d_h (1 - s(z)) (1 - tanh(n)^2),  d_r = d_n (U_n h + b_n) s'(r)
 
-    Source: arXiv 1406.1078; averages by quadrature.
+    Source: theory 3.8; arXiv 1406.1078; averages by quadrature.
     """
 
     def cell(self, recurrent: _Weights) -> Cell:
@@ -466,7 +466,10 @@ class _RNNCell(_WeightedCell):
 
 @component("rnn")
 class RNN(Recurrent):
-    """h' = f(W x + U h + b), f = tanh or max(., 0): d_z = d_h f'(z). Source: Elman, Cognitive Science 14, 1990."""
+    """h' = f(W x + U h + b), f = tanh or max(., 0): d_z = d_h f'(z). Source: Elman, Cognitive Science 14, 1990.
+
+    Source: theory 3.8.
+    """
 
     def cell(self, recurrent: _Weights) -> Cell:
         return _RNNCell(recurrent, str(self.node.attribute("activation")))

@@ -53,7 +53,7 @@ class _Reduction(Unary):
 
 @component("reduce_mean", "reduce_sum")
 class ReduceMean(_Reduction):
-    """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (3.7)."""
+    """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (theory 3.7)."""
 
     def map(self, x: Moments) -> Moments:
         factor = self._count if self.node.op == "reduce_sum" else 1.0
@@ -88,7 +88,10 @@ class ReduceMean(_Reduction):
 
 @component("reduce_max")
 class ReduceMax(_Reduction, Maximum):
-    """Largest of k entries: phi = 1; its moments and what a rectifier before it lets through as for a max-pooling."""
+    """Largest of k entries: phi = 1; its moments and what a rectifier before it lets through as for a max-pooling.
+
+    Source: theory 3.4.
+    """
 
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent",)
 
@@ -108,7 +111,7 @@ class ReduceMax(_Reduction, Maximum):
 
 @component("reduce_min")
 class ReduceMin(_Reduction):
-    """Smallest of k entries: phi = 1; moments of the smallest of k independent Gaussians (3.4)."""
+    """Smallest of k entries: phi = 1; moments of the smallest of k independent Gaussians (theory 3.4)."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a minimum are independent and Gaussian",)
@@ -130,7 +133,10 @@ class ReduceMin(_Reduction):
 
 @component("reduce_l2")
 class ReduceL2(_Reduction):
-    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k."""
+    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k.
+
+    Source: theory 3.4.
+    """
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
@@ -153,7 +159,7 @@ class ReduceL2(_Reduction):
 
 @component("cumsum")
 class CumulativeSum(Unary):
-    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis."""
+    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis (theory 3.7)."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the positions of a running sum are pooled",)

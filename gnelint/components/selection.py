@@ -56,7 +56,10 @@ class _Mask(Component):
 
 @component("top_mask")
 class TopMask(_Mask):
-    """1 at the k largest (smallest) of a row's n entries, or everywhere else where they are hidden: k/n of them."""
+    """1 at the k largest (smallest) of a row's n entries, or everywhere else where they are hidden: k/n of them.
+
+    Source: theory 3.9.
+    """
 
     def _share(self, inputs: Sequence[Moments | None]) -> float:
         share = float(self.node.attribute("k") / self.output_shapes[0][self.node.attribute("axis")])
@@ -65,7 +68,7 @@ class TopMask(_Mask):
 
 @component("one_hot")
 class OneHot(_Mask):
-    """1 at one of n classes."""
+    """1 at one of n classes (theory 3.9)."""
 
     def _share(self, inputs: Sequence[Moments | None]) -> float:
         return float(1.0 / self.output_shapes[0][self.node.attribute("axis")])
@@ -73,7 +76,10 @@ class OneHot(_Mask):
 
 @component("compare")
 class Compare(_Mask):
-    """a < b or a > b of independent Gaussians: P = Phi((E b - E a) / sqrt(Var a + Var b))."""
+    """a < b or a > b of independent Gaussians: P = Phi((E b - E a) / sqrt(Var a + Var b)).
+
+    Source: theory 3.9.
+    """
 
     assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "what is compared is independent and Gaussian")
 
@@ -88,7 +94,7 @@ class Compare(_Mask):
 
 @component("logical")
 class Logical(_Mask):
-    """Masks joined entry by entry: not 1 - p, and p q, or p + q - p q, xor p + q - 2 p q."""
+    """Masks joined entry by entry: not 1 - p, and p q, or p + q - p q, xor p + q - 2 p q (theory 3.9)."""
 
     assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "masks that are joined are independent of each other")
 
@@ -110,6 +116,8 @@ class TopK(Component):
     probability k/n and receives what its place receives.
 
     Values are order statistics of independent Gaussians; indices are as likely to be any.
+
+    Source: theory 3.9.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -161,7 +169,10 @@ class TopK(Component):
 
 @component("scatter")
 class Scatter(Component):
-    """y = x, but the updates at k of n entries along one axis: phi = 1 - k/n for x, k/n for the updates."""
+    """y = x, but the updates at k of n entries along one axis: phi = 1 - k/n for x, k/n for the updates.
+
+    Source: theory 3.9.
+    """
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = (

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Field)
 
 @component("identity")
 class Identity(Unary):
-    """y = x: casts and copies."""
+    """y = x: casts and copies (theory 3.7)."""
 
     def map(self, x: Moments) -> Moments:
         return x.reshaped(self.shape) if x.shape != self.shape else x
@@ -42,7 +42,7 @@ class Dropout(Identity):
         phi = k,  variance = k - k^2;  mean -> k mean,  E x^2 -> k E x^2
         E x x' -> k E x x' for two entries under one number of the mask (all along the axes `alike`), else k^2 E x x'
 
-    Source: E m^2 = k in the scale's formulas (theory of components, 3.7).
+    Source: E m^2 = k in the scale's formulas (theory 3.7).
     """
 
     @property
@@ -80,12 +80,12 @@ class Dropout(Identity):
 
 @component("reshape")
 class Reshape(Identity):
-    """The same entries in another shape: phi = 1."""
+    """The same entries in another shape: phi = 1 (theory 3.7)."""
 
 
 @component("transpose")
 class Transpose(Unary):
-    """Axes in another order: phi = 1."""
+    """Axes in another order: phi = 1 (theory 3.7)."""
 
     def map(self, x: Moments) -> Moments:
         return x.permuted(self.node.attribute("perm"))
@@ -137,7 +137,7 @@ def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
 
 @component("slice")
 class Slice(Unary):
-    """Indexing by ranges: phi = 1; the entries left out get no gradient."""
+    """Indexing by ranges: phi = 1; the entries left out get no gradient (theory 3.7)."""
 
     def _ranges(self) -> list[tuple[int, int, int, int]]:
         rank = len(self.input_shape)
@@ -177,7 +177,7 @@ def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Momen
 
 @component("split")
 class Split(Component):
-    """Parts of a value along one axis: phi = 1 for all of them together."""
+    """Parts of a value along one axis: phi = 1 for all of them together (theory 3.7)."""
 
     @property
     def _axis(self) -> int:
@@ -217,7 +217,7 @@ class Split(Component):
 @component("gather")
 class Gather(Component):
     """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one
-    (3.7)."""
+    (theory 3.7)."""
 
     @property
     def _axis(self) -> int:
@@ -293,7 +293,10 @@ def _multiplicity(picked: np.ndarray, size: int) -> float:
 
 @component("pad")
 class Pad(Unary):
-    """Entries added around a value: zeros (phi = n/m) or copies of it (reflect, edge, wrap: phi = 1)."""
+    """Entries added around a value: zeros (phi = n/m) or copies of it (reflect, edge, wrap: phi = 1).
+
+    Source: theory 3.7.
+    """
 
     def _pads(self) -> list[tuple[int, int]]:
         pads = [int(p) for p in self.node.attribute("pads")]
@@ -352,7 +355,7 @@ class Pad(Unary):
         return g
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        """(n/m) (1 - n/m) of zeros around n entries, mean multiplicity less one of copies (3.7)."""
+        """(n/m) (1 - n/m) of zeros around n entries, mean multiplicity less one of copies (theory 3.7)."""
         if self._copies:
             lines = [_multiplicity(self._sources(i), size) for i, size in enumerate(self.input_shape)]
             return math.prod(lines) - 1.0
@@ -391,7 +394,7 @@ class Upsample(Unary):
 
     The weights are the kernel's values at the distances between an output's centre and the inputs; beyond the border
     the outermost entry counts again. With antialiasing the kernel is as wide as an output where that is more than an
-    input, and what is left of it inside the border is scaled to a sum of 1. Source: theory of components, 3.7.
+    input, and what is left of it inside the border is scaled to a sum of 1. Source: theory 3.7.
     """
 
     def _matrix(self, index: int) -> np.ndarray:
@@ -469,7 +472,7 @@ class Upsample(Unary):
 
 @component("expand")
 class Expand(Unary):
-    """numpy broadcasting: phi = 1, variance = copies - 1 (3.7)."""
+    """numpy broadcasting: phi = 1, variance = copies - 1 (theory 3.7)."""
 
     def map(self, x: Moments) -> Moments:
         return x.broadcast(self.shape)
@@ -484,7 +487,7 @@ class Expand(Unary):
 
 @component("tile")
 class Tile(Unary):
-    """Copies of a value laid side by side: phi = 1."""
+    """Copies of a value laid side by side: phi = 1 (theory 3.7)."""
 
     def _interleaved(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape with an axis for the copies before every axis that is repeated, and that axis widened. An axis of
@@ -509,7 +512,7 @@ class Tile(Unary):
 
 @component("roll", "flip")
 class Move(Unary):
-    """Entries moved along axes, circularly or mirrored: phi = 1. Cells of a moved axis are pooled."""
+    """Entries moved along axes, circularly or mirrored: phi = 1. Cells of a moved axis are pooled (theory 3.7)."""
 
     def _moved(self, field: F) -> F:
         for axis in self.node.attribute("axes"):
@@ -528,7 +531,7 @@ class Move(Unary):
 
 @component("depth_to_space")
 class DepthToSpace(Unary):
-    """Pixel shuffle: phi = 1."""
+    """Pixel shuffle: phi = 1 (arXiv 1609.05158; theory 3.7)."""
 
     def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape that the input is split into, and the order that its axes then take."""
@@ -550,7 +553,7 @@ class DepthToSpace(Unary):
 
 @component("space_to_depth")
 class SpaceToDepth(DepthToSpace):
-    """Pixel unshuffle: phi = 1."""
+    """Pixel unshuffle: phi = 1 (theory 3.7)."""
 
     def _steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         b = int(self.node.attribute("block"))
@@ -577,7 +580,7 @@ def _inside(axes: Sequence[TapAxis]) -> float:
 @component("unfold")
 class Unfold(Unary):
     """Sliding windows laid out as columns: phi = fraction of taps inside the input; an entry receives from every
-    window."""
+    window. Source: theory 3.7."""
 
     def _inside(self) -> float:
         return _inside(_window_axes(self.node, self.input_shape[2:]))
@@ -619,6 +622,8 @@ class Fold(Unary):
     phi            = E c                       c = number of windows over an entry of the image
     mean          -> E c * mean
     variance      -> E c * (variance - covariance) + E c^2 * covariance + (E c^2 - (E c)^2) * mean^2
+
+    Source: theory 3.7.
     """
 
     def _coverage(self) -> tuple[float, float]:

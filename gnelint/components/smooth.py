@@ -138,7 +138,10 @@ def logistic(x: np.ndarray) -> np.ndarray:
 
 @component("gelu")
 class GELU(Smooth):
-    """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415)."""
+    """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415).
+
+    Source: theory 3.3.1 and 5.10.
+    """
 
     settled: ClassVar[bool] = True
 
@@ -159,7 +162,7 @@ class GELU(Smooth):
 
 @component("silu")
 class SiLU(Smooth):
-    """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU."""
+    """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU (arXiv 1702.03118; theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -181,7 +184,7 @@ class SiLU(Smooth):
 
 @component("mish")
 class Mish(Smooth):
-    """f(x) = x tanh(softplus(x)) (arXiv 1908.08681)."""
+    """f(x) = x tanh(softplus(x)) (arXiv 1908.08681; theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -195,7 +198,7 @@ class Mish(Smooth):
 
 @component("tanh")
 class Tanh(Smooth):
-    """f(x) = tanh(x)."""
+    """f(x) = tanh(x; theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -208,7 +211,7 @@ class Tanh(Smooth):
 
 @component("sigmoid")
 class Sigmoid(Smooth):
-    """f(x) = 1 / (1 + e^-x)."""
+    """f(x) = 1 / (1 + e^-x; theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -225,7 +228,7 @@ class Sigmoid(Smooth):
 
 @component("softplus")
 class Softplus(Smooth):
-    """f(x) = log(1 + e^{beta x}) / beta."""
+    """f(x) = log(1 + e^{beta x}) / beta (theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -246,7 +249,7 @@ class Softplus(Smooth):
 
 @component("softsign")
 class Softsign(Smooth):
-    """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits."""
+    """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits (theory 3.3)."""
 
     def f(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(x / (1.0 + np.abs(x)))
@@ -257,7 +260,7 @@ class Softsign(Smooth):
 
 @component("log_sigmoid")
 class LogSigmoid(Smooth):
-    """f(x) = -log(1 + e^-x)."""
+    """f(x) = -log(1 + e^-x; theory 3.3)."""
 
     settled: ClassVar[bool] = True
 
@@ -270,7 +273,7 @@ class LogSigmoid(Smooth):
 
 @component("erf")
 class Erf(Smooth):
-    """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0."""
+    """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0 (theory 3.3.1)."""
 
     settled: ClassVar[bool] = True
 

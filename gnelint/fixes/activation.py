@@ -64,7 +64,7 @@ class Leaky(_Substitution):
 
     Preconditions: none; the network must be trained again.
 
-    Source: arXiv 2001.00254, section on activations; theory of components, 2.1 and 3.3.
+    Source: theory 2.1 and theory 3.3 (arXiv 2001.00254).
     """
 
     gain = True
@@ -81,7 +81,7 @@ class TanhInstead(_Substitution):
 
     Preconditions: none; the network must be trained again.
 
-    Source: Glorot and Bengio 2010; theory of components, 3.3.
+    Source: Glorot and Bengio 2010; theory 3.3.
     """
 
     gain = True
@@ -97,7 +97,7 @@ class SeluCoefficients(_Substitution):
 
     Preconditions: weights of variance 1/fan_in; the network must be trained again.
 
-    Source: arXiv 2001.00254, section on SeLU; theory of components, 6.7.
+    Source: theory 6.7 (arXiv 2001.00254).
     """
 
     def instead(self, node: Node, count: int) -> Substitute | None:
@@ -111,7 +111,7 @@ class OffTheTrunk(_Substitution):
 
     Preconditions: the block holds another activation, or it becomes linear; the network must be trained again.
 
-    Source: arXiv 1603.05027; the addition theorem (arXiv 2001.00254, Theorem 4.2).
+    Source: arXiv 1603.05027; the addition theorem (theory 2.2, arXiv 2001.00254).
     """
 
     def instead(self, node: Node, count: int) -> Substitute | None:

@@ -80,7 +80,7 @@ class CentreWeights(_OfWeights):
 
     Preconditions: the weight is a stored tensor.
 
-    Source: theory of components, 5.3.
+    Source: theory 5.3.
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
@@ -94,7 +94,7 @@ class Draw(_OfWeights):
 
     Preconditions: the weight is a stored tensor.
 
-    Source: arXiv 1502.01852; arXiv 2001.00254, Theorem 4.1.
+    Source: theory 2.1 and theory 6.1 (arXiv 1502.01852, arXiv 2001.00254).
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
@@ -110,7 +110,7 @@ class Orthogonal(_OfWeights):
 
     Preconditions: the weight is a stored tensor.
 
-    Source: arXiv 1312.6120; theory of components, 3.1 and 6.2.
+    Source: arXiv 1312.6120; theory 3.1 and 6.2.
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
@@ -125,7 +125,7 @@ class ZeroBias(Fix):
 
     Preconditions: the bias is a stored tensor.
 
-    Source: theory of components, 3.3 (phi of ReLU is P(x > 0)).
+    Source: theory 3.3 (phi of ReLU is P(x > 0)).
     """
 
     order = 20

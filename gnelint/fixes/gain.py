@@ -72,7 +72,7 @@ class Gain(Fix):
     Preconditions: the weight is stored, or computed in proportion to a stored tensor, which is trained and which
     nothing but layers of chains uses; its gradient is predicted.
 
-    Source: arXiv 2001.00254, Theorem 4.1 and Table 2; arXiv 1502.01852.
+    Source: theory 2.1 (arXiv 2001.00254); arXiv 1502.01852.
     """
 
     order = 80

@@ -29,7 +29,7 @@ class PreservingRescale(Fix):
     from one to the next is no output and nothing else reads it; weights and biases are stored tensors that nothing else
     uses. All tensors of a chain are changed or none.
 
-    Source: arXiv 2001.00254, Theorem 4.1; arXiv 1506.02617 (rescaling symmetry).
+    Source: theory 2.1 (arXiv 2001.00254); arXiv 1506.02617 (rescaling symmetry).
     """
 
     order = 90

@@ -36,7 +36,7 @@ class BranchScale(Fix):
 
     Preconditions: branches without normalisation, whose weights are stored tensors; phi of the branch is predicted.
 
-    Source: arXiv 2001.00254, Theorems 4.1 and 4.2; theory of components, 6.5.
+    Source: theory 2.1, theory 2.2 and theory 6.5 (arXiv 2001.00254).
     """
 
     order = 70
@@ -175,7 +175,7 @@ class ZeroScale(_OfNodes):
     Preconditions: the scale is a stored tensor; the branch is not switched off already by another zero (with two of
     them neither ever gets a gradient), and the shortcut passes a gradient.
 
-    Source: arXiv 1706.02677, section 5.1; the addition theorem (arXiv 2001.00254, Theorem 4.2).
+    Source: arXiv 1706.02677, section 5.1; the addition theorem (theory 2.2, arXiv 2001.00254).
     """
 
     ops = tuple(families()["normalization"])
@@ -244,7 +244,7 @@ class WeightScale(_OfNodes):
 
     Preconditions: the weight is a stored tensor, or computed in proportion to one.
 
-    Source: the initialisation of GPT-2; the addition theorem (arXiv 2001.00254, Theorem 4.2).
+    Source: the initialisation of GPT-2; the addition theorem (theory 2.2, arXiv 2001.00254).
     """
 
     role = "weight"

@@ -24,7 +24,7 @@ class SecondMoments(Fix):
 
     Preconditions: a batch normalisation behind one convolution that nothing else reads, with a stored weight.
 
-    Source: arXiv 2001.00254, section on second moment normalisation; theory of components, 5.2.
+    Source: theory 3.5 and theory 5.2 (arXiv 2001.00254).
     """
 
     order = 40
@@ -83,11 +83,11 @@ def _layer_phi(prediction: Prediction, name: str) -> float | None:
 class InsertedSecondMoments(Fix):
     """A second moment normalisation behind each layer of a chain without one: the signal is brought back to second
     moment 1 at every layer. The filters stay as they are, not centred, so phi of a layer follows no single formula: for
-    ReLU 1.125 at the first, nearer 1.32 in depth (theory of components, 5.2).
+    ReLU 1.125 at the first, nearer 1.32 in depth (theory 5.2).
 
     Preconditions: the second axis of the layers' outputs is the channels.
 
-    Source: arXiv 2001.00254, section on second moment normalisation.
+    Source: theory 3.5 (arXiv 2001.00254).
     """
 
     order = 40

@@ -21,7 +21,7 @@ class WeightNorm(Gain):
 
     Preconditions: the gain is a stored tensor, or the layer's bias is zero or absent.
 
-    Source: arXiv 2001.00254, Theorem 4.1; arXiv 1903.10520 (weight standardisation).
+    Source: theory 2.1 (arXiv 2001.00254); arXiv 1903.10520 (weight standardisation).
     """
 
     def plan(self, site: Site) -> Plan:

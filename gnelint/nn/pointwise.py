@@ -25,7 +25,7 @@ class Scale(nn.Module):  # type: ignore[misc]  # torch is not typed here
 class ScaledELU(nn.Module):  # type: ignore[misc]
     """y = scale * x for x > 0, else scale * alpha * (exp(x) - 1): `torch.nn.SELU` with other coefficients.
 
-    The coefficients that suit a depth: arXiv 2001.00254, section 4.2.
+    The coefficients that suit a depth: theory 6.7 (arXiv 2001.00254).
     """
 
     def __init__(self, alpha: float, scale: float) -> None:

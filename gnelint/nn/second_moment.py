@@ -69,7 +69,7 @@ class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed 
         RuntimeError: the input has another number of channels.
         NotImplementedError: the input is not real floating.
 
-    Source: arXiv 2001.00254, section 4.3.
+    Source: theory 3.5 (arXiv 2001.00254).
     """
 
     __constants__ = ("affine", "eps", "momentum", "num_features", "track_running_stats")

@@ -1,4 +1,4 @@
-"""How far one draw of the weights lies from the average over draws (theory of components, 5.9).
+"""How far one draw of the weights lies from the average over draws (theory 10.1).
 
 phi(J J^T) is an average over the directions of a gradient and over initialisations; a network has one draw of weights,
 and its gradients few directions. With g_i the gradients of all samples (and positions) at a value of n features,

@@ -14,6 +14,8 @@ C_u(j) and C_h(j) being the covariances of u and of dL/dh at j steps' distance: 
 random recurrent networks: Sompolinsky, Crisanti and Sommers, Physical Review Letters 61, 1988; gated: arXiv 1806.05394.
 
 Steps are taken until the state stands still; the rest of a run of alike inputs is then like the last step.
+
+Source: theory 3.8.
 """
 
 from __future__ import annotations

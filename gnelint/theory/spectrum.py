@@ -2,7 +2,7 @@
 bound.
 
 phi(J J^T) = E tr(J J^T) / m for a Jacobian J of m outputs; its variance is tr((J J^T)^2)/m - phi^2. Source: arXiv
-2001.00254, section "theorems", with the corrections of the theory of components, sections 2.1 to 2.5 (measured there).
+2001.00254, with the corrections of theory 2.1 to 2.6 (measured there).
 """
 
 from __future__ import annotations
@@ -194,6 +194,6 @@ def shallow_network_tail(blocks: int, deviation: float, order: int) -> float:
 
         sum_{k >= order} C(L, k) deviation^k
 
-    Conservative: it ignores signs (theory of components, 2.5).
+    Conservative: it ignores signs (theory 2.5).
     """
     return math.fsum(math.comb(blocks, k) * deviation**k for k in range(order, blocks + 1))

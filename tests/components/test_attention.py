@@ -90,12 +90,6 @@ def test_against_autograd(case: Case) -> None:
     verify(case)
 
 
-def test_uniform_softmax_of_the_theory() -> None:
-    component = make("softmax", [(2, 4)], [(2, 4)])
-    x = Moments.uniform((2, 4), 0.7, 0.0)
-    assert component.phis([x], component.forward([x])) == pytest.approx((3 / 64,), rel=1e-10)
-
-
 def test_what_a_row_shares_drops_out_of_a_softmax() -> None:
     component = make("softmax", [(2, 4)], [(2, 4)])
     x = Moments.flat((Axis(2), Axis(4)), np.zeros((1, 1)), np.full((1, 1), 3.0), np.full((1, 1), 3.0))
@@ -107,7 +101,7 @@ def test_what_a_row_shares_drops_out_of_a_softmax() -> None:
 
 
 def test_product_with_a_matrix_of_known_numbers() -> None:
-    """phi with respect to A is ||B||_F^2 / p, with respect to B ||A||_F^2 / n (theory of components, 3.7)."""
+    """phi with respect to A is ||B||_F^2 / p, with respect to B ||A||_F^2 / n (theory 3.7)."""
     b = np.arange(12.0).reshape(1, 4, 3)
     known = Moments.flat((Axis(1), Axis.full(4), Axis.full(3)), b, np.zeros((1, 4, 3)))
     x = Moments.uniform((1, 5, 4), 0.0, 1.0)
@@ -264,7 +258,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.id)
 def test_attention_over_random_projections(layer: Layer) -> None:
-    """Theory of components, 3.6: measured there within 3 % (value), 8 % (key), 14 % (query) at up to 128 tokens.
+    """Theory 3.6: measured there within 3 % (value), 8 % (key), 14 % (query) at up to 128 tokens.
 
     The logits of one row are products with one query, Gaussian only given it: the variance of the queries' lengths (2/d
     relative) is what the tolerances hold, on top of the sampling error.
@@ -279,7 +273,7 @@ def test_attention_over_random_projections(layer: Layer) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_all_tokens_share_passes_whole(packed: bool) -> None:
-    """Theory of components, 3.6: with half of the variance shared the output keeps it, where white tokens would leave
+    """Theory 3.6: with half of the variance shared the output keeps it, where white tokens would leave
     1/T."""
     layer = Layer(64, 64, 4, 0.5, packed=packed, common=0.5)
     true = measure(layer, 4, 24)

@@ -144,57 +144,6 @@ def one_conv(
     return phi, component.phi_variance([x], y)
 
 
-ONES = np.ones((1, 1, 3, 3))
-
-
-@pytest.mark.parametrize(
-    ("op", "weight", "size", "out", "options", "phi"),
-    [
-        ("conv", ONES, 4, 4, {"pad": 1}, 6.25),
-        ("conv", ONES, 4, 2, {"pad": 1, "stride": 2}, 6.25),
-        ("conv", ONES, 4, 2, {}, 9.0),
-        ("conv", ONES, 5, 5, {"pad": 2, "dilation": 2}, 4.84),
-        ("conv", np.ones((2, 1, 3, 3)), 4, 4, {"pad": 1, "groups": 2}, 6.25),
-        ("conv_transpose", np.ones((1, 1, 2, 2)), 3, 6, {"stride": 2}, 1.0),
-        ("conv_transpose", ONES, 4, 4, {"pad": 1}, 6.25),
-    ],
-)
-def test_known_kernels_of_the_theory(
-    op: str, weight: np.ndarray, size: int, out: int, options: dict[str, int], phi: float
-) -> None:
-    channels = max(weight.shape[0], 1)
-    shape = (1, channels, size, size)
-    assert one_conv(op, weight, shape, (1, channels, out, out), **options)[0] == pytest.approx(phi, rel=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("channels", "out", "kernel", "size", "variance", "options", "expected"),
-    [
-        (8, 16, 3, 8, 2 / 72, {"pad": 1}, (1.680555556, 6.120563272)),
-        (8, 16, 3, 8, 2 / 72, {"pad": 1, "stride": 2}, (1.680555556, 1.972415123)),
-        (8, 8, 3, 8, 2 / 9, {"pad": 1, "groups": 8}, (1.680555556, 3.48128858)),
-        (3, 64, 7, 32, 2 / 147, {"pad": 3, "stride": 2}, (1.791454082, 18.52722566)),
-        (8, 16, 1, 8, 1 / 8, {"stride": 2}, (1.0, 2.125)),
-    ],
-)
-def test_independent_kernels_of_the_theory(
-    channels: int,
-    out: int,
-    kernel: int,
-    size: int,
-    variance: float,
-    options: dict[str, int],
-    expected: tuple[float, float],
-) -> None:
-    """A kernel of one number has the energy that independent entries have on average, and no variance of the row norms:
-    the 2 s^2 phi that a Gaussian's adds are missing."""
-    weight = np.full((out, channels // options.get("groups", 1), kernel, kernel), variance**0.5)
-    behind = size // options.get("stride", 1)
-    found = one_conv("conv", weight, (1, channels, size, size), (1, out, behind, behind), **options)
-    phi, gaussian = expected
-    assert found == pytest.approx((phi, gaussian - 2.0 * variance * phi), rel=1e-9)
-
-
 def test_variance_of_a_random_kernel_s_spectrum() -> None:
     """The variance for independent entries, against drawn kernels: one kernel of 8 x 6 x 9 entries scatters by some
     per cent."""

@@ -87,14 +87,6 @@ def test_against_autograd(case: Case) -> None:
     verify(case)
 
 
-def test_dense_vector_of_the_theory() -> None:
-    component = make("linear", [(1, 3)], [(1, 2)], {"weight": np.array([[1.0, 2, 0], [0, 1, -1]])})
-    x = Moments.uniform((1, 3), 0.0, 1.0)
-    y = component.forward([x])
-    assert component.phis([x], y) == pytest.approx((3.5,), rel=1e-10)
-    assert component.phi_variance([x], y) == pytest.approx(6.25, rel=1e-10)
-
-
 def test_orthogonal_matrix_has_no_variance() -> None:
     weight = torch.linalg.qr(normal(8, 8)).Q
     component = make("linear", [(2, 8)], [(2, 8)], {"weight": weight})
@@ -103,7 +95,7 @@ def test_orthogonal_matrix_has_no_variance() -> None:
 
 
 def test_known_mean_is_not_lost_in_a_dense_layer() -> None:
-    """Theory of components, 5.3: with a mean in both, the second moment is far above phi times the input's."""
+    """Theory 5.3: with a mean in both, the second moment is far above phi times the input's."""
     weight = 0.05 + normal(40, 300) / 300**0.5
     component = make("linear", [(4, 300)], [(4, 40)], {"weight": weight})
     x = Moments.uniform((4, 300), 0.7, 0.5)

@@ -214,23 +214,8 @@ def test_against_autograd(case: Case) -> None:
     verify(case)
 
 
-def white_phi(op: str, shape: tuple[int, ...], out: tuple[int, ...], **attributes: Any) -> float:
-    component = make(op, [shape], [out], **attributes)
-    x = Moments.uniform(shape, 0.0, 1.0)
-    (phi,) = component.phis([x], component.forward([x]))
-    assert phi is not None
-    return phi
-
-
-def test_average_pools_of_the_theory() -> None:
-    assert white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 2, 2), **window(2, 2)) == pytest.approx(0.25, rel=1e-10)
-    counted = white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 4, 4), **window(3, 1, 1, count_include_pad=True))
-    assert counted == pytest.approx(100 / 1296, rel=1e-10)
-    assert white_phi("avg_pool", (1, 1, 4, 4), (1, 1, 4, 4), **window(3, 1, 1)) == pytest.approx(25 / 144, rel=1e-10)
-
-
 def test_mean_of_a_rectified_image_survives_pooling() -> None:
-    """Theory of components, 3.4: k = 4 gives 0.1805 on white ReLU outputs, where phi times the second moment says
+    """Theory 3.4: k = 4 gives 0.1805 on white ReLU outputs, where phi times the second moment says
     0.031."""
     relu = make("relu", [(1, 1, 8, 8)], [(1, 1, 8, 8)])
     (x,) = relu.forward([Moments.uniform((1, 1, 8, 8), 0.0, 1.0)])

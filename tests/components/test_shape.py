@@ -525,22 +525,6 @@ def test_against_autograd(case: Case) -> None:
     verify(case)
 
 
-def test_expand_five_times() -> None:
-    component = make("expand", [(1, 4, 1)], [(1, 4, 5)])
-    x = Moments.uniform((1, 4, 1), 0.0, 1.0)
-    y = component.forward([x])
-    assert component.phis([x], y) == pytest.approx((1.0,))
-    assert component.phi_variance([x], y) == pytest.approx(4.0)
-
-
-def test_gather_rows_of_the_theory() -> None:
-    component = make("gather", [(3, 4)], [(6, 4)], {"indices": np.array([0, 0, 2, 1, 0, 0])}, axis=0)
-    x = Moments.uniform((3, 4), 0.0, 1.0)
-    y = component.forward([x])
-    assert component.phis([x], y) == pytest.approx((1.0,))
-    assert component.phi_variance([x], y) == pytest.approx(2.0)
-
-
 def test_zero_padding_of_the_theory() -> None:
     component = make("pad", [(1, 8)], [(1, 12)], pads=(0, 2, 0, 2))
     x = Moments.uniform((1, 8), 0.0, 1.0)

@@ -105,7 +105,7 @@ def test_students_quantile(freedom: int) -> None:
 
 
 def test_the_standard_error_is_theorys() -> None:
-    """theory.md 7: with Gaussian probes the relative deviation of one is sqrt(2 (1 + c) / m), c = rows over columns."""
+    """Theory 7.1: with Gaussian probes the relative deviation of one is sqrt(2 (1 + c) / m), c = rows over columns."""
     generator = np.random.default_rng(3)
     m, n = 200, 400
     j = generator.standard_normal((m, n)) / math.sqrt(n)

@@ -1,5 +1,5 @@
-"""Multiplication, addition, concatenation and the shallow-network bound, against random matrices (theory of
-components, 2)."""
+"""Multiplication, addition, concatenation and the shallow-network bound, against random matrices (
+theory 2)."""
 
 from __future__ import annotations
 

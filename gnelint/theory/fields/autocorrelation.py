@@ -1,7 +1,7 @@
 """How entries of one channel at different indices of an axis are correlated, by their distance.
 
 `position_covariance` is one covariance for all pairs of a cell. A recurrent layer correlates neighbours and
-forgets what is far away, and a second one above it adds up neighbours: there the distance matters.
+forgets what is far away, and a second one above it adds up neighbours: there the distance matters (theory 9.3).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Piecewise constant arrays over the axes of a tensor: the grid on which moments and gradients are kept.
 
+Source: theory 9.1.
+
 Each axis of a tensor is cut into runs of neighbouring indices, its cells, within which everything is taken as alike:
 one cell for a batch or a row of like tokens ("pooled"), a cell for every index for channels ("full"), or a few ({class
 token, the rest}). An array over the cells has one entry for each combination of cells, so its size does not grow with

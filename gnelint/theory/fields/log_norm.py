@@ -10,7 +10,7 @@ from there on. The variance that arises within a cell is handed to all cells at 
 the variance is right. Forward that is all: the cells go by rank, whichever samples are in them. The gradient however is
 that of samples, and those change places. With log q normal, the ranks of a sample before and behind the new variance s
 correlate by rho = sqrt(v / (v + s)), v being the variance between the cells; `ranked_before` hands each cell the
-gradient of those behind that its samples go to.
+gradient of those behind that its samples go to. Source: theory 9.5.
 """
 
 from __future__ import annotations

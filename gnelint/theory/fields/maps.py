@@ -10,7 +10,7 @@ what they hold as it is applied to the image:
     variance[o, p] = sum over i, t of W[o, i, t]^2 variance[i, p + t]
     energy[i, p]   = sum over o, t of W[o, i, t]^2 energy[o, p - t]
 
-It costs what one image costs, and one more for each cell of the batch (theory.fields.log_norm).
+It costs what one image costs, and one more for each cell of the batch (theory.fields.log_norm). Source: theory 9.6.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ position_covariance
          positions keeps, what attention passes and what a normalisation removes from a gradient that is constant over
          positions.
 
-Axis 0 is taken to be the batch: entries of different samples are independent.
+Axis 0 is taken to be the batch: entries of different samples are independent. Source: theory 9.1 and theory 9.2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Profiles: the relative energy of the indices along a pooled axis, of mean 1, or None where it is flat."""
+"""Profiles: the relative energy of the indices along a pooled axis, of mean 1, or None where it is flat.
+
+Source: theory 9.1.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which output position reads which input position through which tap, one spatial axis at a time.
 
-Source: theory of components, 3.2: V[p, t] = 1 if p * stride + t * dilation - pad lies inside the input; everything is
+Source: theory 3.2: V[p, t] = 1 if p * stride + t * dilation - pad lies inside the input; everything is
 separable over the axes.
 """
 

@@ -1,4 +1,7 @@
-"""Averages of a gate over a Gaussian pre-activation: of tanh, of the logistic function through it, of the rectifier."""
+"""Averages of a gate over a Gaussian pre-activation: of tanh, of the logistic function through it, of the rectifier.
+
+Source: theory 3.8.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def _logistic(t: Averages) -> Averages:
 
 
 def relu_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
-    """f = max(z, 0) in closed form (theory of components, 3.3); a constant 0 is not above 0."""
+    """f = max(z, 0) in closed form (theory 3.3); a constant 0 is not above 0."""
     deviation = np.sqrt(variance)
     t = np.divide(mean, deviation, out=np.where(mean > 0, np.inf, -np.inf), where=deviation > 0)
     share, edge = normal_cdf(t), deviation * normal_pdf(t)

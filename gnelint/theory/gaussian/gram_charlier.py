@@ -7,7 +7,7 @@ skewness, k the excess kurtosis) and t = -mu / sigma:
 
 where p integrations by parts leave c_n,p = p! He_{n-p-1}(t) pdf(t) for p < n, p! times the tail Phi(-t) for p = n, and
 p! times its integral pdf(t) - t Phi(-t) for p = n + 1. A sum of a rectified value and a Gaussian one, as residual
-trunks have it, is met to 1 % by this where the Gaussian formula is 5 to 15 % off (measured).
+trunks have it, is met to 1 % by this where the Gaussian formula is 5 to 15 % off (measured). Source: theory 9.7.
 """
 
 from __future__ import annotations

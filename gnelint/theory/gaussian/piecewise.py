@@ -1,4 +1,7 @@
-"""Gaussian expectations of piecewise polynomials in closed form: rectifiers, clipped and hard activations."""
+"""Gaussian expectations of piecewise polynomials in closed form: rectifiers, clipped and hard activations.
+
+Source: theory 3.3.1.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Expectations under a Gaussian, for whole arrays of means and variances at once.
 
-Source: theory of components, section C (quadrature): Gauss-Hermite is right for smooth functions at moderate variance
+Source: theory 3.3.2: Gauss-Hermite is right for smooth functions at moderate variance
 only; elsewhere composite Gauss-Legendre, panels broken at the kinks.
 """
 

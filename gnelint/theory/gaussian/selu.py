@@ -1,4 +1,4 @@
-"""SeLU coefficients for a network's depth, in closed form (theory of components, section 6.7; arXiv 2001.00254)."""
+"""SeLU coefficients for a network's depth, in closed form (theory 6.7; arXiv 2001.00254)."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def squared_gram(matrix: np.ndarray) -> float:
     """tr((W W^T)^2) of an (m, n) matrix: exactly up to EXACT_GRAM on the smaller side, beyond it by PROBES probes.
 
     A probe is E ||W W^T g||^2 for a Gaussian g on the smaller side, unbiased; eight have a relative standard deviation
-    of about 3 % at 512 x 512 and less for larger matrices (theory of components, section 7). The seed is fixed: runs
+    of about 3 % at 512 x 512 and less for larger matrices (theory 7.2). The seed is fixed: runs
     repeat.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

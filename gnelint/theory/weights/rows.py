@@ -73,7 +73,7 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
 
 
 def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
-    """Relative variance of the squared singular values of the weight as a matrix of rows (theory of components, 7).
+    """Relative variance of the squared singular values of the weight as a matrix of rows (theory 7.2).
 
     R = min(m, n) tr((W W^T)^2) / tr(W W^T)^2 - 1, which is min(m, n) / max(m, n) for independent entries and 0 for an
     orthogonal matrix. From the Gram matrix if a side is short, else from random signs (standard error below 0.05).
