@@ -26,8 +26,9 @@ from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 
 INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"

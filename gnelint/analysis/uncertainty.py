@@ -31,8 +31,9 @@ from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
 from gnelint.ir.graph import Graph, Node
 from gnelint.ir.vocabulary import families
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import per_sample
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fluctuation import (
     BITS_SQUARED,
     mask_finite_width_variance,

@@ -28,7 +28,8 @@ import numpy as np
 from gnelint.components.base import Remembered, Unary, component
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
 from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
@@ -71,15 +72,8 @@ class Pointwise(Unary):
             r = correlation(x)
             linear = np.minimum(slope**2 * x.variance, variance)
             covariance = linear * r + (variance - linear) * r**2
-        return Moments(
-            x.axes,
-            x.profile,
-            mean,
-            variance,
-            covariance,
-            self.keeps_nonnegative(x),
-            channel_correlation=self._channel_correlation(x, variance),
-        )
+        y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=self.keeps_nonnegative(x))
+        return replace(y, channel_correlation=self._channel_correlation(x, variance))
 
     def _channel_correlation(self, x: Moments, variance: np.ndarray) -> ChannelCorrelation:
         """What is left of it to first order: correlations shrink by (E f')^2 Var x / Var f."""
@@ -203,7 +197,8 @@ class ReLU(PiecewisePolynomial):
         if x.correlated:
             r = resample(correlation(x), x.axes, g.axes)
             together = together + (passed - together) * r
-        return g.rebuilt(g.axes, (g.energy * passed, g.position_covariance * together, np.ones_like(passed)), g.profile)
+        arrays = (g.energy * passed, g.position_covariance * together, np.ones_like(passed))
+        return Gradient(g.axes, g.profile, *arrays)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]

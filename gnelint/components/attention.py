@@ -17,7 +17,9 @@ import numpy as np
 
 from gnelint.components.base import Basis, Component, NotModelledError, Unary, component
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.fields.field import Effect, Field
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.gaussian.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
 
@@ -92,7 +94,7 @@ class Softmax(Unary):
         energy = (own * found.k + common * found.together) / max(count, 1)
         # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
         covariance = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
-        return g.rebuilt(g.axes, (energy, covariance), g.profile)
+        return g.behind(Effect.MOVED, (energy, covariance))
 
 
 @component("log_softmax")
@@ -110,7 +112,7 @@ class LogSoftmax(Softmax):
         count = max(self.shape[self._axis], 1)
         g = cotangent.pooled(self._axis)
         energy = g.energy * (1.0 - 2.0 / count + softmax_moments(count, self._logit_variance(x)).s2)
-        return g.rebuilt(g.axes, (energy, 0.0 * g.position_covariance), g.profile)
+        return g.behind(Effect.MOVED, (energy, 0.0 * g.position_covariance))
 
 
 @dataclass(frozen=True)
@@ -436,7 +438,7 @@ def _of_matrices(g: Gradient) -> Gradient:
     lead = range(len(g.axes) - 2)
     for index in lead:
         energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
-    return g.rebuilt((*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]), (energy, covariance), g.profile)
+    return g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
 
 
 def _pairs(axis: Axis) -> np.ndarray:

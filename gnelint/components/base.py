@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from gnelint.ir.graph import Node
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import PLAIN, Structure
 
 Basis = Literal["exact", "theorem", "approximate", "unmodelled"]

@@ -16,7 +16,9 @@ from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.fields.channel_correlation import mixed
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
@@ -64,14 +66,18 @@ class _Linear(Component):
         mean = sum((w * x.mean for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         variance = sum((w**2 * x.variance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
         covariance = sum((w**2 * x.position_covariance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
+        variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
         nonnegative = all(
             (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
         )
-        y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative, cumulants=_summed(parts, weights))
-        variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
-        channel_correlation = mixed(list(zip(variances, (x.channel_correlation for x in parts), strict=True)))
-        autocorrelation = mixed_autocorrelation(list(zip(variances, (x.autocorrelation for x in parts), strict=True)))
-        return (replace(y, channel_correlation=channel_correlation, autocorrelation=autocorrelation),)
+        y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative=nonnegative)
+        y = replace(
+            y,
+            cumulants=_summed(parts, weights),
+            channel_correlation=mixed([(v, x.channel_correlation) for v, x in zip(variances, parts, strict=True)]),
+        )
+        autocorrelations = [(v, x.autocorrelation) for v, x in zip(variances, parts, strict=True)]
+        return (y.with_autocorrelation(mixed_autocorrelation(autocorrelations)),)
 
     def backward(
         self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
@@ -89,8 +95,7 @@ class _Linear(Component):
             pulled = g.refined(overlap.axes) if overlap is not None else g
             surely = 0.0 * pulled.mask_overlap if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
             arrays = (pulled.energy * weight**2, pulled.position_covariance * weight**2, pulled.mask_overlap * surely)
-            weighted = pulled.rebuilt(pulled.axes, arrays, pulled.profile).with_autocorrelation(g.autocorrelation)
-            found.append(weighted.summed_to(shape))
+            found.append(pulled.behind(Effect.SCALED, arrays).summed_to(shape))
         return tuple(found)
 
     @cached_property
@@ -339,7 +344,7 @@ class Where(Component):
         share = self._share(inputs[0])
         found: list[Gradient | None] = [None]
         for p, shape in zip((share, 1 - share), self.input_shapes[1:], strict=True):
-            taken = g.rebuilt(g.axes, (g.energy * p, g.position_covariance * p**2), g.profile)
+            taken = g.behind(Effect.MOVED, (g.energy * p, g.position_covariance * p**2))
             found.append(None if shape is None else taken.summed_to(shape))
         return tuple(found)
 
@@ -401,17 +406,16 @@ class Concatenate(Component):
         if not any(x.axes[self._axis].size for x in parts):
             return (Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1)),)
         axes, arrays, profile = join(parts, self._axis)
-        channel_correlation = mixed(
-            [(float(x.variance.mean()) * x.shape[self._axis], x.channel_correlation) for x in parts]
+        y = Moments(axes, profile, *arrays, nonnegative=all(x.nonnegative for x in parts))
+        sizes = [float(x.variance.mean()) * x.shape[self._axis] for x in parts]
+        joined = mixed_autocorrelation([(x.total_second * x.size, x.autocorrelation) for x in parts])
+        y = replace(
+            y,
+            cumulants=self._joined_cumulants(parts, axes),
+            channel_correlation=mixed([(size, x.channel_correlation) for size, x in zip(sizes, parts, strict=True)]),
+            autocorrelation=autocorrelation_unless_along(joined, self._axis),
         )
-        nonnegative = all(x.nonnegative for x in parts)
-        y = Moments(
-            axes, profile, arrays[0], arrays[1], arrays[2], nonnegative, channel_correlation=channel_correlation
-        )
-        autocorrelation = autocorrelation_unless_along(
-            mixed_autocorrelation([(x.total_second * x.size, x.autocorrelation) for x in parts]), self._axis
-        )
-        return (replace(y, cumulants=self._joined_cumulants(parts, axes)).with_autocorrelation(autocorrelation),)
+        return (y,)
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""

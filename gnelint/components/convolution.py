@@ -15,9 +15,10 @@ from gnelint.components.base import Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.cells import Axis, counts, pooled
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.spectrum import Structure
@@ -86,7 +87,7 @@ class _Convolution(Unary):
         if bias is None:
             return y
         column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
-        return replace(shifted(y, *constant_moments(column, y)), centred_energy=y.centred_energy)
+        return shifted(y, *constant_moments(column, y))
 
     def _coupled(self, y: Moments, fixed: float, x: Moments, variance: np.ndarray, overlap: float) -> Moments:
         """With the channel correlations of what is random in it beside those of what is fixed, and the variance of its
@@ -103,11 +104,9 @@ class _Convolution(Unary):
         random = weighted_sum(x.channel_correlation, participation(variance) / taps, taps, overlap)
         share = (1.0 - fixed) ** 2
         others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
-        variance_of_variance = 2.0 * x.channel_correlation.over(taps) * others * share
+        strays = 2.0 * x.channel_correlation.over(taps) * others * share
         return replace(
-            y,
-            channel_correlation=y.channel_correlation.plus(random.scaled(share)),
-            variance_of_variance=variance_of_variance,
+            y, channel_correlation=y.channel_correlation.plus(random.scaled(share)), variance_of_variance=strays
         )
 
 
@@ -125,12 +124,8 @@ def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
         g = g.profiled(index)
     g = g.only(1)
     g = g.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(g.axes)))
-    rows = (
-        [g.energy.reshape(-1), g.position_covariance.reshape(-1)]
-        if np.any(g.position_covariance)
-        else [g.energy.reshape(-1)]
-    )
-    return g, np.stack(rows)
+    rows = g.arrays()[:2] if g.correlated else g.arrays()[:1]
+    return g, np.stack([row.reshape(-1) for row in rows])
 
 
 def _image(shape: Sequence[int], arrays: Sequence[np.ndarray]) -> tuple[tuple[Axis, ...], list[np.ndarray]]:
@@ -215,16 +210,8 @@ def _convolved_moments(
     left = second - whole**2
     if np.any(left < 0):
         profile, whole, left = [None] * len(shape), mean, np.maximum(second - mean**2, 0.0)
-    channel_correlation = ChannelCorrelation(border, _ALONG * border).scaled(fixed**2)
-    return Moments(
-        axes,
-        tuple(profile),
-        whole,
-        left,
-        covariance,
-        centred_energy=centred_energy,
-        channel_correlation=channel_correlation,
-    ), fixed
+    y = Moments(axes, tuple(profile), whole, left, covariance, centred_energy=centred_energy)
+    return replace(y, channel_correlation=ChannelCorrelation(border, _ALONG * border).scaled(fixed**2)), fixed
 
 
 def _centred_energy(

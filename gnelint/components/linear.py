@@ -14,8 +14,11 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.fields.channel_correlation import participation, weighted_sum
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
 
@@ -59,12 +62,12 @@ class Linear(Unary):
             rows_times(self._weight, mean, squared=False).reshape(cells),
             squared[: len(mean)].reshape(cells),
             squared[len(mean) :].reshape(cells),
+            autocorrelation=self._kept(x.autocorrelation),
             channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
             variance_of_variance=2.0 * x.channel_correlation.same,
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
-        y = y.with_autocorrelation(self._kept(x.autocorrelation))
         return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -166,11 +169,9 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
     x = x.refined(axes)
     if not mean.any() and not variance.any():
         return x
-    fine = x.rebuilt(x.axes, [np.zeros(counts(x.axes))] * 3, (None,) * len(axes))
-    shift = Moments.flat(axes, mean, variance).refined(fine.axes)
-    amplitude = x.amplitude()
+    shift = Moments.flat(axes, mean, variance).refined(x.axes)
     linear, square = x.mean * shift.mean, shift.mean**2 + shift.variance
-    second = x.second + 2.0 * amplitude * linear + square
+    second = x.second + 2.0 * x.amplitude() * linear + square
     own, cross, constant = (float(np.mean(a)) for a in (x.second, linear, square))
     mixed: list[np.ndarray | None] = []
     for index, profile in enumerate(profiles):
@@ -180,27 +181,12 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
         elsewhere = x.amplitude(kept=(index,))
         energy = own * profile + 2.0 * elsewhere * cross * np.sqrt(profile) + constant
         mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
-    total = x.mean * amplitude + shift.mean
-    y = Moments(
-        x.axes,
-        tuple(mixed),
-        total,
-        x.variance,
-        x.position_covariance,
-        channel_correlation=x.channel_correlation,
-        variance_of_variance=x.variance_of_variance,
-        log_norm_variance=x.log_norm_variance,
-    )
-    whole = total / y.amplitude() if y.amplitude() > 0 else total
-    variance_left = second - whole**2
-    if np.any(variance_left < 0):  # the sum is flatter than one profile for all cells can say
-        return replace(
-            Moments.flat(x.axes, total, second - total**2, x.position_covariance),
-            channel_correlation=x.channel_correlation,
-            variance_of_variance=x.variance_of_variance,
-            log_norm_variance=x.log_norm_variance,
-        )
-    return replace(y, mean=whole, variance=variance_left)
+    total = x.mean * x.amplitude() + shift.mean
+    whole = total / amplitude(mixed) if amplitude(mixed) > 0 else total
+    if np.any(second < whole**2):  # the sum is flatter than one profile for all cells can say
+        mixed, whole = [None] * len(axes), total
+    y = x.behind(Effect.SHIFTED, (whole, np.maximum(second - whole**2, 0.0), x.position_covariance), profile=mixed)
+    return replace(y, centred_energy=None) if variance.any() else y
 
 
 @component("bias")
@@ -218,8 +204,8 @@ class Bias(Unary):
         return shifted(x, axes, factor * mean, factor**2 * variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        moved = cotangent.rebuilt(cotangent.axes, (cotangent.energy, cotangent.position_covariance), cotangent.profile)
-        return moved.summed_to(self.input_shape)  # where x + b is positive says little of where x is
+        moved = cotangent.behind(Effect.SHIFTED, cotangent.arrays()[:2])  # where x + b > 0 says little of where x is
+        return moved.summed_to(self.input_shape)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return 0.0
@@ -248,24 +234,8 @@ class Scale(Unary):
 
     def map(self, x: Moments) -> Moments:
         x = x.broadcast(self.shape)
-        axes, mean, variance = constant_moments(self._constant, x)
-        x = x.refined(axes)
-        factor = Moments.flat(axes, mean, variance).refined(
-            tuple(Axis(a.size, b.cuts) for a, b in zip(axes, x.axes, strict=True))
-        )
-        second = factor.second * x.second
-        product = factor.mean * x.mean
-        nonnegative = x.nonnegative and bool(np.all(self._constant >= 0))
-        covariance = factor.mean**2 * x.position_covariance
-        return Moments(
-            x.axes,
-            x.profile,
-            product,
-            second - product**2,
-            covariance,
-            nonnegative,
-            channel_correlation=x.channel_correlation,
-        )
+        y = x.times(*constant_moments(self._constant, x))
+        return y if np.all(self._constant >= 0) else replace(y, nonnegative=False)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes, mean, variance = constant_moments(self._constant, y)

@@ -26,7 +26,9 @@ from gnelint.components.base import Basis, NotModelledError, Remembered, Unary, 
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
-from gnelint.theory.fields.moments import Gradient, Moments, average_covariance, sample_average_energy, set_average
+from gnelint.theory.fields.field import Effect, average_covariance, put, sample_average_energy, set_average
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.spectrum import Structure
 
@@ -162,51 +164,23 @@ class Normalization(Unary):
         below = self.denominator(found.square)
         if not np.all(below > 0):
             raise NotModelledError("normalises a value without any variance and has no epsilon")
-        factor = 1.0 / below
-        if (
-            self.centred
-            and x.centred_energy is not None
-            and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes)
-        ):
-            profile = tuple(p if i in axes else None for i, p in enumerate(x.centred_energy))
-            covariance = np.maximum(x.position_covariance - found.removed, 0.0)
-            y = Moments(
-                x.axes,
-                profile,
-                0.0 * x.mean,
-                found.square * factor,
-                covariance * factor,
-                channel_correlation=x.channel_correlation,
-            )
-            return self._affine(y)
-        y = shifted(x, _cells_without(x, axes), -found.centre, np.zeros_like(found.centre)) if self.centred else x
-        y = y.rebuilt(
-            y.axes,
-            (y.mean * np.sqrt(factor), np.maximum(y.variance - found.removed, 0.0) * factor,
-             np.maximum(y.position_covariance - found.removed, 0.0) * factor),
-            y.profile,
-        )  # fmt: skip
-        return self._affine(replace(y, nonnegative=x.nonnegative and not self.centred))
+        factor, centred = 1.0 / below, x.centred_energy if self.centred else None
+        if centred is not None and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes):
+            x = replace(x, profile=tuple(p if i in axes else None for i, p in enumerate(centred)), nonnegative=False)
+            mean, variance = 0.0 * x.mean, found.square
+        else:
+            if self.centred:
+                x = shifted(replace(x, nonnegative=False), _cells_without(x, axes), -found.centre, 0.0 * found.centre)
+            mean, variance = x.mean * np.sqrt(factor), np.maximum(x.variance - found.removed, 0.0)
+        covariance = np.maximum(x.position_covariance - found.removed, 0.0)
+        y = self._affine(x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor)))
+        return y.with_autocorrelation(autocorrelation_unless_along(y.autocorrelation, *axes))
 
     def _affine(self, y: Moments) -> Moments:
         gamma, beta = self._gamma, self._beta
         if gamma is not None and not self._scales_nothing:
-            axes, mean, variance = constant_moments(gamma, y)
-            y = y.refined(axes)
-            mean, variance = resample(mean, axes, y.axes), resample(variance, axes, y.axes)
-            second = (mean**2 + variance) * y.second
-            product = mean * y.mean
-            y = Moments(
-                y.axes,
-                y.profile,
-                product,
-                second - product**2,
-                mean**2 * y.position_covariance,
-                channel_correlation=y.channel_correlation,
-            )
-        if beta is not None:
-            y = shifted(y, *constant_moments(beta, y))
-        return y
+            y = replace(y.times(*constant_moments(gamma, y)), nonnegative=False)
+        return y if beta is None else shifted(y, *constant_moments(beta, y))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()
@@ -223,11 +197,11 @@ class Normalization(Unary):
             energy, covariance = energy - together, covariance - together
         energy = np.maximum(energy, 0.0) * known.factor
         covariance = np.minimum(np.maximum(covariance, 0.0) * known.factor, energy)
-        result = g.rebuilt(g.axes, (energy, covariance), g.profile)
+        result = g.behind(Effect.SCALED, (energy, covariance))
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:
                 result = _divided_by_profile(result, index, profile)
-        return result
+        return result.with_autocorrelation(autocorrelation_unless_along(cotangent.autocorrelation, *axes))
 
     def _before_gamma(self, x: Moments, cotangent: Gradient) -> Gradient:
         scale = self._gamma
@@ -267,9 +241,8 @@ class Normalization(Unary):
             return np.zeros_like(g.energy)
         # E h xhat' mean(h xhat): one of the set's entries is the first, one the second
         others = max(g.positions - 2, 0)
-        crossed = (
-            g.energy * alike + g.position_covariance * xhat2 + others * g.position_covariance * alike
-        ) / self.entries
+        shared = g.position_covariance
+        crossed = (g.energy * alike + shared * xhat2 + others * shared * alike) / self.entries
         return np.asarray(2 * rho * crossed - lost * alike)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -299,6 +272,13 @@ def _fit(array: np.ndarray, before: Axes, x: Moments, axes: Sequence[int]) -> np
     return resample(array, old, after)
 
 
+def _scaled(x: Moments, factor: np.ndarray) -> Moments:
+    """The value times a constant that is one number in each of its cells."""
+    axes, mean, _ = constant_moments(factor, x)
+    x = x.refined(axes)
+    return x.scaled(resample(mean, axes, x.axes))
+
+
 def _cells_without(x: Moments, axes: Sequence[int]) -> Axes:
     return tuple(Axis(a.size) if i in axes else a for i, a in enumerate(x.axes))
 
@@ -313,11 +293,12 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
     own = g.profile[index]
     energy = inverse if own is None else own * inverse
     mean = float(energy.mean())
-    kept = (*g.profile[:index], normalised(energy), *g.profile[index + 1 :])
+    kept = put(g.profile, index, normalised(energy))
     # what two indices share need not lie where the energy does: its average is divided on average
     amplitude = [1.0 if line is None else float(np.sqrt(line).mean()) for line in (own, inverse, kept[index])]
     covariance = (amplitude[0] * amplitude[1] / amplitude[2]) ** 2 if amplitude[2] > 0 else mean
-    return g.rebuilt(g.axes, (g.energy * mean, np.minimum(g.position_covariance * covariance, g.energy * mean)), kept)
+    energy = g.energy * mean
+    return g.behind(Effect.SCALED, (energy, np.minimum(g.position_covariance * covariance, energy)), profile=kept)
 
 
 def _with_shape(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
@@ -372,11 +353,8 @@ class BatchNorm(Normalization):
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
             return _with_shape(super().map(x), x, self._gamma)
         factor, shift = self._stored()
-        axes, mean, _ = constant_moments(factor, x)
-        x = x.refined(axes)
-        mean = resample(mean, axes, x.axes)
-        y = x.rebuilt(x.axes, (x.mean * mean, x.variance * mean**2, x.position_covariance * mean**2), x.profile)
-        return shifted(replace(y, nonnegative=False), *constant_moments(shift, y))
+        y = replace(_scaled(x, factor), nonnegative=False)
+        return shifted(y, *constant_moments(shift, y))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
@@ -384,9 +362,8 @@ class BatchNorm(Normalization):
             if y.floor is None or not np.any(cotangent.mask_overlap):
                 return pulled
             # what is above its floor came from what was above 0
-            return replace(
-                pulled, mask_overlap=np.broadcast_to(cotangent.refined(pulled.axes).mask_overlap, pulled.energy.shape)
-            )
+            overlap = cotangent.refined(pulled.axes).mask_overlap
+            return replace(pulled, mask_overlap=np.broadcast_to(overlap, pulled.energy.shape))
         axes, mean, _ = constant_moments(self._stored()[0], x)
         return cotangent.times(axes, mean**2)
 
@@ -420,23 +397,8 @@ class BatchNorm(Normalization):
         return Structure(everywhere=True, rows=a / mean if mean > 0 and a.size == self.shape[1] else None)
 
 
-class _OverChannels(Normalization):
-    """A normalisation of each position by itself: what positions have in common stays, nearly."""
-
-    def map(self, x: Moments) -> Moments:
-        return (
-            super()
-            .map(x)
-            .with_autocorrelation(autocorrelation_unless_along(x.autocorrelation, *self.normalised_axes()))
-        )
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        autocorrelation = autocorrelation_unless_along(cotangent.autocorrelation, *self.normalised_axes())
-        return super().pull(x, y, cotangent).with_autocorrelation(autocorrelation)
-
-
 @component("layer_norm")
-class LayerNorm(_OverChannels):
+class LayerNorm(Normalization):
     """Layer normalisation (arXiv 1607.06450): phi = mean(gamma^2) mean(1/var) (1 - 2/D) nearly (theory 3.5)."""
 
 
@@ -458,7 +420,7 @@ class InstanceNorm(Normalization):
 
 
 @component("rms_norm")
-class RMSNorm(_OverChannels):
+class RMSNorm(Normalization):
     """Root mean square normalisation (arXiv 1910.07467): phi = mean(gamma^2) / (rms^2 + eps) (1 - (2 rho - rho^2) /
     D) (theory 3.5)."""
 
@@ -482,7 +444,7 @@ class L2Normalize(Normalization):
         removed = set_average(g.energy, g, axes) / found.entries
         square = _fit(found.square, x.axes, x.refined(g.axes), axes)
         energy = np.maximum(g.energy - removed, 0.0) / self.denominator(square)
-        return g.rebuilt(g.axes, (energy, np.minimum(g.position_covariance, energy)), g.profile)
+        return g.behind(Effect.MOVED, (energy, np.minimum(g.position_covariance, energy)))
 
 
 @component("second_moment_norm")
@@ -564,11 +526,7 @@ class GroupNorm(Unary):
         grouped = self._grouped
         y = grouped.map(x.reshaped(grouped.shape)).reshaped(self.shape)
         gamma, beta = self._constant("scale"), self._constant("bias")
-        if gamma is not None:
-            axes, mean, _ = constant_moments(gamma, y)
-            y = y.refined(axes)
-            mean = resample(mean, axes, y.axes)
-            y = y.rebuilt(y.axes, (y.mean * mean, y.variance * mean**2, y.position_covariance * mean**2), y.profile)
+        y = y if gamma is None else _scaled(y, gamma)
         return y if beta is None else shifted(y, *constant_moments(beta, y))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -596,13 +554,7 @@ class LocalResponseNorm(Unary):
         return float((bias + alpha * x.total_second) ** (-beta))
 
     def map(self, x: Moments) -> Moments:
-        factor = self._factor(x)
-        return x.rebuilt(
-            x.axes, (x.mean * factor, x.variance * factor**2, x.position_covariance * factor**2), x.profile
-        )
+        return x.scaled(self._factor(x))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        factor = self._factor(x) ** 2
-        return cotangent.rebuilt(
-            cotangent.axes, (cotangent.energy * factor, cotangent.position_covariance * factor), cotangent.profile
-        )
+        return cotangent.scaled(self._factor(x) ** 2)

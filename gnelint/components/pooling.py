@@ -15,8 +15,10 @@ import numpy as np
 from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, NotModelledError, Unary, component
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
-from gnelint.theory.fields.moments import Gradient, Moments
-from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis
 from gnelint.theory.gaussian.piecewise import Piece, piecewise_expectation, rectified_source
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
@@ -132,16 +134,13 @@ class AveragePool(_Averages, _Window):
             copies *= float((axis.gather(None).sum(axis=0) / divisor).mean()) ** 2
             profile.append(normalised(energy) if x.profile[2 + i] is not None else None)
         mean = x.mean * mean_factor
-        variance = (
-            np.maximum((x.variance - x.position_covariance) * energy_factor, 0.0) + x.position_covariance * copies
-        )
+        covariance = x.position_covariance * copies
+        variance = np.maximum((x.variance - x.position_covariance) * energy_factor, 0.0) + covariance
         axes, second = _resized(x, self.shape), variance + x.mean**2 * mean_square
-        y = x.rebuilt(axes, (mean, variance, x.position_covariance * copies), tuple(profile))
-        whole = mean / max(y.amplitude(), 1e-300)
+        whole = mean / max(amplitude(profile), 1e-300)
         if np.any(second < whole**2):  # the sum is flatter than the profile says
-            flat = Moments.flat(axes, mean, second - mean**2, y.position_covariance, x.nonnegative)
-            return replace(flat, channel_correlation=x.channel_correlation)
-        return y.rebuilt(axes, (whole, second - whole**2, y.position_covariance), y.profile)
+            profile, whole = [None] * len(axes), mean
+        return x.behind(Effect.MOVED, (whole, np.maximum(second - whole**2, 0.0), covariance), axes, profile)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
@@ -152,8 +151,7 @@ class AveragePool(_Averages, _Window):
         for axis, divisor in zip(self._axes(), divisors, strict=True):
             reach *= float((axis.scatter(1.0 / divisor).sum(axis=0) ** 2).mean())
         energy = g.energy * factor + np.maximum(g.position_covariance, 0.0) * max(reach - factor, 0.0)
-        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
-        return g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
+        return _on_inputs(g, energy, self.input_shape, profile)
 
 
 def _window_variance(lines: Sequence[np.ndarray]) -> float:
@@ -165,13 +163,16 @@ def _window_variance(lines: Sequence[np.ndarray]) -> float:
     return max(second - phi**2, 0.0)
 
 
-def _covariance_behind(g: Gradient, energy: np.ndarray, outputs: Sequence[int], inputs: Sequence[int]) -> np.ndarray:
-    """Covariance between input positions whose gradients sum to the sum of the outputs' gradients."""
-    before, behind = math.prod(outputs[2:]), math.prod(inputs[2:])
-    if behind <= 1:
-        return energy
-    mean_square = g.energy / before + g.position_covariance * (1.0 - 1.0 / before)
-    return np.asarray((mean_square * (before / behind) ** 2 - energy / behind) / (1.0 - 1.0 / behind))
+def _on_inputs(
+    g: Gradient, energy: np.ndarray, inputs: Sequence[int], profile: Sequence[np.ndarray | None]
+) -> Gradient:
+    """A gradient at input positions with this energy, whose sum over positions is that of the outputs' gradients g."""
+    before, behind = math.prod(g.shape[2:]), math.prod(inputs[2:])
+    covariance = energy
+    if behind > 1:
+        mean_square = g.energy / before + g.position_covariance * (1.0 - 1.0 / before)
+        covariance = (mean_square * (before / behind) ** 2 - energy / behind) / (1.0 - 1.0 / behind)
+    return g.behind(Effect.MOVED, (energy, covariance), _resized(g, inputs), profile)
 
 
 def _resized(field: Moments | Gradient, shape: Sequence[int]) -> Axes:
@@ -197,13 +198,13 @@ class Maximum(Unary):
         if not x.nonnegative:
             mean = x.mean + np.sqrt(free) * top
             variance = x.position_covariance + free * scatter
-            return x.rebuilt(x.axes, (mean, variance, x.position_covariance), x.profile)
+            return x.behind(Effect.MOVED, (mean, variance, x.position_covariance))
         location, scale = rectified_source(x.mean, x.variance)
         pieces = (Piece(-math.inf, 0.0, (0.0,)), Piece(0.0, math.inf, (0.0, 1.0)))
         inner_mean, inner_variance = location + scale * top, scale**2 * scatter
         mean = piecewise_expectation(pieces, 1, inner_mean, inner_variance)
         second = piecewise_expectation(pieces, 2, inner_mean, inner_variance)
-        return x.rebuilt(x.axes, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance), x.profile)
+        return x.behind(Effect.MOVED, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance))
 
     def shape_of_largest(self, x: Moments, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The third and fourth cumulant of the largest of `count` entries; few of many are cut by a rectifier."""
@@ -255,16 +256,15 @@ class MaxPool(_Window, Maximum):
         for count, share in self._window_sizes().items():
             y = self.largest(x, count)
             mean, second = mean + share * y.mean, second + share * y.second
-        y = Moments.flat(_resized(x, self.shape), mean, second - mean**2, x.position_covariance, x.nonnegative)
-        return replace(y, channel_correlation=x.channel_correlation, cumulants=self.shape_of_largest(x, self._count))
+        arrays = (mean, np.maximum(second - mean**2, 0.0), x.position_covariance)
+        y = x.behind(Effect.MOVED, arrays, _resized(x, self.shape))
+        return replace(y, cumulants=self.shape_of_largest(x, self._count))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
         profile, factor = self._distributed(g, weights)
-        energy = g.energy * factor
-        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
-        pulled = g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
+        pulled = _on_inputs(g, g.energy * factor, self.input_shape, profile)
         return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
@@ -321,11 +321,7 @@ def marked(g: Gradient, axes: Axes, mask_overlap: np.ndarray) -> Gradient:
     """The gradient with `mask_overlap` set from an array on the cells of these axes."""
     g = g.refined(axes)
     target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
-    return g.rebuilt(
-        g.axes,
-        (g.energy, g.position_covariance, np.broadcast_to(resample(mask_overlap, axes, target), counts(g.axes))),
-        g.profile,
-    )
+    return replace(g, mask_overlap=np.broadcast_to(resample(mask_overlap, axes, target), counts(g.axes)))
 
 
 @component("lp_pool")
@@ -359,9 +355,8 @@ class LpPool(_Window):
         g = _on_channels(cotangent)
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
         profile, factor = self._distributed(g, weights)
-        return g.rebuilt(
-            _resized(g, self.input_shape), (g.energy * factor, 0.0 * g.position_covariance), tuple(profile)
-        )
+        arrays = (g.energy * factor, 0.0 * g.position_covariance)
+        return g.behind(Effect.MOVED, arrays, _resized(g, self.input_shape), profile)
 
 
 class _Whole(Unary):
@@ -373,7 +368,8 @@ class _Whole(Unary):
 
     def _distributed_back(self, g: Gradient, energy: float, covariance: float) -> Gradient:
         axes = _resized(g, self.input_shape)
-        return g.rebuilt(axes, (g.energy * energy, g.energy * covariance), (*g.profile[:2], *(None,) * (len(axes) - 2)))
+        profile = (*g.profile[:2], *(None,) * (len(axes) - 2))
+        return g.behind(Effect.MOVED, (g.energy * energy, g.energy * covariance), axes, profile)
 
 
 @component("global_avg_pool")
@@ -383,9 +379,7 @@ class GlobalAveragePool(_Averages, _Whole):
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
         variance = x.variance / self._count + x.position_covariance * (1.0 - 1.0 / self._count)
-        amplitude = x.amplitude()
-        axes = _resized(x, self.shape)
-        return Moments.flat(axes, x.mean * amplitude, np.maximum(variance, 0.0), nonnegative=x.nonnegative)
+        return Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._distributed_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
@@ -466,22 +460,13 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
         for windows in self._axis_windows():
             factor *= float(np.mean([1.0 / (stop - start) for start, stop in windows]))
         variance = x.variance * factor + x.position_covariance * (1.0 - factor)
-        axes = _resized(x, self.shape)
-        whole = math.prod(self.shape[2:]) == 1
-        return Moments.flat(
-            axes,
-            x.mean * x.amplitude(),
-            np.maximum(variance, 0.0),
-            None if whole else x.position_covariance,
-            x.nonnegative,
-        )
+        covariance = 0.0 if math.prod(self.shape[2:]) == 1 else x.position_covariance
+        return Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 2)
-        energy = g.energy * factor
-        covariance = _covariance_behind(g, energy, self.shape, self.input_shape)
-        return g.rebuilt(_resized(g, self.input_shape), (energy, covariance), tuple(profile))
+        return _on_inputs(g, g.energy * factor, self.input_shape, profile)
 
 
 @component("adaptive_max_pool")
@@ -497,6 +482,5 @@ class AdaptiveMaxPool(_Adaptive, Maximum):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 1)
-        return g.rebuilt(
-            _resized(g, self.input_shape), (g.energy * factor, 0.0 * g.position_covariance), tuple(profile)
-        )
+        arrays = (g.energy * factor, 0.0 * g.position_covariance)
+        return g.behind(Effect.MOVED, arrays, _resized(g, self.input_shape), profile)

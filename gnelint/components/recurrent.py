@@ -18,7 +18,9 @@ import numpy as np
 from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.fields.field import Field
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
 from gnelint.theory.recurrence import (
     MOST_STEPS,
@@ -178,12 +180,9 @@ class Recurrent(Component):
         mean, variance = (
             np.stack([getattr(run.step.hidden, name) for run in found.runs], axis=1) for name in ("mean", "variance")
         )
-        autocorrelation = found.autocorrelation
         axes = (found.batch, axis, Axis.full(self._hidden))
-        y = Moments.flat(axes, mean, variance, _pair_covariance(axis, variance, autocorrelation)).with_autocorrelation(
-            autocorrelation
-        )
-        y = y.pooled(TIME, _coarse(axis))
+        y = Moments.flat(axes, mean, variance, _pair_covariance(axis, variance, found.autocorrelation))
+        y = y.with_autocorrelation(found.autocorrelation).pooled(TIME, _coarse(axis))
         y = y.sliced(TIME, axis.size - 1, -1, -1) if self.node.attribute("reverse") else y
         last = found.runs[-1].step.carry
         carried = Moments.flat((found.batch, Axis.full(self._hidden)), last.mean, last.variance)
@@ -223,10 +222,9 @@ class Recurrent(Component):
         energy = columns_times(self._weight, pulled.gates.reshape(runs * batch.count, -1), squared=True)
         energy = energy.reshape(runs, batch.count, shape[2]).transpose(1, 0, 2)
         axis = _time_axis(pulled.lengths)
-        g = Gradient.flat(
-            (batch, axis, Axis.full(shape[2])), energy, _pair_covariance(axis, energy, pulled.autocorrelation)
-        )
-        g = g.with_autocorrelation(pulled.autocorrelation).pooled(TIME, _coarse(axis))
+        axes, covariance = (batch, axis, Axis.full(shape[2])), _pair_covariance(axis, energy, pulled.autocorrelation)
+        g = Gradient.flat(axes, energy, covariance).with_autocorrelation(pulled.autocorrelation)
+        g = g.pooled(TIME, _coarse(axis))
         return g.sliced(TIME, axis.size - 1, -1, -1) if self.node.attribute("reverse") else g
 
 

@@ -12,7 +12,9 @@ from gnelint.components.base import Basis, Unary, component
 from gnelint.components.pooling import Maximum, marked, maximum_cumulants
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis
-from gnelint.theory.fields.moments import Gradient, Moments, sample_average_energy, set_average
+from gnelint.theory.fields.field import Effect, sample_average_energy, set_average
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import Structure
 
 
@@ -48,7 +50,7 @@ class _Reduction(Unary):
         axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
         outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
         together = g.energy * covariance if outside <= 1 else g.position_covariance * covariance
-        return g.rebuilt(axes, (g.energy * energy, together), g.profile)
+        return g.behind(Effect.MOVED, (g.energy * energy, together), axes)
 
 
 @component("reduce_mean", "reduce_sum")
@@ -63,15 +65,8 @@ class ReduceMean(_Reduction):
         variance = sample_average_energy(x.variance, x.position_covariance, x, self._reduced)
         covariance = set_average(x.position_covariance, x, self._reduced) if outside > 1 else np.zeros_like(variance)
         profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
-        y = Moments(
-            self._narrow(x.axes),
-            profile,
-            factor * mean,
-            factor**2 * variance,
-            factor**2 * np.minimum(covariance, variance),
-            x.nonnegative,
-        )
-        return y.reshaped(self.shape)
+        arrays = (factor * mean, factor**2 * variance, factor**2 * np.minimum(covariance, variance))
+        return Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative).reshaped(self.shape)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
@@ -173,11 +168,8 @@ class CumulativeSum(Unary):
         x = x.flattened().pooled(index)
         terms = self._terms()
         mean = x.mean * terms.mean()
-        second = (
-            x.mean**2 * (terms**2).mean()
-            + x.variance * terms.mean()
-            + x.position_covariance * (terms * (terms - 1)).mean()
-        )
+        second = x.mean**2 * (terms**2).mean() + x.variance * terms.mean()
+        second = second + x.position_covariance * (terms * (terms - 1)).mean()
         return Moments.flat(x.axes, mean, second - mean**2, nonnegative=x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
@@ -185,6 +177,5 @@ class CumulativeSum(Unary):
         g = cotangent.pooled(index)
         terms = self._terms()
         pairs = float((terms * (terms - 1)).mean())
-        return g.rebuilt(
-            g.axes, (g.energy * terms.mean() + g.position_covariance * pairs, g.position_covariance * pairs), g.profile
-        )
+        covariance = g.position_covariance * pairs
+        return g.behind(Effect.MOVED, (g.energy * terms.mean() + covariance, covariance))

@@ -15,7 +15,9 @@ import numpy as np
 from gnelint.components.base import Basis, Component, NotModelledError, component
 from gnelint.components.combine import aligned, known
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.field import Effect, put
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.special import normal_cdf
 
 _PATTERN = "a mask's pattern is independent of the values: ones in their expected share"
@@ -137,7 +139,7 @@ class TopK(Component):
         free = np.maximum(x.variance - x.position_covariance, 0.0)
         alone = all(size == 1 for i, size in enumerate(shape) if i not in (0, index))  # the row is all of the sample
         together = free * (pair - first**2) if alone and top > 1 else 0.0 * free
-        axes = tuple(Axis(top) if i == index else axis for i, axis in enumerate(x.axes))
+        axes = put(x.axes, index, Axis(top))
         mean = x.mean + sign * np.sqrt(free) * first
         variance = free * (square - first**2) + x.position_covariance
         found = [Moments.flat(axes, mean, variance, x.position_covariance + together, x.nonnegative)]
@@ -155,9 +157,8 @@ class TopK(Component):
         index = self._index
         share = self.output_shapes[0][index] / shape[index]
         g = g.pooled(index)
-        axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
-        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return (g.rebuilt(axes, (g.energy * share, g.position_covariance * share**2), profile),)
+        axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)
+        return (g.behind(Effect.MOVED, (g.energy * share, g.position_covariance * share**2), axes, profile),)
 
     def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         """1: the indices, which carry no gradient, do not count."""
@@ -194,8 +195,8 @@ class Scatter(Component):
     def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
         index, share = self._parts()
         x, updates = (part.flattened().pooled(index) for part in known((inputs[0], inputs[2])))
-        axes = tuple(Axis(x.shape[i]) if i == index else axis for i, axis in enumerate(updates.axes))
-        x, updates = aligned([x, updates.rebuilt(axes, updates.arrays(), updates.profile)], x.shape)
+        updates = updates.behind(Effect.MOVED, updates.arrays(), put(updates.axes, index, Axis(x.shape[index])))
+        x, updates = aligned([x, updates], x.shape)
         mean = (1 - share) * x.mean + share * updates.mean
         second = (1 - share) * x.second + share * updates.second
         covariance = (1 - share) ** 2 * x.position_covariance + share**2 * updates.position_covariance
@@ -210,7 +211,7 @@ class Scatter(Component):
             return (None, None, None)
         index, share = self._parts()
         g = g.pooled(index)
-        flat = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        axes = tuple(Axis(shape[index]) if i == index else axis for i, axis in enumerate(g.axes))
-        kept = g.rebuilt(g.axes, (g.energy * (1 - share), g.position_covariance * (1 - share) ** 2), flat)
-        return kept, None, g.rebuilt(axes, (g.energy, g.position_covariance), flat)
+        axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)
+        energy, covariance = g.arrays()[:2]
+        kept = g.behind(Effect.MOVED, (energy * (1 - share), covariance * (1 - share) ** 2), profile=profile)
+        return kept, None, g.behind(Effect.MOVED, (energy, covariance), axes, profile)

@@ -12,7 +12,9 @@ from gnelint.components.base import Component, NotModelledError, Unary, componen
 from gnelint.components.combine import join
 from gnelint.ir.graph import Node
 from gnelint.theory.fields.cells import Axis, pooled
-from gnelint.theory.fields.moments import Field, Gradient, Moments
+from gnelint.theory.fields.field import Effect, Field, put
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.fields.taps import TapAxis
 
@@ -67,12 +69,9 @@ class Dropout(Identity):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if self._kept == 1.0:
             return super().pull(x, y, cotangent)
-        arrays = (
-            self._kept * cotangent.energy,
-            self._both_kept(cotangent) * cotangent.position_covariance,
-            cotangent.mask_overlap,
-        )
-        return cotangent.rebuilt(cotangent.axes, arrays, cotangent.profile)
+        energy, covariance, overlap = cotangent.arrays()
+        both = self._both_kept(cotangent)
+        return cotangent.behind(Effect.MOVED, (self._kept * energy, both * covariance, overlap))
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         return self._kept - self._kept**2
@@ -103,9 +102,7 @@ def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
     parts = [(start, False), (length, True), (size - start - length, False)]
 
     def zeros(count: int) -> Gradient:
-        axes = (*g.axes[:index], Axis(count), *g.axes[index + 1 :])
-        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return Gradient.flat(axes, np.zeros(1), profile=profile)
+        return Gradient.flat(put(g.axes, index, Axis(count)), np.zeros(1), profile=put(g.profile, index, None))
 
     fields = [g if real else zeros(count) for count, real in parts if count > 0]
     if len(fields) == 1:
@@ -122,11 +119,9 @@ def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradien
     received = np.zeros(size)
     np.add.at(received, picked, line)
     factor = float(received.mean())
-    axes = (*field.axes[:index], Axis(size), *field.axes[index + 1 :])
-    profile = (*field.profile[:index], normalised(received), *field.profile[index + 1 :])
-    return field.rebuilt(
-        axes, (field.energy * factor, field.position_covariance * factor**2, field.mask_overlap), profile
-    )
+    arrays = (field.energy * factor, field.position_covariance * factor**2, field.mask_overlap)
+    axes, profile = put(field.axes, index, Axis(size)), put(field.profile, index, normalised(received))
+    return field.behind(Effect.MOVED, arrays, axes, profile)
 
 
 def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
@@ -170,8 +165,7 @@ class Slice(Unary):
 
 def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Moments:
     if x.axes[index].is_pooled and x.profile[index] is None:
-        picked = len(range(start, stop, step))
-        return x.rebuilt((*x.axes[:index], Axis(picked), *x.axes[index + 1 :]), x.arrays(), x.profile)
+        return x.behind(Effect.MOVED, x.arrays(), put(x.axes, index, Axis(len(range(start, stop, step)))))
     return x.sliced(index, start, stop, step)
 
 
@@ -254,8 +248,7 @@ class Gather(Component):
             x = x.absorbed(index)
             cell = np.searchsorted(x.axes[index].starts, picked, side="right") - 1
             axis, arrays = Axis.full(len(picked)), [np.take(a, cell, axis=index) for a in x.arrays()]
-        profile = tuple(None if i == index else p for i, p in enumerate(x.profile))
-        y = x.rebuilt((*x.axes[:index], axis, *x.axes[index + 1 :]), arrays, profile)
+        y = x.behind(Effect.MOVED, arrays, put(x.axes, index, axis), put(x.profile, index, None))
         return (y.reshaped(self.output_shapes[0]),)
 
     def backward(
@@ -274,9 +267,9 @@ class Gather(Component):
             return (scattered(g, index, picked, shape[index]), *none)
         g = g.pooled(index)
         ratio = flat[index] / max(shape[index], 1)
-        axes = (*g.axes[:index], Axis(shape[index]), *g.axes[index + 1 :])
-        profile = tuple(None if i == index else p for i, p in enumerate(g.profile))
-        return (g.rebuilt(axes, (g.energy * ratio, g.position_covariance * ratio**2), profile), *none)
+        arrays = (g.energy * ratio, g.position_covariance * ratio**2)
+        axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)
+        return (g.behind(Effect.MOVED, arrays, axes, profile), *none)
 
     def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
         picked, shape = self._picked(), self.input_shapes[0]
@@ -330,16 +323,15 @@ class Pad(Unary):
         return x
 
     def _padded_profile(self, x: Moments, index: int, before: int, after: int, size: int) -> Moments:
-        axes = (*x.axes[:index], Axis(size), *x.axes[index + 1 :])
-        own = x.profile[index]
+        axes, own = put(x.axes, index, Axis(size)), x.profile[index]
         if self._copies:
-            line = None if own is None else normalised(own[self._sources(index)])
-            return x.rebuilt(axes, x.arrays(), (*x.profile[:index], line, *x.profile[index + 1 :]))
+            copied = None if own is None else normalised(own[self._sources(index)])
+            return x.behind(Effect.MOVED, x.arrays(), axes, put(x.profile, index, copied))
         inside = np.ones(x.shape[index]) if own is None else own
         line = np.pad(inside, (before, after)) * (size / x.shape[index])
         share = x.shape[index] / size
         arrays = (x.mean * math.sqrt(share), x.variance * share, x.position_covariance * share**2)
-        return x.rebuilt(axes, arrays, (*x.profile[:index], normalised(line), *x.profile[index + 1 :]))
+        return x.behind(Effect.MOVED, arrays, axes, put(x.profile, index, normalised(line)))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent
@@ -370,19 +362,15 @@ def _laid_out(x: Moments, index: int, before: int, after: int, value: float, cop
     """A value with constant cells before and after it along an axis that has cells of its own."""
     parts: list[Moments] = []
     for length, real in ((before, False), (x.shape[index], True), (after, False)):
-        shape = (*x.shape[:index], length, *x.shape[index + 1 :])
         if real:
             parts.append(x)
         elif length and copies:
-            edge = x.pooled(index)
-            axes = (*x.axes[:index], Axis(length), *x.axes[index + 1 :])
-            parts.append(
-                edge.rebuilt(axes, edge.arrays(), tuple(None if i == index else p for i, p in enumerate(x.profile)))
-            )
+            axes, profile = put(x.axes, index, Axis(length)), put(x.profile, index, None)
+            parts.append(x.behind(Effect.MOVED, x.pooled(index).arrays(), axes, profile))
         elif length:
-            parts.append(Moments.uniform(shape, value, 0.0))
+            parts.append(Moments.uniform(put(x.shape, index, length), value, 0.0))
     axes, arrays, profile = join(parts, index)
-    return Moments(axes, profile, arrays[0], arrays[1], arrays[2], x.nonnegative and value >= 0)
+    return Moments(axes, profile, *arrays, nonnegative=x.nonnegative and value >= 0)
 
 
 @component("upsample")
@@ -446,13 +434,11 @@ class Upsample(Unary):
             energy = (weights**2) @ own
             share = float(energy.mean())
             variance = np.maximum(variance - x.position_covariance, 0.0) * share + x.position_covariance
-            axes[index], profile[index] = (
-                Axis(self.shape[index]),
-                None if x.profile[index] is None else normalised(energy),
-            )
+            axes[index] = Axis(self.shape[index])
+            profile[index] = None if x.profile[index] is None else normalised(energy)
             x = x.pooled(index)
         arrays = (x.mean, np.broadcast_to(variance, x.mean.shape), x.position_covariance)
-        return x.rebuilt(tuple(axes), arrays, tuple(profile))
+        return x.behind(Effect.MOVED, arrays, tuple(axes), profile)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent
@@ -464,9 +450,11 @@ class Upsample(Unary):
             together = float((weights.sum(axis=0) ** 2).mean())
             white = float(received.mean())
             energy = np.maximum(g.energy - g.position_covariance, 0.0) * white + g.position_covariance * together
-            axes = (*g.axes[:index], Axis(self.input_shape[index]), *g.axes[index + 1 :])
-            profile = (*g.profile[:index], normalised(received), *g.profile[index + 1 :])
-            g = g.rebuilt(axes, (energy, g.position_covariance * together), profile)
+            axes, profile = (
+                put(g.axes, index, Axis(self.input_shape[index])),
+                put(g.profile, index, normalised(received)),
+            )
+            g = g.behind(Effect.MOVED, (energy, g.position_covariance * together), axes, profile)
         return g
 
 
@@ -518,8 +506,7 @@ class Move(Unary):
         for axis in self.node.attribute("axes"):
             index = int(axis) % len(self.shape)
             field = field.pooled(index)
-            profile = tuple(None if i == index else p for i, p in enumerate(field.profile))
-            field = field.rebuilt(field.axes, field.arrays(), profile)
+            field = field.behind(Effect.MOVED, field.arrays(), profile=put(field.profile, index, None))
         return field
 
     def map(self, x: Moments) -> Moments:
@@ -593,14 +580,11 @@ class Unfold(Unary):
         taps = self.shape[1] // max(x.shape[1], 1)
         inside = self._inside()
         mean = x.mean * inside
-        x = x.rebuilt(x.axes, (mean, x.second * inside - mean**2, x.position_covariance * inside**2), x.profile)
+        arrays = (mean, x.second * inside - mean**2, x.position_covariance * inside**2)
         copies = taps if x.axes[1].count > 1 else 1
-        mean, variance, covariance = (np.repeat(a.reshape(-1), copies).reshape(1, -1, 1) for a in x.arrays())
-        axes = (
-            Axis(self.shape[0]),
-            Axis.full(self.shape[1]) if mean.size > 1 else Axis(self.shape[1]),
-            Axis(self.shape[2]),
-        )
+        mean, variance, covariance = (np.repeat(a.reshape(-1), copies).reshape(1, -1, 1) for a in arrays)
+        columns = Axis.full(self.shape[1]) if mean.size > 1 else Axis(self.shape[1])
+        axes = (Axis(self.shape[0]), columns, Axis(self.shape[2]))
         return Moments.flat(axes, mean, variance, covariance, x.nonnegative)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:

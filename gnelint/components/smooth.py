@@ -17,9 +17,10 @@ import numpy as np
 
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Remembered, component
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.maps import alike, positions_apart
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.quadrature import Function, smooth_expectations
 from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.gaussian.special import erf, normal_cdf, normal_pdf

@@ -22,7 +22,8 @@ import torch
 from gnelint.components import Component, component_class
 from gnelint.ir.graph import Node, Parameter
 from gnelint.theory.fields.cells import Axis, counts, resample
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 
 torch.set_num_threads(1)  # the tensors are small: more threads only wait for each other
 

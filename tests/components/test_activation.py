@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import make
 
 Function = Callable[[torch.Tensor], torch.Tensor]

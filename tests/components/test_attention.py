@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import Case, Input, make, verify
 
 INTEGRAL = "the softmax integral is good to about 1 %"

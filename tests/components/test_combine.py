@@ -11,7 +11,8 @@ import torch
 
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
 
 SAMPLED = "sampling error only: the operands are drawn independent, as assumed"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, make, verify
 
 rng = torch.Generator().manual_seed(11)

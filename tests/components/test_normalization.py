@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, make, verify
 
 rng = torch.Generator().manual_seed(8)
@@ -366,15 +368,12 @@ def test_what_positions_share_of_input_and_gradient_is_taken_out_together(x_alik
         (pulled,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True, eps=1e-9), x, cotangent)
         energy += float(pulled.square().mean()) / 400
         pairs += float(pulled.mean((2, 3)).square().mean()) / 400
-    x_moments = Moments.uniform(shape, 0.0, 1.0)
-    x_moments = x_moments.rebuilt(
-        x_moments.axes, (x_moments.mean, x_moments.variance, 0.0 * x_moments.mean + x_alike), x_moments.profile
-    )
+    x_moments = replace(Moments.uniform(shape, 0.0, 1.0), position_covariance=np.full((1,) * 4, x_alike))
     white = Gradient.white(shape)
     # the cells of both are channels: what entries share, those of one channel share
     axes = tuple(Axis.full(size) if index == 1 else Axis(size) for index, size in enumerate(shape))
     x_moments, white = x_moments.refined(axes), white.refined(axes)
-    cotangents = [white.rebuilt(white.axes, (white.energy, g_alike * white.energy), white.profile)]
+    cotangents = [replace(white, position_covariance=g_alike * white.energy)]
     (found,) = component.backward([x_moments], component.forward([x_moments]), cotangents)
     assert found is not None
     got = float(found.energy.mean())

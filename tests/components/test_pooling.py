@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.components.pooling import adaptive_windows, maximum_cumulants
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, make, verify
 
 OVERLAP = "the windows' sums share entries, taken as independent"

@@ -20,7 +20,8 @@ from gnelint.components import Component, NotModelledError
 from gnelint.components.recurrent import Recurrent
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import dense_energy, everywhere, make
 
 BATCH = 64

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gnelint.components import NotModelledError
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from tests.components.harness import Case, Input, constant_cotangent, make, verify
 
 ORDER = "order statistics and their softmax come from draws, good to about 1 %"

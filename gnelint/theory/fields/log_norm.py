@@ -22,7 +22,9 @@ from statistics import NormalDist
 import numpy as np
 
 from gnelint.theory.fields.cells import Axis, average
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.special import normal_cdf
 
 _WORTH = 2e-3
@@ -89,8 +91,7 @@ def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
         return gradient
     g = gradient.refined(x.axes)
     moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.log_norm_variance)))
-    energy, covariance = (np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2])
-    moved = g.rebuilt(g.axes, (energy, covariance), g.profile).with_autocorrelation(g.autocorrelation)
+    moved = g.behind(Effect.RECUT, [np.tensordot(moves, array, axes=(1, 0)) for array in g.arrays()[:2]])
     return moved.scaled(g.total / moved.total) if moved.total > 0 else gradient
 
 
@@ -104,8 +105,7 @@ def _moves(axis: Axis, rho: float) -> np.ndarray:
 
 def _scaled(x: Moments, energy: np.ndarray) -> Moments:
     factor = energy.reshape((-1,) + (1,) * (len(x.axes) - 1))
-    y = x.rebuilt(x.axes, x.weighted(factor), x.profile)
-    return replace(y, variance_of_variance=x.variance_of_variance)
+    return replace(x.behind(Effect.SCALED, x.weighted(factor)), variance_of_variance=x.variance_of_variance)
 
 
 def _ranked(size: int) -> Axis:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import EllipsisType
 
 import numpy as np
@@ -53,7 +54,8 @@ def positions_apart(x: Moments, elasticity: float) -> Moments:
     level = sum(float(np.var(np.log(np.maximum(profile, 1e-300)))) for profile in profiled)
     if elasticity**2 * level < _WORTH or math.prod(counts(map_axes(x.axes))) > MAX_POSITIONS:
         return x
-    return x.refined(map_axes(x.axes)).scattered_as(x)
+    found = x.refined(map_axes(x.axes))
+    return replace(found, variance_of_variance=x.variance_of_variance, log_norm_variance=x.log_norm_variance)
 
 
 def _places(axes: Sequence[TapAxis]) -> Iterator[tuple[int, _Place, _Place]]:

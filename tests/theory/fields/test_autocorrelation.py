@@ -7,7 +7,9 @@ import pytest
 
 from gnelint.theory.fields.autocorrelation import Autocorrelation, mixed_autocorrelation
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 
 NEAR = np.array([0.8, 0.5, 0.3])
 
@@ -64,7 +66,7 @@ def test_is_lost_where_distances_change() -> None:
     assert x.reshaped((2, 24)).autocorrelation is None
     assert x.reshaped((2, 3, 2, 4)).autocorrelation is None
     assert x.sliced(1, 0, 6, 2).autocorrelation is None
-    assert x.rebuilt(x.axes, x.arrays(), x.profile).autocorrelation is None
+    assert x.behind(Effect.MOVED, x.arrays()).autocorrelation is None
 
 
 def test_gradients_that_meet_weigh_theirs() -> None:

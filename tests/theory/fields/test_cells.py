@@ -22,7 +22,8 @@ from gnelint.theory.fields.cells import (
     squeeze_constant,
     total_average,
 )
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 
 settings.register_profile("cells", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("cells")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 
 BATCH, WIDTH = 64, 200
 

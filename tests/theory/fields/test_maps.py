@@ -14,6 +14,7 @@ from gnelint.analysis import propagation
 from gnelint.analysis.propagation import analyse
 from gnelint.readers.torch.reader import read_module
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.maps import (
     MAX_POSITIONS,
     alike,
@@ -23,7 +24,7 @@ from gnelint.theory.fields.maps import (
     map_axes,
     positions_apart,
 )
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.taps import TapAxis
 from tests.components.harness import make
 from tests.models.plain import plain_conv

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.moments import Gradient, Moments
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile, normalised
 from tests.components.harness import dense_energy, dense_moments
 

@@ -1,0 +1,294 @@
+"""What moments and gradients have in common: arrays over cells, and what is still known of them behind an operation.
+
+Both are kept on the cells of `cells.py`, each only as fine as it has to be: a mean and a variance for each channel,
+one cell for the batch, two for {class token, the rest}. Two further numbers make up for what a cell forgets:
+
+profile              Zero padding lowers the energy at the border. Along a pooled axis a profile e(p), of mean 1,
+                     scales the energy at index p: x(p) = sqrt(e(p)) x' with x' alike everywhere.
+position_covariance  The covariance between two different entries of one cell in one sample. It decides what an average
+                     over positions keeps, what attention passes and what a normalisation removes from a gradient that
+                     is constant over positions.
+
+Whatever else is known of a value (`Moments`, `Gradient`: the attributes with a default) holds behind some operations
+and not behind others. An operation says by its `Effect` what it does to the entries, each attribute says where it is
+declared which effects it `outlasts`, and `Field.behind` keeps it or sets it back to its default. A constructor makes
+new values, of which nothing is known but what it is given.
+
+Axis 0 is taken to be the batch: entries of different samples are independent. Source: theory 9.1 and theory 9.2.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from gnelint.theory.fields.autocorrelation import Autocorrelation
+from gnelint.theory.fields.cells import (
+    MAX_CELLS,
+    Axes,
+    Axis,
+    average,
+    matching_groups,
+    pooled,
+    refine,
+    resample,
+    squeeze_constant,
+)
+from gnelint.theory.fields.profiles import Profiles, refolded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class Effect(Enum):
+    """What an operation does to the entries of a value."""
+
+    RECUT = "the same entries in other cells"
+    MOVED = "entries picked, repeated, laid out anew, summed or averaged"
+    SCALED = "each entry times a factor that does not change its sign"
+    SHIFTED = "a constant added to each entry"
+
+
+def outlasts(*effects: Effect) -> Mapping[str, frozenset[Effect]]:
+    """Metadata of an attribute that still holds behind operations of these effects."""
+    return {"outlasts": frozenset(effects)}
+
+
+@cache
+def _lasting(kind: type[Field], effect: Effect) -> tuple[str, ...]:
+    """The attributes that outlast an effect."""
+    return tuple(each.name for each in fields(kind) if effect in each.metadata.get("outlasts", ()))
+
+
+def put(sequence: Sequence[T], index: int, item: T) -> tuple[T, ...]:
+    """The sequence with another item in one place."""
+    return (*sequence[:index], item, *sequence[index + 1 :])
+
+
+@dataclass(frozen=True)
+class Field(ABC):
+    """Arrays over the cells of a tensor, and how they follow its entries when these are moved about.
+
+    Attributes:
+        axes: the tensor's axes and their cells.
+        profile: for each axis the relative energy of its indices (mean 1), None where it is flat. Only pooled axes
+            have one.
+        autocorrelation: how entries of one channel are correlated along an axis by their distance, where something
+            follows it; `position_covariance` is then its average over the pairs of a cell. A factor and a constant
+            leave correlations as they are; what moves entries says itself to which axis it goes.
+    """
+
+    axes: Axes
+    profile: Profiles
+    autocorrelation: Autocorrelation | None = field(
+        default=None, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
+
+    @abstractmethod
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The arrays kept, each of shape `counts(axes)`."""
+
+    @abstractmethod
+    def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of entries whose energy is multiplied by this (it broadcasts to the cells, and may add some)."""
+
+    def behind(
+        self,
+        effect: Effect,
+        arrays: Sequence[np.ndarray],
+        axes: Axes | None = None,
+        profile: Sequence[np.ndarray | None] | None = None,
+    ) -> Self:
+        """Behind an operation that makes these arrays, on the same axes and with the same profile unless others are
+        given; with what else is known as far as it outlasts the effect."""
+        lasting = {name: getattr(self, name) for name in _lasting(type(self), effect)}
+        make: Callable[..., Self] = type(self)
+        return make(
+            self.axes if axes is None else axes, self.profile if profile is None else tuple(profile), *arrays, **lasting
+        )
+
+    def absorbed(self, index: int) -> Self:
+        """With the profile of one axis turned into cells."""
+        profile = self.profile[index]
+        if profile is None:
+            return self
+        shape = put((1,) * len(self.axes), index, profile.size)
+        axes, kept = put(self.axes, index, Axis.full(self.axes[index].size)), put(self.profile, index, None)
+        return self.behind(Effect.RECUT, self.weighted(profile.reshape(shape)), axes, kept)
+
+    @abstractmethod
+    def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
+        """The arrays on coarser cells of one axis."""
+
+    def averaged_pairs(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
+        """Covariances on coarser cells: a pair of a new cell was in one old cell with about the cells' ratio."""
+        return average(covariance, self.axes, index, target) * (target.count / self.axes[index].count)
+
+    def pooled(self, index: int, target: Axis | None = None) -> Self:
+        """With the cells of one axis averaged into those of `target`, by default into one."""
+        target = target or Axis(self.axes[index].size)
+        if self.axes[index] == target:
+            return self
+        return self.behind(Effect.RECUT, self.averaged(index, target), put(self.axes, index, target))
+
+    @property
+    @abstractmethod
+    def correlated(self) -> bool:
+        """Whether entries of one cell are correlated."""
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the tensor."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def positions(self) -> int:
+        """Entries of one sample in one cell (of average size): what `position_covariance` is over."""
+        return max(1, round(math.prod(axis.size / axis.count for axis in self.axes[1:])))
+
+    def refined(self, axes: Axes) -> Self:
+        """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed."""
+        if self.axes == axes:  # where an axis has cells it has no profile
+            return self
+        field = self
+        for index, axis in enumerate(axes):
+            if not axis.is_pooled and field.profile[index] is not None:
+                field = field.absorbed(index)
+        target = refine(field.axes, axes)
+        if target == field.axes:
+            return field
+        return field.behind(Effect.RECUT, [resample(a, field.axes, target) for a in field.arrays()], target)
+
+    def only(self, *kept: int) -> Self:
+        """With every axis pooled but the ones named."""
+        field = self
+        for index in range(len(self.axes)):
+            if index not in kept:
+                field = field.pooled(index)
+        return field
+
+    def with_autocorrelation(self, autocorrelation: Autocorrelation | None) -> Self:
+        """With this autocorrelation."""
+        return self if autocorrelation is self.autocorrelation else replace(self, autocorrelation=autocorrelation)
+
+    def _with_its_axis(self, moved: Self, axis: Callable[[int], int | None]) -> Self:
+        """What this field was moved to, with the autocorrelation along the axis that its own has become, if any."""
+        target = None if self.autocorrelation is None else axis(self.autocorrelation.axis)
+        if self.autocorrelation is None or target is None:
+            return moved
+        return moved.with_autocorrelation(self.autocorrelation.on(target))
+
+    def permuted(self, order: Sequence[int]) -> Self:
+        """`numpy.transpose`."""
+        arrays = [a.transpose(order) for a in self.arrays()]
+        axes, profile = tuple(self.axes[i] for i in order), tuple(self.profile[i] for i in order)
+        return self._with_its_axis(self.behind(Effect.MOVED, arrays, axes, profile), list(order).index)
+
+    def with_rank(self, rank: int) -> Self:
+        """With axes of size 1 put in front, as numpy broadcasting does."""
+        missing = rank - len(self.axes)
+        if missing <= 0:
+            return self
+        arrays = [a.reshape((1,) * missing + a.shape) for a in self.arrays()]
+        axes, profile = (Axis(1),) * missing + self.axes, (None,) * missing + self.profile
+        return self._with_its_axis(self.behind(Effect.MOVED, arrays, axes, profile), lambda axis: axis + missing)
+
+    def reshaped(self, shape: Sequence[int]) -> Self:
+        """`numpy.reshape`. Axes that are split or merged keep their cells while there are at most MAX_CELLS."""
+        groups = matching_groups(self.shape, shape)
+        if not groups:
+            arrays = [a.reshape((1,) * len(shape)) for a in self.only().arrays()]
+            return self.behind(Effect.MOVED, arrays, pooled(shape), (None,) * len(shape))
+        field = self
+        new_axes: list[Axis] = []
+        new_profile: list[np.ndarray | None] = []
+        array_shape: list[int] = []
+        for old, new in groups:
+            sizes = [shape[j] for j in new]
+            wide_old = [i for i in old if self.shape[i] > 1]
+            wide_new = [j for j, size in enumerate(sizes) if size > 1]
+            group_axes = [Axis(size) for size in sizes]
+            group_profile: list[np.ndarray | None] = [None] * len(sizes)
+            if len(wide_old) == 1 and len(wide_new) == 1:
+                group_axes[wide_new[0]] = self.axes[wide_old[0]]
+                group_profile[wide_new[0]] = self.profile[wide_old[0]]
+            elif all(self.axes[i].is_pooled for i in wide_old):
+                group_profile = refolded([field.profile[i] for i in old], [self.shape[i] for i in old], sizes)
+            else:
+                others = math.prod(a.count for i, a in enumerate(field.axes) if i not in old)
+                if others * math.prod(sizes) > MAX_CELLS:
+                    for i in wide_old:
+                        field = field.pooled(i)
+                else:
+                    for i in wide_old:
+                        field = field.absorbed(i)
+                        field = field.refined(put(field.axes, i, Axis.full(field.axes[i].size)))
+                    group_axes = [Axis.full(size) for size in sizes]
+            new_axes += group_axes
+            new_profile += group_profile
+            array_shape += [axis.count for axis in group_axes]
+        axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
+        if not field.correlated:  # cells that are alike still share nothing with each other
+            axes, arrays = squeeze_constant(axes, arrays)
+        moved = field.behind(Effect.MOVED, arrays, axes, new_profile)
+        return self._with_its_axis(moved, lambda axis: _axis_behind(axis, shape, groups))
+
+    def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
+        """Indexing [start:stop:step] along one axis."""
+        old = self.axes[index]
+        axis = old.slice(start, stop, step)
+        picked = np.arange(old.size)[start:stop:step] if step > 0 else np.arange(start, stop, step)
+        if self.profile[index] is not None and len(picked):
+            return self.absorbed(index).sliced(index, start, stop, step)
+        first = picked[axis.starts] if len(picked) else picked
+        cell = np.searchsorted(old.starts, first, side="right") - 1
+        arrays = [np.take(a, cell, axis=index) for a in self.arrays()]
+        moved = self.behind(Effect.MOVED, arrays, put(self.axes, index, axis), put(self.profile, index, None))
+        return self._with_its_axis(moved, lambda axis: None if axis == index and abs(step) != 1 else axis)
+
+
+def _axis_behind(axis: int, shape: Sequence[int], groups: Sequence[tuple[range, range]]) -> int | None:
+    """The axis that one is behind a reshape that leaves it whole; None where it is split or merged."""
+    for old, new in groups:
+        if axis in old:
+            wide = [index for index in new if shape[index] > 1]
+            return wide[0] if len(wide) == 1 and len(old) == 1 else None
+    return None
+
+
+def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """Mean of a cell array over all entries of the set."""
+    for index in axes:
+        array = average(array, x.axes, index)
+    return array
+
+
+def average_covariance(energy: np.ndarray, covariance: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and
+    covariances."""
+    inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
+    outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
+    together = covariance if outside <= 1 else np.zeros_like(covariance)
+    cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
+    cells = math.prod(x.axes[i].count for i in axes if i != 0)
+    samples = x.axes[0].size if 0 in axes else 1
+    return cell / (cells * samples)
+
+
+def sample_average_energy(energy: np.ndarray, covariance: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
+    """E of the squared set average of zero-mean entries with these second moments and covariances."""
+    return set_average(average_covariance(energy, covariance, x, axes), x, axes)

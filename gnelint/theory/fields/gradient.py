@@ -1,0 +1,149 @@
+"""The state of the loss gradient with respect to a value (theory 9.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
+from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
+from gnelint.theory.fields.field import Effect, Field, put, set_average
+from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
+
+
+@dataclass(frozen=True)
+class Gradient(Field):
+    """Second moments of the loss gradient with respect to a tensor; its mean is zero.
+
+    Attributes:
+        energy: E[g^2] of one entry, where the profile is 1 and on average over it.
+        position_covariance: E[g g'] of two different entries of the cell in one sample.
+        mask_overlap: how much of the energy is sure to sit on entries of the value that are positive, beyond chance: a
+            rectifier that lets a share P of its entries pass lets P + mask_overlap (1 - P) of it pass. It is 1 for the
+            winners of a max-pooling, and for what has passed the same rectifier's mask before. What computes new
+            energies without it knows nothing of it: 0.
+    """
+
+    energy: np.ndarray
+    position_covariance: np.ndarray
+    mask_overlap: np.ndarray
+
+    @staticmethod
+    def white(shape: Sequence[int]) -> Gradient:
+        """The isotropic cotangent of unit energy."""
+        ones = np.ones((1,) * len(shape))
+        return Gradient(pooled(shape), (None,) * len(shape), ones, 0.0 * ones, 0.0 * ones)
+
+    @staticmethod
+    def flat(
+        axes: Axes,
+        energy: np.ndarray,
+        position_covariance: np.ndarray | float = 0.0,
+        profile: Profiles | None = None,
+    ) -> Gradient:
+        """Arrays broadcast to the cells."""
+        full = [on_cells(a, counts(axes)) for a in (energy, position_covariance, 0.0)]
+        return Gradient(axes, profile or (None,) * len(axes), *full)
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.energy, self.position_covariance, self.mask_overlap
+
+    @cached_property
+    def correlated(self) -> bool:
+        return bool(self.position_covariance.any())
+
+    def behind(
+        self,
+        effect: Effect,
+        arrays: Sequence[np.ndarray],
+        axes: Axes | None = None,
+        profile: Sequence[np.ndarray | None] | None = None,
+    ) -> Gradient:
+        """As for any field; `arrays` may leave out `mask_overlap`."""
+        whole = arrays if len(arrays) == 3 else (*arrays, np.zeros_like(arrays[0]))
+        return super().behind(effect, whole, axes, profile)
+
+    def scaled(self, factor: float) -> Gradient:
+        """The gradient times sqrt(factor)."""
+        return self.behind(Effect.SCALED, (self.energy * factor, self.position_covariance * factor, self.mask_overlap))
+
+    def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
+        weighted = self.energy * energy
+        return weighted, self.position_covariance * energy, np.broadcast_to(self.mask_overlap, weighted.shape)
+
+    def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
+        energy, overlap = (average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap))
+        return energy, self.averaged_pairs(self.position_covariance, index, target), overlap
+
+    def profiled(self, index: int) -> Gradient:
+        """With the cells of one axis turned into a profile."""
+        axis = self.axes[index]
+        if axis.is_pooled:
+            return self
+        line = set_average(self.energy, self, [other for other in range(len(self.axes)) if other != index])
+        profile = normalised(np.repeat(line.reshape(-1), axis.lengths.astype(int)))
+        field = self.pooled(index)
+        return field.behind(Effect.RECUT, field.arrays(), profile=put(field.profile, index, profile))
+
+    @cached_property
+    def total(self) -> float:
+        """Squared L2 norm of the whole gradient."""
+        return total_average(self.energy, self.axes) * self.size
+
+    def times(self, axes: Axes, energy: np.ndarray, covariance: np.ndarray | None = None) -> Gradient:
+        """Entries multiplied by independent factors.
+
+        Args:
+            axes: the cells on which the factors are given (same rank, sizes equal to the gradient's).
+            energy: E[factor^2] of each cell.
+            covariance: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
+        """
+        field = self.refined(axes)
+        energy = resample(on_cells(energy, counts(axes)), axes, field.axes)
+        covariance = energy if covariance is None else resample(on_cells(covariance, counts(axes)), axes, field.axes)
+        return Gradient.flat(field.axes, field.energy * energy, field.position_covariance * covariance, field.profile)
+
+    def plus(self, other: Gradient) -> Gradient:
+        """Sum of two uncorrelated gradients with respect to one tensor."""
+        left, right = self.refined(other.axes), other.refined(self.axes)
+        left, right = left.refined(right.axes), right.refined(left.axes)
+        profile = tuple(
+            mixed_profile(((left.total, p), (right.total, q)), axis.size)
+            for p, q, axis in zip(left.profile, right.profile, left.axes, strict=True)
+        )
+        energy = left.energy + right.energy
+        known = left.energy * left.mask_overlap + right.energy * right.mask_overlap
+        overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
+        total = Gradient(left.axes, profile, energy, left.position_covariance + right.position_covariance, overlap)
+        parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
+        return total.with_autocorrelation(mixed_autocorrelation(parts))
+
+    def summed_to(self, shape: Sequence[int]) -> Gradient:
+        """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""
+        if self.shape == tuple(shape):
+            return self
+        wide = [i for i in range(len(self.axes)) if self._target(i, shape) == 1 and self.axes[i].size > 1]
+        field = self
+        for index in wide:
+            field = field._summed_over(index)
+        drop = len(field.axes) - len(shape)
+        arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()[:2]]
+        return field.behind(Effect.MOVED, arrays, field.axes[drop:], field.profile[drop:])
+
+    def _summed_over(self, index: int) -> Gradient:
+        """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over
+        samples."""
+        axis = self.axes[index]
+        length = axis.lengths.reshape(put((1,) * len(self.axes), index, axis.count))
+        together = 0.0 * length if index == 0 else length - 1.0
+        energy = length * np.maximum(self.energy + together * self.position_covariance, 0.0)
+        covariance = length * (1.0 + together) * self.position_covariance
+        arrays = [a.sum(axis=index, keepdims=True) for a in (energy, covariance)]
+        return self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
+
+    def _target(self, index: int, shape: Sequence[int]) -> int:
+        offset = len(self.axes) - len(shape)
+        return 1 if index < offset else shape[index - offset]
