@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Remembered, Unary, component
+from gnelint.components.base import Inputs, Remembered, Unary, component
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
@@ -90,7 +90,7 @@ class Pointwise(Unary):
             together = together + np.maximum(square - slope**2, 0.0) * correlation(x)
         return cotangent.times(x.axes, square, together)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]
         assert x is not None
         weight = cell_weights(x)
@@ -98,7 +98,7 @@ class Pointwise(Unary):
         fourth = self.fourth_slope(x.mean, x.variance)
         return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         x = inputs[0]
         assert x is not None
         weight = cell_weights(x)
@@ -200,7 +200,7 @@ class ReLU(PiecewisePolynomial):
         arrays = (g.energy * passed, g.position_covariance * together, np.ones_like(passed))
         return Gradient(g.axes, g.profile, *arrays)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]
         assert x is not None
         share = float((x.positive_share * cell_weights(x)).sum())
@@ -235,7 +235,7 @@ class PReLU(PiecewisePolynomial):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return super().pull(self._on_slopes(x), y, cotangent)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         x = inputs[0]
         assert x is not None
         return super().phi_variance([self._on_slopes(x)], outputs)

@@ -15,7 +15,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, Component, NotModelledError, Unary, component
+from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Unary, component
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
 from gnelint.theory.fields.field import Effect, Field
 from gnelint.theory.fields.gradient import Gradient
@@ -83,8 +83,8 @@ class Softmax(Unary):
     def map(self, x: Moments) -> Moments:
         count, whole, found = self._moments(x)
         even = whole / max(count, 1)
-        y = Moments.uniform(self.shape, even, max(found.s2 / max(count, 1) - even**2, 0.0))
-        return Moments.flat(y.axes, y.mean, y.variance, nonnegative=True)
+        variance = max(found.s2 / max(count, 1) - even**2, 0.0)
+        return replace(Moments.uniform(self.shape, even, variance), nonnegative=True)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent.pooled(self._axis)
@@ -186,7 +186,7 @@ class _Side:
 
 
 @component("attention")
-class Attention(Component):
+class Attention(OneOutput):
     """y_i = sum_j a_ij v_j, a = softmax(scale q k^T), for projections of the same tokens by independent weights.
 
         logits' variance   q = scale^2 sum_d E q_d^2 Var_j k_jd
@@ -241,7 +241,7 @@ class Attention(Component):
             x = x.permuted((0, 2, 1, 3))
         return x.reshaped(shape)
 
-    def _sides(self, inputs: Sequence[Moments | None]) -> tuple[list[_Side], list[tuple[int, ...]]]:
+    def _sides(self, inputs: Inputs) -> tuple[list[_Side], list[tuple[int, ...]]]:
         """Query, key and value, and their unpacked shapes."""
         sides, shapes = [], []
         for role, x in enumerate(inputs[:3]):
@@ -313,7 +313,7 @@ class Attention(Component):
         weights = np.where(np.isfinite(top), weights, 1.0)
         return np.asarray(weights / weights.sum(axis=2, keepdims=True))
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         sides, shapes = self._sides(inputs)
         rows = self._rows(sides, shapes, _alike(inputs))
         value = sides[2]
@@ -328,19 +328,14 @@ class Attention(Component):
         energy = fixed + float(value.free.mean()) * passed
         if fixed < _EVEN * float(energy.mean()):  # else rows are about alike, and a profile would scale the mean too
             y = replace(y, profile=(None, None, normalised(energy), None))
-        return (self._pack(y, self.output_shapes[0]),)
+        return self._pack(y, self.output_shapes[0])
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        none = (None,) * len(inputs)
-        if cotangents[0] is None:
-            return none
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         sides, shapes = self._sides(inputs)
         rows = self._rows(sides, shapes, _alike(inputs))
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
-        g = self._unpack(cotangents[0], 0).profiled(2)
+        g = self._unpack(g, 0).profiled(2)
         line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
         g = g.only(1, 3).refined(_head_axes(g.shape))
         energy, common = (a.reshape(g.shape[1], g.shape[3]) for a in g.arrays()[:2])
@@ -368,7 +363,7 @@ class Attention(Component):
         gradients = [
             self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
         ]
-        return (*gradients, *none[3:])
+        return (*gradients, *(None,) * (len(inputs) - 3))
 
     def _received(self, rows: _Rows, sent: np.ndarray, keys: int, plain: bool = False) -> np.ndarray:
         """What each key gets when query i sends `sent[i]` in all, as its a^2 are distributed (its a if `plain`)."""
@@ -412,7 +407,7 @@ def _amplitude(energy: np.ndarray) -> float:
     return float(np.sqrt(energy).mean())
 
 
-def _alike(inputs: Sequence[Moments | None]) -> float | None:
+def _alike(inputs: Inputs) -> float | None:
     """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
     found = [
         x.channel_correlation.same for x in (inputs[2], inputs[1]) if x is not None and x.channel_correlation.same > 0
@@ -447,7 +442,7 @@ def _pairs(axis: Axis) -> np.ndarray:
 
 
 @component("matmul")
-class MatMul(Component):
+class MatMul(OneOutput):
     """y = factor A B of two activations that are independent of each other.
 
         phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
@@ -468,7 +463,7 @@ class MatMul(Component):
         rank = len(x.shape)
         return x.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else x
 
-    def _operands(self, inputs: Sequence[Moments | None]) -> tuple[Moments, Moments]:
+    def _operands(self, inputs: Inputs) -> tuple[Moments, Moments]:
         a, b = inputs[:2]
         if a is None or b is None:
             raise NotModelledError("a product with a tensor whose values are not known before the network runs")
@@ -479,7 +474,7 @@ class MatMul(Component):
         rank = max(len(left.shape), len(right.shape))
         return left.with_rank(rank), right.with_rank(rank)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         left, right = self._operands(inputs)
         factor = float(self.node.attribute("factor"))
         rank = len(left.shape)
@@ -499,7 +494,7 @@ class MatMul(Component):
         y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
         rows = np.matmul(together * lengths, b.second)
         covariance = factor**2 * (rows + crossed - same - of_pairs)
-        return (self._sharing(y, np.clip(covariance, 0.0, y.variance)),)
+        return self._sharing(y, np.clip(covariance, 0.0, y.variance))
 
     @staticmethod
     def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
@@ -515,12 +510,7 @@ class MatMul(Component):
             else replace(y, position_covariance=0.0 * covariance)
         )
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None, None)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         left, right = self._operands(inputs)
         rank = len(left.shape)
         square = float(self.node.attribute("factor")) ** 2

@@ -21,6 +21,14 @@ Basis = Literal["exact", "theorem", "approximate", "unmodelled"]
 """What a number stands on, strongest first."""
 
 
+Inputs = Sequence[Moments | None]
+"""Moments of the inputs; None where one is left out or carries no gradient (indices, masks)."""
+Cotangents = Sequence[Gradient | None]
+"""Gradients at the outputs; None where none arrives."""
+Gradients = tuple[Gradient | None, ...]
+"""Gradients at the inputs; None where none is asked for."""
+
+
 class NotModelledError(ValueError):
     """This use of an operation is outside what its component models; the message says why, for people."""
 
@@ -47,8 +55,12 @@ class Component(ABC):
     beyond the fluctuation from draw to draw: what the formulas leave out, as found on the networks of
     tests/models. By basis if None."""
 
+    fixed_phi_variance: ClassVar[float | None] = None
+    fixed_structure: ClassVar[Structure] = PLAIN
+    """`phi_variance` and `structure` of those that have the same for all inputs."""
+
     @abstractmethod
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         """Moments of every output.
 
         Args:
@@ -59,32 +71,56 @@ class Component(ABC):
         """
 
     @abstractmethod
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         """The gradient's second moments at every input, for cotangents at the outputs (None: no gradient arrives)."""
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         """phi(J J^T) with respect to each input, for the isotropic cotangent on all outputs together."""
         cotangents = [Gradient.white(shape) for shape in self.output_shapes]
         length = sum(cotangent.size for cotangent in cotangents)
         gradients = self.backward(inputs, outputs, cotangents)
         return tuple(None if g is None else g.total / length if length else 0.0 for g in gradients)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """tr((J J^T)^2)/m - phi^2 of the Jacobian with respect to all inputs; None where no formula is known."""
-        return None
+        return self.fixed_phi_variance
 
     def model_error_bits_of(self, index: int) -> float | None:
         """`model_error_bits` of the gradient at one input."""
         return self.model_error_bits
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         """What the spectrum of a chain must know of this map beyond its variance."""
-        return PLAIN
+        return self.fixed_structure
 
 
-class Unary(Component):
+class OneOutput(Component):
+    """A component with one output."""
+
+    @abstractmethod
+    def joined(self, inputs: Inputs) -> Moments:
+        """Moments of the output."""
+
+    @abstractmethod
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        """Gradient at every input, for this one at the output."""
+
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
+        return (self.joined(inputs),)
+
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
+        g = cotangents[0]
+        return (None,) * len(inputs) if g is None else self.parted(inputs, outputs[0], g)
+
+
+class Opaque(OneOutput):
+    """A component through which no gradient passes."""
+
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        return (None,) * len(inputs)
+
+
+class Unary(OneOutput):
     """A component with one input and one output that both carry the gradient."""
 
     @abstractmethod
@@ -95,18 +131,15 @@ class Unary(Component):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         """Gradient at the input."""
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         x = inputs[0]
         assert x is not None
-        return (self.map(x),)
+        return self.map(x)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        x, cotangent = inputs[0], cotangents[0]
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        x = inputs[0]
         assert x is not None
-        rest = (None,) * (len(inputs) - 1)
-        return (None if cotangent is None else self.pull(x, outputs[0], cotangent), *rest)
+        return (self.pull(x, y, g), *(None,) * (len(inputs) - 1))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
+from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Opaque, Remembered, component
 from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
@@ -26,7 +26,7 @@ UNCORRELATED = "the branches are uncorrelated"
 UNKNOWN = "combines with a tensor whose values are not known before the network runs"
 
 
-def known(inputs: Sequence[Moments | None]) -> list[Moments]:
+def known(inputs: Inputs) -> list[Moments]:
     """All inputs, or NotModelledError if one of them has no moments."""
     found = [x for x in inputs if x is not None]
     if len(found) < len(inputs):
@@ -43,7 +43,7 @@ def aligned(inputs: Sequence[Moments], shape: Sequence[int]) -> list[Moments]:
     return [x.refined(cells) for x in wide]
 
 
-class _Linear(Component):
+class _Linear(OneOutput):
     """A weighted sum of the inputs."""
 
     basis: ClassVar[Basis] = "theorem"
@@ -53,7 +53,7 @@ class _Linear(Component):
         """The factor of each input."""
         return (1.0,) * len(self.input_shapes)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         parts = aligned(known(inputs), self.output_shapes[0])
         weights = self.weights()
         energies = [w**2 * x.total_second for w, x in zip(weights, parts, strict=True)]
@@ -77,19 +77,14 @@ class _Linear(Component):
             channel_correlation=mixed([(v, x.channel_correlation) for v, x in zip(variances, parts, strict=True)]),
         )
         autocorrelations = [(v, x.autocorrelation) for v, x in zip(variances, parts, strict=True)]
-        return (y.with_autocorrelation(mixed_autocorrelation(autocorrelations)),)
+        return y.with_autocorrelation(mixed_autocorrelation(autocorrelations))
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None,) * len(inputs)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         found: list[Gradient | None] = []
         weights = self.weights()
         overlaps: list[Moments | None] = [None] * len(inputs)
         if g.mask_overlap.any() and min(weights) > 0 and None not in inputs:
-            overlaps = self._overlaps.of((*inputs, outputs[0]), lambda: self._find_overlaps(known(inputs), outputs[0]))
+            overlaps = self._overlaps.of((*inputs, y), lambda: self._find_overlaps(known(inputs), y))
         for weight, shape, overlap in zip(weights, self.input_shapes, overlaps, strict=True):
             assert shape is not None
             pulled = g.refined(overlap.axes) if overlap is not None else g
@@ -164,26 +159,21 @@ class Mean(_Linear):
 
 
 @component("mul")
-class Multiply(Component):
+class Multiply(OneOutput):
     """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite; theory 3.7)."""
 
     basis: ClassVar[Basis] = "theorem"
     assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
     model_error_bits: ClassVar[float | None] = 0.12
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         mean = a.mean * b.mean
         variance = a.second * b.second - mean**2
         covariance = (a.position_covariance + a.mean**2) * (b.position_covariance + b.mean**2) - mean**2
-        return (Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative),)
+        return Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None, None)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
@@ -191,7 +181,7 @@ class Multiply(Component):
             g.times(a.axes, a.second, a.position_covariance + a.mean**2).summed_to(shapes[1]),
         )
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """With respect to a whole tensor that a gate b (one number for many of its entries) multiplies:
         E b^4 - (E b^2)^2 for a Gaussian b. What the gate itself adds is joined to it where blocks are put together."""
         gates = [x for x in inputs if x is not None and x.size < math.prod(self.output_shapes[0])]
@@ -204,7 +194,7 @@ class Multiply(Component):
 
 
 @component("div")
-class Divide(Component):
+class Divide(OneOutput):
     """y = a / b for b that stays away from 0: 1/b to second order in its relative variance.
 
     E 1/b = (1 + c) / m, E 1/b^2 = (1 + 3c) / m^2, c = Var b / m^2;  phi_a = E 1/b^2, phi_b = E a^2 / m^4
@@ -215,29 +205,21 @@ class Divide(Component):
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the divisor hardly fluctuates", "dividend and divisor are independent")
 
-    def _parts(self, inputs: Sequence[Moments | None]) -> tuple[Moments, Moments, np.ndarray]:
+    def _parts(self, inputs: Inputs) -> tuple[Moments, Moments, np.ndarray]:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         relative = np.divide(b.variance, b.mean**2, out=np.full_like(b.mean, math.inf), where=b.mean != 0)
         if np.any(relative > 0.25):
             raise NotModelledError("divides by a value that may be near 0")
         return a, b, relative
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         a, b, c = self._parts(inputs)
         mean = a.mean * (1 + c) / b.mean
         second = a.second * (1 + 3 * c) / b.mean**2
-        return (
-            Moments.flat(
-                a.axes, mean, second - mean**2, a.position_covariance / b.mean**2, a.nonnegative and b.nonnegative
-            ),
-        )
+        covariance = a.position_covariance / b.mean**2
+        return Moments.flat(a.axes, mean, second - mean**2, covariance, a.nonnegative and b.nonnegative)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None, None)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         a, b, c = self._parts(inputs)
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
@@ -249,7 +231,7 @@ class Divide(Component):
 
 
 @component("maximum")
-class Maximum(Component):
+class Maximum(OneOutput):
     """The larger of independent Gaussians, two at a time (Clark, Operations Research 9, 1961).
 
     theta^2 = Var a + Var b, t = (E a - E b) / theta:  phi_a = Phi(t), phi_b = 1 - Phi(t)
@@ -261,7 +243,7 @@ class Maximum(Component):
     assumptions: ClassVar[tuple[str, ...]] = ("the operands of a maximum are independent and Gaussian",)
     sign: ClassVar[float] = 1.0
 
-    def _parts(self, inputs: Sequence[Moments | None]) -> list[Moments]:
+    def _parts(self, inputs: Inputs) -> list[Moments]:
         return aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
 
     def _chance(self, own: Moments, other: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -288,15 +270,10 @@ class Maximum(Component):
         total = sum(wins, np.zeros(1))
         return [win / total for win in wins]
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
-        return (reduce(self._larger, self._parts(inputs)),)
+    def joined(self, inputs: Inputs) -> Moments:
+        return reduce(self._larger, self._parts(inputs))
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None,) * len(inputs)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         parts = self._parts(inputs)
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return tuple(
@@ -314,7 +291,7 @@ class Minimum(Maximum):
 
 
 @component("where")
-class Where(Component):
+class Where(OneOutput):
     """y = a where a condition holds, b elsewhere: each as often as the condition's mean says, half of the time where
     the condition is not known. Source: theory 3.9."""
 
@@ -327,20 +304,15 @@ class Where(Component):
     def _share(self, condition: Moments | None) -> float:
         return 0.5 if condition is None else min(max(condition.total_mean, 0.0), 1.0)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         a, b = aligned([x.flattened() for x in known(inputs[1:])], self.output_shapes[0])
         p = self._share(inputs[0])
         mean = p * a.mean + (1 - p) * b.mean
         second = p * a.second + (1 - p) * b.second
         covariance = p**2 * a.position_covariance + (1 - p) ** 2 * b.position_covariance
-        return (Moments.flat(a.axes, mean, second - mean**2, covariance, a.nonnegative and b.nonnegative),)
+        return Moments.flat(a.axes, mean, second - mean**2, covariance, a.nonnegative and b.nonnegative)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None, None, None)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         share = self._share(inputs[0])
         found: list[Gradient | None] = [None]
         for p, shape in zip((share, 1 - share), self.input_shapes[1:], strict=True):
@@ -393,29 +365,30 @@ def join(
 
 
 @component("concat")
-class Concatenate(Component):
+class Concatenate(OneOutput):
     """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (theory 2.3
     and 3.7)."""
+
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     @property
     def _axis(self) -> int:
         return int(self.node.attribute("axis")) % len(self.output_shapes[0])
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         parts = known(inputs)
         if not any(x.axes[self._axis].size for x in parts):
-            return (Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1)),)
+            return Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1))
         axes, arrays, profile = join(parts, self._axis)
         y = Moments(axes, profile, *arrays, nonnegative=all(x.nonnegative for x in parts))
         sizes = [float(x.variance.mean()) * x.shape[self._axis] for x in parts]
         joined = mixed_autocorrelation([(x.total_second * x.size, x.autocorrelation) for x in parts])
-        y = replace(
+        return replace(
             y,
             cumulants=self._joined_cumulants(parts, axes),
             channel_correlation=mixed([(size, x.channel_correlation) for size, x in zip(sizes, parts, strict=True)]),
             autocorrelation=autocorrelation_unless_along(joined, self._axis),
         )
-        return (y,)
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""
@@ -434,12 +407,7 @@ class Concatenate(Component):
             joined.append(np.concatenate(lines, axis=self._axis))
         return joined[0], joined[1]
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g = cotangents[0]
-        if g is None:
-            return (None,) * len(inputs)
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         found: list[Gradient | None] = []
         start = 0
         for shape in self.input_shapes:
@@ -449,22 +417,14 @@ class Concatenate(Component):
             start = stop
         return tuple(found)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("constant")
-class Constant(Component):
+class Constant(Opaque):
     """A tensor of the model that enters as a value (a class token, a table of positions); no gradient is asked of
     it. Source: theory 3.1."""
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         array = np.asarray(self.node.parameters["value"].array(), dtype=np.float64).reshape(self.output_shapes[0])
         whole = Moments.uniform(array.shape, 0.0, 0.0)
         axes, mean, variance = constant_moments(array, whole)
-        return (Moments.flat(axes, mean, variance, nonnegative=bool(np.all(array >= 0))),)
-
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        return ()
+        return Moments.flat(axes, mean, variance, nonnegative=bool(np.all(array >= 0)))

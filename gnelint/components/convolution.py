@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Unary, component
+from gnelint.components.base import Inputs, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.cells import Axis, counts, pooled
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation, participation, weighted_sum, window_overlap
@@ -327,7 +327,7 @@ class Convolution(_Convolution):
         pulled = kernel_transposed_times(self._kernel, self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)
 
     @cached_property
@@ -336,7 +336,7 @@ class Convolution(_Convolution):
         energy = float(self._row_energies.sum(axis=0) @ self._tap_counts)
         return energy / (len(self._kernel) * positions) if positions else 0.0
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """For a kernel of independent entries (theory 3.2), with the row norms that it has.
 
         phi_2 = s^4 mean_p [n_p^2 - n_p + c_in c_out S(p) / g^2] + phi^2 Var(row energy) / mean^2: pairs of different
@@ -360,7 +360,7 @@ class Convolution(_Convolution):
         mean = float(energy.mean()) if energy.size else 0.0
         return energy / mean if mean > 0 else np.ones_like(energy)
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         return Structure(everywhere=True, rows=self._rows)
 
 
@@ -373,6 +373,8 @@ class TransposedConvolution(_Convolution):
     Moments and gradients are those of `Convolution` with the two directions exchanged.
     Source: theory 3.2.
     """
+
+    fixed_structure: ClassVar[Structure] = Structure(everywhere=True)
 
     @cached_property
     def _taps(self) -> list[TapAxis]:
@@ -399,17 +401,14 @@ class TransposedConvolution(_Convolution):
         pulled = kernel_transposed_times(self._swapped(), self._groups, rows)
         return _pulled(pulled, sent, self.input_shape, g.profile[:2])
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         length = float(math.prod(self.shape[1:]))
         return (float(self._row_energies.sum(axis=0) @ self._tap_counts) / length if length else 0.0,)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """phi_2 = phi_2,conv m_conv / n_conv: the trace is that of the convolution it transposes (theory 3.2)."""
         if self._kernel.size == 0 or not any(self.shape[2:]):
             return None
         phi = self.phis(inputs, outputs)[0] or 0.0
         ratio = math.prod(self.shape[1:]) / math.prod(self.input_shape[1:])  # n_conv / m_conv
         return max((self._pairs(self._taps, kurtosis=3.0) * ratio - 1.0) * phi**2, 0.0)
-
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
-        return Structure(everywhere=True)

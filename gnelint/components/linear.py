@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, Unary, component
+from gnelint.components.base import Inputs, NotModelledError, Opaque, Unary, component
 from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.fields.channel_correlation import participation, weighted_sum
@@ -21,12 +20,6 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
-
-
-def last_axis(field_axes: Axes) -> tuple[int, int]:
-    """(number of cell rows in front of the last axis, cells of the last axis)."""
-    shape = counts(field_axes)
-    return math.prod(shape[:-1]), shape[-1]
 
 
 @component("linear")
@@ -42,6 +35,8 @@ class Linear(Unary):
     The moments assume uncorrelated inputs (one layer of independent weights makes them so).
     Source: theory 3.1.
     """
+
+    fixed_structure: ClassVar[Structure] = Structure(everywhere=True)
 
     @cached_property
     def _weight(self) -> np.ndarray:
@@ -95,18 +90,15 @@ class Linear(Unary):
     def _phi(self) -> float:
         return frobenius2(self._weight) / max(len(self._weight), 1)
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return max(squared_gram(self._weight) / max(len(self._weight), 1) - self._phi**2, 0.0)
-
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
-        return Structure(everywhere=True)
 
 
 @component("embedding")
-class Embedding(Component):
+class Embedding(Opaque):
     """Rows of a table, looked up by indices that are taken as uniform and independent.
 
         mean, variance -> those of each column of the table;   no gradient passes to the indices
@@ -116,7 +108,7 @@ class Embedding(Component):
 
     assumptions: ClassVar[tuple[str, ...]] = ("indices are uniform over the table",)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         table = self.node.parameters["weight"].array()
         rows, width = table.shape
         ones = np.full((1, rows), 1.0 / max(rows, 1))
@@ -125,14 +117,9 @@ class Embedding(Component):
         shape = self.output_shapes[0]
         axes = (*pooled(shape[:-1]), Axis.full(width))
         lead = (1,) * (len(shape) - 1)
-        return (Moments.flat(axes, mean.reshape((*lead, width)), (second - mean**2).reshape((*lead, width))),)
+        return Moments.flat(axes, mean.reshape((*lead, width)), (second - mean**2).reshape((*lead, width)))
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        return (None,) * len(inputs)
-
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (1.0,)
 
 
@@ -194,6 +181,8 @@ class Bias(Unary):
     """y = x + factor * b for a constant tensor b: phi = 1, variance 0; mean -> mean + b.
     Source: theory 3.1."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     def map(self, x: Moments) -> Moments:
         x = x.broadcast(self.shape)
         factor = float(self.node.attribute("factor"))
@@ -206,9 +195,6 @@ class Bias(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         moved = cotangent.behind(Effect.SHIFTED, cotangent.arrays()[:2])  # where x + b > 0 says little of where x is
         return moved.summed_to(self.input_shape)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
 
 
 @component("scale")
@@ -241,7 +227,7 @@ class Scale(Unary):
         axes, mean, variance = constant_moments(self._constant, y)
         return cotangent.times(axes, variance + mean**2, mean**2).summed_to(self.input_shape)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         if self.input_shape != self.shape:
             return None
         square = self._constant**2

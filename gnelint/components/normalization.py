@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, NotModelledError, Remembered, Unary, component
+from gnelint.components.base import Basis, Inputs, NotModelledError, Remembered, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
@@ -245,7 +245,7 @@ class Normalization(Unary):
         crossed = (g.energy * alike + shared * xhat2 + others * shared * alike) / self.entries
         return np.asarray(2 * rho * crossed - lost * alike)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """Relative: the variance of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
         directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
         x = inputs[0]
@@ -367,7 +367,7 @@ class BatchNorm(Normalization):
         axes, mean, _ = constant_moments(self._stored()[0], x)
         return cotangent.times(axes, mean**2)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """The variance of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
         being taken out (2; 1 without centring)."""
         x = inputs[0]
@@ -384,7 +384,7 @@ class BatchNorm(Normalization):
         own = a**2 * ((1 - removed) * removed + strays)
         return float(np.var(a * (1 - removed)) + np.mean(own))
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         x = inputs[0]
         assert x is not None
         if self._frozen:
@@ -500,7 +500,7 @@ class GroupNorm(Unary):
         )
         return LayerNorm(node, (shape,), (shape,))
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """That of the grouped normalisation, then gamma's."""
         x = inputs[0]
         assert x is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.activation import Pointwise
-from gnelint.components.base import Basis, NotModelledError, component
+from gnelint.components.base import Basis, Inputs, NotModelledError, component
 from gnelint.components.smooth import Smooth
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.quadrature import smooth_expectations
@@ -62,7 +62,7 @@ class Sinusoid(Smooth):
     Source: theory 3.3.3.
     """
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         if inputs[0] is None:
             return (Moments.uniform(self.shape, 0.0, 0.5),)
         return super().forward(inputs)

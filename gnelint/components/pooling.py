@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import Basis, NotModelledError, Unary, component
+from gnelint.components.base import Basis, Inputs, NotModelledError, Unary, component
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
@@ -80,9 +80,7 @@ class _Averages(Unary):
     """An average over positions."""
 
     model_error_bits: ClassVar[float | None] = 0.1
-
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
-        return Structure(averages=True)
+    fixed_structure: ClassVar[Structure] = Structure(averages=True)
 
 
 @component("avg_pool")
@@ -110,7 +108,7 @@ class AveragePool(_Averages, _Window):
                 found.append(np.maximum(axis.gather(None).sum(axis=0), 1.0))
         return found
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         lines = []
         for axis, divisor in zip(self._axes(), self._divisors(), strict=True):
             line = np.zeros((axis.outputs, axis.inputs))
@@ -228,12 +226,12 @@ class MaxPool(_Window, Maximum):
     """Maximum over a sliding window; the gradient goes to the winner, so its total is kept where windows do not
     overlap. A second output is the winners' places, which are as likely to be any. Source: theory 3.4."""
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         places = math.prod(self.input_shape)
         indices = (Moments.uniform(s, (places - 1) / 2, (places**2 - 1) / 12) for s in self.output_shapes[1:])
         return (*super().forward(inputs), *indices)
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         """Of the values: the places carry no gradient."""
         (g,) = self.backward(inputs, outputs, [Gradient.white(self.shape)])
         return (None if g is None else g.total / math.prod(self.shape),)
@@ -267,7 +265,7 @@ class MaxPool(_Window, Maximum):
         pulled = _on_inputs(g, g.energy * factor, self.input_shape, profile)
         return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """By how many other outputs an output's winner is picked too.
 
         Two windows that have s of their u entries in common pick the same with probability s / u (theory 3.4).
@@ -289,7 +287,7 @@ class MaxPool(_Window, Maximum):
             total += math.prod(pair[3] for pair in combination) * common / union
         return max(total / math.prod(self.shape[2:]) - 1.0, 0.0)
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         """Behind a rectifier's mask c = (1 + c_pool) / P(a winner is positive) - 1, where freedom counts (m / m_1)
         (1 - P) / P of the mask."""
         x = inputs[0]
@@ -376,6 +374,8 @@ class _Whole(Unary):
 class GlobalAveragePool(_Averages, _Whole):
     """Average over all positions: phi = 1 / positions; the gradient behind it is the same at all (theory 3.4)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
         variance = x.variance / self._count + x.position_covariance * (1.0 - 1.0 / self._count)
@@ -384,13 +384,12 @@ class GlobalAveragePool(_Averages, _Whole):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._distributed_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("global_max_pool")
 class GlobalMaxPool(_Whole, Maximum):
     """Maximum over all positions: phi = 1 (theory 3.4)."""
+
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     def map(self, x: Moments) -> Moments:
         y = self.largest(x.only(0, 1).flattened(), self._count)
@@ -399,9 +398,6 @@ class GlobalMaxPool(_Whole, Maximum):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         x = x.only(0, 1)
         return marked(self._distributed_back(cotangent, 1.0 / self._count, 0.0), x.axes, self.winners(x, self._count))
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
 
 
 @component("global_lp_pool")
@@ -445,7 +441,7 @@ class _Adaptive(Unary):
 class AdaptiveAveragePool(_Averages, _Adaptive):
     """Average over adaptive windows: phi = mean over windows of 1 / k (theory 3.4)."""
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         lines = []
         for i, windows in enumerate(self._axis_windows()):
             line = np.zeros((len(windows), self.input_shape[2 + i]))

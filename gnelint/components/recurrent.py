@@ -15,7 +15,16 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, Component, NotModelledError, Remembered, component
+from gnelint.components.base import (
+    Basis,
+    Component,
+    Cotangents,
+    Gradients,
+    Inputs,
+    NotModelledError,
+    Remembered,
+    component,
+)
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Field
@@ -132,11 +141,11 @@ class Recurrent(Component):
     def _known(self) -> Remembered[Unrolled]:
         return Remembered()
 
-    def unrolled(self, inputs: Sequence[Moments | None]) -> Unrolled:
+    def unrolled(self, inputs: Inputs) -> Unrolled:
         """The steps forward, for these inputs."""
         return self._known.of(inputs, lambda: self._unroll(inputs))
 
-    def _unroll(self, inputs: Sequence[Moments | None]) -> Unrolled:
+    def _unroll(self, inputs: Inputs) -> Unrolled:
         x = inputs[0]
         assert x is not None
         steps = x.shape[TIME]
@@ -164,7 +173,7 @@ class Recurrent(Component):
             raise NotModelledError(str(error)) from error
         return Unrolled(batch, runs, correlations, joined_autocorrelation(correlations.hidden, autocorrelation))
 
-    def _state(self, inputs: Sequence[Moments | None], index: int, batch: Axis) -> Pair:
+    def _state(self, inputs: Inputs, index: int, batch: Axis) -> Pair:
         state = inputs[index] if index < len(inputs) else None
         if state is None:
             if index < len(inputs) and self.node.inputs[index] is not None:
@@ -174,7 +183,7 @@ class Recurrent(Component):
         state = state.flattened().refined((batch, Axis.full(self._hidden)))
         return Pair(state.mean, state.variance)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         found = self.unrolled(inputs)
         axis = _time_axis([run.length for run in found.runs])
         mean, variance = (
@@ -188,9 +197,7 @@ class Recurrent(Component):
         carried = Moments.flat((found.batch, Axis.full(self._hidden)), last.mean, last.variance)
         return (y, carried)[: len(self.output_shapes)]
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         x = inputs[0]
         assert x is not None
         found = self.unrolled(inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -57,6 +56,9 @@ class _Reduction(Unary):
 class ReduceMean(_Reduction):
     """Mean or sum over k entries: phi = 1/k or k; the gradient behind it is the same at every index (theory 3.7)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+    fixed_structure: ClassVar[Structure] = Structure(averages=True)
+
     def map(self, x: Moments) -> Moments:
         factor = self._count if self.node.op == "reduce_sum" else 1.0
         outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in self._reduced)
@@ -74,12 +76,6 @@ class ReduceMean(_Reduction):
         # `position_covariance` takes axis 0 for samples; where it is time, something moves it to its place
         return g.with_autocorrelation(Autocorrelation(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
-        return Structure(averages=True)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("reduce_max")
 class ReduceMax(_Reduction, Maximum):
@@ -89,6 +85,7 @@ class ReduceMax(_Reduction, Maximum):
     """
 
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a maximum are independent",)
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     def map(self, x: Moments) -> Moments:
         y = self.largest(self._rows(x), self._count)
@@ -100,9 +97,6 @@ class ReduceMax(_Reduction, Maximum):
         rows = self._rows(x)
         return marked(g, rows.axes, self.winners(rows, self._count))
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("reduce_min")
 class ReduceMin(_Reduction):
@@ -110,6 +104,7 @@ class ReduceMin(_Reduction):
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a minimum are independent and Gaussian",)
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     def map(self, x: Moments) -> Moments:
         x = self._rows(x)
@@ -122,9 +117,6 @@ class ReduceMin(_Reduction):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._widened(cotangent, 1.0 / self._count, 0.0)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("reduce_l2")
 class ReduceL2(_Reduction):
@@ -135,6 +127,7 @@ class ReduceL2(_Reduction):
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     def map(self, x: Moments) -> Moments:
         x = self._rows(x)
@@ -147,9 +140,6 @@ class ReduceL2(_Reduction):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._widened(cotangent, 1.0 / self._count, 0.0)
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
 
 
 @component("cumsum")

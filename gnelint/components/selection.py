@@ -7,12 +7,23 @@ independent of the values it multiplies; the values that were picked for their s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, Component, NotModelledError, component
+from gnelint.components.base import (
+    Basis,
+    Component,
+    Cotangents,
+    Gradients,
+    Inputs,
+    NotModelledError,
+    OneOutput,
+    Opaque,
+    component,
+)
 from gnelint.components.combine import aligned, known
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Effect, put
@@ -36,24 +47,18 @@ def top_moments(count: int, top: int) -> tuple[float, float, float]:
     return float(values.mean()), square, pair
 
 
-class _Mask(Component):
+class _Mask(Opaque):
     """A tensor of 0 and 1 through which no gradient passes; y = 1 with probability `_share`."""
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = (_PATTERN,)
 
-    def _share(self, inputs: Sequence[Moments | None]) -> float:
+    def _share(self, inputs: Inputs) -> float:
         raise NotImplementedError
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         share = self._share(inputs)
-        y = Moments.uniform(self.output_shapes[0], share, share * (1.0 - share))
-        return (Moments.flat(y.axes, y.mean, y.variance, nonnegative=True),)
-
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        return (None,) * len(inputs)
+        return replace(Moments.uniform(self.output_shapes[0], share, share * (1.0 - share)), nonnegative=True)
 
 
 @component("top_mask")
@@ -63,7 +68,7 @@ class TopMask(_Mask):
     Source: theory 3.9.
     """
 
-    def _share(self, inputs: Sequence[Moments | None]) -> float:
+    def _share(self, inputs: Inputs) -> float:
         share = float(self.node.attribute("k") / self.output_shapes[0][self.node.attribute("axis")])
         return 1.0 - share if self.node.attribute("hidden") else share
 
@@ -72,7 +77,7 @@ class TopMask(_Mask):
 class OneHot(_Mask):
     """1 at one of n classes (theory 3.9)."""
 
-    def _share(self, inputs: Sequence[Moments | None]) -> float:
+    def _share(self, inputs: Inputs) -> float:
         return float(1.0 / self.output_shapes[0][self.node.attribute("axis")])
 
 
@@ -85,7 +90,7 @@ class Compare(_Mask):
 
     assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "what is compared is independent and Gaussian")
 
-    def _share(self, inputs: Sequence[Moments | None]) -> float:
+    def _share(self, inputs: Inputs) -> float:
         a, b = aligned([x.flattened().only() for x in known(inputs)], self.output_shapes[0])
         gap, variance = float((b.mean - a.mean).mean()), float((a.variance + b.variance).mean())
         if variance <= 0.0:
@@ -100,7 +105,7 @@ class Logical(_Mask):
 
     assumptions: ClassVar[tuple[str, ...]] = (_PATTERN, "masks that are joined are independent of each other")
 
-    def _share(self, inputs: Sequence[Moments | None]) -> float:
+    def _share(self, inputs: Inputs) -> float:
         if any(x is None for x in inputs):
             raise NotModelledError("joins masks whose share of ones is not known")
         first, *others = (x.total_mean for x in known(inputs))
@@ -124,12 +129,13 @@ class TopK(Component):
 
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("the entries of a row are independent and Gaussian",)
+    fixed_phi_variance: ClassVar[float | None] = 0.0
 
     @property
     def _index(self) -> int:
         return int(self.node.attribute("axis")) % len(self.output_shapes[0])
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         (x,) = known(inputs)
         index, shape = self._index, self.output_shapes[0]
         count, top = x.shape[index], shape[index]
@@ -147,9 +153,7 @@ class TopK(Component):
             found.append(Moments.uniform(shape, (count - 1) / 2, (count**2 - 1) / 12))
         return tuple(found)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         g, shape = cotangents[0], self.input_shapes[0]
         assert shape is not None
         if g is None:
@@ -160,16 +164,13 @@ class TopK(Component):
         axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)
         return (g.behind(Effect.MOVED, (g.energy * share, g.position_covariance * share**2), axes, profile),)
 
-    def phis(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         """1: the indices, which carry no gradient, do not count."""
         return (1.0,)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("scatter")
-class Scatter(Component):
+class Scatter(OneOutput):
     """y = x, but the updates at k of n entries along one axis: phi = 1 - k/n for x, k/n for the updates.
 
     Source: theory 3.9.
@@ -192,7 +193,7 @@ class Scatter(Component):
             raise NotModelledError("writes to a part of the other axes")
         return index, updates[index] / x[index]
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         index, share = self._parts()
         x, updates = (part.flattened().pooled(index) for part in known((inputs[0], inputs[2])))
         updates = updates.behind(Effect.MOVED, updates.arrays(), put(updates.axes, index, Axis(x.shape[index])))
@@ -200,15 +201,11 @@ class Scatter(Component):
         mean = (1 - share) * x.mean + share * updates.mean
         second = (1 - share) * x.second + share * updates.second
         covariance = (1 - share) ** 2 * x.position_covariance + share**2 * updates.position_covariance
-        return (Moments.flat(x.axes, mean, second - mean**2, covariance, x.nonnegative and updates.nonnegative),)
+        return Moments.flat(x.axes, mean, second - mean**2, covariance, x.nonnegative and updates.nonnegative)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g, shape = cotangents[0], self.input_shapes[2]
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        shape = self.input_shapes[2]
         assert shape is not None
-        if g is None:
-            return (None, None, None)
         index, share = self._parts()
         g = g.pooled(index)
         axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Component, NotModelledError, Unary, component
+from gnelint.components.base import (
+    Component,
+    Cotangents,
+    Gradients,
+    Inputs,
+    NotModelledError,
+    OneOutput,
+    Unary,
+    component,
+)
 from gnelint.components.combine import join
 from gnelint.ir.graph import Node
 from gnelint.theory.fields.cells import Axis, pooled
@@ -25,14 +34,13 @@ F = TypeVar("F", bound=Field)
 class Identity(Unary):
     """y = x: casts and copies (theory 3.7)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     def map(self, x: Moments) -> Moments:
         return x.reshaped(self.shape) if x.shape != self.shape else x
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return cotangent.reshaped(self.input_shape) if cotangent.shape != self.input_shape else cotangent
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
 
 
 @component("dropout")
@@ -73,7 +81,7 @@ class Dropout(Identity):
         both = self._both_kept(cotangent)
         return cotangent.behind(Effect.MOVED, (self._kept * energy, both * covariance, overlap))
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return self._kept - self._kept**2
 
 
@@ -86,14 +94,13 @@ class Reshape(Identity):
 class Transpose(Unary):
     """Axes in another order: phi = 1 (theory 3.7)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     def map(self, x: Moments) -> Moments:
         return x.permuted(self.node.attribute("perm"))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return cotangent.permuted([int(i) for i in np.argsort(self.node.attribute("perm"))])
-
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
 
 
 def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
@@ -134,6 +141,8 @@ def bounds(start: int, stop: int, step: int, size: int) -> tuple[int, int]:
 class Slice(Unary):
     """Indexing by ranges: phi = 1; the entries left out get no gradient (theory 3.7)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     def _ranges(self) -> list[tuple[int, int, int, int]]:
         rank = len(self.input_shape)
         names = ("axes", "starts", "ends", "steps")
@@ -159,9 +168,6 @@ class Slice(Unary):
                 g = scattered(g, index, np.arange(start, stop, step), size)
         return g
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Moments:
     if x.axes[index].is_pooled and x.profile[index] is None:
@@ -173,13 +179,15 @@ def _reversed(x: Moments, index: int, start: int, stop: int, step: int) -> Momen
 class Split(Component):
     """Parts of a value along one axis: phi = 1 for all of them together (theory 3.7)."""
 
+    fixed_phi_variance: ClassVar[float | None] = 0.0
+
     @property
     def _axis(self) -> int:
         shape = self.input_shapes[0]
         assert shape is not None
         return int(self.node.attribute("axis")) % len(shape)
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         x = inputs[0]
         assert x is not None
         found = []
@@ -190,9 +198,7 @@ class Split(Component):
             start = stop
         return tuple(found)
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         if all(g is None for g in cotangents):
             return (None,)
         parts = []
@@ -204,12 +210,9 @@ class Split(Component):
         axes, arrays, profile = join(parts, self._axis)
         return (Gradient(axes, profile, *arrays),)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
-        return 0.0
-
 
 @component("gather")
-class Gather(Component):
+class Gather(OneOutput):
     """Entries picked by index along one axis: phi = 1, variance = how often an output's source is read, less one
     (theory 3.7)."""
 
@@ -236,7 +239,7 @@ class Gather(Component):
         picked = math.prod(self.output_shapes[0]) // max(rest, 1)
         return (*shape[: self._axis], picked, *shape[self._axis + 1 :])
 
-    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+    def joined(self, inputs: Inputs) -> Moments:
         x = inputs[0]
         if x is None:
             raise NotModelledError("picks from a tensor whose values are not known")
@@ -249,16 +252,11 @@ class Gather(Component):
             cell = np.searchsorted(x.axes[index].starts, picked, side="right") - 1
             axis, arrays = Axis.full(len(picked)), [np.take(a, cell, axis=index) for a in x.arrays()]
         y = x.behind(Effect.MOVED, arrays, put(x.axes, index, axis), put(x.profile, index, None))
-        return (y.reshaped(self.output_shapes[0]),)
+        return y.reshaped(self.output_shapes[0])
 
-    def backward(
-        self, inputs: Sequence[Moments | None], outputs: Sequence[Moments], cotangents: Sequence[Gradient | None]
-    ) -> tuple[Gradient | None, ...]:
-        g, shape = cotangents[0], self.input_shapes[0]
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        shape, none = self.input_shapes[0], (None,) * (len(inputs) - 1)
         assert shape is not None
-        none = (None,) * (len(inputs) - 1)
-        if g is None:
-            return (None, *none)
         index, picked, flat = self._axis, self._picked(), self._flat_shape()
         g = g.reshaped(flat)
         if picked is not None and len(picked) == 1:
@@ -271,7 +269,7 @@ class Gather(Component):
         axes, profile = put(g.axes, index, Axis(shape[index])), put(g.profile, index, None)
         return (g.behind(Effect.MOVED, arrays, axes, profile), *none)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         picked, shape = self._picked(), self.input_shapes[0]
         assert shape is not None
         return None if picked is None else _multiplicity(picked, shape[self._axis]) - 1.0
@@ -346,7 +344,7 @@ class Pad(Unary):
             g = embedded(g, index, max(-before, 0), size).profiled(index)
         return g
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """(n/m) (1 - n/m) of zeros around n entries, mean multiplicity less one of copies (theory 3.7)."""
         if self._copies:
             lines = [_multiplicity(self._sources(i), size) for i, size in enumerate(self.input_shape)]
@@ -468,7 +466,7 @@ class Expand(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return cotangent.summed_to(self.input_shape)
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         size = math.prod(self.input_shape)
         return math.prod(self.shape) / size - 1.0 if size else None
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import Pointwise
-from gnelint.components.base import Remembered, component
+from gnelint.components.base import Inputs, Remembered, component
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.maps import alike, positions_apart
@@ -77,13 +77,13 @@ class Smooth(Pointwise):
         mean, second = (per_sample(array, x) for array in (x.mean, x.second))
         return sensitivity(self, mean, np.maximum(second - mean**2, 0.0))
 
-    def phi_variance(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> float | None:
+    def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return super().phi_variance(self._stratified_inputs(inputs), outputs)
 
-    def structure(self, inputs: Sequence[Moments | None], outputs: Sequence[Moments]) -> Structure:
+    def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         return super().structure(self._stratified_inputs(inputs), outputs)
 
-    def _stratified_inputs(self, inputs: Sequence[Moments | None]) -> list[Moments | None]:
+    def _stratified_inputs(self, inputs: Inputs) -> list[Moments | None]:
         return [None if x is None else self._stratified(x) for x in inputs]
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
