@@ -16,6 +16,16 @@ def own_name(node: onnx.NodeProto) -> str:
     return node.name or f"{node.op_type}_{next((name for name in node.output if name), '')}".rstrip("_")
 
 
+def domain_of(node: onnx.NodeProto | onnx.FunctionProto | onnx.OperatorSetIdProto) -> str:
+    """The domain of what a node calls, "" for ai.onnx."""
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def is_constant(node: onnx.NodeProto) -> bool:
+    """Whether the node holds a tensor."""
+    return node.op_type == "Constant" and domain_of(node) == ""
+
+
 def types_of(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     """The types that a graph declares for its values."""
     return {info.name: info.type for info in (*graph.value_info, *graph.output)}
@@ -81,7 +91,7 @@ def _own_names(body: onnx.GraphProto) -> Iterator[str]:
 
 def imports(opsets: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Opset versions by domain, "" for ai.onnx."""
-    return {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in opsets}
+    return {domain_of(opset): opset.version for opset in opsets}
 
 
 def resolved_attributes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -98,6 +99,29 @@ class WeightReader:
         load = partial(_densified, values, found, shape)
         return Parameter(name, shape, values.dtype, load, kind=values.kind)
 
+    def constant(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], name: str) -> Parameter:
+        """The tensor that a Constant node holds, in any of its forms, under this name.
+
+        Args:
+            node: the Constant node.
+            attributes: of the node, references to a function's attributes resolved.
+
+        Raises:
+            UnreadableError: it holds none, or the tensor is damaged.
+        """
+        for key, attribute in attributes.items():
+            if key == "value":
+                found = self.parameter(attribute.t, name)
+                # a single number in a node is the program's; whole tensors are weights of exporters that write them so
+                return replace(found, kind="constant") if found.size <= 1 else found
+            if key == "sparse_value":
+                return self.sparse(attribute.sparse_tensor, name)
+            if key in _PLAIN:
+                field, dtype = _PLAIN[key]
+                value = getattr(attribute, field)
+                return literal(name, np.array(list(value) if key.endswith("s") else value, dtype))
+        raise UnreadableError(f'Constant node "{node.name or node.output[0]}" holds no value', EXPORT_AGAIN)
+
     def _header(self, tensor: onnx.TensorProto, name: str) -> tuple[tuple[int, ...], str]:
         dtype = dtype_name(tensor.data_type)
         if dtype is None:
@@ -133,6 +157,23 @@ class WeightReader:
                 "Copy the data file again: it is cut short.",
             )
         return content[offset : offset + needed]
+
+
+_PLAIN: Mapping[str, tuple[str, type]] = {
+    "value_float": ("f", np.float32),
+    "value_floats": ("floats", np.float32),
+    "value_int": ("i", np.int64),
+    "value_ints": ("ints", np.int64),
+    "value_string": ("s", object),
+    "value_strings": ("strings", object),
+}
+"""The attributes by which a Constant node holds plain numbers or text: the field of the message, and the type."""
+
+
+def literal(name: str, array: np.ndarray) -> Parameter:
+    """A constant whose numbers are at hand."""
+    dtype = STRING if array.dtype == object else array.dtype.name
+    return Parameter(name, array.shape, dtype, lambda: array, kind="constant")
 
 
 _INPUT_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"

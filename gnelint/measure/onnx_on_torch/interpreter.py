@@ -7,16 +7,17 @@ what is measured can be laid beside what is predicted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
-import torch
 from onnx import defs
 from torch import Tensor
 
 from gnelint.errors import GnelintError, ModelError
+from gnelint.ir.graph import Parameter
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import Call, Settings
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, find_kernel
@@ -24,44 +25,23 @@ from gnelint.measure.onnx_on_torch.tensors import NarrowIntegers, parameter_to_t
 from gnelint.measure.program import Watch, is_for_caller
 from gnelint.measure.sharding import LEAST_SIZE, Operation, ShardedNetwork, is_large
 from gnelint.onnxfile.file import ModelFile, UnreadableError, open_model
-from gnelint.onnxfile.nodes import definition, imports, in_order, own_name, reads, resolved_attributes, with_attributes
+from gnelint.onnxfile.nodes import (
+    bodies,
+    definition,
+    domain_of,
+    imports,
+    in_order,
+    is_constant,
+    own_name,
+    reads,
+    with_attributes,
+)
+from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Place, Scope, function_key, function_scope
 from gnelint.onnxfile.weights import WeightReader
-from gnelint.readers.onnx.emitter import Origin
 from gnelint.readers.onnx.reader import opset_versions
-from gnelint.readers.onnx.walk import Place, results_of
 
-MAX_DEPTH = 64
-"""Functions and bodies inside each other; more is a file that calls itself."""
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "DequantizeLinear"})
 """Operators by which a file writes weights down; what they make of constants is a leaf."""
-
-
-class _Scope:
-    """The data behind the names of one graph or function body; names of an enclosing graph are seen through."""
-
-    def __init__(self, outer: _Scope | None = None) -> None:
-        self._data: dict[str, Datum] = {}
-        self._outer = outer
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._data or (self._outer is not None and name in self._outer)
-
-    def __getitem__(self, name: str) -> Datum:
-        if name in self._data or self._outer is None:
-            return self._data[name]
-        return self._outer[name]
-
-    def __setitem__(self, name: str, datum: Datum) -> None:
-        self._data[name] = datum
-
-    def own(self) -> dict[str, Datum]:
-        """What was put into this scope, names of the enclosing one aside."""
-        return dict(self._data)
-
-    def drop(self, names: Sequence[str]) -> None:
-        """Forget data that nothing reads any more."""
-        for name in names:
-            self._data.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -101,7 +81,7 @@ class Interpreter:
         self._path = str(file.path)
         self._versions = versions
         self._settings = settings
-        self._functions = {(f.domain, f.name, f.overload): f for f in file.proto.functions}
+        self._functions = Functions(file.proto.functions)
         self._weights = WeightReader(file)
         self._stored: dict[str, Datum] = {}
         self._constants: set[int] = set()  # identities of what is stored
@@ -113,9 +93,8 @@ class Interpreter:
         """The operators that no kernel covers, each once, in the order of first use."""
         found: dict[str, None] = {}
         for node, versions in self._every_node(self._model.graph.node, self._versions):
-            if node.op_type == "Constant" or self._can_run(node, versions):
-                continue
-            found[f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type] = None
+            if not is_constant(node) and not self._can_run(node, versions):
+                found[f"{domain_of(node)}.{node.op_type}".lstrip(".")] = None
         return tuple(found)
 
     def ask_gradients(self, names: frozenset[str]) -> None:
@@ -174,11 +153,12 @@ class Interpreter:
         """
         self._watch = watch or _unwatched
         graph = self._model.graph
-        scope = _Scope()
+        scope: Scope[Datum] = Scope()
         try:
-            self._bind_main(graph, scope)
             for name, datum in feeds.items():
-                scope[name] = self._shown(name, self._settings.placed(datum))
+                scope.bind(name, self._shown(name, self._settings.placed(datum)))
+            stored = {each.name: partial(self._weights.initializer, i) for i, each in enumerate(graph.initializer)}
+            self._bind_constants(graph, scope, stored)
             outputs = [info.name for info in graph.output]
             plan = self._plan((), graph.node, outputs)
             if self._sharded is not None:
@@ -190,39 +170,38 @@ class Interpreter:
             raise ModelError(self._path, f"not verifiable: {error}") from error
         finally:
             self._watch = _unwatched
-        return {name: scope[name] for name in outputs}
+        return {name: scope.find(name) for name in outputs}
 
     def _part(self, numbers: Sequence[int], data: Mapping[str, Datum], plan: _Plan) -> dict[str, Datum]:
         """Run the operations of these numbers in the plan on data by name; returns what they make and others read."""
-        scope = _Scope()
+        scope: Scope[Datum] = Scope()
         for name, datum in data.items():
-            scope[name] = datum
+            scope.bind(name, datum)
         part = _Plan([plan.order[number] for number in numbers], plan.dead)
         self._nodes(self._model.graph.node, scope, Place(self._versions), part)
         return {name: datum for name, datum in scope.own().items() if name not in data}
 
-    def _bind_main(self, graph: onnx.GraphProto, scope: _Scope) -> None:
-        for index, tensor in enumerate(graph.initializer):
-            if tensor.name in self._spread:
-                continue
-            if tensor.name not in self._stored:
-                self._store(tensor.name, parameter_to_torch(self._weights.initializer(index)))
-            scope[tensor.name] = self._stored[tensor.name]
-        self._bind_sparse(graph, scope)
+    def _bind_constants(
+        self, graph: onnx.GraphProto, scope: Scope[Datum], dense: Mapping[str, Callable[[], Parameter]]
+    ) -> None:
+        """Bind a graph's constants, but for those that are fed or spread over processes.
 
-    def _bind_constants(self, graph: onnx.GraphProto, scope: _Scope) -> None:
-        for tensor in graph.initializer:
-            if tensor.name not in self._stored:
-                self._store(tensor.name, parameter_to_torch(self._weights.parameter(tensor, tensor.name)))
-            scope[tensor.name] = self._stored[tensor.name]
-        self._bind_sparse(graph, scope)
-
-    def _bind_sparse(self, graph: onnx.GraphProto, scope: _Scope) -> None:
+        Args:
+            dense: what reads each initializer that is not sparse.
+        """
+        makers = dict(dense)
         for sparse in graph.sparse_initializer:
-            name = sparse.values.name
-            if name not in self._stored:
-                self._store(name, parameter_to_torch(self._weights.sparse(sparse, name)))
-            scope[name] = self._stored[name]
+            makers[sparse.values.name] = partial(self._weights.sparse, sparse, sparse.values.name)
+        fed = scope.own()
+        for name, make in makers.items():
+            if name not in fed and name not in self._spread:
+                scope.bind(name, self._leaf(name, make))
+
+    def _leaf(self, name: str, make: Callable[[], Parameter]) -> Datum:
+        """A tensor that the model stores: the same datum each time."""
+        if name not in self._stored:
+            self._store(name, parameter_to_torch(make()))
+        return self._stored[name]
 
     def _store(self, name: str, datum: Datum) -> None:
         placed = self._settings.placed(datum)
@@ -241,24 +220,26 @@ class Interpreter:
             self._plans[key] = _plan(nodes, outputs)
         return self._plans[key]
 
-    def _nodes(self, nodes: Sequence[onnx.NodeProto], scope: _Scope, place: Place, plan: _Plan) -> None:
+    def _nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope[Datum], place: Place, plan: _Plan) -> None:
         if place.depth > MAX_DEPTH:
             raise CannotRunError(f"bodies nested more than {MAX_DEPTH} deep")
         for index in plan.order:
             self._node(nodes[index], scope, place)
             scope.drop(plan.dead.get(index, ()))
 
-    def _node(self, node: onnx.NodeProto, scope: _Scope, place: Place) -> None:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            scope[node.output[0]] = self._constant(node, place)
+    def _node(self, node: onnx.NodeProto, scope: Scope[Datum], place: Place) -> None:
+        if is_constant(node):
+            name = place.name(node.output[0])
+            make = partial(self._weights.constant, node, place.attributes_of(node), name)
+            scope.bind(node.output[0], self._leaf(name, make))
             return
-        inputs = [scope[name] if name else None for name in node.input]
-        function = self._function(node)
+        inputs = [scope.find(name) if name else None for name in node.input]
+        function = self._functions.called_by(node)
         if function is not None:
-            plan = self._plan((function.domain, function.name, function.overload), function.node, function.output)
+            plan = self._plan(function_key(function), function.node, function.output)
             self._expand(node, function, inputs, scope, place, imports(function.opset_import), plan)
             return
-        name = place.prefix + own_name(node)
+        name = place.node_name(node)
         call, kernel = self._call(node, name, scope, place)
         try:
             if kernel is None:
@@ -277,46 +258,24 @@ class Interpreter:
         constant = node.op_type in _CONSTANTS and all(id(datum) in self._constants for datum in inputs)
         for output, result in zip(node.output, results, strict=False):
             if output:
-                shown = self._leaf(place.name(output), result) if constant else result
-                scope[output] = self._shown(place.name(output), shown)
+                shown = self._kept(place.name(output), result) if constant else result
+                scope.bind(output, self._shown(place.name(output), shown))
 
-    def _function(self, node: onnx.NodeProto) -> onnx.FunctionProto | None:
-        found = self._functions.get((node.domain, node.op_type, node.overload))
-        if found is None and node.domain == "":
-            found = self._functions.get(("ai.onnx", node.op_type, node.overload))
-        return found
-
-    def _call(self, node: onnx.NodeProto, name: str, scope: _Scope, place: Place) -> tuple[Call, Kernel | None]:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        version = place.versions.get(domain, 1)
+    def _call(self, node: onnx.NodeProto, name: str, scope: Scope[Datum], place: Place) -> tuple[Call, Kernel | None]:
+        domain, version = domain_of(node), place.version(node)
         call = Call(
             node.op_type,
             domain,
             version,
             name,
-            resolved_attributes(node, place.attributes),
+            place.attributes_of(node),
             tuple(node.output),
             self._settings,
             lambda attribute, inputs: self._body(node, attribute, inputs, scope, place),
         )
         return call, find_kernel(domain, node.op_type, version)
 
-    def _constant(self, node: onnx.NodeProto, place: Place) -> Datum:
-        """The datum of a Constant node: the same leaf each time."""
-        name = place.name(node.output[0])
-        if name not in self._stored:
-            given = resolved_attributes(node, place.attributes)
-            key, attribute = next(iter(given.items()))
-            if key == "value":
-                datum = parameter_to_torch(self._weights.parameter(attribute.t, name))
-            elif key == "sparse_value":
-                datum = parameter_to_torch(self._weights.sparse(attribute.sparse_tensor, name))
-            else:
-                datum = _literal(key, attribute)
-            self._store(name, datum)
-        return self._stored[name]
-
-    def _leaf(self, name: str, result: Datum) -> Datum:
+    def _kept(self, name: str, result: Datum) -> Datum:
         """What the file computes from constants alone, kept as the weight that it is."""
         if not isinstance(result, Tensor) or not result.is_floating_point():
             return result
@@ -342,37 +301,19 @@ class Interpreter:
         node: onnx.NodeProto,
         function: onnx.FunctionProto,
         inputs: Sequence[Datum],
-        scope: _Scope,
+        scope: Scope[Datum],
         place: Place,
         versions: Mapping[str, int],
         plan: _Plan,
     ) -> None:
         """Run a function's body in place of its call."""
-        inner = _Scope()
-        given = list(inputs) + [None] * (len(function.input) - len(inputs))
-        for name, datum in zip(function.input, given, strict=False):
-            inner[name] = datum
-        defaults = {attribute.name: attribute for attribute in function.attribute_proto}
-        name = place.prefix + own_name(node)
-        self._nodes(
-            function.node,
-            inner,
-            Place(
-                versions,
-                {**defaults, **resolved_attributes(node, place.attributes)},
-                f"{name}/",
-                place.depth + 1,
-                {},
-                Origin(name),
-                results_of(node, function.output, place),
-            ),
-            plan,
-        )
-        for output, result in zip(node.output, function.output, strict=False):
-            if output:
-                scope[output] = inner[result]
+        inner = function_scope(function, inputs)
+        self._nodes(function.node, inner, place.in_function(node, function, versions), plan)
+        scope.take(node.output, inner, function.output, f'function "{function.name}"')
 
-    def _defined(self, call: Call, node: onnx.NodeProto, inputs: Sequence[Datum], scope: _Scope, place: Place) -> None:
+    def _defined(
+        self, call: Call, node: onnx.NodeProto, inputs: Sequence[Datum], scope: Scope[Datum], place: Place
+    ) -> None:
         """Run an operator without a kernel by the definition that the standard gives for it."""
         schema = _schema(call.op_type, call.version, call.domain)
         types = [type_proto(datum) for datum in inputs]
@@ -384,19 +325,20 @@ class Interpreter:
         self._expand(node, function, inputs, scope, place, versions, _plan(function.node, function.output))
 
     def _body(
-        self, node: onnx.NodeProto, attribute: str, inputs: Sequence[Datum], scope: _Scope, place: Place
+        self, node: onnx.NodeProto, attribute: str, inputs: Sequence[Datum], scope: Scope[Datum], place: Place
     ) -> tuple[Datum, ...]:
         """Run a branch or the body of a loop."""
-        body = resolved_attributes(node, place.attributes)[attribute].g
-        inner = _Scope(scope)
-        self._bind_constants(body, inner)
+        body = place.attributes_of(node)[attribute].g
+        inner = Scope(scope)
         for info, datum in zip(body.input, inputs, strict=False):
-            inner[info.name] = datum
+            inner.bind(info.name, datum)
+        stored = {each.name: partial(self._weights.parameter, each, each.name) for each in body.initializer}
+        self._bind_constants(body, inner, stored)
         outputs = [info.name for info in body.output]
-        results = {**place.results, **results_of(node, outputs, place)} if node.op_type == "If" else {}
         plan = self._plan((place.prefix, own_name(node), attribute), body.node, outputs)
-        self._nodes(body.node, inner, replace(place, depth=place.depth + 1, results=results), plan)
-        return tuple(inner[name] for name in outputs)
+        within = place.in_branch(node, body) if node.op_type == "If" else place.in_body()
+        self._nodes(body.node, inner, within, plan)
+        return tuple(inner.find(name) for name in outputs)
 
     def _every_node(
         self, nodes: Sequence[onnx.NodeProto], versions: Mapping[str, int], depth: int = 0
@@ -405,17 +347,16 @@ class Interpreter:
         if depth > MAX_DEPTH:
             return
         for node in nodes:
-            function = self._function(node)
+            function = self._functions.called_by(node)
             if function is not None:
                 yield from self._every_node(function.node, imports(function.opset_import), depth + 1)
                 continue
             yield node, versions
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    yield from self._every_node(attribute.g.node, versions, depth + 1)
+            for body in bodies(node):
+                yield from self._every_node(body.node, versions, depth + 1)
 
     def _can_run(self, node: onnx.NodeProto, versions: Mapping[str, int]) -> bool:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = domain_of(node)
         version = versions.get(domain, 1)
         if find_kernel(domain, node.op_type, version) is not None:
             return True
@@ -429,17 +370,6 @@ def _unwatched(name: str, tensor: Tensor) -> Tensor:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-def _literal(key: str, attribute: onnx.AttributeProto) -> Datum:
-    """The datum of a Constant that is no tensor."""
-    import numpy as np
-
-    if key in ("value_float", "value_floats"):
-        return torch.tensor(attribute.f if key == "value_float" else list(attribute.floats), dtype=torch.float32)
-    if key in ("value_int", "value_ints"):
-        return torch.tensor(attribute.i if key == "value_int" else list(attribute.ints), dtype=torch.int64)
-    return np.array(attribute.s if key == "value_string" else list(attribute.strings), dtype=object)
 
 
 def _schema(op_type: str, version: int, domain: str) -> defs.OpSchema | None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from gnelint.onnxfile.types import dtype_name, numpy_dtype
-from gnelint.readers.onnx.emitter import Call
+from gnelint.readers.onnx.call import Call
 
 MAX_RANGE = 1 << 24
 """Entries of the longest range that is written out."""

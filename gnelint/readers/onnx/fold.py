@@ -16,7 +16,8 @@ import onnx
 
 from gnelint.ir.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
 from gnelint.onnxfile.types import STRING
-from gnelint.readers.onnx.emitter import Call, OutputType
+from gnelint.onnxfile.weights import literal
+from gnelint.readers.onnx.call import Call, OutputType
 from gnelint.readers.onnx.evaluate import NUMPY_OPS, Arrays, reference
 
 EAGER_ENTRIES = 1 << 16
@@ -133,12 +134,6 @@ def steps(recipe: Recipe) -> list[Step]:
             if operand is not None and isinstance(operand.load, Recipe)
         )
     return list(order.values())
-
-
-def literal(name: str, array: np.ndarray, dtype: str | None = None) -> Parameter:
-    """A constant whose numbers are at hand."""
-    kept = dtype or (STRING if array.dtype == object else array.dtype.name)
-    return Parameter(name, array.shape, kept, lambda: array, kind="constant")
 
 
 def reshaped(parameter: Parameter, shape: tuple[int, ...]) -> Parameter:

@@ -13,7 +13,7 @@ from onnx import defs, shape_inference
 
 from gnelint.ir.graph import Dim, Parameter, Value
 from gnelint.onnxfile.types import STRING, dtype_code, element_type, tensor_shape, tensor_type
-from gnelint.readers.onnx.emitter import Operand, OutputType
+from gnelint.readers.onnx.call import Operand, OutputType
 
 _DATA_ENTRIES = 1024
 _FLOAT_DATA = frozenset({"Resize", "Upsample", "Range", "BlackmanWindow", "HannWindow", "HammingWindow"})

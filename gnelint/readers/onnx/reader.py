@@ -15,15 +15,16 @@ from gnelint.errors import GnelintError, ModelError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.onnxfile.file import MisfitError, ModelFile, UnreadableError, open_model
-from gnelint.onnxfile.nodes import types_of
+from gnelint.onnxfile.nodes import imports, types_of
+from gnelint.onnxfile.scopes import Place, Scope
 from gnelint.onnxfile.weights import WeightReader
 from gnelint.readers.inputs import InputSpec
+from gnelint.readers.onnx.call import Operand
 from gnelint.readers.onnx.inputs import BoundInputs, attempts, sentence
 from gnelint.readers.onnx.mixing import with_program_constants
-from gnelint.readers.onnx.walk import Place, Scope, Walker
+from gnelint.readers.onnx.walk import Walker
 
 MAX_MESSAGE = 600
-_DOMAINS = ("", "ai.onnx")
 
 
 def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = ()) -> Graph:
@@ -82,7 +83,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
     weights = WeightReader(file)
     walker = Walker(file.proto, weights, bound.sizes, training)
     walker.types.special.update(bound.special)
-    scope = Scope()
+    scope: Scope[Operand] = Scope()
     for index, tensor in enumerate(file.proto.graph.initializer):
         scope.bind(tensor.name, weights.initializer(index))
     walker.sparse_constants(file.proto.graph, scope)
@@ -97,7 +98,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
 
 def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
     """Opset versions by domain; a file without any is from before they existed."""
-    versions = {"" if opset.domain in _DOMAINS else opset.domain: opset.version for opset in model.opset_import}
+    versions = imports(model.opset_import)
     newest = defs.onnx_opset_version()
     version = versions.setdefault("", 1)
     if version > newest:

@@ -7,7 +7,7 @@ bodies of control flow open scopes of their own, so that nothing is copied or re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import onnx
 from onnx import defs
@@ -16,26 +16,28 @@ from gnelint.ir.graph import Graph, Parameter, Value
 from gnelint.onnxfile.file import MisfitError, UnreadableError
 from gnelint.onnxfile.nodes import (
     definition,
+    domain_of,
     imports,
     in_order,
+    is_constant,
     own_name,
     reads,
-    resolved_attributes,
     types_of,
     with_attributes,
 )
+from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Origin, Place, Scope, function_scope
 from gnelint.onnxfile.types import dtype_code, tensor_shape, tensor_type
 from gnelint.onnxfile.weights import WeightReader
-from gnelint.readers.onnx.emitter import Call, CannotLowerError, Emitter, Operand, Origin, OutputType
-from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold, literal
+from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.onnx.call import Call, Operand, OutputType
+from gnelint.readers.onnx.emitter import Emitter
+from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
 
 MAX_NODES = 1_000_000
 """Operations in the largest model, functions expanded; more is a hostile file."""
-MAX_DEPTH = 48
-"""Functions and bodies within each other; a function that calls itself has no end."""
 
 FOLDED_NOTE = (
     "The exporter folded normalisation into the convolutions before it (the model was exported for inference): what is "
@@ -45,33 +47,10 @@ _SAME_TYPE = frozenset({"GroupNormalization", "MeanVarianceNormalization", "Simp
 """Operators without an inference rule whose output is as their input."""
 
 
-class Scope:
-    """What the names of one graph or function body stand for; names of an enclosing graph are seen through."""
-
-    def __init__(self, outer: Scope | None = None) -> None:
-        self._names: dict[str, Operand] = {}
-        self._outer = outer
-
-    def find(self, name: str) -> Operand | None:
-        """The operand, None if nothing has this name yet."""
-        found = self._names.get(name)
-        return found if found is not None or self._outer is None else self._outer.find(name)
-
-    def bind(self, name: str, operand: Operand) -> None:
-        """Give a name its operand.
-
-        Raises:
-            UnreadableError: it has one already.
-        """
-        if name in self._names:
-            raise UnreadableError(f'value "{name}" is written twice', "Export the model again.")
-        self._names[name] = operand
-
-
-class Capture(Scope):
+class Capture(Scope[Operand]):
     """The scope around a body that is read as a graph of its own: values it reads become that graph's inputs."""
 
-    def __init__(self, outer: Scope, emitter: Emitter) -> None:
+    def __init__(self, outer: Scope[Operand], emitter: Emitter) -> None:
         super().__init__(outer)
         self._emitter = emitter
         self.captured: dict[str, Value] = {}
@@ -85,33 +64,6 @@ class Capture(Scope):
         return found
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in the model the walk is.
-
-    Attributes:
-        versions: opset versions in force, by domain ("" for ai.onnx).
-        attributes: of the function call being expanded.
-        prefix: put before names, so that two calls of a function differ.
-        path: names of the functions being expanded.
-        declared: types that the file gives for values.
-        origin: of the function call, for nodes that have none of their own.
-        results: names of the values that the call writes, by the body's own names for them.
-    """
-
-    versions: Mapping[str, int]
-    attributes: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
-    prefix: str = ""
-    depth: int = 0
-    declared: Mapping[str, onnx.TypeProto] = field(default_factory=dict)
-    origin: Origin | None = None
-    results: Mapping[str, str] = field(default_factory=dict)
-
-    def name(self, name: str) -> str:
-        """What a value of this body is called in the graph; "" for an output left out."""
-        return self.results.get(name) or (self.prefix + name if name else "")
-
-
 class Walker:
     """Reads the nodes of one model into one emitter (bodies of control flow get their own)."""
 
@@ -120,14 +72,14 @@ class Walker:
         self.types = TypeInference(model.ir_version or 3)
         own = ignored_rules(metadata(model))
         self.ignores: dict[str, tuple[str, ...]] = {"": own} if own else {}
-        self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+        self._functions = Functions(model.functions)
         self._weights = weights
         self._sizes = sizes
         self._training = training
         self._visited = 0
         self._tensors: dict[str, object] = {tensor.name: tensor for tensor in model.graph.initializer}
 
-    def constants(self, graph: onnx.GraphProto, scope: Scope, where: str) -> None:
+    def constants(self, graph: onnx.GraphProto, scope: Scope[Operand], where: str) -> None:
         """Bind the initializers of a body; those of the main graph are bound by `read`.
 
         Args:
@@ -150,12 +102,12 @@ class Walker:
             count += 1
         return wanted
 
-    def sparse_constants(self, graph: onnx.GraphProto, scope: Scope) -> None:
+    def sparse_constants(self, graph: onnx.GraphProto, scope: Scope[Operand]) -> None:
         """Bind the sparse initializers."""
         for sparse in graph.sparse_initializer:
             scope.bind(sparse.values.name, self._weights.sparse(sparse, sparse.values.name))
 
-    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope, place: Place) -> None:
+    def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope[Operand], place: Place) -> None:
         """Read nodes in an order in which they can run."""
         if place.depth > MAX_DEPTH:
             raise UnreadableError(
@@ -168,23 +120,22 @@ class Walker:
                 raise UnreadableError(f"more than {MAX_NODES} operations once functions are expanded", "")
             self._node(nodes[index], scope, place, found.get(index, ""))
 
-    def _node(self, node: onnx.NodeProto, scope: Scope, place: Place, module: str) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+    def _node(self, node: onnx.NodeProto, scope: Scope[Operand], place: Place, module: str) -> None:
+        domain = domain_of(node)
         inputs = tuple(self._resolve(name, node, scope) for name in node.input)
-        attributes = resolved_attributes(node, place.attributes)
+        attributes = place.attributes_of(node)
         origin = self._origin(node, place, module)
-        function = self._functions.get((node.domain, node.op_type, node.overload))
-        if function is None and domain == "":
-            function = self._functions.get(("ai.onnx", node.op_type, node.overload))
+        function = self._functions.called_by(node)
         if function is not None:
-            self._expand(node, function, inputs, attributes, scope, place, origin, imports(function.opset_import))
+            self._expand(node, function, inputs, scope, place, origin, imports(function.opset_import))
             return
-        if domain == "" and node.op_type == "Constant":
-            scope.bind(node.output[0], self._constant(node, attributes, place))
+        if is_constant(node):
+            name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
+            scope.bind(node.output[0], self._weights.constant(node, attributes, name))
             return
         if folded_normalization(node):
             self.emitter.notes[FOLDED_NOTE] = None
-        version = place.versions.get(domain, 1)
+        version = place.version(node)
         call = Call(node.op_type, domain, version, inputs, attributes, (), tuple(node.output), origin)
         if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in attributes.values()):
             self._control_flow(node, call, scope, place)
@@ -195,7 +146,7 @@ class Walker:
         if results is not None:
             self._bind(node, results, call, scope, place)
 
-    def _resolve(self, name: str, node: onnx.NodeProto, scope: Scope) -> Operand | None:
+    def _resolve(self, name: str, node: onnx.NodeProto, scope: Scope[Operand]) -> Operand | None:
         if not name:
             return None
         found = scope.find(name)
@@ -207,39 +158,15 @@ class Walker:
         return found
 
     def _origin(self, node: onnx.NodeProto, place: Place, module: str) -> Origin:
-        own = own_name(node)
-        outer = place.origin or Origin("")
+        name, outer = place.node_name(node), place.origin
         scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
         if not node.metadata_props:
-            return Origin(place.prefix + own, scope, outer.location)
+            return Origin(name, scope, outer.location)
         found = metadata(node)
         rules = ignored_rules(found)
         if rules:
-            self.ignores[place.prefix + own] = rules
-        return Origin(place.prefix + own, scope, location(found))
-
-    def _constant(self, node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto], place: Place) -> Parameter:
-        """The tensor that a Constant node holds, in any of its forms."""
-        import numpy as np
-
-        name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
-        for key, attribute in attributes.items():
-            if key == "value":
-                found = self._weights.parameter(attribute.t, name)
-                # a single number in a node is the program's; whole tensors are weights of exporters that write them so
-                return replace(found, kind="constant") if found.size <= 1 else found
-            if key == "sparse_value":
-                return self._weights.sparse(attribute.sparse_tensor, name)
-            if key in ("value_float", "value_floats"):
-                return literal(name, np.array(attribute.f if key == "value_float" else attribute.floats, np.float32))
-            if key in ("value_int", "value_ints"):
-                return literal(name, np.array(attribute.i if key == "value_int" else attribute.ints, np.int64))
-            if key in ("value_string", "value_strings"):
-                text = attribute.s if key == "value_string" else list(attribute.strings)
-                return literal(name, np.array(text, dtype=object))
-        raise UnreadableError(
-            f'Constant node "{node.name or node.output[0]}" holds no value', "Export the model again."
-        )
+            self.ignores[name] = rules
+        return Origin(name, scope, location(found))
 
     def _infer(
         self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, place: Place
@@ -279,7 +206,7 @@ class Walker:
             return None
 
     def _lowered(
-        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, scope: Scope, place: Place
+        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, scope: Scope[Operand], place: Place
     ) -> Sequence[Operand | None] | None:
         """The outputs of the nodes that the operation becomes; None if it was expanded into its definition."""
         key = f"{call.domain}.{call.op_type}" if call.domain else call.op_type
@@ -300,7 +227,7 @@ class Walker:
             function = self._definition(schema, node, call, place)
             if function is not None:
                 versions = {**place.versions, **imports(function.opset_import)}
-                self._expand(node, function, call.inputs, call.attributes, scope, place, call.origin, versions)
+                self._expand(node, function, call.inputs, scope, place, call.origin, versions)
                 return None
         self.emitter.begin(call)
         return self.emitter.unmodelled(call, call.inputs, reason)
@@ -313,7 +240,7 @@ class Walker:
         return definition(schema, call.version, with_attributes(node, call.attributes), types)
 
     def _bind(
-        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope, place: Place
+        self, node: onnx.NodeProto, results: Sequence[Operand | None], call: Call, scope: Scope[Operand], place: Place
     ) -> None:
         if self.emitter.is_open:
             results = self.emitter.finish(results, [place.name(name) for name in node.output])
@@ -336,39 +263,19 @@ class Walker:
         node: onnx.NodeProto,
         function: onnx.FunctionProto,
         inputs: Sequence[Operand | None],
-        attributes: Mapping[str, onnx.AttributeProto],
-        scope: Scope,
+        scope: Scope[Operand],
         place: Place,
         origin: Origin,
         versions: Mapping[str, int],
     ) -> None:
         """Read a function's body in place of its call."""
-        inner = Scope()
-        for name, operand in zip(function.input, inputs, strict=False):
-            if operand is not None:
-                inner.bind(name, operand)
-        defaults = {attribute.name: attribute for attribute in function.attribute_proto}
-        self.nodes(
-            _without_missing(function, inner),
-            inner,
-            Place(
-                versions,
-                {**defaults, **attributes},
-                f"{origin.name}/",
-                place.depth + 1,
-                {info.name: info.type for info in function.value_info},
-                origin,
-                results_of(node, function.output, place),
-            ),
-        )
-        for name, inner_name in zip(node.output, function.output, strict=False):
-            if name:
-                found = inner.find(inner_name)
-                if found is None:
-                    raise UnreadableError(f'function "{function.name}" never writes its output "{inner_name}"', "")
-                scope.bind(name, found)
+        inner: Scope[Operand] = function_scope(function, inputs)
+        declared = {info.name: info.type for info in function.value_info}
+        within = replace(place.in_function(node, function, versions, origin), declared=declared)
+        self.nodes(_without_missing(function, inner), inner, within)
+        scope.take(node.output, inner, function.output, f'function "{function.name}"')
 
-    def _control_flow(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> None:
+    def _control_flow(self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place) -> None:
         """Enter a branch that is decided; read the bodies of everything else as graphs of their own."""
         condition = call.input(0)
         if call.op_type == "If" and not call.domain and isinstance(condition, Parameter) and condition.size == 1:
@@ -385,7 +292,7 @@ class Walker:
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
         self._bind(node, results, call, scope, place)
 
-    def _bodies(self, node: onnx.NodeProto, call: Call, scope: Scope, place: Place) -> Mapping[str, Value]:
+    def _bodies(self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place) -> Mapping[str, Value]:
         """Read the bodies of undecided control flow; the values of the graph around them that they read.
 
         Of two branches one may be meant for other sizes of the input (another sampling rate): it is left out, and said.
@@ -413,20 +320,19 @@ class Walker:
                 captured.update(read)
         return captured
 
-    def _enter(self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope, place: Place, origin: Origin) -> None:
+    def _enter(
+        self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope[Operand], place: Place, origin: Origin
+    ) -> None:
+        """Read a branch in place of its node."""
         inner = Scope(scope)
         self.constants(body, inner, origin.name)
-        declared = {**place.declared, **types_of(body)}
-        results = {**place.results, **results_of(node, [output.name for output in body.output], place)}
-        self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=declared, results=results))
-        for name, output in zip(node.output, body.output, strict=False):
-            found = inner.find(output.name)
-            if found is None:
-                raise UnreadableError(f'a branch of "{origin.name}" never writes its output "{output.name}"', "")
-            if name:
-                scope.bind(name, found)
+        within = replace(place.in_branch(node, body), declared={**place.declared, **types_of(body)})
+        self.nodes(body.node, inner, within)
+        scope.take(node.output, inner, [info.name for info in body.output], f'a branch of "{origin.name}"')
 
-    def _body(self, body: onnx.GraphProto, scope: Scope, place: Place, name: str) -> tuple[Graph, Mapping[str, Value]]:
+    def _body(
+        self, body: onnx.GraphProto, scope: Scope[Operand], place: Place, name: str
+    ) -> tuple[Graph, Mapping[str, Value]]:
         """A body as a graph of its own, and the values of the enclosing graph that it reads."""
         outside = self.emitter
         self.emitter = Emitter(self._training)
@@ -440,7 +346,7 @@ class Walker:
                 self.emitter.add_input(formal[-1])
                 inner.bind(info.name, formal[-1])
             self.constants(body, inner, name)
-            self.nodes(body.node, inner, replace(place, depth=place.depth + 1, declared=types_of(body), results={}))
+            self.nodes(body.node, inner, replace(place.in_body(), declared=types_of(body)))
             inputs = (*formal, *capture.captured.values())
             graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
             return graph, capture.captured
@@ -480,12 +386,7 @@ class Walker:
         )
 
 
-def results_of(node: onnx.NodeProto, inner: Sequence[str], place: Place) -> dict[str, str]:
-    """The graph's names of what a call writes, by the body's own names for it."""
-    return {own: place.name(name) for own, name in zip(inner, node.output, strict=False) if name}
-
-
-def _without_missing(function: onnx.FunctionProto, inner: Scope) -> Sequence[onnx.NodeProto]:
+def _without_missing(function: onnx.FunctionProto, inner: Scope[Operand]) -> Sequence[onnx.NodeProto]:
     """The body's nodes, with inputs that the call leaves out left out in them too."""
     missing = {name for name in function.input if inner.find(name) is None}
     if not missing:

@@ -1,46 +1,31 @@
-"""Where the lowering table writes: canonical operations in order, named only once all of them are known."""
+"""What lowerings of a traced program read and write: its operations and operands, and the nodes they become."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 
-from gnelint.ir.graph import Dim, Parameter
-from gnelint.readers.torch.constants import Constant, scalar
-
-Shape = tuple[Dim, ...]
+from gnelint.ir.graph import Parameter, Value
+from gnelint.readers import emitter
+from gnelint.readers.emitter import CannotLowerError, Shape
+from gnelint.readers.torch.constants import Constant, derived, scalar
+from gnelint.readers.torch.masks import Mask
 
 
 @dataclass(frozen=True)
-class Flow:
-    """A tensor that depends on the network's input; `index` identifies it among the emitter's values."""
+class Flow(Value):
+    """A tensor that depends on the network's input; tracing knows its type and the number of its axes."""
 
-    index: int
     shape: Shape
     dtype: str
 
 
 Operand = Flow | Constant
 """A tensor operand of a traced operation."""
-
-
-class CannotLowerError(Exception):
-    """A use of an operation that the vocabulary does not cover; the driver emits it as `unmodelled`."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A node without a name yet; inputs and outputs are indices of values."""
-
-    op: str
-    inputs: tuple[int | None, ...]
-    outputs: tuple[int, ...]
-    parameters: Mapping[str, Parameter]
-    attributes: Mapping[str, Any]
-    origin: fx.Node
 
 
 @dataclass(frozen=True)
@@ -80,111 +65,60 @@ class Call:
             raise CannotLowerError("the operation returns no tensor")
         return self.outputs[0]
 
-
-@dataclass
-class Emitter:
-    """Collects drafts; `origin` is the traced operation that is being lowered."""
-
-    drafts: list[Draft] = field(default_factory=list)
-    values: list[tuple[Shape, str]] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)
-    origin: fx.Node | None = None
-
-    def value(self, shape: Shape, dtype: str) -> Flow:
-        """A new value that nothing has written yet."""
-        self.values.append((shape, dtype))
-        return Flow(len(self.values) - 1, shape, dtype)
-
-    def emit(
-        self,
-        op: str,
-        inputs: Sequence[Operand | float | None],
-        shape: Shape,
-        dtype: str | None = None,
-        parameters: Mapping[str, Parameter | None] | None = None,
-        **attributes: Any,
-    ) -> Flow:
-        """Write one node with one output; its type is the first input's where none is given."""
-        flows = [None if operand is None else self.flow(operand) for operand in inputs]
-        if dtype is None:
-            dtype = next(flow.dtype for flow in flows if flow is not None)
-        output = self.value(shape, dtype)
-        self._append(op, flows, (output,), parameters, attributes)
-        return output
-
-    def emit_many(
-        self,
-        op: str,
-        inputs: Sequence[Operand | None],
-        outputs: Sequence[tuple[Shape, str]],
-        parameters: Mapping[str, Parameter | None] | None = None,
-        **attributes: Any,
-    ) -> tuple[Flow, ...]:
-        """Write one node with several outputs."""
-        flows = [None if operand is None else self.flow(operand) for operand in inputs]
-        written = tuple(self.value(*output) for output in outputs)
-        self._append(op, flows, written, parameters, attributes)
-        return written
-
-    def _append(
-        self,
-        op: str,
-        flows: Sequence[Flow | None],
-        outputs: tuple[Flow, ...],
-        parameters: Mapping[str, Parameter | None] | None,
-        attributes: Mapping[str, Any],
-    ) -> None:
-        assert self.origin is not None
-        self.drafts.append(
-            Draft(
-                op=op,
-                inputs=tuple(None if flow is None else flow.index for flow in flows),
-                outputs=tuple(flow.index for flow in outputs),
-                parameters={role: found for role, found in (parameters or {}).items() if found is not None},
-                attributes=attributes,
-                origin=self.origin,
-            )
-        )
-
-    def flow(self, operand: Operand | float) -> Flow:
-        """The operand as a value; a constant that has no parameter role becomes a `constant` node."""
-        if isinstance(operand, Flow):
-            return operand
-        if not isinstance(operand, Constant):
-            operand = scalar(float(operand), "float32")
-        compact = operand.compact
-        found = self.value(compact.shape, compact.dtype)
-        self._append("constant", (), (found,), {"value": compact.parameter()}, {})
-        return found if compact.shape == operand.shape else self.emit("expand", [found], operand.shape)
-
-    def reshape(self, operand: Operand, shape: Shape) -> Operand:
-        """The operand in another shape; itself if it has that shape."""
-        if operand.shape == shape:
-            return operand
-        if isinstance(operand, Constant):
-            if all(isinstance(size, int) for size in shape):
-                return operand.reshaped(tuple(int(size) for size in shape))
-            operand = self.flow(operand)
-        return self.emit("reshape", [operand], shape)
-
-    def expand(self, operand: Operand, shape: Shape) -> Flow:
-        """The operand broadcast to `shape`; itself if it has that shape."""
-        flow = self.flow(operand)
-        return flow if flow.shape == shape else self.emit("expand", [flow], shape)
-
-    def transpose(self, operand: Operand, perm: Sequence[int]) -> Flow:
-        """The operand with its axes reordered."""
-        flow = self.flow(operand)
-        return self.emit("transpose", [flow], tuple(flow.shape[axis] for axis in perm), perm=tuple(perm))
-
-    def slice(self, operand: Operand, axis: int, start: int, end: int, step: int = 1) -> Flow:
-        """`start:end:step` along one axis; bounds are within the axis."""
-        flow = self.flow(operand)
-        shape = (*flow.shape[:axis], len(range(start, end, step)), *flow.shape[axis + 1 :])
-        return self.emit("slice", [flow], shape, axes=(axis,), starts=(start,), ends=(end,), steps=(step,))
+    def reads(self, index: int) -> bool:
+        """Whether anything uses this output of an operation with several."""
+        return any(user.args[1] == index and len(user.users) > 0 for user in self.node.users)
 
 
-def parameter(operand: Any, permutation: tuple[int, ...] | None = None) -> Parameter | None:
+class Emitter(emitter.Emitter[Flow, Constant]):
+    """Collects the canonical nodes of a traced program; a product with a random mask is dropout."""
+
+    def value(self, name: str, shape: Shape | None, dtype: str | None) -> Flow:
+        assert shape is not None
+        assert dtype is not None
+        return Flow(name, shape, dtype)
+
+    def parameter(self, constant: Constant | float, dtype: str | None = None) -> Parameter:
+        if isinstance(constant, Constant):
+            return constant.parameter()
+        is_real = dtype is not None and dtype.startswith(("float", "bfloat"))
+        return scalar(float(constant), dtype if dtype is not None and is_real else "float32").parameter()
+
+    def reshaped(self, constant: Constant, shape: tuple[int, ...]) -> Constant:
+        return constant.reshaped(shape)
+
+    def permuted(self, constant: Constant, perm: Sequence[int]) -> Constant:
+        return constant.transposed(tuple(perm))
+
+    def compact(self, constant: Constant) -> Constant:
+        return constant.compact
+
+    def of_constants(self, op: str, a: Constant | float, b: Constant | float, shape: Shape | None) -> Constant:
+        return derived({"add": torch.add, "mul": torch.mul, "div": torch.div}[op], a, b)
+
+    def plus(self, x: Flow, constant: Constant | float, shape: Shape | None, factor: float = 1.0) -> Flow:
+        if isinstance(constant, Constant) and constant.mask is not None and constant.mask.paired:
+            # alpha dropout's shift: neutral, as its mask is
+            return self.emit("identity", [self.expand(x, shape)], shape)
+        return super().plus(x, constant, shape, factor)
+
+    def times(self, x: Flow, constant: Constant | float, shape: Shape | None, reciprocal: bool = False) -> Flow:
+        mask = constant.mask if isinstance(constant, Constant) and not reciprocal else None
+        if mask is not None and mask.is_dropout:
+            return self.emit("dropout", [self.expand(x, shape)], shape, p=1.0 - mask.kept, alpha=mask.paired)
+        if mask is not None and mask.removes:
+            assert isinstance(constant, Constant)
+            return self.scale(self._removed(self.expand(x, shape), mask, constant.compact.shape), mask.factor)
+        return super().times(x, constant, shape, reciprocal)
+
+    def _removed(self, x: Flow, mask: Mask, shape: Shape) -> Flow:
+        """x without a share of its entries; the mask has this shape."""
+        first = len(x.shape) - len(shape)
+        alike = tuple(index for index in range(1, len(x.shape)) if index < first or shape[index - first] == 1)
+        return self.emit("dropout", [x], x.shape, p=1.0 - mask.kept, inverted=False, alike=alike)
+
+
+def parameter(operand: Any) -> Parameter | None:
     """The operand as a node's parameter; None for one that is left out.
 
     Raises:
@@ -194,4 +128,4 @@ def parameter(operand: Any, permutation: tuple[int, ...] | None = None) -> Param
         return None
     if not isinstance(operand, Constant):
         raise CannotLowerError("the weight depends on the network's input")
-    return operand.parameter(permutation)
+    return operand.parameter()

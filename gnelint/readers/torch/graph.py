@@ -13,10 +13,11 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Dim, Graph, Node, Parameter, TensorKind, Value
+from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant, ConstantFolder, dtype_name
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Draft, Emitter, Flow, Shape
+from gnelint.readers.torch.emitter import Call, Emitter, Flow
 from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
-from gnelint.readers.torch.names import label, user_location
+from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
 from gnelint.readers.torch.ops.table import LOWERINGS, Lowering
 
@@ -85,8 +86,9 @@ class _Lowerer:
         self._reading = reading
         self._folder = ConstantFolder()
         self._emitter = Emitter()
+        self._steps: list[Step] = []
         self._results: dict[fx.Node, Any] = {}
-        self._inputs: dict[int, str] = {}
+        self._inputs: dict[str, str] = {}
         self._live = _live_nodes(program)
 
     def run(self) -> None:
@@ -109,9 +111,9 @@ class _Lowerer:
                 name = tied.setdefault(_identity(tensor), str(spec.target))
                 self._folder.add_leaf(node, name, tensor, _kind(spec.kind, tensor), self._reading.recorder)
             elif isinstance(node.meta.get("val"), torch.Tensor):
-                flow = self._emitter.value(*self._described(node.meta["val"]))
+                flow = self._emitter.new_value(*self._described(node.meta["val"]))
                 self._results[node] = flow
-                self._inputs[flow.index] = node.name
+                self._inputs[flow.name] = node.name
 
     def _described(self, tensor: torch.Tensor) -> tuple[Shape, str]:
         return tuple(self._dimension(size) for size in tensor.shape), dtype_name(tensor.dtype)
@@ -138,17 +140,16 @@ class _Lowerer:
         outputs = tuple(self._described(t) if isinstance(t, torch.Tensor) else None for t in tensors)
         if not any(outputs):
             return None  # a size or an assertion: nothing flows through it
-        self._emitter.origin = node
         lowering = _lowering(node.target)
-        mark = len(self._emitter.drafts), len(self._emitter.values)
         try:
             if lowering is None:
                 raise CannotLowerError("the vocabulary has no such operation")
             arguments = self._arguments(node)
-            result = lowering(self._emitter, Call(node, arguments, outputs))
+            result: Any = lowering(self._emitter, Call(node, arguments, outputs))
         except CannotLowerError:
-            del self._emitter.drafts[mark[0] :], self._emitter.values[mark[1] :]
-            return self._unmodelled(node, outputs)
+            self._emitter.drop()
+            result = self._unmodelled(node, outputs)
+        self._steps += [Step(draft, node) for draft in self._emitter.take()]
         return tuple(result) if isinstance(result, (tuple, list)) else result
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
@@ -193,54 +194,55 @@ class _Lowerer:
 
     def graph(self) -> Lowered:
         """The nodes with their names; only those that an output depends on."""
-        outputs = list(dict.fromkeys(flow.index for flow in self._output_flows()))
+        outputs = list(dict.fromkeys(flow.name for flow in self._output_flows()))
         if not outputs:
             raise ModelError(
                 self._reading.name,
                 "no output depends on the network's input",
                 "Check that the forward method uses its arguments and returns a tensor.",
             )
-        drafts = self._read_drafts(set(outputs))
-        labels = label(drafts)
+        steps = self._read_steps(set(outputs))
+        labels = label(steps)
         value_names = dict(self._inputs)
-        for draft, found in zip(drafts, labels, strict=True):
-            for position, index in enumerate(draft.outputs):
-                name = found.name if len(draft.outputs) == 1 else f"{found.name}:{position}"
-                value_names[index] = f"{name}:out" if name in self._inputs.values() else name
+        for step, found in zip(steps, labels, strict=True):
+            written = step.draft.outputs
+            for position, temporary in enumerate(written):
+                name = found.name if len(written) == 1 else f"{found.name}:{position}"
+                value_names[temporary] = f"{name}:out" if name in self._inputs.values() else name
         nodes = tuple(
             Node(
                 name=found.name,
-                op=draft.op,
-                inputs=tuple(None if index is None else value_names[index] for index in draft.inputs),
-                outputs=tuple(value_names[index] for index in draft.outputs),
-                parameters=draft.parameters,
-                attributes=draft.attributes,
-                source_op=str(draft.origin.target),
+                op=step.draft.op,
+                inputs=tuple(None if name is None else value_names[name] for name in step.draft.inputs),
+                outputs=tuple(value_names[name] for name in step.draft.outputs),
+                parameters=step.draft.parameters,
+                attributes=step.draft.attributes,
+                source_op=str(step.origin.target),
                 scope=found.scope,
-                location=user_location(draft.origin.meta.get("stack_trace")),
+                location=user_location(step.origin.meta.get("stack_trace")),
             )
-            for draft, found in zip(drafts, labels, strict=True)
+            for step, found in zip(steps, labels, strict=True)
         )
-        described = self._emitter.values
+        flows = ((name, self._emitter.values[temporary]) for temporary, name in value_names.items())
         graph = Graph(
             name=self._reading.name,
             source="torch",
             training=self._reading.training,
             nodes=nodes,
             inputs=tuple(self._inputs.values()),
-            outputs=tuple(value_names[index] for index in outputs),
-            values={name: Value(name, *described[index]) for index, name in value_names.items()},
+            outputs=tuple(value_names[name] for name in outputs),
+            values={name: Value(name, flow.shape, flow.dtype) for name, flow in flows},
             notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
             returned=self._returned_tensors(),
         )
         return Lowered(graph, self._operations(value_names))
 
-    def _operations(self, value_names: Mapping[int, str]) -> dict[str, str]:
+    def _operations(self, value_names: Mapping[str, str]) -> dict[str, str]:
         """The first traced operation whose result each named value is."""
         found: dict[str, str] = {}
         for traced, result in self._results.items():
-            if isinstance(result, Flow) and result.index in value_names:
-                found.setdefault(value_names[result.index], traced.name)
+            if isinstance(result, Flow) and result.name in value_names:
+                found.setdefault(value_names[result.name], traced.name)
         return found
 
     def _output_flows(self) -> list[Flow]:
@@ -260,13 +262,13 @@ class _Lowerer:
         ]
         return [self._operand(node) for node in returned]
 
-    def _read_drafts(self, needed: set[int]) -> list[Draft]:
-        """The drafts that the needed values depend on, in order."""
+    def _read_steps(self, needed: set[str]) -> list[Step]:
+        """The steps that the needed values depend on, in order."""
         kept = []
-        for draft in reversed(self._emitter.drafts):
-            if any(index in needed for index in draft.outputs):
-                needed.update(index for index in draft.inputs if index is not None)
-                kept.append(draft)
+        for step in reversed(self._steps):
+            if any(name in needed for name in step.draft.outputs):
+                needed.update(name for name in step.draft.inputs if name is not None)
+                kept.append(step)
         return kept[::-1]
 
 

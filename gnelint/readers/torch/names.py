@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from gnelint.ir.graph import Graph, Location
-from gnelint.readers.torch.emitter import Draft
+from gnelint.readers.emitter import Draft
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _LIBRARY = os.path.join(os.path.dirname(contextlib.__file__), "")
@@ -62,6 +62,14 @@ def user_location(stack_trace: str | None) -> Location | None:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A node without a name yet and the traced operation that it comes from."""
+
+    draft: Draft
+    origin: fx.Node
+
+
+@dataclass(frozen=True)
 class Label:
     """What the graph's node gets besides its operation."""
 
@@ -69,34 +77,34 @@ class Label:
     scope: str
 
 
-def label(drafts: Sequence[Draft]) -> tuple[Label, ...]:
-    """Names and scopes for all drafts, in order.
+def label(steps: Sequence[Step]) -> tuple[Label, ...]:
+    """Names and scopes for all steps, in order.
 
     In the call of a module without submodules, the one operation there is (or the only one with weights) has the
     module's qualified name. Any other is "scope.op", numbered from the second on.
     """
-    stacks = {draft.origin: module_stack(draft.origin) for draft in drafts}
+    stacks = {step.origin: module_stack(step.origin) for step in steps}
     inner = {call.path for stack in stacks.values() for call in stack[:-1]}
     groups: dict[str, list[int]] = {}
-    for index, draft in enumerate(drafts):
-        stack = stacks[draft.origin]
+    for index, step in enumerate(steps):
+        stack = stacks[step.origin]
         if stack and stack[-1].path:
             groups.setdefault(stack[-1].key, []).append(index)
     owners: dict[int, str] = {}
     for indices in groups.values():
-        path = stacks[drafts[indices[0]].origin][-1].path
-        owner = None if path in inner else _owner([drafts[index] for index in indices])
+        path = stacks[steps[indices[0]].origin][-1].path
+        owner = None if path in inner else _owner([steps[index] for index in indices])
         if owner is not None:
             owners[indices[owner]] = path
     names = _Names()
     given = {index: names.unique(path) for index, path in owners.items()}
-    owned = {stacks[drafts[index].origin][-1].key for index in owners}
+    owned = {stacks[steps[index].origin][-1].key for index in owners}
     labels = []
-    for index, draft in enumerate(drafts):
-        stack = stacks[draft.origin]
+    for index, step in enumerate(steps):
+        stack = stacks[step.origin]
         path = stack[-1].path if stack else ""
         scope = path.rpartition(".")[0] if stack and stack[-1].key in owned else path
-        labels.append(Label(given.get(index) or names.unique(f"{path}.{_kind(draft)}".lstrip(".")), scope))
+        labels.append(Label(given.get(index) or names.unique(f"{path}.{_kind(step)}".lstrip(".")), scope))
     return tuple(labels)
 
 
@@ -123,19 +131,19 @@ def _parents(scope: str) -> set[str]:
     return {".".join(parts[:end]) for end in range(len(parts))}
 
 
-def _owner(drafts: Sequence[Draft]) -> int | None:
-    """Index of the draft that stands for the module itself, None if no single one does."""
-    weighted = [index for index, draft in enumerate(drafts) if draft.parameters and draft.op != "constant"]
-    if len({draft.origin for draft in drafts}) == 1:
-        return weighted[0] if weighted else len(drafts) - 1
+def _owner(steps: Sequence[Step]) -> int | None:
+    """Index of the step that stands for the module itself, None if no single one does."""
+    weighted = [index for index, step in enumerate(steps) if step.draft.parameters and step.draft.op != "constant"]
+    if len({step.origin for step in steps}) == 1:
+        return weighted[0] if weighted else len(steps) - 1
     return weighted[0] if len(weighted) == 1 else None
 
 
-def _kind(draft: Draft) -> str:
-    if draft.op != "unmodelled":
-        return draft.op
-    target = draft.origin.target
-    return str(target.overloadpacket.__name__ if isinstance(target, torch._ops.OpOverload) else draft.origin.name)
+def _kind(step: Step) -> str:
+    if step.draft.op != "unmodelled":
+        return step.draft.op
+    target = step.origin.target
+    return str(target.overloadpacket.__name__ if isinstance(target, torch._ops.OpOverload) else step.origin.name)
 
 
 class _Names:

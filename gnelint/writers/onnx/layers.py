@@ -31,7 +31,7 @@ from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx.draft import Draft, value_dtype
 from gnelint.writers.onnx.fragments import Fragment, Sketch, affine, centred, pointwise, second_moment_norm
 from gnelint.writers.onnx.functions import call_second_moment_norm
-from gnelint.writers.onnx.store import Place, Stores
+from gnelint.writers.onnx.store import Store, Stores
 
 BROADCAST_FROM = 7
 """The opset from which operands broadcast as in numpy."""
@@ -144,7 +144,7 @@ def _mean_mover(bench: Workbench, action: DropBias) -> Callable[[], Touched]:
     return partial(_give_mean, draft, norm, numbers)
 
 
-def _move_mean(place: Place, edit: EditTensor, norm: onnx.NodeProto) -> Touched:
+def _move_mean(place: Store, edit: EditTensor, norm: onnx.NodeProto) -> Touched:
     place.change(edit)
     return [norm]
 

@@ -16,20 +16,19 @@ from gnelint.fixes.edits import EditTensor
 from gnelint.ir.graph import Parameter
 from gnelint.onnxfile.bytes import Raw
 from gnelint.onnxfile.file import CUT_FROM, ModelFile, UnreadableError
-from gnelint.onnxfile.nodes import bodies, own_name, reads
+from gnelint.onnxfile.nodes import bodies, is_constant, reads
+from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Place, function_key
 from gnelint.onnxfile.types import bits, dtype_name
 from gnelint.onnxfile.weights import WeightReader
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx.draft import Draft
 
 EXTERNAL = onnx.TensorProto.EXTERNAL
-MAX_DEPTH = 48
-"""Functions and bodies within each other."""
-
-Function = tuple[str, str, str]
+Readers = Mapping[str, Sequence[onnx.NodeProto]]
+"""The nodes that read each name."""
 
 
-class Place(ABC):
+class Store(ABC):
     """Where a tensor is stored.
 
     Attributes:
@@ -98,7 +97,7 @@ class Chain:
         self.edits.clear()
 
 
-class ChainPlace(Place):
+class ChainStore(Store):
     """A place whose numbers are a chain's."""
 
     chain: Chain
@@ -108,7 +107,7 @@ class ChainPlace(Place):
 
 
 @dataclass
-class TensorPlace(ChainPlace):
+class TensorStore(ChainStore):
     """A tensor message: an initializer, or what a Constant node holds.
 
     Attributes:
@@ -144,7 +143,7 @@ class TensorPlace(ChainPlace):
 
 
 @dataclass
-class AttributePlace(ChainPlace):
+class AttributeStore(ChainStore):
     """A Constant node whose numbers are an attribute of their own."""
 
     attribute: onnx.AttributeProto
@@ -161,7 +160,7 @@ class AttributePlace(ChainPlace):
 
 
 @dataclass
-class SparsePlace(ChainPlace):
+class SparseStore(ChainStore):
     """A sparse tensor; it becomes a dense one where zeros change.
 
     Attributes:
@@ -191,7 +190,7 @@ class SparsePlace(ChainPlace):
 
 
 @dataclass
-class SharedPlace(Place):
+class SharedStore(Store):
     """A tensor that cannot be changed where it is."""
 
     reason: str
@@ -238,11 +237,9 @@ class Stores:
     def __init__(self, file: ModelFile, draft: Draft) -> None:
         self._draft = draft
         self._weights = WeightReader(file)
-        self._places: dict[str, list[Place]] = defaultdict(list)
-        self._functions: Mapping[Function, onnx.FunctionProto] = {
-            (f.domain, f.name, f.overload): f for f in draft.model.functions
-        }
-        self._calls = Counter(_called(draft.model))
+        self._stores: dict[str, list[Store]] = defaultdict(list)
+        self._functions = Functions(draft.model.functions)
+        self._calls = Counter(self._called(draft.model))
         graph = draft.model.graph
         self._readers = _readers_in(draft.nodes)
         for index, tensor in enumerate(graph.initializer):
@@ -250,15 +247,15 @@ class Stores:
             chain = partial(self._weights.initializer, index)
             self._add(tensor.name, partial(self._initializer, tensor, chain, readers))
         self._sparse(graph, self._readers, draft.replace_sparse)
-        self._nodes(draft.nodes, self._readers, "", {}, "", 0)
+        self._nodes(draft.nodes, self._readers, Place({}), "")
 
-    def find(self, name: str) -> Place:
+    def find(self, name: str) -> Store:
         """Where the tensor of this name is.
 
         Raises:
             CannotEditError: it is not known, or several have the name.
         """
-        found = self._places.get(name, [])
+        found = self._stores.get(name, [])
         if len(found) != 1:
             number = "no" if not found else "more than one"
             raise CannotEditError(f'the file has {number} tensor "{name}" that can be edited')
@@ -267,18 +264,18 @@ class Stores:
         except UnreadableError as error:
             raise CannotEditError(error.problem) from error
 
-    def _add(self, name: str, make: Callable[[], Place]) -> None:
-        self._places[name].append(_Later(make))
+    def _add(self, name: str, make: Callable[[], Store]) -> None:
+        self._stores[name].append(_Later(make))
 
     def _initializer(
         self, tensor: onnx.TensorProto, stored: Callable[[], Parameter], readers: Sequence[onnx.NodeProto]
-    ) -> Place:
-        return TensorPlace(tensor, Chain(stored()), readers, partial(self._draft.put_raw, tensor.name))
+    ) -> Store:
+        return TensorStore(tensor, Chain(stored()), readers, partial(self._draft.put_raw, tensor.name))
 
     def _sparse(
         self,
         graph: onnx.GraphProto,
-        readers: Mapping[str, Sequence[onnx.NodeProto]],
+        readers: Readers,
         dense: Callable[[str, np.ndarray], None],
     ) -> None:
         for sparse in graph.sparse_initializer:
@@ -292,70 +289,62 @@ class Stores:
         name: str,
         readers: Sequence[onnx.NodeProto],
         dense: Callable[[np.ndarray], None],
-    ) -> Place:
-        return SparsePlace(sparse, Chain(self._weights.sparse(sparse, name)), readers, dense)
+    ) -> Store:
+        return SparseStore(sparse, Chain(self._weights.sparse(sparse, name)), readers, dense)
 
-    def _nodes(
-        self,
-        nodes: Sequence[onnx.NodeProto],
-        readers: Mapping[str, Sequence[onnx.NodeProto]],
-        prefix: str,
-        results: Mapping[str, str],
-        shared: str,
-        depth: int,
-    ) -> None:
+    def _nodes(self, nodes: Sequence[onnx.NodeProto], readers: Readers, place: Place, shared: str) -> None:
         """The tensors of these nodes, of their bodies and of the functions they call.
 
         Args:
-            prefix, results: how the reader names what is inside a function.
+            place: where they are; the reader names tensors by it.
             shared: why nothing in here can be changed, "" if it can.
         """
-        if depth > MAX_DEPTH:
+        if place.depth > MAX_DEPTH:
             return
         for node in nodes:
-            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-                self._constant(node, readers, results.get(node.output[0]) or prefix + node.output[0], shared)
+            if is_constant(node):
+                self._constant(node, readers, place.name(node.output[0]), shared)
             for body in bodies(node):
-                inner = {own.name: name for own, name in zip(body.output, node.output, strict=False)}
-                own = {**readers, **_readers_in(body.node)}
-                self._body(body, own, shared)
-                renamed = {old: results.get(new) or prefix + new for old, new in inner.items() if new}
-                self._nodes(body.node, own, prefix, renamed, shared, depth + 1)
-            function = self._function(node)
+                inner = {**readers, **_readers_in(body.node)}
+                self._body(body, inner, shared)
+                within = place.in_branch(node, body) if node.op_type == "If" else place.in_body()
+                self._nodes(body.node, inner, within, shared)
+            function = self._functions.called_by(node)
             if function is not None:
-                key = (function.domain, function.name, function.overload)
-                count = self._calls[key]
-                why = shared or (
-                    f'it stands inside the local function "{function.name}", which is called {count} times'
-                    if count > 1
-                    else ""
-                )
-                called = {
-                    old: results.get(new) or prefix + new
-                    for old, new in zip(function.output, node.output, strict=False)
-                    if new
-                }
-                inner_prefix = f"{prefix}{own_name(node)}/"
-                self._nodes(function.node, _readers_in(function.node), inner_prefix, called, why, depth + 1)
+                count = self._calls[function_key(function)]
+                again = f'it stands inside the local function "{function.name}", which is called {count} times'
+                why = shared or (again if count > 1 else "")
+                self._nodes(function.node, _readers_in(function.node), place.in_function(node, function, {}), why)
 
-    def _body(self, body: onnx.GraphProto, readers: Mapping[str, Sequence[onnx.NodeProto]], shared: str) -> None:
+    def _called(self, model: onnx.ModelProto) -> Iterator[tuple[str, str, str]]:
+        """The function that each node of the model calls, once a call."""
+        waiting = [*model.graph.node]
+        for function in model.functions:
+            waiting.extend(function.node)
+        while waiting:
+            node = waiting.pop()
+            called = self._functions.called_by(node)
+            if called is not None:
+                yield function_key(called)
+            for body in bodies(node):
+                waiting.extend(body.node)
+
+    def _body(self, body: onnx.GraphProto, readers: Readers, shared: str) -> None:
         for tensor in body.initializer:
             self._add(tensor.name, partial(self._inner, tensor, tensor.name, readers.get(tensor.name, ()), shared))
         for sparse in body.sparse_initializer:
-            self._add(sparse.values.name, partial(SharedPlace, "it is a sparse tensor inside a branch or loop"))
+            self._add(sparse.values.name, partial(SharedStore, "it is a sparse tensor inside a branch or loop"))
 
-    def _inner(self, tensor: onnx.TensorProto, name: str, readers: Sequence[onnx.NodeProto], shared: str) -> Place:
+    def _inner(self, tensor: onnx.TensorProto, name: str, readers: Sequence[onnx.NodeProto], shared: str) -> Store:
         if shared:
-            return SharedPlace(shared)
-        return TensorPlace(tensor, Chain(self._weights.parameter(tensor, name)), readers)
+            return SharedStore(shared)
+        return TensorStore(tensor, Chain(self._weights.parameter(tensor, name)), readers)
 
-    def _constant(
-        self, node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]], name: str, shared: str
-    ) -> None:
+    def _constant(self, node: onnx.NodeProto, readers: Readers, name: str, shared: str) -> None:
         own = readers.get(node.output[0], ())
         for attribute in node.attribute:
             if attribute.ref_attr_name:
-                self._add(name, partial(SharedPlace, "it is an attribute of a local function"))
+                self._add(name, partial(SharedStore, "it is an attribute of a local function"))
             elif attribute.name == "value":
                 self._add(name, partial(self._inner, attribute.t, name, own, shared))
             elif attribute.name == "sparse_value":
@@ -365,31 +354,25 @@ class Stores:
 
     def _sparse_constant(
         self, attribute: onnx.AttributeProto, name: str, readers: Sequence[onnx.NodeProto], shared: str
-    ) -> Place:
+    ) -> Store:
         if shared:
-            return SharedPlace(shared)
+            return SharedStore(shared)
         return self._sparse_place(attribute.sparse_tensor, name, readers, partial(_dense_attribute, attribute))
-
-    def _function(self, node: onnx.NodeProto) -> onnx.FunctionProto | None:
-        found = self._functions.get((node.domain, node.op_type, node.overload))
-        if found is None and node.domain == "":
-            return self._functions.get(("ai.onnx", node.op_type, node.overload))
-        return found
 
 
 @dataclass
-class _Later(Place):
+class _Later(Store):
     """A place that is looked at when it is asked for: a model has many tensors of which few are edited."""
 
-    make: Callable[[], Place]
+    make: Callable[[], Store]
     readers: Sequence[onnx.NodeProto] = ()
-    _place: Place | None = None
+    _store: Store | None = None
 
-    def made(self) -> Place:
+    def made(self) -> Store:
         """The place itself."""
-        if self._place is None:
-            self._place = self.make()
-        return self._place
+        if self._store is None:
+            self._store = self.make()
+        return self._store
 
     def check(self, edit: EditTensor) -> None:
         self.made().check(edit)
@@ -398,12 +381,12 @@ class _Later(Place):
         self.made().change(edit)
 
 
-def _attribute(attribute: onnx.AttributeProto, name: str, readers: Sequence[onnx.NodeProto], shared: str) -> Place:
+def _attribute(attribute: onnx.AttributeProto, name: str, readers: Sequence[onnx.NodeProto], shared: str) -> Store:
     if shared:
-        return SharedPlace(shared)
+        return SharedStore(shared)
     numbers = np.array(attribute.f if attribute.name == "value_float" else attribute.floats, np.float32)
     stored = Parameter(name, numbers.shape, "float32", lambda: numbers)
-    return AttributePlace(attribute, Chain(stored), readers)
+    return AttributeStore(attribute, Chain(stored), readers)
 
 
 def _dense_attribute(attribute: onnx.AttributeProto, numbers: np.ndarray) -> None:
@@ -418,15 +401,3 @@ def _readers_in(nodes: Sequence[onnx.NodeProto]) -> dict[str, list[onnx.NodeProt
         for name in reads(node):
             found[name].append(node)
     return found
-
-
-def _called(model: onnx.ModelProto) -> Iterator[Function]:
-    """The function that each node of the model calls, once a node; most are the standard's and none of the model's."""
-    waiting = [*model.graph.node]
-    for function in model.functions:
-        waiting.extend(function.node)
-    while waiting:
-        node = waiting.pop()
-        yield ("" if node.domain == "ai.onnx" else node.domain), node.op_type, node.overload
-        for body in bodies(node):
-            waiting.extend(body.node)

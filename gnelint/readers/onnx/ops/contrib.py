@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gnelint.ir.graph import Value
-from gnelint.readers.onnx.emitter import Call, CannotLowerError, Emitter, Lowering, Results, concrete, rank
-from gnelint.readers.onnx.ops.linear import bias, linear, total
+from gnelint.readers.emitter import CannotLowerError, concrete, rank
+from gnelint.readers.lowering import add, linear
+from gnelint.readers.onnx.call import Call
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
 def _quick_gelu(call: Call, em: Emitter) -> Results:
@@ -35,10 +37,10 @@ def _skip_norm(op: str, roles: tuple[str, ...]) -> Lowering:
     def lower(call: Call, em: Emitter) -> Results:
         x, skip = em.flow(call.need(0)), call.need(1)
         parameters = {role: call.optional_parameter(index + 2, role) for index, role in enumerate(roles)}
-        y = total(em, [x, skip], x.shape)
+        y = em.flow(add(em, x, skip, x.shape))
         added = call.optional_parameter(2 + len(roles), "the bias")
         if added is not None:
-            y = bias(em, y, added, y.shape)
+            y = em.plus(y, added, y.shape)
         found = em.emit(
             op, [y], y.shape, parameters=parameters, axes=(rank(y) - 1,), epsilon=call.get("epsilon", 1e-12)
         )

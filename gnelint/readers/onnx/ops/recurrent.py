@@ -11,16 +11,9 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter, Value
 from gnelint.onnxfile.file import UnreadableError
-from gnelint.readers.onnx.emitter import (
-    Call,
-    CannotLowerError,
-    Emitter,
-    Lowering,
-    Operand,
-    Results,
-    Shape,
-    concrete,
-)
+from gnelint.readers.emitter import CannotLowerError, Shape, concrete
+from gnelint.readers.onnx.call import Call, Operand
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.fold import computed
 from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE
 
@@ -57,11 +50,12 @@ def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
             found = em.emit_many(op, [x, *first], outputs, own, reverse=reverse, **attributes)
             ys.append(em.reshape(found[0], (batch, steps, 1, hidden)))
             if call.used(1):
-                lasts.append(_part(em, found[0], 1, 0 if reverse else steps - 1))
+                end = 0 if reverse else steps - 1
+                lasts.append(em.slice(found[0], 1, end, end + 1))
             carries += [em.reshape(carry, (batch, 1, hidden)) for carry in found[1:]]
-        y = _beside(em, ys, 2)
+        y = em.concat(ys, 2)
         whole = y if batch_first else em.transpose(y, (1, 2, 0, 3))
-        final = [_beside(em, parts, 1) if parts else None for parts in (lasts, carries)]
+        final = [em.concat(parts, 1) if parts else None for parts in (lasts, carries)]
         if not batch_first:
             final = [None if state is None else em.transpose(state, (1, 0, 2)) for state in final]
         return [whole, *final[: 2 if op == "lstm" else 1]]
@@ -159,21 +153,7 @@ def _states(call: Call, em: Emitter, index: int, batch_first: bool) -> Value | N
 
 def _row(em: Emitter, states: Value, place: int, shape: tuple[int, int]) -> Value:
     """The state of one direction."""
-    return em.reshape(_part(em, states, 0, place) if concrete(states)[0] > 1 else states, shape)
-
-
-def _part(em: Emitter, x: Value, axis: int, index: int) -> Value:
-    """One index of an axis, which stays."""
-    shape = (*concrete(x)[:axis], 1, *concrete(x)[axis + 1 :])
-    return em.emit("slice", [x], shape, axes=(axis,), starts=(index,), ends=(index + 1,), steps=(1,))
-
-
-def _beside(em: Emitter, parts: Sequence[Value], axis: int) -> Value:
-    if len(parts) == 1:
-        return parts[0]
-    shape = list(concrete(parts[0]))
-    shape[axis] *= len(parts)
-    return em.emit("concat", parts, tuple(shape), axis=axis)
+    return em.reshape(em.slice(states, 0, place, place + 1) if concrete(states)[0] > 1 else states, shape)
 
 
 RECURRENT_OPS: Mapping[str, Lowering] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gnelint.readers.onnx.emitter import Call, CannotLowerError, Emitter, Lowering, Results, axis_of, rank
-
-_FLOATING = ("float", "bfloat")
+from gnelint.readers.emitter import CannotLowerError, axis_of, rank
+from gnelint.readers.lowering import compare
+from gnelint.readers.onnx.call import Call
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
 def _top_k(call: Call, em: Emitter) -> Results:
@@ -21,10 +22,7 @@ def _top_k(call: Call, em: Emitter) -> Results:
 
 def _compare(kind: str) -> Lowering:
     def lower(call: Call, em: Emitter) -> Results:
-        sides = [call.need(0), call.need(1)]
-        if not any((side.dtype or "").startswith(_FLOATING) for side in sides):
-            raise CannotLowerError("a comparison of indices")
-        return [em.emit("compare", sides, call.shape, call.dtype, kind=kind)]
+        return [compare(em, kind, call.need(0), call.need(1), call.shape)]
 
     return lower
 

@@ -6,22 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gnelint.ir.graph import Dim, Parameter, Value
+from gnelint.ir.graph import Dim, Value
 from gnelint.onnxfile.file import MisfitError, UnreadableError
-from gnelint.readers.onnx.emitter import (
-    Call,
-    CannotLowerError,
-    Emitter,
-    Lowering,
-    Operand,
-    Results,
-    Shape,
-    axis_of,
-    concrete,
-    entries,
-    rank,
-)
-from gnelint.readers.onnx.fold import reshaped
+from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, entries, rank
+from gnelint.readers.lowering import gather
+from gnelint.readers.onnx.call import Call, Operand
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
 def _reshape(call: Call, em: Emitter) -> Results:
@@ -135,31 +125,17 @@ def _concat(call: Call, em: Emitter) -> Results:
 
 
 def _gather(call: Call, em: Emitter) -> Results:
-    """Rows of a table are an embedding; one constant index is a slice."""
+    """One constant index is a slice."""
     data, indices = call.need(0), call.need(1)
     axis = axis_of(call.get("axis", 0), rank(data))
-    if isinstance(data, Parameter) and isinstance(indices, Value):
-        if axis != 0 or not data.shape:
-            return [em.emit("gather", [data, indices], call.shape, data.dtype, axis=axis)]
-        table = reshaped(data, (data.shape[0], math.prod(data.shape[1:])))
-        width = table.shape[1]
-        shape = None if indices.shape is None else (*indices.shape, width)
-        y = em.emit("embedding", [indices], shape, data.dtype, {"weight": table})
-        return [y if len(data.shape) == 2 or call.shape is None else em.reshape(y, call.shape)]
-    x = em.flow(data)
-    if isinstance(indices, Value):
-        return [em.emit("gather", [x, indices], call.shape, call.dtype, axis=axis)]
-    size = (x.shape or ())[axis]
-    if indices.shape == () and isinstance(size, int) and call.shape is not None:
-        position = int(indices.array())
-        if not -size <= position < size:
-            raise UnreadableError(
-                f'node "{call.origin.name}" reads entry {position} of {size}', "Export the model again."
-            )
-        start = position % size
-        kept = tuple(1 if i == axis else n for i, n in enumerate(x.shape or ()))
-        return [em.reshape(cut(em, x, [(axis, start, start + 1, 1)], kept), call.shape)]
-    return [em.emit("gather", [x], call.shape, call.dtype, {"indices": indices}, axis=axis)]
+    size = (data.shape or ())[axis] if rank(data) else None
+    if isinstance(indices, Value) or indices.shape != () or not isinstance(size, int) or call.shape is None:
+        return [gather(em, data, indices, axis, call.shape)]
+    position = int(indices.array())
+    if not -size <= position < size:
+        raise UnreadableError(f'node "{call.origin.name}" reads entry {position} of {size}', "Export the model again.")
+    start = position % size
+    return [em.reshape(em.slice(data, axis, start, start + 1), call.shape)]
 
 
 def _pad(call: Call, em: Emitter) -> Results:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from gnelint.ir.graph import Parameter
-from gnelint.readers.onnx.emitter import Call, Lowering
-from gnelint.readers.onnx.fold import literal
+from gnelint.onnxfile.weights import literal
+from gnelint.readers.onnx.call import Call
+from gnelint.readers.onnx.emitter import Lowering
 from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
 from gnelint.readers.onnx.ops.linear import LINEAR_OPS
 from gnelint.readers.onnx.ops.recurrent import RECURRENT_OPS

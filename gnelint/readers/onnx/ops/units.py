@@ -10,20 +10,11 @@ import numpy as np
 
 from gnelint.ir.graph import FLOATING, Parameter, Value
 from gnelint.onnxfile.file import UnreadableError
-from gnelint.readers.onnx.emitter import (
-    Call,
-    CannotLowerError,
-    Emitter,
-    Lowering,
-    Operand,
-    Results,
-    Shape,
-    axis_of,
-    concrete,
-    rank,
-)
+from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, rank
+from gnelint.readers.onnx.call import Call, Operand
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.fold import computed, reshaped
-from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE, bias, check_window, per_axis, same_pads
+from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE, check_window, per_axis, same_pads
 
 _HUGE = 1e30
 """Bounds beyond this are none: before opset 11 Clip had the largest float as its default."""
@@ -349,10 +340,10 @@ def bias_then(op: str, **attributes: Any) -> Lowering:
     """An activation of com.microsoft that adds a bias first."""
 
     def lower(call: Call, em: Emitter) -> Results:
-        x: Operand = em.flow(call.need(0))
+        x = em.flow(call.need(0))
         added = call.optional_parameter(1, "the bias")
         if added is not None:
-            x = bias(em, em.flow(x), added, x.shape)
+            x = em.plus(x, added, x.shape)
         return [em.emit(op, [x], x.shape, **attributes)]
 
     return lower

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from gnelint.readers.torch import arithmetic as arithmetic
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand, parameter
+from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 
 Lowering = Callable[[Emitter, Call], Any]
 
@@ -103,7 +103,7 @@ def _variance(em: Emitter, x: Flow, call: Call) -> tuple[Operand, Operand]:
     mean = em.emit("reduce_mean", [x], kept, axes=axes, keepdims=True)
     squares = em.emit("pow", [em.emit("sub", [x, mean], x.shape)], x.shape, exponent=2.0)
     variance = em.emit("reduce_mean", [squares], kept, axes=axes, keepdims=True)
-    return mean, arithmetic.scale(em, variance, count / max(count - correction, 1e-30))
+    return mean, em.scale(variance, count / max(count - correction, 1e-30))
 
 
 def _moments(root: bool, with_mean: bool) -> Lowering:

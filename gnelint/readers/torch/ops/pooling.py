@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gnelint.readers.torch import arithmetic as arithmetic
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Shape
+from gnelint.readers.emitter import CannotLowerError, Shape
+from gnelint.readers.torch.emitter import Call, Emitter
 from gnelint.readers.torch.ops.linear import batched, per_axis
 
 Lowering = Callable[[Emitter, Call], Any]
@@ -31,18 +32,13 @@ def _max_pool(axes: int) -> Lowering:
     def lower(em: Emitter, call: Call) -> Any:
         x, shape = batched(em, em.flow(call["self"]), axes, call.shape)
         window = _window(call, x.shape[2:], shape[2:])
-        if len(call.outputs) == 1 or not _is_read(call, 1):
+        if len(call.outputs) == 1 or not call.reads(1):
             found = em.reshape(em.emit("max_pool", [x], shape, **window), call.shape)
             return found if len(call.outputs) == 1 else (found, None)
         found, indices = em.emit_many("max_pool", [x], ((shape, call.dtype), (shape, "int64")), **window)
         return em.reshape(found, call.shape), em.reshape(indices, call.shape)
 
     return lower
-
-
-def _is_read(call: Call, index: int) -> bool:
-    """Whether anything uses this output of an operation with several."""
-    return any(user.args[1] == index and len(user.users) > 0 for user in call.node.users)
 
 
 def _avg_pool(axes: int) -> Lowering:
@@ -52,10 +48,7 @@ def _avg_pool(axes: int) -> Lowering:
         found = em.emit("avg_pool", [x], shape, **window, count_include_pad=bool(call["count_include_pad"]))
         divisor = call.get("divisor_override")
         if divisor:
-            taps = 1
-            for size in window["kernel"]:
-                taps *= size
-            return em.reshape(arithmetic.scale(em, found, taps / divisor), call.shape)
+            return em.reshape(em.scale(found, math.prod(window["kernel"]) / divisor), call.shape)
         return em.reshape(found, call.shape)
 
     return lower
@@ -96,7 +89,7 @@ def _windows(op: str, batched: int) -> Lowering:
     def lower(em: Emitter, call: Call) -> Any:
         x, shape = em.flow(call["self"]), call.shape
         if len(x.shape) < batched:
-            x, shape = em.flow(em.reshape(x, (1, *x.shape))), (1, *shape)
+            x, shape = em.reshape(x, (1, *x.shape)), (1, *shape)
         pads = per_axis(call["padding"], 2)
         found = em.emit(
             op, [x], shape,

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand, Shape, parameter
+from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 
 _ROLES = ("weight", "recurrent", "bias", "recurrent_bias")
-
-
-def _reads_output(call: Call, index: int) -> bool:
-    """Whether anything reads this one of an operation's results."""
-    return any(user.users and user.args[1] == index for user in call.node.users)
 
 
 def _is_zero(operand: Operand) -> bool:
@@ -36,7 +32,7 @@ def _layers(op: str, **attributes: Any) -> Callable[[Emitter, Call], Any]:
             x = em.transpose(x, (1, 0, 2))
         known = [None if _is_zero(state) else em.flow(state) for state in states]
         lasts: list[list[Flow]] = [[] for _ in states]
-        wants_carry = op == "lstm" and _reads_output(call, 2)
+        wants_carry = op == "lstm" and call.reads(2)
         for layer in range(int(call["num_layers"])):
             ys = []
             for direction in range(directions):
@@ -51,14 +47,14 @@ def _layers(op: str, **attributes: Any) -> Callable[[Emitter, Call], Any]:
                     raise CannotLowerError("the number of steps is symbolic")
                 end = 0 if direction else size - 1
                 row = (1, y.shape[0], y.shape[2])
-                lasts[0].append(em.flow(em.reshape(em.slice(y, 1, end, end + 1), row)))
+                lasts[0].append(em.reshape(em.slice(y, 1, end, end + 1), row))
                 if carry is not None:
-                    lasts[1].append(em.flow(em.reshape(carry, row)))
-            x = _beside(em, ys, 2)
+                    lasts[1].append(em.reshape(carry, row))
+            x = em.concat(ys, 2)
             if layer + 1 < int(call["num_layers"]) and call["dropout"] and call["train"]:
                 x = em.emit("dropout", [x], x.shape, p=float(call["dropout"]))
         y = x if call["batch_first"] else em.transpose(x, (1, 0, 2))
-        return (y, *(_beside(em, rows, 0) if rows else None for rows in lasts))
+        return (y, *(em.concat(rows, 0) if rows else None for rows in lasts))
 
     return lower
 
@@ -78,18 +74,7 @@ def _layer(
 
 def _row(em: Emitter, states: Flow, index: int) -> Flow:
     """The state of one layer and direction."""
-    return em.flow(em.reshape(em.slice(states, 0, index, index + 1), states.shape[1:]))
-
-
-def _beside(em: Emitter, parts: Sequence[Flow], axis: int) -> Flow:
-    if len(parts) == 1:
-        return parts[0]
-    shape = list(parts[0].shape)
-    sizes = [part.shape[axis] for part in parts]
-    if not all(isinstance(size, int) for size in sizes):
-        raise CannotLowerError("a size is symbolic")
-    shape[axis] = sum(int(size) for size in sizes)
-    return em.emit("concat", parts, tuple(shape), axis=axis)
+    return em.reshape(em.slice(states, 0, index, index + 1), states.shape[1:])
 
 
 def _cell(op: str, **attributes: Any) -> Callable[[Emitter, Call], Any]:
@@ -98,10 +83,10 @@ def _cell(op: str, **attributes: Any) -> Callable[[Emitter, Call], Any]:
     def lower(em: Emitter, call: Call) -> Any:
         states = call["hx"] if op == "lstm" else [call["hx"]]
         x = em.flow(call["input"])
-        whole = em.flow(em.reshape(x, (x.shape[0], 1, *x.shape[1:])))
+        whole = em.reshape(x, (x.shape[0], 1, *x.shape[1:]))
         first = [None if _is_zero(state) else em.flow(state) for state in states]
         own = dict(zip(_ROLES, (parameter(call[name]) for name in ("w_ih", "w_hh", "b_ih", "b_hh")), strict=True))
-        wants_carry = op == "lstm" and _reads_output(call, 1)
+        wants_carry = op == "lstm" and call.reads(1)
         y, carry = _layer(em, op, [whole, *first], own, wants_carry, attributes)
         last = em.reshape(y, call.shape)
         return (last, carry) if op == "lstm" else last

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.lowering import compare
 from gnelint.readers.torch.constants import Constant
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand
-
-_FLOATING = ("float", "bfloat")
+from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand
 
 
 def _top_k(em: Emitter, call: Call) -> Any:
@@ -22,10 +22,7 @@ def _top_k(em: Emitter, call: Call) -> Any:
 
 def _compare(kind: str) -> Callable[[Emitter, Call], Operand]:
     def lower(em: Emitter, call: Call) -> Operand:
-        sides = call["self"], call["other"]
-        if not any(isinstance(side, Flow) and side.dtype.startswith(_FLOATING) for side in sides):
-            raise CannotLowerError("a comparison of indices")
-        return em.emit("compare", sides, call.shape, call.dtype, kind=kind)
+        return compare(em, kind, call["self"], call["other"], call.shape)
 
     return lower
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from gnelint.readers.torch import arithmetic as arithmetic
+from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.lowering import gather
 from gnelint.readers.torch.constants import Constant, Tensors, derived
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand, parameter
+from gnelint.readers.torch.emitter import Call, Emitter, Operand
 from gnelint.readers.torch.ops.normalization import reduced_axes
 
 Lowering = Callable[[Emitter, Call], Any]
@@ -114,14 +115,9 @@ def _unbind(em: Emitter, call: Call) -> Any:
     count = len(call.outputs)
     parts = em.emit_many("split", [x], (part,) * count, axis=axis, sizes=(1,) * count)
     return tuple(
-        em.reshape(found, output[0]) if output is not None and used else None
-        for found, output, used in zip(parts, call.outputs, _read_outputs(call), strict=True)
+        em.reshape(found, output[0]) if output is not None and call.reads(index) else None
+        for index, (found, output) in enumerate(zip(parts, call.outputs, strict=True))
     )
-
-
-def _read_outputs(call: Call) -> list[bool]:
-    read = {user.args[1] for user in call.node.users}
-    return [index in read for index in range(len(call.outputs))]
 
 
 def _cat(em: Emitter, call: Call) -> Operand:
@@ -168,7 +164,7 @@ def _index(em: Emitter, call: Call) -> Operand:
         raise CannotLowerError("an indexing that is no gather")
     axis = used[0]
     if len(used) == 1:
-        return _gather(em, x, picked[0], axis, call)
+        return gather(em, x, picked[0], axis, call.shape)
     sizes = x.shape[axis : axis + len(used)]
     if not all(isinstance(i, Constant) for i in picked) or not all(isinstance(size, int) for size in sizes):
         raise CannotLowerError("an indexing by several tensors that depend on the input")
@@ -178,23 +174,15 @@ def _index(em: Emitter, call: Call) -> Operand:
         merged = derived(torch.add, derived(torch.mul, merged, size), _positive(index, size))
         total *= int(size)
     flat = em.reshape(x, (*x.shape[:axis], total, *x.shape[axis + len(used) :]))
-    return _gather(em, flat, merged, axis, call)
+    return gather(em, flat, merged, axis, call.shape)
 
 
 def _positive(index: Constant, size: Any) -> Constant:
     return derived(torch.remainder, index, int(size))
 
 
-def _gather(em: Emitter, x: Operand, index: Operand, axis: int, call: Call) -> Operand:
-    if isinstance(x, Constant) and isinstance(index, Flow) and axis == 0 and len(x.shape) == 2:
-        return em.emit("embedding", [index], call.shape, x.dtype, parameters={"weight": parameter(x)})
-    if isinstance(index, Constant):
-        return em.emit("gather", [x], call.shape, parameters={"indices": index.compact.parameter()}, axis=axis)
-    return em.emit("gather", [x, index], call.shape, axis=axis)
-
-
 def _index_select(em: Emitter, call: Call) -> Operand:
-    return _gather(em, call["self"], call["index"], call["dim"] % len(call.shape), call)
+    return gather(em, call["self"], call["index"], call["dim"] % len(call.shape), call.shape)
 
 
 def _roll(em: Emitter, call: Call) -> Operand:
@@ -261,7 +249,7 @@ def _diagonal_mask(em: Emitter, call: Call) -> Operand:
         return mask
 
     mask = Constant(name, (rows, columns), x.dtype, triangle)
-    return arithmetic.multiply(em, x, mask, call.shape)
+    return em.times(x, mask, call.shape)
 
 
 SHAPE_OPS: Mapping[str, Lowering] = {

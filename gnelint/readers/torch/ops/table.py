@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gnelint.readers.torch import arithmetic as arithmetic
+from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.lowering import add, divide, multiply, power_of
 from gnelint.readers.torch.constants import Constant
-from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter, Flow, Operand, parameter
+from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 from gnelint.readers.torch.ops.linear import LINEAR_OPS
 from gnelint.readers.torch.ops.normalization import NORMALIZATION_OPS
 from gnelint.readers.torch.ops.pooling import POOLING_OPS
@@ -126,8 +127,8 @@ def _rsqrt(em: Emitter, call: Call) -> Operand:
 def _pow(em: Emitter, call: Call) -> Operand:
     base, exponent = call["self"], call["exponent"]
     if isinstance(exponent, (Flow, Constant)):
-        if isinstance(base, (int, float)) and base > 0:
-            return em.emit("exp", [arithmetic.scale(em, em.flow(exponent), math.log(base))], call.shape)
+        if isinstance(base, (int, float)):
+            return power_of(em, base, em.flow(exponent), call.shape)
         raise CannotLowerError("a power whose exponent is a tensor")
     if exponent == 1:
         return em.emit("identity", [base], call.shape)
@@ -140,60 +141,59 @@ def _square(em: Emitter, call: Call) -> Operand:
 
 def _exponential(base: float, shift: float = 0.0) -> Lowering:
     def lower(em: Emitter, call: Call) -> Operand:
-        found = em.emit("exp", [arithmetic.scale(em, em.flow(call["self"]), math.log(base))], call.shape, call.dtype)
-        return arithmetic.add(em, found, shift, call.shape)
+        return em.plus(power_of(em, base, em.flow(call["self"]), call.shape, call.dtype), shift, call.shape)
 
     return lower
 
 
 def _logarithm(base: float, shift: float = 0.0) -> Lowering:
     def lower(em: Emitter, call: Call) -> Operand:
-        found = em.emit("log", [arithmetic.add(em, em.flow(call["self"]), shift, call.shape)], call.shape, call.dtype)
-        return arithmetic.scale(em, found, 1.0 / math.log(base))
+        shifted = em.plus(em.flow(call["self"]), shift, call.shape)
+        return em.scale(em.emit("log", [shifted], call.shape, call.dtype), 1.0 / math.log(base))
 
     return lower
 
 
 def _add(em: Emitter, call: Call) -> Operand:
-    return arithmetic.add(em, call["self"], call["other"], call.shape, float(call.get("alpha", 1)))
+    return add(em, call["self"], call["other"], call.shape, float(call.get("alpha", 1)))
 
 
 def _sub(em: Emitter, call: Call) -> Operand:
-    return arithmetic.add(em, call["self"], call["other"], call.shape, -float(call.get("alpha", 1)))
+    return add(em, call["self"], call["other"], call.shape, -float(call.get("alpha", 1)))
 
 
 def _rsub(em: Emitter, call: Call) -> Operand:
-    return arithmetic.add(em, call["other"], call["self"], call.shape, -float(call.get("alpha", 1)))
+    return add(em, call["other"], call["self"], call.shape, -float(call.get("alpha", 1)))
 
 
 def _mul(em: Emitter, call: Call) -> Operand:
-    return arithmetic.multiply(em, call["self"], call["other"], call.shape)
+    return multiply(em, call["self"], call["other"], call.shape)
 
 
 def _div(em: Emitter, call: Call) -> Operand:
-    quotient = arithmetic.divide(em, call["self"], call["other"], call.shape)
+    quotient = divide(em, call["self"], call["other"], call.shape)
     kind = call.get("rounding_mode")
     return quotient if kind is None else em.emit("step", [quotient], call.shape, kind=kind)
 
 
 def _neg(em: Emitter, call: Call) -> Operand:
-    return arithmetic.scale(em, em.flow(call["self"]), -1.0)
+    return em.scale(em.flow(call["self"]), -1.0)
 
 
 def _addcmul(em: Emitter, call: Call) -> Operand:
-    product = arithmetic.multiply(em, call["tensor1"], call["tensor2"], call.shape)
-    return arithmetic.add(em, call["self"], product, call.shape, float(call["value"]))
+    product = multiply(em, call["tensor1"], call["tensor2"], call.shape)
+    return add(em, call["self"], product, call.shape, float(call["value"]))
 
 
 def _addcdiv(em: Emitter, call: Call) -> Operand:
-    quotient = arithmetic.divide(em, call["tensor1"], call["tensor2"], call.shape)
-    return arithmetic.add(em, call["self"], quotient, call.shape, float(call["value"]))
+    quotient = divide(em, call["tensor1"], call["tensor2"], call.shape)
+    return add(em, call["self"], quotient, call.shape, float(call["value"]))
 
 
 def _lerp(em: Emitter, call: Call) -> Operand:
     start, weight = call["self"], call["weight"]
-    step = arithmetic.add(em, call["end"], start, call.shape, -1.0)
-    return arithmetic.add(em, start, arithmetic.multiply(em, step, weight, call.shape), call.shape)
+    step = add(em, call["end"], start, call.shape, -1.0)
+    return add(em, start, multiply(em, step, weight, call.shape), call.shape)
 
 
 def _elementwise(op: str) -> Lowering:
