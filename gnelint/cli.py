@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gnelint.errors import DefectError, GnelintError, UsageError
+from gnelint.lint.finding import FAIL_ON
 from gnelint.version import __version__
+from gnelint.words import plural
 
 if TYPE_CHECKING:
-    from gnelint.app.batch import Answer
     from gnelint.lint.baseline import Baseline
     from gnelint.lint.rulefile import Rule
-    from gnelint.output.report import Report, Unread
+    from gnelint.output.report import Checked, Report, Unread
     from gnelint.readers.target import Target
     from gnelint.settings.jobs import Job, Options
     from gnelint.writers.rewriting import Measuring
@@ -115,7 +116,7 @@ _config = click.option(
 )
 @click.option(
     "--fail-on",
-    type=click.Choice(("error", "warning", "info", "never")),
+    type=click.Choice(FAIL_ON),
     help="Least severity that makes the exit code 1 [error].",
 )
 @_stage
@@ -167,9 +168,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     done = run.answers(planned, given["jobs"])
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for paths, loaded in sets.items():
-        run.warn(
-            *unused([verdict for job, answer in done if job.rules == paths for verdict in answer.verdicts], loaded)
-        )
+        run.warn(*unused([verdict for job, found in done if job.rules == paths for verdict in found.verdicts], loaded))
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.unread else EXIT_CLEAN
@@ -181,19 +180,18 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     return code
 
 
-def _report(run: _Run, done: Sequence[tuple[Job, Answer]], baselines: Mapping[Path, Baseline]) -> Report:
+def _report(run: _Run, done: Sequence[tuple[Job, Checked]], baselines: Mapping[Path, Baseline]) -> Report:
     """What is said of all targets, without what their baselines know."""
     from gnelint.app import batch
     from gnelint.lint.selection import selected_rules
-    from gnelint.output.report import Checked, Report
+    from gnelint.output.report import Report
 
     rules: dict[str, Rule] = {}
     targets = []
-    for job, answer in done:
-        entry = answer.entry if job.baseline is None else batch.against(baselines[job.baseline], answer.entry)
-        selected = {rule.id: rule for rule in selected_rules(batch.rules_of(job.rules), job.settings)}
-        rules.update(selected)
-        targets.append(Checked(entry, answer.notes, tuple(selected), answer.ran, answer.file, job.fail_on))
+    for job, found in done:
+        entry = found.entry if job.baseline is None else batch.against(baselines[job.baseline], found.entry)
+        rules.update({rule.id: rule for rule in selected_rules(batch.rules_of(job.rules), job.settings)})
+        targets.append(replace(found, entry=entry))
     ordered = tuple(rules[rule] for rule in sorted(rules))
     return Report(tuple(targets), tuple(run.unread), ordered, Path.cwd())
 
@@ -206,16 +204,14 @@ def _job_options(given: Mapping[str, Any]) -> Options:
     return Options(tuple(parse_input(text) for text in given["inputs"]), **{name: given[name] for name in names})
 
 
-def _write_baselines(baselines: Mapping[Path, Baseline], done: Sequence[tuple[Job, Answer]]) -> None:
-    for job, answer in done:
+def _write_baselines(baselines: Mapping[Path, Baseline], done: Sequence[tuple[Job, Checked]]) -> None:
+    for job, found in done:
         assert job.baseline is not None
-        baselines[job.baseline].record(job.target.text, answer.findings)
+        baselines[job.baseline].record(job.target.text, found.findings)
     for file, baseline in baselines.items():
         baseline.write()
-        count = sum(len(answer.findings) for job, answer in done if job.baseline == file)
-        click.echo(
-            f"gnelint: {file}: written, {count} finding{'s' * (count != 1)} of this run are known now.", err=True
-        )
+        count = sum(len(found.findings) for job, found in done if job.baseline == file)
+        click.echo(f"gnelint: {file}: written, {plural(count, 'finding')} of this run are known now.", err=True)
 
 
 @dataclass
@@ -235,22 +231,23 @@ class _Run:
             try:
                 found.extend(resolve(text))
             except GnelintError as error:
-                self._fail(text, str(error), traceback.format_exc())
+                self.fail(text, error)
         return found
 
-    def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Answer]]:
+    def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Checked]]:
         """The jobs that could be done, with what there is to say."""
         from gnelint.app import batch
+        from gnelint.output.report import Unread
 
         done = []
         found = batch.answers(jobs, processes)
         for index, job in enumerate(jobs, start=1):
             _progress(f"[{index}/{len(jobs)}] {job.target.text}")
             answer = next(found)
-            self.warn(*filter(None, [answer.warning]))
-            if answer.error:
-                self._fail(job.target.text, answer.error, answer.trace)
+            if isinstance(answer, Unread):
+                self._fail(answer)
             else:
+                self.warn(*filter(None, [answer.warning]))
                 done.append((job, answer))
         _progress("")
         return done
@@ -265,16 +262,16 @@ class _Run:
 
     def fail(self, target: str, error: GnelintError) -> None:
         """Say why a target could not be done."""
-        self._fail(target, str(error), traceback.format_exc())
-
-    def _fail(self, target: str, message: str, trace: str) -> None:
         from gnelint.output.report import Unread
 
-        self.unread.append(Unread(target, message))
+        self._fail(Unread(target, str(error), traceback.format_exc()))
+
+    def _fail(self, unread: Unread) -> None:
+        self.unread.append(unread)
         _progress("")
-        _complain(message)
+        _complain(unread.reason)
         if self.verbose:
-            click.echo(trace, err=True, nl=False)
+            click.echo(unread.trace, err=True, nl=False)
 
 
 def _progress(text: str) -> None:
@@ -384,7 +381,7 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @_stage
 @click.option(
     "--fail-on",
-    type=click.Choice(("error", "warning", "info", "never")),
+    type=click.Choice(FAIL_ON),
     help="Least severity left that makes the exit code 1 [error].",
 )
 @click.option(

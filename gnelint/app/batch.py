@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +21,13 @@ from gnelint.lint.rulefile import RuleSet, load_rules
 from gnelint.lint.selection import selected_rules, unselected_rules
 from gnelint.lint.suppression import Verdict
 from gnelint.output.json import counts
+from gnelint.output.report import Checked, Unread
 from gnelint.readers.reading import read_target
 from gnelint.readers.target import source_file
 from gnelint.settings.jobs import Job
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one target: plain data, so that a process can hand it over and a cache keep it.
-
-    Attributes:
-        entry: its entry in the JSON report, empty if the target could not be checked.
-        notes: sentences for people.
-        verdicts: what became of each suppression.
-        ran: ids of the rules that were run.
-        file: the model or Python file, "" if it is not known.
-        error: why it could not be checked, "" if it was; `trace` is for those who ask for more.
-        warning: what went wrong beside the answer, "" if nothing did.
-    """
-
-    entry: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    ran: tuple[str, ...] = ()
-    file: str = ""
-    error: str = ""
-    trace: str = ""
-    warning: str = ""
-
-    @property
-    def findings(self) -> Sequence[Mapping[str, Any]]:
-        """The findings of its entry."""
-        found: Sequence[Mapping[str, Any]] = self.entry["findings"]
-        return found
-
-
-def answers(jobs: Sequence[Job], processes: int) -> Iterator[Answer]:
+def answers(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
     """The answer to each job, in order."""
     if processes == 1 or len(jobs) < 2:
         yield from map(answer, jobs)
@@ -71,17 +42,18 @@ def answers(jobs: Sequence[Job], processes: int) -> Iterator[Answer]:
             except BrokenProcessPool as error:  # one that is ended from outside takes the others with it
                 problem = "a process ended before it was checked (out of memory?)"
                 advice = "Check it with fewer processes, or with -j 1."
-                yield Answer(error=str(ModelError(job.target.text, problem, advice)), trace=f"{error}\n")
+                target = job.target.text
+                yield Unread(target, str(ModelError(target, problem, advice)), f"{error}\n")
 
 
-def answer(job: Job) -> Answer:
+def answer(job: Job) -> Checked | Unread:
     """Check one target; one that cannot be checked is an answer too."""
     try:
         return _cached(job)
     except GnelintError as error:
-        return Answer(error=str(error), trace=traceback.format_exc())
+        return Unread(job.target.text, str(error), traceback.format_exc())
     except Exception as error:  # a defect of gnelint must not take the other targets with it
-        return Answer(error=str(DefectError(job.target.text, error)), trace=traceback.format_exc())
+        return Unread(job.target.text, str(DefectError(job.target.text, error)), traceback.format_exc())
 
 
 def against(baseline: Baseline, entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,7 +70,7 @@ def rules_of(paths: tuple[Path, ...]) -> RuleSet:
     return load_rules(paths)
 
 
-def _cached(job: Job) -> Answer:
+def _cached(job: Job) -> Checked:
     model = job.target.path if job.target.kind in ("onnx", "pt2") else None
     if job.cache_dir is None or job.target.kind != "onnx" or model is None:
         return _checked(job, None if model is None else sha256(model))[0]
@@ -112,7 +84,7 @@ def _cached(job: Job) -> Answer:
     record = cache.find(key, model)
     if record is not None:
         known = tuple(Verdict(**verdict) for verdict in record["verdicts"])
-        return Answer(record["entry"], tuple(record["notes"]), known, tuple(record["ran"]), str(model))
+        return _shaped(job, record["entry"], tuple(record["notes"]), tuple(record["ran"]), known)
     found, data_files = _checked(job, digest)
     verdicts = [asdict(one) for one in found.verdicts]
     kept = {"entry": found.entry, "notes": found.notes, "verdicts": verdicts, "ran": found.ran}
@@ -124,7 +96,7 @@ def _cached(job: Job) -> Answer:
     return found
 
 
-def _checked(job: Job, digest: str | None) -> tuple[Answer, Sequence[str]]:
+def _checked(job: Job, digest: str | None) -> tuple[Checked, Sequence[str]]:
     """The answer worked out, and the files with external weights that it depends on.
 
     Args:
@@ -137,5 +109,13 @@ def _checked(job: Job, digest: str | None) -> tuple[Answer, Sequence[str]]:
     graph = read_target(job.target, training=job.training, inputs=job.inputs)
     result = replace(check_graph(graph, rules, job.settings, job.suppressions, others), sha256=digest)
     ran = tuple(rule.id for rule in result.rules)
-    found = Answer(result.to_dict(), result.notes, result.verdicts, ran, source_file(job.target))
+    found = _shaped(job, result.to_dict(), result.notes, ran, result.verdicts)
     return found, graph.data_files
+
+
+def _shaped(
+    job: Job, entry: Mapping[str, Any], notes: tuple[str, ...], ran: tuple[str, ...], verdicts: tuple[Verdict, ...]
+) -> Checked:
+    """The answer to a job, with what the job says of itself."""
+    selected = tuple(rule.id for rule in selected_rules(rules_of(job.rules), job.settings))
+    return Checked(entry, notes, selected, ran, source_file(job.target), job.fail_on, verdicts)

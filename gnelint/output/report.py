@@ -11,6 +11,7 @@ from typing import Any
 
 from gnelint.lint.finding import SEVERITIES, reaches
 from gnelint.lint.rulefile import Rule
+from gnelint.lint.suppression import Verdict
 from gnelint.output.text import clipped, fix_text, places
 
 _PLACES = 120
@@ -21,7 +22,7 @@ LONGEST = 2000
 
 @dataclass(frozen=True)
 class Checked:
-    """A target that was checked.
+    """A target that was checked: plain data, so that a process can hand it over and a cache keep it.
 
     Attributes:
         entry: its entry in the JSON report.
@@ -29,6 +30,8 @@ class Checked:
         selected, ran: ids of the rules that were asked for, and of those that applied.
         file: the model or Python file, "" if it is not known.
         fail_on: the least severity that counts as a failure.
+        verdicts: what became of each suppression.
+        warning: what went wrong beside the check, "" if nothing did.
     """
 
     entry: Mapping[str, Any]
@@ -37,6 +40,8 @@ class Checked:
     ran: tuple[str, ...] = ()
     file: str = ""
     fail_on: str = "error"
+    verdicts: tuple[Verdict, ...] = ()
+    warning: str = ""
 
     @property
     def findings(self) -> Sequence[Mapping[str, Any]]:
@@ -52,10 +57,11 @@ class Checked:
 
 @dataclass(frozen=True)
 class Unread:
-    """A target, or what was meant to be one, that could not be checked, and why."""
+    """A target, or what was meant to be one, that could not be checked, and why; `trace` is for those who ask."""
 
     target: str
     reason: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)

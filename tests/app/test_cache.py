@@ -18,9 +18,10 @@ import onnx
 import pytest
 
 from gnelint.app import batch, cache
-from gnelint.app.batch import Answer, answer
+from gnelint.app.batch import answer
 from gnelint.lint.selection import Settings
 from gnelint.lint.suppression import Suppression
+from gnelint.output.report import Checked, Unread
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
 from gnelint.settings.jobs import Job
@@ -49,11 +50,12 @@ def job(tmp_path: Path) -> Job:
     return Job(Target("model.onnx", "onnx", path=model), cache_dir=tmp_path / "cache")
 
 
-def ask(job: Job) -> Answer:
+def ask(job: Job) -> Checked:
     batch.rules_of.cache_clear()
     cache._code.cache_clear()
     found = answer(job)
-    assert (found.error, found.warning) == ("", "")
+    assert isinstance(found, Checked)
+    assert not found.warning
     return found
 
 
@@ -119,7 +121,9 @@ def test_changed_external_data(external: Job, tmp_path: Path) -> None:
     assert data.stat().st_size == state.st_size
     assert ask(external).findings == []
     data.unlink()
-    assert "missing" in answer(external).error
+    unread = answer(external)
+    assert isinstance(unread, Unread)
+    assert "missing" in unread.reason
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +217,7 @@ def test_the_oldest_records_go(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_directory_that_cannot_be_written_is_a_warning(job: Job, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = answer(replace(job, cache_dir=tmp_path / "file"))
+    assert isinstance(found, Checked)
     assert len(found.findings) == 13
     assert found.warning.startswith(f"{tmp_path / 'file'}: the cache cannot be written (")
     assert "--no-cache" in found.warning
