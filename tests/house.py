@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fusion",),
     ("theory", "onnxfile", "ops"),
     ("ir",),
-    ("errors", "files", "version", "nn"),
+    ("errors", "files", "version", "words", "nn"),
 )
 """From the doors down. A module may import its own part and what stands below, never what stands beside or above."""
 

@@ -31,7 +31,6 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 
-INPUTS_ASSUMED = "inputs are taken as independent with mean 0 and variance 1"
 PLACEHOLDERS = (
     "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was "
     "read, no number is predicted."
@@ -189,7 +188,7 @@ class Propagation:
         end = nodes[-1].outputs[0]
         gradients = {end: cotangent or Scaled(Gradient.white(moments[end].shape))}
         for node in reversed(nodes):
-            pulled = _pulled(self.graph, node, found.components[node.name], found, gradients)
+            pulled = _pulled(node, found.components[node.name], found, gradients)
             if pulled is None or pulled[0] is None or node.inputs[0] is None:
                 return None
             gradients[node.inputs[0]] = pulled[0]
@@ -355,7 +354,7 @@ def _pull_back(
             continue
         component = forward.components.get(node.name)
         lost = component is None or any(name in unknown and name not in kept for name in node.outputs)
-        pulled = None if lost or component is None else _pulled(graph, node, component, forward, gradients)
+        pulled = None if lost or component is None else _pulled(node, component, forward, gradients)
         if pulled is None:
             unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
             continue
@@ -399,7 +398,7 @@ def _at_phi(block: Block, reached: Scaled) -> Block:
 
 
 def _pulled(
-    graph: Graph, node: Node, component: Component, forward: _Forward, gradients: Mapping[str, Scaled]
+    node: Node, component: Component, forward: _Forward, gradients: Mapping[str, Scaled]
 ) -> list[Scaled | None] | None:
     """Gradients at the node's inputs; None if its component cannot say."""
     states = [None if name is None else forward.moments.get(name) for name in node.inputs]

@@ -22,6 +22,7 @@ from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rules, rule_files
 from gnelint.lint.running import Matches, Run
 from gnelint.lint.selection import Settings, Stage, no_such_rule
+from gnelint.words import plural
 
 if TYPE_CHECKING:
     from gnelint.ir.graph import Graph
@@ -105,7 +106,7 @@ class Examples:
         complaints = _complaints(test, result.findings)
         if "others" in test:
             complaints += self._others(rule, test, prediction)
-        said = f"{rule.id}  {test['model']}: {_counted(len(result.findings))}"
+        said = f"{rule.id}  {test['model']}: {plural(len(result.findings), 'finding')}"
         if "after_fix" in test:
             complaints += self._after_fix(rule, test, prediction)
         if "todo" in test:
@@ -129,7 +130,7 @@ class Examples:
         found = (
             []
             if len(fixed.remaining) == test["after_fix"]
-            else [f"{_counted(len(fixed.remaining))} after the fix, {test['after_fix']} expected"]
+            else [f"{plural(len(fixed.remaining), 'finding')} after the fix, {test['after_fix']} expected"]
         )
         found += [f"not fixed: {left.reason}" for left in fixed.left[:_MAX_SHOWN]] if found else []
         stage: Stage = "trained" if prediction.trained else "init"
@@ -186,14 +187,10 @@ def _fixtures() -> Any:
         sys.path.remove(root)
 
 
-def _counted(count: int) -> str:
-    return f"{count} finding{'s' * (count != 1)}"
-
-
 def _complaints(test: Mapping[str, Any], findings: Sequence[Finding]) -> list[str]:
     found = []
     if len(findings) != test["findings"]:
-        found.append(f"{_counted(test['findings'])} expected")
+        found.append(f"{plural(test['findings'], 'finding')} expected")
     severities = sorted({finding.severity for finding in findings} - {test.get("severity", "")})
     if "severity" in test and severities:
         found.append(f"severity {test['severity']} expected, found {', '.join(severities)}")

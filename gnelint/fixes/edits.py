@@ -24,9 +24,6 @@ Array = np.ndarray
 class Change(ABC):
     """What becomes of a tensor's numbers, in the layout that `Parameter.array` of the layer gives."""
 
-    elementwise: bool = True
-    """Whether each number changes by itself, whatever its place: then the layout does not matter."""
-
     @abstractmethod
     def __call__(self, array: Array) -> Array:
         """The new numbers, of the same shape; computed and returned in double precision."""
@@ -74,7 +71,6 @@ class Centre(Change):
     """
 
     kept: int = 0
-    elementwise = False
 
     def __call__(self, array: Array) -> Array:
         axes = tuple(axis for axis in range(array.ndim) if axis != self.kept % array.ndim)
@@ -96,7 +92,6 @@ class Subtract(Change):
 
     amounts: tuple[float, ...]
     of: str
-    elementwise = False
 
     def __call__(self, array: Array) -> Array:
         return np.asarray(array - np.reshape(self.amounts, array.shape))
@@ -127,7 +122,6 @@ class Redraw(Change):
     second_moment: float
     seed: int
     kept: int = 0
-    elementwise = False
 
     def __call__(self, array: Array) -> Array:
         rng = np.random.default_rng([self.seed, *array.shape])

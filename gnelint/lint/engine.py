@@ -13,6 +13,7 @@ from gnelint.lint.rulefile import Rule
 from gnelint.lint.running import Run
 from gnelint.lint.selection import Settings, Stage
 from gnelint.lint.suppression import Suppressed, Suppression, in_model, suppress
+from gnelint.words import plural
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,5 @@ def _by_stage(prediction: Prediction, rules: Sequence[Rule], stage: Stage) -> tu
         reason = "its weights are placeholders, one repeated value each"
     else:
         reason = "it has no weights to judge"
-    count = f"{len(initial)} rule{'s' * (len(initial) != 1)} for untrained networks skipped: {reason}"
+    count = f"{plural(len(initial), 'rule')} for untrained networks skipped: {reason}"
     return tuple(rule for rule in rules if rule.stage != "init"), (count,)

@@ -10,6 +10,7 @@ from typing import Any
 
 from gnelint.lint.places import alike, alike_edits, folded
 from gnelint.output.text import WIDTH, elide, in_few_words, printable, stage_text, wrapped
+from gnelint.words import plural, power
 
 _LABEL = 38
 _SAFETY = {
@@ -67,11 +68,7 @@ def _headline(entry: Mapping[str, Any], dry: bool) -> str:
     count = len(entry["edits"])
     if not count:
         return "nothing that can be fixed" if any(not left["choice"] for left in entry["left"]) else "nothing to fix"
-    return f"{_plural(count, 'edit')}{' would be made' if dry else ''}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{plural(count, 'edit')}{' would be made' if dry else ''}"
 
 
 def _edits(edits: Sequence[Mapping[str, Any]], whole: bool) -> Iterator[str]:
@@ -127,10 +124,7 @@ def _gradient(entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _power(bits: float) -> str:
-    if not math.isfinite(bits):
-        return "0"
-    rounded = f"{bits:.0f}" if abs(bits) >= 10 else f"{bits:.1f}"
-    return f"2^{'0.0' if rounded == '-0.0' else rounded}"
+    return power(bits) if math.isfinite(bits) else "0"
 
 
 def _left(left: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> Iterator[str]:
@@ -150,7 +144,7 @@ def _choices(left: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if left:
         rules = ",".join(sorted({refusal["rule"] for refusal in left}))
         yield ""
-        yield f"  Left to your choice: {_plural(len(left), 'info')} (--extend-select {rules} edits them)."
+        yield f"  Left to your choice: {plural(len(left), 'info')} (--extend-select {rules} edits them)."
 
 
 def _measured(entry: Mapping[str, Any]) -> Iterator[str]:
@@ -179,7 +173,7 @@ def _before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> st
 def _closing(entry: Mapping[str, Any], dry: bool, code: Path | None) -> str:
     after = entry["after"]
     counts = [(after["errors"], "error"), (after["warnings"], "warning"), (after["infos"], "info")]
-    left = ", ".join(_plural(count, noun) for count, noun in counts if count)
+    left = ", ".join(plural(count, noun) for count, noun in counts if count)
     remains = f"{left} {'would remain' if dry and entry['edits'] else 'left'}" if left else "No findings left"
     if entry["worse"]:
         return f"Nothing written: the fixed model measures worse. {remains}."

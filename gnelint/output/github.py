@@ -14,7 +14,8 @@ from typing import Any
 
 from gnelint.lint.finding import SEVERITIES
 from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
-from gnelint.output.text import clipped, elide, plural
+from gnelint.output.text import clipped, elide
+from gnelint.words import plural
 
 LIMIT = 10
 """Annotations of a level that GitHub shows of a step (actions/toolkit, docs/problem-matchers.md)."""

@@ -18,11 +18,11 @@ from gnelint.output.text import (
     grouped,
     nothing_found,
     places,
-    plural,
     printable,
     stage_text,
     verdict,
 )
+from gnelint.words import plural
 
 LIMIT = 65_000
 """Characters; GitHub refuses a comment of more than 65,536."""

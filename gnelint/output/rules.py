@@ -66,7 +66,3 @@ def _row(rule: Rule) -> str:
     fix = "" if rule.fix is None else f"{rule.fix.kind} ({rule.fix.safety})"
     cells = (f"[{rule.id}](#{anchor})", rule.name, _severities(rule), rule.status, fix, rule.summary)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _paragraph(text: str) -> list[str]:
-    return [line for line in wrapped(text, "") if line]

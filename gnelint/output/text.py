@@ -10,6 +10,7 @@ from typing import Any
 
 from gnelint.lint.finding import FailOn, reaches
 from gnelint.lint.places import alike, changes, folded, scope, visible
+from gnelint.words import plural, power, size
 
 WIDTH = 80
 _LABEL = 26
@@ -115,7 +116,7 @@ def _header(target: Mapping[str, Any]) -> str:
     summary = target["summary"]
     state = state_words(summary)
     mode = {"train": "training mode", "eval": "evaluation mode"}[target["mode"]]
-    facts = [plural(summary["nodes"], "node"), f"{_short(summary['parameters'])} parameters", *state, mode]
+    facts = [plural(summary["nodes"], "node"), f"{size(summary['parameters'])} parameters", *state, mode]
     return f"{target['target']}: {', '.join(facts)}"
 
 
@@ -127,22 +128,10 @@ def stage_text(summary: Mapping[str, Any]) -> str:
     return "" if said is None or stage["reason"] is None else f"{said}: {stage['reason']}."
 
 
-def _short(count: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
-
-
 def state_words(summary: Mapping[str, Any]) -> list[str]:
     """What the weights are, as a word among others; none where there are none to judge."""
     unsure = (summary.get("stage") or {}).get("verdict") == "unsure"
     return {True: ["trained"], False: ["untrained"], None: ["perhaps trained"] * unsure}[summary["trained"]]
-
-
-def plural(count: int, noun: str) -> str:
-    """ "1 node", "2 nodes"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def verdict(target: Mapping[str, Any]) -> str:
@@ -177,9 +166,7 @@ def _give_or_take(summary: Mapping[str, Any]) -> str:
 
 def _power(ratio: float) -> str:
     bits = _bits(ratio)
-    if bits is None:
-        return "less than 2^-1074"
-    return f"2^{bits:.0f}" if abs(bits) >= 10 else f"2^{bits:.1f}"
+    return "less than 2^-1074" if bits is None else power(bits)
 
 
 def _bits(ratio: float | None) -> float | None:

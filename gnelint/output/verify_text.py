@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gnelint.output.text import WIDTH, Style, elide, printable, wrapped
+from gnelint.words import plural
 
 _LABEL = 22
 _LAYER = 38
@@ -222,7 +223,7 @@ def _closing(report: Mapping[str, Any]) -> Iterator[str]:
     for entry in report["targets"]:
         names = entry["verification"]["differing"]
         if names:
-            count = f"{len(names)} predicted number{'s' * (len(names) != 1)} did not hold"
+            count = f"{plural(len(names), 'predicted number')} did not hold"
             listed = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
             yield from _titled(entry["target"], f"{count}: {listed}.")
     if report["verification"]["fixed_is_worse"]:

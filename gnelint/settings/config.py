@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.errors import UsageError
+from gnelint.lint.finding import FAIL_ON
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FAIL_ON = ("error", "warning", "info", "never")
 MODES = ("train", "eval")
 STAGES = ("auto", "init", "trained")
 

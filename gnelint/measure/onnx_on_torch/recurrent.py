@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.table import CannotRunError, operator
+from gnelint.words import plural
 
 Activation = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
@@ -173,7 +174,7 @@ def _directions(
 ) -> list[_Direction]:
     count, direction = w.shape[0], call.get("direction", "forward")
     if count != (2 if direction == "bidirectional" else 1):
-        raise CannotRunError(f'weights of {count} direction{"s" * (count != 1)} for "{direction}"')
+        raise CannotRunError(f'weights of {plural(count, "direction")} for "{direction}"')
     functions = _activations(call, defaults * count)
     each = len(defaults)
     parts = []

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from gnelint.output.html.network import Network, Stretch, shade
 from gnelint.output.html.words import bits_text, isolated, log2, number, power_text
+from gnelint.words import plural
 
 GRADIENT = 240
 FACTOR = 84
@@ -280,7 +281,7 @@ def _said(stretch: Stretch) -> str:
     variance = "" if block["phi_variance"] is None else f", variance {number(block['phi_variance'])}"
     lines = [
         f"{stretch.index + 1}. {isolated(stretch.name)}",
-        f"{block['kind']}, {len(stretch.nodes)} node{'s' * (len(stretch.nodes) != 1)}",
+        f"{block['kind']}, {plural(len(stretch.nodes), 'node')}",
         f"φ {number(stretch.phi) or 'unknown'}{variance}",
         f"squared gradient norm {power_text(stretch.entering)} at its entry, {power_text(stretch.leaving)} at its exit",
     ]

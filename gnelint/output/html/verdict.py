@@ -10,8 +10,9 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from gnelint.output.html.network import Network
-from gnelint.output.html.words import count, decimal, factor, joined, power, short, size
+from gnelint.output.html.words import count, decimal, factor, joined, power, short
 from gnelint.output.text import mends, nothing_found, stage_text, state_words
+from gnelint.words import size
 
 Mood = Literal["good", "warn", "bad", "unknown"]
 
@@ -211,7 +212,7 @@ def identity(network: Network) -> list[str]:
     mode = {"train": "training mode", "eval": "evaluation mode"}[network.entry["mode"]]
     return [
         count(summary["nodes"], "node"),
-        f"{size(summary['parameters'])} parameters",
+        f"{size(summary['parameters'], ' ')} parameters",
         count(summary["blocks"], "block"),
         *state_words(summary),
         mode,

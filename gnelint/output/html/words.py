@@ -8,6 +8,7 @@ import re
 from markupsafe import Markup
 
 from gnelint.lint.places import visible
+from gnelint.words import rounded
 
 LONG = 64
 """Characters of a name that are shown; the table of layers has the whole of it."""
@@ -40,7 +41,7 @@ def bits_text(bits: float | None) -> str:
     """A number of bits: "−102", "0.4"."""
     if bits is None:
         return "unknown"
-    return signed(f"{bits:.0f}" if abs(bits) >= 10 else f"{bits + 0.0:.1f}")
+    return signed(rounded(bits))
 
 
 def signed(text: str) -> str:
@@ -95,14 +96,6 @@ def log2(value: float | None) -> float | None:
 def count(amount: int, noun: str) -> str:
     """ "1 node", "2 nodes"."""
     return f"{amount:,} {noun}{'s' * (amount != 1)}"
-
-
-def size(amount: int) -> str:
-    """A large number in few characters: 1.81 M."""
-    for unit, whole in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if amount >= whole:
-            return f"{amount / whole:.3g} {unit}"
-    return str(amount)
 
 
 def joined(names: list[str]) -> str:

@@ -224,7 +224,7 @@ class Walker:
                     "Check the model with onnx.checker.",
                 ) from error
         if key in DECOMPOSED and schema is not None:
-            function = self._definition(schema, node, call, place)
+            function = self._definition(schema, node, call)
             if function is not None:
                 versions = {**place.versions, **imports(function.opset_import)}
                 self._expand(node, function, call.inputs, scope, place, call.origin, versions)
@@ -232,9 +232,7 @@ class Walker:
         self.emitter.begin(call)
         return self.emitter.unmodelled(call, call.inputs, reason)
 
-    def _definition(
-        self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call, place: Place
-    ) -> onnx.FunctionProto | None:
+    def _definition(self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call) -> onnx.FunctionProto | None:
         """The operator's own definition in terms of simpler ones, if the standard has one."""
         types = [onnx.TypeProto() if operand is None else self.types.proto(operand) for operand in call.inputs]
         return definition(schema, call.version, with_attributes(node, call.attributes), types)

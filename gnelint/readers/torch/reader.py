@@ -78,13 +78,6 @@ def trace_module(
     return Traced(named_by_modules(fuse(lowered.graph)), program, lowered.operations)
 
 
-def read_exported(
-    program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
-) -> Graph:
-    """Read an exported program as `trace_exported` does, for the graph alone."""
-    return trace_exported(program, name=name, training=training, inputs=inputs).graph
-
-
 def trace_exported(
     program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
 ) -> Traced:

@@ -382,7 +382,6 @@ class _PerFilter(Change):
 
     factors: Array
     axis: int
-    elementwise = False
 
     def __call__(self, array: Array) -> Array:
         shape = [1] * array.ndim

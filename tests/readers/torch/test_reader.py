@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.torch.reader import read_exported, read_module, read_pt2
+from gnelint.readers.torch.reader import read_module, read_pt2, trace_exported
 from tests.models import CASES
 from tests.readers.interpret import run
 
@@ -295,14 +295,14 @@ def test_symbolic_dimensions_of_a_program() -> None:
     batch = torch.export.Dim("batch", min=2, max=64)
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     program = torch.export.export(net, (torch.zeros(5, 4),), dynamic_shapes=({0: batch},))
-    graph = read_exported(program, name="dynamic")
+    graph = trace_exported(program, name="dynamic").graph
     first, second = graph.values[graph.outputs[0]].shape or ()
     assert isinstance(first, str)
     assert second == 2
-    fixed = read_exported(program, name="dynamic", inputs=(InputSpec((7, 4)),))
+    fixed = trace_exported(program, name="dynamic", inputs=(InputSpec((7, 4)),)).graph
     assert fixed.values[fixed.outputs[0]].shape == (7, 2)
     with pytest.raises(ModelError, match="fits no input"):
-        read_exported(program, name="dynamic", inputs=(InputSpec((7, 5)),))
+        trace_exported(program, name="dynamic", inputs=(InputSpec((7, 5)),))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 truncated"])
