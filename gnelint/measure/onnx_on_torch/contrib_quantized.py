@@ -127,27 +127,14 @@ def q_attention(
 
 
 @operator("DynamicQuantizeLSTM", domain=DOMAIN)
-def dynamic_quantize_lstm(
-    call: Call,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    h: Tensor | None,
-    c: Tensor | None,
-    p: Tensor | None,
-    w_scale: Tensor,
-    w_zero: Tensor,
-    r_scale: Tensor,
-    r_zero: Tensor,
-) -> tuple[Tensor, ...]:
+def dynamic_quantize_lstm(call: Call, x: Tensor, w: Tensor, r: Tensor, *more: Any) -> tuple[Tensor, ...]:
     """LSTM with quantised weights; x and each h are quantised to 8 bits before they are multiplied by them.
 
     The range of h is that of the whole batch; ONNX Runtime takes it over the part of the batch that a thread has.
     """
+    *rest, w_scale, w_zero, r_scale, r_zero = more
     w, r = _weights_of_gates(w, w_scale, w_zero), _weights_of_gates(r, r_scale, r_zero)
-    return run_lstm(call, _in_8_bits(x), w, r, b, lengths, h, c, p, _in_8_bits)
+    return run_lstm(call, (_in_8_bits(x), w, r, *rest), _in_8_bits)
 
 
 def _weights_of_gates(w: Tensor, scale: Tensor, zero: Tensor) -> Tensor:

@@ -58,96 +58,52 @@ class _Direction:
 
 
 @operator("RNN")
-def rnn(
-    call: Call,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-) -> State:
+def rnn(call: Call, *operands: Tensor | None) -> State:
     """h_t = f(x_t W^T + h_{t-1} R^T + b)."""
-    clip = _clip(call)
+    return _run(call, operands, ("Tanh",), _rnn_step)
 
-    def step_of(part: _Direction) -> Step:
-        (f,) = part.activations
 
-        def step(xt: Tensor, state: State) -> State:
-            return (f(clip(xt + state[0] @ part.r.T + part.rb)),)
-
-        return step
-
-    return _run(call, x, _directions(call, w, r, b, None, ("Tanh",)), step_of, lengths, [h])
+def _rnn_step(call: Call, part: _Direction) -> Step:
+    clip, (f,) = _clip(call), part.activations
+    return lambda xt, state: (f(clip(xt + state[0] @ part.r.T + part.rb)),)
 
 
 @operator("GRU")
-def gru(
-    call: Call,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-) -> State:
+def gru(call: Call, *operands: Tensor | None) -> State:
     """h_t = (1 - z) n + z h_{t-1}, with gates z, r and the candidate n."""
-    clip = _clip(call)
-    reset_after = bool(call.get("linear_before_reset", 0))
+    return _run(call, operands, ("Sigmoid", "Tanh"), _gru_step)
 
-    def step_of(part: _Direction) -> Step:
-        f, g = part.activations
-        size = part.r.shape[1]
-        gates_r, candidate_r = part.r[: 2 * size].T, part.r[2 * size :].T
-        gates_b, candidate_b = part.rb[: 2 * size], part.rb[2 * size :]
 
-        def step(xt: Tensor, state: State) -> State:
-            (last,) = state
-            x_gates, x_candidate = xt.split([2 * size, size], -1)
-            update, reset = f(clip(x_gates + last @ gates_r + gates_b)).chunk(2, -1)
-            if reset_after:
-                recurrent = reset * (last @ candidate_r + candidate_b)
-            else:
-                recurrent = (reset * last) @ candidate_r + candidate_b
-            candidate = g(clip(x_candidate + recurrent))
-            return ((1 - update) * candidate + update * last,)
+def _gru_step(call: Call, part: _Direction) -> Step:
+    clip, reset_after = _clip(call), bool(call.get("linear_before_reset", 0))
+    f, g = part.activations
+    size = part.r.shape[1]
+    gates_r, candidate_r = part.r[: 2 * size].T, part.r[2 * size :].T
+    gates_b, candidate_b = part.rb[: 2 * size], part.rb[2 * size :]
 
-        return step
+    def step(xt: Tensor, state: State) -> State:
+        (last,) = state
+        x_gates, x_candidate = xt.split([2 * size, size], -1)
+        update, reset = f(clip(x_gates + last @ gates_r + gates_b)).chunk(2, -1)
+        if reset_after:
+            recurrent = reset * (last @ candidate_r + candidate_b)
+        else:
+            recurrent = (reset * last) @ candidate_r + candidate_b
+        candidate = g(clip(x_candidate + recurrent))
+        return ((1 - update) * candidate + update * last,)
 
-    return _run(call, x, _directions(call, w, r, b, None, ("Sigmoid", "Tanh")), step_of, lengths, [h])
+    return step
 
 
 @operator("LSTM")
-def lstm(
-    call: Call,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    c: Tensor | None = None,
-    p: Tensor | None = None,
-) -> State:
+def lstm(call: Call, *operands: Tensor | None) -> State:
     """c_t = f c_{t-1} + i g, h_t = o h(c_t), with gates i, o, f and the candidate g."""
-    return run_lstm(call, x, w, r, b, lengths, h, c, p, lambda state: state)
+    return run_lstm(call, operands, lambda state: state)
 
 
-def run_lstm(
-    call: Call,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    h: Tensor | None,
-    c: Tensor | None,
-    p: Tensor | None,
-    read: Activation,
-) -> State:
+def run_lstm(call: Call, operands: Sequence[Tensor | None], read: Activation) -> State:
     """An LSTM whose products see `read` of h."""
-    parts = _directions(call, w, r, b, p, ("Sigmoid", "Tanh", "Tanh"))
-    return _run(call, x, parts, lambda part: _lstm_step(call, part, read), lengths, [h, c])
+    return _run(call, operands, ("Sigmoid", "Tanh", "Tanh"), lambda call, part: _lstm_step(call, part, read), states=2)
 
 
 def _lstm_step(call: Call, part: _Direction, read: Activation) -> Step:
@@ -215,13 +171,24 @@ def _clip(call: Call) -> Activation:
 
 def _run(
     call: Call,
-    x: Tensor,
-    parts: Sequence[_Direction],
-    step_of: Callable[[_Direction], Step],
-    lengths: Tensor | None,
-    initial: Sequence[Tensor | None],
+    operands: Sequence[Tensor | None],
+    activations: tuple[str, ...],
+    step_of: Callable[[Call, _Direction], Step],
+    states: int = 1,
 ) -> State:
-    """h of all steps, then the last state, laid out as the operator asks."""
+    """h of all steps, then the last state, laid out as the operator asks.
+
+    Args:
+        operands: x, W, R, B, lengths, h, and of an LSTM c and P; the last ones may be missing.
+        activations: the functions of one direction where the model names none.
+        step_of: makes the step of a direction.
+        states: how many the cell has.
+    """
+    x, w, r, b, lengths, h, c, p = [*operands, *[None] * (8 - len(operands))]
+    if x is None or w is None or r is None:
+        raise CannotRunError("an input or its weights are left out")
+    parts = _directions(call, w, r, b, p, activations)
+    initial = [h, c][:states]
     batch_first = bool(call.get("layout", 0))
     if batch_first:
         x = x.transpose(0, 1)
@@ -234,14 +201,14 @@ def _run(
     for number, (part, back) in enumerate(zip(parts, backward, strict=True)):
         zeros = x.new_zeros((x.shape[1], part.r.shape[1]))
         state = tuple(zeros if given is None else given[number] for given in initial)
-        output, last = _one_way(x @ part.w.T + part.wb, step_of(part), state, ended, back)
+        output, last = _one_way(x @ part.w.T + part.wb, step_of(call, part), state, ended, back)
         outputs.append(output)
         lasts.append(last)
     y = torch.stack(outputs, 1)
-    states = [torch.stack(states) for states in zip(*lasts, strict=True)]
+    finals = [torch.stack(each) for each in zip(*lasts, strict=True)]
     if batch_first:
-        return y.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in states)
-    return y, *states
+        return y.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in finals)
+    return y, *finals
 
 
 def _one_way(x: Tensor, step: Step, state: State, ended: Tensor | None, backward: bool) -> tuple[Tensor, State]:

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnelint.ir.graph import Parameter
+from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, frobenius2, squared_gram
 
 CHUNK_ENTRIES = 1 << 20
-
-_EXACT_SIDE = 256
-"""Up to this many rows or columns the Gram matrix is taken; above that, `_PROBES` random vectors stand in for it."""
-
-_PROBES = 8
 
 
 @dataclass(frozen=True)
@@ -83,18 +79,17 @@ def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
     columns = weight.size // max(rows, 1)
     if not rows or not columns:
         return None
-    if min(rows, columns) > _EXACT_SIDE:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, _PROBES))
-        squares, once = np.zeros((columns, _PROBES)), 0.0
+    if min(rows, columns) > EXACT_GRAM:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, PROBES))
+        squares, once = np.zeros((columns, PROBES)), 0.0
         for chunk in row_chunks(weight, axis):
             wide = chunk.astype(np.float64)
             squares += wide.T @ (wide @ signs)
             once += float(np.einsum("ij,ij->", wide, wide))
-        twice = float(np.sum(squares**2)) / _PROBES
+        twice = float(np.sum(squares**2)) / PROBES
     else:
         matrix = np.concatenate([chunk.astype(np.float64) for chunk in row_chunks(weight, axis)])
-        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
-        once, twice = float(np.trace(gram)), float(np.sum(gram**2))
+        once, twice = frobenius2(matrix), squared_gram(matrix)
     return min(rows, columns) * twice / once**2 - 1.0 if once > 0 else None
 
 
