@@ -24,8 +24,8 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.selu import solve_selu
 from gnelint.theory.gaussian.sensitivity import sensitivity
 from gnelint.theory.gaussian.softmax import softmax_moments
-from gnelint.theory.spectrum import shallow_network_tail
 from tests.components.harness import make
+from tests.theory.bounds import shallow_network_tail
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "gnelint" / "theory" / "README.md").read_text(encoding="utf-8")

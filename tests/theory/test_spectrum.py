@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gnelint.theory.spectrum import Spectrum, concatenated, identity, parallel, serial, shallow_network_tail
+from gnelint.theory.spectrum import Spectrum, concatenated, identity, parallel, serial
+from tests.theory.bounds import shallow_network_tail
 
 DRAWS = 40
 

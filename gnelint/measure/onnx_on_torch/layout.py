@@ -70,19 +70,6 @@ def _inside(positions: Tensor, length: int, mode: str) -> Tensor:
     return torch.minimum(positions % period, period - positions % period)
 
 
-@operator("CenterCropPad", since=18)
-def center_crop_pad(call: Call, x: Tensor, shape: Tensor) -> Tensor:
-    """The middle of x, or x amid zeros, along each of some axes."""
-    axes = call.get("axes", range(x.dim()))
-    for axis, length in zip(axes_of(axes, x.dim()), numbers(shape), strict=True):
-        more = length - x.shape[axis]
-        if more > 0:
-            x = _with_constant(x, axis, more // 2, more - more // 2, x.new_zeros(()))
-        else:
-            x = x.narrow(axis, -more // 2, length)
-    return x
-
-
 # --- order --------------------------------------------------------------------------------------------------------
 
 

@@ -184,7 +184,8 @@ def _run(
         step_of: makes the step of a direction.
         states: how many the cell has.
     """
-    x, w, r, b, lengths, h, c, p = [*operands, *[None] * (8 - len(operands))]
+    given: list[Tensor | None] = [*operands, *[None] * (8 - len(operands))]
+    x, w, r, b, lengths, h, c, p = given
     if x is None or w is None or r is None:
         raise CannotRunError("an input or its weights are left out")
     parts = _directions(call, w, r, b, p, activations)

@@ -20,7 +20,7 @@ Kernel = Callable[..., Datum | tuple[Datum, ...]]
 
 FAMILIES = (
     "activation", "attention", "cast", "contrib", "contrib_attention", "contrib_quantized", "control",
-    "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic", "loss",
+    "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic",
     "normalization", "pooling", "quantization", "recurrent", "reduction", "resize", "sequence", "shape", "signal",
 )  # fmt: skip
 """The modules of this package that hold kernels."""
@@ -51,12 +51,6 @@ def find_kernel(domain: str, name: str, version: int) -> Kernel | None:
     versions = _TABLE.get((domain, name), {})
     fitting = [since for since in versions if since <= version]
     return versions[max(fitting)] if fitting else None
-
-
-def operators() -> frozenset[tuple[str, str]]:
-    """(domain, name) of every operator that has a kernel."""
-    _load()
-    return frozenset(_TABLE)
 
 
 def _load() -> None:
