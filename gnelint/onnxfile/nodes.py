@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import onnx
-from onnx import defs
+from onnx import defs, helper
 
 from gnelint.onnxfile.file import UnreadableError
 
@@ -111,6 +113,23 @@ def resolved_attributes(
         else:
             found[attribute.name] = attribute
     return found
+
+
+def plain(attribute: onnx.AttributeProto) -> Any:
+    """An attribute as Python's int, float or str, a tuple of these, or an ONNX message."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, list):
+        return tuple(part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+@lru_cache(maxsize=4096)
+def schema_of(op_type: str, version: int, domain: str) -> defs.OpSchema | None:
+    """An operator's schema, None for one that onnx does not know in this version."""
+    try:
+        return defs.get_schema(op_type, version, domain)
+    except Exception:  # onnx's SchemaError: the operator is not onnx's own
+        return None
 
 
 def definition(

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import onnx
 import torch
-from onnx import defs, helper
 
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum
 from gnelint.measure.onnx_on_torch.tensors import proto_to_torch, torch_dtype
 from gnelint.measure.program import RunSettings
+from gnelint.onnxfile.nodes import plain, schema_of
 
 NormalizationMode = Literal["file", "batch", "running"]
 """Which statistics BatchNormalization uses: as the file says, the batch's, or the running ones."""
@@ -63,14 +63,7 @@ class Call:
         attribute = self.attributes.get(name)
         if attribute is None:
             attribute = _schema_defaults(self.op_type, self.version, self.domain).get(name)
-        if attribute is None:
-            return default
-        value = helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        if isinstance(value, (int, float, str, onnx.TensorProto, onnx.GraphProto, onnx.SparseTensorProto)):
-            return value
-        return tuple(part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in value)
+        return default if attribute is None else plain(attribute)
 
     def need(self, name: str) -> Any:
         """An attribute that the operator makes no sense without.
@@ -105,9 +98,8 @@ class Call:
 @lru_cache(maxsize=1024)
 def _schema_defaults(op_type: str, version: int, domain: str) -> Mapping[str, onnx.AttributeProto]:
     """The defaults of an operator's attributes; {} for an operator that is not onnx's own."""
-    try:
-        schema = defs.get_schema(op_type, version, domain)
-    except Exception:  # onnx's SchemaError
+    schema = schema_of(op_type, version, domain)
+    if schema is None:
         return {}
     found = {name: attribute.default_value for name, attribute in schema.attributes.items()}
     return {name: value for name, value in found.items() if value.type != onnx.AttributeProto.UNDEFINED}

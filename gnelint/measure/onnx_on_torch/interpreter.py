@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import onnx
-from onnx import defs
 from torch import Tensor
 
 from gnelint.errors import GnelintError, ModelError
@@ -34,6 +33,7 @@ from gnelint.onnxfile.nodes import (
     is_constant,
     own_name,
     reads,
+    schema_of,
     with_attributes,
 )
 from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Place, Scope, function_key, function_scope
@@ -315,7 +315,7 @@ class Interpreter:
         self, call: Call, node: onnx.NodeProto, inputs: Sequence[Datum], scope: Scope[Datum], place: Place
     ) -> None:
         """Run an operator without a kernel by the definition that the standard gives for it."""
-        schema = _schema(call.op_type, call.version, call.domain)
+        schema = schema_of(call.op_type, call.version, call.domain)
         types = [type_proto(datum) for datum in inputs]
         resolved = with_attributes(node, call.attributes)
         function = None if schema is None else definition(schema, call.version, resolved, types)
@@ -360,7 +360,7 @@ class Interpreter:
         version = versions.get(domain, 1)
         if find_kernel(domain, node.op_type, version) is not None:
             return True
-        schema = _schema(node.op_type, version, domain)
+        schema = schema_of(node.op_type, version, domain)
         return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
@@ -370,13 +370,6 @@ def _unwatched(name: str, tensor: Tensor) -> Tensor:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-def _schema(op_type: str, version: int, domain: str) -> defs.OpSchema | None:
-    try:
-        return defs.get_schema(op_type, version, domain)
-    except Exception:  # onnx's SchemaError: the operator is not onnx's own
-        return None
 
 
 def _plan(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> _Plan:

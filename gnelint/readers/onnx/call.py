@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from gnelint.ir.graph import Parameter, Value
+from gnelint.onnxfile.nodes import plain
 from gnelint.onnxfile.scopes import Origin
 from gnelint.readers.emitter import CannotLowerError, Shape
 
@@ -107,12 +107,7 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute as Python's int, float, str or a tuple of these."""
-        if name not in self.attributes:
-            return default
-        value = helper.get_attribute_value(self.attributes[name])
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        return value if isinstance(value, (int, float, str)) else tuple(value)
+        return plain(self.attributes[name]) if name in self.attributes else default
 
     def used(self, index: int) -> bool:
         """Whether the node names this output."""

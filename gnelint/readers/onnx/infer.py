@@ -32,18 +32,7 @@ class TypeInference:
     def __init__(self, ir_version: int) -> None:
         self._ir_version = ir_version
         self._imports: dict[tuple[tuple[str, int], ...], list[onnx.OperatorSetIdProto]] = {}
-        self._schemas: dict[tuple[str, int, str], defs.OpSchema | None] = {}
         self.special: dict[str, onnx.TypeProto] = {}
-
-    def schema(self, op_type: str, version: int, domain: str) -> defs.OpSchema | None:
-        """The operator's schema, None for one that onnx does not know in this version."""
-        key = (op_type, version, domain)
-        if key not in self._schemas:
-            try:
-                self._schemas[key] = defs.get_schema(op_type, version, domain)
-            except Exception:  # onnx's SchemaError: the operator is not onnx's own
-                self._schemas[key] = None
-        return self._schemas[key]
 
     def proto(self, operand: Operand) -> onnx.TypeProto | None:
         """The type of an operand in ONNX's form, None if it is not known."""

@@ -22,6 +22,7 @@ from gnelint.onnxfile.nodes import (
     is_constant,
     own_name,
     reads,
+    schema_of,
     types_of,
     with_attributes,
 )
@@ -140,7 +141,7 @@ class Walker:
         if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in attributes.values()):
             self._control_flow(node, call, scope, place)
             return
-        schema = self.types.schema(node.op_type, version, domain)
+        schema = schema_of(node.op_type, version, domain)
         call = replace(call, outputs=self._infer(node, schema, call, place))
         results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
         if results is not None:

@@ -69,7 +69,7 @@ def _activations(call: Call, known: Sequence[str], directions: int) -> tuple[str
     Raises:
         CannotLowerError: they are not what the component models.
     """
-    named = [str(name, "utf-8") if isinstance(name, bytes) else str(name) for name in call.get("activations") or ()]
+    named = call.get("activations")
     if not named:
         return tuple(known)
     each = len(known)

@@ -44,7 +44,7 @@ def _one_hot(call: Call, em: Emitter) -> Results:
 
 
 def _scatter(call: Call, em: Emitter) -> Results:
-    if call.get("reduction", "none") not in ("none", b"none"):
+    if call.get("reduction", "none") != "none":
         raise CannotLowerError("a scatter that reduces")
     operands = [call.need(index) for index in range(3)]
     axis = axis_of(call.get("axis", 0), rank(operands[0]))
