@@ -20,7 +20,7 @@ Kernel = Callable[..., Datum | tuple[Datum, ...]]
 
 FAMILIES = (
     "activation", "attention", "cast", "contrib", "contrib_attention", "contrib_quantized", "control",
-    "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic",
+    "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic", "loss",
     "normalization", "pooling", "quantization", "recurrent", "reduction", "resize", "sequence", "shape", "signal",
 )  # fmt: skip
 """The modules of this package that hold kernels."""
