@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gnelint.errors import DefectError, GnelintError, UsageError
-from gnelint.lint.finding import FAIL_ON
+from gnelint.lint.severity import FAIL_ON
 from gnelint.version import __version__
 from gnelint.words import plural
 
@@ -417,8 +417,8 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.app import batch
     from gnelint.fixes import FixOptions
     from gnelint.fixes.planning import FixRequest
-    from gnelint.lint.finding import reaches
     from gnelint.lint.selection import selected_rules
+    from gnelint.lint.severity import reaches
     from gnelint.output import fix_json, fix_text
     from gnelint.settings import jobs
     from gnelint.writers import rewriting

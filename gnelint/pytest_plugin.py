@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from gnelint.app.checking import Analysis
-    from gnelint.lint.finding import FailOn
+    from gnelint.lint.severity import FailOn
 
 
 class GradientNormAssertion(Protocol):

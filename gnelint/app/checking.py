@@ -10,9 +10,10 @@ from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.errors import GradientNormError, UsageError
 from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
-from gnelint.lint.finding import FAIL_ON, FailOn, Finding, reaches
+from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.selection import Settings
+from gnelint.lint.severity import FAIL_ON, FailOn, reaches
 from gnelint.lint.suppression import Suppression, Verdict
 from gnelint.lint.total import Excess, excess
 

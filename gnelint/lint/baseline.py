@@ -16,7 +16,7 @@ from typing import Any
 
 from gnelint.errors import UsageError
 from gnelint.files import write_whole
-from gnelint.lint.finding import SEVERITIES
+from gnelint.lint.severity import SEVERITIES
 
 SCHEMA = "gnelint-baseline/1"
 _NOT_ONE = "Write it again with --write-baseline, or name another file."

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from gnelint.ir.graph import Location
-
-Severity = Literal["error", "warning", "info"]
-
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-"""Most severe first."""
-
-FailOn = Literal["error", "warning", "info", "never"]
-
-FAIL_ON: tuple[FailOn, ...] = (*SEVERITIES, "never")
-"""The least severity that counts as a failure; no finding reaches "never"."""
-
-
-def reaches(severity: str, least: str) -> bool:
-    """Whether a finding of a severity is a failure where `least` is the least one that is."""
-    return least != "never" and FAIL_ON.index(cast(FailOn, severity)) <= FAIL_ON.index(cast(FailOn, least))
-
+from gnelint.lint.severity import Severity
 
 Safety = Literal["preserving", "init", "retrain", "display"]
 """What a fix costs: nothing, the starting point, the trained weights; `display` is advice without an edit."""

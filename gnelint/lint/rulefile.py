@@ -22,10 +22,11 @@ from gnelint.lint.expression import (
     compile_expression,
     compile_template,
 )
-from gnelint.lint.finding import Safety, Severity
+from gnelint.lint.finding import Safety
 from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.kinds import ExpressionError, Kind, operations
 from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
+from gnelint.lint.severity import Severity
 from gnelint.lint.yaml_marks import Document, parse
 from gnelint.lint.yaml_marks import Path as KeyPath
 

@@ -15,12 +15,13 @@ from gnelint.ir.graph import Node
 from gnelint.lint.columns import Column, Columns, constant
 from gnelint.lint.expression import Expression
 from gnelint.lint.facts import LAYERS, Facts
-from gnelint.lint.finding import SEVERITIES, Advice, Finding, Severity
+from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.index import Index, Indices, Mask
 from gnelint.lint.matching import TooManyMatchesError, find_matches
 from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.runs import Runs
+from gnelint.lint.severity import SEVERITIES, Severity
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnelint.lint.finding import SEVERITIES
+from gnelint.lint.severity import SEVERITIES
 from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
 from gnelint.output.text import clipped, elide
 from gnelint.words import plural

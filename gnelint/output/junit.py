@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from gnelint.lint.finding import reaches
+from gnelint.lint.severity import reaches
 from gnelint.output.report import LONGEST, Checked, Report, Unread, sentences
 from gnelint.output.text import clipped, grouped, location_text
 

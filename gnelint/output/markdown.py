@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gnelint.lint.finding import SEVERITIES
 from gnelint.lint.places import folded
+from gnelint.lint.severity import SEVERITIES
 from gnelint.output.report import Checked, Report
 from gnelint.output.text import (
     Style,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gnelint.lint.finding import SEVERITIES, reaches
 from gnelint.lint.rulefile import Rule
+from gnelint.lint.severity import SEVERITIES, reaches
 from gnelint.lint.suppression import Verdict
 from gnelint.output.text import clipped, fix_text, places
 

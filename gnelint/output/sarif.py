@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gnelint.lint.finding import SEVERITIES
 from gnelint.lint.rulefile import Rule
+from gnelint.lint.severity import SEVERITIES
 from gnelint.output.explain import explanation, first_paragraph
 from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
 from gnelint.output.text import clipped, elide

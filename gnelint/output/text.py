@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gnelint.lint.finding import FailOn, reaches
 from gnelint.lint.places import alike, changes, folded, scope, visible
+from gnelint.lint.severity import FailOn, reaches
 from gnelint.words import plural, power, size
 
 WIDTH = 80

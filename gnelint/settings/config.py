@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.errors import UsageError
-from gnelint.lint.finding import FAIL_ON
+from gnelint.lint.severity import FAIL_ON
 
 if sys.version_info >= (3, 11):
     import tomllib

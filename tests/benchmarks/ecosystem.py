@@ -23,7 +23,8 @@ from typing import Any
 
 import gnelint
 from gnelint.errors import GnelintError
-from gnelint.lint.finding import SEVERITIES, Finding
+from gnelint.lint.finding import Finding
+from gnelint.lint.severity import SEVERITIES
 from tests.benchmarks import shipped
 from tests.benchmarks.onnx_agreement import LIGHT, files
 from tests.models import CASES, HELD_OUT

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from gnelint.ir.graph import Location
-from gnelint.lint.finding import Finding, Severity
+from gnelint.lint.finding import Finding
+from gnelint.lint.severity import Severity
 from gnelint.output.github import LIMIT, render
 from gnelint.output.report import Report, Unread
 from tests.builders import chain

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from gnelint.lint.finding import Finding, Severity
+from gnelint.lint.finding import Finding
+from gnelint.lint.severity import Severity
 from gnelint.output.junit import render
 from gnelint.output.report import Report, Unread
 from tests.builders import chain

@@ -10,8 +10,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from gnelint.lint.finding import SEVERITIES
 from gnelint.lint.places import folded, visible
+from gnelint.lint.severity import SEVERITIES
 from gnelint.output.html.network import Network
 from gnelint.output.html.verdict import ADVICE, APPLIED, UNSAFE, fix_class
 from gnelint.output.html.words import number, short
