@@ -100,14 +100,14 @@ def _quotient(rewriter: Rewriter, x: str, root: Root | None, plain: str | None) 
         return None
     value, epsilon = inside
     outside = max(root.added, root.floor)
-    spread = variance(rewriter, value)
+    squares = variance(rewriter, value)
     middle = centred(rewriter, x)
-    if spread is not None and middle is not None:
-        if not rewriter.same(spread.x, middle.x) or spread.axes != middle.axes or spread.factor <= 0.0:
+    if squares is not None and middle is not None:
+        if not rewriter.same(squares.x, middle.x) or squares.axes != middle.axes or squares.factor <= 0.0:
             return None
         op, attributes = _centred_kind(rewriter, middle.x, middle.axes)
-        factor = root.factor * math.sqrt(spread.factor)
-        epsilon = max(epsilon / spread.factor, (outside / factor) ** 2)
+        factor = root.factor * math.sqrt(squares.factor)
+        epsilon = max(epsilon / squares.factor, (outside / factor) ** 2)
         return _Norm(op, middle.x, {**attributes, "epsilon": epsilon}, 1.0 / factor)
     return _uncentred(rewriter, x, root, value, epsilon, outside)
 
@@ -143,14 +143,14 @@ def _l1_norm(rewriter: Rewriter, x: str, plain: str) -> _Norm | None:
     middle = centred(rewriter, x)
     if inside is None or middle is None:
         return None
-    spread = mean_of(rewriter, inside[0], "abs")
-    if spread is None or spread.factor <= 0.0:
+    distance = mean_of(rewriter, inside[0], "abs")
+    if distance is None or distance.factor <= 0.0:
         return None
-    inner = centred(rewriter, spread.x)
-    if inner is None or not rewriter.same(inner.x, middle.x) or not (inner.axes == middle.axes == spread.axes):
+    inner = centred(rewriter, distance.x)
+    if inner is None or not rewriter.same(inner.x, middle.x) or not (inner.axes == middle.axes == distance.axes):
         return None
-    attributes = {"axes": middle.axes, "epsilon": inside[1] / spread.factor}
-    return _Norm("l1_norm", middle.x, attributes, 1.0 / spread.factor)
+    attributes = {"axes": middle.axes, "epsilon": inside[1] / distance.factor}
+    return _Norm("l1_norm", middle.x, attributes, 1.0 / distance.factor)
 
 
 def _centred_kind(rewriter: Rewriter, x: str, axes: tuple[int, ...]) -> tuple[str, dict[str, Any]]:

@@ -119,7 +119,7 @@ def measure(
 class _Sender:
     """Sends this process's share of the probes.
 
-    All processes run the same passes in step, as weights that are spread over them demand: who has no probe left sends
+    All processes run the same passes in step, as weights that are sharded over them demand: who has no probe left sends
     one that is dropped.
 
     Attributes:

@@ -73,7 +73,7 @@ class Program(Protocol):
         examples: tensors for the inputs where the model brought some along, by name.
         weights: names of the stored tensors that training changes; of a file that does not tell, those of its layers.
         leaves: weights by the names of the graph's parameters, once the network has run: gradients arrive there.
-        updated: the tensors that training changes; a weight that is spread over processes is this one's slice of it.
+        updated: the tensors that training changes; a weight that is sharded over processes is this one's slice of it.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Networks larger than a device: their weights are spread over the processes of a team by torch's own FSDP2.
+"""Networks larger than a device: their weights are sharded over the processes of a team by torch's own FSDP2.
 
 A network is cut into stages, runs of operations whose weights together are a small part of all. Each process keeps a
 slice of every weight; a stage's weights are brought together while it runs, forward and backward, and dropped again.
@@ -27,7 +27,7 @@ Run = Callable[[Sequence[int], Mapping[str, Any]], Mapping[str, Any]]
 
 
 def is_large(datum: Any) -> bool:
-    """Whether a constant of a network is a weight that is worth spreading."""
+    """Whether a constant of a network is a weight that is worth sharding."""
     return isinstance(datum, Tensor) and datum.is_floating_point() and datum.numel() >= LEAST_SIZE
 
 
@@ -72,7 +72,7 @@ class _Stage(nn.Module):  # type: ignore[misc]  # torch is not followed
 
 
 class ShardedNetwork(nn.Module):  # type: ignore[misc]  # torch is not followed
-    """A network whose large weights are spread over the processes of a team.
+    """A network whose large weights are sharded over the processes of a team.
 
     Attributes:
         leaves: the weights as they were whole in the last run, by name: gradients arrive at them, hooks can be put on
@@ -87,7 +87,7 @@ class ShardedNetwork(nn.Module):  # type: ignore[misc]  # torch is not followed
         team: Team,
         settings: RunSettings,
     ) -> None:
-        """Cut and spread. Every process keeps its slice; no more than one stage is whole on the device at a time.
+        """Cut and shard. Every process keeps its slice; no more than one stage is whole on the device at a time.
 
         Args:
             operations: in the order in which they run.
@@ -114,8 +114,8 @@ class ShardedNetwork(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others."""
-        spread = [(self.shared_names, self.held), *((stage.cut.weights, stage.held) for stage in self.stages)]
-        for keys, held in spread:
+        parts = [(self.shared_names, self.held), *((stage.cut.weights, stage.held) for stage in self.stages)]
+        for keys, held in parts:
             for name, parameter in zip(keys, held, strict=True):
                 parameter.requires_grad_(name in names)
         for name, leaf in self.leaves.items():

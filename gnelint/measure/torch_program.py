@@ -66,8 +66,8 @@ class TorchProgram:
     @property
     def leaves(self) -> Mapping[str, Tensor]:
         """Weights by the names of the graph's parameters."""
-        spread = {} if self._sharded is None else self._sharded.leaves
-        found = {**self._constants, **spread}
+        sharded = {} if self._sharded is None else self._sharded.leaves
+        found = {**self._constants, **sharded}
         return {
             target: found[name]
             for target, name in self._targets.items()
@@ -78,8 +78,8 @@ class TorchProgram:
     def updated(self) -> Sequence[Tensor]:
         """The tensors that training changes."""
         own = [constant for constant in self._constants.values() if isinstance(constant, Tensor)]
-        spread = [] if self._sharded is None else list(self._sharded.parameters())
-        return [tensor for tensor in (*own, *spread) if tensor.requires_grad]
+        sharded = [] if self._sharded is None else list(self._sharded.parameters())
+        return [tensor for tensor in (*own, *sharded) if tensor.requires_grad]
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others."""

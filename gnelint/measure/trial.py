@@ -147,7 +147,7 @@ class Bench:
     def _fitting(self, source: Source) -> Source:
         """The network on as many examples as there is memory for."""
         graph = self._prediction.graph
-        fitting = batch_that_fits(graph, self._settings, Team(), spread=False)
+        fitting = batch_that_fits(graph, self._settings, Team(), sharded=False)
         return source if fitting is None else source.with_batch(graph, fitting)
 
     def _measured(self, source: Source, until: float) -> _Before:

@@ -65,7 +65,7 @@ class Verified:
         device, dtype: of the run.
         training: what became of it in a few steps, None if it was not trained.
         notes: sentences for people.
-        health: from the network's true outputs; None where the weights are spread over processes.
+        health: from the network's true outputs; None where the weights are sharded over processes.
     """
 
     prediction: Prediction
@@ -124,13 +124,13 @@ def verify_source(source: Source, plan: Plan, team: Team, progress: Progress = l
     notes: list[str] = []
     while True:
         program = source.open(plan.settings)
-        spread = _must_be_spread(program.graph, plan.settings, team)
-        smaller = batch_that_fits(program.graph, plan.settings, team, spread=spread)
+        sharded = _must_be_sharded(program.graph, plan.settings, team)
+        smaller = batch_that_fits(program.graph, plan.settings, team, sharded=sharded)
         if smaller is None:
             try:
-                if spread:
+                if sharded:
                     program.shard(team)
-                return _verified(source, program, plan, team, progress, notes, spread=spread)
+                return _verified(source, program, plan, team, progress, notes, sharded=sharded)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
@@ -149,19 +149,19 @@ def _half(graph: Graph, name: str) -> int:
     return batch // 2
 
 
-def _must_be_spread(graph: Graph, settings: RunSettings, team: Team) -> bool:
+def _must_be_sharded(graph: Graph, settings: RunSettings, team: Team) -> bool:
     """Whether the weights are too large for the device of one process, and there are others to share them with."""
     room = available(settings.device)
     too_large = room is not None and weights_need(graph, settings.float32.itemsize) > room
     return team.size > 1 and team.agreed(too_large)
 
 
-def batch_that_fits(graph: Graph, settings: RunSettings, team: Team, *, spread: bool) -> int | None:
+def batch_that_fits(graph: Graph, settings: RunSettings, team: Team, *, sharded: bool) -> int | None:
     """A smaller batch, where what the recorded values will take is more than there is."""
     batch, room = batch_size(graph), available(settings.device)
     if batch is None or room is None:
         return None
-    room -= weights_need(graph, settings.float32.itemsize) // (team.size if spread else 1)
+    room -= weights_need(graph, settings.float32.itemsize) // (team.size if sharded else 1)
     total = values_need(graph, settings.float32.itemsize)
     fitting = batch
     while fitting > 1 and total * fitting > room * batch:
@@ -178,7 +178,7 @@ def _verified(
     progress: Progress,
     notes: list[str],
     *,
-    spread: bool,
+    sharded: bool,
 ) -> Verified:
     graph = program.graph
     progress("predicting")
@@ -193,14 +193,14 @@ def _verified(
     _require_the_same(tape, source.name, team)
     measurement = measure(tape, graph, plan.probing, plan.settings.device, team, progress)
     probes = Probes(plan.settings.device, plan.probing.seed, min(measurement.probes, MAX_PROBES))
-    found = None if spread else health(tape, block_ends(prediction), prediction.cotangent_at, probes)
+    found = None if sharded else health(tape, block_ends(prediction), prediction.cotangent_at, probes)
     more = list(notes)
-    if spread:
+    if sharded:
         more.append(f"the weights are spread over {team.size} processes: float32 was not checked against float64")
     elif plan.settings.float32 is torch.float32:
         more += _checked_precisely(source, plan, prediction, feeds, tape, progress)
     del tape
-    training = _trained(source, plan, team, progress, spread=spread) if plan.steps else None
+    training = _trained(source, plan, team, progress, sharded=sharded) if plan.steps else None
     return Verified(
         prediction,
         measurement,
@@ -267,9 +267,9 @@ def _checked_precisely(
     return [f"float32 rounding changes phi of {worst} by {by}: measure with --dtype float64"]
 
 
-def _trained(source: Source, plan: Plan, team: Team, progress: Progress, *, spread: bool) -> TrainingRun:
+def _trained(source: Source, plan: Plan, team: Team, progress: Progress, *, sharded: bool) -> TrainingRun:
     program = source.open(plan.settings)
-    if spread:
+    if sharded:
         program.shard(team)
     batches = plan.data(program) if plan.data is not None else _again(drawn(program, plan.probing.seed))
     return train(program, batches, plan.steps, seed=plan.probing.seed, progress=progress)

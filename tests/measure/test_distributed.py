@@ -1,4 +1,4 @@
-"""Several processes under torchrun say what one process says, with weights in each or spread over all of them."""
+"""Several processes under torchrun say what one process says, with weights in each or sharded over all of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gnelint.measure.sharding import STAGES, Operation, _cut
 from tests.models import CASES
 from tests.models.export import export_onnx
 
-SPREAD = """
+SHARDED = """
 import sys
 from gnelint import cli
 from gnelint.measure import verify
-verify._must_be_spread = lambda graph, settings, team: True  # as if no device could hold them
+verify._must_be_sharded = lambda graph, settings, team: True  # as if no device could hold them
 sys.exit(cli.main())
 """
 MLP = ("tests/models/mlp.py:mlp", "--input", "64,256", "--probes", "7")
@@ -60,21 +60,21 @@ def test_two_processes_estimate_what_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [MLP, GPT2], ids=["mlp", "gpt2, tied, trained"])
-def test_weights_spread_over_processes_change_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_weights_sharded_over_processes_change_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     one = verified(arguments, tmp_path / "one")
-    spread = verified(arguments, tmp_path / "two", processes=2, program=SPREAD)
-    assert same(one, spread)
-    assert any("spread over 2 processes" in note for note in spread["targets"][0]["verification"]["notes"])
+    sharded = verified(arguments, tmp_path / "two", processes=2, program=SHARDED)
+    assert same(one, sharded)
+    assert any("spread over 2 processes" in note for note in sharded["targets"][0]["verification"]["notes"])
     assert one["targets"][0]["verification"]["weight_gradients"]
 
 
-def test_an_onnx_files_weights_are_spread_too(tmp_path: Path) -> None:
+def test_an_onnx_files_weights_are_sharded_too(tmp_path: Path) -> None:
     path = tmp_path / "vit.onnx"
     export_onnx(CASES["vit"], path, opset=17, training=True, dynamo=False)
     arguments = (str(path), "--probes", "2")
     one = verified(arguments, tmp_path / "one")
-    spread = verified(arguments, tmp_path / "two", processes=2, program=SPREAD)
-    assert same(one, spread)
+    sharded = verified(arguments, tmp_path / "two", processes=2, program=SHARDED)
+    assert same(one, sharded)
 
 
 def test_processes_that_draw_different_weights_are_told(tmp_path: Path) -> None:

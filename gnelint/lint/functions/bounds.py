@@ -66,8 +66,8 @@ def _norm_bound(facts: Facts, node: Node) -> np.ndarray | None:
     reach = math.inf
     if node.op == "layer_norm" and shape is not None:
         reach = math.sqrt(max(math.prod(shape[axis] for axis in node.attribute("axes")) - 1, 0))
-    spread = np.abs(scale.array().reshape(-1).astype(np.float64))
-    return _times(spread, reach) + bias.array().reshape(-1).astype(np.float64)
+    scales = np.abs(scale.array().reshape(-1).astype(np.float64))
+    return _times(scales, reach) + bias.array().reshape(-1).astype(np.float64)
 
 
 def _range(facts: Facts, value: str) -> Range:

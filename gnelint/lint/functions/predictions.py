@@ -47,16 +47,16 @@ def _unit_inputs(facts: Facts, node: Node) -> np.ndarray | None:
     own = np.zeros(1) if bias is None else bias.array().reshape(-1).astype(np.float64)
     if node.op in NORMALIZATIONS:
         scale = node.parameters.get("scale")
-        spread = np.ones(1) if scale is None else np.abs(scale.array().reshape(-1).astype(np.float64))
+        deviation = np.ones(1) if scale is None else np.abs(scale.array().reshape(-1).astype(np.float64))
         centre = own
     else:
         variance = _variance(predicted)
         if variance is None:
             return None
-        spread = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0))
+        deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0))
         centre = own + (predicted.mean - float(np.mean(own)))
     with np.errstate(all="ignore"):
-        ratio: np.ndarray = np.where(spread > 0, centre / spread, np.sign(centre) * np.inf)
+        ratio: np.ndarray = np.where(deviation > 0, centre / deviation, np.sign(centre) * np.inf)
     return None if np.isnan(ratio).any() else ratio
 
 

@@ -76,7 +76,7 @@ class Interpreter:
     def __init__(self, file: ModelFile, versions: Mapping[str, int], settings: Settings) -> None:
         self._leaves: dict[str, Tensor] = {}
         self._sharded: ShardedNetwork | None = None
-        self._spread: frozenset[str] = frozenset()
+        self._sharded_names: frozenset[str] = frozenset()
         self._model = file.proto
         self._path = str(file.path)
         self._versions = versions
@@ -113,8 +113,8 @@ class Interpreter:
     @property
     def updated(self) -> Sequence[Tensor]:
         """The tensors that training changes."""
-        spread = () if self._sharded is None else self._sharded.parameters()
-        return [tensor for tensor in (*self._leaves.values(), *spread) if tensor.requires_grad]
+        sharded = () if self._sharded is None else self._sharded.parameters()
+        return [tensor for tensor in (*self._leaves.values(), *sharded) if tensor.requires_grad]
 
     def shard(self, team: Team) -> None:
         """Spread the large initializers over a team, each process of which calls this before the model runs."""
@@ -136,7 +136,7 @@ class Interpreter:
             )
             known.update(node.output)
         self._sharded = ShardedNetwork(operations, large, outputs, team, self._settings)
-        self._spread = frozenset(large)
+        self._sharded_names = frozenset(large)
 
     def run(self, feeds: Mapping[str, Datum], watch: Watch | None = None) -> dict[str, Datum]:
         """Run the model.
@@ -194,7 +194,7 @@ class Interpreter:
             makers[sparse.values.name] = partial(self._weights.sparse, sparse, sparse.values.name)
         fed = scope.own()
         for name, make in makers.items():
-            if name not in fed and name not in self._spread:
+            if name not in fed and name not in self._sharded_names:
                 scope.bind(name, self._leaf(name, make))
 
     def _leaf(self, name: str, make: Callable[[], Parameter]) -> Datum:

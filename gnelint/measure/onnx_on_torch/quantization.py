@@ -7,15 +7,15 @@ from torch import Tensor
 
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.quantized import (
+    along_channels,
     dequantized,
     dynamically_quantized,
+    expanded,
     integer_product,
     of_columns,
     of_rows,
     quantized,
     shifted,
-    spread,
-    spread_to_channels,
 )
 from gnelint.measure.onnx_on_torch.standard import run_standard
 from gnelint.measure.onnx_on_torch.table import Datum, operator
@@ -31,8 +31,8 @@ def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero_point: Tensor | N
     precision = call.get("precision", 0)
     divided_in = call.dtype(precision) if precision else scale.dtype
     axis, block = call.get("axis", 1), call.get("block_size", 0)
-    ratio = (x.to(divided_in) / spread(scale, x, axis, block).to(divided_in)).to(_wide(divided_in))
-    zero = None if zero_point is None else spread(zero_point, x, axis, block)
+    ratio = (x.to(divided_in) / expanded(scale, x, axis, block).to(divided_in)).to(_wide(divided_in))
+    zero = None if zero_point is None else expanded(zero_point, x, axis, block)
     if dtype.is_floating_point:
         moved = ratio if zero is None else ratio + zero.to(ratio.dtype)
         return run_standard(call, "CastLike", moved, ratio.new_empty(0, dtype=dtype))
@@ -46,9 +46,9 @@ def dequantize_linear(call: Call, x: Tensor, scale: Tensor, zero_point: Tensor |
     axis, block = call.get("axis", 1), call.get("block_size", 0)
     code = call.get("output_dtype", 0)
     dtype = call.dtype(code) if code else scale.dtype
-    zero = None if zero_point is None else spread(zero_point, x, axis, block)
+    zero = None if zero_point is None else expanded(zero_point, x, axis, block)
     wide = _wide(scale.dtype)
-    return dequantized(x, spread(scale, x, axis, block).to(wide), zero).to(dtype)
+    return dequantized(x, expanded(scale, x, axis, block).to(wide), zero).to(dtype)
 
 
 @operator("DynamicQuantizeLinear")
@@ -98,8 +98,8 @@ def q_linear_conv(
 ) -> Tensor:
     """The convolution of a quantised tensor, quantised; w's scale may be of each output channel."""
     bias = None if b is None else b.to(torch.float64)
-    total = run_standard(call, "Conv", shifted(x, x_zero), shifted(w, spread_to_channels(w_zero, w.dim(), 0)), bias)
-    scale = x_scale.double() * spread_to_channels(w_scale.double(), total.dim(), 1) / y_scale.double()
+    total = run_standard(call, "Conv", shifted(x, x_zero), shifted(w, along_channels(w_zero, w.dim(), 0)), bias)
+    scale = x_scale.double() * along_channels(w_scale.double(), total.dim(), 1) / y_scale.double()
     return quantized(total * scale, y_zero, y_zero.dtype)
 
 
@@ -108,7 +108,7 @@ def conv_integer(
     call: Call, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
     """A convolution in integers of 32 bits."""
-    zero = None if w_zero is None else spread_to_channels(w_zero, w.dim(), 0)
+    zero = None if w_zero is None else along_channels(w_zero, w.dim(), 0)
     total: Tensor = run_standard(call, "Conv", shifted(x, x_zero), shifted(w, zero))
     return total.to(torch.int64).to(torch.int32)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from gnelint.measure.onnx_on_torch.table import CannotRunError
 
 
-def spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+def expanded(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     """A scale or zero point of the whole tensor, of an axis or of blocks along it, as it broadcasts against x."""
     if block:
         if parameter.dim() != x.dim():
@@ -18,10 +18,10 @@ def spread(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
         return parameter.reshape(())
     if parameter.dim() != 1 or not -x.dim() <= axis < x.dim() or parameter.shape[0] != x.shape[axis]:
         raise CannotRunError(f"scales of shape {tuple(parameter.shape)} for axis {axis} of {tuple(x.shape)}")
-    return spread_to_channels(parameter, x.dim(), axis)
+    return along_channels(parameter, x.dim(), axis)
 
 
-def spread_to_channels(parameter: Tensor, rank: int, axis: int) -> Tensor:
+def along_channels(parameter: Tensor, rank: int, axis: int) -> Tensor:
     """A scale, zero point or bias of the whole tensor or of an axis, as it broadcasts against a tensor of this rank."""
     if parameter.numel() == 1:
         return parameter.reshape(())

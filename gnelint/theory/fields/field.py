@@ -14,7 +14,8 @@ and not behind others. An operation says by its `Effect` what it does to the ent
 declared which effects it `outlasts`, and `Field.behind` keeps it or sets it back to its default. A constructor makes
 new values, of which nothing is known but what it is given.
 
-Axis 0 is taken to be the batch: entries of different samples are independent. Source: theory 9.1 and theory 9.2.
+Axis 0 is taken to be the batch: entries of different samples are independent. Source: theory 9.1,
+theory 9.2 and theory 9.9.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class Moments(Field):
         cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
             a Gaussian: behind a rectifier, and behind sums with one. `refined` carries them to finer cells.
         floor: where all entries are that a rectifier has cut, and below which there are none; None where no rectifier
-            is known. It is 0 for what is `nonnegative`, which does not say it again, and elsewhere behind a shift.
+            is known. It is 0 for what is `nonnegative`, which does not say it again, and behind a batch normalisation
+            of that its shift: the identity branches of RepVGG have it. `refined` carries it too.
         channel_correlation: how much different channels are correlated, by mean square.
         variance_of_variance: relative variance of a cell's true variance about `variance`, for the channel
             correlations of what was summed. It is asked for right behind the sum.

@@ -63,8 +63,8 @@ def normal_surprise(z: float) -> float:
 
 def chi_square_surprise(value: float, freedom: float) -> float:
     """-log2 of the probability that chi-square of this many degrees of freedom is above a value (Wilson, Hilferty)."""
-    spread = 2.0 / (9.0 * freedom)
-    return normal_surprise(((value / freedom) ** (1.0 / 3.0) - (1.0 - spread)) / math.sqrt(spread))
+    variance = 2.0 / (9.0 * freedom)
+    return normal_surprise(((value / freedom) ** (1.0 / 3.0) - (1.0 - variance)) / math.sqrt(variance))
 
 
 def rounding(entries: np.ndarray) -> float:
@@ -184,10 +184,10 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     """The correlation over its standard deviation for independent numbers; None where one does not vary."""
-    spread = float(np.std(one)) * float(np.std(other))
-    if not spread > 1e-12 * float(np.abs(one).max() * np.abs(other).max()):
+    product = float(np.std(one)) * float(np.std(other))
+    if not product > 1e-12 * float(np.abs(one).max() * np.abs(other).max()):
         return None
-    found = float(((one - one.mean()) * (other - other.mean())).mean()) / spread
+    found = float(((one - one.mean()) * (other - other.mean())).mean()) / product
     return math.atanh(min(max(found, -0.999999), 0.999999)) * math.sqrt(max(len(one) - 3, 1))
 
 
@@ -219,10 +219,10 @@ def _angles(array: np.ndarray) -> Oddity | None:
     count = len(gram)
     pairs = count * (count - 1) / 2
     off = math.sqrt(float((np.triu(gram, 1) ** 2).sum()) / pairs * long)  # 1 for a draw
-    spread = float(np.std(norms) / np.mean(norms)) * math.sqrt(2.0 * long)  # 1 for Gaussian entries
+    scatter = float(np.std(norms) / np.mean(norms)) * math.sqrt(2.0 * long)  # 1 for Gaussian entries
     step = rounding(vectors)
     if off < 4.0 * step + 1e-4:
-        if spread < 8.0 * step + 1e-3:
+        if scatter < 8.0 * step + 1e-3:
             return Oddity("{} is orthogonal to the last digit", -6.0)
         return Oddity("the orthogonal rows of {} differ in length", 8.0)
     if off > 1.0 - 5.0 / math.sqrt(2.0 * pairs):

@@ -105,8 +105,8 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     variance = max(m2 - m1**2, 0.0)
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
     mean = shift + m1
-    spread = variance**2 if variance < 1e150 else math.inf
-    kurtosis = fourth / spread if minimum < maximum and 0 < spread < math.inf else math.nan
+    square = variance**2 if variance < 1e150 else math.inf
+    kurtosis = fourth / square if minimum < maximum and 0 < square < math.inf else math.nan
     return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
 
 

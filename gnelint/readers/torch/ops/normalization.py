@@ -109,11 +109,11 @@ def _variance(em: Emitter, x: Flow, call: Call) -> tuple[Operand, Operand]:
 def _moments(root: bool, with_mean: bool) -> Lowering:
     def lower(em: Emitter, call: Call) -> Any:
         x = em.flow(call["self"])
-        mean, spread = _variance(em, x, call)
+        mean, statistic = _variance(em, x, call)
         if root:
-            spread = em.emit("sqrt", [spread], spread.shape)
-        spread = em.reshape(spread, call.shape)
-        return (spread, em.reshape(mean, call.shape)) if with_mean else spread
+            statistic = em.emit("sqrt", [statistic], statistic.shape)
+        statistic = em.reshape(statistic, call.shape)
+        return (statistic, em.reshape(mean, call.shape)) if with_mean else statistic
 
     return lower
 
