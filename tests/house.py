@@ -35,9 +35,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("components",),
     ("readers",),
     ("fusion",),
-    ("theory", "onnxfile", "ops"),
-    ("ir",),
-    ("errors", "files", "version", "words", "nn"),
+    ("theory", "onnxfile"),
+    ("ir", "nn"),
+    ("ops",),
+    ("errors", "files", "version", "words"),
 )
 """From the doors down. A module may import its own part and what stands below, never what stands beside or above."""
 

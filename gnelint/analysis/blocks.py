@@ -19,7 +19,7 @@ from itertools import takewhile
 from gnelint.analysis.prediction import Block, BlockKind
 from gnelint.components.base import Basis
 from gnelint.ir.graph import Graph, Node
-from gnelint.ir.vocabulary import VOCABULARY, families
+from gnelint.ops import VOCABULARY, families
 from gnelint.theory.spectrum import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
 
 _WEIGHTED = families()["recurrent"] | {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"}

@@ -8,7 +8,7 @@ them (theory 4.3). `x + relu(x)` has none: its phi is 2.5, where adding the bran
 from __future__ import annotations
 
 from gnelint.ir.graph import Graph, Node
-from gnelint.ir.vocabulary import families
+from gnelint.ops import families
 
 CORRELATED = "its operands come from one value with no weights between; their correlation is left out"
 

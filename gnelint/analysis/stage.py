@@ -24,7 +24,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
-from gnelint.ir.vocabulary import VOCABULARY
+from gnelint.ops import VOCABULARY
 from gnelint.theory.weights.draws import (
     Entries,
     alignment,

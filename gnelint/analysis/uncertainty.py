@@ -30,7 +30,7 @@ from gnelint.components.activation import Pointwise
 from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
 from gnelint.ir.graph import Graph, Node
-from gnelint.ir.vocabulary import families
+from gnelint.ops import families
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import per_sample
 from gnelint.theory.fields.moments import Moments

@@ -16,16 +16,17 @@ and for two entries of one cell with correlation r = covariance / variance, to f
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gnelint.components.base import Inputs, Remembered, Unary, component
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
@@ -35,13 +36,21 @@ from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share,
 from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
 from gnelint.theory.spectrum import Structure
 
-INF = math.inf
-
 
 class Pointwise(Unary):
     """y = f(x) entry by entry, on Gaussian x."""
 
     assumptions: ClassVar[tuple[str, ...]] = ("pre-activations are Gaussian in every cell",)
+
+    @cached_property
+    def function(self) -> Any:
+        """What the operation's record says of f."""
+        return VOCABULARY[self.node.op].function
+
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        """The attributes, as formulas take them."""
+        return {name: self.node.attribute(name) for name in VOCABULARY[self.node.op].attributes}
 
     @abstractmethod
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +117,7 @@ class Pointwise(Unary):
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         """Whether no output is negative."""
-        return False
+        return bool(self.function.range(self.numbers)[0] >= 0.0)
 
 
 def correlation(x: Moments) -> np.ndarray:
@@ -127,12 +136,13 @@ def cell_weights(x: Moments) -> np.ndarray:
     return weight
 
 
+@component(Polynomials)
 class PiecewisePolynomial(Pointwise):
-    """Activations made of polynomials, in closed form (theory.piecewise)."""
+    """Functions made of polynomials, in closed form (theory.piecewise)."""
 
-    @abstractmethod
     def pieces(self) -> tuple[Piece, ...]:
         """The polynomials and where they hold."""
+        return tuple(Piece(*piece) for piece in self.function.pieces(**self.numbers))
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pieces = self.pieces()
@@ -156,9 +166,6 @@ class ReLU(PiecewisePolynomial):
     On a value that is never negative it is the identity, and lets the gradient pass where an earlier rectifier did:
     the same mask counts once (`Gradient.mask_overlap`). Source: theory 3.3.
     """
-
-    def pieces(self) -> tuple[Piece, ...]:
-        return (Piece(-INF, 0.0, (0.0,)), Piece(0.0, INF, (0.0, 1.0)))
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if np.any(variance <= 0):
@@ -206,17 +213,6 @@ class ReLU(PiecewisePolynomial):
         share = float((x.positive_share * cell_weights(x)).sum())
         return share * (1.0 - share)
 
-    def keeps_nonnegative(self, x: Moments) -> bool:
-        return True
-
-
-@component("leaky_relu")
-class LeakyReLU(PiecewisePolynomial):
-    """f(x) = x for x > 0, alpha x below: phi = P + alpha^2 (1 - P), V = P (1 - P) (1 - alpha^2)^2 (theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        return (Piece(-INF, 0.0, (0.0, float(self.node.attribute("alpha")))), Piece(0.0, INF, (0.0, 1.0)))
-
 
 @component("prelu")
 class PReLU(PiecewisePolynomial):
@@ -252,83 +248,20 @@ class PReLU(PiecewisePolynomial):
         fitted = tuple(Axis.full(n) if slope.shape[i] > 1 else Axis(n) for i, n in enumerate(self.shape))
         return refine(x.axes, fitted)
 
-    def pieces(self) -> tuple[Piece, ...]:
-        return (Piece(-INF, 0.0, (0.0, self._slope())), Piece(0.0, INF, (0.0, 1.0)))
+    @cached_property
+    def numbers(self) -> dict[str, Any]:
+        return {"slope": self._slope()}
 
 
 @component("clip")
 class Clip(PiecewisePolynomial):
     """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high; theory 3.3)."""
 
-    def pieces(self) -> tuple[Piece, ...]:
-        low, high = self.node.attribute("min"), self.node.attribute("max")
-        low = -INF if low is None else float(low)
-        high = INF if high is None else float(high)
-        pieces = [Piece(low, high, (0.0, 1.0))]
-        if low > -INF:
-            pieces.insert(0, Piece(-INF, low, (low,)))
-        if high < INF:
-            pieces.append(Piece(high, INF, (high,)))
-        return tuple(pieces)
-
     def keeps_nonnegative(self, x: Moments) -> bool:
-        low = self.node.attribute("min")
-        return x.nonnegative or (low is not None and low >= 0)
+        return x.nonnegative or super().keeps_nonnegative(x)
 
 
-@component("hardsigmoid")
-class HardSigmoid(PiecewisePolynomial):
-    """f(x) = min(max(alpha x + beta, 0), 1) (theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        alpha, beta = float(self.node.attribute("alpha")), float(self.node.attribute("beta"))
-        if alpha == 0:
-            return (Piece(-INF, INF, (min(max(beta, 0.0), 1.0),)),)
-        low, high = sorted((-beta / alpha, (1.0 - beta) / alpha))
-        left, right = (0.0, 1.0) if alpha > 0 else (1.0, 0.0)
-        return (Piece(-INF, low, (left,)), Piece(low, high, (beta, alpha)), Piece(high, INF, (right,)))
-
-    def keeps_nonnegative(self, x: Moments) -> bool:
-        return True
-
-
-@component("hardswish")
-class HardSwish(PiecewisePolynomial):
-    """f(x) = x min(max(x + 3, 0), 6) / 6 (arXiv 1905.02244; theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        return (Piece(-INF, -3.0, (0.0,)), Piece(-3.0, 3.0, (0.0, 0.5, 1.0 / 6.0)), Piece(3.0, INF, (0.0, 1.0)))
-
-
-@component("thresholded_relu")
-class ThresholdedReLU(PiecewisePolynomial):
-    """f(x) = x for x > alpha, else 0 (theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        alpha = float(self.node.attribute("alpha"))
-        return (Piece(-INF, alpha, (0.0,)), Piece(alpha, INF, (0.0, 1.0)))
-
-
-@component("shrink")
-class Shrink(PiecewisePolynomial):
-    """f(x) = x - bias for x > lambd, x + bias for x < -lambd, else 0 (theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        lambd, bias = float(self.node.attribute("lambd")), float(self.node.attribute("bias"))
-        return (Piece(-INF, -lambd, (bias, 1.0)), Piece(-lambd, lambd, (0.0,)), Piece(lambd, INF, (-bias, 1.0)))
-
-
-@component("abs")
-class Absolute(PiecewisePolynomial):
-    """f(x) = |x|: phi = 1 (theory 3.3.1)."""
-
-    def pieces(self) -> tuple[Piece, ...]:
-        return (Piece(-INF, 0.0, (0.0, -1.0)), Piece(0.0, INF, (0.0, 1.0)))
-
-    def keeps_nonnegative(self, x: Moments) -> bool:
-        return True
-
-
+@component(ExponentialBelow)
 class ExponentialLinear(Pointwise):
     """f(x) = p x for x > 0, a (e^{k x} - 1) below, in closed form.
 
@@ -337,10 +270,6 @@ class ExponentialLinear(Pointwise):
 
     Source: theory 3.3.
     """
-
-    @abstractmethod
-    def coefficients(self) -> tuple[float, float, float]:
-        """p, a and k."""
 
     def _tail(self, rate: float, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         deviation = np.sqrt(np.where(variance > 0, variance, 1.0))
@@ -358,14 +287,14 @@ class ExponentialLinear(Pointwise):
         return piecewise_expectation((Piece(0.0, INF, line),), max(power, 1), mean, variance)
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, a, k = self.coefficients()
+        p, a, k = self.function.coefficients(**self.numbers)
         once, twice = self._tail(k, mean, variance), self._tail(2 * k, mean, variance)
         below = 1.0 - self._positive(0, mean, variance)
         first = p * self._positive(1, mean, variance) + a * (once - below)
         return first, p**2 * self._positive(2, mean, variance) + a**2 * (twice - 2 * once + below)
 
     def slopes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, a, k = self.coefficients()
+        p, a, k = self.function.coefficients(**self.numbers)
         above = self._positive(0, mean, variance)
         return (
             p * above + a * k * self._tail(k, mean, variance),
@@ -373,31 +302,5 @@ class ExponentialLinear(Pointwise):
         )
 
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        p, a, k = self.coefficients()
-        return p**4 * self._positive(0, mean, variance) + (a * k) ** 4 * self._tail(4 * k, mean, variance)
-
-
-@component("elu")
-class ELU(ExponentialLinear):
-    """f(x) = x for x > 0, alpha (e^x - 1) below (arXiv 1511.07289; theory 3.3.1)."""
-
-    def coefficients(self) -> tuple[float, float, float]:
-        return 1.0, float(self.node.attribute("alpha")), 1.0
-
-
-@component("selu")
-class SELU(ExponentialLinear):
-    """f(x) = gamma x for x > 0, gamma alpha (e^x - 1) below (arXiv 1706.02515; theory 3.3.1)."""
-
-    def coefficients(self) -> tuple[float, float, float]:
-        gamma = float(self.node.attribute("gamma"))
-        return gamma, gamma * float(self.node.attribute("alpha")), 1.0
-
-
-@component("celu")
-class CELU(ExponentialLinear):
-    """f(x) = x for x > 0, alpha (e^{x / alpha} - 1) below (arXiv 1704.07483; theory 3.3.1)."""
-
-    def coefficients(self) -> tuple[float, float, float]:
-        alpha = float(self.node.attribute("alpha"))
-        return 1.0, alpha, 1.0 / alpha
+        p, a, k = self.function.coefficients(**self.numbers)
+        return np.asarray(p**4 * self._positive(0, mean, variance) + (a * k) ** 4 * self._tail(4 * k, mean, variance))

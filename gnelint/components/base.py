@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from gnelint.ir.graph import Node
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import Scalar
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import PLAIN, Structure
@@ -174,13 +176,14 @@ class Remembered(Generic[T]):
         return found
 
 
-_REGISTRY: dict[str, type[Component]] = {}
+_REGISTRY: dict[str | type, type[Component]] = {}
 
 C = TypeVar("C", bound=type[Component])
 
 
-def component(*ops: str) -> Callable[[C], C]:
-    """Class decorator: this class models these canonical operations."""
+def component(*ops: str | type[Scalar]) -> Callable[[C], C]:
+    """Class decorator: this class models these canonical operations, or all that have a function of this kind and no
+    class of their own."""
 
     def register(cls: C) -> C:
         for op in ops:
@@ -194,4 +197,5 @@ def component(*ops: str) -> Callable[[C], C]:
 
 def component_class(op: str) -> type[Component] | None:
     """The class that models this operation, None if there is none."""
-    return _REGISTRY.get(op)
+    kind = type(VOCABULARY[op].function) if op in VOCABULARY else None
+    return _REGISTRY.get(op) or (None if kind is None else _REGISTRY.get(kind))

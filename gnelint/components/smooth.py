@@ -6,45 +6,43 @@ Formulas for moments and gradients are those of `activation`.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Inputs, Remembered, component
+from gnelint.ops import record as ops
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.maps import alike, positions_apart
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.gaussian.arrays import NUMPY
 from gnelint.theory.gaussian.quadrature import Function, smooth_expectations
 from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
-from gnelint.theory.gaussian.special import erf, normal_cdf, normal_pdf
 from gnelint.theory.spectrum import Structure
 
 
+@component(ops.Smooth)
 class Smooth(Pointwise):
-    """Activations that bend over lengths of about `bend`, by quadrature (theory.quadrature)."""
+    """Functions that bend over lengths of about `bend`, by quadrature (theory.quadrature)."""
 
-    settled: ClassVar[bool] = False
-    """Whether it is a polynomial to rounding, away from 0."""
-
-    @abstractmethod
     def f(self, x: np.ndarray) -> np.ndarray:
         """The function."""
+        return np.asarray(self.function.value(NUMPY, x, **self.numbers))
 
-    @abstractmethod
     def slope(self, x: np.ndarray) -> np.ndarray:
         """Its derivative."""
+        return np.asarray(self.function.slope(NUMPY, x, **self.numbers))
 
     @property
     def bend(self) -> float:
         """The shortest length over which the function bends."""
-        return 1.0
+        by = self.function.scaled_by
+        return 1.0 if by is None else 1.0 / max(abs(float(self.numbers[by])), 1e-6)
 
     def map(self, x: Moments) -> Moments:
         if not x.log_norm_variance:
@@ -125,161 +123,26 @@ class Smooth(Pointwise):
         functions = [function for name in names for function in self._averaged[name]]
         found = [np.empty(mean.shape) for _ in functions]
         for part in alike(mean, variance):  # one interpolation would hold them all to the error of the largest
-            expected = smooth_expectations(functions, mean[part], variance[part], self.bend, settled=self.settled)
+            expected = smooth_expectations(
+                functions, mean[part], variance[part], self.bend, settled=self.function.settled
+            )
             for whole, some in zip(found, expected, strict=True):
                 whole[part] = some
         rest = iter(found)
         return {name: tuple(next(rest) for _ in self._averaged[name]) for name in names}
 
 
-def logistic(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^-x) without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+@component("sin", "cos")
+class Sinusoid(Smooth):
+    """sin and cos, by quadrature.
 
+    Of a number that is not known before the network runs (the step of a diffusion model, cast from an integer) the
+    phase is taken as uniform: E f = 0, E f^2 = 1/2. That is exact for sin and cos of one argument together.
 
-@component("gelu")
-class GELU(Smooth):
-    """f(x) = x Phi(x), or its tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (arXiv 1606.08415).
-
-    Source: theory 3.3.1 and 5.10.
+    Source: theory 3.3.3.
     """
 
-    settled: ClassVar[bool] = True
-
-    def _inner(self, x: np.ndarray) -> np.ndarray:
-        return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        if self.node.attribute("approximate") == "tanh":
-            return 0.5 * x * (1.0 + self._inner(x))
-        return np.asarray(x * normal_cdf(x))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        if self.node.attribute("approximate") == "tanh":
-            t = self._inner(x)
-            return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t**2) * math.sqrt(2 / math.pi) * (1.0 + 0.134145 * x**2)
-        return np.asarray(normal_cdf(x) + x * normal_pdf(x))
-
-
-@component("silu")
-class SiLU(Smooth):
-    """f(x) = x sigmoid(beta x): swish; beta = 1.702 is the quick GELU (arXiv 1702.03118; theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    @property
-    def _beta(self) -> float:
-        return float(self.node.attribute("beta"))
-
-    @property
-    def bend(self) -> float:
-        return 1.0 / max(abs(self._beta), 1e-6)
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(x * logistic(self._beta * x))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        s = logistic(self._beta * x)
-        return s * (1.0 + self._beta * x * (1.0 - s))
-
-
-@component("mish")
-class Mish(Smooth):
-    """f(x) = x tanh(softplus(x)) (arXiv 1908.08681; theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(x * np.tanh(np.logaddexp(0.0, x)))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        t = np.tanh(np.logaddexp(0.0, x))
-        return np.asarray(t + x * (1.0 - t**2) * logistic(x))
-
-
-@component("tanh")
-class Tanh(Smooth):
-    """f(x) = tanh(x; theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(np.tanh(x))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(1.0 - np.tanh(x) ** 2)
-
-
-@component("sigmoid")
-class Sigmoid(Smooth):
-    """f(x) = 1 / (1 + e^-x; theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return logistic(x)
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        s = logistic(x)
-        return s * (1.0 - s)
-
-    def keeps_nonnegative(self, x: Moments) -> bool:
-        return True
-
-
-@component("softplus")
-class Softplus(Smooth):
-    """f(x) = log(1 + e^{beta x}) / beta (theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    @property
-    def bend(self) -> float:
-        return 1.0 / max(abs(float(self.node.attribute("beta"))), 1e-6)
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        beta = float(self.node.attribute("beta"))
-        return np.asarray(np.logaddexp(0.0, beta * x) / beta)
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        return logistic(float(self.node.attribute("beta")) * x)
-
-    def keeps_nonnegative(self, x: Moments) -> bool:
-        return True
-
-
-@component("softsign")
-class Softsign(Smooth):
-    """f(x) = x / (1 + |x|); its second derivative jumps at 0, which costs the quadrature some digits (theory 3.3)."""
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(x / (1.0 + np.abs(x)))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(1.0 / (1.0 + np.abs(x)) ** 2)
-
-
-@component("log_sigmoid")
-class LogSigmoid(Smooth):
-    """f(x) = -log(1 + e^-x; theory 3.3)."""
-
-    settled: ClassVar[bool] = True
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(-np.logaddexp(0.0, -x))
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        return logistic(-x)
-
-
-@component("erf")
-class Erf(Smooth):
-    """f(x) = erf(x): E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0 (theory 3.3.1)."""
-
-    settled: ClassVar[bool] = True
-
-    def f(self, x: np.ndarray) -> np.ndarray:
-        return erf(x)
-
-    def slope(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(2.0 / math.sqrt(math.pi) * np.exp(-(x**2)))
+    def forward(self, inputs: Sequence[Moments | None]) -> tuple[Moments, ...]:
+        if inputs[0] is None:
+            return (Moments.uniform(self.shape, 0.0, 0.5),)
+        return super().forward(inputs)

@@ -10,8 +10,8 @@ from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import Edit, EditTensor, Scale, Substitute, applied
 from gnelint.fixes.gain import equalised, own_weights
 from gnelint.ir.graph import Node
-from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import chains_of
+from gnelint.ops import families
 from gnelint.theory.gaussian.selu import solve_selu
 
 ACCUMULATED = 16.0

@@ -12,10 +12,10 @@ from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_l
 from gnelint.fixes.edits import Edit, EditTensor, Fill, InsertScale, Scale, with_tensors
 from gnelint.fixes.gain import equalised, in_step, own_weights
 from gnelint.ir.graph import Node
-from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import layer_of, layers_outside_branches
 from gnelint.lint.facts import LAYERS
 from gnelint.lint.finding import Finding
+from gnelint.ops import families
 
 MAX_SWEEPS = 4
 CLOSE = 0.05

@@ -20,9 +20,9 @@ from gnelint.analysis.prediction import Prediction
 from gnelint.components import component_class
 from gnelint.components.activation import Pointwise
 from gnelint.fixes.base import scalable
-from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
+from gnelint.ops import families
 from gnelint.theory.gaussian.sensitivity import amplification, scaled_averages
 
 TOLERATED = math.log(4)

@@ -11,8 +11,8 @@ from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout
 from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment, applied
 from gnelint.ir.graph import Graph
-from gnelint.ir.vocabulary import families
 from gnelint.lint.chains import chains_of
+from gnelint.ops import families
 
 
 @fix("smn")

@@ -8,7 +8,7 @@ on a grid and compared with the functions of the vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from gnelint.ir.graph import Node
 from gnelint.ir.rewriter import Rewriter, affine
-from gnelint.ir.vocabulary import families
+from gnelint.ops import VOCABULARY, families
+from gnelint.ops.record import rounded
+from gnelint.theory.gaussian.arrays import NUMPY
 
 Array = NDArray[np.float64]
 
 _POINTS: Array = np.array([-1.0, 0.0, 1.0, 2.0, 0.01, *np.arange(-9.7, 9.5, 0.37)])
-_MINUS_ONE, _ZERO, _ONE, _TWO, _HUNDREDTH = range(5)
+_ONE, _TWO = 2, 3
 
 _MAX_REGION = 32
 """Nodes in the largest idiom: GELU's tanh form has 9, copies in between included."""
@@ -35,88 +37,25 @@ LOW_PRECISION_TOLERANCE = 4e-3
 
 ACTIVATIONS = families()["activation"]
 
-_erf = np.frompyfunc(math.erf, 1, 1)
+_JOINS = frozenset(op for op in families()["combine"] if VOCABULARY[op].function)
+_SCALAR = frozenset(name for name, known in VOCABULARY.items() if known.function and not known.parameters)
+"""What is evaluated: operations of a known function that have no parameters (`affine` sees to biases and scales)."""
 
 
-def erf(x: Array) -> Array:
-    """The error function, elementwise."""
-    return np.asarray(_erf(x), dtype=np.float64)
+def _computed(op: str, *arguments: Array, **numbers: Any) -> Array:
+    function = VOCABULARY[op].function
+    assert function is not None
+    return np.asarray(function.value(NUMPY, *arguments, **numbers))
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x)."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+def _fixed() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, operation in VOCABULARY.items():
+        idioms = getattr(operation.function, "idioms", None) or ()
+        yield from () if callable(idioms) else ((name, numbers) for numbers in idioms)
 
 
-def softplus(x: Array) -> Array:
-    """log(1 + e^x)."""
-    return np.logaddexp(0.0, x)
-
-
-def gelu(x: Array) -> Array:
-    """x Phi(x)."""
-    return 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
-
-
-def gelu_tanh(x: Array) -> Array:
-    """The approximation of x Phi(x) by a hyperbolic tangent."""
-    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-
-
-_UNARY: dict[str, Callable[[Array], Array]] = {
-    "identity": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0.0),
-    "tanh": np.tanh,
-    "sigmoid": sigmoid,
-    "mish": lambda x: x * np.tanh(softplus(x)),
-    "hardswish": lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
-    "softsign": lambda x: x / (1.0 + np.abs(x)),
-    "log_sigmoid": lambda x: -softplus(-x),
-    "erf": erf,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "reciprocal": lambda x: 1.0 / x,
-    "abs": np.abs,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-}
-_BINARY: dict[str, Callable[[Array, Array], Array]] = {
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-}
-_VARIADIC: dict[str, Callable[[list[Array]], Array]] = {
-    "add": lambda xs: np.sum(xs, axis=0),
-    "mean": lambda xs: np.mean(xs, axis=0),
-    "maximum": lambda xs: np.max(xs, axis=0),
-    "minimum": lambda xs: np.min(xs, axis=0),
-}
-_WITH_ATTRIBUTES: dict[str, Callable[[Array, Node], Array]] = {
-    "leaky_relu": lambda x, node: np.where(x > 0.0, x, node.attribute("alpha") * x),
-    "elu": lambda x, node: np.where(x > 0.0, x, node.attribute("alpha") * np.expm1(np.minimum(x, 0.0))),
-    "gelu": lambda x, node: gelu_tanh(x) if node.attribute("approximate") == "tanh" else gelu(x),
-    "silu": lambda x, node: x * sigmoid(node.attribute("beta") * x),
-    "hardsigmoid": lambda x, node: np.clip(node.attribute("alpha") * x + node.attribute("beta"), 0.0, 1.0),
-    "softplus": lambda x, node: softplus(node.attribute("beta") * x) / node.attribute("beta"),
-    "pow": lambda x, node: np.power(x, node.attribute("exponent")),
-    "clip": lambda x, node: np.clip(x, node.attribute("min"), node.attribute("max")) if _bounded(node) else x,
-}
-_JOINS = frozenset(_BINARY) | frozenset(_VARIADIC)
-_SCALAR = frozenset(_UNARY) | _JOINS | frozenset(_WITH_ATTRIBUTES)
-
-_FIXED: tuple[tuple[str, Mapping[str, Any], Array], ...] = (
-    *((op, {}, _UNARY[op](_POINTS)) for op in ("relu", "tanh", "sigmoid", "mish", "hardswish", "softsign")),
-    ("log_sigmoid", {}, _UNARY["log_sigmoid"](_POINTS)),
-    ("abs", {}, np.abs(_POINTS)),
-    ("gelu", {"approximate": "none"}, gelu(_POINTS)),
-    ("gelu", {"approximate": "tanh"}, gelu_tanh(_POINTS)),
-)
-_FIXED_VALUES: Array = np.stack([values for _, _, values in _FIXED])
-
-
-def _bounded(node: Node) -> bool:
-    return node.attribute("min") is not None or node.attribute("max") is not None
+_FIXED = tuple(_fixed())
+_FIXED_VALUES: Array = np.stack([_computed(op, _POINTS, **numbers) for op, numbers in _FIXED])
 
 
 def fuse_activations(rewriter: Rewriter) -> None:
@@ -256,15 +195,9 @@ def _apply(node: Node, arguments: list[Array]) -> Array | None:
     numbers = affine(node)
     if numbers is not None:
         return numbers[0] * arguments[0] + numbers[1]
-    if node.op in _UNARY:
-        return _UNARY[node.op](arguments[0])
-    if node.op in _WITH_ATTRIBUTES:
-        return _WITH_ATTRIBUTES[node.op](arguments[0], node)
-    if node.op in _BINARY and len(arguments) == 2:
-        return _BINARY[node.op](arguments[0], arguments[1])
-    if node.op in _VARIADIC:
-        return _VARIADIC[node.op](arguments)
-    return None
+    if node.op not in _SCALAR:
+        return None
+    return _computed(node.op, *arguments, **{name: node.attribute(name) for name in VOCABULARY[node.op].attributes})
 
 
 def _tolerance(region: Mapping[str, Node]) -> float:
@@ -278,7 +211,7 @@ def _match(y: Array, tolerance: float) -> tuple[str, Mapping[str, Any]] | None:
     errors = np.max(np.abs(_FIXED_VALUES - y) / (1.0 + np.abs(_FIXED_VALUES)), axis=1)
     best = int(np.argmin(errors))
     if errors[best] <= tolerance:
-        return _FIXED[best][0], _FIXED[best][1]
+        return _FIXED[best]
     for op, attributes, values in _fits(y):
         if np.max(np.abs(values - y) / (1.0 + np.abs(values))) <= tolerance:
             return op, attributes
@@ -287,34 +220,18 @@ def _match(y: Array, tolerance: float) -> tuple[str, Mapping[str, Any]] | None:
 
 def _fits(y: Array) -> Iterator[tuple[str, Mapping[str, Any], Array]]:
     """The functions with a free number, that number read off the values at a few points."""
-    x = _POINTS
-    at_zero, at_one, at_minus_one = float(y[_ZERO]), float(y[_ONE]), float(y[_MINUS_ONE])
-    if abs(at_one - 1.0) < 1e-3 and abs(at_minus_one + 1.0) > 1e-3:
-        alpha = _round(-at_minus_one)
-        yield "leaky_relu", {"alpha": alpha}, np.where(x > 0.0, x, alpha * x)
-    if at_one > 0.0 > at_minus_one:
-        gamma, alpha = _round(at_one), _round(at_minus_one / at_one / math.expm1(-1.0))
-        values = gamma * np.where(x > 0.0, x, alpha * np.expm1(np.minimum(x, 0.0)))
-        yield ("elu", {"alpha": alpha}, values) if gamma == 1.0 else ("selu", {"alpha": alpha, "gamma": gamma}, values)
-    if 0.5 < at_one < 1.0:
-        beta = _round(math.log(at_one / (1.0 - at_one)))
-        yield "silu", {"beta": beta}, x * sigmoid(beta * x)
-    if at_zero > 0.0:
-        beta = _round(math.log(2.0) / at_zero)
-        yield "softplus", {"beta": beta}, softplus(beta * x) / beta
-    slope = (float(y[_HUNDREDTH]) - at_zero) / x[_HUNDREDTH]
-    if 0.0 < at_zero < 1.0 and slope > 0.0:
-        yield (
-            "hardsigmoid",
-            {"alpha": _round(slope), "beta": _round(at_zero)},
-            np.clip(slope * x + at_zero, 0.0, 1.0),
-        )
+    places = dict(zip(_POINTS.tolist(), y.tolist(), strict=True))
+    for name, operation in VOCABULARY.items():
+        read = getattr(operation.function, "idioms", None)
+        numbers = read(places.__getitem__) if callable(read) else None
+        if numbers is not None:
+            yield name, numbers, _computed(name, _POINTS, **numbers)
 
 
 def _linear(y: Array) -> tuple[str, Mapping[str, Any]] | None:
     """x + x, x - 2 x: the sum of two paths that are the same tensor doubles the amplitude, not the power."""
     factor = float(y[_ONE])
-    return ("scale", {"factor": _round(factor)}) if factor != 0.0 and np.allclose(y, factor * _POINTS) else None
+    return ("scale", {"factor": rounded(factor)}) if factor != 0.0 and np.allclose(y, factor * _POINTS) else None
 
 
 def _power(y: Array) -> tuple[str, Mapping[str, Any]] | None:
@@ -352,8 +269,3 @@ def _bounds(rewriter: Rewriter, last: Node, entry: str, steps: int) -> tuple[str
     if steps == 1:
         return None
     return "clip", {"min": None if low == -math.inf else low, "max": None if high == math.inf else high}
-
-
-def _round(number: float) -> float:
-    """Seven digits: what a number stored in single precision meant."""
-    return float(f"{number:.7g}")

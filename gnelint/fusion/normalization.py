@@ -22,7 +22,7 @@ from gnelint.fusion.statistics import (
 )
 from gnelint.ir.graph import Mapped, Node, Parameter
 from gnelint.ir.rewriter import Rewriter
-from gnelint.ir.vocabulary import VOCABULARY
+from gnelint.ops import VOCABULARY
 
 NEGLIGIBLE = 1e-6
 """Share of eps^2 that a second epsilon under the root may have: it is there for the derivative of the root at 0."""

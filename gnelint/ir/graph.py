@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gnelint.ir.vocabulary import default_attribute, families
+from gnelint.ops import default_attribute, families
 
 Dim = int | str
 """A dimension: its size, or the name of a symbolic one that nothing has fixed."""
@@ -200,7 +200,7 @@ class Node:
 
     Attributes:
         name: unique in the graph: the qualified module name (torch) or the ONNX node's name.
-        op: a key of `vocabulary.VOCABULARY`, or `unmodelled`.
+        op: a key of `ops.VOCABULARY`, or `unmodelled`.
         inputs: names of the values read, in the order of the vocabulary; None for an optional one left out.
         outputs: names of the values written.
         parameters: constant operands by role ("weight", "bias", "scale", ...).

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.ir.graph import Graph, Node
-from gnelint.ir.vocabulary import families
 from gnelint.lint.pattern import TRANSPARENT
+from gnelint.ops import families
 
 LAYERS = frozenset({"linear", "conv", "conv_transpose"})
 """Operations that count as a layer when depth is counted: linear maps with a weight that mixes channels."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ir.vocabulary import families
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.chains import LAYERS as LAYERS
 from gnelint.lint.chains import chain_bits
 from gnelint.lint.pattern import TRANSPARENT
+from gnelint.ops import families
 from gnelint.theory.weights.rows import RowStatistics, row_statistics, singular_spread
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 

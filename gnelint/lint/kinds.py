@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from gnelint.analysis.prediction import BlockKind
-from gnelint.ir.vocabulary import VOCABULARY, families
+from gnelint.ops import VOCABULARY, families
 
 Kind = Literal["number", "text", "truth", "node", "block", "operations", "attribute", "role", "block_kind", "place"]
 """What an expression stands for. Only parameters are of the last five kinds: `place` is a node or a block, the others

@@ -15,11 +15,11 @@ from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.stage import Judgement
 from gnelint.errors import UsageError
 from gnelint.ir.graph import Graph, Parameter
-from gnelint.ir.vocabulary import VOCABULARY
 from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.severity import SEVERITIES
 from gnelint.lint.total import Excess
+from gnelint.ops import VOCABULARY
 from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
 from gnelint.version import __version__
 

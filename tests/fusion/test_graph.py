@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gnelint.fusion import fuse
 from gnelint.ir.graph import UNMODELLED, Graph, Location, Node, Parameter, Value
-from tests.readers.evaluate import run
+from tests.evaluator import run
 
 Shape = tuple[int | str, ...]
 

@@ -12,10 +12,10 @@ from torch.nn import functional
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.readers.onnx import reader as onnx_reader
+from tests.evaluator import run
 from tests.fusion.modules import ACTIVATIONS, ATTENTION, HEADS, IMAGE, NORMALIZATIONS, SOFTMAX, TOKENS, Written
 from tests.fusion.test_torch import inputs_of
 from tests.models.export import write_onnx
-from tests.readers.evaluate import run
 
 OPSETS = (13, 17)
 

@@ -10,6 +10,7 @@ import torch
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.readers.torch import reader as torch_reader
+from tests.evaluator import run
 from tests.fusion.modules import (
     ACTIVATIONS,
     ATTENTION,
@@ -21,7 +22,6 @@ from tests.fusion.modules import (
     Idiom,
     Written,
 )
-from tests.readers.evaluate import run
 
 COMPOSITES = {
     "gelu", "silu", "hardswish", "mish", "layer_norm", "rms_norm", "l2_normalize", "softmax", "attention"

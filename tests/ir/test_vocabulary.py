@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gnelint.components import component_class
-from gnelint.ir.vocabulary import VOCABULARY
+from gnelint.ops import VOCABULARY
 from tests.components import (
     test_activation,
     test_attention,

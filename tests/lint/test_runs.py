@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gnelint.ir.graph import Graph
-from gnelint.ir.vocabulary import families
 from gnelint.lint.index import Index
 from gnelint.lint.runs import Runs
+from gnelint.ops import families
 from tests.builders import graph, node
 
 NORMALIZATIONS = families()["normalization"]

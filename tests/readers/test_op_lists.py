@@ -21,10 +21,11 @@ from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
+from gnelint.ops import VOCABULARY
 from gnelint.readers.onnx.reader import read
 from gnelint.readers.torch.reader import trace_module
 from tests.benchmarks.accuracy import measure
-from tests.readers.interpret import OPERATIONS, run
+from tests.evaluator import known, outputs
 from tests.readers.onnx.cases import NodeCase, node_cases
 from tests.readers.torch.calls import CALLS, network
 
@@ -140,7 +141,7 @@ WITHOUT_CASE = frozenset({"ai.onnx.ml.CastMap", "ai.onnx.ml.CategoryMapper", "ai
 OTHER_NUMBERS = {
     "training_dropout": "random, and neutral in the analysis",
     "dropout_default_mask": "the mask is all ones where the graph names the values it is drawn for",
-    "causal_with_past": "the interpreter of the tests lets the first query see the first key alone",
+    "causal_with_past": "the evaluator of the tests lets the first query see the first key alone",
     "resize_downsample_scales": "the scale is not the quotient of the sizes",
     "hardmax_one_hot": "of several largest entries the first one counts",
     "spacetodepth": "the order of a block's channels, which no moment depends on",
@@ -192,7 +193,7 @@ def _computes(graph: Graph, case: NodeCase) -> None:
     """The graph, run on the case's numbers, gives the case's results: so its derivative is the operator's."""
     if case.outputs is None or any(part in case.name for part in OTHER_NUMBERS):
         return
-    if any(node.op not in OPERATIONS for node in graph.nodes):
+    if not all(node.op in VOCABULARY and known(node.op) for node in graph.nodes):
         return
     try:
         inputs = tuple(torch.as_tensor(_array(value)) for value in case.inputs)
@@ -200,8 +201,8 @@ def _computes(graph: Graph, case: NodeCase) -> None:
     except TypeError:  # torch has no such type
         return
     try:
-        found = run(graph, inputs)
-    except (AssertionError, KeyError, RuntimeError, IndexError):  # the interpreter of the tests has limits of its own
+        found = outputs(graph, inputs)
+    except (AssertionError, KeyError, RuntimeError, IndexError):  # the evaluator has limits of its own
         return
     for one, other in zip(found, wanted, strict=False):
         torch.testing.assert_close(

@@ -8,22 +8,10 @@ import numpy as np
 
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
-
-Range = tuple[float, float]
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import Range, Scalar
 
 _ANY: Range = (-math.inf, math.inf)
-_RANGES: dict[str, Range] = {
-    "relu": (0.0, math.inf),
-    "sigmoid": (0.0, 1.0),
-    "hardsigmoid": (0.0, 1.0),
-    "softmax": (0.0, 1.0),
-    "softplus": (0.0, math.inf),
-    "thresholded_relu": (0.0, math.inf),
-    "tanh": (-1.0, 1.0),
-    "softsign": (-1.0, 1.0),
-    "abs": (0.0, math.inf),
-    "exp": (0.0, math.inf),
-}
 _KEEPS_RANGE = frozenset({"identity", "reshape", "transpose", "slice", "split", "max_pool", "global_max_pool",
                           "global_avg_pool", "adaptive_avg_pool", "adaptive_max_pool"})  # fmt: skip
 
@@ -77,7 +65,9 @@ def _range(facts: Facts, value: str) -> Range:
         node = facts.graph.producers.get(node.present_inputs[0])
     if node is None:
         return _ANY
-    if node.op == "clip":
-        low, high = node.attribute("min"), node.attribute("max")
-        return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
-    return _RANGES.get(node.op, _ANY)
+    if node.op == "softmax":
+        return 0.0, 1.0
+    record = VOCABULARY.get(node.op)
+    if record is None or not isinstance(record.function, Scalar) or record.parameters:
+        return _ANY
+    return record.function.range({name: node.attribute(name) for name in record.attributes})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gnelint.ir.graph import Node
-from gnelint.ir.vocabulary import families
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.pattern import TRANSPARENT
+from gnelint.ops import families
 
 _FOLLOWING_WALK = TRANSPARENT | families()["pooling"]
 

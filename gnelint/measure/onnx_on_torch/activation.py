@@ -1,4 +1,4 @@
-"""Activations: functions of one variable that stand behind the layers of a network, and gates."""
+"""Activations that torch computes by kernels of its own, and gates; the others have their formula in a record."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from torch.nn import functional
 from gnelint.measure.onnx_on_torch.broadcasting import NUMPY_SINCE
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.table import CannotRunError, operator
-
-_SOFTPLUS_END = 40.0
-"""From here on log(1 + exp(x)) and x are the same in float64."""
-
 
 # --- rectifiers ---------------------------------------------------------------------------------------------------
 
@@ -57,49 +53,10 @@ def thresholded_relu(call: Call, x: Tensor) -> Tensor:
     return functional.threshold(x, call.get("alpha", 1.0), 0.0)
 
 
-@operator("Elu")
-def elu(call: Call, x: Tensor) -> Tensor:
-    """x, below 0 alpha (exp(x) - 1)."""
-    return functional.elu(x, call.get("alpha"))
-
-
-@operator("Selu")
-def selu(call: Call, x: Tensor) -> Tensor:
-    """gamma x, below 0 gamma alpha (exp(x) - 1)."""
-    return functional.elu(x, call.get("alpha")) * call.get("gamma")
-
-
 @operator("Celu")
 def celu(call: Call, x: Tensor) -> Tensor:
     """max(x, 0) + min(0, alpha (exp(x / alpha) - 1))."""
     return functional.celu(x, call.get("alpha"))
-
-
-@operator("Softplus")
-def softplus(call: Call, x: Tensor) -> Tensor:
-    """log(1 + exp(x))."""
-    return functional.softplus(x, threshold=_SOFTPLUS_END)
-
-
-# --- sigmoids -----------------------------------------------------------------------------------------------------
-
-
-@operator("Sigmoid")
-def sigmoid(call: Call, x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))."""
-    return torch.sigmoid(x)
-
-
-@operator("HardSigmoid")
-def hard_sigmoid(call: Call, x: Tensor) -> Tensor:
-    """max(0, min(1, alpha x + beta))."""
-    return torch.clamp(call.get("alpha") * x + call.get("beta"), 0.0, 1.0)
-
-
-@operator("Softsign")
-def softsign(call: Call, x: Tensor) -> Tensor:
-    """x / (1 + |x|)."""
-    return functional.softsign(x)
 
 
 # --- x times a sigmoid --------------------------------------------------------------------------------------------

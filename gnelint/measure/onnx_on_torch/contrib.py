@@ -101,12 +101,6 @@ def fast_gelu(call: Call, x: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.gelu(x if bias is None else x + bias, approximate="tanh")
 
 
-@operator("QuickGelu", domain=DOMAIN)
-def quick_gelu(call: Call, x: Tensor) -> Tensor:
-    """x sigmoid(alpha x)."""
-    return x * torch.sigmoid(call.get("alpha", 1.702) * x)
-
-
 @operator("BiasSplitGelu", domain=DOMAIN)
 def bias_split_gelu(call: Call, x: Tensor, bias: Tensor) -> Tensor:
     """a gelu(b) with the halves a and b of x + bias."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -12,31 +11,18 @@ from torch import Tensor
 
 from gnelint.measure.onnx_on_torch.broadcasting import aligned
 from gnelint.measure.onnx_on_torch.call import Call
-from gnelint.measure.onnx_on_torch.table import Datum, Kernel, operator
+from gnelint.measure.onnx_on_torch.table import Datum, operator
 from gnelint.measure.onnx_on_torch.unsigned import on_bits, widened
 
 # --- functions of one variable ------------------------------------------------------------------------------------
 
-_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan,
-    "Atanh": torch.atanh, "Ceil": torch.ceil, "Cos": torch.cos, "Cosh": torch.cosh, "Exp": torch.exp,
-    "Floor": torch.floor, "Log": torch.log, "Neg": torch.neg, "Reciprocal": torch.reciprocal, "Round": torch.round,
-    "Sin": torch.sin, "Sinh": torch.sinh, "Sqrt": torch.sqrt, "Tan": torch.tan, "Tanh": torch.tanh,
-}  # fmt: skip
-"""Operators that torch has under the same definition; Round takes halves to the even neighbour in both."""
+# (those that are not here have their formula in the vocabulary's records)
 
 
-def _function(apply: Callable[[Tensor], Tensor]) -> Kernel:
-    """The kernel of a function of one variable."""
-
-    def kernel(call: Call, x: Tensor) -> Tensor:
-        return apply(x)
-
-    return kernel
-
-
-for _name, _apply in _FUNCTIONS.items():
-    operator(_name)(_function(_apply))
+@operator("Neg")
+def negative(call: Call, x: Tensor) -> Tensor:
+    """-x."""
+    return torch.neg(x)
 
 
 @operator("Abs")
@@ -111,12 +97,6 @@ def total(call: Call, *operands: Tensor) -> Tensor:
     return reduce(torch.add, operands)
 
 
-@operator("Mean")
-def mean(call: Call, *operands: Tensor) -> Tensor:
-    """The mean of the operands."""
-    return reduce(torch.add, operands) / len(operands)
-
-
 @operator("Max")
 def largest(call: Call, *operands: Tensor) -> Tensor:
     """The largest of the operands at each place; NaN where one is."""
@@ -157,12 +137,6 @@ def where(call: Call, condition: Tensor, x: Datum, y: Datum) -> Any:
     if isinstance(x, np.ndarray):
         return np.where(condition.cpu().numpy(), x, y)
     return torch.where(condition, x, y)
-
-
-@operator("Identity")
-def identity(call: Call, x: Datum) -> Datum:
-    """x, which may be a sequence or text."""
-    return x
 
 
 @operator("Dropout")

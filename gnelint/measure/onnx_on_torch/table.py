@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+from gnelint.nn.arrays import TORCH
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import OnnxForm, Operation
 
 Datum = Any
 """A tensor; a list of data for an ONNX sequence; a numpy array of objects for text; None for an empty optional.
@@ -53,7 +58,25 @@ def find_kernel(domain: str, name: str, version: int) -> Kernel | None:
     return versions[max(fitting)] if fitting else None
 
 
+@cache
 def _load() -> None:
-    """Import the families, whose decorators fill the table."""
+    """Import the families, whose decorators fill the table; what has a formula in its record and no kernel gets one."""
     for family in FAMILIES:
         importlib.import_module(f"gnelint.measure.onnx_on_torch.{family}")
+    for record in VOCABULARY.values():
+        for form in record.onnx or ():
+            domain, _, name = form.op_type.rpartition(".")
+            if record.function is not None and (domain, name) not in _TABLE:
+                operator(name, domain=domain)(_as_recorded(record, form))
+
+
+def _as_recorded(record: Operation, form: OnnxForm) -> Kernel:
+    """The record's formula on torch."""
+
+    def kernel(call: Any, *inputs: Datum) -> Datum:
+        defaults = {**record.attributes, **form.defaults}
+        read = {ours: call.get(theirs, defaults[ours]) for ours, theirs in form.attributes.items()}
+        assert record.function is not None
+        return record.function.value(TORCH, *inputs, **{**record.attributes, **form.given, **read})
+
+    return kernel

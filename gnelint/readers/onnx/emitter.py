@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from gnelint.ir.graph import UNMODELLED, Graph, Node, Parameter, Value
-from gnelint.ir.vocabulary import VOCABULARY
 from gnelint.onnxfile.weights import literal
+from gnelint.ops import VOCABULARY
 from gnelint.readers import emitter
 from gnelint.readers.emitter import Draft, Shape
 from gnelint.readers.onnx.call import Call, Operand

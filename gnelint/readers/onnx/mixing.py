@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ir.vocabulary import families
+from gnelint.ops import families
 
 _POINTWISE = families()["activation"] | {"identity", "dropout", "bias", "scale", "add", "sub", "mul", "div"}
 _ON_FEATURES = frozenset({"linear", "layer_norm", "rms_norm"})

@@ -5,7 +5,6 @@ Fragments are built with onnx-graphsurgeon, which sees to attributes and constan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gnelint.ir.vocabulary import default_attribute
 from gnelint.onnxfile.types import numpy_dtype
-from gnelint.writers.base import CannotEditError
 
 
 @dataclass(frozen=True)
@@ -77,106 +74,6 @@ class Sketch:
         graph = gs.Graph(nodes=nodes, opset=self.version, outputs=[tensor(output)])
         exported = gs.export_onnx(graph, do_type_check=False)
         return Fragment(tuple(exported.graph.node), self._constants)
-
-
-def pointwise(sketch: Sketch, op: str, given: Mapping[str, Any], x: str) -> str:
-    """A pointwise operation of the vocabulary. The name of what it writes.
-
-    Raises:
-        CannotEditError: it cannot be written.
-    """
-
-    def get(name: str) -> Any:
-        return given[name] if name in given else default_attribute(op, name)
-
-    plain = _PLAIN.get(op)
-    if plain is not None and sketch.version >= plain[1]:
-        return sketch.op(plain[0], x, **{theirs: get(ours) for ours, theirs in plain[2].items()})
-    if op == "clip":
-        return _clip(sketch, x, get("min"), get("max"))
-    written = _WRITTEN_OUT.get(op)
-    if written is None or sketch.version < 7:
-        raise CannotEditError(f"{op} cannot be written with opset {sketch.version}")
-    return written(sketch, x, get)
-
-
-_PLAIN: Mapping[str, tuple[str, int, Mapping[str, str]]] = {
-    "relu": ("Relu", 6, {}),
-    "leaky_relu": ("LeakyRelu", 6, {"alpha": "alpha"}),
-    "elu": ("Elu", 6, {"alpha": "alpha"}),
-    "selu": ("Selu", 6, {"alpha": "alpha", "gamma": "gamma"}),
-    "celu": ("Celu", 12, {"alpha": "alpha"}),
-    "gelu": ("Gelu", 20, {"approximate": "approximate"}),
-    "mish": ("Mish", 18, {}),
-    "hardswish": ("HardSwish", 14, {}),
-    "hardsigmoid": ("HardSigmoid", 6, {"alpha": "alpha", "beta": "beta"}),
-    "tanh": ("Tanh", 6, {}),
-    "sigmoid": ("Sigmoid", 6, {}),
-    "softsign": ("Softsign", 1, {}),
-    "thresholded_relu": ("ThresholdedRelu", 10, {"alpha": "alpha"}),
-    "shrink": ("Shrink", 9, {"lambd": "lambd", "bias": "bias"}),
-    "erf": ("Erf", 9, {}),
-    "exp": ("Exp", 6, {}),
-    "abs": ("Abs", 6, {}),
-    "sqrt": ("Sqrt", 6, {}),
-    "sin": ("Sin", 7, {}),
-    "cos": ("Cos", 7, {}),
-    "atan": ("Atan", 7, {}),
-    "asinh": ("Asinh", 9, {}),
-}
-"""The operator, the opset from which it is so, and its attributes by ours."""
-
-Get = Callable[[str], Any]
-
-
-def _clip(sketch: Sketch, x: str, low: float | None, high: float | None) -> str:
-    bounds = {name: bound for name, bound in (("min", low), ("max", high)) if bound is not None}
-    if sketch.version < 11:
-        return sketch.op("Clip", x, **bounds)
-    return sketch.op("Clip", x, "" if low is None else float(low), *([] if high is None else [float(high)]))
-
-
-def _gelu(sketch: Sketch, x: str, get: Get) -> str:
-    half = sketch.op("Mul", x, 0.5)
-    if get("approximate") == "tanh":
-        cubed = sketch.op("Mul", sketch.op("Mul", sketch.op("Mul", x, x), x), 0.044715)
-        inner = sketch.op("Tanh", sketch.op("Mul", sketch.op("Add", x, cubed), math.sqrt(2.0 / math.pi)))
-    elif sketch.version >= 9:
-        inner = sketch.op("Erf", sketch.op("Mul", x, math.sqrt(0.5)))
-    else:
-        raise CannotEditError(f"opset {sketch.version} has no error function for gelu")
-    return sketch.op("Mul", half, sketch.op("Add", inner, 1.0))
-
-
-def _silu(sketch: Sketch, x: str, get: Get) -> str:
-    beta = float(get("beta"))
-    inner = x if beta == 1.0 else sketch.op("Mul", x, beta)
-    return sketch.op("Mul", x, sketch.op("Sigmoid", inner))
-
-
-def _softplus(sketch: Sketch, x: str, get: Get) -> str:
-    beta = float(get("beta"))
-    if beta == 1.0:
-        return sketch.op("Softplus", x)
-    return sketch.op("Div", sketch.op("Softplus", sketch.op("Mul", x, beta)), beta)
-
-
-def _celu(sketch: Sketch, x: str, get: Get) -> str:
-    alpha = float(get("alpha"))  # alpha elu(x / alpha) for elu with alpha 1
-    return sketch.op("Mul", sketch.op("Elu", sketch.op("Div", x, alpha), alpha=1.0), alpha)
-
-
-_WRITTEN_OUT: Mapping[str, Callable[[Sketch, str, Get], str]] = {
-    "gelu": _gelu,
-    "silu": _silu,
-    "softplus": _softplus,
-    "celu": _celu,
-    "mish": lambda sketch, x, _: sketch.op("Mul", x, sketch.op("Tanh", sketch.op("Softplus", x))),
-    "hardswish": lambda sketch, x, _: sketch.op("Mul", x, sketch.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)),
-    "log_sigmoid": lambda sketch, x, _: sketch.op("Neg", sketch.op("Softplus", sketch.op("Neg", x))),
-    "scale": lambda sketch, x, get: sketch.op("Mul", x, float(get("factor"))),
-    "pow": lambda sketch, x, get: sketch.op("Pow", x, float(get("exponent"))),
-}
 
 
 def mean_over(sketch: Sketch, x: str, axes: tuple[int, ...]) -> str:

@@ -29,7 +29,8 @@ from gnelint.onnxfile.nodes import own_name
 from gnelint.onnxfile.types import numpy_dtype
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx.draft import Draft, value_dtype
-from gnelint.writers.onnx.fragments import Fragment, Sketch, affine, centred, pointwise, second_moment_norm
+from gnelint.writers.onnx.formulas import pointwise
+from gnelint.writers.onnx.fragments import Fragment, Sketch, affine, centred, second_moment_norm
 from gnelint.writers.onnx.functions import call_second_moment_norm
 from gnelint.writers.onnx.store import Store, Stores
 

@@ -9,26 +9,13 @@ from torch import fx, nn
 
 from gnelint.fixes.edits import Substitute
 from gnelint.ir.graph import Graph
-from gnelint.ir.vocabulary import families
+from gnelint.ops import VOCABULARY, families
 from gnelint.readers.torch.export import cause
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.torch.activations import made_of
 
 _MODULES: Mapping[type[nn.Module], str] = {
-    nn.CELU: "celu",
-    nn.ELU: "elu",
-    nn.GELU: "gelu",
-    nn.Hardsigmoid: "hardsigmoid",
-    nn.Hardswish: "hardswish",
-    nn.LeakyReLU: "leaky_relu",
-    nn.Mish: "mish",
-    nn.PReLU: "prelu",
-    nn.ReLU: "relu",
-    nn.SELU: "selu",
-    nn.Sigmoid: "sigmoid",
-    nn.SiLU: "silu",
-    nn.Softplus: "softplus",
-    nn.Tanh: "tanh",
+    getattr(nn, record.module): name for name, record in VOCABULARY.items() if record.module
 }
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Graph
-from gnelint.ir.vocabulary import VOCABULARY
+from gnelint.ops import VOCABULARY
 from gnelint.readers.onnx.reader import read
 from tests.readers.onnx.build import load, model, node
 

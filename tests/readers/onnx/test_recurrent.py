@@ -13,7 +13,7 @@ import torch
 from gnelint.analysis.propagation import analyse
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Graph
-from tests.readers.interpret import run
+from tests.evaluator import outputs
 from tests.readers.onnx.build import load, model, node
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -43,7 +43,7 @@ def agrees(graph: Graph, folder: Path, shape: tuple[int, ...] = (STEPS, BATCH, W
     assert UNMODELLED not in [found.op for found in graph.nodes]
     x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    for found, expected in zip(run(graph, (torch.from_numpy(x),)), session.run(None, {"x": x}), strict=True):
+    for found, expected in zip(outputs(graph, (torch.from_numpy(x),)), session.run(None, {"x": x}), strict=True):
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -115,8 +115,8 @@ def test_batch_first(op: str, tmp_path: Path) -> None:
     second = build(
         op, tmp_path, weights(op, 2) | turned, names, (BATCH, STEPS, WIDTH), direction="bidirectional", layout=1
     )
-    y, *lasts = run(first, (x,))
-    other, *others = run(second, (x.permute(turn),))
+    y, *lasts = outputs(first, (x,))
+    other, *others = outputs(second, (x.permute(turn),))
     torch.testing.assert_close(other, y.permute(2, 0, 1, 3))
     for last, found in zip(lasts, others, strict=True):
         torch.testing.assert_close(found, last.permute(turn))

@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 
 from gnelint.analysis.propagation import analyse
 from gnelint.ir.graph import UNMODELLED, Graph
-from gnelint.ir.vocabulary import VOCABULARY
+from gnelint.ops import VOCABULARY
 from gnelint.readers.torch.emitter import Call, CannotLowerError, Emitter
 from gnelint.readers.torch.ops.table import LOWERINGS
 from gnelint.readers.torch.reader import read_module
-from tests.readers.interpret import run
+from tests.evaluator import outputs
 
 IMAGE, TOKENS, SIGNAL, VOLUME = (2, 4, 6, 6), (2, 5, 8), (2, 4, 9), (2, 4, 5, 6, 6)
 
@@ -272,7 +272,7 @@ def _agrees(module: nn.Module, shape: tuple[int, ...]) -> Graph:
         assert set(node.parameters) <= set(signature.parameters), node.op
     with torch.no_grad():
         expected = module(x)
-        (found,) = run(graph, (x,))
+        (found,) = outputs(graph, (x,))
     assert graph.values[graph.outputs[0]].shape == tuple(expected.shape)
     torch.testing.assert_close(found.to(expected.dtype), expected, rtol=2e-5, atol=2e-5)
     return graph

@@ -16,8 +16,8 @@ from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.torch.reader import read_module, read_pt2, trace_exported
+from tests.evaluator import outputs
 from tests.models import CASES
-from tests.readers.interpret import run
 
 
 class Block(nn.Module):
@@ -87,7 +87,7 @@ def test_the_graph_computes_what_the_network_computes(name: str) -> None:
         if isinstance(part, nn.Dropout):
             part.eval()
     with torch.no_grad():
-        torch.testing.assert_close(run(graph, inputs)[0], module(*inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs(graph, inputs)[0], module(*inputs), rtol=1e-4, atol=1e-5)
 
 
 class Dense(nn.Module):
@@ -107,7 +107,7 @@ def test_dense_block() -> None:
     graph = read_module(module, (x,), name="dense")
     assert [name for name, op in ops(graph).items() if op == "linear"] == ["layers.0", "layers.1", "layers.2"]
     assert [name for name, op in ops(graph).items() if op == "concat"] == ["concat", "concat_1", "concat_2"]
-    torch.testing.assert_close(run(graph, (x,))[0], module(x).detach())
+    torch.testing.assert_close(outputs(graph, (x,))[0], module(x).detach())
 
 
 class Tied(nn.Module):
@@ -363,7 +363,7 @@ def test_random_stacks(names: list[str], training: bool) -> None:
         expected = module(x)
     graph = read_module(module, (x,), name="stack", training=training)
     assert UNMODELLED not in ops(graph).values()
-    (found,) = run(graph, (x,))  # checks the shape of every value on its way
+    (found,) = outputs(graph, (x,))  # checks the shape of every value on its way
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -155,7 +155,7 @@ def test_an_activation_takes_the_inserted_layer_with_it() -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda g: [SecondMoment("tanh")], "test_torch_module.py:"),
+        (lambda g: [SecondMoment("tanh")], "test_module.py:"),
         (lambda g: [Substitute("bn1", "unheard_of")], "no module for unheard_of"),
         (lambda g: [InsertScale(g.inputs[0], 2.0)], "is no output of a submodule"),
         (lambda g: [EditTensor("nothing", Scale(2.0))], "neither a parameter nor a buffer"),
@@ -219,7 +219,7 @@ def test_what_a_trace_would_lose_is_refused(data: bool, reason: str) -> None:
     x = torch.randn(2, 4)
     found, (unmade,) = fixed(module, lambda g: [Substitute("tanh", "relu")], x)
     assert reason in unmade.reason
-    assert "test_torch_module.py:" in unmade.reason
+    assert "test_module.py:" in unmade.reason
     assert type(found) is _Unlike
     assert (module.training, module.layer.training) == (True, False)
 

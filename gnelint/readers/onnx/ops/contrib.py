@@ -12,11 +12,6 @@ from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
-def _quick_gelu(call: Call, em: Emitter) -> Results:
-    x = em.flow(call.need(0))
-    return [em.emit("silu", [x], x.shape, beta=call.get("alpha", 1.702))]
-
-
 def _fused_matmul(call: Call, em: Emitter) -> Results:
     a, b = em.flow(call.need(0)), em.flow(call.need(1))
     if call.get("transBatchA", 0) or call.get("transBatchB", 0):
@@ -85,7 +80,6 @@ def _attend(em: Emitter, operands: tuple[Value, Value, Value], heads: int, scale
 
 
 CONTRIB_OPS: Mapping[str, Lowering] = {
-    "com.microsoft.QuickGelu": _quick_gelu,
     "com.microsoft.FusedMatMul": _fused_matmul,
     "com.microsoft.SkipLayerNormalization": _skip_norm("layer_norm", ("scale", "bias")),
     "com.microsoft.SkipSimplifiedLayerNormalization": _skip_norm("rms_norm", ("scale",)),

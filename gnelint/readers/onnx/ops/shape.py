@@ -10,7 +10,7 @@ from gnelint.ir.graph import Dim, Value
 from gnelint.onnxfile.file import MisfitError, UnreadableError
 from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, entries, rank
 from gnelint.readers.lowering import gather
-from gnelint.readers.onnx.call import Call, Operand
+from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
@@ -237,30 +237,6 @@ def _cumsum(call: Call, em: Emitter) -> Results:
     return [em.emit("cumsum", [x], call.shape, call.dtype, axis=axis_of(int(axis), rank(x)), **flags)]
 
 
-def _depth_to_space(call: Call, em: Emitter) -> Results:
-    attributes: dict[str, Any] = {"block": call.get("blocksize"), "mode": call.get("mode", "DCR")}
-    return [em.emit("depth_to_space", [call.need(0)], call.shape, call.dtype, **attributes)]
-
-
-def _space_to_depth(call: Call, em: Emitter) -> Results:
-    return [em.emit("space_to_depth", [call.need(0)], call.shape, call.dtype, block=call.get("blocksize"))]
-
-
-def _joined(op: str, inputs: int | None = None) -> Lowering:
-    def lower(call: Call, em: Emitter) -> Results:
-        operands: list[Operand] = [call.need(index) for index in range(inputs or len(call.inputs))]
-        return [em.emit(op, operands, call.shape, call.dtype)]
-
-    return lower
-
-
-def _first_input(op: str) -> Lowering:
-    def lower(call: Call, em: Emitter) -> Results:
-        return [em.emit(op, [call.need(0)], call.shape, call.dtype)]
-
-    return lower
-
-
 SHAPE_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
@@ -273,10 +249,6 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "Pad": _pad,
     "Resize": _resize,
     "Upsample": _resize,
-    "Expand": _first_input("expand"),
-    "Tile": _first_input("tile"),
-    "Where": _joined("where", 3),
-    "Mean": _joined("mean"),
     "ReduceMean": _reduce("reduce_mean"),
     "ReduceSum": _reduce("reduce_sum"),
     "ReduceMax": _reduce("reduce_max"),
@@ -288,6 +260,4 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "ReduceLogSumExp": _reduce("reduce_sum", before="exp", after="log"),
     "CumSum": _cumsum,
     "Col2Im": _col2im,
-    "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth,
 }

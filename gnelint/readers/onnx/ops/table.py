@@ -1,4 +1,4 @@
-"""The lowering table: which ONNX operators become which canonical operations.
+"""The lowering table: which ONNX operators become which canonical operations, by records or by lowerings of their own.
 
 An operator that is not here, or whose use is outside what its lowering covers, becomes an `unmodelled` node, unless the
 standard defines it by simpler operators (`DECOMPOSED`).
@@ -12,18 +12,46 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.onnxfile.weights import literal
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import OnnxForm, Scalar
+from gnelint.readers.emitter import CannotLowerError
 from gnelint.readers.onnx.call import Call
-from gnelint.readers.onnx.emitter import Lowering
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
 from gnelint.readers.onnx.ops.linear import LINEAR_OPS
 from gnelint.readers.onnx.ops.recurrent import RECURRENT_OPS
 from gnelint.readers.onnx.ops.selection import SELECTION_OPS
 from gnelint.readers.onnx.ops.shape import SHAPE_OPS
 from gnelint.readers.onnx.ops.units import UNIT_OPS
+from gnelint.readers.tables import once
 
-LOWERINGS: Mapping[str, Lowering] = {
-    **LINEAR_OPS, **UNIT_OPS, **SHAPE_OPS, **SELECTION_OPS, **RECURRENT_OPS, **CONTRIB_OPS
-}  # fmt: skip
+
+def _as_recorded(op: str, form: OnnxForm) -> Lowering:
+    """The operation with the attributes of the ONNX node, as its record says."""
+    record = VOCABULARY[op]
+
+    def lower(call: Call, em: Emitter) -> Results:
+        attributes = dict(form.given)
+        for ours, theirs in form.attributes.items():
+            attributes[ours] = call.get(theirs, form.defaults.get(ours, record.attributes[ours]))
+            if attributes[ours] is ...:
+                raise CannotLowerError(f"{theirs} is missing")
+        operands = [call.need(index) for index in range(form.inputs or len(call.inputs))]
+        shape = operands[0].shape if call.shape is None and isinstance(record.function, Scalar) else call.shape
+        return [em.emit(op, operands, shape, call.dtype, **attributes)]
+
+    return lower
+
+
+LOWERINGS: Mapping[str, Lowering] = once(
+    {form.op_type: _as_recorded(name, form) for name, record in VOCABULARY.items() for form in record.onnx or ()},
+    LINEAR_OPS,
+    UNIT_OPS,
+    SHAPE_OPS,
+    SELECTION_OPS,
+    RECURRENT_OPS,
+    CONTRIB_OPS,
+)
 
 DECOMPOSED = frozenset({"RotaryEmbedding", "SwiGLU", "CenterCropPad", "SoftmaxCrossEntropyLoss",
                         "NegativeLogLikelihoodLoss", "MeanVarianceNormalization", "AffineGrid"})  # fmt: skip

@@ -20,25 +20,6 @@ _HUGE = 1e30
 """Bounds beyond this are none: before opset 11 Clip had the largest float as its default."""
 
 
-def pointwise(op: str, **attributes: Any) -> Lowering:
-    """The operation without, or with fixed, attributes."""
-
-    def lower(call: Call, em: Emitter) -> Results:
-        return [em.emit(op, [call.need(0)], call.shape, call.dtype, **attributes)]
-
-    return lower
-
-
-def with_attributes(op: str, **defaults: tuple[str, Any]) -> Lowering:
-    """The operation with attributes of the ONNX node: ours = (theirs, default)."""
-
-    def lower(call: Call, em: Emitter) -> Results:
-        attributes = {ours: call.get(theirs, default) for ours, (theirs, default) in defaults.items()}
-        return [em.emit(op, [call.need(0)], call.shape, call.dtype, **attributes)]
-
-    return lower
-
-
 def _prelu(call: Call, em: Emitter) -> Results:
     slope = call.parameter(1, "the slope")
     x = em.flow(call.need(0))
@@ -100,10 +81,6 @@ def _softmax(op: str) -> Lowering:
         return [em.reshape(em.emit(op, [flat], flat.shape, axis=1), shape)]
 
     return lower
-
-
-def _cast(call: Call, em: Emitter) -> Results:
-    return [em.emit("identity", [call.need(0)], call.shape, call.dtype)]
 
 
 def _dropout(call: Call, em: Emitter) -> Results:
@@ -350,30 +327,12 @@ def bias_then(op: str, **attributes: Any) -> Lowering:
 
 
 UNIT_OPS: Mapping[str, Lowering] = {
-    "Relu": pointwise("relu"),
-    "LeakyRelu": with_attributes("leaky_relu", alpha=("alpha", 0.01)),
     "PRelu": _prelu,
-    "Elu": with_attributes("elu", alpha=("alpha", 1.0)),
-    "Selu": with_attributes("selu", alpha=("alpha", 1.6732631921768188), gamma=("gamma", 1.0507010221481323)),
-    "Celu": with_attributes("celu", alpha=("alpha", 1.0)),
-    "Gelu": with_attributes("gelu", approximate=("approximate", "none")),
-    "Swish": with_attributes("silu", beta=("alpha", 1.0)),
-    "Mish": pointwise("mish"),
-    "HardSwish": pointwise("hardswish"),
-    "HardSigmoid": with_attributes("hardsigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
     "Clip": _clip,
     "Max": _extreme("maximum"),
     "Min": _extreme("minimum"),
-    "ThresholdedRelu": with_attributes("thresholded_relu", alpha=("alpha", 1.0)),
-    "Shrink": with_attributes("shrink", lambd=("lambd", 0.5), bias=("bias", 0.0)),
-    **{name: pointwise(name.lower()) for name in (
-        "Tanh", "Sigmoid", "Softplus", "Softsign", "Erf", "Exp", "Log", "Sqrt", "Reciprocal", "Abs", "Sin", "Cos",
-        "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Identity")},
-    **{name: pointwise("step", kind=name.lower()) for name in ("Floor", "Ceil", "Round", "Sign")},
     "Softmax": _softmax("softmax"),
     "LogSoftmax": _softmax("log_softmax"),
-    "Cast": _cast,
-    "CastLike": _cast,
     "Dropout": _dropout,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
@@ -383,18 +342,13 @@ UNIT_OPS: Mapping[str, Lowering] = {
     "SimplifiedLayerNormalization": _layer_norm("rms_norm", ("scale",)),
     "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _mean_variance,
-    "LRN": with_attributes("local_response_norm", size=("size", 1), alpha=("alpha", 1e-4), beta=("beta", 0.75),
-                           bias=("bias", 1.0)),
     "MaxPool": _max_pool,
     "AveragePool": _avg_pool,
     "LpPool": _lp_pool,
-    "GlobalAveragePool": pointwise("global_avg_pool"),
-    "GlobalMaxPool": pointwise("global_max_pool"),
-    "GlobalLpPool": with_attributes("global_lp_pool", p=("p", 2)),
     "Attention": _attention,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     "com.microsoft.Gelu": bias_then("gelu"),
     "com.microsoft.BiasGelu": bias_then("gelu"),
     "com.microsoft.FastGelu": bias_then("gelu", approximate="tanh"),
-}  # fmt: skip
+}

@@ -17,10 +17,6 @@ from gnelint.readers.torch.ops.normalization import reduced_axes
 Lowering = Callable[[Emitter, Call], Any]
 
 
-def _reshape(em: Emitter, call: Call) -> Operand:
-    return em.emit("reshape", [call["self"]], call.shape, call.dtype)
-
-
 def _permute(em: Emitter, call: Call) -> Operand:
     rank = len(call.shape)
     return em.emit("transpose", [call["self"]], call.shape, perm=tuple(axis % rank for axis in call["dims"]))
@@ -48,10 +44,6 @@ def _expand(em: Emitter, call: Call) -> Operand:
 
 def _copy(em: Emitter, call: Call) -> Operand:
     return em.expand(call["src"], call.shape)
-
-
-def _repeat(em: Emitter, call: Call) -> Operand:
-    return em.emit("tile", [call["self"]], call.shape)
 
 
 def _repeat_interleave(em: Emitter, call: Call) -> Operand:
@@ -198,14 +190,6 @@ def _flip(em: Emitter, call: Call) -> Operand:
     return em.emit("flip", [call["self"]], call.shape, axes=tuple(axis % len(call.shape) for axis in call["dims"]))
 
 
-def _pixel_shuffle(em: Emitter, call: Call) -> Operand:
-    return em.emit("depth_to_space", [call["self"]], call.shape, block=int(call["upscale_factor"]), mode="CRD")
-
-
-def _pixel_unshuffle(em: Emitter, call: Call) -> Operand:
-    return em.emit("space_to_depth", [call["self"]], call.shape, block=int(call["downscale_factor"]))
-
-
 def _reduce(op: str) -> Lowering:
     def lower(em: Emitter, call: Call) -> Any:
         x = em.flow(call["self"])
@@ -253,14 +237,11 @@ def _diagonal_mask(em: Emitter, call: Call) -> Operand:
 
 
 SHAPE_OPS: Mapping[str, Lowering] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as",
-                     "reshape_as", "_reshape_alias", "view_copy", "squeeze_copy", "unsqueeze_copy"), _reshape),
     "permute": _permute,
     "transpose": _swap("dim0", "dim1"),
     **dict.fromkeys(("t", "numpy_T"), _reverse),
     **dict.fromkeys(("expand", "broadcast_to", "expand_as"), _expand),
     "copy": _copy,
-    **dict.fromkeys(("repeat", "tile"), _repeat),
     "repeat_interleave": _repeat_interleave,
     "slice": _slice,
     "narrow": _narrow,
@@ -274,8 +255,6 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "index_select": _index_select,
     "roll": _roll,
     "flip": _flip,
-    "pixel_shuffle": _pixel_shuffle,
-    "pixel_unshuffle": _pixel_unshuffle,
     **dict.fromkeys(("mean",), _reduce("reduce_mean")),
     **dict.fromkeys(("sum",), _reduce("reduce_sum")),
     **dict.fromkeys(("amax", "max"), _reduce("reduce_max")),

@@ -12,8 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gnelint.ops import VOCABULARY
+from gnelint.ops.record import TorchForm
 from gnelint.readers.emitter import CannotLowerError
 from gnelint.readers.lowering import add, divide, multiply, power_of
+from gnelint.readers.tables import once
 from gnelint.readers.torch.constants import Constant
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 from gnelint.readers.torch.ops.linear import LINEAR_OPS
@@ -27,9 +30,16 @@ Result = Operand | Sequence[Operand | None]
 Lowering = Callable[[Emitter, Call], Result]
 
 
-def _pointwise(op: str, **attributes: Any) -> Lowering:
-    def lower(em: Emitter, call: Call) -> Operand:
-        return em.emit(op, [_input(call)], call.shape, call.dtype, **attributes)
+def _as_recorded(op: str, form: TorchForm) -> Lowering:
+    """The operation with the arguments of the call, numbers in the type of their defaults, as its record says."""
+    defaults = VOCABULARY[op].attributes
+
+    def lower(em: Emitter, call: Call) -> Result:
+        attributes: dict[str, Any] = dict(form.given)
+        for ours, theirs in form.attributes.items():
+            attributes[ours] = float(call[theirs]) if isinstance(defaults[ours], float) else call[theirs]
+        found = em.emit(op, [call[name] for name in form.inputs], call.shape, call.dtype, **attributes)
+        return found if len(call.outputs) == 1 else (found, *(None,) * (len(call.outputs) - 1))
 
     return lower
 
@@ -37,10 +47,6 @@ def _pointwise(op: str, **attributes: Any) -> Lowering:
 def _input(call: Call) -> Operand:
     found: Operand = call["self"] if "self" in call.arguments else call["input"]
     return found
-
-
-def _leaky_relu(em: Emitter, call: Call) -> Operand:
-    return em.emit("leaky_relu", [call["self"]], call.shape, alpha=float(call["negative_slope"]))
 
 
 def _prelu(em: Emitter, call: Call) -> Operand:
@@ -61,18 +67,6 @@ def _elu(em: Emitter, call: Call) -> Operand:
     raise CannotLowerError("an ELU with its own input scale")
 
 
-def _celu(em: Emitter, call: Call) -> Operand:
-    return em.emit("celu", [call["self"]], call.shape, alpha=float(call["alpha"]))
-
-
-def _gelu(em: Emitter, call: Call) -> Operand:
-    return em.emit("gelu", [call["self"]], call.shape, approximate=call["approximate"])
-
-
-def _softplus(em: Emitter, call: Call) -> Operand:
-    return em.emit("softplus", [call["self"]], call.shape, beta=float(call["beta"]))
-
-
 def _threshold(em: Emitter, call: Call) -> Operand:
     threshold, value = float(call["threshold"]), float(call["value"])
     if value == 0 and threshold == 0:
@@ -80,19 +74,6 @@ def _threshold(em: Emitter, call: Call) -> Operand:
     if value == 0 and threshold > 0:
         return em.emit("thresholded_relu", [call["self"]], call.shape, alpha=threshold)
     raise CannotLowerError("a threshold that jumps to another value")
-
-
-def _shrink(soft: bool) -> Lowering:
-    def lower(em: Emitter, call: Call) -> Operand:
-        lambd = float(call["lambd"])
-        return em.emit("shrink", [call["self"]], call.shape, lambd=lambd, bias=lambd if soft else 0.0)
-
-    return lower
-
-
-def _log_sigmoid(em: Emitter, call: Call) -> Result:
-    found = em.emit("log_sigmoid", [call["self"]], call.shape)
-    return found if len(call.outputs) == 1 else (found, None)
 
 
 def _glu(em: Emitter, call: Call) -> Operand:
@@ -133,10 +114,6 @@ def _pow(em: Emitter, call: Call) -> Operand:
     if exponent == 1:
         return em.emit("identity", [base], call.shape)
     return em.emit("pow", [base], call.shape, exponent=float(exponent))
-
-
-def _square(em: Emitter, call: Call) -> Operand:
-    return em.emit("pow", [call["self"]], call.shape, exponent=2.0)
 
 
 def _exponential(base: float, shift: float = 0.0) -> Lowering:
@@ -196,21 +173,6 @@ def _lerp(em: Emitter, call: Call) -> Operand:
     return add(em, start, multiply(em, step, weight, call.shape), call.shape)
 
 
-def _elementwise(op: str) -> Lowering:
-    def lower(em: Emitter, call: Call) -> Operand:
-        return em.emit(op, [call["self"], call["other"]], call.shape)
-
-    return lower
-
-
-def _where(em: Emitter, call: Call) -> Operand:
-    return em.emit("where", [call["condition"], call["self"], call["other"]], call.shape, call.dtype)
-
-
-def _masked_fill(em: Emitter, call: Call) -> Operand:
-    return em.emit("where", [call["mask"], call["value"], call["self"]], call.shape, call.dtype)
-
-
 def _softmax(op: str) -> Lowering:
     def lower(em: Emitter, call: Call) -> Operand:
         axis = call["dim"] % max(len(call.shape), 1)
@@ -219,13 +181,9 @@ def _softmax(op: str) -> Lowering:
     return lower
 
 
-def _identity(em: Emitter, call: Call) -> Operand:
-    return em.emit("identity", [_input(call)], call.shape, call.dtype)
-
-
 def _detach(em: Emitter, call: Call) -> Operand:
     em.notes.setdefault("detach() stops the gradient where it is called; it is read as the identity here")
-    return _identity(em, call)
+    return em.emit("identity", [call["self"]], call.shape, call.dtype)
 
 
 def _dropout(em: Emitter, call: Call) -> Result:
@@ -251,42 +209,22 @@ def _attention(em: Emitter, call: Call) -> Operand:
     return em.emit("attention", [query, key, value, mask], call.shape, **attributes)
 
 
-_ACTIVATIONS: Mapping[str, Lowering] = {
-    **{name: _pointwise(name) for name in ("relu", "selu", "silu", "mish", "hardswish", "hardsigmoid", "tanh",
-                                           "sigmoid", "softsign")},
-    **dict.fromkeys(("leaky_relu",), _leaky_relu),
+_OWN: Mapping[str, Lowering] = {
     **dict.fromkeys(("prelu", "_prelu_kernel"), _prelu),
-    "relu6": _pointwise("clip", min=0.0, max=6.0),
     "elu": _elu,
-    "celu": _celu,
-    "gelu": _gelu,
-    "softplus": _softplus,
     "threshold": _threshold,
-    "softshrink": _shrink(soft=True),
-    "hardshrink": _shrink(soft=False),
-    **dict.fromkeys(("log_sigmoid", "log_sigmoid_forward"), _log_sigmoid),
     "glu": _glu,
     **dict.fromkeys(("clamp", "clip", "hardtanh", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), _softmax("softmax")),
     **dict.fromkeys(("log_softmax", "_log_softmax"), _softmax("log_softmax")),
     "scaled_dot_product_attention": _attention,
-}  # fmt: skip
-
-_POINTWISE: Mapping[str, Lowering] = {
-    **{name: _pointwise(name) for name in ("erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan",
-                                           "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")},
-    **{name: _pointwise("step", kind=name) for name in ("floor", "ceil", "round", "trunc", "sign")},
     "rsqrt": _rsqrt,
     "pow": _pow,
-    "square": _square,
     "expm1": _exponential(math.e, -1.0),
     "exp2": _exponential(2.0),
     "log1p": _logarithm(math.e, 1.0),
     "log2": _logarithm(2.0),
     "log10": _logarithm(10.0),
-}  # fmt: skip
-
-_COMBINE: Mapping[str, Lowering] = {
     "add": _add,
     "sub": _sub,
     "rsub": _rsub,
@@ -296,29 +234,20 @@ _COMBINE: Mapping[str, Lowering] = {
     "addcmul": _addcmul,
     "addcdiv": _addcdiv,
     "lerp": _lerp,
-    "maximum": _elementwise("maximum"),
-    "minimum": _elementwise("minimum"),
-    "max.other": _elementwise("maximum"),
-    "min.other": _elementwise("minimum"),
-    "where": _where,
-    "masked_fill": _masked_fill,
     **dict.fromkeys(("native_dropout", "dropout", "feature_dropout"), _dropout),
-    **dict.fromkeys(("clone", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_of",
-                     "_conj_physical", "resolve_conj", "resolve_neg", "positive"), _identity),
     "detach": _detach,
-}  # fmt: skip
-
-LOWERINGS: Mapping[str, Lowering] = {
-    **_ACTIVATIONS,
-    **_POINTWISE,
-    **_COMBINE,
-    **LINEAR_OPS,
-    **NORMALIZATION_OPS,
-    **POOLING_OPS,
-    **SHAPE_OPS,
-    **SELECTION_OPS,
-    **RECURRENT_OPS,
 }
+
+LOWERINGS: Mapping[str, Lowering] = once(
+    {form.name: _as_recorded(name, form) for name, record in VOCABULARY.items() for form in record.torch or ()},
+    _OWN,
+    LINEAR_OPS,
+    NORMALIZATION_OPS,
+    POOLING_OPS,
+    SHAPE_OPS,
+    SELECTION_OPS,
+    RECURRENT_OPS,
+)
 """The lowering of every operation that the vocabulary covers, by ATen's bare name.
 
 An overload that means something else has an entry of its own ("max.other")."""

@@ -1,9 +1,10 @@
-"""Runs a graph with numbers, so that a test can hold what a reader understood against what the network computes."""
+"""Runs a graph with numbers, so that a test can hold what a reader understood, or a rewriting left, against what the
+network computes. Operations with a formula in their record are computed by it, the others by the table below."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,26 +12,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnelint.ir.graph import Graph, Node
+from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.nn.arrays import TORCH
+from gnelint.ops import VOCABULARY
 
 
-def run(graph: Graph, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The graph's outputs on these inputs; dropout is neutral.
+def run(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The graph's outputs on these inputs, whose precision parameters take; dropout is neutral.
 
     Raises:
-        KeyError: a node's operation is not in the table below.
+        KeyError: an operation is not known here, or a value was never written, as a bad rewriting leaves it.
     """
-    values = dict(zip(graph.inputs, inputs, strict=True))
+    values: dict[str, Any] = dict(inputs)
+    dtype = next((x.dtype for x in inputs.values() if x.is_floating_point()), torch.float32)
     for node in graph.nodes:
         operands = [None if name is None else values[name] for name in node.inputs]
         shapes = [graph.values[name].concrete_shape for name in node.outputs]
-        weights = {role: torch.from_numpy(np.array(p.array(), copy=True)) for role, p in node.parameters.items()}
-        found = OPERATIONS[node.op](node, operands, weights, shapes[0])
+        weights = {role: _tensor(parameter, dtype) for role, parameter in node.parameters.items()}
+        found = _applied(node, operands, weights, shapes[0])
         results = found if isinstance(found, (tuple, list)) else (found,)
         for name, shape, result in zip(node.outputs, shapes, results, strict=False):
-            assert tuple(result.shape) == shape, f"{node.name} ({node.op}): {tuple(result.shape)}, not {shape}"
+            assert shape in (None, tuple(result.shape)), f"{node.name} ({node.op}): {tuple(result.shape)}, {shape}"
             values[name] = result
-    return tuple(values[name] for name in graph.outputs)
+    return {name: values[name] for name in graph.outputs}
+
+
+def outputs(graph: Graph, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`run`, inputs and outputs in the graph's order."""
+    return tuple(run(graph, dict(zip(graph.inputs, inputs, strict=True))).values())
+
+
+def _tensor(parameter: Parameter, dtype: torch.dtype) -> Tensor:
+    array = np.array(parameter.array(), copy=True)
+    if array.dtype.kind not in "biuf":  # bfloat16, which torch does not take from numpy
+        array = array.astype(np.float64)
+    found = torch.from_numpy(array)
+    return found.to(dtype) if found.is_floating_point() else found
+
+
+def known(op: str) -> bool:
+    """Whether an operation can be run."""
+    return op in OPERATIONS or VOCABULARY[op].function is not None
+
+
+def _applied(node: Node, operands: list[Any], weights: dict[str, Tensor], shape: Any) -> Any:
+    if node.op in OPERATIONS:
+        return OPERATIONS[node.op](node, operands, weights, shape)
+    record = VOCABULARY[node.op]
+    if record.function is None:
+        raise KeyError(node.op)
+    attributes = {name: node.attribute(name) for name in record.attributes}
+    return record.function.value(TORCH, *operands, **attributes, **weights)
 
 
 def _linear(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
@@ -75,35 +107,53 @@ def _adaptive(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Ten
     return functions[len(size) - 1](x[0], size)
 
 
+def _normalized(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    y, epsilon, rank = x[0], node.attribute("epsilon"), x[0].dim()
+    over_channels = {"instance_norm": tuple(range(2, rank)), **dict.fromkeys(
+        ("batch_norm", "second_moment_norm"), tuple(axis for axis in range(rank) if axis != 1)
+    )}  # fmt: skip
+    axes = over_channels.get(node.op) or tuple(node.attribute("axes"))
+    if node.op in ("batch_norm", "instance_norm", "layer_norm", "l1_norm"):
+        y = y - y.mean(axes, keepdim=True)
+    if node.op == "l1_norm":
+        y = y / (y.abs().mean(axes, keepdim=True) + epsilon)
+    elif node.op == "l2_normalize":
+        y = y / y.square().sum(axes, keepdim=True).sqrt().clamp(min=epsilon)
+    elif node.op == "second_moment_norm":
+        y = y / (y.square().mean(axes, keepdim=True).sqrt() + epsilon)
+    else:
+        y = y / (y.square().mean(axes, keepdim=True) + epsilon).sqrt()
+    if node.op in over_channels:
+        w = {role: number.reshape(-1, *(1,) * (rank - 2)) for role, number in w.items()}
+    return y * w.get("scale", 1.0) + w.get("bias", 0.0)
+
+
 def _batch_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    training = node.attribute("training")
-    running = (None, None) if training else (w["running_mean"], w["running_var"])
-    return F.batch_norm(x[0], *running, w.get("scale"), w.get("bias"), training, 0.0, node.attribute("epsilon"))
-
-
-def _layer_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    size = [x[0].shape[axis] for axis in node.attribute("axes")]
-    return F.layer_norm(x[0], size, w.get("scale"), w.get("bias"), node.attribute("epsilon"))
-
-
-def _rms_norm(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    return F.rms_norm(x[0], [x[0].shape[a] for a in node.attribute("axes")], w.get("scale"), node.attribute("epsilon"))
+    if node.attribute("training"):
+        return _normalized(node, x, w, shape)
+    running = (w["running_mean"], w["running_var"])
+    return F.batch_norm(x[0], *running, w.get("scale"), w.get("bias"), False, 0.0, node.attribute("epsilon"))
 
 
 def _attention(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    query, key, value, *mask = x
-    if "mask" in w:
-        mask = [w["mask"].bool() if node.parameters["mask"].dtype == "bool" else w["mask"]]
+    """The first query sees the first key alone where it is causal."""
+    query, key, value = x[:3]
     if node.attribute("packed"):
         heads, kv_heads = node.attribute("heads"), node.attribute("kv_heads")
         query, key, value = (
             part.unflatten(-1, (count, -1)).transpose(1, 2)
             for part, count in ((query, heads), (key, kv_heads), (value, kv_heads))
         )
-    found = F.scaled_dot_product_attention(
-        query, key, value, mask[0] if mask else None,
-        is_causal=node.attribute("causal"), scale=node.attribute("scale"), enable_gqa=True,
-    )  # fmt: skip
+    if key.dim() > 3 and query.shape[1] != key.shape[1]:
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+    scale = node.attribute("scale")
+    logits = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    seen = torch.ones(logits.shape[-2:], dtype=torch.bool)
+    if node.attribute("causal"):
+        logits = logits.masked_fill(~seen.tril(), -math.inf)
+    for mask in (mask for mask in (*x[3:], w.get("mask")) if mask is not None):
+        logits = logits + mask if mask.is_floating_point() else logits.masked_fill(~mask.bool(), -math.inf)
+    found = logits.softmax(-1).nan_to_num() @ value  # a query that sees nothing gives 0
     return found.transpose(1, 2).flatten(2) if node.attribute("packed") else found
 
 
@@ -111,13 +161,6 @@ def _matmul(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tenso
     a = x[0].mT if node.attribute("transpose_a") else x[0]
     b = x[1].mT if node.attribute("transpose_b") else x[1]
     return node.attribute("factor") * (a @ b)
-
-
-def _scale(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
-    scaled = x[0] * node.attribute("factor")
-    if "scale" not in w:
-        return scaled
-    return scaled / w["scale"] if node.attribute("reciprocal") else scaled * w["scale"]
 
 
 def _slice(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
@@ -256,40 +299,14 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "embedding": lambda node, x, w, shape: F.embedding(x[0], w["weight"]),
-    "bias": lambda node, x, w, shape: x[0] + node.attribute("factor") * w["bias"],
-    "scale": _scale,
     "constant": lambda node, x, w, shape: w["value"],
-    **{name: _plain(getattr(F, name)) for name in ("relu", "mish", "hardswish", "tanh", "sigmoid", "softsign")},
-    "silu": _plain(lambda x, beta: x * torch.sigmoid(beta * x), "beta"),
-    "hardsigmoid": _plain(lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1), "alpha", "beta"),
-    "log_sigmoid": _plain(F.logsigmoid),
-    "leaky_relu": _plain(F.leaky_relu, "alpha"),
-    "prelu": lambda node, x, w, shape: torch.where(x[0] > 0, x[0], x[0] * w["slope"]),
-    "elu": _plain(F.elu, "alpha"),
-    "selu": _plain(lambda x, a, g: g * F.elu(x, a), "alpha", "gamma"),
-    "celu": _plain(F.celu, "alpha"),
-    "gelu": _plain(lambda x, kind: F.gelu(x, approximate=kind), "approximate"),
-    "clip": _plain(torch.clamp, "min", "max"),
-    "softplus": _plain(F.softplus, "beta"),
-    "shrink": _plain(lambda x, lambd, bias: (x - x.sign() * bias) * (x.abs() > lambd), "lambd", "bias"),
-    "thresholded_relu": _plain(lambda x, alpha: x * (x > alpha), "alpha"),
-    **{name: _plain(getattr(torch, name)) for name in (
-        "erf", "exp", "log", "sqrt", "reciprocal", "abs", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
-        "asinh", "acosh", "atanh", "sub", "mul", "div", "where")},
-    "maximum": lambda node, x, w, shape: reduce(torch.maximum, x),
-    "minimum": lambda node, x, w, shape: reduce(torch.minimum, x),
-    "pow": _plain(torch.pow, "exponent"),
-    "step": _plain(lambda x, kind: getattr(torch, kind)(x), "kind"),
+    "where": lambda node, x, w, shape: torch.where(x[0].bool(), x[1], x[2]),
     "batch_norm": _batch_norm,
-    "layer_norm": _layer_norm,
     "group_norm": lambda n, x, w, shape: F.group_norm(
         x[0], n.attribute("groups"), w.get("scale"), w.get("bias"), n.attribute("epsilon")
     ),
-    "instance_norm": lambda n, x, w, shape: F.instance_norm(
-        x[0], None, None, w.get("scale"), w.get("bias"), True, 0.1, n.attribute("epsilon")
-    ),
-    "rms_norm": _rms_norm,
-    "l2_normalize": lambda n, x, w, shape: F.normalize(x[0], dim=n.attribute("axes"), eps=n.attribute("epsilon")),
+    **dict.fromkeys(("layer_norm", "instance_norm", "rms_norm", "second_moment_norm", "l1_norm", "l2_normalize"),
+                    _normalized),
     "max_pool": _pool("max"),
     "avg_pool": _pool("avg"),
     "global_avg_pool": _adaptive,
@@ -306,11 +323,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log_softmax": _plain(torch.log_softmax, "axis"),
     "attention": _attention,
     "matmul": _matmul,
-    "add": lambda node, x, w, shape: sum(x),
-    "mean": lambda node, x, w, shape: sum(x) / len(x),
     "local_response_norm": _plain(F.local_response_norm, "size", "alpha", "beta", "bias"),
     "concat": lambda node, x, w, shape: torch.cat(x, node.attribute("axis")),
-    "identity": _plain(lambda x: x),
     "dropout": _plain(lambda x: x),
     "reshape": lambda node, x, w, shape: x[0].reshape(shape),
     "transpose": _plain(torch.permute, "perm"),
