@@ -588,7 +588,11 @@ _more_rules = click.option(
 @cli.group("rules", invoke_without_command=True)
 @_more_rules
 @click.option(
-    "--check", "checked", multiple=True, type=click.Path(path_type=Path), help="Validate rule files; run their tests."
+    "--check",
+    "checked",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Demand of rule files what CI does.",
 )
 @click.option("--format", type=click.Choice(("text", "markdown")), default="text", help="How to list them [text].")
 @click.pass_context
@@ -599,7 +603,7 @@ def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[
             raise UsageError("rules test", "takes files and ids, no options")
         return
     if checked:
-        context.exit(_run_examples([str(path) for path in checked]))
+        context.exit(_run_examples([str(path) for path in checked], demanding=True))
     from gnelint.lint.rulefile import load_rules
     from gnelint.output.rules import catalogue, listing
 
@@ -620,17 +624,21 @@ def test_rules(context: click.Context, files: tuple[str, ...]) -> None:
     context.exit(_run_examples(files))
 
 
-def _run_examples(texts: Sequence[str]) -> int:
-    from gnelint.app.rule_tests import Examples
+def _run_examples(texts: Sequence[str], *, demanding: bool = False) -> int:
+    from gnelint.app.rule_tests import Examples, is_fixture
 
     examples = Examples.of(texts)
     for warning in examples.rules.warnings:
         _complain(warning)
     failed = 0
     for rule in examples.chosen:
-        if not rule.tests:
+        if not rule.tests and not demanding:
             click.echo(f"{rule.id}  valid, but it has no tests")
-        for outcome in (examples.names(rule), *(examples.run(rule, test) for test in rule.tests)):
+        asked = [examples.names(rule), *([examples.demands(rule)] if demanding else [])]
+        runs = [(test, False) for test in rule.tests]
+        if demanding:
+            runs += [(test, True) for test in rule.tests if is_fixture(test)]
+        for outcome in (*asked, *(examples.run(rule, test, exported=exported) for test, exported in runs)):
             failed += not outcome.holds
             for line in outcome.lines:
                 click.echo(line)

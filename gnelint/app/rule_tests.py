@@ -1,12 +1,15 @@
-"""The tests in rule files: networks with what a rule must say of them, and why it does not where it does not."""
+"""What is asked of rule files beyond being valid, and their tests: networks with what a rule must say of them, and why
+it does not where it does not."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +22,19 @@ from gnelint.lint.engine import lint
 from gnelint.lint.expression import Expression, compile_expression, parts
 from gnelint.lint.finding import Finding
 from gnelint.lint.functions import FUNCTIONS
-from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rules, rule_files
+from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rule, load_rules, rule_files
 from gnelint.lint.running import Matches, Run
 from gnelint.lint.selection import Settings, Stage, no_such_rule
+from gnelint.output.rules import catalogue_row, catalogue_section
 from gnelint.words import plural
 
 if TYPE_CHECKING:
     from gnelint.ir.graph import Graph
 
+HEADINGS = ("What it checks", "Why it matters", "Example", "What to do", "When to ignore it")
+"""Of `explain`, in this order."""
+WIDTH = 120
+"""Characters in a line of `explain`, at most."""
 _MAX_SHOWN = 3
 """Matches whose conditions are printed where a test fails."""
 
@@ -51,6 +59,7 @@ class Examples:
     rules: RuleSet
     chosen: tuple[Rule, ...]
     _predictions: dict[tuple[Any, ...], Prediction] = field(default_factory=dict)
+    _exported: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Examples:
@@ -91,22 +100,38 @@ class Examples:
         lines = tuple(f"{start} {rule.id}  explained_by: {no_such_rule(other, self.rules)}" for other in unknown)
         return Outcome(alone or not unknown, lines)
 
-    def run(self, rule: Rule, test: Mapping[str, Any]) -> Outcome:
+    def demands(self, rule: Rule) -> Outcome:
+        """Whether a valid rule file is as one should be; gnelint's own are asked for more.
+
+        Raises:
+            RuleError: the file, one of gnelint's own, is not valid.
+        """
+        lacks = list(_lacks(rule))
+        path = Path(rule.file)
+        if path.resolve().parent == builtin_directory().resolve():
+            load_rule(path, validate=True)  # a user's file was checked against the schema when it was read
+            lacks += _own_lacks(rule, path)
+        return Outcome(not lacks, tuple(f"FAIL  {rule.id}  {lack}" for lack in lacks))
+
+    def run(self, rule: Rule, test: Mapping[str, Any], *, exported: bool = False) -> Outcome:
         """Run one test of a rule.
+
+        Args:
+            rule: whose test it is.
+            test: one of its entries.
+            exported: read the network from the ONNX file that it is exported to (gnelint's own alone).
 
         Raises:
             RuleError: its network cannot be found.
             ModelError: it cannot be read.
         """
-        return self.judge(rule, test, self._prediction(rule, test))
-
-    def judge(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> Outcome:
-        """Whether a test of a rule holds for what was predicted of its network."""
+        prediction = self._prediction(rule, test, exported)
         result = lint(prediction, [rule], Settings())
         complaints = _complaints(test, result.findings)
         if "others" in test:
             complaints += self._others(rule, test, prediction)
-        said = f"{rule.id}  {test['model']}: {plural(len(result.findings), 'finding')}"
+        model = f"{test['model']}{' as ONNX' * exported}"
+        said = f"{rule.id}  {model}: {plural(len(result.findings), 'finding')}"
         if "after_fix" in test:
             complaints += self._after_fix(rule, test, prediction)
         if "todo" in test:
@@ -148,22 +173,57 @@ class Examples:
         found = {finding.rule for finding in lint(prediction, self._heard(rule), Settings()).findings} - {rule.id}
         return [f"{other} speaks here too and is not among its others" for other in sorted(found - {*test["others"]})]
 
-    def _prediction(self, rule: Rule, test: Mapping[str, Any]) -> Prediction:
+    def _prediction(self, rule: Rule, test: Mapping[str, Any], exported: bool) -> Prediction:
         training = test.get("mode", "train") == "train"
         directory = Path(rule.file).parent
-        key = (directory, test["model"], training, *test.get("input", ()))
+        key = (directory, test["model"], training, exported, *test.get("input", ()))
         if key not in self._predictions:
-            self._predictions[key] = analyse(_read(rule, directory, test, training))
+            path = Path(self._exported.name, f"{len(self._predictions)}.onnx") if exported else None
+            self._predictions[key] = analyse(_read(rule, directory, test, training, path))
         return self._predictions[key]
 
 
-def _read(rule: Rule, directory: Path, test: Mapping[str, Any], training: bool) -> Graph:
+def _lacks(rule: Rule) -> Iterator[str]:
+    """What any rule file should have and this one has not, each with what to do."""
+    headings = re.findall(r"^## (.*)$", rule.explain, re.M)
+    if headings != [*HEADINGS]:
+        yield f"explain: its headings are {', '.join(headings) or 'none'}. Write ## {', ## '.join(HEADINGS)}."
+    for number, line in enumerate(rule.explain.splitlines(), start=1):
+        if len(line) > WIDTH:
+            yield f"explain: its line {number} has {len(line)} characters. Break it at {WIDTH}."
+    if rule.group != "coverage" and not any(test["findings"] for test in rule.tests):  # half of a network is no network
+        yield "tests: none has findings. Add a network that the rule must speak of."
+    if all(test["findings"] for test in rule.tests):
+        yield "tests: none is without findings. Add a network of which the rule must be silent."
+
+
+def _own_lacks(rule: Rule, path: Path) -> Iterator[str]:
+    """What one of gnelint's own rule files should have besides."""
+    if path.name != f"{rule.id}-{rule.name}.yaml":
+        yield f"is in {path.name}. Call the file {rule.id}-{rule.name}.yaml."
+    if not rule.references:
+        yield "references: there are none. Say where it was reported or proved."
+    for test in rule.tests:
+        missing = [key for key in ("severity", "others") if test["findings"] and key not in test]
+        if missing:
+            yield f"tests: {test['model']} has no {' and no '.join(missing)}. Say what is heard there."
+    kept = path.with_name("CATALOGUE.md").read_text(encoding="utf-8")
+    if catalogue_row(rule) not in kept or catalogue_section(rule) not in kept:
+        yield "CATALOGUE.md says something else of it. Run: gnelint rules --format markdown > rules/CATALOGUE.md"
+
+
+def is_fixture(test: Mapping[str, Any]) -> bool:
+    """Whether a test names a network of tests/models, as those of gnelint's own rules do."""
+    return ":" not in test["model"] and Path(test["model"]).suffix not in (".onnx", ".pt2")
+
+
+def _read(rule: Rule, directory: Path, test: Mapping[str, Any], training: bool, exported: Path | None) -> Graph:
     from gnelint.readers.inputs import parse_input
     from gnelint.readers.reading import read_target
     from gnelint.readers.target import resolve
 
     text = test["model"]
-    if ":" in text or Path(text).suffix in (".onnx", ".pt2"):
+    if not is_fixture(test):
         place = text if ":" in text and ".py:" not in text else str(directory / text)
         inputs = [parse_input(shape) for shape in test.get("input", ())]
         return read_target(resolve(place)[0], training=training, inputs=inputs)
@@ -172,6 +232,13 @@ def _read(rule: Rule, directory: Path, test: Mapping[str, Any], training: bool) 
     except (ImportError, ValueError, SyntaxError, TypeError) as error:
         advice = "Name a model.onnx or a nets.py:name beside the rule file."
         raise RuleError(rule.file, f"tests: {text!r} names no network ({error})", advice) from None
+    if exported is not None:
+        from gnelint.readers.onnx.reader import read
+
+        # what folds nodes together is off in either mode
+        write_onnx = importlib.import_module("tests.models.export").write_onnx
+        write_onnx(module.train(training), example_inputs, exported, opset=18, dynamo=False, fold=False)
+        return read(exported, training=training)
     from gnelint.readers.torch.reader import read_module
 
     return read_module(module, example_inputs, name=text, training=training)

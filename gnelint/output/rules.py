@@ -44,10 +44,15 @@ def catalogue(rules: Sequence[Rule]) -> str:
             "| id | name | severity | status | fix | summary |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_row(rule) for rule in members]
+        lines += [catalogue_row(rule) for rule in members]
     for rule in rules:
-        lines += ["", re.sub(r"^(?=#+ )", "#", explanation(rule).strip(), flags=re.M)]
+        lines += ["", catalogue_section(rule)]
     return "\n".join(lines) + "\n"
+
+
+def catalogue_section(rule: Rule) -> str:
+    """What the catalogue says of one rule."""
+    return re.sub(r"^(?=#+ )", "#", explanation(rule).strip(), flags=re.M)
 
 
 def _grouped(rules: Sequence[Rule]) -> Iterator[tuple[str, list[Rule]]]:
@@ -61,7 +66,8 @@ def _severities(rule: Rule) -> str:
     return "/".join(dict.fromkeys(severity for _, severity in rule.severities))
 
 
-def _row(rule: Rule) -> str:
+def catalogue_row(rule: Rule) -> str:
+    """Its line in the catalogue's table."""
     anchor = f"{rule.name}-{rule.id}".lower()
     fix = "" if rule.fix is None else f"{rule.fix.kind} ({rule.fix.safety})"
     cells = (f"[{rule.id}](#{anchor})", rule.name, _severities(rule), rule.status, fix, rule.summary)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from gnelint.app.rule_tests import Examples
+from gnelint.lint.rulefile import Rule, builtin_directory, load_rule, load_rules
 
 README = Path(__file__).parents[2] / "rules" / "README.md"
 
@@ -140,9 +144,65 @@ def test_other_rules_that_speak_must_be_listed(folder: Path) -> None:
 def test_a_rule_without_tests_is_told(folder: Path) -> None:
     text = documented()
     path = write(folder, text[: text.index("tests:")])
-    result = gnelint("rules", "--check", path, cwd=folder)
+    result = gnelint("rules", "test", path, cwd=folder)
     assert result.returncode == 0
     assert "ACME001  valid, but it has no tests" in result.stdout
+    result = gnelint("rules", "--check", path, cwd=folder)
+    assert result.returncode == 1
+    assert "FAIL  ACME001  tests: none has findings." in result.stdout
+    assert "FAIL  ACME001  tests: none is without findings." in result.stdout
+
+
+def demanded(path: Path) -> str:
+    """What a rule file is told by `rules --check`, its tests left out."""
+    rule = load_rule(path, validate=True)
+    assert isinstance(rule, Rule)
+    outcome = Examples(load_rules(), (rule,)).demands(rule)
+    assert outcome.holds != bool(outcome.lines)
+    return "\n".join(outcome.lines)
+
+
+@pytest.mark.parametrize(
+    ("found", "written", "said"),
+    [
+        (
+            "## Example",
+            "## Examples",
+            "its headings are What it checks, Why it matters, Examples, What to do,",
+        ),
+        ("## What it checks", f"## What it checks\n  {'x' * 121}", "its line 2 has 121 characters. Break it at 120."),
+        ("findings: 4", "findings: 0", "tests: none has findings."),
+        ("findings: 0", "findings: 4", "tests: none is without findings."),
+    ],
+)
+def test_what_is_asked_of_any_rule_file(folder: Path, found: str, written: str, said: str) -> None:
+    assert demanded(write(folder, documented())) == ""
+    assert said in demanded(write(folder, documented().replace(found, written)))
+
+
+@pytest.mark.parametrize(
+    ("found", "written", "said"),
+    [
+        ("name: gain-mismatch", "name: gain-off", "Call the file GNE101-gain-off.yaml."),
+        (r"references:\n(  - .*\n)+", "", "references: there are none."),
+        (r", others: \[\w+\]", "", "has no others. Say what is heard there."),
+        ("severity: error, ", "", "has no severity. Say what is heard there."),
+        ("summary: ", "summary: In short, ", "CATALOGUE.md says something else of it."),
+    ],
+)
+def test_what_is_asked_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, written: str, said: str
+) -> None:
+    own = builtin_directory()
+    for name in ("GNE101-gain-mismatch.yaml", "CATALOGUE.md"):
+        shutil.copy(own / name, tmp_path)
+    path = tmp_path / "GNE101-gain-mismatch.yaml"
+    monkeypatch.setattr("gnelint.app.rule_tests.builtin_directory", lambda: tmp_path)
+    assert demanded(path) == ""
+    text, count = re.subn(found, written, path.read_text())
+    assert count
+    path.write_text(text)
+    assert said in demanded(path)
 
 
 @pytest.mark.parametrize(
