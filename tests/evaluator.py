@@ -325,6 +325,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "matmul": _matmul,
     "local_response_norm": _plain(F.local_response_norm, "size", "alpha", "beta", "bias"),
     "concat": lambda node, x, w, shape: torch.cat(x, node.attribute("axis")),
+    "stop_gradient": lambda node, x, w, shape: x[0].detach(),
+    "straight_through": lambda node, x, w, shape: x[1] + (x[0] - x[1]).detach(),
     "dropout": _plain(lambda x: x),
     "reshape": lambda node, x, w, shape: x[0].reshape(shape),
     "transpose": _plain(torch.permute, "perm"),

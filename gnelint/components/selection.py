@@ -47,6 +47,28 @@ def top_moments(count: int, top: int) -> tuple[float, float, float]:
     return float(values.mean()), square, pair
 
 
+@component("stop_gradient")
+class StopGradient(OneOutput):
+    """y = x, and no gradient passes (detach, no_grad)."""
+
+    def joined(self, inputs: Inputs) -> Moments:
+        return known(inputs)[0]
+
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        return (g.scaled(0.0),)
+
+
+@component("straight_through")
+class StraightThrough(OneOutput):
+    """y = z with the gradient of y = x (arXiv 1308.3432)."""
+
+    def joined(self, inputs: Inputs) -> Moments:
+        return known(inputs)[0]
+
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        return (g.scaled(0.0), g)
+
+
 class _Mask(Opaque):
     """A tensor of 0 and 1 through which no gradient passes; y = 1 with probability `_share`."""
 

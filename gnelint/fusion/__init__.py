@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from gnelint.fusion.activations import fuse_activations
 from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks
+from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import keep_hidden
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
@@ -19,6 +20,7 @@ from gnelint.ir.graph import Graph
 from gnelint.ir.rewriter import Rewriter
 
 _PASSES = (
+    fuse_straight_through,
     fuse_activations,
     fuse_normalizations,
     fuse_softmax,

@@ -43,6 +43,9 @@ RECORDS = (
     Operation("logical", "selection", "Masks joined by not, and, or, xor.", ("x*",), attributes={"kind": ...}),
     Operation("scatter", "selection", "updates over entries of x, one for each index along the axis.",
               ("x", "indices", "updates"), attributes={"axis": ...}),
+    # x + (f(x) - x).detach() is written so that the gradient passes f by
+    Operation("stop_gradient", "selection", "x, and no gradient passes (detach, no_grad)."),
+    Operation("straight_through", "selection", "The first value with the gradient of the second.", ("value", "x")),
     Operation("identity", "shape", "x, in another type perhaps.", function=Joined(lambda xp, x: x),
               onnx=tuple(map(OnnxForm, ("Identity", "Cast", "CastLike"))), torch=tuple(map(TorchForm, _COPIES))),
     # one that divides by 1 - p is neutral in the analysis; not inverted it is a mask that removes a share p, with one

@@ -40,12 +40,29 @@ CASES = [
     top_case("rows", (64, 16), 4, 1, True),
 ]
 
-OWN = {"top_mask", "one_hot", "compare", "logical", "scatter"}
+OWN = {"top_mask", "one_hot", "compare", "logical", "scatter", "stop_gradient", "straight_through"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_against_autograd(case: Case) -> None:
     verify(case)
+
+
+def test_a_stopped_gradient_is_zero_and_the_value_stays() -> None:
+    x = Moments.uniform((4, 8), 0.5, 2.0)
+    stopped = make("stop_gradient", (x.shape,), (x.shape,))
+    assert stopped.forward([x]) == (x,)
+    (gradient,) = stopped.backward([x], [x], [Gradient.white((4, 8))])
+    assert gradient is not None
+    assert gradient.total == 0.0
+    assert stopped.phis([x], [x]) == (0.0,)
+
+
+def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other() -> None:
+    z, x = Moments.uniform((4, 8), 0.0, 1.0), Moments.uniform((4, 8), 0.5, 2.0)
+    through = make("straight_through", (z.shape, x.shape), (z.shape,))
+    assert through.forward([z, x]) == (z,)
+    assert through.phis([z, x], [z]) == (0.0, 1.0)
 
 
 def chosen(x: Tensor, k: int) -> Tensor:

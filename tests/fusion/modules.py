@@ -184,6 +184,14 @@ def _outside(tokens: int) -> Tensor:
     return _later(tokens) | torch.ones(tokens, tokens, dtype=torch.bool).tril(-3)
 
 
+STRAIGHT_THROUGH = {
+    "sum first": Idiom(lambda x: x + (torch.tanh(x) - x).detach(), ("tanh", "straight_through")),
+    "difference first": Idiom(lambda x: (torch.relu(x) - x).detach() + x, ("relu", "straight_through")),
+    "of two layers": Idiom(
+        lambda x, z: (y := torch.tanh(x)) + (z - y).detach(), ("tanh", "straight_through"), shapes=(TOKENS, TOKENS)
+    ),
+}
+
 ATTENTION = {
     "scaled product": Idiom(
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) / 2.0, -1) @ v, ("attention",), {"scale": 0.5}

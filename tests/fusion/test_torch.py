@@ -18,6 +18,7 @@ from tests.fusion.modules import (
     HEADS,
     NORMALIZATIONS,
     SOFTMAX,
+    STRAIGHT_THROUGH,
     TOKENS,
     Idiom,
     Written,
@@ -74,6 +75,11 @@ def test_normalization(monkeypatch: pytest.MonkeyPatch, idiom: Idiom, shape: tup
     module = Written(idiom.function, shape)
     module.function = lambda *inputs: idiom.function(module, *inputs)
     check(monkeypatch, idiom, module)
+
+
+@pytest.mark.parametrize("idiom", STRAIGHT_THROUGH.values(), ids=STRAIGHT_THROUGH)
+def test_straight_through(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
+    check(monkeypatch, idiom, Written(idiom.function))
 
 
 @pytest.mark.parametrize("idiom", SOFTMAX.values(), ids=SOFTMAX)

@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -26,10 +27,25 @@ KEPT_WHOLE = frozenset({"_weight_norm", "_weight_norm_interface"})
 and named after what it is."""
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A module as a functional program.
+
+    Attributes:
+        program: the program.
+        called: names of the parameters that something reads in it, whether or not an output depends on them.
+        notes: what a person should know about how it was obtained.
+    """
+
+    program: ExportedProgram
+    called: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+
 def export_module(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, training: bool
-) -> tuple[ExportedProgram, tuple[str, ...]]:
-    """The module as a functional program, and what a person should know about how it was obtained.
+) -> Exported:
+    """The module as a functional program.
 
     Raises:
         ModelError: neither torch.export nor torch.fx can trace it.
@@ -38,15 +54,38 @@ def export_module(
     with untouched(module), quietly(), contextlib.redirect_stdout(StringIO()), contextlib.redirect_stderr(StringIO()):
         set_mode(module, training)
         try:
-            return decomposed(torch.export.export(module, args, kwargs, strict=False)), ()
+            program = torch.export.export(module, args, kwargs, strict=False)
+            return Exported(decomposed(_detached(program)), called(program))
         except Exception as error:
             failure = error
         try:
             traced = fx.symbolic_trace(module)
-            program = decomposed(torch.export.export(traced, args, kwargs, strict=False))
+            program = torch.export.export(traced, args, kwargs, strict=False)
+            found = Exported(decomposed(_detached(program)), called(program))
         except Exception:
             raise ModelError(name, f"cannot be traced: {cause(failure)}", _advice(failure)) from failure
-    return program, (f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead",)
+    return replace(found, notes=(f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead",))
+
+
+def called(program: ExportedProgram) -> frozenset[str]:
+    """Names of the stored tensors that something in a program reads, before what is not needed is taken out."""
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    return frozenset(str(spec.target) for spec in program.graph_signature.input_specs if spec.arg.name in read)
+
+
+def _detached(program: ExportedProgram) -> ExportedProgram:
+    """What is computed under `no_grad`, detached: taken apart, the program would forget under which it was."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled" or node.args[0] is not False:
+            continue
+        for part in list(node.users):
+            if isinstance(part.meta.get("val"), torch.Tensor) and part.meta["val"].is_floating_point():
+                with graph.inserting_after(part):
+                    detached = graph.call_function(torch.ops.aten.detach.default, (part,))
+                detached.meta = dict(part.meta)
+                part.replace_all_uses_with(detached, delete_user_cb=lambda user, own=detached: user is not own)
+    return program
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:

@@ -182,8 +182,7 @@ def _softmax(op: str) -> Lowering:
 
 
 def _detach(em: Emitter, call: Call) -> Operand:
-    em.notes.setdefault("detach() stops the gradient where it is called; it is read as the identity here")
-    return em.emit("identity", [call["self"]], call.shape, call.dtype)
+    return em.emit("stop_gradient", [call["self"]], call.shape, call.dtype)
 
 
 def _dropout(em: Emitter, call: Call) -> Result:
