@@ -137,7 +137,12 @@ def target_node(site: Site, finding: Finding) -> Node | None:
     return site.graph.node(name) if name in site.graph.positions else None  # type: ignore[arg-type]
 
 
-_UNTRAINED: Mapping[TensorKind, str] = {"buffer": "a buffer", "frozen": "frozen", "constant": "a constant"}
+_UNTRAINED: Mapping[TensorKind, str] = {
+    "unregistered": "in no list of parameters",
+    "buffer": "a buffer",
+    "frozen": "frozen",
+    "constant": "a constant",
+}
 
 
 def untrained(parameter: Parameter) -> str | None:

@@ -32,15 +32,16 @@ UNMODELLED = "unmodelled"
 
 Provenance = Literal["data", "placeholder", "initializer"]
 
-TensorKind = Literal["parameter", "frozen", "buffer", "constant"]
-"""What a tensor is to the optimiser: trained, a parameter that is not (`requires_grad=False`), a buffer, a number that
-is part of the program. Only the first kind changes in training."""
+TensorKind = Literal["parameter", "unregistered", "frozen", "buffer", "constant"]
+"""What a tensor is to the optimiser: trained, a parameter of a layer that the module does not know of (kept in a plain
+list), one that is not trained (`requires_grad=False`), a buffer, a number that is part of the program. Only the first
+kind changes in training."""
 
 
 def foremost(kinds: Iterable[TensorKind]) -> TensorKind:
     """What numbers made of several tensors are: trained as soon as one of them is, constants if there is none."""
     found = set(kinds)
-    order: tuple[TensorKind, ...] = ("parameter", "frozen", "buffer")
+    order: tuple[TensorKind, ...] = ("parameter", "unregistered", "frozen", "buffer")
     return next((kind for kind in order if kind in found), "constant")
 
 
@@ -280,6 +281,7 @@ class Graph:
         ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
         data_files: files beside the model that hold weights, as the model names them.
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.
+        unread: names of the trained tensors that the model holds and that no output depends on.
     """
 
     name: str
@@ -294,6 +296,7 @@ class Graph:
     ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     data_files: tuple[str, ...] = ()
     returned: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gnelint.analysis.movement import Movement, movement
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.ranges import Range, ranges
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.chains import LAYERS as LAYERS
@@ -194,6 +196,16 @@ class Facts:
             return None
         factor = terms * read[1]
         return predicted.gradient_log2 + math.log2(factor) if factor > 0 else -math.inf
+
+    @cached_property
+    def movement(self) -> Movement:
+        """When each trained parameter first moves."""
+        return movement(self.graph)
+
+    @cached_property
+    def ranges(self) -> Mapping[str, Range]:
+        """Between which numbers values lie, by their names."""
+        return ranges(self.graph)
 
     @cached_property
     def chain_bits(self) -> Mapping[str, float]:

@@ -9,7 +9,7 @@ from gnelint.lint.rulefile import Rule
 from gnelint.output.explain import explanation
 from gnelint.output.text import wrapped
 
-GROUPS = ("initialization", "activation", "normalization", "residual", "network", "coverage")
+GROUPS = ("initialization", "activation", "normalization", "residual", "network", "numerics", "coverage")
 """In the order of their hundreds."""
 
 _NAME = 42

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.models import initialisation, innocent, placement, residual_examples
+from tests.models import hazards, initialisation, innocent, placement, residual_examples, set_against, stuck
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -174,9 +174,25 @@ def _examples() -> dict[str, Case]:
         residual_examples.scaled_shortcut: (16, 8, 32),
         residual_examples.skipinit: (16, 32),
         residual_examples.waist: (16, 128),
+        hazards.causal_attention: (4, 12, 32),
+        hazards.half_norm: (8, 64),
+        hazards.rectified_regressor: (32, 16),
+        hazards.root_of_layer: (16, 32),
+        hazards.sine_network: (64, 2),
+        hazards.small_classifier: (32, 32),
+        hazards.weight_normed_branch: (16, 32),
+        set_against.hypernetwork: (16, 64),
+        set_against.own_norms: (16, 64),
+        set_against.sequence_classifier: (8, 24, 32),
+        set_against.spatial_transformer: (8, 1, 16, 16),
+        stuck.dropped_layers: (4, 8, 8, 8),
+        stuck.gates_of_zero: (16, 32),
+        stuck.listed_layers: (16, 32),
+        stuck.low_rank: (16, 64),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
+    found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))
     return {case.name: case for case in found}
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gnelint.lint.functions.blocks import BLOCKS
+from gnelint.lint.functions.hazards import HAZARDS
+from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
 from gnelint.lint.functions.predictions import PREDICTIONS
 from gnelint.lint.functions.shapes import SHAPES
+from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
 from gnelint.lint.functions.weights import WEIGHTS
 from gnelint.lint.kinds import Function
@@ -20,6 +23,9 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Numbers": NUMBERS,
     "Predictions": PREDICTIONS,
     "Weights": WEIGHTS,
+    "Movement": MOVEMENT,
+    "Numbers at the first step": HAZARDS,
+    "What a value is set against": STATISTICS,
     "Shapes and attributes": SHAPES,
     "Where in the graph": STRUCTURE,
     "Blocks": BLOCKS,

@@ -74,6 +74,7 @@ NETWORK = (
         lambda facts: facts.graph.training,
         "normalisation uses batch statistics (--mode train)",
     ),
+    function("source()", "text", lambda facts: facts.graph.source, "what the network was read from: onnx or torch"),
     function(
         "looks_fresh()",
         "truth",

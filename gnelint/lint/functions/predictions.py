@@ -194,6 +194,12 @@ PREDICTIONS = (
         "input_mean(n)", "number", reading(Facts.input_moments, lambda m: m[0]), "E[x] of what the node reads first"
     ),
     function(
+        "input_second_moment_at(n, x)",
+        "number",
+        lambda facts, node, place: None if (found := facts.input_moments(node, int(place))) is None else found[1],
+        "E[x^2] of what the node reads at a place, counted from 0",
+    ),
+    function(
         "input_second_moment(n)",
         "number",
         reading(Facts.input_moments, lambda m: m[1]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Reading:
         sizes: what the symbolic dimensions that were fixed stand for, by symbol.
         notes: what a person should know already before the graph is read.
         recorder: saw the module being built, so it can stand in for the numbers of meta tensors.
+        unregistered: parameters of layers that the module does not know of, by the path at which it keeps them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Reading:
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
     recorder: InitializerRecorder | None = None
+    unregistered: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class _Lowerer:
         self._results: dict[fx.Node, Any] = {}
         self._inputs: dict[str, str] = {}
         self._live = _live_nodes(program)
+        self._trained: list[str] = []
 
     def run(self) -> None:
         """Read the inputs and parameters, then lower every operation that an output depends on."""
@@ -104,12 +107,17 @@ class _Lowerer:
     def _read_placeholders(self) -> None:
         placeholders = {node.name: node for node in self._program.graph.nodes if node.op == "placeholder"}
         tied: dict[tuple[Any, ...], str] = {}
+        unknown = {_identity(tensor): name for name, tensor in self._reading.unregistered.items()}
         for spec in self._program.graph_signature.input_specs:
             node = placeholders[spec.arg.name]
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = _stored_tensor(self._program, str(spec.target))
-                name = tied.setdefault(_identity(tensor), str(spec.target))
-                self._folder.add_leaf(node, name, tensor, _kind(spec.kind, tensor), self._reading.recorder)
+                kept = unknown.get(_identity(tensor)) if spec.kind is InputKind.CONSTANT_TENSOR else None
+                kind = _kind(spec.kind, tensor) if kept is None else "unregistered"
+                name = tied.setdefault(_identity(tensor), kept or str(spec.target))
+                self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder)
+                if kind == "parameter":
+                    self._trained.append(name)
             elif isinstance(node.meta.get("val"), torch.Tensor):
                 flow = self._emitter.new_value(*self._described(node.meta["val"]))
                 self._results[node] = flow
@@ -235,6 +243,8 @@ class _Lowerer:
             notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
             returned=self._returned_tensors(),
         )
+        used = graph.returned.union(graph.uses)
+        graph = replace(graph, unread=tuple(name for name in dict.fromkeys(self._trained) if name not in used))
         return Lowered(graph, self._operations(value_names))
 
     def _operations(self, value_names: Mapping[str, str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from gnelint.readers.torch.export import cause, decomposed, export_module, quiet
 from gnelint.readers.torch.graph import Reading, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
+from gnelint.readers.torch.registered import asks_for_more, unregistered
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,14 @@ def trace_module(
     Raises:
         ModelError: the module cannot be traced; the message has the cause and the user's line.
     """
-    program, notes = export_module(module, example_inputs, dict(example_kwargs or {}), name, training)
-    lowered = lower_program(program, Reading(name, training, {}, notes, recorder))
-    return Traced(named_by_modules(fuse(lowered.graph)), program, lowered.operations)
+    keywords = dict(example_kwargs or {})
+    exported = export_module(module, example_inputs, keywords, name, training)
+    reading = Reading(name, training, {}, exported.notes, recorder, unregistered(module))
+    lowered = lower_program(exported.program, reading)
+    graph = lowered.graph
+    if asks_for_more(module, example_inputs, keywords):
+        graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))
+    return Traced(named_by_modules(fuse(graph)), exported.program, lowered.operations)
 
 
 def trace_exported(

@@ -1,0 +1,309 @@
+"""Which parameters can ever move: where the gradient is identically zero, at the start and in the steps behind it.
+
+Two facts about each value are followed through the graph: whether it is zero for every input, and whether a gradient
+that is not zero for every input arrives at it. Both spread as products, sums and slopes let them: the weight of a layer
+gets a gradient where one arrives at its output and what it reads is not zero. A parameter that gets one is not zero in
+the next step, which may let the gradient through elsewhere, until nothing changes. LoRA's A moves in the second step,
+since B moves in the first; with both zero neither ever does.
+
+What is not known counts as not zero, so that nothing is said to stand still that might move. A gradient that cancels
+(the bias in front of a normalisation, the key's bias under a softmax) is not zero here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.vocabulary import families
+
+Cause = Literal["unread", "flat", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
+"""Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a detached value; all
+weights of a node behind are zero; it is multiplied with zeros; the layer itself reads zeros; a slope of 0 at 0."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What keeps the gradient from a tensor.
+
+    Attributes:
+        cause: of the kinds above.
+        node: name of the node that lets nothing through; of the tensor's own node where that reads zeros.
+    """
+
+    cause: Cause
+    node: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """When the parameters of a network first move.
+
+    Attributes:
+        first: by the name of a trained tensor, the step in which its gradient is first not identically zero, from 1;
+            None where that is never.
+        blocks: what keeps the gradient of those from them that do not move in the first step.
+    """
+
+    first: Mapping[str, int | None] = field(default_factory=dict)
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """Tensors that never move."""
+        return tuple(name for name, step in self.first.items() if step is None)
+
+
+_FAMILIES = families()
+_LAYERS = frozenset({"linear", "conv", "conv_transpose"})
+_NOT_ZERO_AT_ZERO = frozenset(
+    {"sigmoid", "softplus", "exp", "cos", "cosh", "log_sigmoid", "hardsigmoid", "acos", "reciprocal", "log"}
+)
+_FLAT_AT_ZERO = frozenset({"relu", "abs", "thresholded_relu", "shrink", "cos", "cosh"})
+_NO_GRADIENT = {"embedding": (0,), "gather": (1,), "where": (0,), "one_hot": (0,), "scatter": (1,)}
+"""Operands that are only looked at, by operation."""
+_FLAT = frozenset({"step", "compare", "logical", "top_mask", "one_hot"})
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is zero at one step.
+
+    Attributes:
+        tensors: names of the stored tensors all of whose entries are zero.
+        values: names of the values that are zero for every input.
+    """
+
+    tensors: frozenset[str]
+    values: frozenset[str] = frozenset()
+
+    def is_zero(self, value: str | None) -> bool:
+        return value in self.values
+
+    def all_zero(self, parameter: Parameter | None) -> bool:
+        """Whether a parameter's numbers are all zero; computed ones are as they were read, until a part moves."""
+        return parameter is not None and parameter.name in self.tensors
+
+
+def movement(graph: Graph) -> Movement:
+    """When each trained tensor of the graph first gets a gradient.
+
+    Cost: one pass over the graph forward and one back for each step in which a tensor of zeros begins to move.
+    """
+    state = _State(frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter)))
+    trained = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable}
+    if not any(graph.values[name].is_floating for name in graph.outputs if name in graph.values):
+        return Movement()  # the loss is taken elsewhere: the outputs are classes or indices
+    first: dict[str, int | None] = dict.fromkeys(sorted(trained))
+    blocks: dict[str, Block] = {}
+    step = 0
+    while True:
+        step += 1
+        state = _forward(graph, state)
+        live = _backward(graph, state)
+        moving = _moving(graph, state, live)
+        if step == 1:
+            blocks = dict(_blocks(graph, state, live, trained - moving))
+        for name in moving & trained:
+            first[name] = first[name] or step
+        zero = _still_zero(graph, state, moving & trained)
+        if zero == state.tensors:
+            return Movement(first, blocks)
+        state = _State(zero)
+
+
+def _holds_zeros(parameter: Parameter) -> bool:
+    if parameter.provenance == "placeholder":
+        return False
+    array = parameter.array()
+    return array.size > 0 and not bool(np.any(array))
+
+
+def _still_zero(graph: Graph, state: _State, moving: set[str]) -> frozenset[str]:
+    """The tensors of zeros none of whose parts begins to move."""
+    left = {
+        parameter.name
+        for parameter in graph.parameters()
+        if parameter.name in state.tensors and not any(leaf.name in moving for leaf in parameter.leaves)
+    }
+    return frozenset(left)
+
+
+# --- which values are zero -------------------------------------------------------------------------------
+
+
+def _forward(graph: Graph, state: _State) -> _State:
+    values: set[str] = set()
+    now = replace(state, values=frozenset())
+    for node in graph.nodes:
+        now = _State(state.tensors, values)  # type: ignore[arg-type]  # read only while the pass fills it
+        if _gives_zero(node, now):
+            values.update(node.outputs)
+    return _State(state.tensors, frozenset(values))
+
+
+def _gives_zero(node: Node, state: _State) -> bool:
+    rule = _ZERO.get(node.op)
+    if rule is not None:
+        return rule(node, state)
+    operands = node.present_inputs
+    passes_zero = node.op in _FAMILIES["shape"] | _FAMILIES["reduction"] | _FAMILIES["pooling"]
+    if node.op in _FAMILIES["activation"] | _FAMILIES["pointwise"]:
+        return _zero_at_zero(node) and state.is_zero(operands[0])
+    if node.op in _FAMILIES["normalization"]:
+        return (state.is_zero(operands[0]) or state.all_zero(node.parameters.get("scale"))) and _no_bias(node, state)
+    return passes_zero and bool(operands) and state.is_zero(operands[0])
+
+
+def _zero_at_zero(node: Node) -> bool:
+    """Whether f(0) = 0."""
+    if node.op == "clip":
+        low, high = node.attribute("min"), node.attribute("max")
+        return (low is None or low <= 0) and (high is None or high >= 0)
+    if node.op == "pow":
+        return bool(node.attribute("exponent") > 0)
+    return node.op not in _NOT_ZERO_AT_ZERO
+
+
+def _no_bias(node: Node, state: _State) -> bool:
+    return "bias" not in node.parameters or state.all_zero(node.parameters["bias"])
+
+
+def _layer(node: Node, state: _State) -> bool:
+    nothing = state.is_zero(node.inputs[0]) or state.all_zero(node.parameters.get("weight"))
+    return nothing and _no_bias(node, state)
+
+
+def _all_operands(node: Node, state: _State) -> bool:
+    return all(map(state.is_zero, node.present_inputs))
+
+
+def _any_operand(node: Node, state: _State) -> bool:
+    return any(map(state.is_zero, node.present_inputs))
+
+
+def _scaled(node: Node, state: _State) -> bool:
+    by_zero = state.all_zero(node.parameters.get("scale")) and not node.attribute("reciprocal")
+    return state.is_zero(node.inputs[0]) or by_zero or node.attribute("factor") == 0
+
+
+_ZERO: Mapping[str, Callable[[Node, _State], bool]] = {
+    **dict.fromkeys(_LAYERS, _layer),
+    "embedding": lambda node, state: state.all_zero(node.parameters.get("weight")),
+    "bias": lambda node, state: state.is_zero(node.inputs[0]) and _no_bias(node, state),
+    "scale": _scaled,
+    "matmul": _any_operand,
+    "mul": _any_operand,
+    "div": lambda node, state: state.is_zero(node.inputs[0]),
+    **dict.fromkeys(("add", "sub", "mean", "concat", "maximum", "minimum"), _all_operands),
+    "where": lambda node, state: all(map(state.is_zero, node.inputs[1:])),
+    "attention": lambda node, state: state.is_zero(node.inputs[2]),
+    **dict.fromkeys(("stop_gradient", "straight_through"), lambda node, state: state.is_zero(node.inputs[0])),
+    "constant": lambda node, state: state.all_zero(node.parameters.get("value")),
+    "pad": lambda node, state: (
+        state.is_zero(node.inputs[0]) and (node.attribute("mode") != "constant" or node.attribute("value") == 0)
+    ),
+}
+"""Whether a node gives zeros, for operations of which the family does not tell."""
+
+
+# --- where a gradient arrives ----------------------------------------------------------------------------
+
+
+def _backward(graph: Graph, state: _State) -> set[str]:
+    """The values at which a gradient arrives that is not zero for every input."""
+    live = {name for name in graph.outputs if name in graph.values and graph.values[name].is_floating}
+    live |= graph.captured  # what a body reads is not looked into
+    for node in reversed(graph.nodes):
+        if any(name in live for name in node.outputs):
+            live.update(
+                name
+                for place, name in enumerate(node.inputs)
+                if name is not None and graph.values[name].is_floating and _obstacle(node, place, state) is None
+            )
+    return live
+
+
+def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
+    """What keeps a gradient at a node's outputs from one of its inputs."""
+    if node.op == "stop_gradient" or (node.op == "straight_through" and place == 0):
+        return "detached"
+    if node.op in _FLAT or place in _NO_GRADIENT.get(node.op, ()):
+        return "flat"
+    if node.op in _LAYERS | _FAMILIES["recurrent"]:
+        return "zero weight" if state.all_zero(node.parameters.get("weight")) else None
+    if node.op == "scale":
+        return "zero weight" if _scaled(node, replace(state, values=frozenset())) else None
+    if node.op in _FAMILIES["normalization"]:
+        return "zero weight" if state.all_zero(node.parameters.get("scale")) else None
+    if node.op in ("mul", "matmul") or (node.op == "div" and place == 1):
+        others = node.inputs[:1] if node.op == "div" else [name for at, name in enumerate(node.inputs) if at != place]
+        return "zero operand" if any(map(state.is_zero, others)) else None
+    if node.op == "attention" and place < 2:
+        return "zero operand" if state.is_zero(node.inputs[1 - place]) or state.is_zero(node.inputs[2]) else None
+    if node.op in _FAMILIES["activation"] | _FAMILIES["pointwise"]:
+        return "zero slope" if _flat_at_zero(node) and state.is_zero(node.inputs[0]) else None
+    return None
+
+
+def _flat_at_zero(node: Node) -> bool:
+    """Whether f'(0) = 0, as autograd takes it."""
+    if node.op == "clip":
+        return 0 in (node.attribute("min"), node.attribute("max"))
+    if node.op == "pow":
+        return bool(node.attribute("exponent") > 1)
+    return node.op in _FLAT_AT_ZERO
+
+
+def _moving(graph: Graph, state: _State, live: set[str]) -> set[str]:
+    """The stored tensors that get a gradient."""
+    return {
+        leaf.name
+        for node in graph.nodes
+        if node.op not in _FLAT and any(name in live for name in node.outputs)
+        for role, parameter in node.parameters.items()
+        if not _reads_zeros(node, role, state)
+        for leaf in parameter.leaves
+    } | {leaf.name for body in graph.subgraphs.values() for parameter in body.parameters() for leaf in parameter.leaves}
+
+
+def _reads_zeros(node: Node, role: str, state: _State) -> bool:
+    """Whether what the parameter is multiplied with is zero."""
+    product = role in ("weight", "scale", "slope") and node.op != "embedding"
+    return product and node.op not in _FAMILIES["recurrent"] and state.is_zero(node.inputs[0])
+
+
+# --- what is in the way ----------------------------------------------------------------------------------
+
+
+def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Iterator[tuple[str, Block]]:
+    """What keeps the gradient from each of these tensors, of its first use."""
+    seen: set[str] = set()
+    for node in graph.nodes:
+        for parameter in node.parameters.values():
+            for leaf in parameter.leaves:
+                if leaf.name in names and leaf.name not in seen:
+                    seen.add(leaf.name)
+                    yield leaf.name, _block(graph, node, state, live)
+
+
+def _block(graph: Graph, node: Node, state: _State, live: set[str]) -> Block:
+    """The nearest node behind that a gradient reaches and does not pass."""
+    if any(name in live for name in node.outputs):
+        return Block("reads zeros", node.name)
+    pending, seen = list(node.outputs), set[str]()
+    while pending:
+        value = pending.pop(0)
+        for reader in graph.consumers.get(value, ()):
+            if any(name in live for name in reader.outputs):
+                cause = _obstacle(reader, reader.inputs.index(value), state)
+                if cause is not None:
+                    return Block(cause, reader.name)
+            elif reader.name not in seen:
+                seen.add(reader.name)
+                pending.extend(reader.outputs)
+    return Block("unread", node.name)

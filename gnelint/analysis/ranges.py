@@ -1,0 +1,229 @@
+"""Between which numbers a value can lie, for every input and whatever the weights of later steps: intervals, forward.
+
+A linear layer can give any number; functions narrow that down (a ReLU gives none below 0), and so does a choice by a
+comparison. What the network's own inputs hold is not known, nor is what is computed of them without a layer between:
+nothing is said of those. Besides the interval it is kept whether a value can be exactly zero with a probability that is
+not zero (behind a ReLU), since roots and logarithms have no gradient there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.vocabulary import families
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers of a value.
+
+    Attributes:
+        low, high: bounds; infinite where there is none.
+        zeros: whether a share of the entries can be exactly zero.
+    """
+
+    low: float
+    high: float
+    zeros: bool = False
+
+    def mapped(self, function: Callable[[float], float]) -> Range:
+        """Through a function that never falls."""
+        return Range(function(self.low), function(self.high), self.zeros and function(0.0) == 0.0)
+
+
+ANY = Range(-math.inf, math.inf)
+_FAMILIES = families()
+_LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
+_BOUNDED: Mapping[str, Range] = {
+    "sigmoid": Range(0.0, 1.0), "hardsigmoid": Range(0.0, 1.0, zeros=True), "tanh": Range(-1.0, 1.0),
+    "softsign": Range(-1.0, 1.0), "softplus": Range(0.0, math.inf), "exp": Range(0.0, math.inf),
+    "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "log_sigmoid": Range(-math.inf, 0.0),
+    "gelu": Range(-0.17, math.inf), "silu": Range(-0.28, math.inf), "mish": Range(-0.31, math.inf),
+    "hardswish": Range(-0.375, math.inf, zeros=True), "sin": Range(-1.0, 1.0), "cos": Range(-1.0, 1.0),
+    "atan": Range(-math.pi / 2, math.pi / 2), "erf": Range(-1.0, 1.0), "elu": Range(-1.0, math.inf),
+    "one_hot": Range(0.0, 1.0, zeros=True), "compare": Range(0.0, 1.0, zeros=True),
+    "logical": Range(0.0, 1.0, zeros=True), "top_mask": Range(0.0, 1.0, zeros=True),
+    "reduce_l2": Range(0.0, math.inf), "sqrt": Range(0.0, math.inf),
+}  # fmt: skip
+"""The range of functions whatever they read; elu at its usual alpha and more for a smaller one."""
+_PASSED = _FAMILIES["shape"] | frozenset(
+    {"max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "adaptive_avg_pool", "adaptive_max_pool",
+     "reduce_mean", "reduce_max", "reduce_min", "stop_gradient", "straight_through"}
+)  # fmt: skip
+
+
+def ranges(graph: Graph) -> Mapping[str, Range]:
+    """The range of every value that one is known of; one pass."""
+    found: dict[str, Range] = {}
+    for node in graph.nodes:
+        known = _range(graph, node, found)
+        if known is not None:
+            found.update(dict.fromkeys(node.outputs, known))
+    return found
+
+
+def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
+    operands = [None if name is None else found.get(name) for name in node.inputs]
+    if node.op in _LAYERS or node.op in _FAMILIES["normalization"]:
+        return ANY
+    if node.op in _BOUNDED:
+        return _BOUNDED[node.op]
+    if node.op == "embedding":
+        return _of_numbers(node.parameters.get("weight"))
+    if node.op == "constant":
+        return _of_numbers(node.parameters.get("value"))
+    if node.op == "where":
+        return _chosen(graph, node, found)
+    if not operands or any(operand is None for operand in operands):
+        return None
+    rule = _RULES.get(node.op)
+    known = [operand for operand in operands if operand is not None]
+    if rule is not None:
+        return rule(node, known)
+    return known[0] if node.op in _PASSED else None
+
+
+def _of_numbers(parameter: Parameter | None) -> Range | None:
+    if parameter is None or parameter.provenance != "data" or parameter.size == 0:
+        return None
+    array = np.asarray(parameter.array(), np.float64)
+    return Range(float(array.min()), float(array.max()), bool(np.any(array == 0)))
+
+
+def _chosen(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
+    """Of either branch; where the condition compares a branch with a number, only what it lets through."""
+    condition = graph.producers.get(node.inputs[0] or "")
+    branches = []
+    for place in (1, 2):
+        known = found.get(node.inputs[place] or "")
+        if known is None:
+            return None
+        branches.append(_let_through(condition, node.inputs[place], known, place == 1, found))
+    return _union(branches)
+
+
+def _let_through(
+    condition: Node | None, value: str | None, known: Range, taken: bool, found: Mapping[str, Range]
+) -> Range:
+    if condition is None or condition.op != "compare" or condition.inputs[0] != value:
+        return known
+    bound = found.get(condition.inputs[1] or "")
+    if bound is None:
+        return known
+    above = str(condition.attribute("kind")) in ("gt", "ge")
+    if above == taken:
+        strict = condition.attribute("kind") == "gt"
+        return Range(max(known.low, bound.low), known.high, known.zeros and not (strict and bound.low >= 0))
+    return replace(known, high=min(known.high, bound.high))
+
+
+def _union(known: Iterable[Range]) -> Range:
+    parts = list(known)
+    return Range(min(p.low for p in parts), max(p.high for p in parts), any(p.zeros for p in parts))
+
+
+def _products(a: Range, b: Range) -> Range:
+    corners = [0.0 if x == 0 or y == 0 else x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+    return Range(min(corners), max(corners), a.zeros or b.zeros)
+
+
+def _mul(node: Node, known: Sequence[Range]) -> Range:
+    if node.inputs[0] == node.inputs[1]:
+        return _square(known[0])
+    return _products(*known)
+
+
+def _square(x: Range) -> Range:
+    high = max(x.low**2, x.high**2)
+    return Range(0.0 if x.low <= 0 <= x.high else min(x.low**2, x.high**2), high, x.zeros)
+
+
+def _div(node: Node, known: Sequence[Range]) -> Range:
+    a, b = known
+    if b.low <= 0 <= b.high and b.low < 0:
+        return Range(-math.inf, math.inf, a.zeros)
+    inverse = Range(0.0 if b.high == math.inf else 1.0 / b.high if b.high else math.inf, _inverse(b.low))
+    return _products(a, inverse)
+
+
+def _inverse(number: float) -> float:
+    return math.inf if number == 0 else 1.0 / number
+
+
+def _pow(node: Node, known: Sequence[Range]) -> Range | None:
+    exponent = float(node.attribute("exponent"))
+    if exponent > 0 and exponent % 2 == 0:
+        whole = _square(known[0])
+        return Range(whole.low ** (exponent / 2), _power(whole.high, exponent / 2), whole.zeros)
+    return Range(0.0, math.inf, known[0].zeros) if known[0].low >= 0 else ANY
+
+
+def _power(number: float, exponent: float) -> float:
+    return math.inf if number > 1e150 else number**exponent
+
+
+def _rectified(node: Node, known: Sequence[Range]) -> Range:
+    """What was put together from several operations may hold a small number that it adds: its zeros are not exact."""
+    return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), known[0].low <= 0 and not node.sources)
+
+
+def _clip(node: Node, known: Sequence[Range]) -> Range:
+    low, high = node.attribute("min"), node.attribute("max")
+    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    return replace(
+        known[0].mapped(lambda x: min(max(x, low), high)),
+        zeros=(low == 0 and not node.sources) or (known[0].zeros and low < 0),
+    )
+
+
+def _shifted(node: Node, known: Sequence[Range]) -> Range | None:
+    bias = _of_numbers(node.parameters.get("bias"))
+    if bias is None:
+        return None
+    moved = _products(bias, Range(node.attribute("factor"), node.attribute("factor")))
+    return Range(known[0].low + moved.low, known[0].high + moved.high, known[0].zeros and moved.zeros)
+
+
+def _scaled(node: Node, known: Sequence[Range]) -> Range | None:
+    factor = Range(node.attribute("factor"), node.attribute("factor"))
+    if "scale" not in node.parameters:
+        return _products(known[0], factor)
+    scale = _of_numbers(node.parameters["scale"])
+    if scale is None or node.attribute("reciprocal"):
+        return ANY
+    return _products(known[0], _products(scale, factor))
+
+
+_RULES: Mapping[str, Callable[[Node, Sequence[Range]], Range | None]] = {
+    "relu": _rectified,
+    "leaky_relu": lambda node, known: known[0] if known[0].low >= 0 else ANY,
+    "abs": lambda node, known: Range(0.0, max(-known[0].low, known[0].high), known[0].zeros),
+    "clip": _clip,
+    "pow": _pow,
+    "bias": _shifted,
+    "scale": _scaled,
+    "add": lambda node, known: Range(
+        sum(k.low for k in known), sum(k.high for k in known), all(k.zeros for k in known)
+    ),
+    "sub": lambda node, known: Range(known[0].low - known[1].high, known[0].high - known[1].low),
+    "mul": _mul,
+    "div": _div,
+    "mean": lambda node, known: _union(known),
+    "concat": lambda node, known: _union(known),
+    "maximum": lambda node, known: Range(
+        max(k.low for k in known), max(k.high for k in known), any(k.zeros for k in known)
+    ),
+    "minimum": lambda node, known: Range(
+        min(k.low for k in known), min(k.high for k in known), any(k.zeros for k in known)
+    ),
+    "reduce_sum": lambda node, known: Range(
+        -math.inf if known[0].low < 0 else 0.0, math.inf if known[0].high > 0 else 0.0
+    ),
+    "reduce_mean": lambda node, known: replace(known[0], zeros=False),
+}
+"""Operations whose range depends on that of their operands; None where it is not known."""

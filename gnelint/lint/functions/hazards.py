@@ -1,0 +1,79 @@
+"""What gives no number in the first step: masked rows, roots and logarithms that are not defined, weights of 0/0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gnelint.ir.graph import Node, Parameter
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+
+
+def _hidden_rows(facts: Facts, node: Node) -> float | None:
+    mask = node.parameters.get("mask")
+    if mask is None or mask.provenance != "data" or not mask.shape:
+        return None
+    array = mask.array()
+    axis = node.attribute("axis") if node.op == "softmax" else -1
+    hidden = ~array if array.dtype == bool else np.isneginf(np.asarray(array, np.float64))
+    rows = np.all(hidden, axis=axis if -hidden.ndim <= axis < hidden.ndim else -1)
+    return float(np.count_nonzero(rows))
+
+
+def _undefined_rows(facts: Facts, node: Node) -> float | None:
+    weight = facts.weight(node)
+    if weight is None or weight.transform is None or not weight.shape or facts.is_finite(weight):
+        return 0.0
+    if not all(_finite(leaf) for leaf in weight.leaves):
+        return 0.0  # the stored numbers are not finite themselves
+    array = np.asarray(weight.array(), np.float64)
+    return float(np.count_nonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
+
+
+def _finite(parameter: Parameter) -> bool:
+    return bool(np.isfinite(np.asarray(parameter.load(), np.float64)).all())
+
+
+def _lowest(facts: Facts, node: Node) -> float | None:
+    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    return None if known is None else known.low
+
+
+def _reads_zero(facts: Facts, node: Node) -> bool | None:
+    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    return None if known is None else known.zeros and known.low <= 0 <= known.high
+
+
+def _input_sigmas(facts: Facts, node: Node) -> float | None:
+    moments = facts.input_moments(node)
+    if moments is None:
+        return None
+    mean, second = moments
+    deviation = max(second - mean**2, 0.0) ** 0.5
+    return mean / deviation if deviation > 0 else float(np.sign(mean)) * np.inf
+
+
+HAZARDS = (
+    function(
+        "hidden_rows(n)",
+        "number",
+        _hidden_rows,
+        "rows of the constant mask of a softmax or attention that hide every entry (-infinity, or not seen)",
+    ),
+    function(
+        "undefined_rows(n)",
+        "number",
+        _undefined_rows,
+        "rows of a weight that the model computes (weight norm, standardisation) that are no number though what it is "
+        "computed from is",
+    ),
+    function(
+        "lowest_input(n)",
+        "number",
+        _lowest,
+        "the lowest number that n can read, -infinity where there is no bound; unknown for what is computed of the "
+        "network's inputs alone",
+    ),
+    function("reads_zero(n)", "truth", _reads_zero, "n can read numbers that are exactly 0, such as a ReLU gives"),
+    function("input_sigmas(n)", "number", _input_sigmas, "mean over standard deviation of what n reads"),
+)

@@ -1,0 +1,96 @@
+"""Whether the parameters of a node can ever move, and what holds them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gnelint.analysis.movement import Block
+from gnelint.ir.graph import Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+from gnelint.lint.places import folded
+
+_NONE = "none"
+
+
+def _trained(facts: Facts, node: Node) -> Iterator[str]:
+    for parameter in node.parameters.values():
+        yield from (leaf.name for leaf in parameter.leaves if leaf.name in facts.movement.first)
+
+
+def _stuck(facts: Facts, node: Node) -> str:
+    names = [name for name in _trained(facts, node) if facts.movement.first[name] is None]
+    return ", ".join(dict.fromkeys(names)) or _NONE
+
+
+def _held_back(facts: Facts, node: Node) -> str:
+    names = [name for name in _trained(facts, node) if facts.movement.first[name] is None]
+    block = facts.movement.blocks.get(names[0]) if names else None
+    return _NONE if block is None else _told(facts, block)
+
+
+def _told(facts: Facts, block: Block) -> str:
+    node = facts.graph.node(block.node)
+    where = f"{node.name} ({node.source_op or node.op})"
+    if block.cause == "flat":
+        return f"the derivative of {where} is zero everywhere"
+    if block.cause == "detached":
+        return f"{where} stops the gradient"
+    if block.cause == "zero weight":
+        too = " and never move either" if _stuck(facts, node) != _NONE else ""
+        return f"the weights of {where} are all zero{too}"
+    if block.cause == "zero operand":
+        return f"what {where} multiplies it with is zero"
+    if block.cause == "reads zeros":
+        return f"{where} reads nothing but zeros"
+    if block.cause == "zero slope":
+        return f"{where} reads nothing but zeros, and its derivative at zero is zero"
+    return "no output of the network depends on it"
+
+
+def _first_step(facts: Facts, node: Node) -> float | None:
+    steps = [facts.movement.first[name] for name in _trained(facts, node)]
+    return None if not steps or None in steps else float(max(step for step in steps if step is not None))
+
+
+def _kinds(facts: Facts, node: Node, kind: str) -> str:
+    names = [leaf.name for parameter in node.parameters.values() for leaf in parameter.leaves if leaf.kind == kind]
+    return ", ".join(dict.fromkeys(names)) or _NONE
+
+
+def _unread(facts: Facts) -> list[str]:
+    """Modules with a weight none of whose trained parameters is used; a loose tensor beside used ones is not told."""
+    used = {name.rpartition(".")[0] for name in facts.graph.uses}
+    weighted = (name.removesuffix(".weight") for name in facts.graph.unread if name.endswith(".weight"))
+    return [module for module in dict.fromkeys(weighted) if module not in used]
+
+
+MOVEMENT = (
+    function(
+        "stuck(n)",
+        "text",
+        _stuck,
+        "the trained parameters of n whose gradient is zero in every step of training, whatever the input; or none",
+    ),
+    function("held_back(n)", "text", _held_back, "what keeps the gradient from them, a clause; or none"),
+    function(
+        "first_step(n)",
+        "number",
+        _first_step,
+        "the step, from 1, by which all trained parameters of n have got a gradient that is not zero; unknown if one "
+        "never does",
+    ),
+    function(
+        "unregistered(n)",
+        "text",
+        lambda facts, node: _kinds(facts, node, "unregistered"),
+        "the parameters of n that the module does not know of, since it keeps their layer in a plain list; or none",
+    ),
+    function(
+        "unread()",
+        "text",
+        lambda facts: ", ".join(folded(_unread(facts))) or _NONE,
+        "the layers that the model holds and no output depends on; or none",
+    ),
+    function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
+)

@@ -1,0 +1,195 @@
+"""What a value is set against: a statistic of itself that divides it, constants that are added, made weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gnelint.ir.graph import Graph, Node
+from gnelint.ir.vocabulary import families
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+
+_REDUCTIONS = families()["reduction"]
+_KEEPS_POWER = frozenset({"identity", "reshape", "expand", "transpose", "abs", "scale", "bias", "clip", "maximum"})
+_CODES_PASS = frozenset({"identity", "dropout", "scale", "reshape", "expand", "slice", "transpose"})
+_NEGLIGIBLE = 0.1
+"""Numbers up to this are an epsilon that is added; a larger one changes the power."""
+
+
+def _scale_degree(facts: Facts, node: Node) -> float | None:
+    """1 minus (div) or plus (mul) the power of x in the statistic; None where the other one is no statistic of x."""
+    if node.op not in ("div", "mul") or len(node.present_inputs) != 2:
+        return None
+    pairs = [node.present_inputs] if node.op == "div" else [node.present_inputs, node.present_inputs[::-1]]
+    for x, statistic in pairs:
+        power = _power(facts.graph, statistic, {x, *_centred(facts.graph, x)})
+        if power is not None and power[1]:
+            return 1.0 - power[0] if node.op == "div" else 1.0 + power[0]
+    return None
+
+
+def _centred(graph: Graph, value: str) -> set[str]:
+    """What a value is without its mean: its own source, if it is x - mean(x)."""
+    node = graph.producers.get(value)
+    if node is None or node.op != "sub" or len(node.present_inputs) != 2:
+        return set()
+    x, mean = node.present_inputs
+    reduced = graph.producers.get(mean)
+    return {x} if reduced is not None and reduced.op == "reduce_mean" and reduced.present_inputs[:1] == (x,) else set()
+
+
+def _power(graph: Graph, value: str, sources: set[str]) -> tuple[float, bool] | None:
+    """The power of the sources in a value computed of them alone, and whether it is an average of squares or sizes."""
+    if value in sources:
+        return 1.0, False
+    node = graph.producers.get(value)
+    if node is None or not node.present_inputs:
+        return None
+    inner = [_power(graph, name, sources) for name in node.present_inputs]
+    if any(found is None for found in inner):
+        return None
+    known = [found for found in inner if found is not None]
+    power, averaged = known[0]
+    if node.op in _REDUCTIONS:
+        return power, averaged or power != 1.0 or node.op == "reduce_l2" or _sizes(graph, node)
+    if node.op == "pow":
+        return power * float(node.attribute("exponent")), averaged
+    if node.op == "sqrt":
+        return power / 2, averaged
+    if node.op == "reciprocal":
+        return -power, averaged
+    if node.op == "mul":
+        return sum(each for each, _ in known), any(each for _, each in known)
+    if node.op == "sub" and _centred(graph, value) & sources:
+        return power, averaged
+    return (power, averaged) if node.op in _KEEPS_POWER and _is_small(node) else None
+
+
+def _sizes(graph: Graph, node: Node) -> bool:
+    source = graph.producers.get(node.present_inputs[0])
+    return source is not None and source.op == "abs"
+
+
+def _is_small(node: Node) -> bool:
+    """Whether what is added is no more than an epsilon; what is multiplied may be any number."""
+    bias = node.parameters.get("bias") if node.op == "bias" else None
+    return bias is None or (bias.size == 1 and abs(float(bias.array().reshape(-1)[0])) <= _NEGLIGIBLE)
+
+
+def _operand_share(facts: Facts, node: Node) -> float | None:
+    """E x^2 of the first operand over the sum of all operands' and of the constants that are added."""
+    moments = [facts.input_moments(node, place) for place in range(len(node.present_inputs))]
+    if not moments or any(each is None for each in moments):
+        return None
+    energies = [each[1] for each in moments if each is not None]
+    bias = node.parameters.get("bias")
+    if bias is not None:
+        energies.append(float(np.mean(np.asarray(bias.array(), np.float64) ** 2)) * node.attribute("factor") ** 2)
+    total = math.fsum(energies)
+    return energies[0] / total if total > 0 else None
+
+
+def _adds_codes(facts: Facts, node: Node) -> bool:
+    """Whether all operands but the first are constants, or looked up in a table."""
+    return all(_is_code(facts.graph, name) for name in node.present_inputs[1:])
+
+
+def _is_code(graph: Graph, value: str) -> bool:
+    node = graph.producers.get(value)
+    while node is not None and node.op in _CODES_PASS and node.present_inputs:
+        node = graph.producers.get(node.present_inputs[0])
+    return node is not None and node.op in ("embedding", "constant")
+
+
+def _contracted(facts: Facts, node: Node) -> float | None:
+    shape = facts.graph.values[node.present_inputs[0]].concrete_shape if node.op == "matmul" else None
+    if not shape or len(shape) < 2:
+        return None
+    return float(shape[-2] if node.attribute("transpose_a") else shape[-1])
+
+
+def _open_share(facts: Facts, node: Node) -> float | None:
+    """sigmoid(mean bias) of the gate that keeps an LSTM's carry, a little more or less by what the gate reads."""
+    if node.op != "lstm" or node.attribute("coupled"):
+        return None
+    hidden = node.parameters["recurrent"].shape[-1]
+    total = np.zeros(hidden)
+    for role in ("bias", "recurrent_bias"):
+        parameter = node.parameters.get(role)
+        if parameter is not None:
+            total = total + np.asarray(parameter.array(), np.float64).reshape(4, hidden)[1]
+    return float(np.mean(1.0 / (1.0 + np.exp(-total))))
+
+
+def _reads_last_step(facts: Facts, node: Node) -> bool | None:
+    """Whether all that is read of a recurrent layer's output is its last step (its first, if it runs backwards)."""
+    shape = facts.shape(node)
+    if shape is None or len(shape) != 3:
+        return None
+    return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
+
+
+def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
+    """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes."""
+    readers = graph.consumers.get(value, ())
+    if value in graph.outputs:
+        return False
+    return all(_takes(graph, reader, value, axis, step) for reader in readers)
+
+
+def _takes(graph: Graph, node: Node, value: str, axis: int, step: int) -> bool:
+    if node.op == "slice" and axis in node.attribute("axes"):
+        place = node.attribute("axes").index(axis)
+        return bool(node.attribute("starts")[place] == step and node.attribute("ends")[place] > step)
+    indices = node.parameters.get("indices")
+    if node.op == "gather" and indices is not None and node.attribute("axis") == axis:
+        return bool(np.all(indices.array() == step))
+    moved = _moved(graph, node, value, axis)
+    return moved is not None and _only_reads(graph, node.outputs[0], moved, step)
+
+
+def _moved(graph: Graph, node: Node, value: str, axis: int) -> int | None:
+    """The axis of what a transposition or reshape gives that an axis of its input has become."""
+    if node.op == "transpose":
+        return int(node.attribute("perm").index(axis))
+    before, after = graph.values[value].concrete_shape, graph.values[node.outputs[0]].concrete_shape
+    if node.op not in ("reshape", "identity") or before is None or after is None:
+        return None
+    ahead = math.prod(before[:axis])
+    return next((at for at in range(len(after)) if math.prod(after[:at]) == ahead and after[at] == before[axis]), None)
+
+
+def _steps(facts: Facts, node: Node) -> float | None:
+    shape = facts.shape(node)
+    return None if shape is None or len(shape) != 3 else float(shape[1])
+
+
+STATISTICS = (
+    function(
+        "scale_degree(n)",
+        "number",
+        _scale_degree,
+        "where n divides or multiplies x by an average of squares (or sizes) of x itself: the power of x's scale that "
+        "is left; 0 for a normalisation",
+    ),
+    function(
+        "operand_share(n)",
+        "number",
+        _operand_share,
+        "part of E[x^2] that the first operand of a sum brings, constants that are added counted",
+    ),
+    function(
+        "adds_codes(n)", "truth", _adds_codes, "all that a sum adds to its first operand is constant or a table's rows"
+    ),
+    function("contracted(n)", "number", _contracted, "size of the axis that a matrix product sums over"),
+    function("open_share(n)", "number", _open_share, "average of sigmoid(bias) of an LSTM's forget gate"),
+    function(
+        "reads_last_step(n)",
+        "truth",
+        _reads_last_step,
+        "of a recurrent layer's output nothing but the last step is read",
+    ),
+    function("steps(n)", "number", _steps, "steps in time of a recurrent layer"),
+)

@@ -1,0 +1,96 @@
+"""Ranges of values against what random weights and inputs give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gnelint.analysis.ranges import Range, ranges
+from gnelint.readers.torch.reader import read_module
+
+F = nn.functional
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": F.softplus,
+    "exp": lambda x: torch.exp(x.clamp(max=5)),
+    "abs": torch.abs, "square": lambda x: x**2, "cube": lambda x: x**3, "gelu": F.gelu, "silu": F.silu, "elu": F.elu,
+    "clamp": lambda x: x.clamp(-0.5, 0.7), "clamp_min": lambda x: x.clamp(min=0.1), "shift": lambda x: x + 0.3,
+    "negate": lambda x: -2.0 * x, "mean": lambda x: x.mean(-1, keepdim=True).expand_as(x),
+    "sum": lambda x: x.sum(-1, keepdim=True).expand_as(x), "softmax": lambda x: x.softmax(-1), "hardswish": F.hardswish,
+    "own_product": lambda x: x * x, "own_sum": lambda x: x + x, "difference": lambda x: x - x.mean(-1, keepdim=True),
+    "positive": lambda x: torch.where(x > 0, x, torch.ones_like(x)), "pad": lambda x: F.pad(x, (1, 1))[..., 1:-1],
+    "below": lambda x: torch.where(x < 0.5, x, torch.zeros_like(x)), "share": lambda x: x / (1.0 + x.abs()),
+    "sine": torch.sin, "leaky": F.leaky_relu, "max": lambda x: torch.maximum(x, torch.tanh(x)),
+}  # fmt: skip
+
+
+class Chain(nn.Module):
+    """A layer and functions behind it."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.layer, self.names = nn.Linear(6, 6), names
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 3.0 * self.layer(x)
+        for name in self.names:
+            x = FUNCTIONS[name](x)
+        return x
+
+
+def output_range(module: nn.Module) -> Range | None:
+    graph = read_module(module, (torch.randn(4, 6),), name="chain")
+    return ranges(graph).get(graph.outputs[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(sorted(FUNCTIONS)), min_size=1, max_size=4), st.integers(0, 1000))
+def test_no_value_lies_outside(names: list[str], seed: int) -> None:
+    torch.manual_seed(seed)
+    module = Chain(names)
+    known = output_range(module)
+    if known is None:
+        return
+    with torch.no_grad():
+        y = module(4.0 * torch.randn(512, 6)).double()
+    tolerance = 1e-5 * (1.0 + float(y.abs().max()))
+    assert known.low - tolerance <= float(y.min())
+    assert float(y.max()) <= known.high + tolerance
+
+
+@pytest.mark.parametrize(
+    ("names", "low", "zeros"),
+    [
+        (["relu"], 0.0, True),
+        (["relu", "shift"], 0.3, False),
+        (["softplus"], 0.0, False),
+        (["clamp_min"], 0.1, False),
+        (["square"], 0.0, False),
+        (["positive"], 0.0, False),
+        (["tanh"], -1.0, False),
+        (["tanh", "shift"], -0.7, False),
+    ],
+)
+def test_bounds_are_as_tight_as_functions_make_them(names: list[str], low: float, zeros: bool) -> None:
+    known = output_range(Chain(names))
+    assert known is not None
+    assert (known.low, known.zeros) == (pytest.approx(low), zeros)
+
+
+def test_nothing_is_said_of_the_networks_input() -> None:
+    class Front(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.log(x + 1.0))
+
+    graph = read_module(Front(), (torch.rand(4, 6),), name="front")
+    log = next(node for node in graph.nodes if node.op == "log")
+    assert ranges(graph).get(log.inputs[0] or "") is None
