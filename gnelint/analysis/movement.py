@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ir.vocabulary import families
+from gnelint.ops import families
 
 Cause = Literal["unread", "flat", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a detached value; all

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ir.vocabulary import families
+from gnelint.ops import families
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node
-from gnelint.ir.vocabulary import families
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
+from gnelint.ops import families
 
 _REDUCTIONS = families()["reduction"]
 _KEEPS_POWER = frozenset({"identity", "reshape", "expand", "transpose", "abs", "scale", "bias", "clip", "maximum"})
