@@ -625,7 +625,7 @@ def test_rules(context: click.Context, files: tuple[str, ...]) -> None:
 
 
 def _run_examples(texts: Sequence[str], *, demanding: bool = False) -> int:
-    from gnelint.app.rule_tests import Examples, is_fixture
+    from gnelint.app.rule_tests import Examples, is_exported
 
     examples = Examples.of(texts)
     for warning in examples.rules.warnings:
@@ -637,7 +637,7 @@ def _run_examples(texts: Sequence[str], *, demanding: bool = False) -> int:
         asked = [examples.names(rule), *([examples.demands(rule)] if demanding else [])]
         runs = [(test, False) for test in rule.tests]
         if demanding:
-            runs += [(test, True) for test in rule.tests if is_fixture(test)]
+            runs += [(test, True) for test in rule.tests if is_exported(test)]
         for outcome in (*asked, *(examples.run(rule, test, exported=exported) for test, exported in runs)):
             failed += not outcome.holds
             for line in outcome.lines:

@@ -212,6 +212,11 @@ def _own_lacks(rule: Rule, path: Path) -> Iterator[str]:
         yield "CATALOGUE.md says something else of it. Run: gnelint rules --format markdown > rules/CATALOGUE.md"
 
 
+def is_exported(test: Mapping[str, Any]) -> bool:
+    """Whether a test is to hold for the ONNX file too that its network is exported to."""
+    return is_fixture(test) and test.get("source") != "torch"
+
+
 def is_fixture(test: Mapping[str, Any]) -> bool:
     """Whether a test names a network of tests/models, as those of gnelint's own rules do."""
     return ":" not in test["model"] and Path(test["model"]).suffix not in (".onnx", ".pt2")

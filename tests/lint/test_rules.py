@@ -12,7 +12,7 @@ import pytest
 
 import gnelint
 from gnelint.app.checking import Analysis
-from gnelint.app.rule_tests import Examples
+from gnelint.app.rule_tests import Examples, is_exported
 from gnelint.lint.rulefile import Rule, builtin_directory, load_rules
 from tests import builders
 from tests.builders import chain, graph, node, prediction
@@ -59,16 +59,15 @@ def named() -> dict[str, list[tuple[Rule, Mapping[str, Any]]]]:
 NETWORKS = named()
 
 
-def said(test: Mapping[str, Any], exported: bool) -> bool:
-    """Whether what a test asks can be read from a file, if it is one."""
-    return not exported or test.get("source") != "torch"
-
-
 @pytest.mark.parametrize("exported", [False, True], ids=["torch", "onnx"])
 @pytest.mark.parametrize("model", NETWORKS)
 def test_networks_that_rules_name(model: str, exported: bool) -> None:
     examples = Examples(load_rules(), RULES)
-    outcomes = [examples.run(rule, test, exported=exported) for rule, test in NETWORKS[model] if said(test, exported)]
+    outcomes = [
+        examples.run(rule, test, exported=exported)
+        for rule, test in NETWORKS[model]
+        if is_exported(test) or not exported
+    ]
     assert all(outcome.holds for outcome in outcomes), "\n".join(line for each in outcomes for line in each.lines)
 
 
