@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Inputs, Remembered, Unary, component
+from gnelint.components.base import Inputs, Remembered, Unary, component, first_input
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
@@ -100,16 +100,14 @@ class Pointwise(Unary):
         return cotangent.times(x.axes, square, together)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         weight = cell_weights(x)
         _, square = self.slopes_of(x)
         fourth = self.fourth_slope(x.mean, x.variance)
         return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
 
     def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         weight = cell_weights(x)
         slope, square = self.slopes_of(x)
         together, whole = float((slope**2 * weight).sum()), float((square * weight).sum())
@@ -208,8 +206,7 @@ class ReLU(PiecewisePolynomial):
         return Gradient(g.axes, g.profile, *arrays)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         share = float((x.positive_share * cell_weights(x)).sum())
         return share * (1.0 - share)
 
@@ -232,8 +229,7 @@ class PReLU(PiecewisePolynomial):
         return super().pull(self._on_slopes(x), y, cotangent)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         return super().phi_variance([self._on_slopes(x)], outputs)
 
     def _slope(self) -> np.ndarray:

@@ -31,6 +31,13 @@ Gradients = tuple[Gradient | None, ...]
 """Gradients at the inputs; None where none is asked for."""
 
 
+def first_input(inputs: Inputs) -> Moments:
+    """The first input, of a component that nothing is asked of without its moments."""
+    x = inputs[0]
+    assert x is not None
+    return x
+
+
 class NotModelledError(ValueError):
     """This use of an operation is outside what its component models; the message says why, for people."""
 
@@ -60,6 +67,18 @@ class Component(ABC):
     fixed_phi_variance: ClassVar[float | None] = None
     fixed_structure: ClassVar[Structure] = PLAIN
     """`phi_variance` and `structure` of those that have the same for all inputs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The first output's shape."""
+        return self.output_shapes[0]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The first input's shape."""
+        shape = self.input_shapes[0]
+        assert shape is not None
+        return shape
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
@@ -134,26 +153,12 @@ class Unary(OneOutput):
         """Gradient at the input."""
 
     def joined(self, inputs: Inputs) -> Moments:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         return self.map(x)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         return (self.pull(x, y, g), *(None,) * (len(inputs) - 1))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The output's shape."""
-        return self.output_shapes[0]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape."""
-        shape = self.input_shapes[0]
-        assert shape is not None
-        return shape
 
 
 T = TypeVar("T")

@@ -56,28 +56,24 @@ class _Linear(OneOutput):
     def joined(self, inputs: Inputs) -> Moments:
         parts = aligned(known(inputs), self.output_shapes[0])
         weights = self.weights()
-        energies = [w**2 * x.total_second for w, x in zip(weights, parts, strict=True)]
+        terms = list(zip(weights, parts, strict=True))
+        energies = [w**2 * x.total_second for w, x in terms]
         profile = tuple(
             mixed_profile([(e, x.profile[i]) for e, x in zip(energies, parts, strict=True)], size)
             if parts[0].axes[i].is_pooled
             else None
             for i, size in enumerate(self.output_shapes[0])
         )
-        mean = sum((w * x.mean for w, x in zip(weights, parts, strict=True)), np.zeros(1))
-        variance = sum((w**2 * x.variance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
-        covariance = sum((w**2 * x.position_covariance for w, x in zip(weights, parts, strict=True)), np.zeros(1))
-        variances = [w**2 * float(x.variance.mean()) for w, x in zip(weights, parts, strict=True)]
-        nonnegative = all(
-            (x.nonnegative and w >= 0) or energy == 0 for w, x, energy in zip(weights, parts, energies, strict=True)
-        )
+        mean = sum((w * x.mean for w, x in terms), np.zeros(1))
+        variance = sum((w**2 * x.variance for w, x in terms), np.zeros(1))
+        covariance = sum((w**2 * x.position_covariance for w, x in terms), np.zeros(1))
+        nonnegative = all((x.nonnegative and w >= 0) or e == 0 for (w, x), e in zip(terms, energies, strict=True))
         y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative=nonnegative)
-        y = replace(
-            y,
-            cumulants=_summed(parts, weights),
-            channel_correlation=mixed([(v, x.channel_correlation) for v, x in zip(variances, parts, strict=True)]),
-        )
-        autocorrelations = [(v, x.autocorrelation) for v, x in zip(variances, parts, strict=True)]
-        return y.with_autocorrelation(mixed_autocorrelation(autocorrelations))
+        shares = [(w**2 * float(x.variance.mean()), x) for w, x in terms]
+        autocorrelation = mixed_autocorrelation([(share, x.autocorrelation) for share, x in shares])
+        channel_correlation = mixed([(share, x.channel_correlation) for share, x in shares])
+        y = replace(y, cumulants=_summed(parts, weights), channel_correlation=channel_correlation)
+        return y.with_autocorrelation(autocorrelation)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         found: list[Gradient | None] = []

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, Inputs, NotModelledError, Remembered, Unary, component
+from gnelint.components.base import Basis, Inputs, NotModelledError, Remembered, Unary, component, first_input
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
@@ -248,8 +248,7 @@ class Normalization(Unary):
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """Relative: the variance of 1 / s^2 over the sets, known and by chance, that of gamma^2, and the k of N
         directions that it takes out of a set's gradient (k = 2; 1 without centring)."""
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         found = self.found(x)
         a = 1.0 / self.denominator(found.square)
         gamma = self._gamma
@@ -370,8 +369,7 @@ class BatchNorm(Normalization):
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """The variance of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
         being taken out (2; 1 without centring)."""
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         if self._frozen:
             per_channel = np.ravel(self._stored()[0] ** 2)
             return float(np.var(per_channel))
@@ -385,8 +383,7 @@ class BatchNorm(Normalization):
         return float(np.var(a * (1 - removed)) + np.mean(own))
 
     def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         if self._frozen:
             a = np.ravel(self._stored()[0] ** 2)
         else:
@@ -502,8 +499,7 @@ class GroupNorm(Unary):
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """That of the grouped normalisation, then gamma's."""
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         grouped = self._grouped
         inner = [x.reshaped(grouped.shape)]
         variance, (phi,) = grouped.phi_variance(inner, outputs), grouped.phis(inner, [grouped.map(inner[0])])

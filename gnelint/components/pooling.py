@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.components.activation import cell_weights
-from gnelint.components.base import Basis, Inputs, NotModelledError, Unary, component
+from gnelint.components.base import Basis, Inputs, NotModelledError, Unary, component, first_input
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
@@ -290,8 +290,7 @@ class MaxPool(_Window, Maximum):
     def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         """Behind a rectifier's mask c = (1 + c_pool) / P(a winner is positive) - 1, where freedom counts (m / m_1)
         (1 - P) / P of the mask."""
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         if not x.nonnegative:
             return PLAIN
         x = x.only(0, 1).flattened()

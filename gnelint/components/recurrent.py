@@ -24,6 +24,7 @@ from gnelint.components.base import (
     NotModelledError,
     Remembered,
     component,
+    first_input,
 )
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
@@ -146,8 +147,7 @@ class Recurrent(Component):
         return self._known.of(inputs, lambda: self._unroll(inputs))
 
     def _unroll(self, inputs: Inputs) -> Unrolled:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         steps = x.shape[TIME]
         if 0 in x.shape:
             raise NotModelledError("a sequence without steps")
@@ -198,8 +198,7 @@ class Recurrent(Component):
         return (y, carried)[: len(self.output_shapes)]
 
     def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         found = self.unrolled(inputs)
         nothing = np.zeros((found.batch.count, self._hidden))
         g, last = cotangents[0], cotangents[1] if len(cotangents) > 1 else None

@@ -176,8 +176,7 @@ class TopK(Component):
         return tuple(found)
 
     def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
-        g, shape = cotangents[0], self.input_shapes[0]
-        assert shape is not None
+        g, shape = cotangents[0], self.input_shape
         if g is None:
             return (None,)
         index = self._index

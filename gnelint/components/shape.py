@@ -17,6 +17,7 @@ from gnelint.components.base import (
     OneOutput,
     Unary,
     component,
+    first_input,
 )
 from gnelint.components.combine import join
 from gnelint.ir.graph import Node
@@ -183,13 +184,10 @@ class Split(Component):
 
     @property
     def _axis(self) -> int:
-        shape = self.input_shapes[0]
-        assert shape is not None
-        return int(self.node.attribute("axis")) % len(shape)
+        return int(self.node.attribute("axis")) % len(self.input_shape)
 
     def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
-        x = inputs[0]
-        assert x is not None
+        x = first_input(inputs)
         found = []
         start = 0
         for shape in self.output_shapes:
@@ -218,23 +216,18 @@ class Gather(OneOutput):
 
     @property
     def _axis(self) -> int:
-        shape = self.input_shapes[0]
-        assert shape is not None
-        return int(self.node.attribute("axis")) % len(shape)
+        return int(self.node.attribute("axis")) % len(self.input_shape)
 
     def _picked(self) -> np.ndarray | None:
         parameter = self.node.parameters.get("indices")
-        shape = self.input_shapes[0]
-        assert shape is not None
         if parameter is None:
             return None
         indices = np.asarray(parameter.array()).astype(np.int64).reshape(-1)
-        return np.where(indices < 0, indices + shape[self._axis], indices)
+        return np.where(indices < 0, indices + self.input_shape[self._axis], indices)
 
     def _flat_shape(self) -> tuple[int, ...]:
         """The input's shape with the gathered axis as long as the list of indices."""
-        shape = self.input_shapes[0]
-        assert shape is not None
+        shape = self.input_shape
         rest = math.prod(shape[: self._axis]) * math.prod(shape[self._axis + 1 :])
         picked = math.prod(self.output_shapes[0]) // max(rest, 1)
         return (*shape[: self._axis], picked, *shape[self._axis + 1 :])
@@ -255,8 +248,7 @@ class Gather(OneOutput):
         return y.reshaped(self.output_shapes[0])
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
-        shape, none = self.input_shapes[0], (None,) * (len(inputs) - 1)
-        assert shape is not None
+        shape, none = self.input_shape, (None,) * (len(inputs) - 1)
         index, picked, flat = self._axis, self._picked(), self._flat_shape()
         g = g.reshaped(flat)
         if picked is not None and len(picked) == 1:
@@ -270,9 +262,8 @@ class Gather(OneOutput):
         return (g.behind(Effect.MOVED, arrays, axes, profile), *none)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
-        picked, shape = self._picked(), self.input_shapes[0]
-        assert shape is not None
-        return None if picked is None else _multiplicity(picked, shape[self._axis]) - 1.0
+        picked = self._picked()
+        return None if picked is None else _multiplicity(picked, self.input_shape[self._axis]) - 1.0
 
 
 def _multiplicity(picked: np.ndarray, size: int) -> float:
