@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,17 @@ def _pool(kind: str) -> Callable[..., Tensor]:
     return pool
 
 
+def _lp_pool(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
+    kernel, p = node.attribute("kernel"), node.attribute("p")
+    means = _pool("avg")(replace(node, op="avg_pool", attributes={**node.attributes, "count_include_pad": True}),
+                         [x[0].abs() ** p], w, shape)  # fmt: skip
+    return (means * math.prod(kernel)) ** (1 / p)
+
+
 def _adaptive(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
     functions = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+    if node.op == "adaptive_max_pool":
+        functions = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)
     size = node.attributes.get("output_size", (1,) * (x[0].dim() - 2))
     return functions[len(size) - 1](x[0], size)
 
@@ -311,6 +321,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "avg_pool": _pool("avg"),
     "global_avg_pool": _adaptive,
     "adaptive_avg_pool": _adaptive,
+    "adaptive_max_pool": _adaptive,
+    "lp_pool": _lp_pool,
+    "global_lp_pool": lambda node, x, w, shape: torch.linalg.vector_norm(
+        x[0], node.attribute("p"), tuple(range(2, x[0].dim())), keepdim=True
+    ),
     "global_max_pool": lambda node, x, w, shape: x[0].amax(tuple(range(2, x[0].dim())), keepdim=True),
     **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
     "softmax": _softmax,

@@ -179,7 +179,7 @@ RECORDS = (
                   slope=lambda xp, x, beta: xp.sigmoid(beta * x), scaled_by="beta", settled=True, bounds=(0.0, INF),
                   idioms=_read_softplus)),
     Operation("softsign", "activation", "x / (1 + |x|); f'' jumps at 0, which costs the quadrature some digits.",
-              onnx=(OnnxForm("Softsign", 1),), torch=(TorchForm("softsign"),), function=Smooth(
+              onnx=(OnnxForm("Softsign", 1),), torch=(), function=Smooth(
                   value=lambda xp, x: x / (1.0 + xp.abs(x)), slope=lambda xp, x: 1.0 / (1.0 + xp.abs(x)) ** 2,
                   bounds=(-1.0, 1.0), idioms=({},))),
     Operation("log_sigmoid", "activation", "-log(1 + e^-x).",
