@@ -9,8 +9,9 @@ from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix
 from gnelint.fixes.edits import Edit, EditTensor, Scale, Substitute, applied
 from gnelint.fixes.gain import equalised, own_weights
+from gnelint.fixes.heads import heads_of
 from gnelint.ir.graph import Node
-from gnelint.lint.chains import chains_of
+from gnelint.lint.chains import chains_of, layers_outside_branches
 from gnelint.ops import families
 from gnelint.theory.gaussian.selu import solve_selu
 
@@ -48,7 +49,8 @@ class _Substitution(Fix):
         layers = chains_of(prediction, [name for edit in edits for name in edit.nodes])
         tensors = own_weights(prediction.graph, layers)
         held = [layer for layer in layers if layer.node.name in tensors]
-        factors = equalised(prediction.graph, held, tensors)
+        heads = heads_of(site.graph, layers_outside_branches(site.prediction), tensors)
+        factors = equalised(prediction.graph, held, tensors, heads=heads)
         return tuple(self.edit(site.findings[0], EditTensor(name, Scale(factor))) for name, factor in factors.items())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from gnelint.fixes.base import (
     users_of,
 )
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
+from gnelint.fixes.heads import Head, energy, heads_of, scaled
 from gnelint.fixes.signal_scale import SignalScales, signal_scales
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import Layer, chain_bits, layers_outside_branches, runs_of
@@ -67,7 +68,8 @@ class Gain(Fix):
     others scale and phi(act) are solved together, front to back. What the borders of padded convolutions lose counts
     with the layer that loses it, and so do a sum over positions and a fixed matrix (an adjacency) behind it.
 
-    A tensor that several layers of a chain use gets one factor, with which their phis multiply to 1.
+    A tensor that several layers of a chain use gets one factor, with which their phis multiply to 1. A head is only
+    made smaller (`gnelint.fixes.heads`).
 
     Preconditions: the weight is stored, or computed in proportion to a stored tensor, which is trained and which
     nothing but layers of chains uses; its gradient is predicted.
@@ -87,7 +89,8 @@ class Gain(Fix):
         return [tuple(findings) for findings in found.values()]
 
     def plan(self, site: Site) -> Plan:
-        runs = runs_of(site.prediction, [name for finding in site.findings if (name := _target(site, finding))])
+        asked = {name for finding in site.findings if (name := _target(site, finding))}
+        runs = runs_of(site.prediction, asked)
         layers = [layer for run in runs for layer in run if in_step(run) is None and not _drowns(site, run)]
         tensors = own_weights(site.graph, layers)
         chained = {layer.node.name for run in runs for layer in run}
@@ -107,11 +110,13 @@ class Gain(Fix):
                 refused.append(Refusal(finding, why_not(site.graph.node(name))))
         if not held:
             return Plan((), tuple(refused))
-        scaled = [layer for layer in layers if layer.node.name in tensors]
-        actions = _prepared(site, scaled)
+        able = [layer for layer in layers if layer.node.name in tensors]
+        actions = _prepared(site, able)
         whole = [run for run in runs if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
         wanted = signal_scales(site.prediction, whole)
-        factors = equalised(with_tensors(site.graph, actions), scaled, tensors, wanted)
+        bodies = [run for run in runs if not asked.isdisjoint(layer.node.name for layer in run[:-1])]
+        heads = heads_of(site.graph, bodies, tensors)
+        factors = equalised(with_tensors(site.graph, actions), able, tensors, wanted, heads)
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]
         first = next(iter(held.values()))
         edits = tuple(self.edit(held.get(action.tensor, first), action) for action in actions)
@@ -212,7 +217,11 @@ def _prepared(site: Site, layers: Sequence[Layer]) -> list[EditTensor]:
 
 
 def equalised(
-    graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str], wanted: SignalScales | None = None
+    graph: Graph,
+    layers: Sequence[Layer],
+    tensors: Mapping[str, str],
+    wanted: SignalScales | None = None,
+    heads: Mapping[str, Head] | None = None,
 ) -> dict[str, float]:
     """The factor on each stored tensor with which every layer passes the gradient on with the norm it gets.
 
@@ -227,14 +236,16 @@ def equalised(
         layers: whose gradient at the entry is to be that at the exit.
         tensors: the stored tensor that each layer's weight is proportional to, by the layer's name.
         wanted: where that is not all that layers are to do.
+        heads: layers that are not to be made larger, and smaller where outputs would be, by their names.
     """
-    wanted = wanted or SignalScales()
+    wanted, heads = wanted or SignalScales(), heads or {}
     logs = {**wanted.biases, **dict.fromkeys((tensors[layer.node.name] for layer in layers), 0.0)}
-    first = {layer.node.name: layer for layer in layers}
+    first = {layer.node.name: heads[layer.node.name].layer if layer.node.name in heads else layer for layer in layers}
     if not layers:
         return {}
+    chain = [layer for layer in layers if layer.node.name not in heads]
     shared = _shared(graph, layers, tensors)
-    inside = {node.name for layer in layers for node in layer.nodes[1:]}
+    inside = {node.name for layer in first.values() for node in layer.nodes[1:]}
     gradients: Mapping[str, Scaled] = {}
     before, rest = 0.0, 0.0
     averaged = False
@@ -246,26 +257,30 @@ def equalised(
             layer = first.get(node.name)
             if layer is None:
                 if node.name not in inside:
-                    propagation.step(_scaled(node, logs))
+                    propagation.step(scaled(node, logs))
                 continue
             tensor = tensors[node.name]
-            if tensor not in solved and tensor not in shared:
+            if node.name in heads:
+                target = wanted.bits.get(node.name, 0.0)
+                logs[tensor] = _head_log(propagation, heads[node.name], tensor, logs, target)
+            elif tensor not in solved and tensor not in shared:
                 solved.add(tensor)
                 target = wanted.bits.get(node.name, 0.0)
-                if layer is layers[-1]:
+                if layer is chain[-1]:
                     target += max(-MAX_REST, min(MAX_REST, -rest))
                 logs[tensor], off = _solved(propagation, layer, tensor, logs, gradients.get(layer.exit), target)
                 bits.append(off)
                 if not gradients:
                     logs[tensor] -= _growth(propagation, layer, logs)
             for part in layer.nodes:
-                propagation.step(_scaled(part, logs))
+                propagation.step(scaled(part, logs))
         now = propagation.gradients()
-        left = [_change(layer, now, wanted) for layer in layers[:-1] if len(graph.consumers[layer.entry]) == 1]
+        left = [_change(layer, now, wanted) for layer in chain[:-1] if len(graph.consumers[layer.entry]) == 1]
         rest = math.fsum(left)
         together = [solver.step(logs, now, wanted) for solver in shared.values()]
         done = sum(map(abs, (*bits, *together))) <= ENOUGH
-        if not averaged and done and abs(rest + _change(layers[-1], now, wanted)) <= ENOUGH:
+        end = math.fsum(_change(layer, now, wanted) for layer in chain[-1:])
+        if not averaged and done and abs(rest + end) <= ENOUGH:
             break
         averaged = not averaged and sum(bits) * before < 0
         gradients = _averaged(gradients, now, layers) if averaged else now
@@ -330,7 +345,7 @@ def _change(layer: Layer, gradients: Mapping[str, Scaled], wanted: SignalScales)
 
 def _growth(propagation: Propagation, layer: Layer, logs: Mapping[str, float]) -> float:
     """log2 of the factor by which the layer makes the signal larger, 0 if it does not."""
-    trial = propagation.trial([_scaled(node, logs) for node in layer.nodes], None)
+    trial = propagation.trial([scaled(node, logs) for node in layer.nodes], None)
     before = propagation.second_moment(layer.entry)
     if trial is None or not before:
         return 0.0
@@ -348,17 +363,15 @@ def _of_norm_1(gradient: Scaled) -> Scaled:
     return gradient if math.isinf(log2) else Scaled(gradient.gradient, gradient.exponent - log2)
 
 
-def _scaled(node: Node, logs: Mapping[str, float]) -> Node:
-    """The node as it is with stored tensors times 2^log."""
-    leaves = {leaf.name: leaf for parameter in node.parameters.values() for leaf in parameter.leaves}
-    changed = {
-        name: EditTensor(name, Scale(2.0 ** logs[name])).numbers(leaf.load())
-        for name, leaf in leaves.items()
-        if logs.get(name)
-    }
-    if not changed:
-        return node
-    return replace(node, parameters={role: p.with_stored(changed) for role, p in node.parameters.items()})
+def _head_log(propagation: Propagation, head: Head, tensor: str, logs: Mapping[str, float], target: float) -> float:
+    """log2 of a head's scale: with gain 1, but not above the start, and not with larger outputs than it may have.
+
+    Where the chain's signal is small on purpose (`target` > 0) a head may take that back.
+    """
+    even, _ = _solved(propagation, head.layer, tensor, logs, None, target)
+    log = min(even, max(target, 0.0) / 2.0)
+    power = energy(propagation, head.layer, tensor, {**logs, tensor: log})
+    return log - math.log2(power / head.most) / 2.0 if power > head.most else log
 
 
 def _solved(
@@ -377,7 +390,7 @@ def _solved(
     off: float | None = None
     before: tuple[float, float] | None = None
     for _ in range(MAX_STEPS):
-        trial = propagation.trial([_scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
+        trial = propagation.trial([scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
         if trial is None:
             return logs[tensor], off or 0.0
         bits = trial.bits - target

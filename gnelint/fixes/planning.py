@@ -17,6 +17,7 @@ from gnelint.fixes.base import Fix, Plan
 from gnelint.fixes.edits import Edit, EditTensor, applied
 from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
+from gnelint.lint.facts import Facts
 from gnelint.lint.finding import Finding, Safety
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.selection import Settings, Stage
@@ -224,7 +225,7 @@ def _failed(
         pending: what would be fixed next: a finding may come to light behind one that is put right.
     """
     tried = [finding for finding in site.findings if finding.place not in found.refused]
-    reason = _worse(site.prediction.gradient_log2, found.prediction.gradient_log2, fix.evens)
+    reason = _worse(site.prediction, found.prediction, fix.evens)
     if reason is not None:
         return {finding.place: reason for finding in site.findings}
     rules = {finding.rule for finding in tried}
@@ -241,15 +242,21 @@ def _failed(
     return failed
 
 
-def _worse(before: float | None, after: float | None, evens: bool) -> str | None:
-    """Why a network is worse off, by log2 of the squared gradient norm at its input; None where it is not."""
-    if before is None or math.isinf(before):
+def _worse(before: Prediction, after: Prediction, evens: bool) -> str | None:
+    """Why a network is worse off, by the gradient at its input; None where it is not.
+
+    How even the gradient is shows between the input and the last layer's: the gain of a head takes from all alike.
+    """
+    old, new = before.gradient_log2, after.gradient_log2
+    if old is None or math.isinf(old):
         return None
-    if after is None or math.isinf(after):
+    if new is None or math.isinf(new):
         return "after it no gradient would reach the input"
-    if evens and abs(after) > abs(before) + WORSE:
-        return f"the squared gradient norm at the input would go from 2^{before:.1f} to 2^{after:.1f}"
-    return None
+    bodies = Facts(before).body_log2, Facts(after).body_log2
+    for was, now in ((old, new), bodies) if evens else ():
+        if was is not None and now is not None and abs(now) <= abs(was) + WORSE:
+            return None
+    return f"the squared gradient norm at the input would go from 2^{old:.1f} to 2^{new:.1f}" if evens else None
 
 
 def _left(

@@ -11,6 +11,7 @@ from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, untrained, users_of
 from gnelint.fixes.edits import Edit, EditTensor, Fill, InsertScale, Scale, with_tensors
 from gnelint.fixes.gain import equalised, in_step, own_weights
+from gnelint.fixes.heads import heads_of
 from gnelint.ir.graph import Node
 from gnelint.lint.chains import layer_of, layers_outside_branches
 from gnelint.lint.facts import LAYERS
@@ -28,8 +29,8 @@ class BranchScale(Fix):
 
     The addition theorem gives a block phi = 1 + phi(branch), so L blocks multiply the squared gradient norm by
     (1 + L^-p)^L, which tends to 1 for p > 1. With a branch of phi 1 that is the factor L^(-p/(2m)). Where the sum is
-    scaled, s (x + F(x)), the branch gets what s leaves it: phi(branch) = 1/s^2 - 1. Stem, head and weighted shortcuts
-    get gain 1 as the layers of a chain do.
+    scaled, s (x + F(x)), the branch gets what s leaves it: phi(branch) = 1/s^2 - 1. Stem and weighted shortcuts get
+    gain 1 as the layers of a chain do, a head is only made smaller.
 
     A tensor that several branches use, or one branch several times, gets one factor: the average in log2 of what its
     uses need. What is read elsewhere too, or not trained, is left out, and the branch's other weights do its part.
@@ -65,7 +66,8 @@ class BranchScale(Fix):
             if site.graph.node(name).op in LAYERS
         ]
         held = own_weights(site.graph, around)
-        factors = equalised(graph, [layer for layer in around if layer.node.name in held], held)
+        heads = heads_of(site.graph, layers_outside_branches(site.prediction), held)
+        factors = equalised(graph, [layer for layer in around if layer.node.name in held], held, heads=heads)
         scales = {**{name: 2.0**log for name, log in logs.items()}, **factors}
         first = site.findings[0]
         edits = tuple(

@@ -3,7 +3,9 @@
     python -m tests.benchmarks.harm [--stage fresh|trained] [--only NAME ...] [--shard I/N] [--draws N] [--no-onnx]
 
 Every network is fixed as a module (`gnelint.fix`) and as an ONNX file (`gnelint fix`), with the defaults. Everything is
-measured here, with autograd and hooks, in training form, from white cotangents at the true outputs.
+measured here, with autograd and hooks, in training form, from white cotangents at the true outputs. What became of a
+file is measured on a module that computes what the file does: one in inference form holds no dropout, and neither has
+the module then, before and after.
 
 Fresh networks: what is fixed is to be no worse.
     lost        a parameter that had a gradient has none
@@ -48,7 +50,7 @@ from torch import Tensor, nn
 import gnelint
 from tests.benchmarks.harm_measure import Measured, Training, measure, outputs, spread, train
 from tests.benchmarks.harm_networks import Network, networks
-from tests.benchmarks.harm_onnx import FORMS, Exported, carried, exported, fixed_file, run
+from tests.benchmarks.harm_onnx import FORMS, Exported, as_in_file, carried, exported, fixed_file, run
 from tests.benchmarks.harm_tasks import Batch
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "harm.json"
@@ -150,9 +152,8 @@ def fresh(name: str, network: Network, onnx: bool, draws: int = DRAWS) -> Row:
     pairs: dict[str, list[tuple[nn.Module, nn.Module, int]]] = {}
     for seed in range(draws):
         net, batch = drawn(network, seed), network.task.samples(seed, False)
-        ways = _fixed_ways(net, batch, seed, onnx, row)
-        for way, after in ways.items():
-            pairs.setdefault(way, []).append((net, after, seed))
+        for way, (before, after) in _fixed_ways(net, batch, seed, onnx, row).items():
+            pairs.setdefault(way, []).append((before, after, seed))
     _judge_gradients(network, pairs, row)
     _judge_losses(network, pairs, row, draws)
     _attribute(network, row, easy=False)
@@ -164,16 +165,19 @@ def _count(network: Network) -> int:
     return sum(each.numel() for each in drawn(network, 0).parameters())
 
 
-def _fixed_ways(net: nn.Module, batch: Batch, seed: int, onnx: bool, row: Row) -> dict[str, nn.Module]:
-    """The fixed networks by way; only those that are changed."""
+def _fixed_ways(
+    net: nn.Module, batch: Batch, seed: int, onnx: bool, row: Row
+) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Networks before and after by way; only those that are changed."""
     found = {}
     after = _fixed(net, batch, seed, row)
     if after is not None:
-        found["module"] = after
+        found["module"] = net, after
     if onnx:
-        again = _fixed_onnx(net, batch, seed, row)
+        in_file = as_in_file(net, FORMS[seed % len(FORMS)])
+        again = _fixed_onnx(in_file, batch, seed, row)
         if again is not None and (after is None or not _close(after, again)):
-            found["onnx"] = again
+            found["onnx"] = in_file, again
     return found
 
 
@@ -342,8 +346,8 @@ def _frozen_changes(before: nn.Module, after: nn.Module) -> list[str]:
 
 def _judge_losses(network: Network, pairs: Pairs, row: Row, draws: int) -> None:
     """Train before and after. Where it looks worse, three more draws must agree."""
-    before: dict[tuple[int, float], float] = {}
     for way, found in pairs.items():
+        before: dict[tuple[int, float], float] = {}
         compared = [_losses(network, net, after, seed, before) for net, after, seed in found]
         unchanged = draws - len(found)
         increase = [_increase(each) for each in compared] + [0.0] * unchanged

@@ -58,6 +58,18 @@ def exported(net: nn.Module, batch: Batch, path: Path, form: str) -> Exported:
     return Exported(path, form)
 
 
+def as_in_file(net: nn.Module, form: str) -> nn.Module:
+    """A module that computes what a file in one of `FORMS` does: without dropout where that was left out."""
+    net = copy.deepcopy(net)
+    if form != FORMS[1]:
+        for part in net.modules():
+            if isinstance(part, nn.modules.dropout._DropoutNd):
+                part.p = 0.0
+            elif isinstance(part, nn.MultiheadAttention):
+                part.dropout = 0.0
+    return net
+
+
 def fixed_file(path: Path, out: Path) -> tuple[Path | None, str]:
     """What `gnelint fix PATH -o OUT` wrote, None where it wrote nothing, and what it said."""
     said = io.StringIO()
