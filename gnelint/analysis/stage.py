@@ -292,8 +292,8 @@ def _of_biases(graph: Graph) -> Iterator[Evidence]:
     yield from _unmoved(at_start, "the biases are all at one value, as they start", 4.0)
     unlike = _unlike([bias.numbers for bias in moved])
     if unlike < DRAWN_ALIKE:
-        if not _is_round([bias.numbers for bias in moved]):
-            yield Evidence("the biases scatter alike, but by no deviation that one would choose", None, 4.0)
+        if not _is_drawn([bias.numbers for bias in moved]):
+            yield Evidence("the biases scatter alike, but not as they usually start", None, 6.0)
         return
     each = min(5.0 if at_start else 7.0, 2.0 * (unlike - 3.0) / max(len(moved), 1))
     for bias in moved:
@@ -382,11 +382,16 @@ def _unlike(found: Sequence[np.ndarray]) -> float:
     return chi_square_surprise(statistic + means, 2.0 * len(found) - 1.0)
 
 
-def _is_round(found: Sequence[np.ndarray]) -> bool:
-    """Whether the common deviation is a number of one digit, as people write it, within three standard errors."""
+MOVED = 1e-4
+"""Deviation from which on training may have given it to biases that were zero: Adam moves all of them alike, by its
+step size in every step, so that neither their being alike nor a round number tells a draw."""
+
+
+def _is_drawn(found: Sequence[np.ndarray]) -> bool:
+    """Whether the common deviation is a small number of one digit, as people write it, within three standard errors."""
     entries = np.concatenate(found)
     deviation = math.sqrt(float((entries**2).mean()))
-    return abs(deviation / float(f"{deviation:.0e}") - 1.0) < 3.0 / math.sqrt(2.0 * entries.size)
+    return deviation < MOVED and abs(deviation / float(f"{deviation:.0e}") - 1.0) < 3.0 / math.sqrt(2.0 * entries.size)
 
 
 # --- normalisations ---------------------------------------------------------------------------------------

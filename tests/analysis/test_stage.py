@@ -14,6 +14,9 @@ from gnelint.ir.graph import Graph, Node, Parameter, Value
 
 torch = pytest.importorskip("torch")
 
+from tests.benchmarks.harm_measure import Training  # noqa: E402
+from tests.benchmarks.harm_measure import train as taught  # noqa: E402
+from tests.benchmarks.harm_networks import networks  # noqa: E402
 from tests.benchmarks.stage_networks import Design, built, changed, example, see, train  # noqa: E402
 
 STARTS = ("default", "he_normal", "xavier_uniform", "truncated", "orthogonal", "scaled", "zero_last")
@@ -111,6 +114,26 @@ def test_odd_starts_are_fresh(start: str, change: Callable[[Any], None]) -> None
     change(module)
     found = of_layers(module)
     assert found.verdict == "fresh", found
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.0123])
+def test_biases_that_scatter_alike_are_not_taken_for_drawn(deviation: float) -> None:
+    module = built(Design("mlp", init="he_normal"))
+    torch.manual_seed(0)
+    for layer in module:
+        if hasattr(layer, "bias"):
+            torch.nn.init.normal_(layer.bias, std=deviation)
+    assert of_layers(module).verdict == "unsure"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_adam_moves_biases_alike(seed: int) -> None:
+    network = networks()["mlp_elu_he_out_12"]
+    batch = network.task.samples(seed, True)
+    torch.manual_seed(seed)
+    module, loss = taught(network.make(), network.task, batch, Training("adam", 1e-3, 200), seed)
+    assert loss < 0.5
+    assert of_layers(module).verdict != "fresh"
 
 
 @pytest.mark.parametrize(("odd", "expected"), [(1, "fresh"), (2, "trained")])
