@@ -69,7 +69,7 @@ class Gain(Fix):
     with the layer that loses it, and so do a sum over positions and a fixed matrix (an adjacency) behind it.
 
     A tensor that several layers of a chain use gets one factor, with which their phis multiply to 1. A head is only
-    made smaller (`gnelint.fixes.heads`).
+    made smaller (`gnelint.fixes.heads`), unless it has to make up for signals that are small on purpose.
 
     Preconditions: the weight is stored, or computed in proportion to a stored tensor, which is trained and which
     nothing but layers of chains uses; its gradient is predicted.
@@ -115,7 +115,8 @@ class Gain(Fix):
         whole = [run for run in runs if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
         wanted = signal_scales(site.prediction, whole)
         bodies = [run for run in runs if not asked.isdisjoint(layer.node.name for layer in run[:-1])]
-        heads = heads_of(site.graph, bodies, tensors)
+        found = heads_of(site.graph, bodies, tensors)
+        heads = {name: head for name, head in found.items() if name not in wanted.bits}
         factors = equalised(with_tensors(site.graph, actions), able, tensors, wanted, heads)
         actions += [EditTensor(tensor, Scale(factor)) for tensor, factor in factors.items() if factor != 1.0]
         first = next(iter(held.values()))
@@ -261,8 +262,7 @@ def equalised(
                 continue
             tensor = tensors[node.name]
             if node.name in heads:
-                target = wanted.bits.get(node.name, 0.0)
-                logs[tensor] = _head_log(propagation, heads[node.name], tensor, logs, target)
+                logs[tensor] = _head_log(propagation, heads[node.name], tensor, logs)
             elif tensor not in solved and tensor not in shared:
                 solved.add(tensor)
                 target = wanted.bits.get(node.name, 0.0)
@@ -363,13 +363,10 @@ def _of_norm_1(gradient: Scaled) -> Scaled:
     return gradient if math.isinf(log2) else Scaled(gradient.gradient, gradient.exponent - log2)
 
 
-def _head_log(propagation: Propagation, head: Head, tensor: str, logs: Mapping[str, float], target: float) -> float:
-    """log2 of a head's scale: with gain 1, but not above the start, and not with larger outputs than it may have.
-
-    Where the chain's signal is small on purpose (`target` > 0) a head may take that back.
-    """
-    even, _ = _solved(propagation, head.layer, tensor, logs, None, target)
-    log = min(even, max(target, 0.0) / 2.0)
+def _head_log(propagation: Propagation, head: Head, tensor: str, logs: Mapping[str, float]) -> float:
+    """log2 of a head's scale: with gain 1, but not above the start, and not with larger outputs than it may have."""
+    even, _ = _solved(propagation, head.layer, tensor, logs, None, 0.0)
+    log = min(even, 0.0)
     power = energy(propagation, head.layer, tensor, {**logs, tensor: log})
     return log - math.log2(power / head.most) / 2.0 if power > head.most else log
 

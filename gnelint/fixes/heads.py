@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from gnelint.analysis.propagation import Propagation
 from gnelint.fixes.edits import EditTensor, Scale
 from gnelint.ir.graph import Graph, Node
-from gnelint.ops import families
 from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
+from gnelint.ops import families
 
 LEAST = 1.0 / 16.0
 """Mean square that the weights of a head may give the outputs, whatever it was: a squared error over targets of mean

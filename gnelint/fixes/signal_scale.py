@@ -4,7 +4,7 @@ An activation with chi > 1 drives samples of unlike scale apart (theory.sensitiv
 pre-activations most have shrunk to nothing and a few carry all of the gradient, whatever the gains are. Where signals
 are small such an activation is nearly linear. So the first layer of the chain makes them small, the biases behind it
 are scaled along, and the last layer makes up for it: f(alpha x) / alpha in place of f, the gradient's norm from end to
-end unchanged. A head makes up for as much of it as its outputs need.
+end unchanged.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def _note(run: Sequence[Layer], functions: Sequence[Pointwise], usual: float, fa
     return (
         f"{len(functions)} times {name} would drive samples of unlike scale apart by 2^{growth:.1f}, at any gain. So "
         f"layer {first} makes the signals {factor:.2g} times as large, where {name} is nearly linear, biases are "
-        f"scaled along, and {last} makes up for it as far as the outputs need it. Train it with small steps: the "
-        f"weights of {first} are small."
+        f"scaled along, and {last} makes up for it. Train it with small steps: the weights of {first} are small."
     )
 
 
