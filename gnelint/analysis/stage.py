@@ -242,10 +242,11 @@ def _of_matrix(matrix: _Matrix, statistics: Mapping[str, WeightStatistics]) -> E
 
 
 def _of_pairs(graph: Graph) -> Iterator[Evidence]:
-    """Layers in a row, one layer's units the next one's inputs."""
+    """Layers in a row, one layer's units the next one's inputs; each pair of tensors once, however often it is used."""
     pairs = [(node, behind) for node in graph.nodes if (behind := _layer_behind(graph, node)) is not None]
-    for node, behind in _some(pairs, MOST_PAIRS):
-        first, second = (each.parameters["weight"] for each in (node, behind))
+    weights = [(node.parameters["weight"], behind.parameters["weight"]) for node, behind in pairs]
+    once = {(first.name, second.name): (first, second) for first, second in weights}
+    for first, second in _some(list(once.values()), MOST_PAIRS):
         odd = together(alignment(first.array(), second.array()))
         if odd is not None:
             text = odd.text if odd.bits > 0 else "{} and the layer behind it could be independent draws"

@@ -136,6 +136,14 @@ def test_adam_moves_biases_alike(seed: int) -> None:
     assert of_layers(module).verdict != "fresh"
 
 
+def test_layers_that_are_used_often_are_asked_once() -> None:
+    nn = torch.nn
+    torch.manual_seed(0)
+    both = nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU())
+    found = verdict(nn.Sequential(both, both, both, both), torch.randn(4, 24)).evidence
+    assert len([each for each in found if "the layer behind it" in each.text]) == 2
+
+
 @pytest.mark.parametrize(("odd", "expected"), [(1, "fresh"), (2, "trained")])
 def test_one_bias_of_many_may_be_off_by_chance(odd: int, expected: str) -> None:
     torch.manual_seed(0)
