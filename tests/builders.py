@@ -15,7 +15,10 @@ from gnelint.theory.weights.statistics import WeightStatistics
 
 
 def parameter(name: str, shape: tuple[int, ...], provenance: Provenance = "data") -> Parameter:
-    return Parameter(name, shape, "float32", lambda: np.zeros(shape, np.float32), provenance=provenance)
+    """Zeros for a placeholder, else numbers of which no rule asks more than whether they are all zero."""
+    drawn = np.random.default_rng(0).standard_normal(shape) if provenance == "data" else np.zeros(shape)
+    numbers = drawn.astype(np.float32)
+    return Parameter(name, shape, "float32", lambda: numbers, provenance=provenance)
 
 
 def node(

@@ -96,7 +96,7 @@ def movement(graph: Graph) -> Movement:
     """
     state = _State(frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter)))
     trained = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable}
-    if not any(graph.values[name].is_floating for name in graph.outputs if name in graph.values):
+    if not any(_carries(graph, name) for name in graph.outputs):
         return Movement()  # the loss is taken elsewhere: the outputs are classes or indices
     first: dict[str, int | None] = dict.fromkeys(sorted(trained))
     blocks: dict[str, Block] = {}
@@ -216,16 +216,20 @@ _ZERO: Mapping[str, Callable[[Node, _State], bool]] = {
 
 def _backward(graph: Graph, state: _State) -> set[str]:
     """The values at which a gradient arrives that is not zero for every input."""
-    live = {name for name in graph.outputs if name in graph.values and graph.values[name].is_floating}
+    live = {name for name in graph.outputs if _carries(graph, name)}
     live |= graph.captured  # what a body reads is not looked into
     for node in reversed(graph.nodes):
         if any(name in live for name in node.outputs):
             live.update(
                 name
                 for place, name in enumerate(node.inputs)
-                if name is not None and graph.values[name].is_floating and _obstacle(node, place, state) is None
+                if name is not None and _carries(graph, name) and _obstacle(node, place, state) is None
             )
     return live
+
+
+def _carries(graph: Graph, name: str) -> bool:
+    return name in graph.values and graph.values[name].is_floating
 
 
 def _obstacle(node: Node, place: int, state: _State) -> Cause | None:

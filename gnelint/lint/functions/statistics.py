@@ -11,7 +11,7 @@ from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 from gnelint.ops import families
 
-_REDUCTIONS = families()["reduction"]
+_REDUCTIONS, _RECURRENT = families()["reduction"], families()["recurrent"]
 _KEEPS_POWER = frozenset({"identity", "reshape", "expand", "transpose", "abs", "scale", "bias", "clip", "maximum"})
 _CODES_PASS = frozenset({"identity", "dropout", "scale", "reshape", "expand", "slice", "transpose"})
 _NEGLIGIBLE = 0.1
@@ -84,7 +84,7 @@ def _operand_share(facts: Facts, node: Node) -> float | None:
     if not moments or any(each is None for each in moments):
         return None
     energies = [each[1] for each in moments if each is not None]
-    bias = node.parameters.get("bias")
+    bias = node.parameters.get("bias") if node.op == "bias" else None
     if bias is not None:
         energies.append(float(np.mean(np.asarray(bias.array(), np.float64) ** 2)) * node.attribute("factor") ** 2)
     total = math.fsum(energies)
@@ -126,7 +126,7 @@ def _open_share(facts: Facts, node: Node) -> float | None:
 def _reads_last_step(facts: Facts, node: Node) -> bool | None:
     """Whether all that is read of a recurrent layer's output is its last step (its first, if it runs backwards)."""
     shape = facts.shape(node)
-    if shape is None or len(shape) != 3:
+    if shape is None or len(shape) != 3 or node.op not in _RECURRENT:
         return None
     return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
 
