@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ops import families
+from gnelint.ops import VOCABULARY, families
+from gnelint.theory.gaussian.arrays import NUMPY
 
 Cause = Literal["unread", "flat", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a detached value; all
@@ -60,9 +61,6 @@ class Movement:
 
 _FAMILIES = families()
 _LAYERS = frozenset({"linear", "conv", "conv_transpose"})
-_NOT_ZERO_AT_ZERO = frozenset(
-    {"sigmoid", "softplus", "exp", "cos", "cosh", "log_sigmoid", "hardsigmoid", "acos", "reciprocal", "log"}
-)
 _FLAT_AT_ZERO = frozenset({"relu", "abs", "thresholded_relu", "shrink", "cos", "cosh"})
 _NO_GRADIENT = {"embedding": (0,), "gather": (1,), "where": (0,), "one_hot": (0,), "scatter": (1,)}
 """Operands that are only looked at, by operation."""
@@ -120,7 +118,9 @@ def _holds_zeros(parameter: Parameter) -> bool:
     if parameter.provenance == "placeholder":
         return False
     array = parameter.array()
-    return array.size > 0 and not bool(np.any(array))
+    if array.size == 0 or array.flat[0] != 0:
+        return False  # of most weights one number is enough
+    return not bool(np.any(array))
 
 
 def _still_zero(graph: Graph, state: _State, moving: set[str]) -> frozenset[str]:
@@ -161,12 +161,14 @@ def _gives_zero(node: Node, state: _State) -> bool:
 
 def _zero_at_zero(node: Node) -> bool:
     """Whether f(0) = 0."""
-    if node.op == "clip":
-        low, high = node.attribute("min"), node.attribute("max")
-        return (low is None or low <= 0) and (high is None or high >= 0)
-    if node.op == "pow":
-        return bool(node.attribute("exponent") > 0)
-    return node.op not in _NOT_ZERO_AT_ZERO
+    record = VOCABULARY[node.op]
+    if record.parameters or record.function is None:
+        return True  # a slope of its own on one side of zero
+    with np.errstate(all="ignore"):
+        at_zero = record.function.value(
+            NUMPY, np.zeros(1), **{name: node.attribute(name) for name in record.attributes}
+        )
+    return float(at_zero[0]) == 0.0
 
 
 def _no_bias(node: Node, state: _State) -> bool:
@@ -286,28 +288,34 @@ def _reads_zeros(node: Node, role: str, state: _State) -> bool:
 
 def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Iterator[tuple[str, Block]]:
     """What keeps the gradient from each of these tensors, of its first use."""
+    behind = _obstacles(graph, state, live)
     seen: set[str] = set()
     for node in graph.nodes:
         for parameter in node.parameters.values():
             for leaf in parameter.leaves:
                 if leaf.name in names and leaf.name not in seen:
                     seen.add(leaf.name)
-                    yield leaf.name, _block(graph, node, state, live)
+                    yield leaf.name, _block(node, live, behind)
 
 
-def _block(graph: Graph, node: Node, state: _State, live: set[str]) -> Block:
-    """The nearest node behind that a gradient reaches and does not pass."""
+def _block(node: Node, live: set[str], behind: Mapping[str, Block]) -> Block:
     if any(name in live for name in node.outputs):
         return Block("reads zeros", node.name)
-    pending, seen = list(node.outputs), set[str]()
-    while pending:
-        value = pending.pop(0)
-        for reader in graph.consumers.get(value, ()):
-            if any(name in live for name in reader.outputs):
-                cause = _obstacle(reader, reader.inputs.index(value), state)
-                if cause is not None:
-                    return Block(cause, reader.name)
-            elif reader.name not in seen:
-                seen.add(reader.name)
-                pending.extend(reader.outputs)
-    return Block("unread", node.name)
+    return next((behind[name] for name in node.outputs if name in behind), Block("unread", node.name))
+
+
+def _obstacles(graph: Graph, state: _State, live: set[str]) -> dict[str, Block]:
+    """Behind each value that no gradient reaches: the node that one reaches and does not pass."""
+    found: dict[str, Block] = {}
+    for node in reversed(graph.nodes):
+        reached = any(name in live for name in node.outputs)
+        further = next((found[name] for name in node.outputs if name in found), None)
+        for place, name in enumerate(node.inputs):
+            if name is None or name in live:
+                continue
+            cause = _obstacle(node, place, state) if reached else None
+            if cause is not None:
+                found[name] = Block(cause, node.name)
+            elif further is not None:
+                found.setdefault(name, further)
+    return found

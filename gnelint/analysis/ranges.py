@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.ops import families
+from gnelint.ops import VOCABULARY, families
+from gnelint.ops.record import Scalar
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,19 @@ class Range:
 
 ANY = Range(-math.inf, math.inf)
 _FAMILIES = families()
+_ENTRIES = 1 << 20
+"""Numbers of a constant or a table that are looked at."""
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
 _BOUNDED: Mapping[str, Range] = {
-    "sigmoid": Range(0.0, 1.0), "hardsigmoid": Range(0.0, 1.0, zeros=True), "tanh": Range(-1.0, 1.0),
-    "softsign": Range(-1.0, 1.0), "softplus": Range(0.0, math.inf), "exp": Range(0.0, math.inf),
     "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "log_sigmoid": Range(-math.inf, 0.0),
     "gelu": Range(-0.17, math.inf), "silu": Range(-0.28, math.inf), "mish": Range(-0.31, math.inf),
     "hardswish": Range(-0.375, math.inf, zeros=True), "sin": Range(-1.0, 1.0), "cos": Range(-1.0, 1.0),
-    "atan": Range(-math.pi / 2, math.pi / 2), "erf": Range(-1.0, 1.0), "elu": Range(-1.0, math.inf),
+    "atan": Range(-math.pi / 2, math.pi / 2), "erf": Range(-1.0, 1.0), "hardsigmoid": Range(0.0, 1.0, zeros=True),
     "one_hot": Range(0.0, 1.0, zeros=True), "compare": Range(0.0, 1.0, zeros=True),
     "logical": Range(0.0, 1.0, zeros=True), "top_mask": Range(0.0, 1.0, zeros=True),
     "reduce_l2": Range(0.0, math.inf), "sqrt": Range(0.0, math.inf),
 }  # fmt: skip
-"""The range of functions whatever they read; elu at its usual alpha and more for a smaller one."""
+"""The range, whatever is read, of operations whose record states no bounds or that give exact zeros."""
 _PASSED = _FAMILIES["shape"] | frozenset(
     {"max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "adaptive_avg_pool", "adaptive_max_pool",
      "reduce_mean", "reduce_max", "reduce_min", "stop_gradient", "straight_through"}
@@ -71,8 +72,9 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     operands = [None if name is None else found.get(name) for name in node.inputs]
     if node.op in _LAYERS or node.op in _FAMILIES["normalization"]:
         return ANY
-    if node.op in _BOUNDED:
-        return _BOUNDED[node.op]
+    bounded = _BOUNDED.get(node.op) or _stated(node)
+    if bounded is not None:
+        return bounded
     if node.op == "embedding":
         return _of_numbers(node.parameters.get("weight"))
     if node.op == "constant":
@@ -88,9 +90,24 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     return known[0] if node.op in _PASSED else None
 
 
+def _stated(node: Node) -> Range | None:
+    """The bounds that the record of a function states; none where they depend on what it reads."""
+    if node.op in _RULES:
+        return None
+    if node.op == "elu":
+        return Range(-abs(node.attribute("alpha")), math.inf)
+    record = VOCABULARY.get(node.op)
+    if record is None or not isinstance(record.function, Scalar) or record.parameters:
+        return None
+    low, high = record.function.range({name: node.attribute(name) for name in record.attributes})
+    return None if (low, high) == (-math.inf, math.inf) else Range(low, high)
+
+
 def _of_numbers(parameter: Parameter | None) -> Range | None:
     if parameter is None or parameter.provenance != "data" or parameter.size == 0:
         return None
+    if parameter.size > _ENTRIES:
+        return ANY  # a table that large is not gone through for its bounds
     array = np.asarray(parameter.array(), np.float64)
     return Range(float(array.min()), float(array.max()), bool(np.any(array == 0)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnelint.ir.graph import Node, Parameter
+from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 
@@ -24,14 +24,10 @@ def _undefined_rows(facts: Facts, node: Node) -> float | None:
     weight = facts.weight(node)
     if weight is None or weight.transform is None or not weight.shape or facts.is_finite(weight):
         return 0.0
-    if not all(_finite(leaf) for leaf in weight.leaves):
+    if not all(facts.is_finite(leaf) for leaf in weight.leaves):
         return 0.0  # the stored numbers are not finite themselves
     array = np.asarray(weight.array(), np.float64)
     return float(np.count_nonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
-
-
-def _finite(parameter: Parameter) -> bool:
-    return bool(np.isfinite(np.asarray(parameter.load(), np.float64)).all())
 
 
 def _lowest(facts: Facts, node: Node) -> float | None:

@@ -18,13 +18,16 @@ def _trained(facts: Facts, node: Node) -> Iterator[str]:
         yield from (leaf.name for leaf in parameter.leaves if leaf.name in facts.movement.first)
 
 
+def _never(facts: Facts, node: Node) -> list[str]:
+    return list(dict.fromkeys(name for name in _trained(facts, node) if facts.movement.first[name] is None))
+
+
 def _stuck(facts: Facts, node: Node) -> str:
-    names = [name for name in _trained(facts, node) if facts.movement.first[name] is None]
-    return ", ".join(dict.fromkeys(names)) or _NONE
+    return ", ".join(_never(facts, node)) or _NONE
 
 
 def _held_back(facts: Facts, node: Node) -> str:
-    names = [name for name in _trained(facts, node) if facts.movement.first[name] is None]
+    names = _never(facts, node)
     block = facts.movement.blocks.get(names[0]) if names else None
     return _NONE if block is None else _told(facts, block)
 

@@ -14,6 +14,7 @@ from gnelint.ops import families
 _REDUCTIONS, _RECURRENT = families()["reduction"], families()["recurrent"]
 _KEEPS_POWER = frozenset({"identity", "reshape", "expand", "transpose", "abs", "scale", "bias", "clip", "maximum"})
 _CODES_PASS = frozenset({"identity", "dropout", "scale", "reshape", "expand", "slice", "transpose"})
+_NEAREST = 12
 _NEGLIGIBLE = 0.1
 """Numbers up to this are an epsilon that is added; a larger one changes the power."""
 
@@ -40,14 +41,19 @@ def _centred(graph: Graph, value: str) -> set[str]:
     return {x} if reduced is not None and reduced.op == "reduce_mean" and reduced.present_inputs[:1] == (x,) else set()
 
 
-def _power(graph: Graph, value: str, sources: set[str]) -> tuple[float, bool] | None:
-    """The power of the sources in a value computed of them alone, and whether it is an average of squares or sizes."""
+def _power(graph: Graph, value: str, sources: set[str], nearest: int = _NEAREST) -> tuple[float, bool] | None:
+    """The power of the sources in a value computed of them alone, and whether it is an average of squares or sizes.
+
+    None where they are more than `nearest` operations away: a statistic stands right beside what it is of.
+    """
     if value in sources:
         return 1.0, False
+    if nearest == 0:
+        return None
     node = graph.producers.get(value)
     if node is None or not node.present_inputs:
         return None
-    inner = [_power(graph, name, sources) for name in node.present_inputs]
+    inner = [_power(graph, name, sources, nearest - 1) for name in dict.fromkeys(node.present_inputs)]
     if any(found is None for found in inner):
         return None
     known = [found for found in inner if found is not None]
@@ -61,7 +67,8 @@ def _power(graph: Graph, value: str, sources: set[str]) -> tuple[float, bool] | 
     if node.op == "reciprocal":
         return -power, averaged
     if node.op == "mul":
-        return sum(each for each, _ in known), any(each for _, each in known)
+        twice = len(node.present_inputs) / len(known)  # x * x
+        return twice * sum(each for each, _ in known), any(each for _, each in known)
     if node.op == "sub" and _centred(graph, value) & sources:
         return power, averaged
     return (power, averaged) if node.op in _KEEPS_POWER and _is_small(node) else None
