@@ -184,6 +184,7 @@ def _examples() -> dict[str, Case]:
         set_against.hypernetwork: (16, 64),
         set_against.own_norms: (16, 64),
         set_against.sequence_classifier: (8, 24, 32),
+        set_against.soft_lookup: (16, 32),
         set_against.spatial_transformer: (8, 1, 16, 16),
         stuck.dropped_layers: (4, 8, 8, 8),
         stuck.gates_of_zero: (16, 32),

@@ -128,3 +128,21 @@ class SpatialTransformer(nn.Module):
 def spatial_transformer(*, zero: bool = True) -> SpatialTransformer:
     """Starts at the identity, or at random."""
     return SpatialTransformer(zero)
+
+
+class SoftLookup(nn.Module):
+    """Rows of a table, mixed by the probabilities of a choice, and a layer that reads them."""
+
+    def __init__(self, width: int, rows: int) -> None:
+        super().__init__()
+        self.choose, self.table = nn.Linear(width, rows), nn.Embedding(rows, width)
+        self.read = nn.Linear(width, width)
+        nn.init.kaiming_normal_(self.read.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.choose(x).softmax(-1) @ self.table.weight).relu()
+
+
+def soft_lookup(*, width: int = 32, rows: int = 20) -> SoftLookup:
+    """A differentiable choice."""
+    return SoftLookup(width, rows)
