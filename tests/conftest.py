@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: threads of their own would wait for one another
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
     os.environ["GNELINT_TEST_DEVICE"] = config.getoption("--device")  # for tests.measure.device and its processes
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
-import multiprocessing
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +29,17 @@ def answers(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
     if processes == 1 or len(jobs) < 2:
         yield from map(answer, jobs)
         return
+    yield from _in_processes(jobs, min(processes, len(jobs)))
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
+    import multiprocessing  # slow to import, and most runs are of one target
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # a process of its own start, not a fork: the libraries that a model's code loads have threads
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), context, gc.set_threshold, (100_000, 50, 50)) as pool:
+    with ProcessPoolExecutor(processes, context, gc.set_threshold, (100_000, 50, 50)) as pool:
         futures = [pool.submit(answer, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
             try:

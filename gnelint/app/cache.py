@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +123,8 @@ def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str
 @functools.lru_cache(maxsize=1)  # what a process has loaded does not change
 def _code() -> tuple[str, ...]:
     """The programs that make an answer. A checkout's code changes without its version: its files' states count too."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     parts = [__version__, sys.version]
     for package in ("numpy", "onnx"):
         with contextlib.suppress(PackageNotFoundError):

@@ -138,12 +138,14 @@ def check_prediction(
     others: Sequence[Rule] = (),
 ) -> Analysis:
     """Lint a graph that has been analysed; the arguments are those of `check_graph`."""
-    from gnelint.fixes.advice import advised
-    from gnelint.fixes.planning import FixRequest
-
     result, left = lint_and_suppress(prediction, rules, settings, suppressions)
     notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
     beyond = excess(prediction, result, others, settings)
-    findings = advised(prediction, left.findings, FixRequest(rules, settings, suppressions))
+    findings = left.findings
+    if any(finding.fix is not None and finding.fix.safety != "display" for finding in findings):
+        from gnelint.fixes.advice import advised  # what plans fixes is slow to import
+        from gnelint.fixes.planning import FixRequest
+
+        findings = advised(prediction, findings, FixRequest(rules, settings, suppressions))
     return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond)

@@ -109,7 +109,7 @@ class Examples:
         lacks = list(_lacks(rule))
         path = Path(rule.file)
         if path.resolve().parent == builtin_directory().resolve():
-            load_rule(path, validate=True)  # a user's file was checked against the schema when it was read
+            load_rule(path)  # a user's file was checked against the schema when it was read
             lacks += _own_lacks(rule, path)
         return Outcome(not lacks, tuple(f"FAIL  {rule.id}  {lack}" for lack in lacks))
 
@@ -276,17 +276,17 @@ def explained(run: Run, rule: Rule, missing: bool) -> list[str]:
         return _unmatched(run, rule)
     lines: list[str] = []
     matches = every
-    for condition in rule.where:
+    for condition in rule.program.where:
         holds = condition.holds(matches.rows())
         if missing and not holds.all():
             lines += _shown(matches, np.flatnonzero(~holds), "where", condition)
         matches = matches.only(np.flatnonzero(holds))
         if not matches.size:
             return lines
-    conditions = [] if rule.when is None else [("when", rule.when)]
-    conditions += [(f"severity {severity}", when) for when, severity in rule.severities if when is not None]
+    conditions = [] if rule.program.when is None else [("when", rule.program.when)]
+    conditions += [(f"severity {severity}", when) for when, severity in rule.program.severities if when is not None]
     if not missing and not conditions:
-        conditions = [("where", condition) for condition in rule.where]
+        conditions = [("where", condition) for condition in rule.program.where]
     for name, condition in conditions:
         holds = condition.holds(matches.rows())
         rows = np.flatnonzero(holds != missing)
@@ -309,7 +309,9 @@ def _shown(matches: Matches, rows: np.ndarray, name: str, condition: Expression)
     for row in rows[:_MAX_SHOWN].tolist():
         one = matches.rows().rows(np.array([row]))
         where = ", ".join(node.name for node in matches.nodes(row)[:4]) or "the network"
-        values = [(text, compile_expression(text, matches.rule.scope, FUNCTIONS)) for text in parts(condition.text)]
+        values = [
+            (text, compile_expression(text, matches.rule.program.scope, FUNCTIONS)) for text in parts(condition.text)
+        ]
         lines.append(f"at {where}: {name}: {condition.text} is {_text(condition.values(one)[0])}")
         lines += [f"    {text} = {_text(part.values(one)[0])}" for text, part in values if text != condition.text]
     if len(rows) > _MAX_SHOWN:

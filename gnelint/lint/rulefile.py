@@ -5,14 +5,16 @@ The rules that ship with gnelint are checked against the JSON Schema by the test
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from gnelint.errors import RuleError
+from gnelint.lint.document import Document
+from gnelint.lint.document import Path as KeyPath
 from gnelint.lint.explaining import cycle
 from gnelint.lint.expression import (
     Expression,
@@ -27,8 +29,7 @@ from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.kinds import ExpressionError, Kind, operations
 from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
 from gnelint.lint.severity import Severity
-from gnelint.lint.yaml_marks import Document, parse
-from gnelint.lint.yaml_marks import Path as KeyPath
+from gnelint.lint.shipped import shipped_documents
 
 SCHEMA = 1
 """The newest major of the rule format that this version reads."""
@@ -71,21 +72,39 @@ class RunPlan:
 
 
 @dataclass(frozen=True)
+class Program:
+    """The expressions of a rule, compiled.
+
+    Attributes:
+        where: conditions that a match must pass to count at all (`total` sums over those that do).
+        lets: named expressions, each may use the ones before it.
+        when: the condition that makes a match a finding; None always does.
+        severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
+        scope: what the names of the expressions stand for.
+    """
+
+    where: tuple[Expression, ...]
+    lets: tuple[tuple[str, Expression], ...]
+    when: Expression | None
+    severities: tuple[tuple[Expression | None, Severity], ...]
+    message: Template
+    measured: Expression | None
+    expected: Expression | None
+    fix: FixPlan | None
+    scope: Mapping[str, Name]
+
+
+@dataclass(frozen=True)
 class Rule:
-    """A compiled rule.
+    """A rule.
 
     Attributes:
         over: what it looks at: matches of its pattern, every block, or the network once.
         pattern: None unless `over` is "nodes".
-        where: conditions that a match must pass to count at all (`total` sums over those that do).
-        lets: named expressions, each may use the ones before it.
-        when: the condition that makes a match a finding; None always does.
         explained_by: ids of the rules that it yields to (`gnelint.lint.explaining`).
-        severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
         run: what `total` and its like run over.
-        scope: what the names of its expressions stand for.
         references, tests: as the file has them.
-        file: where it was read from.
+        document: the file that it was read from.
     """
 
     id: str
@@ -96,22 +115,23 @@ class Rule:
     summary: str
     over: Over
     pattern: Pattern | None
-    where: tuple[Expression, ...]
     params: Mapping[str, Parameter]
-    lets: tuple[tuple[str, Expression], ...]
-    when: Expression | None
     explained_by: tuple[str, ...]
-    severities: tuple[tuple[Expression | None, Severity], ...]
-    message: Template
-    measured: Expression | None
-    expected: Expression | None
-    fix: FixPlan | None
     run: RunPlan
-    scope: Mapping[str, Name]
     explain: str
     references: tuple[Mapping[str, str], ...]
     tests: tuple[Mapping[str, Any], ...]
-    file: str
+    document: Document = field(repr=False)
+
+    @property
+    def file(self) -> str:
+        """Where it was read from."""
+        return self.document.file
+
+    @cached_property
+    def program(self) -> Program:
+        """Its expressions. They are compiled when they are first asked for: most rules match nothing in a network."""
+        return _Compiler(self).program()
 
 
 @dataclass(frozen=True)
@@ -147,13 +167,12 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     """
     found: dict[str, Rule] = {}
     warnings: list[str] = []
-    builtin = [(path, False) for path in sorted(builtin_directory().glob("*.yaml"))]
-    for path, check in [*builtin, *((path, True) for path in rule_files(paths))]:
-        rule = load_rule(path, validate=check)
+    documents = shipped_documents(sorted(builtin_directory().glob("*.yaml")))
+    for rule in (*map(_rule, documents), *(load_rule(path) for path in rule_files(paths))):
         if isinstance(rule, str):
             warnings.append(rule)
         elif rule.id in found:
-            raise RuleError(str(path), f"the id {rule.id} belongs to {found[rule.id].file} already", "Choose another.")
+            raise RuleError(rule.file, f"the id {rule.id} belongs to {found[rule.id].file} already", "Choose another.")
         else:
             found[rule.id] = rule
     loop = cycle({rule.id: rule.explained_by for rule in found.values()})
@@ -181,12 +200,8 @@ def rule_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def load_rule(path: Path, validate: bool) -> Rule | str:
-    """Read one file. The answer is a sentence, and no rule, if the file needs a newer gnelint.
-
-    Args:
-        path: the file.
-        validate: check it against the JSON Schema first (the rules that ship are checked by the tests).
+def load_rule(path: Path) -> Rule | str:
+    """Read and check one file. The answer is a sentence, and no rule, if the file needs a newer gnelint.
 
     Raises:
         RuleError: the file cannot be read or is not a valid rule.
@@ -201,6 +216,8 @@ def load_rule(path: Path, validate: bool) -> Rule | str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise RuleError(str(path), "not a text in UTF-8", "Rule files are YAML.") from None
+    from gnelint.lint.yaml_marks import parse  # slow to import, and only a user's own rules need it
+
     document = parse(text, str(path))
     if not isinstance(document.data, dict):
         raise document.error((), "a rule file holds keys and values", "Start from one of gnelint's own rules.")
@@ -209,9 +226,10 @@ def load_rule(path: Path, validate: bool) -> Rule | str:
         raise document.error(("schema",), "the first key must be schema: 1")
     if schema > SCHEMA:
         return f"{path}: needs rule schema {schema}, this gnelint reads {SCHEMA}; skipped. Update gnelint."
-    if validate:
-        validate_document(document)
-    return _Builder(document).rule()
+    validate_document(document)
+    rule = _rule(document)
+    _ = rule.program  # an error in it is one of the file, not a surprise in front of a model
+    return rule
 
 
 def validate_document(document: Document) -> None:
@@ -220,6 +238,8 @@ def validate_document(document: Document) -> None:
     Raises:
         RuleError: it does not conform; the error names the line and the key.
     """
+    import difflib
+
     import jsonschema  # slow to import, and only a user's own rules need it
 
     schema = json.loads(Path(__file__).with_name("rule.schema.json").read_text(encoding="utf-8"))
@@ -240,50 +260,84 @@ def validate_document(document: Document) -> None:
 _PARAMETER_KINDS: Mapping[type, Kind] = {bool: "truth", int: "number", float: "number", str: "text"}
 
 
-class _Builder:
-    """Compiles a document that conforms to the schema; every error names its line."""
+def _rule(document: Document) -> Rule:
+    """The rule in a document that conforms to the schema."""
+    data = document.data
+    return Rule(
+        id=data["id"],
+        name=data["name"],
+        group=data["group"],
+        status=data.get("status", "stable"),
+        stage=data["stage"],
+        summary=data["summary"],
+        over=data.get("over", "nodes"),
+        pattern=_pattern(document),
+        params={name: Parameter(**entry) for name, entry in data.get("params", {}).items()},
+        explained_by=tuple(data.get("explained_by", ())),
+        run=_run(document),
+        explain=data["explain"],
+        references=tuple(data.get("references", ())),
+        tests=tuple(data.get("tests", ())),
+        document=document,
+    )
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.data: dict[str, Any] = document.data
+
+def _pattern(document: Document) -> Pattern | None:
+    data, over = document.data, document.data.get("over", "nodes")
+    if over != "nodes":
+        if "pattern" in data:
+            raise document.error(("pattern",), f"a rule over {over} has no pattern", "Leave one of them out.")
+        return None
+    if "pattern" not in data:
+        raise document.error((), "the rule has no pattern", "Add one, or say over: blocks or over: network.")
+    try:
+        return compile_pattern(data["pattern"])
+    except PatternError as error:
+        line = document.text_lines[("pattern",)] + error.line - 1
+        raise RuleError(f"{document.file}:{line}", f"pattern: {error}") from None
+
+
+def _run(document: Document) -> RunPlan:
+    run = document.data.get("run", {})
+    named = run.get("ends_at", "normalization")
+    try:
+        ends_at = frozenset() if named == "none" else operations(named)
+    except ExpressionError as error:
+        raise document.error(("run", "ends_at"), str(error)) from None
+    return RunPlan(ends_at, run.get("findings", "each") == "each")
+
+
+class _Compiler:
+    """Compiles the expressions of a rule; every error names its line."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.document = rule.document
+        self.data: dict[str, Any] = rule.document.data
         self.scope: dict[str, Name] = {}
-
-    def rule(self) -> Rule:
-        data = self.data
-        pattern = self._pattern()
-        params = {name: Parameter(**entry) for name, entry in data.get("params", {}).items()}
-        for name, parameter in params.items():
+        if rule.over == "blocks":
+            self._define(("over",), "block", Name("block"))
+        for name in () if rule.pattern is None else rule.pattern.names:
+            self._define(("pattern",), name, Name("node"))
+        for name, parameter in rule.params.items():
             self._define(("params", name), name, Name(_PARAMETER_KINDS[type(parameter.default)]))
+
+    def program(self) -> Program:
+        data = self.data
         where = tuple(self._where(index) for index in range(len(data.get("where", ()))))
         lets = [(name, self._let(("let", name), name)) for name in data.get("let", {})]
         has_factor = "factor" in data.get("fix", {})
         if has_factor:
             lets.append(("factor", self._let(("fix", "factor"), "factor")))
-        return Rule(
-            id=data["id"],
-            name=data["name"],
-            group=data["group"],
-            status=data.get("status", "stable"),
-            stage=data["stage"],
-            summary=data["summary"],
-            over=data.get("over", "nodes"),
-            pattern=pattern,
+        return Program(
             where=where,
-            params=params,
             lets=tuple(lets),
             when=self._condition(("when",)) if "when" in data else None,
-            explained_by=tuple(data.get("explained_by", ())),
             severities=self._severities(),
             message=self._template(("message",)),
             measured=self._number(("measured",)) if "measured" in data else None,
             expected=self._number(("expected",)) if "expected" in data else None,
             fix=self._fix(has_factor) if "fix" in data else None,
-            run=self._run(),
             scope=self.scope,
-            explain=data["explain"],
-            references=tuple(data.get("references", ())),
-            tests=tuple(data.get("tests", ())),
-            file=self.document.file,
         )
 
     def _value(self, path: KeyPath) -> Any:
@@ -296,25 +350,6 @@ class _Builder:
         if name in self.scope:
             raise self.document.error(path, f'the name "{name}" is taken already', "Choose another.")
         self.scope[name] = meaning
-
-    def _pattern(self) -> Pattern | None:
-        over = self.data.get("over", "nodes")
-        if over == "blocks":
-            self._define(("over",), "block", Name("block"))
-        if over != "nodes":
-            if "pattern" in self.data:
-                raise self.document.error(("pattern",), f"a rule over {over} has no pattern", "Leave one of them out.")
-            return None
-        if "pattern" not in self.data:
-            raise self.document.error((), "the rule has no pattern", "Add one, or say over: blocks or over: network.")
-        try:
-            pattern = compile_pattern(self.data["pattern"])
-        except PatternError as error:
-            line = self.document.text_lines[("pattern",)] + error.line - 1
-            raise RuleError(f"{self.document.file}:{line}", f"pattern: {error}") from None
-        for name in pattern.names:
-            self._define(("pattern",), name, Name("node"))
-        return pattern
 
     def _expression(self, path: KeyPath, condition: bool = False) -> Expression:
         text = _source(self._value(path))
@@ -347,15 +382,6 @@ class _Builder:
         expression = self._expression(path)
         self._define(path, name, Name(expression.kind, expression.of_run))
         return expression
-
-    def _run(self) -> RunPlan:
-        run = self.data.get("run", {})
-        named = run.get("ends_at", "normalization")
-        try:
-            ends_at = frozenset() if named == "none" else operations(named)
-        except ExpressionError as error:
-            raise self.document.error(("run", "ends_at"), str(error)) from None
-        return RunPlan(ends_at, run.get("findings", "each") == "each")
 
     def _severities(self) -> tuple[tuple[Expression | None, Severity], ...]:
         given = self.data["severity"]

@@ -56,9 +56,11 @@ class Run:
             overrides: values of its parameters that are not the default.
         """
         matches = self.matches(rule, overrides)
+        if not matches.size:
+            return []
         everything = matches.rows()
-        if rule.when is not None:
-            everything = everything.rows(np.flatnonzero(rule.when.holds(everything)))
+        if rule.program.when is not None:
+            everything = everything.rows(np.flatnonzero(rule.program.when.holds(everything)))
         severities = _severities(rule, everything)
         spoken = everything.rows(np.array([row for row, found in enumerate(severities) if found is not None], np.intp))
         if not spoken.size:
@@ -69,10 +71,12 @@ class Run:
     def matches(self, rule: Rule, overrides: Mapping[str, Any]) -> Matches:
         """The matches of the rule that pass its `where`."""
         matches = self.all_matches(rule, overrides)
-        for condition in rule.where:
+        if not matches.size:
+            return matches
+        for condition in rule.program.where:
+            matches = matches.only(np.flatnonzero(condition.holds(matches.rows())))
             if not matches.size:
                 break
-            matches = matches.only(np.flatnonzero(condition.holds(matches.rows())))
         return matches
 
     def all_matches(self, rule: Rule, overrides: Mapping[str, Any]) -> Matches:
@@ -121,9 +125,9 @@ class Run:
 
     def _findings(self, matches: Matches, spoken: Rows, severities: list[Severity]) -> list[Finding]:
         rule = matches.rule
-        messages = rule.message.render(spoken)
-        measured = [None] * spoken.size if rule.measured is None else rule.measured.values(spoken)
-        expected = [None] * spoken.size if rule.expected is None else rule.expected.values(spoken)
+        messages = rule.program.message.render(spoken)
+        measured = [None] * spoken.size if rule.program.measured is None else rule.program.measured.values(spoken)
+        expected = [None] * spoken.size if rule.program.expected is None else rule.program.expected.values(spoken)
         fixes = self._fixes(rule, spoken)
         found = []
         for entry, row in enumerate(spoken.chosen.tolist()):
@@ -150,7 +154,7 @@ class Run:
         return self.prediction.block_of.get(nodes[0].name) if nodes else None
 
     def _fixes(self, rule: Rule, spoken: Rows) -> list[Advice | None]:
-        plan = rule.fix
+        plan = rule.program.fix
         if plan is None:
             return [None] * spoken.size
         titles = plan.title.render(spoken)
@@ -158,7 +162,7 @@ class Run:
         if plan.has_factor:
             factors = [None if np.isnan(factor) else factor for factor in spoken.lookup("factor").tolist()]
         places: Iterable[Any] = [None] * spoken.size if plan.target is None else spoken.lookup(plan.target).tolist()
-        is_block = plan.target is not None and rule.scope[plan.target].kind == "block"
+        is_block = plan.target is not None and rule.program.scope[plan.target].kind == "block"
         objects: Any = self.prediction.blocks if is_block else self.prediction.graph.nodes
         names = [None if place is None or place < 0 else objects[place].name for place in places]
         return [
@@ -215,13 +219,13 @@ class Matches:
     def let(self, name: str, rows: Rows) -> Column:
         """The values of a named expression, each computed once."""
         if name not in self._values:
-            kind = self.rule.scope[name].kind
+            kind = self.rule.program.scope[name].kind
             empty = np.full(self.size, -1, np.intp) if kind in ("node", "block") else np.full(self.size, np.nan)
             self._values[name] = (empty.astype(object) if kind == "text" else empty, np.zeros(self.size, np.bool_))
         values, known = self._values[name]
         missing = rows.chosen[~known[rows.chosen]]
         if missing.size:
-            expression = next(expression for let, expression in self.rule.lets if let == name)
+            expression = next(expression for let, expression in self.rule.program.lets if let == name)
             values[missing] = expression.evaluate(Rows(self, missing))
             known[missing] = True
         return values[rows.chosen]
@@ -275,7 +279,7 @@ def _severities(rule: Rule, rows: Rows) -> list[Severity | None]:
     """For each match the first severity that holds."""
     found: list[Severity | None] = [None] * rows.size
     open_rows = np.arange(rows.size)
-    for condition, severity in rule.severities:
+    for condition, severity in rule.program.severities:
         asked = rows.rows(open_rows)
         holds = np.ones(asked.size, np.bool_) if condition is None else condition.holds(asked)
         for row in open_rows[holds].tolist():

@@ -7,7 +7,7 @@ from gnelint.lint.rulefile import Rule
 
 def explanation(rule: Rule) -> str:
     """The explanation of a rule, with its parameters and references, as Markdown."""
-    severities = " or ".join(dict.fromkeys(severity for _, severity in rule.severities))
+    severities = " or ".join(dict.fromkeys(severity for _, severity in rule.program.severities))
     judged = "untrained networks" if rule.stage == "init" else "all networks"
     lines = [f"# {rule.name} ({rule.id})", "", rule.summary, "", f"{severities}; group {rule.group}; judges {judged}."]
     lines += ["", rule.explain.strip()]

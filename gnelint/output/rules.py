@@ -63,12 +63,12 @@ def _grouped(rules: Sequence[Rule]) -> Iterator[tuple[str, list[Rule]]]:
 
 
 def _severities(rule: Rule) -> str:
-    return "/".join(dict.fromkeys(severity for _, severity in rule.severities))
+    return "/".join(dict.fromkeys(severity for _, severity in rule.program.severities))
 
 
 def catalogue_row(rule: Rule) -> str:
     """Its line in the catalogue's table."""
     anchor = f"{rule.name}-{rule.id}".lower()
-    fix = "" if rule.fix is None else f"{rule.fix.kind} ({rule.fix.safety})"
+    fix = "" if rule.program.fix is None else f"{rule.program.fix.kind} ({rule.program.fix.safety})"
     cells = (f"[{rule.id}](#{anchor})", rule.name, _severities(rule), rule.status, fix, rule.summary)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

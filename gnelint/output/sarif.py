@@ -61,7 +61,7 @@ def render(report: Report) -> str:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    severities = [severity for _, severity in rule.severities]
+    severities = [severity for _, severity in rule.program.severities]
     worst = min(severities, key=SEVERITIES.index)
     text = explanation(rule)
     return {

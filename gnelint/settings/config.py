@@ -18,11 +18,6 @@ from typing import Any
 from gnelint.errors import UsageError
 from gnelint.lint.severity import FAIL_ON
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 MODES = ("train", "eval")
 STAGES = ("auto", "init", "trained")
 
@@ -153,6 +148,10 @@ def read_config(path: Path) -> Config:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):  # imported here: most folders hold no configuration
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

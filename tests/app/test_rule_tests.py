@@ -155,7 +155,7 @@ def test_a_rule_without_tests_is_told(folder: Path) -> None:
 
 def demanded(path: Path) -> str:
     """What a rule file is told by `rules --check`, its tests left out."""
-    rule = load_rule(path, validate=True)
+    rule = load_rule(path)
     assert isinstance(rule, Rule)
     outcome = Examples(load_rules(), (rule,)).demands(rule)
     assert outcome.holds != bool(outcome.lines)

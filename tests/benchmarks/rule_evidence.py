@@ -258,7 +258,7 @@ def pair(rule: Rule) -> tuple[str, str] | None:
     """The networks to train for a rule: its first error, and its first network without a finding."""
     if rule.id in PAIRS:
         return PAIRS[rule.id]
-    if all(severity != "error" for _, severity in rule.severities):
+    if all(severity != "error" for _, severity in rule.program.severities):
         return None
     of_train = [test for test in rule.tests if test.get("mode", "train") == "train" and ":" not in test["model"]]
     bad = next((test["model"] for test in of_train if test["findings"] and test.get("severity") == "error"), None)

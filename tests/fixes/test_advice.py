@@ -43,7 +43,7 @@ def networks() -> list[object]:
         test["model"]
         for rule in RULES
         for test in rule.tests
-        if test["findings"] and rule.fix is not None and test.get("mode", "train") == "train"
+        if test["findings"] and rule.program.fix is not None and test.get("mode", "train") == "train"
     }
     return [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in sorted(names)]
 

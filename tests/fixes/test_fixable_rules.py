@@ -20,7 +20,7 @@ from tests.models import network
 from tests.models.export import write_onnx
 
 RULES = load_rules().rules
-FIXABLE = [rule for rule in RULES if rule.fix is not None and rule.fix.safety != "display"]
+FIXABLE = [rule for rule in RULES if rule.program.fix is not None and rule.program.fix.safety != "display"]
 BAD = [
     pytest.param(rule, test["model"], id=f"{rule.id}-{test['model']}")
     for rule in FIXABLE
@@ -75,8 +75,8 @@ def test_onnx(rule: Rule, model: str, tmp_path: Path) -> None:
 
 def test_every_fixable_rule_has_a_fix_and_a_test() -> None:
     for rule in FIXABLE:
-        assert rule.fix is not None
-        assert fix_named(rule.fix.kind) is not None, rule.id
+        assert rule.program.fix is not None
+        assert fix_named(rule.program.fix.kind) is not None, rule.id
         bad = [test for test in rule.tests if test["findings"] and "todo" not in test]
         assert all(test.get("after_fix") == 0 for test in bad), rule.id
 

@@ -57,7 +57,7 @@ def fixed_chain(activation: str, init: str, seed: int) -> tuple[nn.Module, float
     """A chain of 50 layers after the gain fix, log2 of its predicted end-to-end ratio, and its inputs."""
     torch.manual_seed(seed)
     module, inputs = plain_mlp(depth=50, width=128, activation=activation, init=init), (torch.randn(256, 128),)
-    rules = [rule for rule in RULES.rules if rule.fix is not None and rule.fix.kind == "gain"]
+    rules = [rule for rule in RULES.rules if rule.program.fix is not None and rule.program.fix.kind == "gain"]
     fixed = plan_fixes(read_module(module, inputs, name="chain"), FixRequest(rules, Settings(stage="init")))
     assert fixed.after.gradient_log2 is not None
     return edited(module, fixed.edits), fixed.after.gradient_log2, inputs

@@ -29,7 +29,9 @@ from gnelint.writers.torch.module import fixed_module
 from tests.fixes.drawn_networks import BATCH, CHANNELS, SIDE, DrawnFile, DrawnModule
 from tests.measure.onnx_on_torch.agreement import reference
 
-RULES = [rule for rule in load_rules().rules if rule.fix is not None and rule.fix.safety == "preserving"]
+RULES = [
+    rule for rule in load_rules().rules if rule.program.fix is not None and rule.program.fix.safety == "preserving"
+]
 CHOSEN = Settings(
     select=tuple(rule.id for rule in RULES),
     preview=True,

@@ -47,7 +47,7 @@ explain: Text.
 def rule(tmp_path: Path, id_: str = "ACME001", stage: str = "init", status: str = "stable") -> Rule:
     path = tmp_path / f"{id_}.yaml"
     path.write_text(RULE.format(id=id_, stage=stage, status=status))
-    loaded = load_rule(path, validate=True)
+    loaded = load_rule(path)
     assert isinstance(loaded, Rule)
     return loaded
 
@@ -122,7 +122,7 @@ def test_rules_over_blocks(tmp_path: Path) -> None:
         'over: blocks\nlet: {gain: phi(block)}\nmessage: "{block.name} {block.kind} {total(1):.0f}"\nexplain: Text.\n'
     )
     path.write_text(text)
-    loaded = load_rule(path, validate=True)
+    loaded = load_rule(path)
     assert isinstance(loaded, Rule)
     made = graph([node("a", "linear", ["x"]), node("s", "add", ["a", "x"]), node("b", "linear", ["s"])])
     blocks = [
@@ -145,7 +145,7 @@ def residual(tmp_path: Path, run: str) -> Rule:
             f'run: {run}\nmessage: "{{w.name}} {{count():.0f}} {{product(gain):.3g}} {{highest(gain):.3g}}"',
         )
     )
-    loaded = load_rule(path, validate=True)
+    loaded = load_rule(path)
     assert isinstance(loaded, Rule)
     return loaded
 
@@ -195,7 +195,7 @@ def test_an_optional_node_that_is_missing(tmp_path: Path) -> None:
         'fix: {kind: x, target: n, safety: display, title: "of {n.op}"}\n'
     )
     path.write_text(text.replace("when: not never", "when: default(phi(n), 0) < 100"))
-    loaded = load_rule(path, validate=True)
+    loaded = load_rule(path)
     assert isinstance(loaded, Rule)
     nodes = [
         node("w", "linear", ["x"], weight=(8, 8)),
@@ -213,6 +213,6 @@ def test_an_optional_node_that_is_missing(tmp_path: Path) -> None:
     ]
     assert [f.nodes for f in findings] == [("w", "n", "a"), ("v", "b")]
     path.write_text(text)
-    strict = load_rule(path, validate=True)
+    strict = load_rule(path)
     assert isinstance(strict, Rule)
     assert [f.message for f in lint(made, [strict], Settings()).findings] == ["w n 3 3"]

@@ -46,11 +46,11 @@ def write(tmp_path: Path, text: str, name: str = "rule.yaml") -> Path:
 
 
 def test_a_good_file(tmp_path: Path) -> None:
-    rule = load_rule(write(tmp_path, GOOD), validate=True)
+    rule = load_rule(write(tmp_path, GOOD))
     assert not isinstance(rule, str)
     assert (rule.id, rule.stage, rule.over, rule.status) == ("ACME001", "any", "nodes", "stable")
-    assert rule.severities == ((None, "warning"),)
-    assert [name for name, _ in rule.lets] == ["gain"]
+    assert rule.program.severities == ((None, "warning"),)
+    assert [name for name, _ in rule.program.lets] == ["gain"]
 
 
 def replaced(old: str, new: str) -> str:
@@ -105,7 +105,7 @@ def replaced(old: str, new: str) -> str:
 def test_errors_name_file_and_line(tmp_path: Path, text: str, line: int, why: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(RuleError) as caught:
-        load_rule(path, validate=True)
+        load_rule(path)
     message = str(caught.value)
     assert message.startswith(f"{path}:{line}: "), message
     assert why in message
@@ -129,16 +129,16 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str, line: int, why: st
 )
 def test_errors_name_the_key(tmp_path: Path, text: str, key: str) -> None:
     with pytest.raises(RuleError) as caught:
-        load_rule(write(tmp_path, text), validate=True)
+        load_rule(write(tmp_path, text))
     assert f": {key}" in str(caught.value)
 
 
 def test_factor_may_be_printed_by_the_title(tmp_path: Path) -> None:
     fix = 'fix: {kind: gain, target: w, factor: 1 / sqrt(gain), safety: init, title: "by {factor:.3g}"}\n'
-    rule = load_rule(write(tmp_path, GOOD + fix), validate=True)
+    rule = load_rule(write(tmp_path, GOOD + fix))
     assert not isinstance(rule, str)
-    assert rule.fix is not None
-    assert rule.fix.has_factor
+    assert rule.program.fix is not None
+    assert rule.program.fix.has_factor
 
 
 def test_a_newer_schema_is_skipped_with_a_warning(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_hostile_files(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "rule.yaml"
     path.write_bytes(content)
     with pytest.raises(RuleError, match=why or "rule.yaml"):
-        load_rule(path, validate=True)
+        load_rule(path)
 
 
 def test_missing_files(tmp_path: Path) -> None:

@@ -59,8 +59,19 @@ def named() -> dict[str, list[tuple[Rule, Mapping[str, Any]]]]:
 NETWORKS = named()
 
 
-@pytest.mark.parametrize("exported", [False, True], ids=["torch", "onnx"])
-@pytest.mark.parametrize("model", NETWORKS)
+SAMPLED = 4
+"""Of every so many networks one is exported in the quick run; the slow one exports all."""
+
+BOTH_WAYS = [
+    *(pytest.param(model, False, id=f"{model}-torch") for model in NETWORKS),
+    *(
+        pytest.param(model, True, id=f"{model}-onnx", marks=[pytest.mark.slow] if index % SAMPLED else [])
+        for index, model in enumerate(NETWORKS)
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "exported"), BOTH_WAYS)
 def test_networks_that_rules_name(model: str, exported: bool) -> None:
     examples = Examples(load_rules(), RULES)
     outcomes = [

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 
@@ -97,8 +96,7 @@ def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
 
 def _moves(axis: Axis, rho: float) -> np.ndarray:
     """The share of each cell's samples that go to each other cell, log q being normal with this correlation."""
-    deviate = NormalDist()
-    edges = np.array([-math.inf, *(deviate.inv_cdf(start / axis.size) for start in axis.starts[1:]), math.inf])
+    edges = np.array([-math.inf, *(_deviate(start / axis.size) for start in axis.starts[1:]), math.inf])
     places = (edges - rho * _scores(axis)[:, None]) / math.sqrt(1.0 - rho**2)
     return np.diff(normal_cdf(places), axis=1)
 
@@ -121,9 +119,15 @@ def _ranked(size: int) -> Axis:
 
 def _scores(axis: Axis) -> np.ndarray:
     """The average standard normal deviate of each cell, by rank."""
-    deviate = NormalDist()
-    every = np.array([deviate.inv_cdf((k + 0.5) / axis.size) for k in range(axis.size)])
+    every = np.array([_deviate((k + 0.5) / axis.size) for k in range(axis.size)])
     return np.asarray(np.add.reduceat(every, axis.starts) / axis.lengths)
+
+
+def _deviate(probability: float) -> float:
+    """The standard normal deviate that is not exceeded with this probability."""
+    from statistics import NormalDist  # slow to import
+
+    return NormalDist().inv_cdf(probability)
 
 
 def per_sample(array: np.ndarray, x: Moments) -> np.ndarray:

@@ -317,7 +317,7 @@ def examples() -> list[tuple[str, str]]:
         (rule.id, test["model"])
         for rule in load_rules().rules
         for test in rule.tests
-        if rule.fix is not None and test.get("findings") and test.get("mode") != "eval"
+        if rule.program.fix is not None and test.get("findings") and test.get("mode") != "eval"
     ]
 
 

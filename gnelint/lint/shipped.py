@@ -1,0 +1,85 @@
+"""The rules that ship, parsed once a user: reading their YAML takes longer than checking a small network.
+
+What was parsed is kept as JSON in the user's cache directory, under a hash of the files' bytes. A copy that somebody
+else could have written is not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gnelint.files import write_whole
+from gnelint.lint.document import Document
+
+_KEPT = 4
+"""Copies for as many versions of the rules stay; the oldest go first."""
+
+
+def shipped_documents(files: Sequence[Path]) -> list[Document]:
+    """The documents in rule files of gnelint's own, which are valid: none knows the lines of its keys."""
+    texts = [file.read_bytes() for file in files]
+    copy = _copy_of(files, texts)
+    found = None if copy is None else _read(copy)
+    if found is None:
+        from gnelint.lint.yaml_marks import parse  # slow to import
+
+        found = [parse(text.decode(), str(file)).data for file, text in zip(files, texts, strict=True)]
+        if copy is not None:
+            _keep(copy, found)
+    return [Document(str(file), data, {}, {}) for file, data in zip(files, found, strict=True)]
+
+
+def _copy_of(files: Sequence[Path], texts: Sequence[bytes]) -> Path | None:
+    """Where the copy of these files is kept, None for a user without a directory."""
+    digest = hashlib.sha256()
+    for file, text in zip(files, texts, strict=True):
+        digest.update(f"{file.name} {len(text)}\n".encode() + text)
+    directory = _cache_directory()
+    return None if directory is None else directory / f"rules-{digest.hexdigest()[:32]}.json"
+
+
+def _cache_directory() -> Path | None:
+    try:
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gnelint" / "Cache"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "gnelint"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gnelint"
+    except RuntimeError:  # no home
+        return None
+
+
+def _read(copy: Path) -> list[Any] | None:
+    try:
+        if not (_is_own(copy.parent) and _is_own(copy)):
+            return None
+        found: list[Any] = json.loads(copy.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _is_own(path: Path) -> bool:
+    """Whether nobody but this user can have written it; always on Windows, whose user directories are private."""
+    state = path.lstat()
+    if stat.S_ISLNK(state.st_mode):
+        return False
+    return sys.platform == "win32" or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
+
+
+def _keep(copy: Path, found: list[Any]) -> None:
+    """Write the copy for the next time, if the directory is there to be written."""
+    with contextlib.suppress(OSError):
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(copy, json.dumps(found))
+        copies = sorted(copy.parent.glob("rules-*.json"), key=lambda file: file.stat().st_mtime_ns)
+        for file in copies[:-_KEPT]:
+            file.unlink()
