@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gnelint.cli import FORMATS
 from gnelint.lint.rulefile import load_rules
+from tests.command import gnelint
 
 
 def write_mlp(path: Path, *, depth: int = 30, gain: float = 1.0, width: int = 64, op: str = "Relu") -> Path:
@@ -46,11 +47,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mlp(folder / "good.onnx")
     (folder / "broken.onnx").write_bytes(b"not a model at all" * 10)
     return folder
-
-
-def gnelint(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnelint", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def one_line(stderr: str, *parts: str) -> None:

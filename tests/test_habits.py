@@ -14,7 +14,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import gnelint as api
-from tests.test_cli import RULE, gnelint, one_line, write_mlp
+from tests.command import gnelint
+from tests.test_cli import RULE, one_line, write_mlp
 
 DEPTH = 24
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 from gnelint.app.rule_tests import Examples
 from gnelint.lint.rulefile import Rule, builtin_directory, load_rule, load_rules
+from tests.command import gnelint
 
 README = Path(__file__).parents[2] / "rules" / "README.md"
 
@@ -34,11 +33,6 @@ def narrow():
 def wide():
     return build(64)
 """
-
-
-def gnelint(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gnelint", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 def documented() -> str:

@@ -23,9 +23,10 @@ from gnelint.output.html.network import Network
 from gnelint.output.html.words import bits_text, decimal, number, short
 from gnelint.output.json import dumps
 from tests.builders import chain, graph, node, prediction
+from tests.command import gnelint
 from tests.output.pages import HOSTILE, report, residual, vanishing
 from tests.output.test_verify_reports import verified
-from tests.test_cli import gnelint, one_line, write_mlp
+from tests.test_cli import one_line, write_mlp
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 
 from gnelint.lint.rulefile import builtin_directory, load_rules
 from gnelint.output.rules import GROUPS, catalogue, listing
+from tests.command import gnelint
 
 RULES = load_rules().rules
 
 
 def printed(*arguments: str) -> str:
-    command = [sys.executable, "-m", "gnelint", "rules", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = gnelint("rules", *arguments, cwd=Path.cwd())
+    assert done.returncode == 0
+    return done.stdout
 
 
 def test_the_catalogue_is_fresh() -> None:

@@ -22,9 +22,10 @@ from gnelint.measure.verify import Verification
 from gnelint.output.json import document, dumps, statistics, target
 from gnelint.output.verify_json import document as verify_document
 from tests.builders import chain
+from tests.command import gnelint
 from tests.models import CASES
 from tests.output.test_verify_reports import verified
-from tests.test_cli import gnelint, write_mlp
+from tests.test_cli import write_mlp
 
 VALIDATOR = jsonschema.Draft202012Validator(api.report_schema())
 CHOSEN = ("params", "options")
@@ -187,7 +188,13 @@ def test_values_that_mean_nothing_are_refused(path: tuple[Any, ...], wrong: Any)
     assert not VALIDATOR.is_valid(report)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vit", "gpt2", "mobilenet_v3_small", "d_bad"])
+LARGE = ("densenet121", "vit", "gpt2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "mobilenet_v3_small", "d_bad", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)],
+)
 def test_reports_of_networks_are_valid(name: str) -> None:
     found = api.check(CASES[name].module(), CASES[name].example_inputs(), preview=True)
     valid(dumps(document([found.to_dict()])))
