@@ -78,7 +78,7 @@ class Pointwise(Unary):
         covariance = np.zeros_like(variance)
         if x.correlated:
             slope, _ = self.slopes_of(x)
-            r = correlation(x)
+            r = x.correlation
             linear = np.minimum(slope**2 * x.variance, variance)
             covariance = linear * r + (variance - linear) * r**2
         y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=self.keeps_nonnegative(x))
@@ -96,7 +96,7 @@ class Pointwise(Unary):
         slope, square = self.slopes_of(x)
         together = slope**2
         if x.correlated:
-            together = together + np.maximum(square - slope**2, 0.0) * correlation(x)
+            together = together + np.maximum(square - slope**2, 0.0) * x.correlation
         return cotangent.times(x.axes, square, together)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
@@ -116,12 +116,6 @@ class Pointwise(Unary):
     def keeps_nonnegative(self, x: Moments) -> bool:
         """Whether no output is negative."""
         return bool(self.function.range(self.numbers)[0] >= 0.0)
-
-
-def correlation(x: Moments) -> np.ndarray:
-    """position_covariance / variance of each cell, between 0 and 1."""
-    ratio = np.divide(x.position_covariance, x.variance, out=np.zeros_like(x.variance), where=x.variance > 0)
-    return np.asarray(np.clip(ratio, 0.0, 1.0))
 
 
 def cell_weights(x: Moments) -> np.ndarray:
@@ -200,7 +194,7 @@ class ReLU(PiecewisePolynomial):
         passed = share + g.mask_overlap * (1.0 - share)
         together = np.where(g.mask_overlap > 0, passed, share**2)
         if x.correlated:
-            r = resample(correlation(x), x.axes, g.axes)
+            r = resample(x.correlation, x.axes, g.axes)
             together = together + (passed - together) * r
         arrays = (g.energy * passed, g.position_covariance * together, np.ones_like(passed))
         return Gradient(g.axes, g.profile, *arrays)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
+from gnelint.components.composed import moments_of, pulled_back, trace_of
 from gnelint.ir.graph import Node
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import Scalar
@@ -127,11 +128,33 @@ class OneOutput(Component):
         """Gradient at every input, for this one at the output."""
 
     def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
-        return (self.joined(inputs),)
+        trace = trace_of(self, inputs)
+        if trace is None:
+            return (self.joined(inputs),)
+        if not trace.composed:
+            try:
+                return (replace(self.joined(inputs), trace=trace),)
+            except NotModelledError:
+                trace.composed = True
+        y = moments_of(trace)
+        if y is None:
+            raise NotModelledError(f"{self.node.op} of a value that may leave the range where its average is finite")
+        return (y,)
 
     def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         g = cotangents[0]
-        return (None,) * len(inputs) if g is None else self.parted(inputs, outputs[0], g)
+        if g is None:
+            return (None,) * len(inputs)
+        y = outputs[0]
+        composed = y.trace is not None and (y.trace.composed or g.rays)
+        return pulled_back(self, inputs, y, g) if composed else self.parted(inputs, y, g)
+
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        y = outputs[0]
+        if y.trace is None or not y.trace.composed:
+            return super().phis(inputs, outputs)
+        gradients = pulled_back(self, inputs, y, Gradient.white(self.shape), alone=True)
+        return tuple(None if g is None else g.total / max(y.size, 1) for g in gradients)
 
 
 class Opaque(OneOutput):

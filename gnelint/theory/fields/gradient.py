@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 
 import numpy as np
 
 from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.field import Effect, Field, put, set_average
+from gnelint.theory.fields.law import Law
+from gnelint.theory.fields.moments import Trace
 from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
 
 
@@ -25,11 +27,14 @@ class Gradient(Field):
             rectifier that lets a share P of its entries pass lets P + mask_overlap (1 - P) of it pass. It is 1 for the
             winners of a max-pooling, and for what has passed the same rectifier's mask before. What computes new
             energies without it knows nothing of it: 0.
+        rays: the same gradient by the values that it comes from, where what lies between is a function entry by entry
+            (theory.fields.law); () elsewhere.
     """
 
     energy: np.ndarray
     position_covariance: np.ndarray
     mask_overlap: np.ndarray
+    rays: tuple[Ray, ...] = field(default=(), kw_only=True)
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -68,7 +73,9 @@ class Gradient(Field):
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
-        return self.behind(Effect.SCALED, (self.energy * factor, self.position_covariance * factor, self.mask_overlap))
+        arrays = (self.energy * factor, self.position_covariance * factor, self.mask_overlap)
+        rays = tuple(replace(ray, factor=ray.factor * factor) for ray in self.rays)
+        return replace(self.behind(Effect.SCALED, arrays), rays=rays)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         weighted = self.energy * energy
@@ -107,7 +114,9 @@ class Gradient(Field):
         return Gradient.flat(field.axes, field.energy * energy, field.position_covariance * covariance, field.profile)
 
     def plus(self, other: Gradient) -> Gradient:
-        """Sum of two uncorrelated gradients with respect to one tensor."""
+        """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""
+        if self.rays or other.rays:
+            return self._plus_rays(other)
         left, right = self.refined(other.axes), other.refined(self.axes)
         left, right = left.refined(right.axes), right.refined(left.axes)
         profile = tuple(
@@ -120,6 +129,12 @@ class Gradient(Field):
         total = Gradient(left.axes, profile, energy, left.position_covariance + right.position_covariance, overlap)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
+
+    def _plus_rays(self, other: Gradient) -> Gradient:
+        rays = joined(ray for g in (self, other) for ray in (g.rays or (Ray(g),)))
+        if all(ray.known for ray in rays):
+            return gradient_of(rays, self.shape)
+        return replace(replace(self, rays=()).plus(replace(other, rays=())), rays=rays)
 
     def summed_to(self, shape: Sequence[int]) -> Gradient:
         """The transpose of numpy broadcasting: sums over every axis that was widened from size 1 (or added)."""
@@ -147,3 +162,67 @@ class Gradient(Field):
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
         return 1 if index < offset else shape[index - offset]
+
+
+@dataclass(frozen=True, eq=False)
+class Ray:
+    """What a gradient at one value, the exit, becomes on its way to the root.
+
+    Attributes:
+        exit: the gradient there.
+        trace: of the value there; None while the gradient is still at it.
+        passed: derivative of the exit by the value that has been reached, at the points of the exit's law; None where
+            entries were moved on the way.
+        factor: of the energy.
+        arrived: whether that value is the root: all ways from the exit are then in the exit's own derivative.
+    """
+
+    exit: Gradient
+    trace: Trace | None = None
+    passed: np.ndarray | None = None
+    factor: float = 1.0
+    arrived: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether its energy is."""
+        return self.trace is None or self.arrived or self.passed is not None
+
+    def law(self) -> Law:
+        """The exit's."""
+        assert self.trace is not None
+        assert self.trace.grid is not None
+        found: Law = self.trace.law(self.trace.grid)
+        return found
+
+    def gradient(self, shape: Sequence[int]) -> Gradient:
+        """At the value that has been reached, which has this shape."""
+        if self.trace is None:
+            return self.exit.scaled(self.factor)
+        law = self.law()
+        amplitude = law.number.slope if self.arrived else self.passed
+        assert amplitude is not None
+        once, square = law.mean(amplitude), law.mean(amplitude**2)
+        together = once**2 + law.root.correlation * np.maximum(square - once**2, 0.0)
+        return self.exit.times(law.axes, square, together).scaled(self.factor).summed_to(shape)
+
+
+def joined(rays: Iterable[Ray]) -> tuple[Ray, ...]:
+    """Amplitudes from one exit add up."""
+    found: list[Ray] = []
+    for ray in rays:
+        place = next((i for i, other in enumerate(found) if other.exit is ray.exit), None)
+        if place is None:
+            found.append(ray)
+            continue
+        other = found[place]
+        if not ray.arrived:
+            both = None if ray.passed is None or other.passed is None else ray.passed + other.passed
+            found[place] = replace(other, passed=both)
+    return tuple(found)
+
+
+def gradient_of(rays: Sequence[Ray], shape: Sequence[int]) -> Gradient:
+    """The gradient that these rays are: exits are independent."""
+    total = reduce(lambda a, b: a.plus(b), (ray.gradient(shape) for ray in rays))
+    return replace(total, rays=tuple(rays))

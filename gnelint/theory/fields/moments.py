@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from gnelint.theory.fields.field import Effect, Field, outlasts
 from gnelint.theory.fields.profiles import Profiles, amplitude
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import gaussian_share, rectified_source
+from gnelint.theory.gaussian.quadrature import GRIDS
 from gnelint.theory.gaussian.special import normal_cdf
+
+_MANY = 32
+"""Cells from which on a coarser grid does: what a kink costs differs in sign from cell to cell."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Moments(Field):
         channel_correlation: how much different channels are correlated, by mean square.
         variance_of_variance: relative variance of a cell's true variance about `variance`, for the channel
             correlations of what was summed. It is asked for right behind the sum.
+        trace: how the value comes of another one entry by entry (theory.fields.law); None where it does not.
         log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square
             (theory.fields.log_norm); 0 where nothing follows it. Weights and smooth activations hand it on.
     """
@@ -54,6 +60,7 @@ class Moments(Field):
     channel_correlation: ChannelCorrelation = field(default=NONE, metadata=outlasts(*Effect))
     variance_of_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
     log_norm_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
+    trace: Trace | None = field(default=None, compare=False)
 
     @staticmethod
     def uniform(shape: Sequence[int], mean: float, variance: float) -> Moments:
@@ -105,6 +112,13 @@ class Moments(Field):
         if self.cumulants is None or np.any(self.variance <= 0):
             return gaussian_share(self.mean, self.variance)
         return self.rectified[0]
+
+    @cached_property
+    def correlation(self) -> np.ndarray:
+        """position_covariance / variance of each cell, between 0 and 1."""
+        zeros = np.zeros_like(self.variance)
+        ratio = np.divide(self.position_covariance, self.variance, out=zeros, where=self.variance > 0)
+        return np.asarray(np.clip(ratio, 0.0, 1.0))
 
     @cached_property
     def second(self) -> np.ndarray:
@@ -170,3 +184,35 @@ class Moments(Field):
             pairs = copies * before - 1
             covariance = ((copies - 1) * field.variance + copies * (before - 1) * covariance) / pairs
         return field.behind(Effect.MOVED, (field.mean, field.variance, covariance), tuple(axes))
+
+
+@dataclass(eq=False)
+class Trace:
+    """How a value comes of its root.
+
+    Attributes:
+        root: the value that it is a function of.
+        find: its law (theory.fields.law) on a grid of so many panels.
+        live: which of the operands that it is computed of are functions of the root; others are constants.
+        composed: whether one function of one Gaussian does not say it.
+        linear: whether it is Gaussian where the root is.
+    """
+
+    root: Moments
+    find: Callable[[int], Any]
+    live: tuple[bool, ...]
+    composed: bool
+    linear: bool
+    _laws: dict[int, Any] = field(default_factory=dict)
+
+    def law(self, grid: int) -> Any:
+        """Its law on a grid of so many panels."""
+        if grid not in self._laws:
+            self._laws[grid] = self.find(grid)
+        return self._laws[grid]
+
+    @cached_property
+    def grid(self) -> int | None:
+        """Panels of the coarsest grid that is fine enough; None if there is none."""
+        grids = GRIDS if self.root.mean.size < _MANY else [grid // 4 for grid in GRIDS]
+        return next((grid for grid in grids if self.law(grid).settled), None)

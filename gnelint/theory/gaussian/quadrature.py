@@ -18,6 +18,8 @@ Function = Callable[[np.ndarray], np.ndarray]
 SPAN = 8.0
 """Half-width of the integration interval in standard deviations: the mass outside is 1e-15."""
 
+GRIDS = (128, 1024, 8192)
+"""Panels of the grids for functions of which nothing is known, tried one after the other."""
 _NODES_PER_PANEL = 8
 BENT = 20.0
 """So many scales from 0 tanh, sigmoid, erf and their like are their limits to 1e-8."""
@@ -32,7 +34,7 @@ def _hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _panels(count: int) -> tuple[np.ndarray, np.ndarray]:
+def panels(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of composite Gauss-Legendre on [-SPAN, SPAN] times the standard normal density."""
     points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
     edges = np.linspace(-SPAN, SPAN, count + 1)
@@ -81,7 +83,7 @@ def _integrate(
         parts = [slice(start, start + step) for start in range(0, mean.size, step)]
         found = [_integrate_around_zero(functions, mean[part], deviation[part], scale) for part in parts]
         return [np.concatenate(columns) for columns in zip(*found, strict=True)]
-    points, weights = _hermite(48) if widest <= 0.75 else _panels(min(math.ceil(2 * SPAN * max(widest, 1.0)), 4000))
+    points, weights = _hermite(48) if widest <= 0.75 else panels(min(math.ceil(2 * SPAN * max(widest, 1.0)), 4000))
     results = [np.empty(mean.size) for _ in functions]
     step = max(1, (1 << 18) // points.size)  # the chunk stays in the cache
     for start in range(0, mean.size, step):

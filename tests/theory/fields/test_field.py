@@ -13,7 +13,7 @@ from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
-from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.moments import Moments, Trace
 
 ALL = replace(
     Moments.uniform((4, 3, 5), 1.0, 2.0),
@@ -25,6 +25,7 @@ ALL = replace(
     variance_of_variance=0.2,
     log_norm_variance=0.3,
     autocorrelation=Autocorrelation(2, np.array([0.5])),
+    trace=Trace(Moments.uniform((4, 3, 5), 1.0, 2.0), lambda grid: None, (True,), composed=False, linear=False),
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
 LASTING = {

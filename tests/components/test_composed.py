@@ -1,0 +1,162 @@
+"""Functions of functions of one value against autograd: random expressions, and what they have in common by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
+from gnelint.ir.graph import Graph, Node, Parameter, Value
+from gnelint.nn.arrays import TORCH
+from gnelint.ops import VOCABULARY
+
+SAMPLES = 1 << 20
+SHAPE = (1 << 10, 1 << 10)
+TOLERANCE = 0.01
+"""Beside five standard errors of the samples."""
+_UNSURE = 0.02
+"""Relative standard error from which on samples say nothing."""
+
+Numbers = Mapping[str, float | str | None]
+UNARY: tuple[tuple[str, Numbers], ...] = (
+    *((name, {}) for name in ("relu", "abs", "tanh", "sigmoid", "exp", "sin", "cos", "erf", "mish", "hardswish")),
+    ("gelu", {"approximate": "none"}), ("silu", {"beta": 1.0}), ("softplus", {"beta": 1.0}), ("elu", {"alpha": 0.7}),
+    ("leaky_relu", {"alpha": 0.2}), ("clip", {"min": -0.5, "max": 1.5}), ("pow", {"exponent": 2.0}),
+    ("pow", {"exponent": 3.0}), ("step", {"kind": "round"}), ("step", {"kind": "sign"}), ("stop_gradient", {}),
+    ("scale", {"factor": -0.7}), ("scale", {"factor": 2.5}), ("shifted", {}),
+)  # fmt: skip
+BINARY = ("add", "sub", "mul", "maximum", "minimum", "straight_through", "chosen")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on values that were made before, by their number; 0 is the input."""
+
+    op: str
+    numbers: Numbers
+    operands: tuple[int, ...]
+
+
+@st.composite
+def expressions(draw: Callable[[Any], Any]) -> tuple[Step, ...]:
+    """One to six operations; what nothing reads is joined to the last."""
+    steps: list[Step] = []
+    for number in range(draw(st.integers(1, 6))):
+        operand = st.integers(max(0, number - 2), number)
+        if number and draw(st.booleans()):
+            steps.append(Step(draw(st.sampled_from(BINARY)), {}, (draw(operand), number)))
+        else:
+            op, numbers = draw(st.sampled_from(UNARY))
+            steps.append(Step(op, numbers, (number,)))
+    return tuple(steps)
+
+
+def computed(steps: Sequence[Step], x: torch.Tensor) -> list[torch.Tensor]:
+    """The input and what each operation makes, on torch."""
+    values = [x]
+    for step in steps:
+        a, *rest = (values[index] for index in step.operands)
+        if step.op == "stop_gradient":
+            y = a.detach()
+        elif step.op == "straight_through":
+            y = rest[0] + (a - rest[0]).detach()
+        elif step.op == "chosen":
+            y = torch.where(a > 0.5, a, rest[0])
+        elif step.op == "shifted":
+            y = a + 0.3
+        elif step.op == "scale":
+            y = a * step.numbers["factor"]
+        else:
+            y = VOCABULARY[step.op].function.value(TORCH, a, *rest, **step.numbers)  # type: ignore[union-attr]
+        values.append(y)
+    return values
+
+
+def predicted(steps: Sequence[Step], shape: tuple[int, ...] = SHAPE) -> Prediction:
+    """The expression as a graph, analysed."""
+    nodes: list[Node] = []
+    values = {"v0": Value("v0", shape, "float32")}
+
+    def emit(name: str, op: str, inputs: Sequence[str], numbers: Numbers, **parameters: np.ndarray) -> str:
+        held = {role: _parameter(f"{name}.{role}", array) for role, array in parameters.items()}
+        nodes.append(Node(name, op, tuple(inputs), (name,), held, numbers))
+        dtype = "bool" if op == "compare" else "float32"
+        values[name] = Value(name, shape if "value" not in parameters else (), dtype)
+        return name
+
+    for number, step in enumerate(steps, 1):
+        name, operands = f"v{number}", [f"v{index}" for index in step.operands]
+        if step.op == "chosen":
+            bound = emit(f"{name}bound", "constant", (), {}, value=np.array(0.5))
+            condition = emit(f"{name}above", "compare", (operands[0], bound), {"kind": "gt"})
+            emit(name, "where", (condition, *operands), {})
+        elif step.op == "shifted":
+            emit(name, "bias", operands, {}, bias=np.array(0.3))
+        else:
+            emit(name, step.op, operands, step.numbers)
+    return analyse(Graph("expression", "onnx", True, tuple(nodes), ("v0",), (f"v{len(steps)}",), values))
+
+
+def _parameter(name: str, array: np.ndarray) -> Parameter:
+    return Parameter(name, array.shape, "float64", lambda: array, provenance="data")
+
+
+def estimate(numbers: torch.Tensor) -> tuple[float, float]:
+    """Mean of the samples and its standard error."""
+    return float(numbers.mean()), float(numbers.std()) / math.sqrt(numbers.numel())
+
+
+@given(expressions())
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_expressions_agree_with_autograd(steps: tuple[Step, ...]) -> None:
+    x = torch.randn(SAMPLES, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    values = computed(steps, x)
+    seconds = [estimate(value.detach() ** 2) for value in values]
+    assume(all(math.isfinite(second) and error <= _UNSURE * second for second, error in seconds))
+    y, (second, second_error) = values[-1], seconds[-1]
+    slope = torch.autograd.grad(y.sum(), x)[0] if y.requires_grad else torch.zeros(SAMPLES)
+    phi, phi_error = estimate(slope**2)
+    assume(phi_error <= _UNSURE * phi)
+    found = predicted(steps)
+    last = found.nodes[-1]
+    assert found.coverage == 1.0
+    assert last.second_moment == pytest.approx(second, abs=5 * second_error + TOLERANCE * second)
+    mean, mean_error = estimate(y.detach())
+    assert last.mean == pytest.approx(mean, abs=5 * mean_error + TOLERANCE * math.sqrt(second))
+    assert found.gradient_log2 is not None
+    assert (found.cotangent_at != "output") == (phi == 0.0)  # where nothing passes, the cotangent is put elsewhere
+    assert phi == 0.0 or 2.0**found.gradient_log2 == pytest.approx(phi, abs=5 * phi_error + TOLERANCE * phi)
+
+
+def test_values_inside_an_expression_have_their_own_gradient() -> None:
+    """exp(-x^2): the gradient at x^2 sees which x it is."""
+    steps = (Step("pow", {"exponent": 2.0}, (0,)), Step("scale", {"factor": -1.0}, (1,)), Step("exp", {}, (2,)))
+    found = {node.node.name: node.gradient_log2 for node in predicted(steps).nodes}
+    assert found["v1"] == pytest.approx(math.log2(5.0**-0.5), abs=1e-3)  # E e^{-2 x^2}
+    assert predicted(steps).gradient_log2 == pytest.approx(math.log2(4.0 * 5.0**-1.5), abs=1e-3)
+
+
+def test_an_infinite_average_has_no_number() -> None:
+    found = predicted((Step("shifted", {}, (0,)), Step("reciprocal", {}, (1,))))
+    assert found.coverage < 1.0
+    assert found.gradient_log2 is None
+
+
+@pytest.mark.parametrize("op", sorted({op for op, _ in UNARY} - {"shifted", "stop_gradient", "step", "scale"}))
+def test_closed_forms_agree_with_the_grid(op: str) -> None:
+    """A function beside a zero summand of the same value is taken by its law, alone by its own component."""
+    numbers = next(numbers for name, numbers in UNARY if name == op)
+    alone = predicted((Step(op, numbers, (0,)),))
+    zero = (Step("stop_gradient", {}, (1,)), Step("sub", {}, (1, 2)), Step("stop_gradient", {}, (3,)))
+    composed = predicted((Step(op, numbers, (0,)), *zero, Step("add", {}, (1, 4))))
+    assert composed.nodes[-1].second_moment == pytest.approx(alone.nodes[-1].second_moment, rel=2e-3)
+    assert composed.gradient_log2 == pytest.approx(alone.gradient_log2, abs=5e-3)
