@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 def check(
     target: str | Path | torch.nn.Module,
-    example_inputs: Any = (),
+    example_inputs: Any = None,
     *,
-    inputs: Sequence[str] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    inputs: str | Sequence[str] = (),
     mode: Literal["train", "eval"] = "train",
     rules: Sequence[str | Path] = (),
     select: Sequence[str] = (),
@@ -48,9 +49,10 @@ def check(
 
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
-        example_inputs: for a module: what its `forward` takes, a tuple if it is more than one; only shapes and types
-            matter.
-        inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
+        example_inputs: for a module: what its `forward` takes, a tuple if it is more than one, a mapping of keywords,
+            arrays of numpy; what a module says itself need not be given. Only shapes and types matter.
+        example_kwargs: for a module: what its `forward` takes by name.
+        inputs: shapes as the option `--input` takes them ("8,3,32,32"), one or several.
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         rules: files and directories of more rules.
         select, extend_select, ignore: ids or prefixes of rules; no `select` stands for all.
@@ -77,7 +79,7 @@ def check(
         params=params or {},
     )
     chosen = selected_rules(loaded, settings)
-    graph = _read(target, _arguments(example_inputs), inputs, training=mode == "train")
+    graph = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings, others=unselected_rules(loaded, settings))
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
@@ -345,17 +347,31 @@ def _arguments(example_inputs: Any) -> tuple[Any, ...]:
     return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
 
 
-def _specs(inputs: Sequence[str]) -> list[InputSpec]:
+def _specs(inputs: str | Sequence[str]) -> list[InputSpec]:
     from gnelint.readers.inputs import parse_input
 
-    return [parse_input(text) for text in inputs]
+    return [parse_input(text) for text in ([inputs] if isinstance(inputs, str) else inputs)]
 
 
-def _read(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[str], training: bool) -> Graph:
+def _read(
+    target: Any,
+    example_inputs: Any,
+    example_kwargs: Mapping[str, Any] | None,
+    inputs: str | Sequence[str],
+    training: bool,
+) -> Graph:
     if not isinstance(target, (str, Path)):
-        from gnelint.readers.torch.reader import read_module  # the caller has a module, so torch is loaded already
+        from gnelint.readers.torch.arguments import arguments  # the caller has a module, so torch is loaded already
+        from gnelint.readers.torch.reader import read_module
+        from gnelint.readers.torch.target import refuse_scripted
 
-        return read_module(target, example_inputs, name=type(target).__name__, training=training)
+        name = type(target).__name__
+        refuse_scripted(target, name)
+        own = None if isinstance(example_inputs, (tuple, list)) and not example_inputs else example_inputs
+        given = arguments(target, own, _specs(inputs), name, example_kwargs)
+        return read_module(
+            target, given.args, name=name, training=training, example_kwargs=given.kwargs, notes=given.notes
+        )
     from gnelint.readers.reading import read_target
     from gnelint.readers.target import resolve
 

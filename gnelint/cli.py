@@ -78,8 +78,20 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
 
 
 _inputs = click.option(
-    "--input", "inputs", multiple=True, metavar="SHAPE", help="Shape of an input: 8,3,32,32; ids=8,16:int64."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="SHAPE",
+    help="Shape of an input: 8,3,32,32; ids=8,16:int64; batch.image=8,3,32,32 in a dict. A Python target may also "
+    "return (module, inputs) or (module, inputs, kwargs).",
 )
+_weights = click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Lay a checkpoint over a Python, hf: or timm: target: .pt, .pth, .bin, .safetensors, index.json.",
+)
+_meta = click.option("--meta", is_flag=True, help="Build Python targets without numbers: initialisers stand for them.")
 _mode = click.option(
     "--mode", type=click.Choice(("train", "eval")), help="Normalise by batch or running statistics [train]."
 )
@@ -99,6 +111,8 @@ _config = click.option(
 @cli.command()
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @_inputs
+@_weights
+@_meta
 @_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to run: ids, prefixes [all].")
 @click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to run as well.")
@@ -134,8 +148,9 @@ _config = click.option(
 def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
     """Analyse and lint models without running them.
 
-    TARGET is an .onnx or .pt2 file, a directory or glob of these, package.module:name or path/file.py:name (a module,
-    a module class, or a function that returns one).
+    TARGET is an .onnx or .pt2 file, a directory or glob of these; package.module:name or path/file.py:name (a module,
+    a module class, or a function that returns one, with literal arguments as in net.py:Net(depth=20));
+    hf:ID_OR_DIRECTORY (hf:ID?num_hidden_layers=4 changes its configuration), timm:NAME or torchvision:NAME.
     """
     try:
         context.exit(_check(targets, given))
@@ -156,7 +171,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
     old = _earlier(given)
     run = _Run(given["verbose"])
-    planned = jobs.plan(run.targets(texts), _job_options(given), batch.rules_of)
+    planned = jobs.plan(run.targets(texts, given["weights"], given["meta"]), _job_options(given), batch.rules_of)
     for job in planned:
         loaded = batch.rules_of(job.rules)
         run.warn(*loaded.warnings, *without_effect(loaded, job.settings))
@@ -222,8 +237,8 @@ class _Run:
     unread: list[Unread] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
 
-    def targets(self, texts: Sequence[str]) -> list[Target]:
-        """The models that the user's words name."""
+    def targets(self, texts: Sequence[str], weights: Path | None = None, meta: bool = False) -> list[Target]:
+        """The models that the user's words name, built from a checkpoint or without numbers if that is asked for."""
         from gnelint.readers.target import resolve
 
         found: list[Target] = []
@@ -232,7 +247,13 @@ class _Run:
                 found.extend(resolve(text))
             except GnelintError as error:
                 self.fail(text, error)
-        return found
+        if weights is None and not meta:
+            return found
+        for target in found:
+            if target.kind != "python":
+                option = "--weights" if weights is not None else "--meta"
+                raise UsageError(option, f"{target.text} is a file that holds its weights", "Name a Python target.")
+        return [replace(target, weights=weights, meta=meta) for target in found]
 
     def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Checked]]:
         """The jobs that could be done, with what there is to say."""
@@ -372,6 +393,7 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write what is measured as a page.")
 @_inputs
+@_weights
 @_mode
 @click.option("--select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix: ids, prefixes [all].")
 @click.option("--extend-select", multiple=True, callback=_prefixes, metavar="RULES", help="Rules to fix as well.")
@@ -425,7 +447,7 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 
     _check_fix_options(given)
     run = _Run(given["verbose"])
-    found = run.targets(texts)
+    found = run.targets(texts, given["weights"])
     if len(found) > 1 and given["output"] is not None:
         raise UsageError("-o", f"is one file, for {len(found)} models", "Say --output-dir, or --in-place.")
     if len(found) > 1 and given["html"] is not None:

@@ -296,14 +296,13 @@ class Attention(OneOutput):
         )
 
     def _mask_weights(self, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
-        """(heads or 1, queries, keys): the softmax of the mask, each of its heads apart, averaged over a batch."""
+        """(matrices, queries, keys): the softmax of the mask, one for all heads and samples, or each of them apart."""
         queries, keys = shapes[0][2], shapes[1][2]
         mask = np.asarray(self.node.parameters["mask"].array())
         added = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
-        added = added.reshape((1,) * (4 - added.ndim) + added.shape)
-        if added.ndim != 4 or added.shape[0] != 1:
-            raise NotModelledError("a constant mask that differs from sample to sample")
-        heads = np.broadcast_to(added[0], (added.shape[1], queries, keys))
+        added = added.reshape((1,) * (3 - added.ndim) + added.shape)
+        heads = np.broadcast_to(added, (*added.shape[:-2], queries, keys)).reshape(-1, queries, keys)
+        heads = heads[:1] if np.array_equal(heads[1:], heads[:-1]) else heads
         if self._causal:
             seen = np.tril(np.ones((queries, keys), dtype=bool), keys - queries)
             heads = np.where(seen, heads, -np.inf)

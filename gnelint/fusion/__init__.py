@@ -18,6 +18,7 @@ from gnelint.fusion.rolling import fuse_rolls
 from gnelint.fusion.routing import fuse_routing
 from gnelint.ir.graph import Graph
 from gnelint.ir.rewriter import Rewriter
+from gnelint.words import plural
 
 _PASSES = (
     fuse_straight_through,
@@ -55,4 +56,11 @@ def fuse(graph: Graph) -> Graph:
     rewriter = Rewriter(graph)
     for fuse_family in _LAST:
         fuse_family(rewriter)
-    return rewriter.graph()
+    return _with_notes(rewriter.graph())
+
+
+def _with_notes(graph: Graph) -> Graph:
+    """Said of masks whose pattern nobody knows: the analysis takes them to hide nothing."""
+    masked = sum(node.op == "attention" and any(node.inputs[3:]) for node in graph.nodes)
+    note = f"{plural(masked, 'attention')} read a mask that inputs decide: it is taken to hide nothing"
+    return replace(graph, notes=(*graph.notes, note)) if masked and note not in graph.notes else graph

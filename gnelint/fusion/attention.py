@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnelint.fusion.statistics import Reduced, reduced
-from gnelint.ir.graph import UNMODELLED, Node, Parameter, Value
+from gnelint.ir.graph import UNMODELLED, Derivation, Node, Parameter, Stored, Value, foremost
 from gnelint.ir.rewriter import Rewriter, affine, scalar
 
 Array = NDArray[Any]
@@ -137,14 +137,82 @@ def fuse_attention(rewriter: Rewriter) -> None:
 
 def keep_constant_masks(rewriter: Rewriter) -> None:
     """Take a mask whose numbers the model holds (a window, ALiBi's slopes, relative positions) as a parameter of the
-    attention, where its numbers can be read."""
+    attention, where its numbers can be read; one that hides the future and nothing else makes it causal."""
     for node in rewriter:
-        if node.op != "attention" or len(node.inputs) < 4:
+        if node.op != "attention":
             continue
-        constant = rewriter.source(node.inputs[3], "constant")
-        if constant is not None and constant.parameters["value"].provenance != "initializer":
-            parameters = {**node.parameters, "mask": constant.parameters["value"]}
-            rewriter.replace(node, "attention", node.inputs[:3], node.source_op, node.attributes, parameters)
+        given = node.parameters.get("mask")
+        read = _numbers_of(rewriter, node.inputs[3]) if len(node.inputs) > 3 else None
+        mask = read if given is None else given if read is None else _sum_of(given, read)
+        if mask is None:
+            continue
+        others = {role: parameter for role, parameter in node.parameters.items() if role != "mask"}
+        attributes, parameters = node.attributes, {**others, "mask": mask}
+        if hides_the_future(mask):
+            attributes, parameters = {**attributes, "causal": True}, others
+        if read is not None or parameters != node.parameters:
+            inputs = node.inputs if read is None else node.inputs[:3]
+            rewriter.replace(node, "attention", inputs, node.source_op, attributes, parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made(Derivation):
+    """The numbers of a mask that is made of others."""
+
+    parts: tuple[Parameter, ...]
+    function: Callable[..., Array]
+
+    def leaves(self) -> tuple[Parameter, ...]:
+        return tuple({leaf.name: leaf for part in self.parts for leaf in part.leaves}.values())
+
+    def evaluate(self, changed: Stored) -> Array:
+        return self.function(*(_summands(part.with_stored(changed).array()) for part in self.parts))
+
+
+def _made(name: str, shape: tuple[int, ...], function: Callable[..., Array], *parts: Parameter) -> Parameter:
+    """A mask that is made of others, as what is added to the logits."""
+    kind = foremost(part.kind for part in parts)
+    return Parameter(name, shape, "float32", _Made(parts, function), kind=kind, transform="computed")
+
+
+def _summands(mask: Array) -> Array:
+    """What a mask adds to the logits."""
+    return np.where(mask, np.float32(0.0), np.float32(-np.inf)) if mask.dtype == bool else mask.astype(np.float32)
+
+
+def _sum_of(first: Parameter, second: Parameter) -> Parameter:
+    shape = np.broadcast_shapes(first.shape, second.shape)
+    return _made(f"{first.name} and {second.name}", shape, lambda a, b: a + b, first, second)
+
+
+def _as_the_product(rewriter: Rewriter, mask: Parameter, node: Node, product: Node) -> Parameter | None:
+    """A mask that meets logits behind a reshape of their leading axes, in the axes of the product."""
+    here, there = rewriter.shape(node.outputs[0]), rewriter.shape(product.outputs[0])
+    if here == there:
+        return mask
+    if here is None or there is None or not all(isinstance(size, int) for size in (*here, *there)):
+        return None
+    logits, whole = tuple(map(int, here)), tuple(map(int, there))
+    if all(size == 1 for size in mask.shape[:-2]):
+        short = mask.shape[-2:]
+        return _made(mask.name, short, lambda numbers: numbers.reshape(short), mask)
+    return _made(mask.name, whole, lambda numbers: np.broadcast_to(numbers, logits).reshape(whole), mask)
+
+
+def _numbers_of(rewriter: Rewriter, value: str | None) -> Parameter | None:
+    """The constant that a mask is, perhaps expanded over the batch, if its numbers can be read."""
+    node = rewriter.source(value, "constant", "expand")
+    while node is not None and node.op == "expand":
+        node = rewriter.source(node.inputs[0], "constant", "expand")
+    found = None if node is None else node.parameters["value"]
+    return None if found is None or found.provenance == "initializer" else found
+
+
+def hides_the_future(mask: Parameter) -> bool:
+    """Whether a mask, added or true for what is seen, hides what comes later and nothing else."""
+    if mask.dtype == "bool":
+        return _is_causal(mask, hidden=lambda seen: seen == 0, seen=lambda seen: seen != 0)
+    return _is_causal(mask, hidden=lambda logits: logits <= _HIDDEN, seen=lambda logits: logits == 0.0)
 
 
 def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
@@ -172,15 +240,19 @@ def _not_a_number(rewriter: Rewriter, node: Node) -> str | None:
 
 def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None:
     """The product that a value is but for numbers and masks, read from the product down."""
-    node = rewriter.source(value, "scale", "bias", "add", "where", "matmul")
+    node = rewriter.source(value, "scale", "bias", "add", "where", "matmul", "reshape")
     if node is None or steps == 0:
         return None
+    if node.op == "reshape":
+        before, after = rewriter.shape(node.inputs[0]), rewriter.shape(node.outputs[0])
+        apart = before is None or after is None or min(len(before), len(after)) < 3 or before[-2:] != after[-2:]
+        return None if apart else _logits(rewriter, node.inputs[0], steps - 1)
     if node.op == "matmul":
         same_rank = rewriter.rank(node.inputs[0]) == rewriter.rank(node.inputs[1])
         return _Scores(node, node.attribute("factor")) if same_rank and not node.attribute("transpose_a") else None
     if node.op in ("scale", "bias"):
         found = _logits(rewriter, node.inputs[0], steps - 1)
-        return None if found is None else _after_constant(found, node)
+        return None if found is None else _after_constant(rewriter, found, node)
     sides = node.present_inputs[1:] if node.op == "where" else node.present_inputs
     if len(sides) != 2:
         return None
@@ -191,7 +263,7 @@ def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None
     return None if found is None else _after_mask(rewriter, found, node, other, kept_first=first is not None)
 
 
-def _after_constant(found: _Scores, node: Node) -> _Scores | None:
+def _after_constant(rewriter: Rewriter, found: _Scores, node: Node) -> _Scores | None:
     """The logits behind a scale or a bias."""
     numbers = affine(node)
     if numbers is not None:
@@ -201,9 +273,17 @@ def _after_constant(found: _Scores, node: Node) -> _Scores | None:
     if node.op != "bias" or node.attribute("factor") != 1.0:
         return None
     mask = node.parameters["bias"]
-    if _is_causal(mask, hidden=lambda logits: logits <= _HIDDEN, seen=lambda logits: logits == 0.0):
+    if hides_the_future(mask):
         return replace(found, causal=True)
-    return replace(found, constant=mask) if found.mask is None and found.constant is None else None
+    return _with_constant(rewriter, found, mask, node)
+
+
+def _with_constant(rewriter: Rewriter, found: _Scores, mask: Parameter, node: Node) -> _Scores | None:
+    """The logits with one more mask that the model holds."""
+    moved = _as_the_product(rewriter, mask, node, found.product)
+    if moved is None:
+        return None
+    return replace(found, constant=moved if found.constant is None else _sum_of(found.constant, moved))
 
 
 def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, kept_first: bool) -> _Scores | None:
@@ -219,23 +299,30 @@ def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, k
             mask, hidden=lambda chosen: (chosen != 0) != kept_first, seen=lambda chosen: (chosen != 0) == kept_first
         ):
             return replace(found, causal=True)
-        if found.mask is not None or found.constant is not None:
+        if mask is not None and mask.provenance != "initializer":
+            return _with_constant(rewriter, found, _added(mask, number, hidden=not kept_first), node)
+        if found.mask is not None or _moved(rewriter, found, node):
             return None
-        if mask is not None and not kept_first and mask.provenance != "initializer":
-            return replace(found, constant=_added(mask, number))
         return replace(found, mask=node.present_inputs[0], filler=None if kept_first else other)
-    if mask is not None and _is_causal(mask, hidden=lambda x: x <= _HIDDEN, seen=lambda x: x == 0.0):
+    if mask is not None and hides_the_future(mask):
         return replace(found, causal=True)
-    return replace(found, mask=other) if found.mask is None and found.constant is None else None
+    if mask is not None and mask.provenance != "initializer":
+        return _with_constant(rewriter, found, mask, node)
+    return replace(found, mask=other) if found.mask is None and not _moved(rewriter, found, node) else None
 
 
-def _added(hidden: Parameter, number: float) -> Parameter:
-    """What a constant condition that hides adds to the logits."""
+def _moved(rewriter: Rewriter, found: _Scores, node: Node) -> bool:
+    """Whether logits have other axes here than the product."""
+    return rewriter.shape(node.outputs[0]) != rewriter.shape(found.product.outputs[0])
+
+
+def _added(condition: Parameter, number: float, *, hidden: bool) -> Parameter:
+    """What a constant condition that is true for what is hidden (or for what is seen) adds to the logits."""
 
     def numbers() -> Array:
-        return np.where(hidden.array() != 0, np.float32(number), np.float32(0.0))
+        return np.where((condition.array() != 0) == hidden, np.float32(number), np.float32(0.0))
 
-    return Parameter(f"{hidden.name} (added)", hidden.shape, "float32", numbers, kind="constant")
+    return Parameter(f"{condition.name} (added)", condition.shape, "float32", numbers, kind="constant")
 
 
 def _is_causal(mask: Parameter, hidden: Callable[[Array], Array], seen: Callable[[Array], Array]) -> bool:
@@ -260,7 +347,7 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     if key is None:
         return
     inputs: tuple[str | None, ...] = (query, key, value)
-    mask = scores.mask if scores.constant is None else _constant(rewriter, scores.constant, "mask", last)
+    mask = scores.mask
     if mask is not None and scores.filler is not None:
         mask = _summand(rewriter, mask, scores.filler, last)
     if mask is not None:
@@ -268,7 +355,8 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
     if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
         attributes.update(packed=True, heads=1, kv_heads=1)
-    rewriter.replace(last, "attention", inputs, "attention", attributes)
+    parameters = {} if scores.constant is None else {"mask": scores.constant}
+    rewriter.replace(last, "attention", inputs, "attention", attributes, parameters)
 
 
 def _constant(rewriter: Rewriter, number: Parameter, role: str, last: Node) -> str:

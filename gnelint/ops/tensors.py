@@ -57,8 +57,9 @@ RECORDS = (
     Operation("slice", "shape", "start:end:step along axes.",
               attributes={"axes": ..., "starts": ..., "ends": ..., "steps": ...}),
     Operation("split", "shape", "Parts along an axis.", attributes={"axis": ..., "sizes": ...}),
+    # along: the indices have x's axes, and each entry of the others picks its own
     Operation("gather", "shape", "Entries along an axis; indices are a parameter where they are constant.",
-              ("x", "indices?"), ("indices",), {"axis": 0}),
+              ("x", "indices?"), ("indices",), {"axis": 0, "along": False}),
     Operation("pad", "shape", "Padding, given over all axes.",
               attributes={"pads": ..., "mode": "constant", "value": 0.0}),
     # where an output's centre lies: half_pixel, align_corners or asymmetric; cubic: the coefficient of that kernel

@@ -109,28 +109,71 @@ def last_two_exchanged(axes: int) -> tuple[int, ...]:
 
 
 def einsum(em: Emitter[V, C], equation: str, operands: Sequence[V | C]) -> V | C:
-    """One operand that is moved or summed, or two that are multiplied as matrices.
+    """A sum of products: operands are joined one after the other, each join a product of matrices.
+
+    Letters that only one operand has and that are not asked for are summed first.
 
     Raises:
-        CannotLowerError: the equation says anything else, or a size is not known.
+        CannotLowerError: an operand has a letter twice, or a size is not known.
     """
     equation = equation.replace(" ", "")
-    if "." in equation:
-        raise CannotLowerError("an equation with an ellipsis")
     left, arrow, out = equation.partition("->")
     terms = left.split(",")
-    if not arrow:
-        out = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
-    if len(terms) != len(operands) or any(
-        len(set(term)) != len(term) or len(term) != rank(operand) for term, operand in zip(terms, operands, strict=True)
-    ):
+    if len(terms) != len(operands):
         raise CannotLowerError(f"the equation {equation}")
-    sizes = dict(zip("".join(terms), (size for operand in operands for size in concrete(operand)), strict=True))
-    if len(operands) == 1:
-        return _moved(em, operands[0], terms[0], out)
-    if len(operands) != 2:
-        raise CannotLowerError(f"{len(operands)} operands")
-    return _contracted(em, operands, terms, out, sizes)
+    if not arrow:
+        out = "..." * ("..." in left) + "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))
+    terms, out = _without_ellipsis(terms, out, [rank(operand) for operand in operands])
+    for term, operand in zip(terms, operands, strict=True):
+        if len(set(term)) != len(term) or len(term) != rank(operand):
+            raise CannotLowerError(f"the equation {equation}")
+    sizes: dict[str, int] = {}
+    for term, operand in zip(terms, operands, strict=True):
+        for letter, size in zip(term, concrete(operand), strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    operands = [
+        operand
+        if concrete(operand) == (whole := tuple(sizes[letter] for letter in term))
+        else em.expand(operand, whole)
+        for term, operand in zip(terms, operands, strict=True)
+    ]
+    found, letters = operands[0], terms[0]
+    for at in range(1, len(operands)):
+        asked = set(out).union(*terms[at + 1 :])
+        found, letters = _joined(em, (found, operands[at]), (letters, terms[at]), asked, sizes)
+    return _moved(em, found, letters, out)
+
+
+_SPARE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _without_ellipsis(terms: Sequence[str], out: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The equation with letters in the place of dots, which stand for the leading axes of a broadcast."""
+    spare = [letter for letter in _SPARE if letter not in "".join((*terms, out))]
+    counts = [axes - len(term) + 3 if "..." in term else 0 for term, axes in zip(terms, ranks, strict=True)]
+    dots = "".join(spare[: max(counts, default=0)])
+    named = [term.replace("...", dots[len(dots) - count :]) for term, count in zip(terms, counts, strict=True)]
+    return named, out.replace("...", dots)
+
+
+def _joined(
+    em: Emitter[V, C],
+    operands: tuple[V | C, V | C],
+    terms: tuple[str, str],
+    asked: set[str],
+    sizes: Mapping[str, int],
+) -> tuple[V | C, str]:
+    """The product of two operands, summed over what nothing asks for any more, and its letters."""
+    a, b = (
+        _moved(em, operand, term, "".join(letter for letter in term if letter in asked or letter in other))
+        for operand, term, other in zip(operands, terms, terms[::-1], strict=True)
+    )
+    first, second = (
+        "".join(letter for letter in term if letter in asked or letter in other) for term, other in (terms, terms[::-1])
+    )
+    batch = [letter for letter in first if letter in second and letter in asked]
+    out = "".join([*batch, *(x for x in first if x not in second), *(x for x in second if x not in first)])
+    return _contracted(em, (a, b), (first, second), out, sizes), out
 
 
 def _moved(em: Emitter[V, C], x: V | C, letters: str, out: str) -> V | C:

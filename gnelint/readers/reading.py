@@ -22,9 +22,7 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
 
         assert target.path is not None
         return read(target.path, training=training, inputs=tuple(inputs))
-    if importlib.util.find_spec("torch") is None:
-        advice = 'Install it: pip install "gnelint[torch]"'
-        raise ModelError(target.text, "needs PyTorch, which is not installed", advice)
+    require_torch(target)
     if target.kind == "pt2":
         from gnelint.readers.torch.reader import read_pt2
 
@@ -33,3 +31,14 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
     from gnelint.readers.torch.target import read_python
 
     return read_python(target, training=training, inputs=inputs)
+
+
+def require_torch(target: Target) -> None:
+    """See that PyTorch is there, for a target that needs it.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if target.kind != "onnx" and importlib.util.find_spec("torch") is None:
+        advice = 'Install it: pip install "gnelint[torch]"'
+        raise ModelError(target.text, "needs PyTorch, which is not installed", advice)

@@ -9,18 +9,36 @@ import ast
 import difflib
 import glob
 import sys
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gnelint.errors import ModelError, UsageError
 
 TargetKind = Literal["onnx", "pt2", "python"]
 
-FORMS = "A target is a .onnx or .pt2 file, a directory or glob of these, package.module:name or path/file.py:name."
+FORMS = (
+    "A target is a .onnx or .pt2 file, a directory or glob of these, package.module:name, path/file.py:name, "
+    "path/file.py:Net(depth=20), hf:ID_OR_DIRECTORY, timm:NAME or torchvision:NAME."
+)
+LIBRARIES = ("hf", "timm", "torchvision")
+"""What stands before the colon of a design that a library builds."""
 MODEL_SUFFIXES: dict[str, TargetKind] = {".onnx": "onnx", ".pt2": "pt2"}
 WEIGHT_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".safetensors", ".bin"})
+_KERAS = ("a Keras file", "python -m tf2onnx.convert --keras {} --output model.onnx")
+_PICKLE = ("a pickle, which is code and is not run", "point at the code that builds the network, package.module:name")
+ELSEWHERE = {
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _KERAS),
+    ".pb": ("a TensorFlow graph", "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx"),
+    ".tflite": ("a TFLite file", "python -m tf2onnx.convert --tflite {} --output model.onnx"),
+    ".msgpack": ("weights of Flax", "write the function with jax2onnx (to_onnx) and check the .onnx file"),
+    ".mlmodel": ("a Core ML file", "check the network that it was converted from"),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE),
+    ".gguf": ("quantised weights without a network", "check the network that they were made of, as in hf:ID"),
+}
+"""Formats of other worlds: what a file of this suffix is, and the way from it to something that can be read."""
 MAX_LISTED = 6
 
 
@@ -34,6 +52,10 @@ class Target:
         path: the model file, or the Python file of a `path/file.py:name` target.
         module: the dotted module of a `package.module:name` target.
         attribute: what stands behind the colon, a dotted name; None for files.
+        call: what stands in parentheses behind the attribute, None without them.
+        library: the library that builds a design by its name, which `attribute` is.
+        weights: a checkpoint to lay over the module.
+        meta: whether the module is built without numbers.
     """
 
     text: str
@@ -41,6 +63,10 @@ class Target:
     path: Path | None = None
     module: str | None = None
     attribute: str | None = None
+    call: str | None = None
+    library: str | None = None
+    weights: Path | None = None
+    meta: bool = False
 
 
 def resolve(text: str) -> tuple[Target, ...]:
@@ -52,16 +78,26 @@ def resolve(text: str) -> tuple[Target, ...]:
     """
     if not text.strip():
         raise UsageError("TARGET", "is empty", FORMS)
+    library, colon, name = text.partition(":")
+    if colon and library in LIBRARIES and not Path(text).exists():
+        if not name:
+            raise UsageError(text, "no name behind the colon", f"As in {library}:{_EXAMPLES[library]}.")
+        return (Target(text, "python", attribute=name, library=library),)
     path = Path(text)
     if path.is_dir():
         return _in_directory(text, path)
     if path.is_file():
         return (_file(text, path),)
+    if text.endswith(")") and ":" in text.partition("(")[0]:
+        return (_python(text),)
     if glob.has_magic(text):
         return _matching(text)
     if ":" in text:
         return (_python(text),)
     raise _missing(text, path)
+
+
+_EXAMPLES = {"hf": "bert-base-uncased", "timm": "resnet50", "torchvision": "resnet50"}
 
 
 def source_file(target: Target) -> str:
@@ -85,6 +121,11 @@ def _in_directory(text: str, path: Path) -> tuple[Target, ...]:
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
+    if not found and (path / "saved_model.pb").is_file():
+        advice = f"Convert it: python -m tf2onnx.convert --saved-model {text} --output model.onnx"
+        raise ModelError(text, "a SavedModel of TensorFlow", advice)
+    if not found and (path / "config.json").is_file():
+        raise ModelError(text, "a directory of transformers", f"Check the design that it configures: hf:{text}")
     if not found:
         raise ModelError(text, "no .onnx or .pt2 file in this directory", FORMS)
     return tuple(_file(str(file), file) for file in found)
@@ -109,24 +150,59 @@ def _file(text: str, path: Path) -> Target:
         listed = f"; it defines {', '.join(names[:MAX_LISTED])}" if names else ""
         raise UsageError(text, "which module of this file?", f"Name it behind a colon, as in {example}{listed}.")
     if suffix in WEIGHT_SUFFIXES:
-        advice = "Point at the code that builds it, package.module:name, or export it to .onnx or .pt2."
-        raise UsageError(text, "a file of weights holds no network", advice)
+        raise UsageError(text, _weights_kind(path), _WITH_WEIGHTS.format(text))
+    if suffix in ELSEWHERE:
+        what, way = ELSEWHERE[suffix]
+        raise UsageError(text, what, f"The way here: {way.format(text)}.")
     raise UsageError(text, "not a model file", FORMS)
 
 
+_WITH_WEIGHTS = "Point at the code that builds the network, package.module:name, and pass --weights {}."
+
+
+def _weights_kind(path: Path) -> str:
+    """What a file of weights is; nothing in it is unpickled."""
+    if not zipfile.is_zipfile(path):
+        return "a file of weights holds no network"
+    with zipfile.ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        return "a TorchScript archive, whose program cannot be traced"
+    return "a file of weights holds no network"
+
+
 def _python(text: str) -> Target:
-    place, _, attribute = text.rpartition(":")
+    head, parenthesis, arguments = text.partition("(")
+    place, _, attribute = head.rpartition(":")
+    call = None
+    if parenthesis:
+        call = arguments.removesuffix(")")
+        if not text.endswith(")") or literal_call(call) is None:
+            advice = "Write literals, as in path/file.py:Net(depth=20, width=128); nothing else is evaluated."
+            raise UsageError(text, "the arguments are not understood", advice)
     if not attribute or not all(part.isidentifier() for part in attribute.split(".")):
         problem = f'"{attribute}" behind the colon is not a name' if attribute else "no name behind the colon"
-        raise UsageError(text, problem, "Write package.module:name or path/file.py:name; calls are not evaluated.")
+        raise UsageError(text, problem, "Write package.module:name or path/file.py:name.")
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
             raise _missing(place, path)
-        return Target(text, "python", path=path, attribute=attribute)
+        return Target(text, "python", path=path, attribute=attribute, call=call)
     if not place or not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(text, f'"{place}" is neither a Python file nor a module', FORMS)
-    return Target(text, "python", module=place, attribute=attribute)
+    return Target(text, "python", module=place, attribute=attribute, call=call)
+
+
+def literal_call(arguments: str) -> tuple[list[Any], dict[str, Any]] | None:
+    """The values of the arguments of a call, None where one of them is no literal."""
+    try:
+        call = ast.parse(f"f({arguments})", mode="eval").body
+        if not isinstance(call, ast.Call) or any(keyword.arg is None for keyword in call.keywords):
+            return None
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+        return [ast.literal_eval(value) for value in call.args], named
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _missing(text: str, path: Path) -> ModelError | UsageError:

@@ -23,6 +23,7 @@ from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes, same_prog
 from gnelint.ir.graph import Graph
 from gnelint.lint.finding import Finding
 from gnelint.measure.trials import NO_TORCH, SECONDS, Tried, has_torch, tried
+from gnelint.readers.reading import require_torch
 from gnelint.readers.target import Target, resolve
 from gnelint.settings.jobs import Job
 from gnelint.writers.base import Unmade
@@ -265,6 +266,7 @@ def subject_of(job: Job, inline: bool) -> Subject:
     Raises:
         ModelError: it cannot be built.
     """
+    require_torch(job.target)
     return OnnxSubject(job, inline) if job.target.kind == "onnx" else TorchSubject(job)
 
 

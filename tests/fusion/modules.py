@@ -235,6 +235,41 @@ ATTENTION = {
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
         ("attention",),
     ),
+    "constant bias, causal": Idiom(
+        lambda q, k, v: torch.softmax(
+            (q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 75).reshape(3, 5, 5)).masked_fill(_later(5), -1e9), -1
+        ) @ v,
+        ("attention",),
+        {"causal": True},
+        parameters=("mask",),
+    ),
+    "two constants": Idiom(
+        lambda q, k, v: torch.softmax(
+            (q @ k.transpose(-2, -1)).masked_fill(_outside(5), -1e9) + torch.linspace(-1, 1, 75).reshape(3, 5, 5), -1
+        ) @ v,
+        ("attention",),
+        {"causal": False},
+        parameters=("mask",),
+    ),
+    "constant and from outside": Idiom(
+        lambda q, k, v, mask: torch.softmax(
+            q @ k.transpose(-2, -1) * 0.5 + mask + torch.linspace(-1, 1, 25).reshape(5, 5), -1
+        ) @ v,
+        ("attention",),
+        {"scale": 0.5},
+        (*(HEADS,) * 3, (1, 1, 5, 5)),
+        parameters=("mask",),
+    ),
+    "windows": Idiom(
+        lambda q, k, v: (
+            ((q @ k.transpose(-2, -1)).unflatten(0, (-1, 2)) + torch.where(_outside(5), -100.0, 0.0).expand(2, 5, 5))
+            .flatten(0, 1).softmax(-1) @ v
+        ),
+        ("attention",),
+        {"packed": True},
+        ((4, 5, 8),) * 3,
+        parameters=("mask",),
+    ),
     "tokens before heads": Idiom(
         lambda q, k, v: torch.softmax(q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1), -1) @ v.permute(0, 2, 1, 3),
         ("transpose", "transpose", "transpose", "attention"),

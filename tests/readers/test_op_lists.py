@@ -65,6 +65,8 @@ NEUTRAL = {"aten.bernoulli.p", "aten.new_empty.default", "aten.empty_like.defaul
 OTHERWISE = {
     "operator.getitem",
     "aten._native_batch_norm_legit.no_stats",
+    "aten._native_batch_norm_legit_functional.default",
+    "aten.native_dropout.default",
     "aten.new_empty.default",
     "aten.empty_like.default",
     "aten.arange.default",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ class Words(nn.Module):
         found = self.embed(ids)
         return found if mask is None else found * mask
 
+class Two(Net):
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+class Batch(nn.Module):
+    def __init__(self, width=4, names=("image",)):
+        super().__init__()
+        self.linear, self.names = nn.Linear(width, width), names
+    def forward(self, batch):
+        return self.linear(sum(batch[name] for name in self.names))
+
 model = Net()
 program = torch.export.export(Net(), (torch.zeros(5, WIDTH),))
 
@@ -50,6 +62,9 @@ def pair():
 
 def named():
     return Words(), {"ids": torch.zeros(2, 3, dtype=torch.int64)}
+
+def keyword():
+    return Words(), (torch.zeros(2, 3, dtype=torch.int64),), {"mask": torch.ones(4)}
 
 def number():
     return 3
@@ -102,10 +117,28 @@ def test_python_targets(networks: Path) -> None:
         ("{dir}/empty", ModelError, "no .onnx or .pt2 file"),
         ("{dir}/*.onnx", ModelError, "no file matches"),
         ("{dir}/*.py", ModelError, "none of them"),
-        ("{dir}/networks.py", UsageError, r"networks.py:Net; it defines Net, Wide, Words, model"),
+        ("{dir}/networks.py", UsageError, r"networks.py:Net; it defines Net, Wide, Words, Two, Batch"),
         ("{dir}/weights.pth", UsageError, "holds no network"),
         ("{dir}/notes.txt", UsageError, "not a model file"),
-        ("{dir}/networks.py:make(3)", UsageError, "not a name"),
+        (
+            "{dir}/networks.py:Batch(width=WIDTH)",
+            UsageError,
+            r"arguments are not understood.*Net\(depth=20, width=128\)",
+        ),
+        ("{dir}/networks.py:Batch(*[3])", UsageError, "arguments are not understood"),
+        ("{dir}/networks.py:Batch(__import__('os'))", UsageError, "arguments are not understood"),
+        (
+            "{dir}/model.keras",
+            UsageError,
+            r"a Keras file. The way here: python -m tf2onnx.convert --keras .*model.keras",
+        ),
+        ("{dir}/model.tflite", UsageError, "a TFLite file. The way here: python -m tf2onnx.convert --tflite"),
+        ("{dir}/model.msgpack", UsageError, "weights of Flax. The way here: .*jax2onnx"),
+        ("{dir}/model.pkl", UsageError, "a pickle, which is code and is not run"),
+        ("{dir}/script.pt", UsageError, "a TorchScript archive, whose program cannot be traced. Point at the code"),
+        ("{dir}/saved", ModelError, r"a SavedModel of TensorFlow. Convert it: python -m tf2onnx.convert --saved-model"),
+        ("{dir}/hub", ModelError, r"a directory of transformers. Check the design that it configures: hf:.*/hub"),
+        ("hf:", UsageError, "no name behind the colon. As in hf:bert-base-uncased"),
         ("{dir}/networks.py:", UsageError, "no name behind"),
         (":model", UsageError, "neither a Python file nor a module"),
         ("package.module", UsageError, "package.module:model"),
@@ -114,7 +147,13 @@ def test_python_targets(networks: Path) -> None:
 def test_wrong_targets(networks: Path, text: str, error: type[GnelintError], message: str) -> None:
     folder = networks.parent
     (folder / "empty").mkdir()
-    (folder / "weights.pth").touch()
+    for name in ("weights.pth", "model.keras", "model.tflite", "model.msgpack", "model.pkl"):
+        (folder / name).touch()
+    with zipfile.ZipFile(folder / "script.pt", "w") as archive:
+        archive.writestr("script/code/__torch__.py", "")
+    for name in ("saved/saved_model.pb", "hub/config.json"):
+        (folder / name).parent.mkdir()
+        (folder / name).touch()
     (folder / "notes.txt").touch()
     with pytest.raises(error, match=message) as caught:
         resolve(text.format(dir=folder))
@@ -132,6 +171,12 @@ def test_wrong_targets(networks: Path, text: str, error: type[GnelintError], mes
         ("program", [], 5),
         ("Holder.inner", [InputSpec((8, 4))], 8),
         ("named", [], 2),
+        ("keyword", [], 2),
+        ("model", [], 8),
+        ("Words", [], 8),
+        ("Batch", [InputSpec((7, 4), name="batch.image")], 7),
+        ("Batch(6)", [InputSpec((7, 6), name="batch.image")], 7),
+        ("Batch(names=['a', 'b'])", [InputSpec((7, 4), name="batch.a"), InputSpec((7, 4), name="batch.b")], 7),
         ("Words", [InputSpec((3, 5), dtype="int64")], 3),
         ("Words", [InputSpec((3, 5), name="ids", dtype="int64"), InputSpec((4,), name="mask")], 3),
     ],
@@ -150,13 +195,12 @@ def test_reading_python_targets(networks: Path, name: str, inputs: list[InputSpe
     ("name", "inputs", "message"),
     [
         ("mdoel", [], "Did you mean model"),
-        ("zzz", [], "It has Net, Wide, Words, model"),
-        ("Wide", [], r"needs arguments \(width\)"),
+        ("zzz", [], "It has Net, Wide, Words, Two, Batch"),
+        ("Wide", [], r"needs arguments \(width\).*networks.py:Wide\(width=\.\.\.\)"),
         ("number", [], "gives a int, not a torch.nn.Module"),
-        ("broken", [], r"calling it raised KeyError: 'weights' \(.*networks.py:4\d\)"),
+        ("broken", [], r"calling it raised KeyError: 'weights' \(.*networks.py:5\d\)"),
         ("leaves", [], "SystemExit"),
-        ("model", [], r"forward takes x\).* --input 8,4;"),
-        ("Words", [], r"--input 8,16:int64"),
+        ("Two", [], r"forward takes x, y\).* --input 8,4;.*batch.image=8,3,32,32.*\(module, inputs, kwargs\)"),
         ("Words", [InputSpec((3, 5))], r"integers is needed"),
         ("model", [InputSpec((8, 4), name="y")], 'forward takes no "y"'),
         ("model", [InputSpec((8, 4)), InputSpec((8, 4))], "more --input than"),

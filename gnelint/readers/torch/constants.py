@@ -22,7 +22,15 @@ from torch import fx
 from gnelint.ir.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.masks import Mask, find_mask
-from gnelint.readers.torch.operations import DROPOUT, PART_VIEWS, RANDOM, SHAPE_ONLY, WHOLE_VIEWS, operation_name
+from gnelint.readers.torch.operations import (
+    DROPOUT,
+    PART_VIEWS,
+    RANDOM,
+    UNWRITTEN,
+    WHOLE_VIEWS,
+    operation_name,
+    shape_only,
+)
 
 RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""
@@ -237,13 +245,18 @@ class ConstantFolder:
         name = operation_name(node.target)
         if name in DROPOUT:
             return False
-        read = [found for found in node.all_input_nodes if not (name in SHAPE_ONLY and found is node.args[0])]
-        if name in SHAPE_ONLY and isinstance(node.args[0], fx.Node) and not _is_concrete(node.args[0].meta["val"]):
+        shown = shape_only(node)
+        read = [found for found in node.all_input_nodes if found is not shown]
+        if shown is not None and not _is_concrete(shown.meta["val"]):
             return False
-        if any(found not in self._leaves and found not in self._folded for found in read):
+        if not all(map(self.knows, read)):
             return False
         self._folded[node] = None
         return True
+
+    def knows(self, node: fx.Node) -> bool:
+        """Whether the node is a leaf or was taken in."""
+        return node in self._leaves or node in self._folded
 
     def constant(self, node: fx.Node) -> Constant | None:
         """The constant a node stands for; None if it depends on the input, or is several tensors at once."""
@@ -263,7 +276,7 @@ class ConstantFolder:
             compute=lambda changed: self._run(node, changed),
             transform=transform,
             provenance="initializer" if transform == "random" else weakest([leaf.provenance for leaf in leaves]),
-            mask=find_mask(node, self._ancestors, self._is_ours) if transform == "random" else None,
+            mask=find_mask(node, self._ancestors, self.knows) if transform == "random" else None,
             base=self._base(node),
             leaves=tuple(leaves),
             kind=foremost(leaf.kind for leaf in leaves),
@@ -304,11 +317,8 @@ class ConstantFolder:
                 order[current] = None
                 continue
             stack.append((current, True))
-            stack.extend((source, False) for source in reversed(current.all_input_nodes) if self._is_ours(source))
+            stack.extend((source, False) for source in reversed(current.all_input_nodes) if self.knows(source))
         return list(order)
-
-    def _is_ours(self, node: fx.Node) -> bool:
-        return node in self._leaves or node in self._folded
 
     def _run(self, node: fx.Node, changed: Tensors) -> torch.Tensor:
         results: dict[fx.Node, Any] = {}
@@ -329,7 +339,9 @@ class ConstantFolder:
                 kwargs = dict(found_kwargs)  # fx's own dictionaries cannot be changed
                 if "device" in kwargs:
                     kwargs["device"] = torch.device("cpu")
-                results[current] = current.target(*args, **kwargs)
+                made = current.target(*args, **kwargs)
+                # memory that nobody has written to holds anything; the same each time is needed
+                results[current] = made.zero_() if operation_name(current.target) in UNWRITTEN else made
         found: torch.Tensor = results[node]
         return found
 

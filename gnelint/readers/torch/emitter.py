@@ -43,6 +43,8 @@ class Call:
     outputs: tuple[tuple[Shape, str] | None, ...]
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self.arguments:
+            raise CannotLowerError(f"this form of the operation has no {name}")
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:

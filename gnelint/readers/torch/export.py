@@ -9,22 +9,22 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
+from torch._functorch import config as functorch_config
 from torch.export import ExportedProgram
 
 from gnelint.errors import ModelError
-from gnelint.readers.torch.graph import knows
+from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.names import is_user_code
-
-KEPT_WHOLE = frozenset({"_weight_norm", "_weight_norm_interface"})
-"""Composites that the lowering table lacks and that are not taken apart: weight normalisation is folded into the weight
-and named after what it is."""
+from gnelint.readers.torch.outputs import Returned, without_caches
+from gnelint.readers.torch.stand_ins import stand_ins
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Exported:
     Attributes:
         program: the program.
         called: names of the parameters that something reads in it, whether or not an output depends on them.
+        losses: positions of outputs that are losses beside others.
         notes: what a person should know about how it was obtained.
     """
 
     program: ExportedProgram
     called: frozenset[str]
+    losses: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -47,59 +49,90 @@ def export_module(
 ) -> Exported:
     """The module as a functional program.
 
+    A branch on the values of tensors is taken as the example inputs have it, and named.
+
     Raises:
         ModelError: neither torch.export nor torch.fx can trace it.
     """
     # torch prints the half-traced program when it fails, to either stream: the error says what matters in one line
-    with untouched(module), quietly(), contextlib.redirect_stdout(StringIO()), contextlib.redirect_stderr(StringIO()):
+    with (
+        untouched(module),
+        quietly(),
+        contextlib.redirect_stdout(StringIO()),
+        contextlib.redirect_stderr(StringIO()),
+        without_caches(module) as cached,
+        central_draws(),
+        stand_ins(module, args, kwargs) as given,
+    ):
         set_mode(module, training)
+        returned = Returned()
+        module.forward = returned.collecting(module.forward)
+
+        def done(program: ExportedProgram, *more: str) -> Exported:
+            given.put_back(program)
+            read = called(program)
+            notes = (*cached, *returned.notes, *more)
+            return Exported(functional(program), read, returned.losses, notes)
+
         try:
-            program = torch.export.export(module, args, kwargs, strict=False)
-            return Exported(decomposed(_detached(program)), called(program))
+            return done(torch.export.export(module, given.args, given.kwargs, strict=False))
         except Exception as error:
             failure = error
+        if _depends_on_values(failure) and given.real is None:
+            with contextlib.suppress(Exception), functorch_config.patch(fake_tensor_propagate_real_tensors=True):
+                program = torch.export.export(module, given.args, given.kwargs, strict=False)
+                return done(program, f"{_branch(failure)} is taken as the example inputs have it")
         try:
-            traced = fx.symbolic_trace(module)
-            program = torch.export.export(traced, args, kwargs, strict=False)
-            found = Exported(decomposed(_detached(program)), called(program))
+            program = torch.export.export(fx.symbolic_trace(module), given.args, given.kwargs, strict=False)
+            return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
         except Exception:
             raise ModelError(name, f"cannot be traced: {cause(failure)}", _advice(failure)) from failure
-    return replace(found, notes=(f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead",))
+
+
+def _depends_on_values(error: BaseException) -> bool:
+    return "data-dependent" in str(error) or "DataDependent" in type(error).__name__
+
+
+def _branch(error: BaseException) -> str:
+    """The line whose way depends on the values of tensors."""
+    frame = _user_frame(error)
+    place = f"{Path(frame.filename).name}:{frame.lineno}: " if frame is not None else ""
+    return f"{place}what depends on the values of tensors"
+
+
+@contextlib.contextmanager
+def central_draws() -> Iterator[None]:
+    """Single numbers that are drawn are in the middle: a layer that is sometimes left out is there."""
+
+    def middle(low: float = 0.0, high: float = 1.0) -> float:
+        return (low + high) / 2
+
+    def rand(*size: Any, **options: Any) -> torch.Tensor:
+        sizes = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
+        if tuple(sizes) not in ((), (1,)) or "size" in options:
+            return drawn(*size, **options)
+        return torch.full(tuple(sizes), 0.5, dtype=options.get("dtype"), device=options.get("device"))
+
+    def uniform(low: float = 0.0, high: float = 1.0, size: Any = None) -> Any:
+        return middle(low, high) if size is None else numpy_uniform(low, high, size)
+
+    drawn, numpy_uniform = torch.rand, np.random.uniform
+    saved = [(torch, "rand", rand), (np.random, "uniform", uniform), (random, "random", middle),
+             (random, "uniform", middle)]  # fmt: skip
+    originals = [(place, name, getattr(place, name)) for place, name, _ in saved]
+    try:
+        for place, name, own in saved:
+            setattr(place, name, own)
+        yield
+    finally:
+        for place, name, original in originals:
+            setattr(place, name, original)
 
 
 def called(program: ExportedProgram) -> frozenset[str]:
     """Names of the stored tensors that something in a program reads, before what is not needed is taken out."""
     read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     return frozenset(str(spec.target) for spec in program.graph_signature.input_specs if spec.arg.name in read)
-
-
-def _detached(program: ExportedProgram) -> ExportedProgram:
-    """What is computed under `no_grad`, detached: taken apart, the program would forget under which it was."""
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
-        if getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled" or node.args[0] is not False:
-            continue
-        for part in list(node.users):
-            if isinstance(part.meta.get("val"), torch.Tensor) and part.meta["val"].is_floating_point():
-                with graph.inserting_after(part):
-                    detached = graph.call_function(torch.ops.aten.detach.default, (part,))
-                detached.meta = dict(part.meta)
-                part.replace_all_uses_with(detached, delete_user_cb=lambda user, own=detached: user is not own)
-    return program
-
-
-def decomposed(program: ExportedProgram) -> ExportedProgram:
-    """The functional form: no writes in place; composites that the lowering table knows are kept whole."""
-    table = {
-        operation: rule
-        for operation, rule in torch.export.default_decompositions().items()
-        if not knows(operation) and _bare_name(operation) not in KEPT_WHOLE
-    }
-    return program.run_decompositions(table)
-
-
-def _bare_name(operation: Any) -> str:
-    return str(operation.overloadpacket.__name__)
 
 
 def set_mode(module: torch.nn.Module, training: bool) -> None:
@@ -182,7 +215,7 @@ def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
 def _advice(error: BaseException) -> str:
     text = str(error)
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
-        return "Its control flow depends on the values of tensors; point gnelint at a part without it."
+        return "Its way depends on the values of tensors, on example inputs too; point gnelint at a part without it."
     if "Long, Int" in text or ("indices" in text and "Float" in text):
         return "An input of integers is needed: --input 8,16:int64."
     if isinstance(error, RuntimeError):

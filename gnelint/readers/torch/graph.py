@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_leaves
 
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Dim, Graph, Node, Parameter, TensorKind, Value
@@ -20,6 +21,9 @@ from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
 from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
 from gnelint.readers.torch.ops.table import LOWERINGS, Lowering
+
+_PATTERNS = frozenset({torch.bool, torch.int64, torch.int32, torch.int16, torch.int8})
+"""Types of inputs that say where, not how much."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Reading:
         notes: what a person should know already before the graph is read.
         recorder: saw the module being built, so it can stand in for the numbers of meta tensors.
         unregistered: parameters of layers that the module does not know of, by the path at which it keeps them.
+        losses: positions of the program's outputs that are losses: the analysis starts at the others.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     recorder: InitializerRecorder | None = None
     unregistered: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    losses: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def knows(target: Any) -> bool:
 
 
 def _lowering(target: Any) -> Lowering | None:
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims", "transformers"):
         return None
     name = operation_name(target)
     return LOWERINGS.get(f"{name}.{target._overloadname}", LOWERINGS.get(name))
@@ -87,11 +93,14 @@ class _Lowerer:
         self._program = program
         self._reading = reading
         self._folder = ConstantFolder()
+        self._examples = ConstantFolder()
         self._emitter = Emitter()
+        self._as_given: dict[str, None] = {}
+        self._sizes = dict(reading.sizes)
         self._steps: list[Step] = []
         self._results: dict[fx.Node, Any] = {}
         self._inputs: dict[str, str] = {}
-        self._live = _live_nodes(program)
+        self._live = set(needed(_returned(program, lambda at: at not in reading.losses)))
         self._trained: list[str] = []
 
     def run(self) -> None:
@@ -101,12 +110,16 @@ class _Lowerer:
             if node.op == "get_attr" and isinstance(tensor := _attribute(self._program, node.target), torch.Tensor):
                 node.meta.setdefault("val", tensor)
                 self._folder.add_leaf(node, str(node.target), tensor, "constant")
-            elif node.op == "call_function" and node in self._live and not self._folder.fold(node):
-                self._results[node] = self._lower(node)
+                self._examples.add_leaf(node, str(node.target), tensor, "constant")
+            elif node.op == "call_function" and node in self._live:
+                self._examples.fold(node)
+                if not self._folder.fold(node):
+                    self._results[node] = self._lower(node)
 
     def _read_placeholders(self) -> None:
         placeholders = {node.name: node for node in self._program.graph.nodes if node.op == "placeholder"}
         tied: dict[tuple[Any, ...], str] = {}
+        examples = iter(given for given in tree_leaves(self._program.example_inputs) if isinstance(given, torch.Tensor))
         unknown = {_identity(tensor): name for name, tensor in self._reading.unregistered.items()}
         for spec in self._program.graph_signature.input_specs:
             node = placeholders[spec.arg.name]
@@ -118,10 +131,15 @@ class _Lowerer:
                 self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder)
                 if kind == "parameter":
                     self._trained.append(name)
+                elif kind != "frozen":
+                    self._examples.add_leaf(node, name, tensor, kind, self._reading.recorder)
             elif isinstance(node.meta.get("val"), torch.Tensor):
                 flow = self._emitter.new_value(*self._described(node.meta["val"]))
                 self._results[node] = flow
                 self._inputs[flow.name] = node.name
+                given = next(examples, None)
+                if isinstance(given, torch.Tensor) and given.dtype in _PATTERNS and not given.is_meta:
+                    self._examples.add_leaf(node, node.name, given, "constant")
 
     def _described(self, tensor: torch.Tensor) -> tuple[Shape, str]:
         return tuple(self._dimension(size) for size in tensor.shape), dtype_name(tensor.dtype)
@@ -130,14 +148,32 @@ class _Lowerer:
         if isinstance(size, int):
             return size
         expression = size.node.expr
-        known = {symbol: self._reading.sizes.get(str(symbol), symbol) for symbol in expression.free_symbols}
+        seen = getattr(size.node.shape_env, "real_tensor_prop_unbacked_vals", {})  # of the example inputs
+        known = {symbol: self._sizes.get(str(symbol), seen.get(symbol, symbol)) for symbol in expression.free_symbols}
         found = expression.subs(known)
         return int(found) if found.is_Integer else str(found)
+
+    def _learn_sizes(self, traced: Sequence[Any], found: Shape) -> None:
+        """What tracing did not know, such as how much a mask keeps, and a lowering does."""
+        for size, known in zip(traced, found, strict=False):
+            if not isinstance(size, int) and isinstance(known, int) and size.node.expr.is_Symbol:
+                self._sizes.setdefault(str(size.node.expr), known)
 
     def _operand(self, node: fx.Node) -> Any:
         if node in self._results:
             return self._results[node]
         return self._folder.constant(node)
+
+    def _pattern(self, node: fx.Node) -> Constant | None:
+        """What the example inputs make of a tensor that depends on integers and booleans alone: a mask, indices."""
+        if node not in self._results:
+            return None
+        found = self._examples.constant(node)
+        if found is not None:
+            self._as_given.update(
+                dict.fromkeys(leaf.name for leaf in found.stored if leaf.name in self._inputs.values())
+            )
+        return found
 
     def _lower(self, node: fx.Node) -> Any:
         if operation_name(node.target) == "getitem":
@@ -158,16 +194,25 @@ class _Lowerer:
             self._emitter.drop()
             result = self._unmodelled(node, outputs)
         self._steps += [Step(draft, node) for draft in self._emitter.take()]
+        if isinstance(result, Flow) and isinstance(value, torch.Tensor):
+            self._learn_sizes(value.shape, result.shape)
         return tuple(result) if isinstance(result, (tuple, list)) else result
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
-        """The arguments by the schema's names, defaults filled in, nodes replaced by what they have become."""
+        """The arguments by the schema's names, defaults filled in, nodes replaced by what they have become.
+
+        Where values meet a mask or indices that the inputs give, these are as the example inputs have them.
+        """
+        meets = any(
+            isinstance(self._results.get(source), Flow) and not self._examples.knows(source)
+            for source in node.all_input_nodes
+        )
 
         def converted(argument: Any) -> Any:
             if isinstance(argument, fx.Node):
                 value = argument.meta.get("val")
                 if isinstance(value, torch.Tensor):
-                    operand = self._operand(argument)
+                    operand = (self._pattern(argument) if meets else None) or self._operand(argument)
                     if operand is None:
                         raise CannotLowerError("an operand that is no tensor of the graph")
                     return operand
@@ -240,12 +285,17 @@ class _Lowerer:
             inputs=tuple(self._inputs.values()),
             outputs=tuple(value_names[name] for name in outputs),
             values={name: Value(name, flow.shape, flow.dtype) for name, flow in flows},
-            notes=(*self._reading.notes, *self._emitter.notes, *_placeholder_note(nodes)),
+            notes=(*self._reading.notes, *self._emitter.notes, *self._pattern_note(), *_placeholder_note(nodes)),
             returned=self._returned_tensors(),
         )
-        used = graph.returned.union(graph.uses)
+        used = graph.returned.union(graph.uses, self._read_by_losses())
         graph = replace(graph, unread=tuple(name for name in dict.fromkeys(self._trained) if name not in used))
         return Lowered(graph, self._operations(value_names))
+
+    def _pattern_note(self) -> tuple[str, ...]:
+        if not self._as_given:
+            return ()
+        return (f"masks and indices that {', '.join(self._as_given)} decide are those of the example inputs",)
 
     def _operations(self, value_names: Mapping[str, str]) -> dict[str, str]:
         """The first traced operation whose result each named value is."""
@@ -263,14 +313,15 @@ class _Lowerer:
         return frozenset(leaf.name for constant in constants for leaf in constant.stored)
 
     def _output_operands(self) -> list[Any]:
-        output = next(node for node in self._program.graph.nodes if node.op == "output")
-        specs = self._program.graph_signature.output_specs
-        returned = [
-            node
-            for node, spec in zip(output.args[0], specs, strict=True)
-            if spec.kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node)
-        ]
-        return [self._operand(node) for node in returned]
+        losses = self._reading.losses
+        return [self._operand(node) for node in _returned(self._program, lambda at: at not in losses)]
+
+    def _read_by_losses(self) -> set[str]:
+        """The stored tensors that losses beside the outputs depend on."""
+        nodes = set(needed(_returned(self._program, self._reading.losses.__contains__)))
+        specs = self._program.graph_signature.input_specs
+        names = {node.name for node in nodes if node.op == "placeholder"}
+        return {str(spec.target) for spec in specs if spec.arg.name in names}
 
     def _read_steps(self, needed: set[str]) -> list[Step]:
         """The steps that the needed values depend on, in order."""
@@ -289,21 +340,27 @@ def _placeholder_note(nodes: Sequence[Node]) -> tuple[str, ...]:
     return (f"{len(missing)} parameters are on the meta device and hold no numbers; zeros stand in for them",)
 
 
-def _live_nodes(program: ExportedProgram) -> set[fx.Node]:
-    """The nodes that a returned tensor depends on; updates of running statistics are not among them."""
-    output = next(node for node in program.graph.nodes if node.op == "output")
-    live: set[fx.Node] = set()
-    stack = [
+def _returned(program: ExportedProgram, wanted: Callable[[int], bool]) -> list[fx.Node]:
+    """What a program returns to its caller at the wanted positions: no updates of running statistics."""
+    specs = program.graph_signature.output_specs
+    own = [
         node
-        for node, spec in zip(output.args[0], program.graph_signature.output_specs, strict=True)
-        if spec.kind is OutputKind.USER_OUTPUT and isinstance(node, fx.Node)
+        for node, spec in zip(program.graph.output_node().args[0], specs, strict=True)
+        if spec.kind is OutputKind.USER_OUTPUT
     ]
-    while stack:
-        node = stack.pop()
-        if node not in live:
-            live.add(node)
-            stack.extend(node.all_input_nodes)
-    return live
+    return [node for at, node in enumerate(own) if isinstance(node, fx.Node) and wanted(at)]
+
+
+def needed(results: Iterable[fx.Node]) -> Iterator[fx.Node]:
+    """The nodes that results depend on, themselves among them."""
+    seen: set[fx.Node] = set()
+    waiting = list(results)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting.extend(node.all_input_nodes)
+            yield node
 
 
 def _kind(declared: InputKind, tensor: torch.Tensor) -> TensorKind:

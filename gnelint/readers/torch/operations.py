@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
 
 WHOLE_VIEWS = frozenset(
     {"view", "reshape", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze", "squeeze", "alias",
-     "clone", "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten"}
+     "clone", "detach", "contiguous", "lift_fresh_copy", "expand", "flatten", "unflatten", "view_as", "reshape_as",
+     "expand_as", "movedim", "swapaxes", "swapdims", "mT", "to", "_to_copy"}
 )  # fmt: skip
 """Operations that keep every number of a tensor: their result is still "that parameter"."""
 
@@ -24,6 +26,20 @@ DROPOUT = frozenset({"native_dropout", "dropout", "feature_dropout", "alpha_drop
 SHAPE_ONLY = frozenset({"new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like",
                         "full_like", "rand_like", "randn_like", "randint_like", "fill"})  # fmt: skip
 """Operations that read nothing but the shape and type of their first argument."""
+
+_SHAPED_LIKE = frozenset({"expand_as", "view_as", "reshape_as", "type_as"})
+"""Operations that read nothing but the shape and type of their second argument."""
+
+UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"})
+"""Operations whose result has no numbers yet."""
+
+
+def shape_only(node: fx.Node) -> fx.Node | None:
+    """The operand of which an operation reads the shape and type alone."""
+    name = operation_name(node.target)
+    place = 0 if name in SHAPE_ONLY else 1 if name in _SHAPED_LIKE else None
+    found = None if place is None or place >= len(node.args) else node.args[place]
+    return found if isinstance(found, fx.Node) else None
 
 
 def operation_name(target: Any) -> str:

@@ -17,7 +17,8 @@ from gnelint.errors import ModelError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.torch.export import cause, decomposed, export_module, quietly
+from gnelint.readers.torch.export import cause, export_module, quietly
+from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.graph import Reading, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
@@ -48,10 +49,17 @@ def read_module(
     training: bool = True,
     example_kwargs: Mapping[str, Any] | None = None,
     recorder: InitializerRecorder | None = None,
+    notes: Sequence[str] = (),
 ) -> Graph:
     """Read a module as `trace_module` does, for the graph alone."""
     return trace_module(
-        module, example_inputs, name=name, training=training, example_kwargs=example_kwargs, recorder=recorder
+        module,
+        example_inputs,
+        name=name,
+        training=training,
+        example_kwargs=example_kwargs,
+        recorder=recorder,
+        notes=notes,
     ).graph
 
 
@@ -63,6 +71,7 @@ def trace_module(
     training: bool = True,
     example_kwargs: Mapping[str, Any] | None = None,
     recorder: InitializerRecorder | None = None,
+    notes: Sequence[str] = (),
 ) -> Traced:
     """Read a module as it runs on `example_inputs`; only their shapes and types matter.
 
@@ -76,7 +85,7 @@ def trace_module(
     """
     keywords = dict(example_kwargs or {})
     exported = export_module(module, example_inputs, keywords, name, training)
-    reading = Reading(name, training, {}, exported.notes, recorder, unregistered(module))
+    reading = Reading(name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses)
     lowered = lower_program(exported.program, reading)
     graph = lowered.graph
     if asks_for_more(module, example_inputs, keywords):
@@ -97,7 +106,7 @@ def trace_exported(
     """
     try:
         with quietly():
-            program = decomposed(program)
+            program = functional(program)
     except Exception as error:
         raise ModelError(name, f"the exported program cannot be decomposed: {cause(error)}") from error
     lowered = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))

@@ -20,9 +20,12 @@ from torch.export import ExportedProgram
 from gnelint.errors import GnelintError, ModelError
 from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
-from gnelint.readers.target import MAX_LISTED, Target, suggestion
+from gnelint.readers.target import MAX_LISTED, Target, literal_call, suggestion
+from gnelint.readers.torch.arguments import arguments, required
+from gnelint.readers.torch.checkpoint import empty_on_meta, lay_over
 from gnelint.readers.torch.export import cause, quietly
 from gnelint.readers.torch.initializers import InitializerRecorder
+from gnelint.readers.torch.libraries import from_library
 from gnelint.readers.torch.reader import Traced, trace_exported, trace_module
 
 
@@ -50,6 +53,7 @@ class Loaded:
         args, kwargs: what the module is traced with.
         inputs: shapes as the user gave them; they fix the symbolic sizes of an exported program.
         recorder: saw the module being built.
+        notes: how it was built and what it is fed.
         target: the imports of the module's file start from where it is.
     """
 
@@ -60,6 +64,7 @@ class Loaded:
     inputs: Sequence[InputSpec]
     recorder: InitializerRecorder | None
     target: Target | None = None
+    notes: tuple[str, ...] = ()
 
     def trace(self, *, training: bool) -> Traced:
         """Trace it.
@@ -77,6 +82,7 @@ class Loaded:
                 training=training,
                 example_kwargs=self.kwargs,
                 recorder=self.recorder,
+                notes=self.notes,
             )
 
 
@@ -92,22 +98,28 @@ def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
             found = load_object(target)
         if isinstance(found, ExportedProgram):
             return Loaded(target.text, found, (), {}, inputs, None, target)
-        with recorder:
-            module, own_inputs = build(found, target)
-        args, kwargs = example_inputs(module, own_inputs, inputs, target.text)
-        return Loaded(target.text, module, args, kwargs, inputs, recorder, target)
+        without_numbers = empty_on_meta() if target.meta or target.weights is not None else contextlib.nullcontext()
+        with recorder, without_numbers:
+            module, own, keywords = build(found, target)
+        notes: tuple[str, ...] = ()
+        if target.weights is not None:
+            notes = lay_over(module, target.weights, target.text)
+        given = arguments(module, own, inputs, target.text, keywords)
+        return Loaded(target.text, module, given.args, given.kwargs, inputs, recorder, target, (*notes, *given.notes))
 
 
 @contextlib.contextmanager
 def importable(target: Target) -> Iterator[None]:
-    """The directory that the target's own imports start from is on the path while it is read."""
-    place = str(target.path.resolve().parent) if target.path is not None else os.getcwd()
-    sys.path.insert(0, place)
+    """The directories that the target's own imports start from are on the path while it is read: its own, and the one
+    in which gnelint runs."""
+    places = [os.getcwd()] if target.path is None else [str(target.path.resolve().parent), os.getcwd()]
+    sys.path[:0] = places
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(place)
+        for place in places:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(place)
 
 
 def load_object(target: Target) -> Any:
@@ -116,6 +128,8 @@ def load_object(target: Target) -> Any:
     Raises:
         ModelError: there is no such module or attribute, or importing it raised.
     """
+    if target.library is not None:
+        return _guarded(target, "building it raised", lambda: from_library(target))
     module = _guarded(target, "importing it raised", lambda: _import(target))
     found: Any = module
     for part in (target.attribute or "").split("."):
@@ -187,34 +201,51 @@ def _guarded(target: Target, problem: str, action: Callable[[], Any]) -> Any:
         raise ModelError(target.text, f"{problem} {cause(error)}", "Fix it, or point at something else.") from error
 
 
-def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any]:
-    """The module that an object stands for, and the example inputs it brought along (None if it brought none).
+def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str, Any]]:
+    """The module that an object stands for, and the inputs and keywords that it brought along (None, {} if none).
 
     Raises:
         ModelError: the object is no module and makes none, needs arguments, or raised.
     """
-    if isinstance(found, torch.jit.ScriptModule):
-        problem = "is a TorchScript module, which cannot be traced"
-        raise ModelError(target.text, problem, "Point at the module it was made of.")
+    refuse_scripted(found, target.text)
     if callable(found) and not isinstance(found, torch.nn.Module):
-        missing = _required_parameters(found)
+        args, kwargs = (literal_call(target.call) if target.call is not None else None) or ([], {})
+        missing = _required_parameters(found) if target.call is None else []
         if missing:
+            written = ", ".join(f"{name}=..." for name in missing)
             raise ModelError(
                 target.text,
                 f"needs arguments ({', '.join(missing)})",
-                "Point at a function without arguments that returns the module.",
+                f"Write them behind it, as literals: {target.text}({written}).",
             )
-        found = _guarded(target, "calling it raised", found)
-    own_inputs = None
-    if isinstance(found, (tuple, list)) and len(found) == 2 and isinstance(found[0], torch.nn.Module):
-        found, own_inputs = found
+        maker = found
+        found = _guarded(target, "calling it raised", lambda: maker(*args, **kwargs))
+        refuse_scripted(found, target.text)
+    own: Any = None
+    keywords: Mapping[str, Any] = {}
+    if isinstance(found, (tuple, list)) and len(found) in (2, 3) and isinstance(found[0], torch.nn.Module):
+        own, keywords = found[1], found[2] if len(found) == 3 else {}
+        found = found[0]
     if not isinstance(found, torch.nn.Module):
         raise ModelError(
             target.text,
             f"gives a {type(found).__name__}, not a torch.nn.Module",
-            "Point at a module, a module class, or a function that returns a module or (module, example_inputs).",
+            "Point at a module, a module class, or a function that returns a module, (module, inputs) or "
+            "(module, inputs, kwargs).",
         )
-    return found, own_inputs
+    return found, own, keywords
+
+
+def refuse_scripted(found: Any, name: str) -> None:
+    """Scripted modules are programs of their own.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if isinstance(found, torch.jit.ScriptModule):
+        raise ModelError(
+            name, "is a TorchScript module, which cannot be traced", "Point at the module that it was made of."
+        )
 
 
 def _required_parameters(function: Any) -> list[str]:
@@ -222,93 +253,4 @@ def _required_parameters(function: Any) -> list[str]:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return []
-    return _required(signature)
-
-
-def _required(signature: inspect.Signature) -> list[str]:
-    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in signature.parameters.values() if p.default is p.empty and p.kind in named]
-
-
-def example_inputs(
-    module: torch.nn.Module, own: Any, specs: Sequence[InputSpec], name: str
-) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Arguments to trace with: made from the specs if there are any, else the target's own.
-
-    Floating ones are drawn from N(0, 1), integers are valid row numbers of every embedding table, booleans are True.
-
-    Raises:
-        ModelError: neither says what the inputs are, or a spec names no argument of `forward`.
-    """
-    signature = inspect.signature(module.forward)
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    if specs:
-        return (), _named_inputs(module, signature, specs, name, device)
-    if own is not None:
-        if isinstance(own, Mapping):
-            return (), {key: _moved(value, device) for key, value in own.items()}
-        values = own if isinstance(own, (tuple, list)) else (own,)
-        return tuple(_moved(value, device) for value in values), {}
-    missing = _required(signature)
-    if missing or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
-        taken = f" (forward takes {', '.join(missing)})" if missing else ""
-        raise ModelError(
-            name,
-            f"the shapes of its inputs are not known{taken}",
-            f"Pass one --input each, such as --input {_guess(module)}; name=8,16:int64 names and types one.",
-        )
-    return (), {}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """On the meta device if the module is there: nothing else can be traced with it."""
-    return value.to(device) if isinstance(value, torch.Tensor) and device.type == "meta" else value
-
-
-def _named_inputs(
-    module: torch.nn.Module, signature: inspect.Signature, specs: Sequence[InputSpec], name: str, device: torch.device
-) -> dict[str, torch.Tensor]:
-    names = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    catch_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    taken = {spec.name for spec in specs if spec.name is not None}
-    free = iter([found for found in names if found not in taken])
-    made: dict[str, torch.Tensor] = {}
-    for spec in specs:
-        key = spec.name if spec.name is not None else next(free, None)
-        if key is None or (key not in names and not catch_all):
-            problem = f'forward takes no "{key}"' if key is not None else "more --input than forward takes arguments"
-            raise ModelError(name, problem, suggestion(key or "", names) or f"It takes {', '.join(names)}.")
-        made[key] = _tensor(spec, module, device)
-    missing = [found for found in _required(signature) if found not in made]
-    if missing:
-        example = f"--input {missing[0]}=8,16"
-        raise ModelError(name, f"no --input for {', '.join(missing)}", f"Pass one each, as in {example}.")
-    return made
-
-
-def _tensor(spec: InputSpec, module: torch.nn.Module, device: torch.device) -> torch.Tensor:
-    floating = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    dtype = floating if spec.dtype is None else getattr(torch, spec.dtype)
-    if dtype is torch.bool:
-        return torch.ones(spec.shape, dtype=dtype, device=device)
-    if dtype.is_floating_point or dtype.is_complex:
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(spec.shape, generator=generator, dtype=torch.float32) if device.type != "meta" else None
-        return torch.empty(spec.shape, dtype=dtype, device=device) if drawn is None else drawn.to(device, dtype)
-    rows = [part.num_embeddings for part in module.modules() if isinstance(part, torch.nn.Embedding)]
-    count = 1
-    for size in spec.shape:
-        count *= size
-    return (torch.arange(count) % min([*rows, 100])).reshape(spec.shape).to(device, dtype)
-
-
-def _guess(module: torch.nn.Module) -> str:
-    """A shape that fits the first layer, to show the form of the option."""
-    for part in module.modules():
-        if isinstance(part, torch.nn.modules.conv._ConvNd):
-            return ",".join(map(str, (8, part.in_channels, *(32,) * (part.weight.dim() - 2))))
-        if isinstance(part, torch.nn.Linear):
-            return f"8,{part.in_features}"
-        if isinstance(part, torch.nn.Embedding):
-            return "8,16:int64"
-    return "8,3,32,32"
+    return required(signature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -234,9 +235,16 @@ class Fails(nn.Module):
         raise ValueError("the moon is full")
 
 
+@pytest.mark.parametrize(("value", "op"), [(1.0, "relu"), (-1.0, "tanh")])
+def test_a_branch_on_values_is_taken_as_the_example_has_it(value: float, op: str) -> None:
+    graph = read_module(DataDependent(), (torch.full((3,), value),), name="flow")
+    assert [node.op for node in graph.nodes] == [op]
+    assert re.search(r"test_reader\.py:\d+: what depends on the values of tensors is taken as", graph.notes[0])
+
+
 def test_what_cannot_be_traced_is_refused_with_the_cause() -> None:
-    with pytest.raises(ModelError, match=r"data-dependent.*test_reader\.py:\d+.*control flow") as caught:
-        read_module(DataDependent(), (torch.zeros(3),), name="flow")
+    with pytest.raises(ModelError, match=r"data-dependent.*test_reader\.py:\d+.*values of tensors") as caught:
+        read_module(DataDependent(), (torch.zeros(3, device="meta"),), name="flow")
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"ValueError: the moon is full \(.*test_reader\.py:\d+\)"):
         read_module(Fails(), (torch.zeros(3),), name="fails")
@@ -373,6 +381,6 @@ def test_a_failed_trace_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
             return x * 2 if x.sum() > 0 else x
 
     with pytest.raises(ModelError, match="cannot be traced") as caught:
-        read_module(Decides(), (torch.ones(2, 2),), name="decides")
+        read_module(Decides(), (torch.ones(2, 2, device="meta"),), name="decides")
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from gnelint.ir.graph import Parameter
 from gnelint.readers import lowering
-from gnelint.readers.emitter import CannotLowerError, Shape
+from gnelint.readers.emitter import CannotLowerError, Shape, concrete
 from gnelint.readers.lowering import add, last_two_exchanged, matmul
-from gnelint.readers.torch.constants import Constant
+from gnelint.readers.torch.constants import Constant, derived
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 
 Lowering = Callable[[Emitter, Call], Any]
@@ -61,6 +63,44 @@ def _addmm(em: Emitter, call: Call) -> Operand:
     return product if beta == 0 else add(em, product, bias, call.shape, beta)
 
 
+def _grouped(em: Emitter, call: Call) -> Operand:
+    """Rows sorted by the expert that they are sent to, each times the matrix of its own (experts, in, out).
+
+    How many rows each gets depends on the values: experts are taken to be chosen alike often, and of many a few,
+    spread evenly, stand for all.
+    """
+    x = em.flow(call["input"] if "input" in call.arguments else call["self"])
+    weight = call["weight"] if "weight" in call.arguments else call["mat2"]
+    if not isinstance(weight, Constant) or len(weight.shape) != 3 or len(x.shape) != 2:
+        raise CannotLowerError("groups of another form")
+    rows, experts = int(concrete(x)[0]), weight.shape[0]
+    count = min(rows, experts, _MOST_EXPERTS)
+    sizes = tuple(rows * (at + 1) // count - rows * at // count for at in range(count))
+    shapes = [((size, x.shape[1]), x.dtype) for size in sizes]
+    parts = em.emit_many("split", [x], shapes, axis=0, sizes=sizes) if count > 1 else (x,)
+    em.notes[_EXPERTS] = None
+    return em.concat(
+        [
+            em.emit(
+                "linear", [part], (size, call.shape[1]), parameters={"weight": _matrix(weight, at * experts // count)}
+            )
+            for at, (part, size) in enumerate(zip(parts, sizes, strict=True))
+        ],
+        0,
+    )
+
+
+_MOST_EXPERTS = 16
+_EXPERTS = "experts are taken to be chosen alike often"
+
+
+def _matrix(stack: Constant, index: int) -> Parameter:
+    """One of a stack of (in, out) matrices, as a linear map has it."""
+    return replace(
+        derived(lambda whole: whole[index].mT, stack), name=f"{stack.name}[{index}]", transform=stack.transform
+    ).parameter()
+
+
 def _conv(em: Emitter, call: Call) -> Operand:
     weight = call["weight"]
     if not isinstance(weight, Constant):
@@ -104,6 +144,23 @@ def _embedding(em: Emitter, call: Call) -> Operand:
     return lowering.gather(em, table, indices, 0, call.shape)
 
 
+def _embedding_bag(em: Emitter, call: Call) -> Any:
+    """Rows of a table, added up or averaged over bags of one size."""
+    indices, offsets, table = em.flow(call["indices"]), call["offsets"], call["weight"]
+    mode = ("reduce_sum", "reduce_mean", "reduce_max")[int(call["mode"])]
+    if call.get("per_sample_weights") is not None or not isinstance(offsets, Constant):
+        raise CannotLowerError("bags with weights, or of sizes that depend on the input")
+    starts = [int(start) for start in offsets.compute({})]
+    if call.get("include_last_offset"):
+        starts = starts[:-1]
+    total = int(concrete(indices)[0])
+    size = total // max(len(starts), 1)
+    if starts != list(range(0, total, max(size, 1))) or size * len(starts) != total:
+        raise CannotLowerError("bags of different sizes")
+    rows = lowering.gather(em, table, em.reshape(indices, (len(starts), size)), 0, (len(starts), size, table.shape[1]))
+    return (em.emit(mode, [rows], call.shape, call.dtype, axes=(1,), keepdims=False), None, None, None)
+
+
 def _einsum(em: Emitter, call: Call) -> Operand:
     return lowering.einsum(em, call["equation"], call["tensors"])
 
@@ -115,5 +172,7 @@ LINEAR_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",
                      "conv_transpose2d", "conv_transpose3d"), _conv),
     "embedding": _embedding,
+    **dict.fromkeys(("grouped_mm_fallback", "_grouped_mm"), _grouped),
+    **dict.fromkeys(("embedding_bag", "_embedding_bag"), _embedding_bag),
     "einsum": _einsum,
 }  # fmt: skip

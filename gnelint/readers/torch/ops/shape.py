@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from gnelint.readers.emitter import CannotLowerError
-from gnelint.readers.lowering import gather
-from gnelint.readers.torch.constants import Constant, Tensors, derived
+from gnelint.readers.emitter import CannotLowerError, Shape, entries
+from gnelint.readers.lowering import add, gather, last_two_exchanged
+from gnelint.readers.torch.constants import Constant, Tensors, dtype_name
 from gnelint.readers.torch.emitter import Call, Emitter, Operand
 from gnelint.readers.torch.ops.normalization import reduced_axes
 
 Lowering = Callable[[Emitter, Call], Any]
+
+_MOST = 1 << 24
+"""Entries of the largest matrix that is written for sums over places."""
 
 
 def _permute(em: Emitter, call: Call) -> Operand:
@@ -35,6 +38,23 @@ def _swap(first: str, second: str) -> Lowering:
 
 def _reverse(em: Emitter, call: Call) -> Operand:
     return em.emit("transpose", [call["self"]], call.shape, perm=tuple(reversed(range(len(call.shape)))))
+
+
+def _matrix_transpose(em: Emitter, call: Call) -> Operand:
+    x: Operand = call["self"]
+    return em.transpose(x, last_two_exchanged(len(call.shape)))
+
+
+def _movedim(em: Emitter, call: Call) -> Operand:
+    axes = len(call.shape)
+    source, destination = (
+        [axis % axes for axis in ((given,) if isinstance(given, int) else given)]
+        for given in (call["source"], call["destination"])
+    )
+    x: Operand = call["self"]
+    rest = iter(axis for axis in range(axes) if axis not in source)
+    placed = dict(zip(destination, source, strict=True))
+    return em.transpose(x, [placed[axis] if axis in placed else next(rest) for axis in range(axes)])
 
 
 def _expand(em: Emitter, call: Call) -> Operand:
@@ -138,7 +158,9 @@ def _scatter(em: Emitter, call: Call) -> Operand:
     else:
         start, end, step = _bounds(call, size)
     if step != 1:
-        raise CannotLowerError("a write into every other entry")
+        return _written(em, x, part, axis, torch.arange(start, end, step))
+    if start >= end:
+        return em.flow(x)
     pieces = [em.expand(part, (*x.shape[:axis], end - start, *x.shape[axis + 1 :]))]
     if start > 0:
         pieces.insert(0, em.slice(x, axis, 0, start))
@@ -147,30 +169,182 @@ def _scatter(em: Emitter, call: Call) -> Operand:
     return pieces[0] if len(pieces) == 1 else em.emit("concat", pieces, call.shape, call.dtype, axis=axis)
 
 
+def _written(em: Emitter, x: Operand, part: Operand, axis: int, places: torch.Tensor) -> Operand:
+    """x with its entries at known places of an axis replaced: picked from x and the new part, side by side."""
+    size = int(x.shape[axis])
+    sources = torch.arange(size)
+    sources[places % size] = size + torch.arange(len(places))  # the last of several writes to a place counts
+    both = em.concat([em.flow(x), em.expand(part, (*x.shape[:axis], len(places), *x.shape[axis + 1 :]))], axis)
+    return gather(em, both, written(sources, f"places {len(places)} of {size}"), axis, x.shape)
+
+
+def written(numbers: torch.Tensor, name: str) -> Constant:
+    """Numbers that the reader has worked out, as a constant."""
+    return Constant(name, tuple(numbers.shape), dtype_name(numbers.dtype), lambda changed: numbers)
+
+
 def _index(em: Emitter, call: Call) -> Operand:
-    """One index tensor is a gather; several constant ones on neighbouring axes are one over the merged axis."""
+    """One index tensor is a gather; several known ones are one over the merged axes."""
     x, indices = call["self"], list(call["indices"])
     used = [axis for axis, index in enumerate(indices) if index is not None]
-    picked = [indices[axis] for axis in used]
-    if not used or used != list(range(used[0], used[0] + len(used))) or any(i.dtype == "bool" for i in picked):
-        raise CannotLowerError("an indexing that is no gather")
-    axis = used[0]
-    if len(used) == 1:
-        return gather(em, x, picked[0], axis, call.shape)
-    sizes = x.shape[axis : axis + len(used)]
-    if not all(isinstance(i, Constant) for i in picked) or not all(isinstance(size, int) for size in sizes):
-        raise CannotLowerError("an indexing by several tensors that depend on the input")
-    merged: Constant = _positive(picked[0], sizes[0])
-    total = int(sizes[0])
-    for index, size in zip(picked[1:], sizes[1:], strict=True):
-        merged = derived(torch.add, derived(torch.mul, merged, size), _positive(index, size))
-        total *= int(size)
-    flat = em.reshape(x, (*x.shape[:axis], total, *x.shape[axis + len(used) :]))
-    return gather(em, flat, merged, axis, call.shape)
+    if len(used) == 1 and indices[used[0]].dtype != "bool":
+        return gather(em, x, indices[used[0]], used[0], call.shape)
+    axis, count, places = _places(x.shape, indices)
+    merged = _merged(em, x, indices, axis, count)
+    shape = (*merged.shape[:axis], *places.shape, *merged.shape[axis + 1 :])
+    found = gather(em, merged, written(places, "indices"), axis, shape)
+    return em.reshape(found, call.shape) if entries(call.shape) is not None else found
 
 
-def _positive(index: Constant, size: Any) -> Constant:
-    return derived(torch.remainder, index, int(size))
+def _merged(em: Emitter, x: Operand, indices: Sequence[Any], axis: int, count: int) -> Operand:
+    """x with the indexed axes made one, where torch puts it."""
+    axes = _indexed_axes(indices)
+    rest = [other for other in range(len(x.shape)) if other not in axes]
+    moved = em.transpose(x, [*rest[:axis], *axes, *rest[axis:]])
+    return em.reshape(moved, (*(x.shape[a] for a in rest[:axis]), count, *(x.shape[a] for a in rest[axis:])))
+
+
+def _indexed_axes(indices: Sequence[Any]) -> list[int]:
+    """The axes that are indexed; a mask takes as many as it has."""
+    axes: list[int] = []
+    place = 0
+    for index in indices:
+        width = len(index.shape) if index is not None and index.dtype == "bool" else 1
+        axes += range(place, place + width) if index is not None else []
+        place += width
+    return axes
+
+
+def _places(shape: Shape, indices: Sequence[Any]) -> tuple[int, int, torch.Tensor]:
+    """Where the indexed axes end up, how long they are as one, and the places that are picked in it.
+
+    Raises:
+        CannotLowerError: they depend on more than the example inputs.
+    """
+    axes = _indexed_axes(indices)
+    sizes = [shape[axis] for axis in axes]
+    picked = [index for index in indices if index is not None]
+    if not picked or not all(isinstance(i, Constant) for i in picked) or not all(isinstance(s, int) for s in sizes):
+        raise CannotLowerError("an indexing by tensors that depend on the input")
+    numbers: list[torch.Tensor] = []
+    for index in picked:
+        found = index.compute({})
+        numbers += found.nonzero(as_tuple=True) if found.dtype == torch.bool else (found,)
+    places = torch.zeros((), dtype=torch.int64)
+    for number, size in zip(torch.broadcast_tensors(*numbers), sizes, strict=True):
+        places = places * int(size) + number.long() % int(size)
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    return (axes[0] if together else 0), math.prod(int(size) for size in sizes), places
+
+
+def _index_put(em: Emitter, call: Call) -> Operand:
+    """Entries at known places replaced or added to; with a mask and one number it is a choice."""
+    x, indices, values = call["self"], list(call["indices"]), call["values"]
+    masks = [index for index in indices if index is not None]
+    one = math.prod(values.shape) == 1 if all(isinstance(size, int) for size in values.shape) else False
+    if len(masks) == 1 and indices[0] is not None and masks[0].dtype == "bool" and one and not call["accumulate"]:
+        mask = masks[0]
+        mask = em.reshape(mask, (*mask.shape, *(1,) * (len(x.shape) - len(mask.shape))))
+        return em.emit("where", [mask, em.reshape(values, ()), x], call.shape, call.dtype)
+    axis, count, places = _places(x.shape, indices)
+    axes = _indexed_axes(indices)
+    rest = [other for other in range(len(x.shape)) if other not in axes]
+    merged = _merged(em, x, indices, axis, count)
+    lead = tuple(x.shape[a] for a in rest[:axis])
+    tail = tuple(x.shape[a] for a in rest[axis:])
+    part = em.reshape(em.expand(values, (*lead, *places.shape, *tail)), (*lead, places.numel(), *tail))
+    flat = places.reshape(-1)
+    put = _added(em, merged, part, axis, flat) if call["accumulate"] else _written(em, merged, part, axis, flat)
+    order = [*rest[:axis], *axes, *rest[axis:]]
+    apart = em.reshape(put, tuple(x.shape[a] for a in order))
+    return em.transpose(apart, [order.index(a) for a in range(len(order))])
+
+
+def _added(em: Emitter, x: Operand, part: Operand, axis: int, places: torch.Tensor) -> Operand:
+    """x with a part added to its entries at known places of an axis: the part times a matrix of zeros and ones."""
+    size, rank = int(x.shape[axis]), len(x.shape)
+    if size * len(places) > _MOST:
+        raise CannotLowerError("a sum over too many places")
+    matrix = torch.zeros(size, len(places))
+    matrix[places % size, torch.arange(len(places))] = 1.0
+    last = [a for a in range(rank) if a != axis] + [axis]
+    moved = em.transpose(em.flow(part), last)
+    weight = written(matrix, f"sums over {len(places)} places").parameter()
+    summed = em.emit("linear", [moved], (*moved.shape[:-1], size), parameters={"weight": weight})
+    return add(em, x, em.transpose(summed, [last.index(a) for a in range(rank)]), x.shape)
+
+
+def _index_add(em: Emitter, call: Call) -> Operand:
+    x, index, part = call["self"], call["index"], call["source"]
+    if not isinstance(index, Constant):
+        raise CannotLowerError("a sum over places that depend on the input")
+    part = em.scale(em.flow(part), float(call["alpha"]))
+    return _added(em, x, part, call["dim"] % len(x.shape), index.compute({}).long().reshape(-1))
+
+
+def _scatter_add(em: Emitter, call: Call) -> Operand:
+    """Sums over places along an axis, the same for all entries of the others, or of the flattened tensor."""
+    x, index, part = call["self"], call["index"], call["src"]
+    if not isinstance(index, Constant):
+        raise CannotLowerError("a sum over places that depend on the input")
+    axis = call["dim"] % len(x.shape)
+    for a, size in enumerate(index.shape):
+        if part.shape[a] != size:
+            part = em.slice(part, a, 0, size)
+    same = _along(index, axis)
+    if same is not None and tuple(s for a, s in enumerate(part.shape) if a != axis) == tuple(
+        s for a, s in enumerate(x.shape) if a != axis
+    ):
+        return _added(em, x, part, axis, same)
+    flat = _flat_places(x.shape, index, axis)
+    whole = em.reshape(x, (math.prod(x.shape),))
+    return em.reshape(_added(em, whole, em.reshape(part, (flat.numel(),)), 0, flat.reshape(-1)), x.shape)
+
+
+def _along(index: Constant, axis: int) -> torch.Tensor | None:
+    """The places along an axis if they are the same for all entries of the others."""
+    numbers = index.compute({}).long()
+    line = numbers.movedim(axis, -1).reshape(-1, numbers.shape[axis])
+    return line[0] if bool((line == line[:1]).all()) else None
+
+
+def _flat_places(shape: Shape, index: Constant, axis: int) -> torch.Tensor:
+    """Where entries that an index picks along an axis lie in the flattened tensor."""
+    numbers = index.compute({}).long()
+    strides = [math.prod(int(size) for size in shape[a + 1 :]) for a in range(len(shape))]
+    grids = torch.meshgrid(*[torch.arange(size) for size in numbers.shape], indexing="ij") if numbers.dim() else ()
+    places = torch.zeros_like(numbers)
+    for a, grid in enumerate(grids):
+        places = places + strides[a] * (numbers % int(shape[a]) if a == axis else grid)
+    return places
+
+
+def _gather(em: Emitter, call: Call) -> Operand:
+    """Entries along an axis, for each entry of the others its own."""
+    x, index = call["self"], call["index"]
+    axis = call["dim"] % max(len(call.shape), 1)
+    if not isinstance(index, Constant):
+        return em.emit("gather", [x, index], call.shape, axis=axis, along=True)
+    same = _along(index, axis)
+    others = [a for a in range(len(x.shape)) if a != axis]
+    if same is not None and all(index.shape[a] == x.shape[a] for a in others):
+        return gather(em, x, written(same, "indices"), axis, call.shape)
+    places = _flat_places(x.shape, index, axis)
+    flat = em.reshape(x, (math.prod(int(size) for size in x.shape),))
+    return em.reshape(gather(em, flat, written(places.reshape(-1), "indices"), 0, (places.numel(),)), call.shape)
+
+
+def _unfold(em: Emitter, call: Call) -> Operand:
+    """Windows along an axis, their entries on a new last one."""
+    x = em.flow(call["self"])
+    axis, size, step = call["dimension"] % max(len(x.shape), 1), call["size"], call["step"]
+    if not isinstance(x.shape[axis], int):
+        raise CannotLowerError("windows over a symbolic size")
+    starts = torch.arange(0, int(x.shape[axis]) - size + 1, step)
+    places = written(starts[:, None] + torch.arange(size), f"windows of {size}")
+    found = gather(em, x, places, axis, (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
+    rank = len(x.shape) + 1
+    return em.transpose(found, [a for a in range(rank) if a != axis + 1] + [axis + 1])
 
 
 def _index_select(em: Emitter, call: Call) -> Operand:
@@ -240,6 +414,10 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     "permute": _permute,
     "transpose": _swap("dim0", "dim1"),
     **dict.fromkeys(("t", "numpy_T"), _reverse),
+    **dict.fromkeys(("mT", "mH", "adjoint"), _matrix_transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), _movedim),
+    "swapaxes": _swap("axis0", "axis1"),
+    "swapdims": _swap("dim0", "dim1"),
     **dict.fromkeys(("expand", "broadcast_to", "expand_as"), _expand),
     "copy": _copy,
     "repeat_interleave": _repeat_interleave,
@@ -253,6 +431,11 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("slice_scatter", "select_scatter"), _scatter),
     **dict.fromkeys(("index", "_unsafe_index"), _index),
     "index_select": _index_select,
+    **dict.fromkeys(("index_put", "_unsafe_index_put"), _index_put),
+    "index_add": _index_add,
+    "scatter_add": _scatter_add,
+    "gather": _gather,
+    "unfold": _unfold,
     "roll": _roll,
     "flip": _flip,
     **dict.fromkeys(("mean",), _reduce("reduce_mean")),

@@ -205,6 +205,9 @@ def _attention(em: Emitter, call: Call) -> Operand:
         attributes.update(packed=True, heads=1, kv_heads=1)
     elif call.get("enable_gqa") and len(query.shape) == 4:
         attributes.update(heads=query.shape[1], kv_heads=key.shape[1])
+    if isinstance(mask, Constant) and mask.transform != "random":
+        parameters = {"mask": mask.compact.parameter()}
+        return em.emit("attention", [query, key, value], call.shape, parameters=parameters, **attributes)
     return em.emit("attention", [query, key, value, mask], call.shape, **attributes)
 
 

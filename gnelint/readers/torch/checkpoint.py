@@ -1,0 +1,195 @@
+"""Checkpoints laid over modules, tensor by tensor from the memory map; nothing but tensors is unpickled."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from gnelint.errors import ModelError
+
+_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_LONGEST_HEADER = 100_000_000
+_INSIDE = ("state_dict", "model_state_dict", "model", "module", "net")
+"""Where training loops keep the state dict among other things."""
+_SHOWN = 3
+
+
+class empty_on_meta(TorchFunctionMode):  # type: ignore[misc]  # noqa: N801  # torch is not typed; used like a function
+    """Within this context memory that is to be filled later, as parameters are, is not allocated.
+
+    What is computed right away, such as tables of frequencies, has its numbers.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = dict(kwargs or {})
+        if func is torch.empty and keywords.get("device") is None:
+            keywords["device"] = "meta"
+        return func(*args, **keywords)
+
+
+def lay_over(module: torch.nn.Module, path: Path, name: str) -> tuple[str, ...]:
+    """Put the tensors of a checkpoint in the place of the module's; tells which names fit on one side only.
+
+    Raises:
+        ModelError: the file is no checkpoint, or none of its names or shapes fit.
+    """
+    state = _without_prefix(_read(path, name), module)
+    own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for key, tensor in state.items():
+        if key in own and own[key].shape != tensor.shape:
+            problem = f"{key} has shape {tuple(tensor.shape)} in {path} and {tuple(own[key].shape)} in the module"
+            raise ModelError(
+                name, problem, "Build the module as it was when it was saved: path/file.py:Net(width=128)."
+            )
+    fitting = {key: tensor for key, tensor in state.items() if key in own}
+    if not fitting:
+        raise ModelError(
+            name, f"no name of {path} is one of the module's", f"It has {_listed(own)}; the file {_listed(state)}."
+        )
+    _in_type_of(module, fitting, own)
+    module.load_state_dict(fitting, strict=False, assign=True)
+    missing = [key for key in module.state_dict() if key not in fitting]
+    left = [key for key in state if key not in own]
+    notes = [f"{len(fitting)} tensors are those of {path}"]
+    notes += [f"{len(missing)} names of the module are not in {path}: {_listed(missing)}"] if missing else []
+    notes += [f"{len(left)} names of {path} are not in the module: {_listed(left)}"] if left else []
+    return tuple(notes)
+
+
+def _listed(names: Any) -> str:
+    shown = list(names)[:_SHOWN]
+    return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _without_prefix(state: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors under the module's own names: wrappers put a prefix before all of them, heads come and go."""
+    own = {*dict(module.named_parameters()), *dict(module.named_buffers())}
+    best, most = state, sum(key in own for key in state)
+    prefixes = {key.partition(".")[0] + "." for key in state}
+    for prefix in sorted(prefixes):
+        for candidate in (
+            {key.removeprefix(prefix): tensor for key, tensor in state.items()},
+            {f"{prefix}{key}": tensor for key, tensor in state.items()},
+        ):
+            fits = sum(key in own for key in candidate)
+            if fits > most:
+                best, most = candidate, fits
+    for prefix in sorted({key.partition(".")[0] + "." for key in own}):
+        candidate = {f"{prefix}{key}": tensor for key, tensor in state.items()}
+        fits = sum(key in own for key in candidate)
+        if fits > most:
+            best, most = candidate, fits
+    return best
+
+
+def _in_type_of(module: torch.nn.Module, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """Have the module in the floating type of the checkpoint, where that has one."""
+    types = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    mine = {own[key].dtype for key, tensor in state.items() if tensor.is_floating_point()}
+    if len(types) == 1 and types != mine:
+        module.to(types.pop())
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, name: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ModelError(name, f"there is no file {path}", "Pass --weights FILE.pt, FILE.safetensors or an index.json.")
+    if path.suffix == ".json":
+        return _sharded(path, name)
+    if path.suffix == ".safetensors":
+        return dict(_safetensors(path, name))
+    return _pickled(path, name)
+
+
+def _sharded(path: Path, name: str) -> dict[str, torch.Tensor]:
+    try:
+        files = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        advice = "Pass the index that save_pretrained wrote, *.index.json."
+        raise ModelError(name, f"{path} is no index of a sharded checkpoint", advice) from None
+    found: dict[str, torch.Tensor] = {}
+    for file in files:
+        if Path(file).name != file:
+            raise ModelError(name, f"{path} points outside of its directory: {file}")
+        found.update(_read(path.parent / file, name))
+    return found
+
+
+def _safetensors(path: Path, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that are views on the file."""
+    damaged = ModelError(name, f"{path} is no safetensors file, or only a part of one", "Download it again.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+            raise damaged
+        try:
+            entries = json.loads(file.read(length))
+        except ValueError:
+            raise damaged from None
+        if not isinstance(entries, dict):
+            raise damaged
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    for key, entry in entries.items():
+        if key == "__metadata__":
+            continue
+        try:
+            dtype, shape, (start, end) = _TYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            count = torch.Size(shape).numel()
+            if not 0 <= start <= end <= size - 8 - length or count * dtype.itemsize != end - start:
+                raise damaged
+        except (KeyError, TypeError, ValueError):
+            raise damaged from None
+        flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=8 + length + start) if count else None
+        yield key, torch.empty(shape, dtype=dtype) if flat is None else flat.reshape(shape)
+
+
+def _pickled(path: Path, name: str) -> dict[str, torch.Tensor]:
+    try:
+        found = _loaded(path)
+    except Exception as error:
+        problem, advice = f"{path} is no checkpoint that torch can load", "Save model.state_dict() with torch.save."
+        said = str(error)
+        if "TorchScript" in said or "torch.jit" in said:
+            problem, advice = (
+                f"{path} is a TorchScript archive",
+                "Save model.state_dict() of the module it was made of.",
+            )
+        elif "Unsupported global" in said or "GLOBAL" in said:
+            problem = f"{path} holds more than tensors, such as a pickled module, which is code and is not run"
+        raise ModelError(name, problem, advice) from error
+    for key in _INSIDE:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    tensors = (
+        {str(key): tensor for key, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+        if isinstance(found, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise ModelError(name, f"{path} holds no state dict", "Save model.state_dict() with torch.save.")
+    return tensors
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,203 @@
+"""How much of what people bring is read: every model type of the installed transformers, and the main ones of others.
+
+    python -m tests.benchmarks.zoo [--only NAME ...] [--again CAUSE ...] [--limit N] [--seconds N] [--out FILE]
+
+Runs in an environment of its own, with transformers, diffusers and x-transformers beside torch. Each model class is
+built small from its own configuration and checked as it comes, with the inputs that gnelint finds for it, in a process
+of its own with a time limit. A run goes on where the last one stopped: rows that the file has are kept, but for those
+whose cause is named by --again ("all": every row that is not read with coverage 1). Written to
+reports/benchmarks/zoo.json and .md, with a table of causes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+import gnelint
+from gnelint.errors import GnelintError
+from gnelint.readers.torch.found_inputs import find_inputs
+from tests.benchmarks.small_models import SmallModel, models
+
+OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "zoo.json"
+WANTED_READ, WANTED_WHOLE = 0.97, 0.90
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one network.
+
+    Attributes:
+        package, family, model: which.
+        outcome: "read", or why not: "not built" (its own fault), "no inputs", "not read", "too slow".
+        coverage: the share of nodes with a formula.
+        causes: of a coverage below 1, or of a network that was not read.
+        seconds: of reading and analysis.
+    """
+
+    package: str
+    family: str
+    model: str
+    outcome: str
+    coverage: float | None = None
+    causes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every node has a formula."""
+        return self.outcome == "read" and self.coverage == 1.0
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--again", nargs="*", default=[])
+    parser.add_argument("--limit", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=120, help="allowed for a network")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rows = {row.family: row for row in _known(given.out) if not _asked(row, given.again)}
+    made = 0
+    for model in models(given.only):
+        if model.family in rows and not given.only:
+            continue
+        rows[model.family] = checked(model, given.seconds)
+        print(line(rows[model.family]), flush=True)
+        write(list(rows.values()), given.out)
+        made += 1
+        if made >= given.limit:
+            break
+    write(list(rows.values()), given.out)
+    print(summary(list(rows.values())))
+
+
+def _known(file: Path) -> list[Row]:
+    if not file.is_file():
+        return []
+    return [Row(**{**entry, "causes": tuple(entry["causes"])}) for entry in json.loads(file.read_text())]
+
+
+def _asked(row: Row, again: Sequence[str]) -> bool:
+    return any((word == "all" and not row.whole) or any(word in cause for cause in row.causes) for word in again)
+
+
+def checked(model: SmallModel, seconds: int) -> Row:
+    """Build and check one in a process of its own."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_check, args=(model, theirs), daemon=True)
+    started = time.perf_counter()
+    process.start()
+    theirs.close()
+    row = Row(model.package, model.family, model.name, "too slow", causes=(f"over {seconds} s",))
+    try:
+        while ours.poll(max(seconds - (time.perf_counter() - started), 0)):
+            row = ours.recv()
+            if row.outcome != "too slow":
+                break
+    except EOFError:
+        row = Row(model.package, model.family, model.name, "not read", causes=("the process died",))
+    finally:
+        process.kill()
+        process.join()
+    return row
+
+
+def _check(model: SmallModel, out: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    named = (model.package, model.family, model.name)
+    started, stage = time.perf_counter(), "not built"
+    try:
+        torch.manual_seed(0)
+        module = model.build()
+        stage = "no inputs"
+        found = find_inputs(module)
+        if found is None:
+            out.send(Row(*named, stage, causes=("inputs not found",)))
+            return
+        stage, started = "not read", time.perf_counter()
+        analysis = gnelint.check(module, found.args, example_kwargs=found.kwargs)
+    except GnelintError as error:
+        out.send(Row(*named, stage, causes=(_short(str(error)),), seconds=time.perf_counter() - started))
+        return
+    except Exception as error:
+        cause = _short(f"{type(error).__name__}: {error}")
+        out.send(Row(*named, stage, causes=(cause,), seconds=time.perf_counter() - started))
+        return
+    unknown = (re.search(r"no formula for (\S+)", finding.message) for finding in analysis.findings)
+    causes = sorted({match[1] for match in unknown if match})
+    if analysis.prediction.coverage < 1.0 and not causes:
+        causes = ["behind what is not modelled"]
+    seconds = time.perf_counter() - started
+    out.send(Row(*named, "read", analysis.prediction.coverage, tuple(causes), seconds))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    text = re.sub(r"^\S+: cannot be traced: ", "", text)
+    return re.sub(r"/\S+/", "", text)[:160]
+
+
+def line(row: Row) -> str:
+    """A row for the screen."""
+    coverage = "" if row.coverage is None else f"{row.coverage:.3f}"
+    return f"{row.family:<28}{row.outcome:<10}{coverage:>6}{row.seconds:6.1f} s  {', '.join(row.causes)}"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The figures."""
+    tried = [row for row in rows if row.outcome not in ("not built", "no inputs")]
+    read, whole = sum(row.outcome == "read" for row in tried), sum(row.whole for row in tried)
+    share = max(len(tried), 1)
+    return (
+        f"{len(tried)} networks that were built and could be fed: {read} read ({read / share:.1%}, "
+        f"{WANTED_READ:.0%} wanted), {whole} of them with a formula for every node ({whole / share:.1%}, "
+        f"{WANTED_WHOLE:.0%} wanted); {sum(row.outcome == 'not built' for row in rows)} could not be built from a "
+        f"small configuration, for {sum(row.outcome == 'no inputs' for row in rows)} no inputs were found"
+    )
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """The rows, and the table of causes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(rows, key=lambda row: (row.package, row.family))
+    out.write_text(json.dumps([asdict(row) for row in ordered], indent=1) + "\n", encoding="utf-8")
+    causes: dict[str, list[str]] = {}
+    for row in ordered:
+        for cause in row.causes:
+            causes.setdefault(f"{row.outcome}: {cause}".replace("|", "/"), []).append(row.family)
+    counted = Counter({cause: len(families) for cause, families in causes.items()})
+    lines = [
+        "# Networks as people bring them",
+        "",
+        summary(rows),
+        "",
+        "| cause | networks | such as |",
+        "|---|--:|---|",
+    ]
+    lines += [f"| {cause} | {count} | {', '.join(causes[cause][:4])} |" for cause, count in counted.most_common()]
+    lines += ["", "| package | family | model | outcome | coverage | s |", "|---|---|---|---|--:|--:|"]
+    for row in ordered:
+        coverage = "" if row.coverage is None else f"{row.coverage:.3f}"
+        cells = (row.package, row.family, row.model, row.outcome, coverage, f"{row.seconds:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Checkpoints laid over modules, in every form; and nothing but tensors is unpickled."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gnelint.errors import ModelError
+from gnelint.readers.target import resolve
+from gnelint.readers.torch.checkpoint import lay_over
+from gnelint.readers.torch.target import load_python
+
+SOURCE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(width, width), nn.BatchNorm1d(width), nn.Linear(width, 2)
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)))
+"""
+
+
+def _safetensors(path: Path, state: dict[str, Tensor]) -> None:
+    """The file as its format says."""
+    types = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
+    entries, data = {}, b""
+    for name, tensor in state.items():
+        raw = tensor.contiguous().numpy().tobytes()
+        entries[name] = {
+            "dtype": types[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
+        data += raw
+    head = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + data)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(SOURCE)
+    return tmp_path
+
+
+def _net() -> nn.Module:
+    scope: dict[str, object] = {}
+    exec(SOURCE, scope)
+    made = scope["Net"]()  # type: ignore[operator]
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def _write(form: str, place: Path, state: dict[str, Tensor]) -> Path:
+    if form == "safetensors":
+        _safetensors(place / "w.safetensors", state)
+        return place / "w.safetensors"
+    if form == "sharded":
+        names = list(state)
+        parts = {"a.safetensors": names[:3], "b.safetensors": names[3:]}
+        for file, own in parts.items():
+            _safetensors(place / file, {name: state[name] for name in own})
+        weights = {name: file for file, own in parts.items() for name in own}
+        (place / "w.index.json").write_text(json.dumps({"weight_map": weights}))
+        return place / "w.index.json"
+    wrapped = {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "epoch": 3}
+    legacy = form == "old pickle"
+    torch.save(wrapped if form == "training loop" else state, place / "w.pt", _use_new_zipfile_serialization=not legacy)
+    return place / "w.pt"
+
+
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "pickle", "old pickle", "training loop"])
+def test_the_module_holds_the_checkpoint_s_numbers(form: str, place: Path) -> None:
+    torch.manual_seed(1)
+    state = {name: tensor * 3 for name, tensor in _net().state_dict().items()}
+    (target,) = resolve(f"{place}/net.py:Net")
+    loaded = load_python(replace(target, weights=_write(form, place, state)))
+    assert isinstance(loaded.found, nn.Module)
+    found = loaded.found.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert loaded.notes[0].startswith(f"{len(state)} tensors are those of ")
+    graph = loaded.trace(training=True).graph
+    first = next(node for node in graph.nodes if node.name == "first").parameters["weight"]
+    assert torch.equal(torch.from_numpy(first.array()), state["first.weight"])
+    assert first.provenance == "data"
+
+
+def test_missing_and_left_over_names_are_said(place: Path) -> None:
+    net = _net()
+    state = {name: tensor for name, tensor in net.state_dict().items() if name != "last.bias"}
+    notes = lay_over(net, _write("safetensors", place, {**state, "head.weight": torch.zeros(2)}), "net")
+    assert "1 names of the module are not in" in notes[1]
+    assert notes[1].endswith(": last.bias")
+    assert notes[2].endswith(": head.weight")
+
+
+def test_half_precision_is_kept(place: Path) -> None:
+    net = _net()
+    state = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
+    lay_over(net, _write("safetensors", place, state), "net")
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float16}
+
+
+class Net(nn.Module):
+    """A module that a pickle could hold."""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.pt", "there is no file"),
+        (
+            "module.pt",
+            "holds more than tensors, such as a pickled module, which is code and is not run. Save model.state",
+        ),
+        ("number.pt", "holds no state dict"),
+        ("text.pt", "is no checkpoint that torch can load"),
+        ("cut.safetensors", "is no safetensors file, or only a part of one"),
+        ("wide.pt", r"first.weight has shape \(8, 4\) in .* and \(4, 4\) in the module"),
+        ("other.pt", "no name of .* is one of the module's"),
+        ("bad.index.json", "is no index of a sharded checkpoint"),
+        ("out.index.json", "points outside of its directory"),
+    ],
+)
+def test_what_cannot_be_laid_over_is_said_in_one_line(name: str, message: str, place: Path) -> None:
+    torch.save(Net(), place / "module.pt")
+    torch.save(3, place / "number.pt")
+    (place / "text.pt").write_text("weights")
+    (place / "cut.safetensors").write_bytes(struct.pack("<Q", 1000) + b"{}")
+    torch.save({"first.weight": torch.zeros(8, 4)}, place / "wide.pt")
+    torch.save({"encoder": torch.zeros(8, 4)}, place / "other.pt")
+    (place / "bad.index.json").write_text("{}")
+    (place / "out.index.json").write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
+    with pytest.raises(ModelError, match=message) as caught:
+        lay_over(_net(), place / name, "net")
+    assert "\n" not in str(caught.value)
