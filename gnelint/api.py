@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +12,15 @@ from gnelint.app.checking import Analysis, check_graph
 from gnelint.errors import UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding
-from gnelint.lint.rulefile import Rule, load_rules
-from gnelint.lint.selection import Settings, Stage, selected_rules, unselected_rules, without_effect
+from gnelint.lint.rulefile import Rule, RuleSet, load_rules
+from gnelint.lint.selection import (
+    Settings,
+    Stage,
+    selected_rules,
+    settings_by_id,
+    unselected_rules,
+    without_effect,
+)
 from gnelint.lint.suppression import unused
 
 if TYPE_CHECKING:
@@ -70,19 +77,25 @@ def check(
     if stage not in ("auto", "init", "trained"):
         raise UsageError("stage", f"{stage!r} is none of auto, init and trained")
     loaded = load_rules([Path(path) for path in rules])
-    settings = Settings(
-        select=tuple(select),
-        extend_select=tuple(extend_select),
-        ignore=tuple(ignore),
-        preview=preview,
-        stage=stage,
-        params=params or {},
-    )
+    settings = _settings(loaded, select, extend_select, ignore, preview, stage, params)
     chosen = selected_rules(loaded, settings)
     graph = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings, others=unselected_rules(loaded, settings))
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
+
+
+def _settings(
+    rules: RuleSet,
+    select: Iterable[str],
+    extend_select: Iterable[str],
+    ignore: Iterable[str],
+    preview: bool,
+    stage: Stage,
+    params: Mapping[str, Mapping[str, float | str | bool]] | None,
+) -> Settings:
+    given = Settings(tuple(select), tuple(extend_select), tuple(ignore), (), preview, stage, params or {})
+    return settings_by_id(given, rules)
 
 
 @dataclass(frozen=True)
@@ -290,15 +303,9 @@ def plan_fixes(
     from gnelint.fixes.planning import plan_fixes as plan
     from gnelint.readers.torch.reader import trace_module
 
-    settings = Settings(
-        select=tuple(select),
-        extend_select=tuple(extend_select),
-        ignore=tuple(ignore),
-        preview=preview,
-        stage=stage,
-        params=params or {},
-    )
-    chosen = selected_rules(load_rules([Path(path) for path in rules]), settings)
+    loaded = load_rules([Path(path) for path in rules])
+    settings = _settings(loaded, select, extend_select, ignore, preview, stage, params)
+    chosen = selected_rules(loaded, settings)
     arguments = _arguments(example_inputs)
     traced = trace_module(module, arguments, name=type(module).__name__, training=mode == "train")
     planned = plan(traced.graph, FixRequest(chosen, settings, (), options or FixOptions(), unsafe))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,33 @@ def _complain(message: str) -> None:
     click.echo(f"gnelint: {visible(' '.join(message.split()))}", err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_OTHER_NAMES = {"explain": "rule"}
+
+
+class _Commands(click.Group):
+    """The commands; a word that is none gets the command that was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = _OTHER_NAMES.get(args[0], args[0])
+        if word not in self.commands and not word.startswith("-"):
+            raise self._no_command(word)
+        return super().resolve_command(ctx, [word, *args[1:]])
+
+    def _no_command(self, word: str) -> UsageError:
+        if Path(word).exists() or word.endswith((".onnx", ".pt2", ".pt", ".pth")) or ":" in word:
+            return UsageError(word, "is a model, and no command", f"Say `gnelint check {shlex.quote(word)}`.")
+        import difflib
+
+        close = difflib.get_close_matches(word, self.commands, n=1, cutoff=0.5)
+        meant = {"lint": "check", "scan": "check", "run": "check", "measure": "verify"}
+        best = meant.get(word) or (close[0] if close else None)
+        hint = f"Did you mean `gnelint {best}`? " if best else ""
+        return UsageError(word, "is no command", f"{hint}There are {', '.join(self.commands)}.")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gnelint", message="%(prog)s %(version)s")
 def cli() -> None:
     """Predict what every block of a neural network does to the gradient, and say what is wrong with it."""
@@ -119,7 +146,7 @@ _config = click.option(
 @click.option("--ignore", multiple=True, callback=_prefixes, metavar="RULES", help="Rules not to run.")
 @_rules
 @click.option("--preview", is_flag=True, help="Run rules that are not yet stable, too.")
-@click.option("--format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
+@click.option("--format", "--output-format", type=click.Choice(FORMATS), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
 @click.option(
@@ -139,6 +166,7 @@ _config = click.option(
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
 @click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")
+@click.option("--show-settings", is_flag=True, help="Show what holds for each target, and check nothing.")
 @click.option("--statistics", is_flag=True, help="Show how often each rule spoke, and no more.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out; say nothing of clean targets.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every block, and tracebacks.")
@@ -175,6 +203,8 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     for job in planned:
         loaded = batch.rules_of(job.rules)
         run.warn(*loaded.warnings, *without_effect(loaded, job.settings))
+    if given["show_settings"]:
+        return _show_settings(run, planned)
     writing = given["write_baseline"]
     files = dict.fromkeys(job.baseline for job in planned)
     if writing and None in files:
@@ -193,6 +223,16 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     _write_files([target.entry for target in report.targets], report.rules, old, given)
     _write(_rendered(replace(report, exit_code=code), given), given["output"])
     return code
+
+
+def _show_settings(run: _Run, planned: Sequence[Job]) -> int:
+    from gnelint.app import batch
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output.settings import render
+
+    shown = [render(job, selected_rules(batch.rules_of(job.rules), job.settings)) for job in planned]
+    _write("\n".join(shown), None)
+    return EXIT_FAILED if run.unread else EXIT_CLEAN
 
 
 def _report(run: _Run, done: Sequence[tuple[Job, Checked]], baselines: Mapping[Path, Baseline]) -> Report:
@@ -316,13 +356,27 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
         return json.dumps(json.statistics(entries, names) if given["statistics"] else json.document(entries, rules))
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
+    if len(entries) > 1 and not given["verbose"]:
+        return text.summary([entry for entry in entries if entry["findings"] or not given["quiet"]])
     style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
     parts = [
-        text.render(target.entry, names, target.notes, style)
+        text.render(target.entry, names, target.notes, replace(style, fix=_fix_command(target.entry["target"], given)))
         for target in report.targets
         if target.findings or not given["quiet"]
     ]
     return "\n".join(parts)
+
+
+def _fix_command(target: str, given: Mapping[str, Any]) -> str:
+    """What shows the edits of a target, with the options that this check was given."""
+    words = ["gnelint", "fix", target, "--diff"]
+    for name in ("mode", "stage", "config"):
+        words += [f"--{name}", str(given[name])] if given[name] is not None else []
+    for option, name in (("input", "inputs"), ("rules", "rules")):
+        words += [word for value in given[name] for word in (f"--{option}", str(value))]
+    for name in ("select", "extend_select", "ignore"):
+        words += [f"--{name.replace('_', '-')}", ",".join(given[name])] if given[name] else []
+    return shlex.join([*words, *(["--preview"] if given["preview"] else [])])
 
 
 def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -380,6 +434,7 @@ def _write(report: str, output: Path | None, option: str = "-o") -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the fixed model to this file.")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write each fixed model into this directory.")
 @click.option("--in-place", is_flag=True, help="Overwrite the model files themselves.")
+@click.option("--force", is_flag=True, help="Overwrite a file that is where -o or --output-dir writes.")
 @click.option("--diff", is_flag=True, help="Show every edit, and write nothing.")
 @click.option("--emit-init", type=click.Path(path_type=Path), metavar="FILE", help="Write init_weights(model) here.")
 @click.option("--unsafe-fixes", is_flag=True, help="Also fix what must be trained again afterwards.")
@@ -524,7 +579,7 @@ def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
 
     if given["diff"] or not (given["output"] or given["output_dir"] or given["in_place"]):
         return None
-    return output_of(target, given["output"], given["output_dir"], in_place=given["in_place"])
+    return output_of(target, given["output"], given["output_dir"], in_place=given["in_place"], overwrite=given["force"])
 
 
 @cli.command()
@@ -616,7 +671,9 @@ _more_rules = click.option(
     type=click.Path(path_type=Path),
     help="Demand of rule files what CI does.",
 )
-@click.option("--format", type=click.Choice(("text", "markdown")), default="text", help="How to list them [text].")
+@click.option(
+    "--format", type=click.Choice(("text", "markdown", "json")), default="text", help="How to list them [text]."
+)
 @click.pass_context
 def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...], format: str) -> None:
     """List all rules."""
@@ -627,12 +684,13 @@ def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[
     if checked:
         context.exit(_run_examples([str(path) for path in checked], demanding=True))
     from gnelint.lint.rulefile import load_rules
-    from gnelint.output.rules import catalogue, listing
+    from gnelint.output.rules import as_json, catalogue, listing
 
     loaded = load_rules(paths)
     for warning in loaded.warnings:
         _complain(warning)
-    click.echo((catalogue if format == "markdown" else listing)(loaded.rules), nl=False)
+    shown = {"text": listing, "markdown": catalogue, "json": as_json}[format](loaded.rules)
+    click.echo(shown, nl=False)
 
 
 @rules_group.command("test")
@@ -669,16 +727,29 @@ def _run_examples(texts: Sequence[str], *, demanding: bool = False) -> int:
 
 
 @cli.command("rule")
-@click.argument("rule_id", metavar="ID")
+@click.argument("rule_id", metavar="RULE")
 @_more_rules
 def explain_rule(rule_id: str, paths: tuple[Path, ...]) -> None:
-    """Explain one rule."""
+    """Explain one rule, given by its id or name."""
     from gnelint.lint.rulefile import load_rules
     from gnelint.lint.selection import no_such_rule
     from gnelint.output.explain import explanation
 
     loaded = load_rules(paths)
-    rule = loaded.get(rule_id.upper())
+    rule = loaded.get(rule_id)
     if rule is None:
         raise no_such_rule(rule_id, loaded)
     click.echo(explanation(rule), nl=False)
+
+
+@cli.command("init")
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+def write_settings(force: bool) -> None:
+    """Write a gnelint.toml in which everything that can be set stands in comments."""
+    from gnelint.settings.template import TEMPLATE
+
+    path = Path("gnelint.toml")
+    if os.path.lexists(path) and not force:
+        raise UsageError(str(path), "is here already", "Add --force to write it anew.")
+    _write(TEMPLATE, path, "init")
+    click.echo(f"{path}: written. All of it is comments: take the marks away from what you want to say.")

@@ -17,11 +17,13 @@ from unittest.mock import patch
 
 import pytest
 
+from gnelint.app import batch
 from gnelint.cli import main
 
 
 def gnelint(*arguments: object, cwd: Path) -> CompletedProcess[str]:
     """Run it in a folder, 80 columns wide, with outputs that are no terminals."""
+    batch.rules_of.cache_clear()  # a process reads a rule file once, and tests write them anew
     words = ["gnelint", *map(str, arguments)]
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with (

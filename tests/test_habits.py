@@ -107,7 +107,7 @@ def test_rules_in_the_file_that_do_not_exist(folder: Path) -> None:
     edit(folder / "bad.onnx", ignoring("GNE1O1", 0))
     result = gnelint("check", "bad.onnx", "-q", cwd=folder)
     assert result.returncode == 1
-    one_line(result.stderr, 'node "fc0": GNE1O1: no rule has this id or prefix. Did you mean GNE101?')
+    one_line(result.stderr, 'node "fc0": GNE1O1: no rule has this id, prefix or name. Did you mean GNE101?')
 
 
 def test_names_in_the_file_do_not_steer_the_terminal(folder: Path) -> None:
@@ -130,6 +130,8 @@ def test_a_baseline_hides_what_it_knows(folder: Path) -> None:
     assert (written.returncode, written.stdout) == (0, "")
     one_line(written.stderr, f"base.json: written, {DEPTH + 1} findings of this run are known now.")
     result = gnelint("check", "bad.onnx", "good.onnx", "--baseline", "base.json", cwd=folder)
+    assert "bad.onnx                            out of range" in result.stdout
+    result = gnelint("check", "bad.onnx", "good.onnx", "--baseline", "base.json", "-v", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     said = " ".join(result.stdout.split())
     assert "No new findings; that the total is out of range" in said

@@ -141,9 +141,10 @@ class RuleSet:
     rules: tuple[Rule, ...]
     warnings: tuple[str, ...] = ()
 
-    def get(self, rule_id: str) -> Rule | None:
-        """The rule of this id."""
-        return next((rule for rule in self.rules if rule.id == rule_id), None)
+    def get(self, word: str) -> Rule | None:
+        """The rule of this id or name, in letters of either case."""
+        wanted = word.upper()
+        return next((rule for rule in self.rules if wanted in (rule.id, rule.name.upper())), None)
 
 
 def builtin_directory() -> Path:

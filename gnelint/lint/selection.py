@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Literal
 
 from gnelint.errors import UsageError
@@ -41,6 +42,23 @@ class Settings:
 def names(selector: str, rule_id: str) -> bool:
     """Whether a selector means this rule."""
     return selector == ALL or rule_id.startswith(selector)
+
+
+def by_id(selectors: Iterable[str], rules: RuleSet) -> tuple[str, ...]:
+    """The selectors with ids in place of the names of rules."""
+    return tuple(selector if (rule := rules.get(selector)) is None else rule.id for selector in selectors)
+
+
+def settings_by_id(settings: Settings, rules: RuleSet) -> Settings:
+    """What a user chose, with ids in place of the names of rules."""
+    return replace(
+        settings,
+        select=by_id(settings.select, rules),
+        extend_select=by_id(settings.extend_select, rules),
+        ignore=by_id(settings.ignore, rules),
+        never=by_id(settings.never, rules),
+        params=dict(zip(by_id(settings.params, rules), settings.params.values(), strict=True)),
+    )
 
 
 def selected_rules(rules: RuleSet, settings: Settings) -> tuple[Rule, ...]:
@@ -94,21 +112,39 @@ def check_selectors(selectors: Sequence[str], rules: RuleSet, where: str = "") -
         UsageError: there is one; the error names the closest rule.
     """
     for selector in selectors:
-        if selector != ALL and not any(rule.id.startswith(selector) for rule in rules.rules):
+        named = selector == ALL or rules.get(selector) or any(rule.id.startswith(selector) for rule in rules.rules)
+        if not named:
             raise no_such_rule(selector, rules, where)
 
 
 def no_such_rule(selector: str, rules: RuleSet, where: str = "") -> UsageError:
     """The error for a selector that names nothing, with the closest one that does."""
-    known = [*(rule.id for rule in rules.rules), ALL]
-    wanted = selector.upper()
-    close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.5)
-    # of ids that are as close as each other the one with most characters in their places, an O being meant for a 0
-    digits = wanted[:3] + wanted[3:].translate(str.maketrans("OIL", "011"))
-    best = max(close, key=lambda other: sum(a == b for a, b in zip(digits, other, strict=False)), default=None)
+    best = _closest(selector.upper(), rules)
     hint = f"Did you mean {best}? " if best else ""
     subject = f"{where}: {selector}" if where else selector
-    return UsageError(subject, "no rule has this id or prefix", f"{hint}`gnelint rules` lists them.")
+    return UsageError(subject, "no rule has this id, prefix or name", f"{hint}`gnelint rules` lists them.")
+
+
+def _closest(wanted: str, rules: RuleSet) -> str | None:
+    if any(char.isdigit() for char in wanted) or wanted.isalpha():
+        known = [*(rule.id for rule in rules.rules), ALL]
+        close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.5)
+        # of ids that are as close as each other the one that begins most alike: of one family, an O meant for a 0
+        digits = wanted[:3] + wanted[3:].translate(str.maketrans("OIL", "011"))
+        best = max(close, key=lambda other: (_same_start(digits, other), _same_places(digits, other)), default=None)
+        if best is not None:
+            return best
+    names = {rule.name.upper(): rule.name for rule in rules.rules}
+    close = difflib.get_close_matches(wanted, names, n=1)
+    return names[close[0]] if close else None
+
+
+def _same_start(a: str, b: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def _same_places(a: str, b: str) -> int:
+    return sum(left == right for left, right in zip(a, b, strict=False))
 
 
 def check_params(params: Mapping[str, Mapping[str, Any]], rules: RuleSet, where: str = "") -> None:

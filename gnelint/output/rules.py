@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 
@@ -48,6 +49,27 @@ def catalogue(rules: Sequence[Rule]) -> str:
     for rule in rules:
         lines += ["", catalogue_section(rule)]
     return "\n".join(lines) + "\n"
+
+
+def as_json(rules: Sequence[Rule]) -> str:
+    """All rules for programs: what each is called, judges and mends, and its parameters with their defaults."""
+    entries = [
+        {
+            "id": rule.id,
+            "name": rule.name,
+            "group": rule.group,
+            "status": rule.status,
+            "stage": rule.stage,
+            "severities": list(dict.fromkeys(severity for _, severity in rule.program.severities)),
+            "fix": None if (fix := rule.program.fix) is None else {"kind": fix.kind, "safety": fix.safety},
+            "explained_by": list(rule.explained_by),
+            "params": {name: parameter.default for name, parameter in rule.params.items()},
+            "summary": rule.summary,
+            "file": rule.file,
+        }
+        for rule in rules
+    ]
+    return json.dumps({"schema": "gnelint/rules/1", "rules": entries}, indent=2, allow_nan=False) + "\n"
 
 
 def catalogue_section(rule: Rule) -> str:

@@ -24,6 +24,9 @@ _PERIODS = (1, 2, 3, 4)
 _FOLD_FROM = 6
 _MOST_ROWS = 40
 
+_COUNTS = ("errors", "warnings", "infos")
+_TARGET = 34
+
 _COLOURS = {"error": "31", "warning": "33", "info": "36"}
 _SAFETY = {
     "init": "safe: this model is untrained",
@@ -40,11 +43,13 @@ class Style:
         colour: whether to send terminal colours.
         table: whether to show the table of blocks.
         fold: whether to fold runs of like blocks.
+        fix: the command that would fix the target, "" for none.
     """
 
     colour: bool = False
     table: bool = True
     fold: bool = True
+    fix: str = ""
 
 
 def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequence[str], style: Style) -> str:
@@ -66,6 +71,8 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
         title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
         lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
     lines.extend(["", *wrapped(_closing(target), "")])
+    if style.fix and any(finding["fix"] and finding["fix"]["edits"] for finding in target["findings"]):
+        lines.append(f"Fix: {printable(style.fix)}")  # in a line of its own, however long: it is there to be copied
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +80,24 @@ def failure(target: Mapping[str, Any], rule_names: Mapping[str, str], fail_on: F
     """What a test says that fails because of this target: the findings that count, without the table of blocks."""
     counted = [finding for finding in target["findings"] if reaches(finding["severity"], fail_on)]
     return render({**target, "findings": counted}, rule_names, (), Style(table=False)).rstrip()
+
+
+def summary(targets: Sequence[Mapping[str, Any]]) -> str:
+    """Many targets in a line each, the worst first: findings, what becomes of the gradient, the rule that says most."""
+    worst_first = sorted(targets, key=lambda target: tuple(-target["summary"][count] for count in _COUNTS))
+    lines = [f"  errors warnings  gradient  {'target':<{_TARGET}}  first finding"]
+    for target in worst_first:
+        counts, ratio = target["summary"], target["summary"]["gradient_ratio"]
+        gradient = "?" if ratio is None else _power(ratio).replace("less than ", "<")
+        silent = "" if counts.get("out_of_range") is None else "out of range"
+        first = grouped(target["findings"])[0][0]["rule"] if target["findings"] else silent
+        name = elide(printable(target["target"]), _TARGET)
+        lines.append(
+            f"  {counts['errors']:>6} {counts['warnings']:>8}  {gradient:>8}  {name:<{_TARGET}}  {first}".rstrip()
+        )
+    failing = sum(target["summary"]["errors"] > 0 for target in targets)
+    said = f"{plural(len(targets), 'target')}, {failing} with errors. For details name one, or add -v."
+    return "\n".join([*lines, "", *wrapped(said, "")]) + "\n"
 
 
 def brief(target: Mapping[str, Any]) -> str:

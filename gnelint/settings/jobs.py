@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from gnelint.lint.rulefile import RuleSet
-from gnelint.lint.selection import Settings, Stage, check_params, check_selectors, selected_rules
+from gnelint.lint.selection import (
+    Settings,
+    Stage,
+    by_id,
+    check_params,
+    check_selectors,
+    selected_rules,
+    settings_by_id,
+)
 from gnelint.lint.suppression import Suppression
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
@@ -49,6 +57,7 @@ class Job:
         cache_dir: where answers are kept, None for nowhere.
         baseline: the file with the findings that are known.
         fail_on: the least severity that counts as a failure.
+        config: the configuration file that holds for it, None for none.
     """
 
     target: Target
@@ -60,6 +69,7 @@ class Job:
     cache_dir: Path | None = None
     baseline: Path | None = None
     fail_on: str = "error"
+    config: Path | None = None
 
 
 def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path, ...]], RuleSet]) -> list[Job]:
@@ -87,8 +97,11 @@ def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path
             _check(config, load((*config.rules, *options.rules)))
             checked.add(config.file)
         job = _job(target, config, options)
-        selected_rules(load(job.rules), job.settings)
-        jobs.append(job)
+        loaded = load(job.rules)
+        settings = settings_by_id(job.settings, loaded)
+        selected_rules(loaded, settings)
+        accepted = tuple(replace(each, rules=by_id(each.rules, loaded)) for each in job.suppressions)
+        jobs.append(replace(job, settings=settings, suppressions=accepted))
     return jobs
 
 
@@ -143,6 +156,7 @@ def _job(target: Target, config: Config, options: Options) -> Job:
         cache_dir=_cache_dir(config, options),
         baseline=options.baseline or config.baseline,
         fail_on=last("fail_on", "error"),
+        config=config.file,
     )
 
 

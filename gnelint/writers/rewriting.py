@@ -356,11 +356,13 @@ def init_code(done: Rewritten) -> str:
     return code(done.plan.edits, done.plan.before, done.plan.after)
 
 
-def output_of(target: Target, output: Path | None, directory: Path | None, in_place: bool) -> Path:
+def output_of(
+    target: Target, output: Path | None, directory: Path | None, in_place: bool, *, overwrite: bool = False
+) -> Path:
     """Where the fixed model of a target goes.
 
     Raises:
-        UsageError: the options do not say, or say that a file that is only read would be overwritten.
+        UsageError: the options do not say, or a file that is only read, or that is there, would be overwritten.
     """
     if in_place:
         if target.path is None or target.kind == "python":
@@ -379,4 +381,6 @@ def output_of(target: Target, output: Path | None, directory: Path | None, in_pl
         raise UsageError(str(output), f"the fixed model is written as {wanted}", f"Name a file that ends in {wanted}.")
     if output.is_dir():
         raise ModelError(str(output), "is a directory", "Name a file in it, or say --output-dir.")
+    if output.exists() and not overwrite:
+        raise UsageError(str(output), "is there already", "Name another file, or add --force.")
     return output

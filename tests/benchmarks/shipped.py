@@ -151,7 +151,7 @@ def fixed(path: Path, options: Sequence[str], shapes: Sequence[str]) -> Entry:
     """What `gnelint fix` writes: which constants and how many nodes are new, and how far the outputs move."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "fixed.onnx")
-        done = gnelint("fix", str(path), "-o", str(written), "--fail-on", "never", *options, *shapes)
+        done = gnelint("fix", str(path), "-o", str(written), "--force", "--fail-on", "never", *options, *shapes)
         if done.code != 0 or "Traceback" in done.error or "itself failed" in done.error:
             return {"failed": _last_line(done.error, path) or f"exit code {done.code}"}
         if not written.exists():
@@ -242,7 +242,7 @@ def forced(path: Path) -> Entry:
     options = ("--no-verify", "--stage", "init", "--unsafe-fixes", "--preview")
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "fixed.onnx")
-        done = gnelint("fix", str(path), "-o", str(written), "--fail-on", "never", *options, *shapes)
+        done = gnelint("fix", str(path), "-o", str(written), "--force", "--fail-on", "never", *options, *shapes)
         if done.code != 0 or "Traceback" in done.error or "itself failed" in done.error:
             return {"failed": _last_line(done.error, path) or f"exit code {done.code}"}
         if not written.exists():

@@ -57,7 +57,7 @@ def test_unused_is_what_no_network_used() -> None:
     ]  # fmt: skip
     assert unused(verdicts, load_rules()) == (
         "a: GNE501 suppresses nothing. Remove it.",
-        "b: GNE5011: no rule has this id or prefix. Did you mean GNE501? `gnelint rules` lists them.",
+        "b: GNE5011: no rule has this id, prefix or name. Did you mean GNE501? `gnelint rules` lists them.",
     )
 
 

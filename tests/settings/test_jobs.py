@@ -107,7 +107,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('ignore = ["GNE1O1"]', ": GNE1O1: no rule has this id or prefix. Did you mean GNE101?"),
+        ('ignore = ["GNE1O1"]', ": GNE1O1: no rule has this id, prefix or name. Did you mean GNE101?"),
         ('[per-target-ignores]\n"x/*" = ["GNE77"]', ": x/*: GNE77: no rule has this"),
         ('[[overrides]]\ntargets = ["x", "y"]\nselect = ["GNE77"]', ": x, y: GNE77: no rule has this"),
         ('[[suppress]]\nrules = ["ALL"]\n[[suppress]]\nrules = ["GNE77"]', ": suppress[1]: GNE77: no rule has this"),

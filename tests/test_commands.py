@@ -1,0 +1,170 @@
+"""What helps people at the command line: names for ids, hints, the next command, many targets in few lines."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gnelint.lint.rulefile import load_rules
+from gnelint.settings.config import read_config
+from gnelint.settings.template import TEMPLATE
+from tests.command import gnelint
+from tests.test_cli import one_line, write_mlp
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_mlp(tmp_path / "a good one.onnx", depth=24, width=32)
+    write_mlp(tmp_path / "z bad.onnx", gain=0.5, depth=24, width=32)
+    return tmp_path
+
+
+def test_rules_are_selected_by_their_names(folder: Path) -> None:
+    (by_name, by_id) = (
+        gnelint("check", "z bad.onnx", "--select", word, "--format", "json", cwd=folder).stdout
+        for word in ("gain-mismatch", "GNE101")
+    )
+    assert by_name == by_id
+    assert json.loads(by_name)["targets"][0]["summary"]["errors"] == 24
+
+
+def test_configurations_name_rules_too(folder: Path) -> None:
+    (folder / "gnelint.toml").write_text(
+        'select = ["gain-mismatch"]\nparams.gain-mismatch.budget = 1000\n'
+        '[[suppress]]\nrules = ["gain-mismatch"]\nnodes = ["fc0"]\n'
+    )
+    summary = json.loads(gnelint("check", "z bad.onnx", "--format", "json", cwd=folder).stdout)["targets"][0]["summary"]
+    assert (summary["errors"], summary["warnings"], summary["suppressed"]) == (0, 23, 1)
+
+
+@pytest.mark.parametrize("words", [("rule", "gain-mismatch"), ("explain", "GNE101"), ("explain", "gne101")])
+def test_a_rule_is_explained_by_either(folder: Path, words: tuple[str, str]) -> None:
+    assert gnelint(*words, cwd=folder).stdout.startswith("# gain-mismatch (GNE101)")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("gain-mismach", "gain-mismatch"),
+        ("GNE515", "GNE512"),
+        ("GNE1O1", "GNE101"),
+        ("vanishing", "vanishing-gradient"),
+    ],
+)
+def test_what_names_no_rule_gets_the_nearest(folder: Path, word: str, meant: str) -> None:
+    result = gnelint("rule", word, cwd=folder)
+    assert result.returncode == 2
+    one_line(result.stderr, word, f"Did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("z bad.onnx", "Say `gnelint check 'z bad.onnx'`"),
+        ("not_here.onnx", "Say `gnelint check not_here.onnx`"),
+        ("nets.py:Net", "Say `gnelint check nets.py:Net`"),
+        ("chek", "Did you mean `gnelint check`?"),
+        ("lint", "Did you mean `gnelint check`?"),
+        ("frobnicate", "There are check, fix, "),
+    ],
+)
+def test_what_is_no_command_gets_a_hint(folder: Path, word: str, said: str) -> None:
+    result = gnelint(word, cwd=folder)
+    assert result.returncode == 2
+    one_line(result.stderr, said)
+
+
+def test_the_next_command_works_as_it_is_printed(folder: Path) -> None:
+    result = gnelint("check", "z bad.onnx", "--select", "GNE1", "--mode", "eval", cwd=folder)
+    last = result.stdout.splitlines()[-1]
+    assert last == "Fix: gnelint fix 'z bad.onnx' --diff --mode eval --select GNE1"
+    program, *words = shlex.split(last.removeprefix("Fix: "))
+    assert program == "gnelint"
+    assert "24 edits would be made" in gnelint(*words, cwd=folder).stdout
+
+
+def test_no_command_is_named_where_nothing_would_be_edited(folder: Path) -> None:
+    assert "Fix:" not in gnelint("check", "a good one.onnx", cwd=folder).stdout
+    assert "Fix:" not in gnelint("check", "z bad.onnx", "--stage", "trained", cwd=folder).stdout
+
+
+def test_many_targets_take_a_line_each_the_worst_first(folder: Path) -> None:
+    result = gnelint("check", ".", cwd=folder)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1
+    assert [line.split()[0] for line in lines[1:3]] == ["25", "0"]
+    assert "z bad.onnx" in lines[1]
+    assert lines[1].endswith("GNE101")
+    assert lines[-1] == "2 targets, 1 with errors. For details name one, or add -v."
+    assert max(map(len, lines)) <= 80
+    assert "The gradient vanishes" in gnelint("check", ".", "-v", cwd=folder).stdout
+    assert "a good one.onnx" not in gnelint("check", ".", "-q", cwd=folder).stdout
+
+
+def test_output_format_is_format(folder: Path) -> None:
+    one, other = (gnelint("check", ".", word, "json", cwd=folder).stdout for word in ("--format", "--output-format"))
+    assert one == other
+
+
+def test_rules_for_programs(folder: Path) -> None:
+    listed = json.loads(gnelint("rules", "--format", "json", cwd=folder).stdout)
+    assert listed["schema"] == "gnelint/rules/1"
+    assert [rule["id"] for rule in listed["rules"]] == [rule.id for rule in load_rules().rules]
+    first = listed["rules"][0]
+    assert first["severities"] == ["error", "warning"]
+    assert first["fix"] == {"kind": "gain", "safety": "init"}
+    assert first["params"]["tolerance"] == 0.25
+
+
+def test_a_configuration_to_start_from(folder: Path) -> None:
+    assert gnelint("init", cwd=folder).returncode == 0
+    file = folder / "gnelint.toml"
+    assert file.read_text() == TEMPLATE
+    again = gnelint("init", cwd=folder)
+    assert again.returncode == 2
+    one_line(again.stderr, "gnelint.toml", "is here already", "--force")
+    assert gnelint("init", "--force", cwd=folder).returncode == 0
+    assert gnelint("check", "a good one.onnx", cwd=folder).returncode == 0
+
+
+def test_every_line_of_it_can_be_said(folder: Path) -> None:
+    """With the marks taken away it is a configuration that holds, and no key is missing."""
+    lines = [line.removeprefix("# ") for line in TEMPLATE.splitlines()]
+    said = [line for line in lines if line.startswith(("[", '"')) or line.partition(" = ")[1]]
+    file = folder / "gnelint.toml"
+    file.write_text("\n".join(line.replace("our_rules/", ".") for line in said))
+    config = read_config(file)
+    assert config.overrides[-1].stage == "trained"
+    assert config.suppress[0].nodes == ("layers.0.*",)
+    from gnelint.settings.config import _KEYS
+
+    assert not [key for key in _KEYS if key not in TEMPLATE]
+
+
+def test_settings_are_shown_and_nothing_is_checked(folder: Path) -> None:
+    (folder / "gnelint.toml").write_text('select = ["gain-mismatch"]\nfail-on = "never"\n[params.GNE101]\nlayers = 5\n')
+    result = gnelint("check", "z bad.onnx", "--show-settings", "--no-cache", cwd=folder)
+    assert result.returncode == 0
+    target, settings, *others = result.stdout.splitlines()
+    assert (target, settings.split()[0]) == ("z bad.onnx", "settings")
+    assert str(folder / "gnelint.toml") in settings + "".join(line.strip() for line in others[:2])
+    for line in (
+        "  rules         1: GNE101",
+        "  parameters    GNE101: layers = 5",
+        "  mode          train",
+        "  fail on       never",
+        "  baseline      none",
+        "  cache         none",
+    ):
+        assert line in others
+
+
+def test_a_fixed_file_overwrites_nothing_unless_told(folder: Path) -> None:
+    done = gnelint("fix", "z bad.onnx", "-o", "a good one.onnx", "--no-verify", cwd=folder)
+    assert done.returncode == 2
+    one_line(done.stderr, "a good one.onnx", "is there already", "--force")
+    forced = gnelint("fix", "z bad.onnx", "-o", "a good one.onnx", "--no-verify", "--force", cwd=folder)
+    assert forced.returncode == 0, forced.stderr
