@@ -368,9 +368,11 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
 
 
 def _fix_command(target: str, given: Mapping[str, Any]) -> str:
-    """What shows the edits of a target, with the options that this check was given."""
+    """What shows the edits of a target, with the options that this check was given; "" where there are no numbers."""
+    if given["meta"]:
+        return ""
     words = ["gnelint", "fix", target, "--diff"]
-    for name in ("mode", "stage", "config"):
+    for name in ("mode", "stage", "config", "weights"):
         words += [f"--{name}", str(given[name])] if given[name] is not None else []
     for option, name in (("input", "inputs"), ("rules", "rules")):
         words += [word for value in given[name] for word in (f"--{option}", str(value))]
