@@ -92,10 +92,11 @@ def _pool(kind: str) -> Callable[..., Tensor]:
     def pool(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Tensor:
         kernel, strides, pads = (node.attribute(name) for name in ("kernel", "strides", "pads"))
         rank = len(kernel)
-        assert pads[:rank] == pads[rank:], "only even padding here"
         if kind == "max":
             function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
-            return function(x[0], kernel, strides, pads[:rank], node.attribute("dilations"))
+            widths = [pads[side * rank + axis] for axis in reversed(range(rank)) for side in (0, 1)]
+            return function(F.pad(x[0], widths, value=-math.inf), kernel, strides, 0, node.attribute("dilations"))
+        assert pads[:rank] == pads[rank:], "only even padding here"
         average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank - 1]
         return average(x[0], kernel, strides, pads[:rank], False, node.attribute("count_include_pad"))
 

@@ -34,6 +34,37 @@ def test_a_module() -> None:
     assert result.prediction.graph.source == "torch"
 
 
+def test_inputs_of_a_module_in_every_form() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(6, 4)
+
+        def forward(self, x: Any = None, *, scale: Any = None) -> Any:
+            return self.linear(x) if scale is None else self.linear(x) * scale
+
+    net, x = Net(), torch.randn(5, 6)
+    analyses = [
+        gnelint.check(net, x),
+        gnelint.check(net, (x,)),
+        gnelint.check(net, {"x": x}),
+        gnelint.check(net, x.numpy()),
+        gnelint.check(net, x, example_kwargs={"scale": torch.ones(4)}),
+        gnelint.check(net, example_kwargs={"x": x.numpy()}),
+        gnelint.check(net, inputs="5,6"),
+        gnelint.check(net, inputs=["x=5,6"]),
+    ]
+    for found in analyses:
+        graph = found.prediction.graph
+        assert graph.values[graph.inputs[0]].shape == (5, 6)
+    found = gnelint.check(torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU()))
+    assert "inputs are guessed from its first layer: 8,6; --input sets others" in found.notes
+    with pytest.raises(ModelError, match=r"TorchScript module, which cannot be traced\. Point at the module"):
+        gnelint.check(torch.jit.script(torch.nn.Linear(3, 2)), torch.randn(4, 3))
+
+
 def test_an_analysis_offers_its_parts(bad: Path) -> None:
     found = gnelint.check(bad)
     assert found.blocks == found.prediction.blocks

@@ -14,6 +14,7 @@ from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import keep_hidden
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
+from gnelint.fusion.pooling import fuse_padded_pools
 from gnelint.fusion.rolling import fuse_rolls
 from gnelint.fusion.routing import fuse_routing
 from gnelint.ir.graph import Graph
@@ -30,6 +31,7 @@ _PASSES = (
     keep_constant_masks,
     fuse_linear,
     fuse_rolls,
+    fuse_padded_pools,
 )
 _LAST = (keep_hidden,)
 """Of what the others have left."""

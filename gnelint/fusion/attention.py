@@ -106,6 +106,7 @@ class _Scores:
         filler: the constant that hides, where `mask` is a condition that is true for what is hidden.
         constant: a mask that is a parameter.
         causal: whether a constant mask hides the future.
+        sink: the logit of a key more, which has no value.
     """
 
     product: Node
@@ -114,6 +115,7 @@ class _Scores:
     filler: str | None = None
     constant: Parameter | None = None
     causal: bool = False
+    sink: Parameter | None = None
 
 
 def fuse_attention(rewriter: Rewriter) -> None:
@@ -123,7 +125,9 @@ def fuse_attention(rewriter: Rewriter) -> None:
 
     over (B, H, T, d) or (B*H, T, d). The factor may stand on the product, on the query, on the key or on both; a key
     that was transposed for the product alone is taken as it was before. A mask is added or put in by `where`; one that
-    is constant and hides the future makes `causal`. Scores that bend in another way (a soft cap) are left alone.
+    is constant and hides the future makes `causal`. Scores that bend in another way (a soft cap) are left alone. A
+    sink, a logit more in every row whose probability is cut off again, is a key and a value of zeros behind the others
+    and a column more of the mask.
     """
     for node in rewriter:
         if node.op != "matmul" or node.attribute("transpose_a") or node.attribute("transpose_b"):
@@ -131,6 +135,8 @@ def fuse_attention(rewriter: Rewriter) -> None:
         if node.attribute("factor") != 1.0:
             continue
         scores = _scores(rewriter, node.inputs[0])
+        if scores is None:
+            scores = _scores_beside_sink(rewriter, node.inputs[0])
         if scores is not None:
             _write(rewriter, node, scores)
 
@@ -227,6 +233,38 @@ def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
     if softmax.attribute("axis") not in (-1, rank - 1):
         return None
     return _logits(rewriter, softmax.inputs[0], _MAX_STEPS)
+
+
+def _scores_beside_sink(rewriter: Rewriter, weights: str | None) -> _Scores | None:
+    """What a matrix of attention weights is the softmax of, where a column of constant logits was cut off again."""
+    cut = rewriter.source(weights, "slice", "dropout")
+    while cut is not None and cut.op == "dropout":
+        cut = rewriter.source(cut.inputs[0], "slice", "dropout")
+    softmax = rewriter.source(cut.inputs[0], "softmax") if cut is not None else None
+    shape = rewriter.shape(softmax.outputs[0]) if softmax is not None else None
+    if cut is None or softmax is None or softmax.parameters or shape is None or not isinstance(shape[-1], int):
+        return None
+    last, keys = len(shape) - 1, shape[-1] - 1
+    if softmax.attribute("axis") not in (-1, last) or rewriter.shape(cut.outputs[0]) != (*shape[:-1], keys):
+        return None
+    joined = rewriter.source(_without_own_maximum(rewriter, softmax.inputs[0]), "concat")
+    if joined is None or len(joined.present_inputs) != 2 or joined.attribute("axis") not in (-1, last):
+        return None
+    logits, column = joined.present_inputs
+    starts, sink = cut.attribute("starts"), _numbers_of(rewriter, column)
+    found = _logits(rewriter, logits, _MAX_STEPS)
+    if tuple(starts) != (0,) or sink is None or found is None or found.mask is not None:
+        return None
+    return replace(found, sink=sink) if rewriter.shape(logits) == (*shape[:-1], keys) else None
+
+
+def _without_own_maximum(rewriter: Rewriter, value: str | None) -> str | None:
+    """x if the value is x - max(x) along the last axis."""
+    node = rewriter.source(value, "sub")
+    if node is None or node.inputs[0] is None:
+        return value
+    shifted = _without_maximum(rewriter, Reduced(value or "", ((rewriter.rank(value) or 1) - 1,)))
+    return shifted.x
 
 
 def _not_a_number(rewriter: Rewriter, node: Node) -> str | None:
@@ -341,7 +379,12 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     factor, query = _unscaled(rewriter, scores.product.inputs[0], scores.factor)
     factor, right = _unscaled(rewriter, scores.product.inputs[1], factor)
     value = last.inputs[1]
-    if query is None or right is None or not rewriter.rank(query) == rewriter.rank(right) == rewriter.rank(value):
+    if (
+        query is None
+        or right is None
+        or value is None
+        or not rewriter.rank(query) == rewriter.rank(right) == rewriter.rank(value)
+    ):
         return
     key = right if scores.product.attribute("transpose_b") else _transposed(rewriter, right, last)
     if key is None:
@@ -356,7 +399,39 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
         attributes.update(packed=True, heads=1, kv_heads=1)
     parameters = {} if scores.constant is None else {"mask": scores.constant}
+    if scores.sink is not None:
+        shape = rewriter.shape(scores.product.outputs[0])
+        if shape is None or not all(isinstance(size, int) for size in shape):
+            return
+        whole = _with_sink(scores, scores.sink, (int(shape[-2]), int(shape[-1])))
+        inputs = (query, *(_with_zeros(rewriter, x, last, role) for x, role in ((key, "keys"), (value, "values"))))
+        attributes["causal"], parameters = False, {"mask": whole}
     rewriter.replace(last, "attention", inputs, "attention", attributes, parameters)
+
+
+def _with_sink(scores: _Scores, sink: Parameter, matrix: tuple[int, int]) -> Parameter:
+    """The mask with the sink's logits as a column behind it."""
+    parts = (sink,) if scores.constant is None else (sink, scores.constant)
+    lead = np.broadcast_shapes(*(part.shape[:-2] for part in parts))
+
+    def numbers(column: Array, added: Array | None = None) -> Array:
+        mask = np.broadcast_to(np.float32(0.0) if added is None else added, (*lead, *matrix))
+        if scores.causal:
+            mask = np.where(np.tril(np.ones(matrix, dtype=bool), matrix[1] - matrix[0]), mask, np.float32(-np.inf))
+        return np.concatenate([mask, np.broadcast_to(column, (*lead, matrix[0], 1))], axis=-1)
+
+    return _made(f"{sink.name} beside the mask", (*lead, matrix[0], matrix[1] + 1), numbers, *parts)
+
+
+def _with_zeros(rewriter: Rewriter, x: str, last: Node, role: str) -> str:
+    """A value with a token of zeros behind the others."""
+    shape = tuple(int(size) for size in rewriter.shape(x) or ())
+    token = (*shape[:-2], 1, shape[-1])
+    zeros = Parameter(f"{last.name}/zeros", token, "float32", lambda: np.zeros(token, np.float32), kind="constant")
+    found = _constant(rewriter, zeros, f"sink of {role}", last)
+    longer = Value(f"{last.outputs[0]}/{role}", (*shape[:-2], shape[-2] + 1, shape[-1]), rewriter.value(x).dtype)
+    node = Node(f"{last.name}/{role}", "concat", (x, found), (), attributes={"axis": len(shape) - 2})
+    return _insert(rewriter, last, node, longer)
 
 
 def _constant(rewriter: Rewriter, number: Parameter, role: str, last: Node) -> str:

@@ -235,6 +235,17 @@ ATTENTION = {
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
         ("attention",),
     ),
+    "sink": Idiom(
+        lambda q, k, v: torch.cat(
+            [
+                (q @ k.transpose(-2, -1) * 0.5).masked_fill(_later(5), -1e9),
+                torch.linspace(0, 1, 3).view(3, 1, 1).expand(2, -1, 5, 1),
+            ],
+            -1,
+        ).softmax(-1)[..., :-1] @ v,
+        ("constant", "concat", "constant", "concat", "attention"),
+        parameters=("mask",),
+    ),
     "constant bias, causal": Idiom(
         lambda q, k, v: torch.softmax(
             (q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 75).reshape(3, 5, 5)).masked_fill(_later(5), -1e9), -1

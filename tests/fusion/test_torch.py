@@ -57,7 +57,7 @@ def check(monkeypatch: pytest.MonkeyPatch, idiom: Idiom, module: torch.nn.Module
     before = read(monkeypatch, module, inputs)
     after = fuse(before)
     assert tuple(node.op for node in after.nodes) == idiom.op
-    composite = next(node for node in after.nodes if node.op not in ("constant", "transpose"))
+    composite = next(node for node in after.nodes if node.op not in ("constant", "transpose", "concat"))
     for name, value in idiom.attributes.items():
         assert composite.attribute(name) == (pytest.approx(value) if isinstance(value, float) else value)
     assert tuple(composite.parameters) == idiom.parameters or not idiom.parameters
@@ -102,3 +102,19 @@ def test_a_near_miss_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, idiom: Idio
     made = {node.op for node in after.nodes} - {node.op for node in before.nodes}
     assert not made & COMPOSITES
     assert_same_function(before, after, inputs)
+
+
+def test_padding_that_no_maximum_takes_is_the_pool_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded = torch.nn.functional.pad
+    pool = Written(lambda x: torch.max_pool2d(padded(x, (0, 1, 0, 1), value=-float("inf")), 3, 2))
+    inputs = (torch.randn(2, 3, 8, 6),)
+    before = read(monkeypatch, pool, inputs)
+    after = fuse(before)
+    assert [(node.op, node.attribute("pads")) for node in after.nodes] == [("max_pool", (0, 0, 1, 1))]
+    assert_same_function(before, after, inputs)
+
+
+def test_a_mask_of_unknown_pattern_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    idiom = QKV["mask from outside"]
+    graph = fuse(read(monkeypatch, Written(idiom.function), inputs_of(idiom)))
+    assert graph.notes == ("1 attention read a mask that inputs decide: it is taken to hide nothing",)

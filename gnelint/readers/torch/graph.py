@@ -20,7 +20,8 @@ from gnelint.readers.torch.emitter import Call, Emitter, Flow
 from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
 from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
-from gnelint.readers.torch.ops.table import LOWERINGS, Lowering
+from gnelint.readers.torch.ops.complex import Complex
+from gnelint.readers.torch.ops.table import COMPLEX_AWARE, LOWERINGS, Lowering
 
 _PATTERNS = frozenset({torch.bool, torch.int64, torch.int32, torch.int16, torch.int8})
 """Types of inputs that say where, not how much."""
@@ -189,6 +190,8 @@ class _Lowerer:
             if lowering is None:
                 raise CannotLowerError("the vocabulary has no such operation")
             arguments = self._arguments(node)
+            if operation_name(node.target) not in COMPLEX_AWARE and _is_complex(arguments.values()):
+                raise CannotLowerError("complex numbers")
             result: Any = lowering(self._emitter, Call(node, arguments, outputs))
         except CannotLowerError:
             self._emitter.drop()
@@ -236,7 +239,12 @@ class _Lowerer:
     def _unmodelled(self, node: fx.Node, outputs: Sequence[tuple[Shape, str] | None]) -> Any:
         """Every tensor it reads is an input or a parameter, every tensor it returns an output."""
         operands = {source.name: self._operand(source) for source in node.all_input_nodes}
-        flows = [operand for operand in operands.values() if isinstance(operand, Flow)]
+        flows = [
+            flow
+            for operand in operands.values()
+            for flow in ((operand.real, operand.imaginary) if isinstance(operand, Complex) else (operand,))
+            if isinstance(flow, Flow)
+        ]
         parameters: dict[str, Parameter | None] = {
             role: operand.parameter() for role, operand in operands.items() if isinstance(operand, Constant)
         }
@@ -306,7 +314,11 @@ class _Lowerer:
         return found
 
     def _output_flows(self) -> list[Flow]:
-        return [operand for operand in self._output_operands() if isinstance(operand, Flow)]
+        operands = self._output_operands()
+        parts = [
+            (operand.real, operand.imaginary) if isinstance(operand, Complex) else (operand,) for operand in operands
+        ]
+        return [flow for own in parts for flow in own if isinstance(flow, Flow)]
 
     def _returned_tensors(self) -> frozenset[str]:
         constants = [operand for operand in self._output_operands() if isinstance(operand, Constant)]
@@ -331,6 +343,10 @@ class _Lowerer:
                 needed.update(name for name in step.draft.inputs if name is not None)
                 kept.append(step)
         return kept[::-1]
+
+
+def _is_complex(arguments: Iterable[Any]) -> bool:
+    return any(isinstance(argument, Complex) for argument in tree_leaves(list(arguments)))
 
 
 def _placeholder_note(nodes: Sequence[Node]) -> tuple[str, ...]:

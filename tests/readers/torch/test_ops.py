@@ -201,6 +201,15 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "every other": lambda m, x: x.slice_scatter(x[:, :3].tanh(), 1, 0, 5, 2),
     "index by mask": lambda m, x: x[:, torch.tensor([True, False, True, False, True])],
     "index apart": lambda m, x: x[torch.tensor([0, 1, 1]), :, torch.tensor([4, 2, 0])],
+    "complex rotary": lambda m, x: (
+        torch.view_as_real(
+            torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones(5, 1), torch.arange(5.0)[:, None])
+        ).flatten(2)
+    ),
+    "rfft": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, 12) * torch.fft.rfft(m.vector, 12), 12)[..., :8],
+    "rfft of odd length": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho"), 5, 1, "ortho"),
+    "fft": lambda m, x: torch.fft.ifft(torch.fft.fft(x, norm="forward").transpose(1, 2), dim=1).imag,
+    "fft of two axes": lambda m, x: torch.fft.fft2(x).real,
     "movedim": lambda m, x: x.movedim(0, -1).movedim((0, 2), (2, 1)).mT,
     "class token": lambda m, x: torch.cat([m.token.expand(x.shape[0], -1, -1), x], dim=1),
     "stack": lambda m, x: torch.stack([x, x.relu()], dim=2),

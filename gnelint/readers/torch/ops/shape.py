@@ -10,8 +10,10 @@ import torch
 
 from gnelint.readers.emitter import CannotLowerError, Shape, entries
 from gnelint.readers.lowering import add, gather, last_two_exchanged
-from gnelint.readers.torch.constants import Constant, Tensors, dtype_name
+from gnelint.readers.torch.constants import Constant, Tensors
 from gnelint.readers.torch.emitter import Call, Emitter, Operand
+from gnelint.readers.torch.ops.complex import each_part
+from gnelint.readers.torch.ops.constants import written
 from gnelint.readers.torch.ops.normalization import reduced_axes
 
 Lowering = Callable[[Emitter, Call], Any]
@@ -176,11 +178,6 @@ def _written(em: Emitter, x: Operand, part: Operand, axis: int, places: torch.Te
     sources[places % size] = size + torch.arange(len(places))  # the last of several writes to a place counts
     both = em.concat([em.flow(x), em.expand(part, (*x.shape[:axis], len(places), *x.shape[axis + 1 :]))], axis)
     return gather(em, both, written(sources, f"places {len(places)} of {size}"), axis, x.shape)
-
-
-def written(numbers: torch.Tensor, name: str) -> Constant:
-    """Numbers that the reader has worked out, as a constant."""
-    return Constant(name, tuple(numbers.shape), dtype_name(numbers.dtype), lambda changed: numbers)
 
 
 def _index(em: Emitter, call: Call) -> Operand:
@@ -411,19 +408,19 @@ def _diagonal_mask(em: Emitter, call: Call) -> Operand:
 
 
 SHAPE_OPS: Mapping[str, Lowering] = {
-    "permute": _permute,
-    "transpose": _swap("dim0", "dim1"),
+    "permute": each_part(_permute),
+    "transpose": each_part(_swap("dim0", "dim1")),
     **dict.fromkeys(("t", "numpy_T"), _reverse),
     **dict.fromkeys(("mT", "mH", "adjoint"), _matrix_transpose),
     **dict.fromkeys(("movedim", "moveaxis"), _movedim),
     "swapaxes": _swap("axis0", "axis1"),
     "swapdims": _swap("dim0", "dim1"),
-    **dict.fromkeys(("expand", "broadcast_to", "expand_as"), _expand),
+    **dict.fromkeys(("expand", "broadcast_to", "expand_as"), each_part(_expand)),
     "copy": _copy,
     "repeat_interleave": _repeat_interleave,
-    "slice": _slice,
-    "narrow": _narrow,
-    "select": _select,
+    "slice": each_part(_slice),
+    "narrow": each_part(_narrow),
+    "select": each_part(_select),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _split),
     "unbind": _unbind,
     **dict.fromkeys(("cat", "concat"), _cat),

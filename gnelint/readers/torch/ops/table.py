@@ -19,6 +19,7 @@ from gnelint.readers.lowering import add, divide, multiply, power_of
 from gnelint.readers.tables import once
 from gnelint.readers.torch.constants import Constant
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
+from gnelint.readers.torch.ops.complex import COMPLEX_OPS, each_part, multiplied
 from gnelint.readers.torch.ops.linear import LINEAR_OPS
 from gnelint.readers.torch.ops.normalization import NORMALIZATION_OPS
 from gnelint.readers.torch.ops.pooling import POOLING_OPS
@@ -143,7 +144,9 @@ def _rsub(em: Emitter, call: Call) -> Operand:
     return add(em, call["other"], call["self"], call.shape, -float(call.get("alpha", 1)))
 
 
-def _mul(em: Emitter, call: Call) -> Operand:
+def _mul(em: Emitter, call: Call) -> Any:
+    if call.dtype.startswith("complex"):
+        return multiplied(em, call["self"], call["other"], call.shape)
     return multiply(em, call["self"], call["other"], call.shape)
 
 
@@ -240,8 +243,15 @@ _OWN: Mapping[str, Lowering] = {
     "detach": _detach,
 }
 
+_MOVING = frozenset({"reshape", "identity"})
+"""Operations that do the same to both parts of a complex tensor."""
+
 LOWERINGS: Mapping[str, Lowering] = once(
-    {form.name: _as_recorded(name, form) for name, record in VOCABULARY.items() for form in record.torch or ()},
+    {
+        form.name: each_part(_as_recorded(name, form)) if name in _MOVING else _as_recorded(name, form)
+        for name, record in VOCABULARY.items()
+        for form in record.torch or ()
+    },
     _OWN,
     LINEAR_OPS,
     NORMALIZATION_OPS,
@@ -249,7 +259,13 @@ LOWERINGS: Mapping[str, Lowering] = once(
     SHAPE_OPS,
     SELECTION_OPS,
     RECURRENT_OPS,
+    COMPLEX_OPS,
 )
 """The lowering of every operation that the vocabulary covers, by ATen's bare name.
 
 An overload that means something else has an entry of its own ("max.other")."""
+
+COMPLEX_AWARE = frozenset(
+    {"permute", "transpose", "expand", "broadcast_to", "expand_as", "slice", "narrow", "select", "mul", *COMPLEX_OPS}
+).union(form.name for name in _MOVING for form in VOCABULARY[name].torch or ())
+"""Operations that are read where a complex tensor is among what they read."""
