@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gnelint.errors import DefectError, GnelintError, UsageError
+from gnelint.errors import DefectError, GnelintError, ModelError, UsageError
 from gnelint.lint.severity import FAIL_ON
 from gnelint.version import __version__
 from gnelint.words import plural
@@ -38,7 +38,9 @@ def main() -> None:
     # before numpy is loaded: the analysis' products are small, and waking more threads costs more than they save
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(100_000, 50, 50)  # a run makes many small objects and hardly any garbage
+    _whole_streams()
     try:
+        _refuse_names_like_options(sys.argv[1:])
         code = cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -57,7 +59,30 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_CLEAN
+    except Exception as error:  # the exit code 1 says that there are findings, and never anything else
+        _complain(str(DefectError("gnelint", error)))
+        code = EXIT_FAILED
     sys.exit(code)
+
+
+def _refuse_names_like_options(words: Sequence[str]) -> None:
+    """A glob or a hook hands over whatever names a repository holds: none of them may command.
+
+    Raises:
+        UsageError: an option is the name of a file as well.
+    """
+    options = words[: words.index("--")] if "--" in words else words
+    for word in options:
+        if word.startswith("-") and os.path.lexists(word):
+            advice = "Rename the file, or put -- before the names; if it is to be an option, run elsewhere."
+            raise UsageError(word, "is an option, and a file of this name is here as well; refused", advice)
+
+
+def _whole_streams() -> None:
+    """Streams that the caller has closed lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
 
 
 def _complain(message: str) -> None:
@@ -65,6 +90,13 @@ def _complain(message: str) -> None:
     from gnelint.lint.places import visible
 
     click.echo(f"gnelint: {visible(' '.join(message.split()))}", err=True)
+
+
+def _show_trace(trace: str) -> None:
+    """A traceback, each line behind a mark: what it quotes of a file neither steers a terminal nor commands a CI."""
+    from gnelint.lint.places import visible
+
+    click.echo("".join(f"| {visible(line)}\n" for line in trace.splitlines()), err=True, nl=False)
 
 
 _OTHER_NAMES = {"explain": "rule"}
@@ -104,6 +136,7 @@ def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[
     return tuple(part.strip().upper() for value in values for part in value.split(",") if part.strip())
 
 
+_AMOUNT = click.FloatRange(0, min_open=True)
 _inputs = click.option(
     "--input",
     "inputs",
@@ -164,6 +197,10 @@ _config = click.option(
 @click.option("--baseline", type=click.Path(path_type=Path), help="Report only what is not in this file of findings.")
 @click.option("--write-baseline", is_flag=True, help="Write what is found to the baseline instead of reporting it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
+@click.option("--max-memory", type=_AMOUNT, metavar="GB", help="For a model file [0.9, and 16 times its size].")
+@click.option(
+    "--timeout", type=_AMOUNT, metavar="SECONDS", help="Of computing for a model file [8, and 24 for each MB]."
+)
 @click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")
 @click.option("--show-settings", is_flag=True, help="Show what holds for each target, and check nothing.")
@@ -176,16 +213,28 @@ _config = click.option(
 def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> None:
     """Analyse and lint models without running them.
 
-    TARGET is an .onnx or .pt2 file, a directory or glob of these; package.module:name or path/file.py:name (a module,
-    a module class, or a function that returns one, with literal arguments as in net.py:Net(depth=20));
-    hf:ID_OR_DIRECTORY (hf:ID?num_hidden_layers=4 changes its configuration), timm:NAME or torchvision:NAME.
+    TARGET is an .onnx or .pt2 file, a directory or glob of these (nothing in a file is run); package.module:name or
+    path/file.py:name, whose code is run (a module, a module class, or a function that returns one, with literal
+    arguments as in net.py:Net(depth=20)); hf:ID_OR_DIRECTORY (hf:ID?num_hidden_layers=4 changes its configuration),
+    timm:NAME or torchvision:NAME.
     """
     try:
-        context.exit(_check(targets, given))
-    except GnelintError:
-        if given["verbose"]:
-            traceback.print_exc()
-        raise
+        code = _check(targets, given)
+    except Exception as error:
+        _give_up(targets[0], error, given["verbose"])
+    context.exit(code)
+
+
+def _give_up(target: str, error: Exception, verbose: bool) -> NoReturn:
+    """What a command cannot answer for, as an error for people."""
+    _progress("")
+    if verbose:
+        _show_trace(traceback.format_exc())
+    if isinstance(error, (GnelintError, BrokenPipeError)):
+        raise error
+    if isinstance(error, MemoryError):
+        raise ModelError(target, "asks for more memory than there is", "Check the sizes in the file.") from error
+    raise DefectError(target, error) from error
 
 
 def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
@@ -202,7 +251,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     planned = jobs.plan(run.targets(texts, given["weights"], given["meta"]), _job_options(given), batch.rules_of)
     for job in planned:
         loaded = batch.rules_of(job.rules)
-        run.warn(*loaded.warnings, *without_effect(loaded, job.settings))
+        run.warn(*loaded.warnings, *without_effect(loaded, job.settings), *filter(None, [job.silenced]))
     if given["show_settings"]:
         return _show_settings(run, planned)
     writing = given["write_baseline"]
@@ -217,12 +266,37 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.unread else EXIT_CLEAN
-    report = _report(run, done, baselines)
+    report = _judged(run, _report(run, done, baselines), given)
+    try:
+        renderings = _renderings(report, old, given)
+    except GnelintError:
+        raise
+    except Exception as error:  # of what one model holds: the others are shown all the same
+        report = _judged(run, _without_culprits(run, report, given, error), given)
+        renderings = _renderings(report, old, given)
+    for text, file, option in renderings:
+        _write(text, file, option)
+    return report.exit_code
+
+
+def _judged(run: _Run, report: Report, given: Mapping[str, Any]) -> Report:
+    """The report with its exit code."""
     judged = EXIT_FINDINGS if report.fails and not given["exit_zero"] else EXIT_CLEAN
-    code = EXIT_FAILED if run.unread else judged
-    _write_files([target.entry for target in report.targets], report.rules, old, given)
-    _write(_rendered(replace(report, exit_code=code), given), given["output"])
-    return code
+    return replace(report, unread=tuple(run.unread), exit_code=EXIT_FAILED if run.unread else judged)
+
+
+def _without_culprits(run: _Run, report: Report, given: Mapping[str, Any], error: Exception) -> Report:
+    """The report of those targets that can be shown; the others are said not to be."""
+    shown = []
+    for target in report.targets:
+        try:
+            _renderings(replace(report, targets=(target,)), None, given)
+            shown.append(target)
+        except Exception as reason:
+            run.fail(target.entry["target"], DefectError(target.entry["target"], reason))
+    if len(shown) == len(report.targets):
+        raise error
+    return replace(report, targets=tuple(shown))
 
 
 def _show_settings(run: _Run, planned: Sequence[Job]) -> int:
@@ -332,7 +406,7 @@ class _Run:
         _progress("")
         _complain(unread.reason)
         if self.verbose:
-            click.echo(unread.trace, err=True, nl=False)
+            _show_trace(unread.trace)
 
 
 def _progress(text: str) -> None:
@@ -392,23 +466,23 @@ def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return read(given["compare"])
 
 
-def _write_files(
-    entries: Sequence[Mapping[str, Any]],
-    rules: Sequence[Rule],
-    old: Mapping[str, Any] | None,
-    given: Mapping[str, Any],
-) -> None:
-    """What is asked for beside the report."""
+def _renderings(
+    report: Report, old: Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> list[tuple[str, Path | None, str]]:
+    """Every text that is asked for, the file that it goes to, and the option that names the file."""
+    entries = [target.entry for target in report.targets]
+    found: list[tuple[str, Path | None, str]] = []
     if given["node_data"] is not None:
         from gnelint.output import node_data
 
         if len(entries) != 1 or entries[0]["source"] != "onnx":
             raise UsageError("--node-data", "is for a single ONNX file", "Name one; Model Explorer shows it beside.")
-        _write(node_data.dumps(entries[0]), given["node_data"], "--node-data")
+        found.append((node_data.dumps(entries[0]), given["node_data"], "--node-data"))
     if given["html"] is not None:
         from gnelint.output import html, json
 
-        _write(html.render(json.document(entries, rules), old), given["html"], "--html")
+        found.append((html.render(json.document(entries, report.rules), old), given["html"], "--html"))
+    return [*found, (_rendered(report, given), given["output"], "-o")]
 
 
 def _colour(output: Path | None) -> bool:
@@ -418,11 +492,11 @@ def _colour(output: Path | None) -> bool:
 
 def _write(report: str, output: Path | None, option: str = "-o") -> None:
     """Print, or write beside the file and rename: nobody ever sees half a report."""
-    if output is None:
-        click.echo(report.encode(), nl=False)  # names are any language's, and the locale's encoding may not have them
-        return
-    from gnelint.files import write_whole
+    from gnelint.files import encoded, write_whole
 
+    if output is None:
+        click.echo(encoded(report), nl=False)  # names are any language's, and the locale's encoding may not have them
+        return
     try:
         write_whole(output, report)
     except OSError as error:
@@ -483,12 +557,7 @@ def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> No
     try:
         code = _fix(targets, given)
     except Exception as error:
-        _progress("")
-        if given["verbose"]:
-            traceback.print_exc()
-        if isinstance(error, GnelintError):
-            raise
-        raise DefectError(targets[0], error) from error
+        _give_up(targets[0], error, given["verbose"])
     context.exit(code)
 
 
@@ -618,12 +687,7 @@ def verify(context: click.Context, /, target: str, fixed: str | None, **given: A
     try:
         code = _verify(target, fixed, given)
     except Exception as error:
-        _progress("")
-        if given["verbose"]:
-            traceback.print_exc()
-        if isinstance(error, GnelintError):
-            raise
-        raise DefectError(target, error) from error
+        _give_up(target, error, given["verbose"])
     context.exit(code)
 
 

@@ -24,6 +24,20 @@ class ModelError(GnelintError):
     """A model that cannot be read: missing, damaged, hostile, or not to be traced."""
 
 
+class UnreadableError(Exception):
+    """Why a model cannot be read; the reader adds which file it is.
+
+    Attributes:
+        problem: what is wrong, a clause.
+        advice: what to do, a sentence.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        self.problem = problem
+        self.advice = advice
+        super().__init__(problem)
+
+
 class RuleError(GnelintError):
     """A rule file that is not valid; the subject is "file:line"."""
 

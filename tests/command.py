@@ -33,6 +33,7 @@ def gnelint(*arguments: object, cwd: Path) -> CompletedProcess[str]:
         patch.object(sys, "argv", words),
         patch.object(sys, "path", ["", *sys.path]),
         patch.dict(os.environ, {"COLUMNS": "80"}),
+        patch.object(batch, "_works_here", lambda job, processes: processes == 1),
     ):
         code = _exit_code()
     printed, said = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]

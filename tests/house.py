@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("theory", "onnxfile"),
     ("ir", "nn"),
     ("ops",),
-    ("errors", "files", "version", "words"),
+    ("budget", "errors", "files", "version", "words"),
 )
 """From the doors down. A module may import its own part and what stands below, never what stands beside or above."""
 

@@ -270,7 +270,7 @@ def test_a_process_that_is_ended_from_outside(folder: Path) -> None:
     (folder / "nets.py").write_text("import os\nos._exit(9)\n")
     result = gnelint("check", "nets.py:net", "nets.py:net", "-j", "2", cwd=folder)
     assert (result.returncode, result.stdout) == (2, "")
-    line = "gnelint: nets.py:net: a process ended before it was checked (out of memory?)."
+    line = "gnelint: nets.py:net: ended the process that was reading it (exit code 9)."
     assert [text.startswith(line) for text in result.stderr.splitlines()] == [True, True]
 
 

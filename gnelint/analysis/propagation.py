@@ -24,6 +24,7 @@ from gnelint.analysis.correlation import CORRELATED, correlated_joins
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
+from gnelint.budget import at
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.theory.fields.gradient import Gradient
@@ -227,6 +228,7 @@ def _forward(graph: Graph, numbers: bool) -> _Forward:
     found = _with_inputs(graph) if numbers else _Forward()
     on_path = {node.name for node in graph.gradient_nodes}
     for node in graph.nodes:
+        at(f'node "{node.name}" ({node.source_op or node.op})')
         try:
             _apply(graph, node, found, numbers)
         except _FAILURES as error:
@@ -349,6 +351,7 @@ def _pull_back(
     kept = start if arrived is not None else {}
     unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
     for node in reversed(graph.nodes):
+        at(f'node "{node.name}" ({node.source_op or node.op})')
         touched = [name for name in node.outputs if name in gradients or (name in unknown and name not in kept)]
         if not touched:
             continue

@@ -197,7 +197,7 @@ def _is_normalization(component: Component) -> bool:
 
 def _relative_variance(spectrum: NodeSpectrum) -> float:
     phi = math.fsum(phi for phi in spectrum.phis if phi is not None)
-    return spectrum.variance / phi**2 if spectrum.variance is not None and phi > 0 else 0.0
+    return spectrum.variance / phi**2 if spectrum.variance is not None and phi**2 > 0 else 0.0
 
 
 def _alike(x: Moments) -> float:

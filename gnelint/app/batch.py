@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-import gc
+import math
+import signal
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.app.cache import Cache, Visit, key_of
+from gnelint.budget import Budget, budget_of, hold, too_much_memory
 from gnelint.errors import DefectError, GnelintError, ModelError
 from gnelint.files import sha256
 from gnelint.lint.baseline import Baseline
@@ -25,30 +28,24 @@ from gnelint.settings.jobs import Job
 
 
 def answers(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
-    """The answer to each job, in order."""
-    if processes == 1 or len(jobs) < 2:
-        yield from map(answer, jobs)
-        return
-    yield from _in_processes(jobs, min(processes, len(jobs)))
+    """The answer to each job, in order.
+
+    Files are read in processes of their own, whose end is an answer. What runs code of the user's anyway does so here,
+    unless more than one process was asked for.
+    """
+    from gnelint.app.workers import Workers  # slow to import, and `fix` needs none
+
+    here = [_works_here(job, processes) for job in jobs]
+    others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
+    quiet = all(job.target.kind != "python" for job in others)
+    found = Workers(_bounded_answer, _lost, processes, quiet).answers(others)
+    for job, is_here in zip(jobs, here, strict=True):
+        yield answer(job) if is_here else next(found)
 
 
-def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
-    import multiprocessing  # slow to import, and most runs are of one target
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    # a process of its own start, not a fork: the libraries that a model's code loads have threads
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, gc.set_threshold, (100_000, 50, 50)) as pool:
-        futures = [pool.submit(answer, job) for job in jobs]
-        for job, future in zip(jobs, futures, strict=True):
-            try:
-                yield future.result()
-            except BrokenProcessPool as error:  # one that is ended from outside takes the others with it
-                problem = "a process ended before it was checked (out of memory?)"
-                advice = "Check it with fewer processes, or with -j 1."
-                target = job.target.text
-                yield Unread(target, str(ModelError(target, problem, advice)), f"{error}\n")
+def _works_here(job: Job, processes: int) -> bool:
+    """Whether a target is read in this process."""
+    return job.target.kind == "python" and processes == 1
 
 
 def answer(job: Job) -> Checked | Unread:
@@ -56,9 +53,46 @@ def answer(job: Job) -> Checked | Unread:
     try:
         return _cached(job)
     except GnelintError as error:
-        return Unread(job.target.text, str(error), traceback.format_exc())
+        return _unread(job, error)
+    except MemoryError:
+        return _unread(job, ModelError(job.target.text, *too_much_memory()))
     except Exception as error:  # a defect of gnelint must not take the other targets with it
-        return Unread(job.target.text, str(DefectError(job.target.text, error)), traceback.format_exc())
+        return _unread(job, DefectError(job.target.text, error))
+
+
+def _unread(job: Job, error: GnelintError) -> Unread:
+    return Unread(job.target.text, str(error), traceback.format_exc())
+
+
+def _bounded_answer(job: Job) -> Checked | Unread:
+    """The same in a process that the system holds to a budget."""
+    budget = _budget(job)
+    if budget is not None:
+        hold(budget)
+    return answer(job)
+
+
+def _budget(job: Job) -> Budget | None:
+    """What the target may cost; the user's own code may cost what it likes unless something else was said."""
+    if job.target.kind == "python":
+        return Budget(job.memory or math.inf, job.seconds or math.inf) if job.memory or job.seconds else None
+    assert job.target.path is not None
+    with_torch = job.target.kind == "pt2" or "torch" in sys.modules
+    return budget_of(job.target.path, with_torch=with_torch, memory=job.memory, seconds=job.seconds)
+
+
+def _lost(job: Job, code: int, place: str) -> Unread:
+    """The answer for a target whose process is gone."""
+    budget = _budget(job)
+    cause = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+    where = f" at {place}" if place else ""
+    if budget is not None and cause == "SIGXCPU":
+        problem = f"takes more than the {budget.seconds:.3g} s of computing that it may have; stopped{where}"
+        advice = "Allow more with --timeout, if you trust it."
+    else:
+        problem = f"ended the process that was reading it{where} ({cause}{'; out of memory?' * (cause == 'SIGKILL')})"
+        advice = "Check it with onnx.checker: it may be damaged."
+    return Unread(job.target.text, str(ModelError(job.target.text, problem, advice)))
 
 
 def against(baseline: Baseline, entry: Mapping[str, Any]) -> Mapping[str, Any]:

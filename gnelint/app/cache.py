@@ -3,7 +3,8 @@
 A record is found by a hash over everything that the answer depends on: the bytes of the model file, whole, however
 large it is (reading them is a small part of analysing them, and no time stamp can lie); the bytes of each rule file;
 the options; the code of gnelint, Python, numpy and onnx. The files with external weights, which only a reader of the
-model knows, are named in the record with the hashes of their bytes, and it counts only while they are the same.
+model knows, are named in the record with the hashes of their bytes, and it counts only while they are the same. A
+record is signed with a secret of the user's: one that somebody else wrote, or changed, or renamed, is not read.
 
 Python targets and .pt2 files are never cached: what they say depends on code that no hash of a file covers.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import hmac
 import json
 import os
 import sys
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnelint.files import sha256, write_whole
+from gnelint.files import read_text, sha256, user_secret, write_whole
 from gnelint.version import __version__
 
 MAX_RECORDS = 500
@@ -41,12 +43,13 @@ class Cache:
     directory: Path
 
     def find(self, key: str, model: Path) -> Mapping[str, Any] | None:
-        """The record of this key, if there is one and the model's external weights are still those it was made of."""
+        """The record of this key, if this user wrote it and the model's external weights are still those of then."""
         try:
-            digest, _, text = self._file(key).read_text(encoding="utf-8").partition("\n")
+            signature, _, text = read_text(self._file(key)).partition("\n")
         except (OSError, UnicodeDecodeError):
             return None
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
+        own = _signature(key, text)
+        if own is None or not hmac.compare_digest(own.encode(), signature.encode()):
             return None
         record: Mapping[str, Any] = json.loads(text)
         for name, known in record["data_files"].items():
@@ -64,9 +67,12 @@ class Cache:
         paths = (visit.model, *(visit.model.parent / name for name in files))
         if None in files.values() or not all(visit.unchanged(path) for path in paths):
             return
-        self._prepare()
         text = json.dumps({"data_files": files, **answer}, allow_nan=False)
-        write_whole(self._file(key), f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        signature = _signature(key, text)
+        if signature is None:
+            return
+        self._prepare()
+        write_whole(self._file(key), f"{signature}\n{text}")
         self._tidy()
 
     def _file(self, key: str) -> Path:
@@ -103,6 +109,15 @@ class Visit:
         except OSError:
             return False
         return changed < self.begun - _SLACK
+
+
+def _signature(key: str, text: str) -> str | None:
+    """What only this user can have written above an answer to this question; None where no secret is kept.
+
+    A directory of answers comes along with a repository, and whoever wrote the model may have written them.
+    """
+    secret = user_secret()
+    return None if secret is None else hmac.new(secret, f"{key}\n{text}".encode(), "sha256").hexdigest()
 
 
 def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.errors import UsageError
-from gnelint.files import write_whole
+from gnelint.files import locked, read_text, write_whole
 from gnelint.lint.severity import SEVERITIES
 
 SCHEMA = "gnelint-baseline/1"
@@ -33,10 +33,17 @@ class Compared:
 
 @dataclass
 class Baseline:
-    """The known findings of each target, as (fingerprint, severity, rule, nodes) tables; targets by their path."""
+    """The known findings of each target, as (fingerprint, severity, rule, nodes) tables; targets by their path.
+
+    Attributes:
+        file: where it is.
+        targets: as they were read.
+        recorded: what this run found, to be written in place of what the file says of these targets.
+    """
 
     file: Path
     targets: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    recorded: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def compare(self, target: str, findings: Sequence[Mapping[str, Any]]) -> Compared:
         """Tell the new findings of a target from the known ones."""
@@ -58,7 +65,7 @@ class Baseline:
     def record(self, target: str, findings: Sequence[Mapping[str, Any]]) -> None:
         """Let these be the known findings of a target."""
         kept = ("rule", "severity", "fingerprint", "nodes")
-        self.targets[self._key(target)] = [{key: finding[key] for key in kept} for finding in findings]
+        self.recorded[self._key(target)] = [{key: finding[key] for key in kept} for finding in findings]
 
     def _key(self, target: str) -> str:
         """Files by their path from the baseline's directory, so that it means the same wherever gnelint is run."""
@@ -67,14 +74,16 @@ class Baseline:
         return Path(os.path.relpath(Path(target).resolve(), self.file.resolve().parent)).as_posix()
 
     def write(self) -> None:
-        """Write the file.
+        """Write what was recorded into the file, beside what others have written there by now.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: it cannot be written, or is damaged by now.
         """
-        data = {"schema": SCHEMA, "targets": dict(sorted(self.targets.items()))}
         try:
-            write_whole(self.file, json.dumps(data, indent=1) + "\n")
+            with locked(self.file.parent):
+                targets = {**read_baseline(self.file, missing_is_empty=True).targets, **self.recorded}
+                data = {"schema": SCHEMA, "targets": dict(sorted(targets.items()))}
+                write_whole(self.file, json.dumps(data, indent=1) + "\n")
         except OSError as error:
             problem = f"cannot be written ({error.strerror})"
             raise UsageError(str(self.file), problem, "Choose another file for --baseline.") from None
@@ -91,7 +100,7 @@ def read_baseline(path: Path, missing_is_empty: bool = False) -> Baseline:
         UsageError: it is missing or is no baseline.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         if missing_is_empty:
             return Baseline(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gnelint.errors import RuleError
+from gnelint.files import read_bytes
 from gnelint.lint.document import Document
 from gnelint.lint.document import Path as KeyPath
 from gnelint.lint.explaining import cycle
@@ -208,11 +209,9 @@ def load_rule(path: Path) -> Rule | str:
         RuleError: the file cannot be read or is not a valid rule.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, MAX_FILE_SIZE)
     except OSError as error:
         raise RuleError(str(path), f"cannot be read ({error.strerror})", "Check the path given to --rules.") from None
-    if len(raw) > MAX_FILE_SIZE:
-        raise RuleError(str(path), f"larger than {MAX_FILE_SIZE} bytes", "A rule file holds one rule.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

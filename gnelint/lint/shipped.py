@@ -9,14 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import stat
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gnelint.files import write_whole
+from gnelint.files import is_own, user_directory, write_whole
 from gnelint.lint.document import Document
 
 _KEPT = 4
@@ -42,37 +39,18 @@ def _copy_of(files: Sequence[Path], texts: Sequence[bytes]) -> Path | None:
     digest = hashlib.sha256()
     for file, text in zip(files, texts, strict=True):
         digest.update(f"{file.name} {len(text)}\n".encode() + text)
-    directory = _cache_directory()
+    directory = user_directory()
     return None if directory is None else directory / f"rules-{digest.hexdigest()[:32]}.json"
-
-
-def _cache_directory() -> Path | None:
-    try:
-        if sys.platform == "win32":
-            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gnelint" / "Cache"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "gnelint"
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gnelint"
-    except RuntimeError:  # no home
-        return None
 
 
 def _read(copy: Path) -> list[Any] | None:
     try:
-        if not (_is_own(copy.parent) and _is_own(copy)):
+        if not (is_own(copy.parent) and is_own(copy)):
             return None
         found: list[Any] = json.loads(copy.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found
-
-
-def _is_own(path: Path) -> bool:
-    """Whether nobody but this user can have written it; always on Windows, whose user directories are private."""
-    state = path.lstat()
-    if stat.S_ISLNK(state.st_mode):
-        return False
-    return sys.platform == "win32" or (state.st_uid == os.getuid() and not state.st_mode & 0o022)
 
 
 def _keep(copy: Path, found: list[Any]) -> None:

@@ -13,26 +13,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from gnelint.errors import UnreadableError
+from gnelint.onnxfile.spelling import spell
 from gnelint.onnxfile.wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, BrokenError, field_head, fields
 
 CUT_FROM = 4096
 """Inline weights of at least so many bytes stay in the file."""
 
 EXPORT_AGAIN = "Export the model again, or copy the file again."
-
-
-class UnreadableError(Exception):
-    """Why a model cannot be read; `read` adds which file it is.
-
-    Attributes:
-        problem: what is wrong, a clause.
-        advice: what to do, a sentence.
-    """
-
-    def __init__(self, problem: str, advice: str = "") -> None:
-        self.problem = problem
-        self.advice = advice
-        super().__init__(problem)
 
 
 class MisfitError(UnreadableError):
@@ -77,6 +65,7 @@ def open_model(path: Path) -> ModelFile:
         raise _not_onnx(known) from error
     if not proto.HasField("graph") or (proto.ir_version < 1 and not proto.opset_import):
         raise _not_onnx(_known_format(head))
+    spell(proto)
     return ModelFile(path, proto, content, {} if stripped is None else stripped.cuts)
 
 
@@ -141,40 +130,53 @@ class _Stripped:
 def _strip(data: memoryview) -> _Stripped | None:
     """The model's bytes without large initializers; None if they are not laid out as expected."""
     cuts: dict[int, tuple[int, int]] = {}
-    pieces: list[bytes] = []
+    kept = _Kept(data, 0)
     graphs = 0
     try:
         for number, kind, start, body, end in fields(data, 0, len(data)):
             if number == GRAPH and kind == BYTES:
                 graphs += 1
-                graph = _strip_graph(data, body, end, cuts)
-                pieces += [field_head(GRAPH, len(graph)), graph]
-            else:
-                pieces.append(bytes(data[start:end]))
+                kept.put(start, end, GRAPH, _strip_graph(data, body, end, cuts))
     except BrokenError:
         return None
-    return _Stripped(b"".join(pieces), cuts) if graphs == 1 else None
+    return _Stripped(kept.upto(len(data)), cuts) if graphs == 1 else None
 
 
 def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]]) -> bytes:
-    pieces: list[bytes] = []
+    kept = _Kept(data, start)
     index = -1
     for number, kind, field_start, body, field_end in fields(data, start, end):
         if number == INITIALIZER and kind == BYTES:
             index += 1
             if field_end - body >= CUT_FROM:
-                tensor = _strip_tensor(data, body, field_end, cuts, index)
-                pieces += [field_head(INITIALIZER, len(tensor)), tensor]
-                continue
-        pieces.append(bytes(data[field_start:field_end]))
-    return b"".join(pieces)
+                kept.put(field_start, field_end, INITIALIZER, _strip_tensor(data, body, field_end, cuts, index))
+    return kept.upto(end)
 
 
 def _strip_tensor(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]], index: int) -> bytes:
-    pieces: list[bytes] = []
+    kept = _Kept(data, start)
     for number, kind, field_start, body, field_end in fields(data, start, end):
         if number == RAW_DATA and kind == BYTES and field_end - body >= CUT_FROM:
             cuts[index] = (body, field_end)
-        else:
-            pieces.append(bytes(data[field_start:field_end]))
-    return b"".join(pieces)
+            kept.put(field_start, field_end)
+    return kept.upto(end)
+
+
+class _Kept:
+    """The bytes of a message with some of its fields left out or replaced; what stays is copied in long stretches."""
+
+    def __init__(self, data: memoryview, start: int) -> None:
+        self._data = data
+        self._start = start
+        self._pieces: list[bytes] = []
+
+    def put(self, start: int, end: int, number: int = 0, content: bytes | None = None) -> None:
+        """Leave the field data[start:end] out, or put another content in its place."""
+        self._pieces.append(bytes(self._data[self._start : start]))
+        if content is not None:
+            self._pieces += [field_head(number, len(content)), content]
+        self._start = end
+
+    def upto(self, end: int) -> bytes:
+        """All of it, with what stays up to here."""
+        return b"".join([*self._pieces, self._data[self._start : end]])

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from onnx import defs, helper
 
-from gnelint.onnxfile.file import UnreadableError
+from gnelint.errors import UnreadableError
 
 
 def own_name(node: onnx.NodeProto) -> str:

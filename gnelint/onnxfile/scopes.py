@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 
 import onnx
 
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Location
-from gnelint.onnxfile.file import EXPORT_AGAIN, UnreadableError
+from gnelint.onnxfile.file import EXPORT_AGAIN
 from gnelint.onnxfile.nodes import domain_of, own_name, resolved_attributes
 
 MAX_DEPTH = 48

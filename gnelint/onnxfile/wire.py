@@ -36,7 +36,7 @@ def fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, int
             position += 8 if kind == FIXED64 else 4
         else:
             raise BrokenError
-        if position > end:
+        if position > end or key < 8:  # there is no field 0: zeros are no message
             raise BrokenError
         yield key >> 3, kind, start, body, position
 

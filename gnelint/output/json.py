@@ -14,6 +14,7 @@ from typing import Any
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.stage import Judgement
 from gnelint.errors import UsageError
+from gnelint.files import read_text
 from gnelint.ir.graph import Graph, Parameter
 from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import Rule
@@ -174,7 +175,7 @@ def read(path: Path) -> dict[str, Any]:
 
     advice = "Make one: gnelint check TARGET --format json -o FILE"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
+        report = json.loads(read_text(path), parse_constant=lambda name: None)
     except OSError as error:
         raise UsageError(str(path), f"cannot be read ({error.strerror})", advice) from None
     except (ValueError, RecursionError):

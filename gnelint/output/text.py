@@ -369,7 +369,7 @@ def mends(fixes: Sequence[Mapping[str, Any]], most: int = 4) -> list[str]:
 
 def places(group: Sequence[Mapping[str, Any]], width: int) -> str:
     """Where the findings of one rule are, in about `width` characters."""
-    blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2]
+    blocks = [finding["block"] for finding in group if len(finding["nodes"]) > 2 and finding["block"] is not None]
     are_blocks = len(set(blocks)) == len(group)
     names = blocks if are_blocks else [(finding["nodes"] or ["whole network"])[0] for finding in group]
     if len(group) == 1:

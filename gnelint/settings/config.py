@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from gnelint.errors import UsageError
+from gnelint.files import read_text
 from gnelint.lint.severity import FAIL_ON
+
+MAX_CONFIG = 1 << 20
+"""Bytes of the largest configuration."""
+MAX_NUMBER = 1e300
 
 MODES = ("train", "eval")
 STAGES = ("auto", "init", "trained")
@@ -96,6 +101,23 @@ class Config(Choices):
     suppress: tuple[Accepted, ...] = ()
     file: Path | None = None
 
+    def silenced(self, here: Sequence[Override]) -> str:
+        """What the file keeps a reader of the report from seeing, as a sentence; "" for nothing.
+
+        Args:
+            here: the overrides that hold for the target.
+        """
+        said: list[Choices] = [self, *here]
+        ignored = {rule for each in said for rule in each.ignore} | {rule for each in here for rule in each.never}
+        chosen = next((each.select for each in reversed(said) if each.select), ("ALL",))
+        never = next((each.fail_on for each in reversed(said) if each.fail_on is not None), "") == "never"
+        parts = [
+            *([f"runs only {', '.join(chosen)}"] if "ALL" not in chosen else []),
+            *([f"ignores {', '.join(sorted(ignored))}"] if ignored else []),
+            *(["lets nothing fail (fail-on)"] if never else []),
+        ]
+        return f"{self.file}: this configuration {' and '.join(parts)}." if parts else ""
+
     def applies(self, targets: Sequence[str], target: str) -> bool:
         """Whether one of these globs of the file means a target.
 
@@ -129,7 +151,7 @@ def find_config(directory: Path) -> Config:
             return read_config(own)
         shared = folder / "pyproject.toml"
         if shared.is_file():
-            table = _parse(shared).get("tool", {}).get("gnelint")
+            table = _own_table(shared)
             if table is not None:
                 return _config(table, shared, "tool.gnelint.")
     return Config()
@@ -141,10 +163,17 @@ def read_config(path: Path) -> Config:
     Raises:
         UsageError: the file cannot be read or is not valid.
     """
-    data = _parse(path)
     if path.name == "pyproject.toml":
-        return _config(data.get("tool", {}).get("gnelint", {}), path, "tool.gnelint.")
-    return _config(data, path, "")
+        return _config(_own_table(path) or {}, path, "tool.gnelint.")
+    return _config(_parse(path), path, "")
+
+
+def _own_table(path: Path) -> Any:
+    """The table `[tool.gnelint]` of a pyproject.toml, None if it has none."""
+    tools = _parse(path).get("tool", {})
+    if not isinstance(tools, dict):
+        raise UsageError(str(path), "tool must be a table", "Write [tool.gnelint].")
+    return tools.get("gnelint")
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -153,10 +182,10 @@ def _parse(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path, MAX_CONFIG))
     except OSError as error:
         raise UsageError(str(path), f"cannot be read ({error.strerror})", "Check the path given to --config.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own, no UTF-8, numbers of thousands of digits
         raise UsageError(str(path), f"not valid TOML ({error})") from None
 
 
@@ -165,7 +194,7 @@ def _config(table: Any, path: Path, prefix: str) -> Config:
     ignores = read.tables_of_selectors("per-target-ignores")
     return Config(
         **read.choices(),
-        rules=tuple(path.parent / entry for entry in read.texts("rules")),
+        rules=tuple(read.inside(entry, "rules") for entry in read.texts("rules")),
         preview=read.switch("preview"),
         baseline=read.path("baseline"),
         cache_dir=read.path("cache-dir"),
@@ -241,7 +270,21 @@ class _Table:
 
     def path(self, key: str) -> Path | None:
         """A path from the directory of the file."""
-        return self._file.parent / text if (text := self.text(key)) else None
+        return self.inside(text, key) if (text := self.text(key)) else None
+
+    def inside(self, text: str, key: str) -> Path:
+        """A path that the file names. It stays in the file's directory: whoever wrote it need not be who runs it."""
+        try:
+            found = self._file.parent / text
+            stays = found.resolve().is_relative_to(self._file.parent.resolve())
+        except (OSError, RuntimeError, ValueError):  # a circle of links, a zero byte
+            stays = False
+        if not stays:
+            advice = f"Move it there, or name it on the command line with --{key}."
+            raise self._error(
+                self._prefix + key, f'names "{text}" outside of the file\'s own directory; refused', advice
+            )
+        return found
 
     def switch(self, key: str) -> bool | None:
         """True or false, None if the key is not there."""
@@ -267,6 +310,11 @@ class _Table:
         ):
             advice = "Write [params.GNE101], tolerance = 0.5 below it."
             raise self._error(f"{self._prefix}params", "must hold one table a rule", advice)
+        for rule, entries in value.items():
+            for name, entry in entries.items():
+                if isinstance(entry, (int, float)) and not abs(entry) <= MAX_NUMBER:
+                    problem = "is no number, or larger than any that is compared with it"
+                    raise self._error(f"{self._prefix}params.{rule}.{name}", problem)
         return value
 
     def tables_of_selectors(self, key: str) -> Mapping[str, tuple[str, ...]]:

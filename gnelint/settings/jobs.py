@@ -43,6 +43,8 @@ class Options:
     config: Path | None = None
     cache: bool = True
     cache_dir: Path | None = None
+    max_memory: float | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Job:
         cache_dir: where answers are kept, None for nowhere.
         baseline: the file with the findings that are known.
         fail_on: the least severity that counts as a failure.
+        silenced: what a configuration keeps from being said, for people; "" for nothing.
+        memory, seconds: what checking it may cost in bytes and in computing; None leaves it to the target's size.
         config: the configuration file that holds for it, None for none.
     """
 
@@ -69,6 +73,9 @@ class Job:
     cache_dir: Path | None = None
     baseline: Path | None = None
     fail_on: str = "error"
+    silenced: str = ""
+    memory: float | None = None
+    seconds: float | None = None
     config: Path | None = None
 
 
@@ -156,6 +163,9 @@ def _job(target: Target, config: Config, options: Options) -> Job:
         cache_dir=_cache_dir(config, options),
         baseline=options.baseline or config.baseline,
         fail_on=last("fail_on", "error"),
+        silenced=config.silenced(here),
+        memory=options.max_memory and options.max_memory * 1e9,
+        seconds=options.timeout,
         config=config.file,
     )
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnelint.theory.gaussian.sensitivity import ScalarMap, scaled_averages
+from gnelint.theory.gaussian.sensitivity import ScalarMap
 
 BITS_SQUARED = 1.0 / math.log(2.0) ** 2
 """Turns a small relative variance into a variance of log2."""
@@ -83,12 +83,15 @@ def shifted_scale(function: ScalarMap, mean: np.ndarray, variance: np.ndarray, s
         return Shift(0.0, 0.0)
     seconds, slopes = [], []
     for log_scale in (-min(bits, _WIDEST), 0.0, min(bits, _WIDEST)):
-        kinds = zip(mean[:, None], variance[:, None], strict=True)
-        averages = np.array([scaled_averages(function, m, v, 2.0**log_scale) for m, v in kinds])
-        second, slope = share @ averages
-        seconds.append(float(second))
-        slopes.append(float(slope))
+        scale = 2.0**log_scale
+        read = (np.sqrt(scale) * mean, scale * variance)
+        seconds.append(float(share @ _by_row(function.values(*read)[1])))
+        slopes.append(float(share @ _by_row(function.slopes(*read)[1])))
     return Shift(_change(seconds), _change(slopes))
+
+
+def _by_row(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array.reshape(len(array), -1).mean(axis=1))
 
 
 def _change(averages: Sequence[float]) -> float:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_SMALLEST = 1e-140
+"""A phi below this has a square whose digits floating point no longer holds: variances relative to it are not known."""
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -64,8 +67,8 @@ class Spectrum:
 
     @property
     def relative_variance(self) -> float | None:
-        """variance / phi^2; None if it is not known, 0 for a map that is zero."""
-        if self.variance is None:
+        """variance / phi^2; None if it is not known or too small to be held, 0 for a map that is zero."""
+        if self.variance is None or 0 < self.phi < _SMALLEST:
             return None
         return self.variance / self.phi**2 if self.phi > 0 else 0.0
 
@@ -144,7 +147,7 @@ def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
         phi,
         variance,
         outputs,
-        coherent=coherent / phi**2 if phi > 0 else 0.0,
+        coherent=coherent / phi**2 if phi >= _SMALLEST else 0.0,
         direct=_average([branch.direct for branch in branches], [branch.phi for branch in branches]),
         diagonal=_average([branch.diagonal for branch in branches], [branch.phi for branch in branches]),
     )
@@ -182,7 +185,7 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
         phi,
         max(second - phi**2, 0.0),
         outputs,
-        coherent=coherent / phi**2 if phi > 0 else 0.0,
+        coherent=coherent / phi**2 if phi >= _SMALLEST else 0.0,
         direct=_average([branch.direct for branch in branches], totals),
         diagonal=_average([branch.diagonal for branch in branches], totals),
     )

@@ -92,7 +92,7 @@ def _law(statistics: WeightStatistics) -> str:
 
 def _empty_lines(before: Prediction) -> Iterator[str]:
     """The file where no fix changes a weight: a function that does nothing and says so."""
-    yield f'"""Initialisation of {before.graph.name}, written by gnelint {__version__}."""'
+    yield f'"""Initialisation of {_escaped(before.graph.name)}, written by gnelint {__version__}."""'
     yield ""
     yield "from torch import nn"
     yield ""
@@ -108,7 +108,7 @@ def _head(draws: bool, others: bool, before: Prediction, after: Prediction) -> I
         draws: whether weights are drawn again, not only scaled or filled.
         others: whether the fixes change the model's class, too, so that the prediction needs both.
     """
-    yield f'"""Initialisation of {before.graph.name}, written by gnelint {__version__}."""'
+    yield f'"""Initialisation of {_escaped(before.graph.name)}, written by gnelint {__version__}."""'
     yield ""
     if draws:
         yield "import math"
@@ -194,7 +194,12 @@ def _entry(gain: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _quoted(name: str) -> str:
-    return '"' + name.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+    return f'"{_escaped(name)}"'
+
+
+def _escaped(text: str) -> str:
+    """A name as it stands between quotation marks, whatever it holds."""
+    return text.encode("unicode_escape").decode().replace('"', '\\"')
 
 
 def _step_lines(steps: Sequence[tuple[str, Change, tuple[str, ...]]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ mark that is written into the records.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import time
@@ -65,7 +66,7 @@ def mark(job: Job) -> None:
     for path in (job.cache_dir / "records").iterdir():
         record = json.loads(path.read_text().partition("\n")[2])
         text = json.dumps({**record, "notes": [MARK]})
-        path.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        path.write_text(f"{cache._signature(path.stem, text)}\n{text}")
 
 
 def is_cached(job: Job) -> bool:
@@ -203,6 +204,34 @@ def test_git_leaves_the_directory_alone(job: Job) -> None:
     assert job.cache_dir is not None
     assert "*" in (job.cache_dir / ".gitignore").read_text().splitlines()
     assert (job.cache_dir / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+
+@pytest.mark.parametrize("record", [{}, [], {"entry": {"findings": []}}, {"data_files": {"/dev/zero": "x"}}])
+def test_what_somebody_else_wrote_is_no_answer(job: Job, record: object) -> None:
+    """Whatever they sign it with: a hash that anybody can make, or a secret of their own."""
+    expected = ask(job)
+    assert job.cache_dir is not None
+    (path,) = (job.cache_dir / "records").iterdir()
+    text = json.dumps(record)
+    plain = hashlib.sha256(text.encode()).hexdigest()
+    bound = hashlib.sha256(f"{path.stem}\n{text}".encode()).hexdigest()
+    theirs = hmac.new(b"their secret", f"{path.stem}\n{text}".encode(), "sha256").hexdigest()
+    for signature in (plain, bound, theirs, "", "\xff"):
+        path.write_text(f"{signature}\n{text}")
+        assert ask(job) == expected
+
+
+def test_an_answer_to_another_question_is_none(job: Job) -> None:
+    """The record of one set of options in the place of another's."""
+    assert job.cache_dir is not None
+    ask(job)
+    (path,) = (job.cache_dir / "records").iterdir()
+    other = replace(job, settings=Settings(select=("GNE9",)))
+    ask(other)
+    (place,) = set((job.cache_dir / "records").iterdir()) - {path}
+    expected = answer(replace(other, cache_dir=None))
+    place.write_bytes(path.read_bytes())
+    assert ask(other) == expected
 
 
 def test_the_oldest_records_go(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def _described(facts: Facts, place: Place) -> Any:
 
 
 def _relative_variance(described: NodePrediction | Block) -> float | None:
-    if described.phi is None or described.phi_variance is None or described.phi == 0:
+    if described.phi is None or described.phi_variance is None or described.phi**2 == 0:
         return None
     return described.phi_variance / described.phi**2
 

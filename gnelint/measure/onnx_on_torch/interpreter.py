@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
-from gnelint.errors import GnelintError, ModelError
+from gnelint.errors import GnelintError, ModelError, UnreadableError
 from gnelint.ir.graph import Parameter
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import Call, Settings
@@ -23,7 +23,7 @@ from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum, Kernel, f
 from gnelint.measure.onnx_on_torch.tensors import NarrowIntegers, parameter_to_torch, type_proto
 from gnelint.measure.program import Watch, is_for_caller
 from gnelint.measure.sharding import LEAST_SIZE, Operation, ShardedNetwork, is_large
-from gnelint.onnxfile.file import ModelFile, UnreadableError, open_model
+from gnelint.onnxfile.file import ModelFile, open_model
 from gnelint.onnxfile.nodes import (
     bodies,
     definition,

@@ -30,13 +30,13 @@ class Sizes:
 
 
 ASSUMED = (
-    *(Sizes(batch, sequence) for sequence in (128, 512, 1024, 4096, 16_000) for batch in (8, 1)),
+    *(Sizes(batch, sequence) for sequence in (128, 512, 1024, 4096, 16_000, 64_000, 256_000) for batch in (8, 1)),
     *(Sizes(image=image) for image in (48, 299, 512)),
     Sizes(volume=128),
 )
 """What is tried until the model can be read: some exports name the batch but fix it to 1 inside, windows of audio are
-hundreds of samples long (a second has 16,000), text is recognised in lines of 48 pixels, and some classifiers pool what
-is left of 299 or more."""
+hundreds of samples long (a second has 16,000, and some models read ten), text is recognised in lines of 48 pixels, and
+some classifiers pool what is left of 299 or more."""
 
 
 @dataclass

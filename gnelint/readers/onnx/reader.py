@@ -11,10 +11,11 @@ from pathlib import Path
 import onnx
 from onnx import defs
 
-from gnelint.errors import GnelintError, ModelError
+from gnelint.budget import too_much_memory
+from gnelint.errors import GnelintError, ModelError, UnreadableError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
-from gnelint.onnxfile.file import MisfitError, ModelFile, UnreadableError, open_model
+from gnelint.onnxfile.file import MisfitError, ModelFile, open_model
 from gnelint.onnxfile.nodes import imports, types_of
 from gnelint.onnxfile.scopes import Place, Scope
 from gnelint.onnxfile.weights import WeightReader
@@ -22,7 +23,7 @@ from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx.call import Operand
 from gnelint.readers.onnx.inputs import BoundInputs, attempts, sentence
 from gnelint.readers.onnx.mixing import with_program_constants
-from gnelint.readers.onnx.walk import Walker
+from gnelint.readers.onnx.walk import Walker, check_shape
 
 MAX_MESSAGE = 600
 
@@ -48,7 +49,7 @@ def read(path: Path, *, training: bool = True, inputs: tuple[InputSpec, ...] = (
     except RecursionError as error:
         raise ModelError(str(path), "is nested too deeply to be read", "Export the model again.") from error
     except MemoryError as error:
-        raise ModelError(str(path), "asks for more memory than there is", "Check the sizes in the file.") from error
+        raise ModelError(str(path), *too_much_memory()) from error
     except Exception as error:  # a damaged file can break any assumption; a person still gets one line
         problem = f"cannot be read ({type(error).__name__}: {error})"
         raise ModelError(str(path), _one_line(problem), "Check it with onnx.checker.") from error
@@ -88,6 +89,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
         scope.bind(tensor.name, weights.initializer(index))
     walker.sparse_constants(file.proto.graph, scope)
     for value in bound.values:
+        check_shape(f'input "{value.name}" is a tensor', value.shape)
         walker.emitter.add_input(value)
         scope.bind(value.name, value)
     walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))

@@ -6,14 +6,17 @@ bodies of control flow open scopes of their own, so that nothing is copied or re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
 from onnx import defs
 
+from gnelint.budget import at
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Graph, Parameter, Value
-from gnelint.onnxfile.file import MisfitError, UnreadableError
+from gnelint.onnxfile.file import EXPORT_AGAIN, MisfitError
 from gnelint.onnxfile.nodes import (
     definition,
     domain_of,
@@ -29,7 +32,7 @@ from gnelint.onnxfile.nodes import (
 from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Origin, Place, Scope, function_scope
 from gnelint.onnxfile.types import dtype_code, tensor_shape, tensor_type
 from gnelint.onnxfile.weights import WeightReader
-from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
 from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
@@ -39,6 +42,16 @@ from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, loc
 
 MAX_NODES = 1_000_000
 """Operations in the largest model, functions expanded; more is a hostile file."""
+MAX_GROWTH, FREE_GROWTH = 50, 20_000
+"""How many operations each of the file's may become by functions that call functions, and how many in any case."""
+MAX_RANK = 32
+"""Axes of the tensor with the most of them: numpy, which computes on them, holds 64, and needs some more on the way."""
+MAX_ENTRIES = 1 << 60
+"""Entries of the largest tensor: beyond it they cannot even be counted in 64 bits on the way."""
+MAX_WINDOW = (1 << 31) - 1
+_WINDOWS = frozenset({"kernel_shape", "strides", "dilations", "pads", "output_padding", "output_shape", "group",
+                      "blocksize", "hidden_size", "num_outputs", "num_heads", "num_groups"})  # fmt: skip
+"""Attributes that are sizes: operators compute with them in 32 or 64 bits, and do not look whether the result fits."""
 
 FOLDED_NOTE = (
     "The exporter folded normalisation into the convolutions before it (the model was exported for inference): what is "
@@ -78,6 +91,8 @@ class Walker:
         self._sizes = sizes
         self._training = training
         self._visited = 0
+        written = len(model.graph.node) + sum(len(function.node) for function in model.functions)
+        self._most = min(MAX_NODES, FREE_GROWTH + MAX_GROWTH * written)
         self._tensors: dict[str, object] = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def constants(self, graph: onnx.GraphProto, scope: Scope[Operand], where: str) -> None:
@@ -117,19 +132,26 @@ class Walker:
         found = scopes(nodes)
         for index in in_order(nodes):
             self._visited += 1
-            if self._visited > MAX_NODES:
-                raise UnreadableError(f"more than {MAX_NODES} operations once functions are expanded", "")
+            if self._visited > self._most:
+                raise UnreadableError(
+                    f'more than {self._most} operations once functions are expanded, at node "{place.prefix}"',
+                    "Export the model without functions that call functions.",
+                )
             self._node(nodes[index], scope, place, found.get(index, ""))
 
     def _node(self, node: onnx.NodeProto, scope: Scope[Operand], place: Place, module: str) -> None:
         domain = domain_of(node)
         inputs = tuple(self._resolve(name, node, scope) for name in node.input)
         attributes = place.attributes_of(node)
+        _check_windows(node, attributes)
         origin = self._origin(node, place, module)
+        at(f'node "{origin.name}" ({node.op_type})')
         function = self._functions.called_by(node)
         if function is not None:
             self._expand(node, function, inputs, scope, place, origin, imports(function.opset_import))
             return
+        if not node.output:
+            raise UnreadableError(f'node "{origin.name}" ({node.op_type}) has no output', EXPORT_AGAIN)
         if is_constant(node):
             name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
             scope.bind(node.output[0], self._weights.constant(node, attributes, name))
@@ -143,6 +165,8 @@ class Walker:
             return
         schema = schema_of(node.op_type, version, domain)
         call = replace(call, outputs=self._infer(node, schema, call, place))
+        for output in call.outputs:
+            check_shape(f'node "{origin.name}" ({node.op_type}) writes a tensor', output.shape)
         results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
         if results is not None:
             self._bind(node, results, call, scope, place)
@@ -383,6 +407,29 @@ class Walker:
             data_files=self._weights.data_files,
             returned=frozenset(returned),
         )
+
+
+def check_shape(what: str, shape: Shape | None) -> None:
+    """Refuse a tensor that no machine could hold, before anything is computed of it.
+
+    Raises:
+        UnreadableError: it has too many axes or entries.
+    """
+    if shape is None:
+        return
+    if len(shape) > MAX_RANK:
+        raise UnreadableError(f"{what} of {len(shape)} axes, more than the {MAX_RANK} that are read", EXPORT_AGAIN)
+    if math.prod(size for size in shape if isinstance(size, int)) > MAX_ENTRIES:
+        shown = " x ".join(map(str, shape))
+        raise UnreadableError(f"{what} of {shown} entries, more than any machine holds (2^60)", "Check its sizes.")
+
+
+def _check_windows(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> None:
+    for name in _WINDOWS.intersection(attributes):
+        given = attributes[name]
+        if any(abs(size) > MAX_WINDOW for size in (given.i, *given.ints)):
+            problem = f'node "{own_name(node)}" ({node.op_type}) has {name} beyond 2^31, larger than any tensor'
+            raise UnreadableError(problem, EXPORT_AGAIN)
 
 
 def _without_missing(function: onnx.FunctionProto, inner: Scope[Operand]) -> Sequence[onnx.NodeProto]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from gnelint.errors import ModelError
+from gnelint.errors import ModelError, UnreadableError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
@@ -22,6 +22,7 @@ from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.graph import Reading, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
+from gnelint.readers.torch.pt2.archive import load_program
 from gnelint.readers.torch.registered import asks_for_more, unregistered
 
 
@@ -124,19 +125,29 @@ def trace_pt2(path: Path | str, *, training: bool = True, inputs: Sequence[Input
     Raises:
         ModelError: there is no such file, or it is no exported program.
     """
+    return trace_exported(load_pt2(Path(path)), name=str(path), training=training, inputs=inputs)
+
+
+def load_pt2(path: Path) -> ExportedProgram:
+    """The program in a file that `torch.export.save` wrote; nothing in the file is run.
+
+    Raises:
+        ModelError: there is no such file, it is no exported program, or reading it would run code.
+    """
     name = str(path)
-    if not Path(path).is_file():
+    if not path.is_file():
         raise ModelError(name, "no such file", "Give the path of a file written by torch.export.save.")
     try:
         with quietly():
-            program = torch.export.load(path)
+            return load_program(path)
+    except UnreadableError as error:
+        raise ModelError(name, error.problem, error.advice) from error
     except Exception as error:
         raise ModelError(
             name,
             f"not a program that this torch ({torch.__version__}) can load: {cause(error)}",
             "Write it with torch.export.save(torch.export.export(model, args), path); weights alone are no network.",
         ) from error
-    return trace_exported(program, name=name, training=training, inputs=inputs)
 
 
 def _in_mode(graph: Graph, training: bool) -> Graph:

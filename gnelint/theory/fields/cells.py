@@ -70,10 +70,12 @@ class Axis:
 
     def slice(self, start: int, stop: int, step: int) -> Axis:
         """The axis left by indexing [start:stop:step]; the bounds are non-negative, the step not 0."""
-        picked = np.arange(self.size)[start:stop:step] if step > 0 else np.arange(start, stop, step)
+        picked = range(self.size)[start:stop:step] if step > 0 else range(start, stop, step)
         if self.cuts is None:
             return Axis.full(len(picked))
-        cell = np.searchsorted(self.starts, picked, side="right")
+        if not self.cuts:
+            return Axis(len(picked))
+        cell = np.searchsorted(self.starts, np.arange(picked.start, picked.stop, picked.step), side="right")
         return Axis(len(picked), tuple(int(index) + 1 for index in np.flatnonzero(np.diff(cell))))
 
 

@@ -252,10 +252,10 @@ class Field(ABC):
         """Indexing [start:stop:step] along one axis."""
         old = self.axes[index]
         axis = old.slice(start, stop, step)
-        picked = np.arange(old.size)[start:stop:step] if step > 0 else np.arange(start, stop, step)
+        picked = range(old.size)[start:stop:step] if step > 0 else range(start, stop, step)
         if self.profile[index] is not None and len(picked):
             return self.absorbed(index).sliced(index, start, stop, step)
-        first = picked[axis.starts] if len(picked) else picked
+        first = picked.start + picked.step * axis.starts[: len(picked)]
         cell = np.searchsorted(old.starts, first, side="right") - 1
         arrays = [np.take(a, cell, axis=index) for a in self.arrays()]
         moved = self.behind(Effect.MOVED, arrays, put(self.axes, index, axis), put(self.profile, index, None))

@@ -30,6 +30,10 @@ _WORTH = 2e-3
 """Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are stratified."""
 
 
+_RANKS = 1024
+"""Samples of a cell that its average is taken over."""
+
+
 def gaussian_noise(y: Moments) -> float:
     """`entry_noise` of Gaussian entries, whose squares have the variance 2 v^2 + 4 m^2 v."""
     return _relative_noise(2.0 * y.variance**2 + 4.0 * y.mean**2 * y.variance, y)
@@ -119,8 +123,14 @@ def _ranked(size: int) -> Axis:
 
 def _scores(axis: Axis) -> np.ndarray:
     """The average standard normal deviate of each cell, by rank."""
-    every = np.array([_deviate((k + 0.5) / axis.size) for k in range(axis.size)])
-    return np.asarray(np.add.reduceat(every, axis.starts) / axis.lengths)
+    cells = zip(axis.starts, axis.lengths, strict=True)
+    return np.array([_score(int(start), int(length), axis.size) for start, length in cells])
+
+
+def _score(start: int, length: int, size: int) -> float:
+    """The average deviate of the ranks from `start`; of so many that not each one counts, an even choice."""
+    taken = min(length, _RANKS)
+    return math.fsum(_deviate((start + (k + 0.5) * length / taken) / size) for k in range(taken)) / taken
 
 
 def _deviate(probability: float) -> float:

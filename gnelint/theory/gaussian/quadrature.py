@@ -34,9 +34,16 @@ def _hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
+def _legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of a panel on [-1, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
+    return points, weights
+
+
+@cache
 def panels(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of composite Gauss-Legendre on [-SPAN, SPAN] times the standard normal density."""
-    points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
+    points, weights = _legendre()
     edges = np.linspace(-SPAN, SPAN, count + 1)
     half = (edges[1:] - edges[:-1])[:, None] / 2
     centre = (edges[1:] + edges[:-1])[:, None] / 2
@@ -98,7 +105,7 @@ def _integrate_around_zero(
     functions: Sequence[Function], mean: np.ndarray, deviation: np.ndarray, scale: float
 ) -> list[np.ndarray]:
     """Panels for each Gaussian by itself: narrow where the functions bend, as wide as its density allows elsewhere."""
-    points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
+    points, weights = _legendre()
     safe = np.maximum(deviation, 1e-300)
     ends = [np.clip((sign * BENT * scale - mean) / safe, -SPAN, SPAN) for sign in (-1.0, 1.0)]
     stops = [np.full_like(mean, -SPAN), *ends, np.full_like(mean, SPAN)]

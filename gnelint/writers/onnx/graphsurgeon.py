@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnelint.errors import ModelError
-from gnelint.onnxfile.file import UnreadableError, open_model
+from gnelint.errors import ModelError, UnreadableError
+from gnelint.onnxfile.file import open_model
 
 if TYPE_CHECKING:
     import onnx

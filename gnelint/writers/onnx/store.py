@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from gnelint.errors import UnreadableError
 from gnelint.fixes.edits import EditTensor
 from gnelint.ir.graph import Parameter
 from gnelint.onnxfile.bytes import Raw
-from gnelint.onnxfile.file import CUT_FROM, ModelFile, UnreadableError
+from gnelint.onnxfile.file import CUT_FROM, ModelFile
 from gnelint.onnxfile.nodes import bodies, is_constant, reads
 from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Place, function_key
 from gnelint.onnxfile.types import bits, dtype_name

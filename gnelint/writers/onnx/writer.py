@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from gnelint.errors import GnelintError, ModelError
+from gnelint.errors import GnelintError, ModelError, UnreadableError
 from gnelint.files import replacing
 from gnelint.fixes.edits import Edit, EditTensor, with_tensors
 from gnelint.ir.graph import Graph
 from gnelint.onnxfile.bytes import MAX_MESSAGE, Message, stretch
 from gnelint.onnxfile.data import INLINE, DataFiles, external_tensors, write_copy
-from gnelint.onnxfile.file import ModelFile, UnreadableError, open_model
+from gnelint.onnxfile.file import ModelFile, open_model
 from gnelint.writers.base import CannotEditError, Groups, Unmade
 from gnelint.writers.onnx.draft import Draft
 from gnelint.writers.onnx.layers import Workbench, edit_layer

@@ -14,6 +14,7 @@ from gnelint.files import replacing
 from gnelint.fixes.edits import Edit, EditTensor
 from gnelint.ir.graph import Graph
 from gnelint.readers.torch.export import cause, quietly, set_mode, untouched
+from gnelint.readers.torch.reader import load_pt2
 from gnelint.readers.torch.target import Loaded
 from gnelint.writers.base import CannotEditError, Groups, Unmade
 from gnelint.writers.torch.module import check_tensor, edit_tensor, fixed_module
@@ -51,12 +52,7 @@ def fixed_pt2(path: Path, edits: Sequence[Edit]) -> Fixed:
     Raises:
         ModelError: the file is no exported program.
     """
-    try:
-        with quietly():
-            program = torch.export.load(path)
-    except Exception as error:
-        raise ModelError(str(path), f"not a program that this torch can load: {cause(error)}") from error
-    return _edited(program, edits)
+    return _edited(load_pt2(path), edits)
 
 
 def _edited(program: ExportedProgram, edits: Sequence[Edit]) -> Fixed:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Parameter, Value
-from gnelint.onnxfile.file import MisfitError, UnreadableError
+from gnelint.onnxfile.file import MisfitError
 from gnelint.readers import lowering
 from gnelint.readers.emitter import CannotLowerError, concrete, rank
 from gnelint.readers.onnx.call import Call, Operand

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Parameter, Value
-from gnelint.onnxfile.file import UnreadableError
 from gnelint.readers.emitter import CannotLowerError, Shape, concrete
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results

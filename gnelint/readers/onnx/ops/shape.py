@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Dim, Value
-from gnelint.onnxfile.file import MisfitError, UnreadableError
+from gnelint.onnxfile.file import MisfitError
 from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, entries, rank
 from gnelint.readers.lowering import gather
 from gnelint.readers.onnx.call import Call

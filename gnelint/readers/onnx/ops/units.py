@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gnelint.errors import UnreadableError
 from gnelint.ir.graph import FLOATING, Parameter, Value
-from gnelint.onnxfile.file import UnreadableError
 from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, rank
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results

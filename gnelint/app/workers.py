@@ -1,0 +1,143 @@
+"""Processes that answer for files of strangers: one that ends without an answer costs the answer it owed, no other.
+
+Reading a model runs libraries that a damaged file can end, or fill the memory of the machine. A worker is a copy of
+this process, which has loaded nothing of a model by then; it takes one job after the other, and is replaced when it is
+gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from mmap import mmap
+from multiprocessing.connection import Connection, wait
+from typing import Generic, TypeVar
+
+from gnelint.budget import new_board, read_board, use_board
+
+J = TypeVar("J")
+A = TypeVar("A")
+
+
+class Workers(Generic[J, A]):
+    """So many processes, and the answers of jobs in the order of the jobs."""
+
+    def __init__(self, answer: Callable[[J], A], lost: Callable[[J, int, str], A], processes: int, quiet: bool) -> None:
+        """Start nothing yet.
+
+        Args:
+            answer: what a worker does with a job.
+            lost: the answer for a job whose worker is gone; it gets its exit code and the place where it was.
+            processes: at most so many at once.
+            quiet: let what they write to standard error go nowhere: libraries have last words there.
+        """
+        self._start = partial(_Worker, answer, quiet)
+        self._lost = lost
+        self._processes = processes
+
+    def answers(self, jobs: Sequence[J]) -> Iterator[A]:
+        """The answer to each job, in order."""
+        waiting = deque(enumerate(jobs))
+        workers = [self._start() for _ in range(min(self._processes, len(jobs)))]
+        found: dict[int, A] = {}
+        turn = 0
+        try:
+            while turn < len(jobs):
+                for index, worker in enumerate(workers):
+                    if worker.job is None and waiting:
+                        if not worker.process.is_alive():
+                            worker = workers[index] = self._start()
+                        worker.give(waiting.popleft())
+                busy = [worker for worker in workers if worker.job is not None]
+                for ready in wait([worker.pipe for worker in busy]):
+                    worker = next(each for each in busy if each.pipe is ready)
+                    index, job = worker.job or (0, jobs[0])
+                    answer = worker.take()
+                    found[index] = self._lost(job, worker.exit_code, worker.place) if answer is None else answer[0]
+                while turn in found:
+                    yield found.pop(turn)
+                    turn += 1
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+class _Worker(Generic[J, A]):
+    """One process, and the job that it has; `job` is None while it waits for one."""
+
+    def __init__(self, answer: Callable[[J], A], quiet: bool) -> None:
+        forks = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
+        context = multiprocessing.get_context("fork" if forks else "spawn")
+        self.pipe, theirs = context.Pipe()
+        self._board: mmap | None = new_board() if forks else None
+        arguments = (answer, quiet, theirs, self.pipe if forks else None, self._board)
+        self.process = context.Process(target=_serve, args=arguments, daemon=False)  # type: ignore[attr-defined]
+        self.process.start()
+        theirs.close()
+        self.job: tuple[int, J] | None = None
+
+    def give(self, job: tuple[int, J]) -> None:
+        """Hand it a job."""
+        self.job = job
+        with suppress(OSError):  # it is gone already: `take` finds out
+            self.pipe.send(job[1])
+
+    def take(self) -> tuple[A] | None:
+        """Its answer, None if it is gone without one."""
+        self.job = None
+        try:
+            return (self.pipe.recv(),)
+        except (EOFError, OSError):
+            self.process.join()
+            return None
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that is gone: negative for a signal."""
+        return self.process.exitcode or 0
+
+    @property
+    def place(self) -> str:
+        """Where in the model it was."""
+        return read_board(self._board)
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self.pipe.close()
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+def _serve(
+    answer: Callable[[J], A], quiet: bool, pipe: Connection, parents: Connection | None, board: mmap | None
+) -> None:
+    """What a worker does: answer jobs until the process that started it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first one ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.set_threshold(100_000, 50, 50)
+    if quiet:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if parents is not None:
+        parents.close()
+    use_board(board)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send(answer(pipe.recv()))
+
+
+def _end_with(parent: int) -> None:
+    """End this process, whatever it is doing, once the one that started it is gone: its end may have been sudden."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
