@@ -22,7 +22,7 @@ else:
 MEMORY = 900_000_000
 """Bytes for a file without weights; a process that has loaded what it needs takes some 70 MB of them."""
 MEMORY_FOR_EACH_BYTE = 16
-SECONDS, SECONDS_FOR_EACH_BYTE = 8.0, 24e-6
+SECONDS, SECONDS_FOR_EACH_BYTE = 20.0, 24e-6
 """For a file of a few nodes, and more for larger ones: a node takes some milliseconds and a hundred bytes."""
 TORCH_MEMORY, TORCH_SECONDS = 4_000_000_000, 60.0
 """More for a file that PyTorch reads: loading it takes some of both."""

@@ -199,7 +199,7 @@ _config = click.option(
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
 @click.option("--max-memory", type=_AMOUNT, metavar="GB", help="For a model file [0.9, and 16 times its size].")
 @click.option(
-    "--timeout", type=_AMOUNT, metavar="SECONDS", help="Of computing for a model file [8, and 24 for each MB]."
+    "--timeout", type=_AMOUNT, metavar="SECONDS", help="Of computing for a model file [20, and 24 for each MB]."
 )
 @click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")

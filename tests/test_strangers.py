@@ -22,7 +22,7 @@ from tests.test_cli import write_mlp
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals are of POSIX")
 
-SECONDS, MEMORY = 20.0, 1 << 30
+SECONDS, MEMORY = 30.0, 1 << 30
 """Of computing, start of Python included, on a machine that does other things; bytes."""
 
 
