@@ -396,16 +396,20 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     if mask is not None:
         inputs = (*inputs, mask)
     attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
-    if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
-        attributes.update(packed=True, heads=1, kv_heads=1)
-    parameters = {} if scores.constant is None else {"mask": scores.constant}
+    constant = scores.constant
     if scores.sink is not None:
         shape = rewriter.shape(scores.product.outputs[0])
         if shape is None or not all(isinstance(size, int) for size in shape):
             return
-        whole = _with_sink(scores, scores.sink, (int(shape[-2]), int(shape[-1])))
+        constant = _with_sink(scores, scores.sink, (int(shape[-2]), int(shape[-1])))
         inputs = (query, *(_with_zeros(rewriter, x, last, role) for x, role in ((key, "keys"), (value, "values"))))
-        attributes["causal"], parameters = False, {"mask": whole}
+        attributes["causal"] = False
+    if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
+        attributes.update(packed=True, heads=1, kv_heads=1)
+        if constant is not None and len(constant.shape) == 3:  # a mask a sample, not a mask a head
+            samples, *square = constant.shape
+            constant = _made(constant.name, (samples, 1, *square), lambda numbers: numbers[:, None], constant)
+    parameters = {} if constant is None else {"mask": constant}
     rewriter.replace(last, "attention", inputs, "attention", attributes, parameters)
 
 
