@@ -49,7 +49,7 @@ def test_a_rule_is_explained_by_either(folder: Path, words: tuple[str, str]) -> 
     ("word", "meant"),
     [
         ("gain-mismach", "gain-mismatch"),
-        ("GNE515", "GNE512"),
+        ("GNE5011", "GNE501"),
         ("GNE1O1", "GNE101"),
         ("vanishing", "vanishing-gradient"),
     ],
