@@ -9,9 +9,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
+
+from gnelint.readers.torch.checkpoint import empty_on_meta
 
 SMALL: Mapping[str, Any] = {
     "hidden_size": 64, "d_model": 64, "n_embd": 64, "dim": 64, "embed_dim": 64, "embedding_size": 64, "emb_dim": 64,
@@ -30,6 +33,12 @@ SMALL: Mapping[str, Any] = {
 }  # fmt: skip
 """Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
 
+ALIKE: Mapping[str, Any] = {**SMALL, "num_key_value_heads": 4}
+"""The same with as many keys as queries, where a design has no others."""
+SHORT: Mapping[str, Any] = {name: size for name, size in SMALL.items() if "layer" in name or name == "depth"}
+"""Two layers of the design's own width, where narrow ones do not fit together."""
+LARGEST = 300_000_000
+
 LISTS: Mapping[str, Any] = {"layer_types": 2, "mlp_layer_types": 2, "layers_block_type": 2, "attention_layers": 2}
 """Lists with an entry for each layer, cut to so many."""
 
@@ -47,13 +56,14 @@ class SmallModel:
     Attributes:
         package, family: where it is from.
         name: of its class.
-        build: makes it, fresh weights drawn as the package draws them.
+        builds: ways to make it, fresh weights drawn as the package draws them: the first of which it can be called is
+            the one to take.
     """
 
     package: str
     family: str
     name: str
-    build: Callable[[], nn.Module]
+    builds: tuple[Callable[[], nn.Module], ...]
 
 
 def transformers_models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
@@ -72,16 +82,28 @@ def transformers_models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
             continue
         if cls is not None:
             model = cls[0] if isinstance(cls, tuple) else cls
-            yield SmallModel("transformers", family, model.__name__, lambda m=model, k=kind: m(small(k())))
+            builds = tuple(
+                lambda m=model, k=kind, sizes=sizes: _not_large(m, small(k(), sizes)) for sizes in (SMALL, ALIKE, SHORT)
+            )
+            yield SmallModel("transformers", family, model.__name__, builds)
 
 
-def small(config: Any) -> Any:
-    """The configuration with the sizes of `SMALL`, and so its parts."""
+def _not_large(model: type[nn.Module], config: Any) -> nn.Module:
+    """The model, if it fits into the memory of a small machine."""
+    with empty_on_meta():
+        count = sum(parameter.numel() for parameter in model(config).parameters())
+    if count > LARGEST:
+        raise ValueError(f"{count} parameters are too many")
+    return model(config)
+
+
+def small(config: Any, sizes: Mapping[str, Any] = SMALL) -> Any:
+    """The configuration with these sizes, and so its parts."""
     for name, value in list(vars(config).items()):
         if hasattr(value, "to_dict"):
-            small(value)
-        elif name in SMALL and isinstance(value, (int, float)) and not isinstance(value, bool):
-            setattr(config, name, SMALL[name])
+            small(value, sizes)
+        elif name in sizes and isinstance(value, (int, float)) and not isinstance(value, bool):
+            setattr(config, name, sizes[name])
         elif name in LISTS and isinstance(value, list):
             setattr(config, name, value[: LISTS[name]])
     return config
@@ -101,16 +123,14 @@ def x_transformers_models() -> Iterator[SmallModel]:
     }  # fmt: skip
     for kind in ("Decoder", "Encoder"):
         for option, keywords in options.items():
-            yield SmallModel(
-                "x-transformers",
-                f"{kind} {option}",
-                "TransformerWrapper",
-                lambda kind=kind, keywords=keywords: package.TransformerWrapper(
-                    num_tokens=128,
-                    max_seq_len=64,
-                    attn_layers=getattr(package, kind)(dim=64, depth=2, heads=4, **keywords),
-                ),
-            )
+            layers = partial(getattr(package, kind), dim=64, depth=2, heads=4, **keywords)
+            build = partial(_wrapped, package, layers)
+            yield SmallModel("x-transformers", f"{kind} {option}", "TransformerWrapper", (build,))
+
+
+def _wrapped(package: Any, layers: Callable[[], nn.Module]) -> nn.Module:
+    made: nn.Module = package.TransformerWrapper(num_tokens=128, max_seq_len=64, attn_layers=layers())
+    return made
 
 
 def models(only: Sequence[str] = ()) -> Iterator[SmallModel]:

@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -121,12 +122,19 @@ def checked(model: SmallModel, seconds: int) -> Row:
 def _check(model: SmallModel, out: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     named = (model.package, model.family, model.name)
-    started, stage = time.perf_counter(), "not built"
+    started, stage, found = time.perf_counter(), "not built", None
     try:
-        torch.manual_seed(0)
-        module = model.build()
-        stage = "no inputs"
-        found = find_inputs(module)
+        for build in model.builds:
+            try:
+                torch.manual_seed(0)
+                module = build()
+            except Exception:
+                if build is model.builds[-1] and stage == "not built":
+                    raise
+                continue
+            stage, found = "no inputs", find_inputs(module)
+            if found is not None:
+                break
         if found is None:
             out.send(Row(*named, stage, causes=("inputs not found",)))
             return
@@ -168,8 +176,14 @@ def summary(rows: Sequence[Row]) -> str:
         f"{len(tried)} networks that were built and could be fed: {read} read ({read / share:.1%}, "
         f"{WANTED_READ:.0%} wanted), {whole} of them with a formula for every node ({whole / share:.1%}, "
         f"{WANTED_WHOLE:.0%} wanted); {sum(row.outcome == 'not built' for row in rows)} could not be built from a "
-        f"small configuration, for {sum(row.outcome == 'no inputs' for row in rows)} no inputs were found"
+        f"small configuration, for {sum(row.outcome == 'no inputs' for row in rows)} no inputs were found. Model types "
+        f"that were tried: {len(rows)} of {_count()}."
     )
+
+
+@lru_cache
+def _count() -> int:
+    return sum(1 for _ in models())
 
 
 def write(rows: Sequence[Row], out: Path) -> None:

@@ -24,7 +24,8 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.norm, self.last = nn.Linear(width, width), nn.BatchNorm1d(width), nn.Linear(width, 2)
     def forward(self, x):
-        return self.last(self.norm(self.first(x)))
+        y = self.last(self.norm(self.first(x)))
+        return y * self.table if hasattr(self, "table") else y
 """
 
 
@@ -106,6 +107,25 @@ def test_half_precision_is_kept(place: Path) -> None:
     state = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
     lay_over(net, _write("safetensors", place, state), "net")
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float16}
+
+
+def test_without_numbers_initialisers_stand_for_them(place: Path) -> None:
+    (place / "net.py").write_text(
+        SOURCE.replace("super().__init__()\n", "super().__init__()\n        " + TABLE + "\n", 1)
+    )
+    (target,) = resolve(f"{place}/net.py:Net")
+    loaded = load_python(replace(target, meta=True))
+    assert isinstance(loaded.found, nn.Module)
+    assert all(p.is_meta for name, p in loaded.found.named_parameters() if name.endswith("weight"))
+    graph = loaded.trace(training=True).graph
+    first = next(node for node in graph.nodes if node.name == "first").parameters["weight"]
+    assert first.provenance == "initializer"
+    assert 0.1 < float(first.array().std()) < 0.5  # uniform within 1/2
+    table = next(node for node in graph.nodes if node.op == "scale").parameters["scale"]
+    assert (table.provenance, table.array().tolist()) == ("data", [0.0, 1.0])
+
+
+TABLE = 'self.register_buffer("table", __import__("torch").arange(2.0))'
 
 
 class Net(nn.Module):
