@@ -12,6 +12,7 @@ from gnelint.app.checking import Analysis, check_graph
 from gnelint.errors import UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding
+from gnelint.lint.losses import LOSSES
 from gnelint.lint.rulefile import Rule, RuleSet, load_rules
 from gnelint.lint.selection import (
     Settings,
@@ -49,6 +50,7 @@ def check(
     extend_select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     stage: Stage = "auto",
+    loss: str | None = None,
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
 ) -> Analysis:
@@ -64,6 +66,7 @@ def check(
         rules: files and directories of more rules.
         select, extend_select, ignore: ids or prefixes of rules; no `select` stands for all.
         stage: judge the weights as fresh ("init"), as trained, or as they look ("auto").
+        loss: what stands behind the output: "cross_entropy", "nll", "bce", "bce_with_logits", "mse" or "l1".
         preview: run rules that are not yet stable as well.
         params: values for the parameters of rules, by rule id.
 
@@ -76,8 +79,10 @@ def check(
         raise UsageError("mode", f"{mode!r} is neither train nor eval")
     if stage not in ("auto", "init", "trained"):
         raise UsageError("stage", f"{stage!r} is none of auto, init and trained")
+    if loss is not None and loss not in LOSSES:
+        raise UsageError("loss", f"{loss!r} is none of {', '.join(LOSSES)}")
     loaded = load_rules([Path(path) for path in rules])
-    settings = _settings(loaded, select, extend_select, ignore, preview, stage, params)
+    settings = replace(_settings(loaded, select, extend_select, ignore, preview, stage, params), loss=loss)
     chosen = selected_rules(loaded, settings)
     graph = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
     result = check_graph(graph, chosen, settings, others=unselected_rules(loaded, settings))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from gnelint.errors import DefectError, GnelintError, ModelError, UsageError
+from gnelint.lint.losses import LOSSES
 from gnelint.lint.severity import FAIL_ON
 from gnelint.version import __version__
 from gnelint.words import plural
@@ -163,6 +164,9 @@ _stage = click.option(
     type=click.Choice(("auto", "init", "trained")),
     help="Judge the weights as fresh, as trained, or as they look [auto].",
 )
+_loss = click.option(
+    "--loss", type=click.Choice(LOSSES), help="What stands behind the output, for rules about the head."
+)
 _config = click.option(
     "--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration."
 )
@@ -194,6 +198,7 @@ _config = click.option(
     help="Least severity that makes the exit code 1 [error].",
 )
 @_stage
+@_loss
 @click.option("--baseline", type=click.Path(path_type=Path), help="Report only what is not in this file of findings.")
 @click.option("--write-baseline", is_flag=True, help="Write what is found to the baseline instead of reporting it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")

@@ -18,12 +18,15 @@ from typing import Literal
 
 import numpy as np
 
+from gnelint.analysis.axes import statistic_size
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
+from gnelint.ops.record import Expanded, Polynomials, Smooth
 from gnelint.theory.gaussian.arrays import NUMPY
 
-Cause = Literal["unread", "flat", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
-"""Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a detached value; all
+Cause = Literal["unread", "flat", "single", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
+"""Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
+value; a detached value; all
 weights of a node behind are zero; it is multiplied with zeros; the layer itself reads zeros; a slope of 0 at 0."""
 
 
@@ -61,10 +64,13 @@ class Movement:
 
 _FAMILIES = families()
 _LAYERS = frozenset({"linear", "conv", "conv_transpose"})
-_FLAT_AT_ZERO = frozenset({"relu", "abs", "thresholded_relu", "shrink", "cos", "cosh"})
 _NO_GRADIENT = {"embedding": (0,), "gather": (1,), "where": (0,), "one_hot": (0,), "scatter": (1,)}
 """Operands that are only looked at, by operation."""
 _FLAT = frozenset({"step", "compare", "logical", "top_mask", "one_hot"})
+
+
+_BY_LENGTH = frozenset({"rms_norm", "second_moment_norm", "l2_normalize"})
+"""Normalisations that do not subtract the mean: of one value they leave its sign."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,12 @@ class _State:
 
     Attributes:
         tensors: names of the stored tensors all of whose entries are zero.
+        single: names of the softmaxes and normalisations of one value each: what they give is the same for all inputs.
         values: names of the values that are zero for every input.
     """
 
     tensors: frozenset[str]
+    single: frozenset[str]
     values: frozenset[str] = frozenset()
 
     def is_zero(self, value: str | None) -> bool:
@@ -92,7 +100,8 @@ def movement(graph: Graph) -> Movement:
 
     Cost: one pass over the graph forward and one back for each step in which a tensor of zeros begins to move.
     """
-    state = _State(frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter)))
+    single = frozenset(node.name for node in graph.nodes if statistic_size(graph, node) == 1)
+    state = _State(frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter)), single)
     trained = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable}
     if not any(_carries(graph, name) for name in graph.outputs):
         return Movement()  # the loss is taken elsewhere: the outputs are classes or indices
@@ -111,7 +120,7 @@ def movement(graph: Graph) -> Movement:
         zero = _still_zero(graph, state, moving & trained)
         if zero == state.tensors:
             return Movement(first, blocks)
-        state = _State(zero)
+        state = _State(zero, single)
 
 
 def _holds_zeros(parameter: Parameter) -> bool:
@@ -138,12 +147,11 @@ def _still_zero(graph: Graph, state: _State, moving: set[str]) -> frozenset[str]
 
 def _forward(graph: Graph, state: _State) -> _State:
     values: set[str] = set()
-    now = replace(state, values=frozenset())
+    now = replace(state, values=values)  # type: ignore[arg-type]  # read only while the pass fills it
     for node in graph.nodes:
-        now = _State(state.tensors, values)  # type: ignore[arg-type]  # read only while the pass fills it
         if _gives_zero(node, now):
             values.update(node.outputs)
-    return _State(state.tensors, frozenset(values))
+    return replace(state, values=frozenset(values))
 
 
 def _gives_zero(node: Node, state: _State) -> bool:
@@ -155,7 +163,9 @@ def _gives_zero(node: Node, state: _State) -> bool:
     if node.op in _FAMILIES["activation"] | _FAMILIES["pointwise"]:
         return _zero_at_zero(node) and state.is_zero(operands[0])
     if node.op in _FAMILIES["normalization"]:
-        return (state.is_zero(operands[0]) or state.all_zero(node.parameters.get("scale"))) and _no_bias(node, state)
+        nothing = node.name in state.single and node.op not in _BY_LENGTH
+        nothing = nothing or state.is_zero(operands[0]) or state.all_zero(node.parameters.get("scale"))
+        return nothing and _no_bias(node, state)
     return passes_zero and bool(operands) and state.is_zero(operands[0])
 
 
@@ -238,6 +248,8 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
     """What keeps a gradient at a node's outputs from one of its inputs."""
     if node.op == "stop_gradient" or (node.op == "straight_through" and place == 0):
         return "detached"
+    if node.name in state.single:
+        return "single"
     if node.op in _FLAT or place in _NO_GRADIENT.get(node.op, ()):
         return "flat"
     if node.op in _LAYERS | _FAMILIES["recurrent"]:
@@ -258,11 +270,20 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
 
 def _flat_at_zero(node: Node) -> bool:
     """Whether f'(0) = 0, as autograd takes it."""
-    if node.op == "clip":
-        return 0 in (node.attribute("min"), node.attribute("max"))
-    if node.op == "pow":
-        return bool(node.attribute("exponent") > 1)
-    return node.op in _FLAT_AT_ZERO
+    record = VOCABULARY[node.op]
+    if node.op == "abs":
+        return True  # the slopes on both sides are opposite, and autograd takes the one between
+    if record.parameters or record.function is None:
+        return False
+    numbers = {name: node.attribute(name) for name in record.attributes}
+    if isinstance(record.function, Polynomials):  # at a bend autograd takes the slope to the left of it
+        pieces = record.function.pieces(**numbers)
+        coefficients = next(piece[2] for piece in pieces if piece[1] >= 0.0)
+        return len(coefficients) < 2 or coefficients[1] == 0.0
+    if isinstance(record.function, (Smooth, Expanded)):
+        with np.errstate(all="ignore"):
+            return bool(record.function.slope(NUMPY, np.zeros(1), **numbers)[0] == 0.0)
+    return False
 
 
 def _moving(graph: Graph, state: _State, live: set[str]) -> set[str]:

@@ -43,15 +43,12 @@ _ENTRIES = 1 << 20
 """Numbers of a constant or a table that are looked at."""
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
 _BOUNDED: Mapping[str, Range] = {
-    "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "log_sigmoid": Range(-math.inf, 0.0),
-    "gelu": Range(-0.17, math.inf), "silu": Range(-0.28, math.inf), "mish": Range(-0.31, math.inf),
-    "hardswish": Range(-0.375, math.inf, zeros=True), "sin": Range(-1.0, 1.0), "cos": Range(-1.0, 1.0),
-    "atan": Range(-math.pi / 2, math.pi / 2), "erf": Range(-1.0, 1.0), "hardsigmoid": Range(0.0, 1.0, zeros=True),
-    "one_hot": Range(0.0, 1.0, zeros=True), "compare": Range(0.0, 1.0, zeros=True),
-    "logical": Range(0.0, 1.0, zeros=True), "top_mask": Range(0.0, 1.0, zeros=True),
-    "reduce_l2": Range(0.0, math.inf), "sqrt": Range(0.0, math.inf),
+    "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "reduce_l2": Range(0.0, math.inf),
+    **dict.fromkeys(("one_hot", "compare", "logical", "top_mask"), Range(0.0, 1.0, zeros=True)),
 }  # fmt: skip
-"""The range, whatever is read, of operations whose record states no bounds or that give exact zeros."""
+"""The range, whatever is read, of operations that are no functions of one variable."""
+_EXACT_ZEROS = frozenset({"hardsigmoid", "hardswish"})
+"""Functions that are zero on a whole stretch; of the others below it is known from what they read."""
 _PASSED = _FAMILIES["shape"] | frozenset(
     {"max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "adaptive_avg_pool", "adaptive_max_pool",
      "reduce_mean", "reduce_max", "reduce_min", "stop_gradient", "straight_through"}
@@ -70,6 +67,11 @@ def ranges(graph: Graph) -> Mapping[str, Range]:
 
 def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
     operands = [None if name is None else found.get(name) for name in node.inputs]
+    length = cosine_bound(graph, node)
+    if length is not None:
+        return Range(-length, length)
+    if node.op == "l2_normalize":
+        return Range(-1.0, 1.0)
     if node.op in _LAYERS or node.op in _FAMILIES["normalization"]:
         return ANY
     bounded = _BOUNDED.get(node.op) or _stated(node)
@@ -90,17 +92,52 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     return known[0] if node.op in _PASSED else None
 
 
+def cosine_bound(graph: Graph, node: Node) -> float | None:
+    """The bound of products of vectors of known length: |a b| is at most |a| |b|."""
+    if node.op == "matmul":
+        places = (-2 if node.attribute("transpose_a") else -1, -1 if node.attribute("transpose_b") else -2)
+        lengths = [_length(graph, name, axis) for name, axis in zip(node.present_inputs, places, strict=True)]
+        factor = abs(float(node.attribute("factor")))
+    elif node.op == "reduce_sum" and len(node.attribute("axes")) == 1:
+        product = graph.producers.get(node.present_inputs[0])
+        if product is None or product.op != "mul":
+            return None
+        lengths = [_length(graph, name, node.attribute("axes")[0]) for name in product.present_inputs]
+        factor = 1.0
+    else:
+        return None
+    known = [length for length in lengths if length is not None]
+    return factor * math.prod(known) if len(known) == 2 else None
+
+
+def _length(graph: Graph, value: str, axis: int) -> float | None:
+    """The Euclidean length along an axis of what was normalised to it and perhaps scaled by one number since."""
+    node, shape = graph.producers.get(value), graph.values[value].shape
+    if node is None or shape is None:
+        return None
+    place = axis % len(shape)
+    if node.op == "l2_normalize":
+        return 1.0 if node.attribute("axes") == (place,) else None
+    if node.op in ("identity", "straight_through", "stop_gradient"):
+        return _length(graph, node.present_inputs[0], place)
+    if node.op == "transpose":
+        return _length(graph, node.present_inputs[0], node.attribute("perm")[place])
+    if node.op == "scale" and not node.attribute("reciprocal"):
+        inner, scale = _length(graph, node.present_inputs[0], place), node.parameters.get("scale")
+        by = Range(1.0, 1.0) if scale is None else _of_numbers(scale) if scale.size == 1 else None
+        return None if inner is None or by is None else inner * abs(by.low * node.attribute("factor"))
+    return None
+
+
 def _stated(node: Node) -> Range | None:
     """The bounds that the record of a function states; none where they depend on what it reads."""
     if node.op in _RULES:
         return None
-    if node.op == "elu":
-        return Range(-abs(node.attribute("alpha")), math.inf)
     record = VOCABULARY.get(node.op)
     if record is None or not isinstance(record.function, Scalar) or record.parameters:
         return None
     low, high = record.function.range({name: node.attribute(name) for name in record.attributes})
-    return None if (low, high) == (-math.inf, math.inf) else Range(low, high)
+    return None if (low, high) == (-math.inf, math.inf) else Range(low, high, node.op in _EXACT_ZEROS)
 
 
 def _of_numbers(parameter: Parameter | None) -> Range | None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from gnelint.analysis.blocks import NodeSpectrum
 from gnelint.analysis.correlation import CORRELATED
-from gnelint.components import Component
+from gnelint.components import Component, NotModelledError
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
@@ -36,6 +36,7 @@ from gnelint.theory.fields.log_norm import per_sample
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fluctuation import (
     BITS_SQUARED,
+    Shift,
     mask_finite_width_variance,
     shifted_scale,
     weight_finite_width_variance,
@@ -228,7 +229,7 @@ def _scale_errors(
         if _is_normalization(component):
             found[node.name], error = error, 0.0
         elif isinstance(component, Pointwise):
-            shift = shifted_scale(component, *_kinds(x), error)
+            shift = _shift(component, x, error)
             found[node.name] = shift.slope
             spectrum = spectra.get(node.name)
             scatter = 0.0 if spectrum is None else mask_finite_width_variance(
@@ -241,6 +242,14 @@ def _scale_errors(
             error = math.hypot(error, math.sqrt(weight_finite_width_variance(coherence, features[node.outputs[0]])))
         errors.update(dict.fromkeys(node.outputs, error))
     return found
+
+
+def _shift(component: Pointwise, x: Moments, error: float) -> Shift:
+    """What an error of the scale does: handed on whole where the function leaves its domain at the other scale."""
+    try:
+        return shifted_scale(component, *_kinds(x), error)
+    except NotModelledError:
+        return Shift(error, error)
 
 
 def _kinds(x: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

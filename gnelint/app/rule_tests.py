@@ -126,7 +126,7 @@ class Examples:
             ModelError: it cannot be read.
         """
         prediction = self._prediction(rule, test, exported)
-        result = lint(prediction, [rule], Settings())
+        result = lint(prediction, [rule], Settings(loss=test.get("loss")))
         complaints = _complaints(test, result.findings)
         if "others" in test:
             complaints += self._others(rule, test, prediction)
@@ -170,7 +170,9 @@ class Examples:
         return found + [f"{other} finds an error after the fix" for other in sorted(after - before)]
 
     def _others(self, rule: Rule, test: Mapping[str, Any], prediction: Prediction) -> list[str]:
-        found = {finding.rule for finding in lint(prediction, self._heard(rule), Settings()).findings} - {rule.id}
+        found = {
+            finding.rule for finding in lint(prediction, self._heard(rule), Settings(loss=test.get("loss"))).findings
+        } - {rule.id}
         return [f"{other} speaks here too and is not among its others" for other in sorted(found - {*test["others"]})]
 
     def _prediction(self, rule: Rule, test: Mapping[str, Any], exported: bool) -> Prediction:

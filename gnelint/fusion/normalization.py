@@ -126,9 +126,11 @@ def _uncentred(
         return _Norm("second_moment_norm", x, attributes, 1.0 / factor)
     count = entries(rewriter, x, moment.axes)
     if count is not None and math.isclose(moment.factor, count, rel_tol=1e-6) and count > 1:
-        return _by_norm(x, moment.axes, count, root.factor, max(outside, root.factor * math.sqrt(epsilon)))
-    epsilon = max(epsilon / moment.factor, (outside / factor) ** 2)
-    return _Norm("rms_norm", x, {"axes": moment.axes, "epsilon": epsilon}, 1.0 / factor)
+        found = _by_norm(x, moment.axes, count, root.factor, max(outside, root.factor * math.sqrt(epsilon)))
+    else:
+        whole = max(epsilon / moment.factor, (outside / factor) ** 2)
+        found = _Norm("rms_norm", x, {"axes": moment.axes, "epsilon": whole}, 1.0 / factor)
+    return replace(found, attributes={**found.attributes, "exposed": True}) if epsilon == 0.0 else found
 
 
 def _by_norm(x: str, axes: tuple[int, ...], count: int | None, factor: float, epsilon: float) -> _Norm:

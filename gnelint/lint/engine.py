@@ -34,7 +34,7 @@ class LintResult:
 def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> LintResult:
     """Run rules over one prediction. The findings come by rule id, then in topological order."""
     applicable, skipped = _by_stage(prediction, rules, settings.stage)
-    run = Run(prediction)
+    run = Run(prediction, settings.loss)
     found = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
     findings = unexplained(prediction.graph, found, {rule.id: rule.explained_by for rule in applicable})
     return LintResult(marked(prediction.graph, findings), skipped, tuple(rule.id for rule in applicable))

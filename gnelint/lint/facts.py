@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gnelint.analysis.axes import Axes, Mixing, axes, leaks, samples_that_meet
 from gnelint.analysis.movement import Movement, movement
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.ranges import Range, ranges
+from gnelint.analysis.twins import twins
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.chains import LAYERS as LAYERS
@@ -36,9 +38,15 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Facts:
-    """One prediction, with what several functions need computed once. Every number may be None: not known."""
+    """One prediction, with what several functions need computed once. Every number may be None: not known.
+
+    Attributes:
+        prediction: of the network.
+        loss: what stands behind its output, as far as the user says.
+    """
 
     prediction: Prediction
+    loss: str | None = None
     _found: dict[tuple[str, Any], Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -206,6 +214,26 @@ class Facts:
     def ranges(self) -> Mapping[str, Range]:
         """Between which numbers values lie, by their names."""
         return ranges(self.graph)
+
+    @cached_property
+    def twins(self) -> Mapping[str, str]:
+        """Of each copy of another layer that reads the same: the other one."""
+        return twins(self.graph)
+
+    @cached_property
+    def axes(self) -> Axes:
+        """Where the axes of the main input are in each value."""
+        return axes(self.graph)
+
+    @cached_property
+    def sample_mixings(self) -> frozenset[str]:
+        """Names of the nodes at which the samples of a batch meet."""
+        return frozenset(mixing.node for mixing in samples_that_meet(self.graph, self.axes))
+
+    @cached_property
+    def leaks(self) -> Mapping[str, Mixing]:
+        """By the name of a node at which positions meet later ones: the causal attention before it."""
+        return {mixing.node: cause for mixing, cause in leaks(self.graph, self.axes)}
 
     @cached_property
     def chain_bits(self) -> Mapping[str, float]:

@@ -29,6 +29,7 @@ class Run:
     """One prediction with what all rules share: its index, the facts that were asked for, the matches of patterns."""
 
     prediction: Prediction
+    loss: str | None = None
     _matches: dict[str, Mapping[str, Indices]] = field(default_factory=dict)
 
     @cached_property
@@ -39,7 +40,7 @@ class Run:
     @cached_property
     def columns(self) -> Columns:
         """The predicted numbers."""
-        return Columns(Facts(self.prediction))
+        return Columns(Facts(self.prediction, self.loss))
 
     @cached_property
     def block_anchors(self) -> Indices:

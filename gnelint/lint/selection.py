@@ -28,6 +28,7 @@ class Settings:
         preview: whether rules run that are not yet stable.
         stage: judge the weights as fresh, as trained, or as they look.
         params: values for the parameters of rules, by rule id.
+        loss: what stands behind the network's output, one of `LOSSES`; None where it is not told.
     """
 
     select: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Settings:
     preview: bool = False
     stage: Stage = "auto"
     params: Mapping[str, Mapping[str, float | str | bool]] = field(default_factory=dict)
+    loss: str | None = None
 
 
 def names(selector: str, rule_id: str) -> bool:

@@ -29,6 +29,8 @@ _CONV = {"strides": ..., "pads": ..., "dilations": ..., "groups": 1}
 _STATES, _GATED = ("x", "hidden?"), ("weight", "recurrent", "bias", "recurrent_bias")
 _AFFINE, _RUNNING = ("scale", "bias"), ("scale", "bias", "running_mean", "running_var")
 _OVER_AXES = {"axes": ..., "epsilon": 1e-5}
+# exposed: written out as the root of a sum of squares with no epsilon under the root, whose derivative at 0 is infinite
+_BY_ROOT = {**_OVER_AXES, "exposed": False}
 _WINDOW = {"kernel": ..., "strides": ..., "pads": ..., "dilations": ...}
 
 
@@ -59,12 +61,13 @@ RECORDS = (
     Operation("instance_norm", "normalization", "Over the positions of a channel.", parameters=_RUNNING,
               attributes={"epsilon": 1e-5}),
     Operation("rms_norm", "normalization", "By the root of the second moment over axes of a sample.",
-              parameters=("scale",), attributes=_OVER_AXES),
+              parameters=("scale",), attributes=_BY_ROOT),
     Operation("second_moment_norm", "normalization", "By the root of a channel's second moment (arXiv 2001.00254).",
               parameters=(*_AFFINE, "running_second_moment"), attributes={"epsilon": 1e-5, "training": ...}),
     Operation("l1_norm", "normalization", "Centred, by the mean absolute deviation.", parameters=_AFFINE,
               attributes=_OVER_AXES),
-    Operation("l2_normalize", "normalization", "By the Euclidean norm.", attributes={"axes": ..., "epsilon": 1e-12}),
+    Operation("l2_normalize", "normalization", "By the Euclidean norm.",
+              attributes={"axes": ..., "epsilon": 1e-12, "exposed": False}),
     Operation("local_response_norm", "normalization", "By the energy of neighbouring channels.",
               attributes={"size": ..., "alpha": 1e-4, "beta": 0.75, "bias": 1.0},
               onnx=(OnnxForm("LRN", attributes={name: name for name in ("size", "alpha", "beta", "bias")},

@@ -29,12 +29,17 @@ def _value(name: str) -> Formula:
     return lambda xp, x: getattr(xp, name)(x)
 
 
-def _smooth(name: str, doc: str, since: int, slope: Formula, settled: bool = False) -> Operation:
-    return _called(name, doc, since, Smooth(value=_value(name), slope=slope, settled=settled))
+def _smooth(
+    name: str, doc: str, since: int, slope: Formula, settled: bool = False, bounds: Range = (-INF, INF)
+) -> Operation:
+    return _called(name, doc, since, Smooth(value=_value(name), slope=slope, settled=settled, bounds=bounds))
 
 
-def _expanded(name: str, doc: str, since: int, domain: Range, slope: Formula, curvature: Formula) -> Operation:
-    return _called(name, doc, since, Expanded(value=_value(name), slope=slope, curvature=curvature, domain=domain))
+def _expanded(
+    name: str, doc: str, since: int, domain: Range, slope: Formula, curvature: Formula, bounds: Range = (-INF, INF)
+) -> Operation:
+    function = Expanded(value=_value(name), slope=slope, curvature=curvature, domain=domain, bounds=bounds)
+    return _called(name, doc, since, function)
 
 
 def _step(xp: Any, x: Any, kind: str) -> Any:
@@ -43,10 +48,10 @@ def _step(xp: Any, x: Any, kind: str) -> Any:
 
 RECORDS = (
     _smooth("erf", "The error function: E f^2 = (2 / pi) asin(2q / (1 + 2q)) at mean 0.", 9,
-            lambda xp, x: 2.0 / math.sqrt(math.pi) * xp.exp(-(x**2)), settled=True),
-    _smooth("sin", "sin(x).", 7, lambda xp, x: xp.cos(x)),
-    _smooth("cos", "cos(x).", 7, lambda xp, x: -xp.sin(x)),
-    _smooth("atan", "arctan(x).", 7, lambda xp, x: 1.0 / (1.0 + x**2)),
+            lambda xp, x: 2.0 / math.sqrt(math.pi) * xp.exp(-(x**2)), settled=True, bounds=(-1.0, 1.0)),
+    _smooth("sin", "sin(x).", 7, lambda xp, x: xp.cos(x), bounds=(-1.0, 1.0)),
+    _smooth("cos", "cos(x).", 7, lambda xp, x: -xp.sin(x), bounds=(-1.0, 1.0)),
+    _smooth("atan", "arctan(x).", 7, lambda xp, x: 1.0 / (1.0 + x**2), bounds=(-math.pi / 2, math.pi / 2)),
     _smooth("asinh", "arsinh(x).", 9, lambda xp, x: 1.0 / xp.sqrt(1.0 + x**2)),
     _smooth("sinh", "sinh(x).", 9, lambda xp, x: xp.cosh(x)),
     _smooth("cosh", "cosh(x).", 9, lambda xp, x: xp.sinh(x)),
@@ -55,7 +60,8 @@ RECORDS = (
         value=_value("abs"), pieces=lambda: ((-INF, 0.0, (0.0, -1.0)), (0.0, INF, (0.0, 1.0))), bounds=(0.0, INF),
         idioms=({},))),
     _expanded("log", "The natural logarithm.", 6, (0.0, INF), lambda xp, x: 1 / x, lambda xp, x: -1 / x**2),
-    _expanded("sqrt", "The square root.", 6, (0.0, INF), lambda xp, x: 0.5 * x**-0.5, lambda xp, x: -0.25 * x**-1.5),
+    _expanded("sqrt", "The square root.", 6, (0.0, INF), lambda xp, x: 0.5 * x**-0.5, lambda xp, x: -0.25 * x**-1.5,
+              (0.0, INF)),
     _expanded("reciprocal", "1 / x away from 0, of either sign.", 6, (-INF, INF), lambda xp, x: -1 / x**2,
               lambda xp, x: 2 / x**3),
     _expanded("tan", "tan(x) between its poles at -pi/2 and pi/2.", 7, (-math.pi / 2, math.pi / 2),

@@ -174,10 +174,14 @@ def verdict(target: Mapping[str, Any]) -> str:
     if ratio is None:
         sentence = "How the gradient changes on its way to the input is not known for this network."
     else:
-        reference = "the output" if at == "output" else f"{at} (what follows passes no gradient yet)"
-        sentence = (
-            f"{subject} squared norm at the input is {_power(ratio)} of that at {reference}{_give_or_take(summary)}."
-        )
+        reference, moved = "the output", ""
+        if at != "output":
+            reference, moved = (
+                at,
+                f"No gradient passes from the output to {at} at the start; what follows is from there. ",
+            )
+        sentence = f"{moved}{subject} squared norm at the input is {_power(ratio)} of that at {reference}"
+        sentence += f"{_give_or_take(summary)}."
     if summary["coverage"] is not None and summary["coverage"] < 1.0:
         sentence += f" {summary['coverage']:.1%} of the nodes on its path have a formula."
     return sentence

@@ -17,6 +17,7 @@ from typing import Any
 
 from gnelint.errors import UsageError
 from gnelint.files import read_text
+from gnelint.lint.losses import LOSSES
 from gnelint.lint.severity import FAIL_ON
 
 MAX_CONFIG = 1 << 20
@@ -29,7 +30,7 @@ STAGES = ("auto", "init", "trained")
 Params = Mapping[str, Mapping[str, float | str | bool]]
 
 _SELECTORS = ("select", "extend-select", "ignore")
-_CHOICES: Mapping[str, tuple[str, ...]] = {"fail-on": FAIL_ON, "mode": MODES, "stage": STAGES}
+_CHOICES: Mapping[str, tuple[str, ...]] = {"fail-on": FAIL_ON, "mode": MODES, "stage": STAGES, "loss": LOSSES}
 _PATHS = ("baseline", "cache-dir")
 _KEYS = (
     *_SELECTORS, "rules", "preview", *_CHOICES, *_PATHS, "params", "per-target-ignores", "overrides", "suppress",
@@ -44,7 +45,7 @@ class Choices:
 
     Attributes:
         select, extend_select, ignore: ids or prefixes of rules.
-        fail_on, mode, stage: as the options of the command line.
+        fail_on, mode, stage, loss: as the options of the command line.
         params: values for the parameters of rules, by rule id.
     """
 
@@ -54,6 +55,7 @@ class Choices:
     fail_on: str | None = None
     mode: str | None = None
     stage: str | None = None
+    loss: str | None = None
     params: Params = field(default_factory=dict)
 
 

@@ -38,6 +38,7 @@ class Options:
     rules: tuple[Path, ...] = ()
     preview: bool = False
     stage: str | None = None
+    loss: str | None = None
     fail_on: str | None = None
     baseline: Path | None = None
     config: Path | None = None
@@ -151,6 +152,7 @@ def _job(target: Target, config: Config, options: Options) -> Job:
         never=tuple(rule for each in here for rule in each.never),
         preview=options.preview or bool(config.preview),
         stage=cast(Stage, last("stage", "auto")),
+        loss=last("loss", "") or None,
         params=_params(said),
     )
     return Job(

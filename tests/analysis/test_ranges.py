@@ -25,6 +25,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "own_product": lambda x: x * x, "own_sum": lambda x: x + x, "difference": lambda x: x - x.mean(-1, keepdim=True),
     "positive": lambda x: torch.where(x > 0, x, torch.ones_like(x)), "pad": lambda x: F.pad(x, (1, 1))[..., 1:-1],
     "below": lambda x: torch.where(x < 0.5, x, torch.zeros_like(x)), "share": lambda x: x / (1.0 + x.abs()),
+    "selu": F.selu, "celu": F.celu, "mish": F.mish, "erf": torch.erf, "unit": lambda x: F.normalize(x, dim=-1),
+    "cosine": lambda x: (F.normalize(x, dim=-1) * F.normalize(x.flip(0), dim=-1)).sum(-1, keepdim=True).expand_as(x),
     "sine": torch.sin, "leaky": F.leaky_relu, "max": lambda x: torch.maximum(x, torch.tanh(x)),
 }  # fmt: skip
 

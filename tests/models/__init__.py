@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.models import hazards, initialisation, innocent, placement, residual_examples, set_against, stuck
+from tests.models import hazards, initialisation, innocent, placement, reported, residual_examples, set_against, stuck
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -57,12 +57,14 @@ class Case:
         build: makes the module; takes the builder's keyword parameters. Draws from torch's global generator.
         shape: of the input, batch first.
         vocabulary: number of token ids for a network that reads tokens, None for one that reads N(0, 1) numbers.
+        others: shapes of further inputs of N(0, 1) numbers.
     """
 
     name: str
     build: Callable[..., nn.Module]
     shape: tuple[int, ...]
     vocabulary: int | None = None
+    others: tuple[tuple[int, ...], ...] = ()
 
     def module(self, seed: int = 0, **options: object) -> nn.Module:
         """The network in training mode, its weights drawn from `seed`; torch's generator is left as it was."""
@@ -75,7 +77,7 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         if self.vocabulary is not None:
             return (torch.randint(self.vocabulary, self.shape, generator=generator),)
-        return (torch.randn(self.shape, generator=generator),)
+        return tuple(torch.randn(shape, generator=generator) for shape in (self.shape, *self.others))
 
 
 def _cases() -> dict[str, Case]:
@@ -181,6 +183,48 @@ def _examples() -> dict[str, Case]:
         hazards.sine_network: (64, 2),
         hazards.small_classifier: (32, 32),
         hazards.weight_normed_branch: (16, 32),
+        reported.batch_axis_encoder: (8, 12, 32),
+        reported.merged_heads: (4, 12, 32),
+        reported.pooled_over_batch: (8, 12, 32),
+        reported.pooled_over_one: (8, 12, 32),
+        reported.scorer: (32, 16),
+        reported.classes: (32, 16),
+        reported.rectified_logits: (32, 16),
+        reported.copied_features: (16, 16),
+        reported.encoder_without_gradient: (8, 3, 16, 16),
+        reported.unit_features: (16, 16),
+        reported.unit_embedding: (16, 16),
+        reported.perceptual_features: (16, 16),
+        reported.pooled_statistics: (8, 16, 8),
+        reported.pooled_moments: (8, 16, 24),
+        reported.angle: (16, 16),
+        reported.neighbour_means: (24, 16),
+        reported.half_squares: (16, 256),
+        reported.copied_experts: (16, 32),
+        reported.converted_parameter: (16, 32),
+        reported.frames_classifier: (8, 12, 24),
+        reported.rounded_code: (4, 3, 8, 8),
+        reported.multiplied_branches: (16, 8, 32),
+        reported.text_pyramid: (8, 16, 24),
+        reported.contrastive: (16, 32),
+        reported.plain_memory: (8, 40, 8),
+        reported.exponential: (16, 16),
+        reported.norms_plus_one: (4, 16, 64),
+        reported.norms_of_zeros: (4, 16, 64),
+        reported.zero_gated: (16, 32),
+        reported.drawn_about: (16, 96),
+        reported.hard_choice: (16, 16),
+        reported.no_shortcuts: (4, 3, 12, 12),
+        reported.lone_output: (32, 48),
+        reported.scaled_residuals: (4, 3, 12, 12),
+        reported.summed_messages: (2, 32, 16),
+        reported.neighbourhoods: (48, 32),
+        reported.bounded_classes: (32, 16),
+        reported.leaking_decoder: (4, 12, 32),
+        reported.latent_attention: (8, 12, 64),
+        reported.constant_start: (16, 16),
+        reported.normalised_vector: (8, 3, 16, 16),
+        reported.utterance_norm: (8, 12, 32),
         set_against.hypernetwork: (16, 64),
         set_against.own_norms: (16, 64),
         set_against.sequence_classifier: (8, 24, 32),
@@ -193,6 +237,8 @@ def _examples() -> dict[str, Case]:
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
+    found.append(Case("unread_condition", reported.unread_condition, (16, 16), others=((16, 8),)))
+    found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))
     return {case.name: case for case in found}

@@ -57,6 +57,14 @@ def points(name: str) -> np.ndarray:
     return np.linspace(low, high, 41)[1:-1] + 1e-3
 
 
+@pytest.mark.parametrize("name", SCALARS)
+def test_values_lie_within_the_bounds_that_a_record_states(name: str) -> None:
+    for given in numbers(name):
+        low, high = SCALARS[name].function.range({key: given[key] for key in SCALARS[name].attributes})  # type: ignore[union-attr]
+        found = np.asarray(value(name, NUMPY, points(name), **given), np.float64)
+        assert low - 1e-9 <= found.min() <= found.max() <= high + 1e-9
+
+
 def value(name: str, xp: Any, x: Any, **given: Any) -> Any:
     function = VOCABULARY[name].function
     assert function is not None

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.hazards import HAZARDS
+from gnelint.lint.functions.head import HEAD
 from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
 from gnelint.lint.functions.predictions import PREDICTIONS
 from gnelint.lint.functions.shapes import SHAPES
+from gnelint.lint.functions.shortcuts import SHORTCUTS
 from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
 from gnelint.lint.functions.weights import WEIGHTS
@@ -27,8 +30,10 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Numbers at the first step": HAZARDS,
     "What a value is set against": STATISTICS,
     "Shapes and attributes": SHAPES,
+    "Axes": AXES,
+    "The head and the loss": HEAD,
     "Where in the graph": STRUCTURE,
-    "Blocks": BLOCKS,
+    "Blocks": (*BLOCKS, *SHORTCUTS),
     "The network": NETWORK,
 }
 """The functions as the documentation groups them."""

@@ -6,14 +6,9 @@ import math
 
 import numpy as np
 
+from gnelint.analysis.ranges import ANY
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
-from gnelint.ops import VOCABULARY
-from gnelint.ops.record import Range, Scalar
-
-_ANY: Range = (-math.inf, math.inf)
-_KEEPS_RANGE = frozenset({"identity", "reshape", "transpose", "slice", "split", "max_pool", "global_max_pool",
-                          "global_avg_pool", "adaptive_avg_pool", "adaptive_max_pool"})  # fmt: skip
 
 
 def never_positive(facts: Facts, node: Node) -> float | None:
@@ -31,7 +26,8 @@ def _layer_bound(facts: Facts, node: Node) -> np.ndarray | None:
     weight, bias = node.parameters.get("weight"), node.parameters.get("bias")
     if weight is None or weight.provenance != "data" or node.op == "conv_transpose":
         return None
-    low, high = _range(facts, node.present_inputs[0])
+    known = facts.ranges.get(node.present_inputs[0], ANY)
+    low, high = known.low, known.high
     if node.op == "conv":  # padding reads zeros
         low, high = min(low, 0.0), max(high, 0.0)
     numbers = weight.array()
@@ -56,18 +52,3 @@ def _norm_bound(facts: Facts, node: Node) -> np.ndarray | None:
         reach = math.sqrt(max(math.prod(shape[axis] for axis in node.attribute("axes")) - 1, 0))
     scales = np.abs(scale.array().reshape(-1).astype(np.float64))
     return _times(scales, reach) + bias.array().reshape(-1).astype(np.float64)
-
-
-def _range(facts: Facts, value: str) -> Range:
-    """Between what the entries of a value lie, whatever the network reads."""
-    node = facts.graph.producers.get(value)
-    while node is not None and node.op in _KEEPS_RANGE:
-        node = facts.graph.producers.get(node.present_inputs[0])
-    if node is None:
-        return _ANY
-    if node.op == "softmax":
-        return 0.0, 1.0
-    record = VOCABULARY.get(node.op)
-    if record is None or not isinstance(record.function, Scalar) or record.parameters:
-        return _ANY
-    return record.function.range({name: node.attribute(name) for name in record.attributes})

@@ -40,6 +40,31 @@ def _reads_zero(facts: Facts, node: Node) -> bool | None:
     return None if known is None else known.zeros and known.low <= 0 <= known.high
 
 
+def _highest(facts: Facts, node: Node) -> float | None:
+    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    return None if known is None else known.high
+
+
+def _zero_divisors(facts: Facts, node: Node) -> float | None:
+    """Of constants that are divided by: how many are zero; of a computed divisor 1 where it can be exactly zero."""
+    if node.op == "scale" and node.attribute("reciprocal") and "scale" in node.parameters:
+        scale = node.parameters["scale"]
+        return float(np.count_nonzero(np.asarray(scale.array()) == 0)) if scale.provenance == "data" else None
+    place = {"div": 1, "reciprocal": 0}.get(node.op)
+    if node.op == "pow" and node.attribute("exponent") < 0:
+        place = 0
+    known = None if place is None else facts.ranges.get(node.present_inputs[place])
+    return None if known is None else float(known.zeros and known.low <= 0 <= known.high)
+
+
+_LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38, "float64": 1.79e308}
+
+
+def _largest(facts: Facts, node: Node) -> float | None:
+    value = facts.graph.values.get(node.outputs[0])
+    return None if value is None or value.dtype is None else _LARGEST.get(value.dtype)
+
+
 def _input_sigmas(facts: Facts, node: Node) -> float | None:
     moments = facts.input_moments(node)
     if moments is None:
@@ -70,6 +95,14 @@ HAZARDS = (
         "the lowest number that n can read, -infinity where there is no bound; unknown for what is computed of the "
         "network's inputs alone",
     ),
+    function("highest_input(n)", "number", _highest, "the highest number that n can read, likewise"),
+    function(
+        "zero_divisors(n)",
+        "number",
+        _zero_divisors,
+        "how many of the constants that n divides by are zero; for a computed divisor 1 if it can be exactly 0",
+    ),
+    function("largest_number(n)", "number", _largest, "the largest finite number of the type of n's output"),
     function("reads_zero(n)", "truth", _reads_zero, "n can read numbers that are exactly 0, such as a ReLU gives"),
     function("input_sigmas(n)", "number", _input_sigmas, "mean over standard deviation of what n reads"),
 )

@@ -37,6 +37,8 @@ def _told(facts: Facts, block: Block) -> str:
     where = f"{node.name} ({node.source_op or node.op})"
     if block.cause == "flat":
         return f"the derivative of {where} is zero everywhere"
+    if block.cause == "single":
+        return f"{where} runs over a single entry, so what it gives is the same for every input"
     if block.cause == "detached":
         return f"{where} stops the gradient"
     if block.cause == "zero weight":
@@ -68,7 +70,18 @@ def _unread(facts: Facts) -> list[str]:
     return [module for module in dict.fromkeys(weighted) if module not in used]
 
 
+def _unread_inputs(facts: Facts) -> str:
+    """Inputs from which no path leads to an output; integers are followed too."""
+    graph = facts.graph
+    needed = {*graph.outputs, *graph.captured}
+    for node in reversed(graph.nodes):
+        if any(name in needed for name in node.outputs):
+            needed.update(node.present_inputs)
+    return ", ".join(name for name in graph.inputs if name not in needed) or _NONE
+
+
 MOVEMENT = (
+    function("unread_inputs()", "text", _unread_inputs, "the inputs that no output depends on; or none"),
     function(
         "stuck(n)",
         "text",

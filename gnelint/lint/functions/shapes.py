@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from gnelint.analysis.axes import statistic_size
 from gnelint.ir.graph import Node
-from gnelint.lint.facts import NORMALIZATIONS, Facts
+from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 
 
@@ -32,16 +33,8 @@ def _batch(facts: Facts, node: Node) -> float | None:
 
 def _statistic_size(facts: Facts, node: Node) -> float | None:
     """Number of values behind one mean and variance of a normalisation."""
-    shape = facts.shape(node)
-    if shape is None or node.op not in NORMALIZATIONS or node.op == "local_response_norm":
-        return None
-    if node.op in ("batch_norm", "second_moment_norm"):
-        return float(math.prod(shape) / shape[1]) if len(shape) > 1 and shape[1] else None
-    if node.op == "instance_norm":
-        return float(math.prod(shape[2:]))
-    if node.op == "group_norm":
-        return float(math.prod(shape[1:]) / node.attribute("groups"))
-    return float(math.prod(shape[axis] for axis in node.attribute("axes")))
+    found = statistic_size(facts.graph, node)
+    return None if found is None else float(found)
 
 
 def _attribute(facts: Facts, node: Node, key: str) -> float | None:
@@ -67,6 +60,11 @@ def _dtype(facts: Facts, node: Node) -> str | None:
     return None if value is None else value.dtype
 
 
+def _input_dtype(facts: Facts, node: Node) -> str | None:
+    value = facts.graph.values.get(node.present_inputs[0]) if node.present_inputs else None
+    return None if value is None else value.dtype
+
+
 SHAPES = (
     function(
         "attribute(n, key)",
@@ -81,7 +79,10 @@ SHAPES = (
     function("batch(n)", "number", _batch, "samples in the node's output (its first dimension)"),
     function("size(n)", "number", size, "entries of the node's output"),
     function(
-        "statistic_size(n)", "number", _statistic_size, "number of values behind one statistic of a normalisation"
+        "statistic_size(n)",
+        "number",
+        _statistic_size,
+        "number of values behind one statistic of a normalisation, or in a row of a softmax",
     ),
     function(
         "has_shape(n)",
@@ -89,5 +90,6 @@ SHAPES = (
         lambda facts, node: facts.shape(node) is not None,
         "every dimension of the node's output is known",
     ),
+    function("input_dtype(n)", "text", _input_dtype, "type of what the node reads first"),
     function("dtype(n)", "text", _dtype, "type of the node's output, such as float16"),
 )

@@ -117,16 +117,28 @@ def _contracted(facts: Facts, node: Node) -> float | None:
     return float(shape[-2] if node.attribute("transpose_a") else shape[-1])
 
 
-def _open_share(facts: Facts, node: Node) -> float | None:
-    """sigmoid(mean bias) of the gate that keeps an LSTM's carry, a little more or less by what the gate reads."""
-    if node.op != "lstm" or node.attribute("coupled"):
+_KEEPING_GATE = {"lstm": (4, 1), "gru": (3, 1)}
+"""How many gates there are, and which of them multiplies the state."""
+
+
+def _kept_share(facts: Facts, node: Node) -> float | None:
+    """What a step keeps of the state: sigmoid(mean bias) of the gate, of a plain network the recurrent matrix's size.
+
+    What the gate reads moves it a little up or down; the slope of a plain network's activation takes a little more.
+    """
+    if node.op not in _RECURRENT or (node.op == "lstm" and node.attribute("coupled")):
         return None
-    hidden = node.parameters["recurrent"].shape[-1]
+    recurrent = node.parameters["recurrent"]
+    hidden = recurrent.shape[-1]
+    if node.op == "rnn":
+        found = facts.statistics(recurrent)
+        return None if found is None else math.sqrt(hidden * found.second_moment)
+    gates, keeping = _KEEPING_GATE[node.op]
     total = np.zeros(hidden)
     for role in ("bias", "recurrent_bias"):
         parameter = node.parameters.get(role)
         if parameter is not None:
-            total = total + np.asarray(parameter.array(), np.float64).reshape(4, hidden)[1]
+            total = total + np.asarray(parameter.array(), np.float64).reshape(gates, hidden)[keeping]
     return float(np.mean(1.0 / (1.0 + np.exp(-total))))
 
 
@@ -173,7 +185,62 @@ def _steps(facts: Facts, node: Node) -> float | None:
     return None if shape is None or len(shape) != 3 else float(shape[1])
 
 
+_AVERAGED_THROUGH = (
+    frozenset({"transpose", "identity", "dropout", "reshape", "linear", "bias", "scale"})
+    | families()["activation"]
+    | families()["normalization"]
+)
+_NODES = 1024
+"""Nodes of a graph up to which the product of its averages is taken."""
+
+
+def _averages(facts: Facts, node: Node) -> list[np.ndarray]:
+    """The fixed square matrices on the one way back from a layer, its own first, up to a sum or another input."""
+    found: list[np.ndarray] = []
+    step: Node | None = node
+    while step is not None and step.op in _AVERAGED_THROUGH:
+        weight = step.parameters.get("weight") if step.op == "linear" else None
+        if weight is not None and not weight.trainable:
+            fits = len(weight.shape) == 2 and weight.shape[0] == weight.shape[1] <= _NODES
+            if not fits or (found and weight.shape != found[0].shape):
+                break
+            found.append(np.asarray(weight.array(), np.float64))
+        step = facts.graph.producers.get(step.present_inputs[0])
+    return found
+
+
+def _own_share(facts: Facts, node: Node) -> float | None:
+    """What the product of the averages leaves beside its first singular vector, of independent signals."""
+    matrices = _averages(facts, node)
+    if not matrices or min(float(matrix.min()) for matrix in matrices) < 0:
+        return None  # an average has no negative weights
+    product = matrices[0]
+    for matrix in matrices[1:]:
+        product = product @ matrix
+    values = np.linalg.svd(product, compute_uv=False) ** 2
+    return float(values[1:].sum() / values.sum()) if values.sum() > 0 else None
+
+
+def _entries_summed(facts: Facts, node: Node) -> float | None:
+    before = facts.graph.values[node.present_inputs[0]].concrete_shape
+    after = facts.shape(node)
+    return None if before is None or after is None or 0 in after else math.prod(before) / math.prod(after)
+
+
 STATISTICS = (
+    function(
+        "averages(n)",
+        "number",
+        lambda facts, node: float(len(_averages(facts, node))),
+        "how many fixed square matrices lie one behind the other up to the layer n, with no sum between",
+    ),
+    function(
+        "own_share(n)",
+        "number",
+        _own_share,
+        "share of independent signals that their product leaves beside its first singular vector",
+    ),
+    function("entries_summed(n)", "number", _entries_summed, "how many entries each number of a sum is of"),
     function(
         "scale_degree(n)",
         "number",
@@ -191,7 +258,13 @@ STATISTICS = (
         "adds_codes(n)", "truth", _adds_codes, "all that a sum adds to its first operand is constant or a table's rows"
     ),
     function("contracted(n)", "number", _contracted, "size of the axis that a matrix product sums over"),
-    function("open_share(n)", "number", _open_share, "average of sigmoid(bias) of an LSTM's forget gate"),
+    function(
+        "kept_share(n)",
+        "number",
+        _kept_share,
+        "what a step of a recurrent layer keeps of its state: average of sigmoid(bias) of the gate that multiplies it, "
+        "of a layer without gates the root of the recurrent matrix's phi",
+    ),
     function(
         "reads_last_step(n)",
         "truth",

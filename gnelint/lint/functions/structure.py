@@ -80,6 +80,12 @@ STRUCTURE = (
         "an output of the network is that of n, data movement and softmax passed over",
     ),
     function(
+        "copy_of(n)",
+        "text",
+        lambda facts, node: facts.twins.get(node.name, "none"),
+        "an earlier layer that reads the same and starts with the same numbers in weights of its own; or none",
+    ),
+    function(
         "layer(n)",
         "number",
         lambda facts, node: float(facts.depth(LAYERS)[node.name]),

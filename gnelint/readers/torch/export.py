@@ -19,6 +19,7 @@ import torch
 from torch import fx
 from torch._functorch import config as functorch_config
 from torch.export import ExportedProgram
+from torch.overrides import TorchFunctionMode
 
 from gnelint.errors import ModelError
 from gnelint.readers.torch.functional import functional
@@ -75,7 +76,7 @@ def export_module(
             return Exported(functional(program), read, returned.losses, notes)
 
         try:
-            return done(torch.export.export(module, given.args, given.kwargs, strict=False))
+            return done(_program(module, given.args, given.kwargs))
         except Exception as error:
             failure = error
         if _depends_on_values(failure) and given.real is None:
@@ -127,6 +128,27 @@ def central_draws() -> Iterator[None]:
     finally:
         for place, name, original in originals:
             setattr(place, name, original)
+
+
+def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    try:
+        return torch.export.export(module, args, kwargs, strict=False)
+    except RuntimeError as error:
+        if "fake tensor" not in str(error):
+            raise
+    with _DataDetaches():
+        return torch.export.export(module, args, kwargs, strict=False)
+
+
+class _DataDetaches(TorchFunctionMode):  # type: ignore[misc]
+    """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, and fails."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == torch.Tensor.data.__get__:  # made anew at each access
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
 
 
 def called(program: ExportedProgram) -> frozenset[str]:

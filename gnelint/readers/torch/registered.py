@@ -1,7 +1,8 @@
 """Layers that a module holds but that it does not know of, and layers that it knows of and does not call.
 
-What is kept in a plain list, tuple or dict `parameters()` does not list: no optimiser is given it, `to()` leaves it
-where it is and a checkpoint does not hold it.
+What is kept in a plain list, tuple or dict `parameters()` does not list, nor what a conversion made of a parameter
+(`nn.Parameter(t).to(device)` is a tensor): no optimiser is given it, `to()` leaves it where it is and a checkpoint does
+not hold it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from torch import nn
 
 
 def unregistered(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters of layers in plain containers that asked for a gradient, by the path at which they are kept."""
+    """Tensors kept as they are and parameters of layers in plain containers that ask for a gradient, by their path."""
     known = {id(parameter) for parameter in module.parameters()}
     found: dict[str, torch.Tensor] = {}
     for path, owner in module.named_modules():
         for attribute, kept in vars(owner).items():
-            if attribute.startswith("_") or not isinstance(kept, (list, tuple, Mapping)):
+            if attribute.startswith("_") or not isinstance(kept, (list, tuple, Mapping, torch.Tensor)):
                 continue
             place = f"{path}.{attribute}" if path else attribute
+            if isinstance(kept, torch.Tensor):
+                if kept.requires_grad and id(kept) not in known:
+                    found.setdefault(place, kept)
+                continue
             for name, parameter in _within(kept, place):
                 if parameter.requires_grad and id(parameter) not in known:
                     found.setdefault(name, parameter)

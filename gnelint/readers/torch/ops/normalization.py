@@ -103,7 +103,8 @@ def _variance(em: Emitter, x: Flow, call: Call) -> tuple[Operand, Operand]:
     mean = em.emit("reduce_mean", [x], kept, axes=axes, keepdims=True)
     squares = em.emit("pow", [em.emit("sub", [x, mean], x.shape)], x.shape, exponent=2.0)
     variance = em.emit("reduce_mean", [squares], kept, axes=axes, keepdims=True)
-    return mean, em.scale(variance, count / max(count - correction, 1e-30))
+    # of one value the unbiased variance is 0/0, which rules speak of
+    return mean, em.scale(variance, count / (count - correction) if count > correction else math.inf)
 
 
 def _moments(root: bool, with_mean: bool) -> Lowering:

@@ -1,0 +1,109 @@
+"""What the network's output is to the loss behind it: what the user says it is, or the softmax that the network has."""
+
+from __future__ import annotations
+
+import math
+
+from gnelint.analysis.ranges import cosine_bound
+from gnelint.ir.graph import Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+from gnelint.lint.losses import OWN
+
+_NONE = "none"
+_PASSES = frozenset({"identity", "reshape", "transpose", "slice", "dropout"})
+_SQUASHING = frozenset({"softmax", "sigmoid", "hardsigmoid", "tanh", "relu", "clip", "softplus"})
+_LOGARITHMS = frozenset({"log_softmax", "log", "log_sigmoid"})
+
+
+def _gives_output(facts: Facts, node: Node) -> bool:
+    """Whether an output of the network is what the node gives, moved at most."""
+    pending = list(node.outputs)
+    while pending:
+        name = pending.pop()
+        if name in facts.graph.outputs:
+            return True
+        pending += [
+            out for reader in facts.graph.consumers.get(name, ()) if reader.op in _PASSES for out in reader.outputs
+        ]
+    return False
+
+
+def _misfit(facts: Facts, node: Node) -> str:
+    """Why what the node gives is not what the loss takes; only of the node that the output comes from."""
+    wants, does = OWN.get(facts.loss or "", ("", ""))
+    if not wants or node.op in _PASSES or not _gives_output(facts, node):
+        return _NONE
+    if wants == "logits":
+        # log-softmax of log-probabilities changes nothing
+        squashed = node.op in _SQUASHING and not (facts.loss == "cross_entropy" and node.op == "log_softmax")
+        squashed = squashed or (facts.loss == "bce_with_logits" and node.op in _LOGARITHMS)
+        return f"{facts.loss} takes logits and applies {does}" if squashed else _NONE
+    if wants == "log-probabilities":
+        fits = node.op in _LOGARITHMS
+    else:
+        known = facts.ranges.get(node.outputs[0])
+        fits = known is None or (known.low >= 0.0 and known.high <= 1.0)
+    return _NONE if fits else f"{facts.loss} takes {wants} and applies {does}"
+
+
+def _entries(facts: Facts, node: Node) -> int | None:
+    shape = facts.shape(node)
+    return None if not shape else shape[node.attribute("axis") if node.op in ("softmax", "log_softmax") else -1]
+
+
+def _least_loss(facts: Facts, node: Node) -> float | None:
+    """The cross entropy that bounded logits cannot fall below, over that of a guess: ln(1 + (n-1) e^-width) / ln n."""
+    known = facts.ranges.get(node.present_inputs[0] if node.op in ("softmax", "log_softmax") else node.outputs[0])
+    classes = _entries(facts, node)
+    if known is None or not classes or classes < 2 or math.isinf(known.high - known.low):
+        return None
+    width = known.high - known.low
+    if _cosines(facts, node) is not None:
+        width = known.high * classes / (classes - 1)  # of so many directions no two can lie further apart
+    return math.log1p((classes - 1) * math.exp(-width)) / math.log(classes)
+
+
+def _cosines(facts: Facts, node: Node) -> float | None:
+    """The factor of the cosines that the node gives, or that the softmax which it is reads."""
+    source = facts.producer(node) if node.op in ("softmax", "log_softmax") else node
+    return None if source is None else cosine_bound(facts.graph, source)
+
+
+def _learns_temperature(facts: Facts, node: Node) -> bool:
+    """Whether a trained number scales the cosines: they are logits then, whatever reads them."""
+    pending, found = list(node.present_inputs), False
+    while pending:
+        source = facts.graph.producers.get(pending.pop())
+        if source is not None and source.op in ("scale", "transpose", "identity"):
+            scale = source.parameters.get("scale")
+            found = found or (scale is not None and scale.size == 1 and scale.trainable)
+            pending += source.present_inputs
+    return found
+
+
+HEAD = (
+    function("loss()", "text", lambda facts: facts.loss or _NONE, "what stands behind the output (--loss); or none"),
+    function(
+        "gives_output(n)",
+        "truth",
+        _gives_output,
+        "an output of the network is what n gives, data movement passed over (softmax not)",
+    ),
+    function(
+        "misfit(n)", "text", _misfit, "why what n gives as the network's output is not what the loss takes; or none"
+    ),
+    function(
+        "cosine_factor(n)",
+        "number",
+        lambda facts, node: cosine_bound(facts.graph, node) if _learns_temperature(facts, node) else None,
+        "the trained number that scales the cosines which the product n gives; unknown where they have none",
+    ),
+    function(
+        "least_loss(n)",
+        "number",
+        _least_loss,
+        "the lowest cross entropy that bounded logits can reach, as a share of a guess's; unknown without bounds. Of a "
+        "softmax it is about what that reads, else about what n gives",
+    ),
+)

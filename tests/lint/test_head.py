@@ -1,0 +1,57 @@
+"""What the network ends in against the loss that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gnelint
+from gnelint.errors import UsageError
+from gnelint.readers.target import resolve
+from gnelint.settings.config import read_config
+from gnelint.settings.jobs import Options, plan
+
+HEADS = {
+    "none": nn.Identity(), "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1), "sigmoid": nn.Sigmoid(),
+    "relu": nn.ReLU(), "log_sigmoid": nn.LogSigmoid(),
+}  # fmt: skip
+FITS = {
+    "cross_entropy": {"none", "log_softmax", "log_sigmoid"},
+    "bce_with_logits": {"none"},
+    "nll": {"log_softmax", "log_sigmoid"},
+    "bce": {"softmax", "sigmoid"},
+    "mse": set(HEADS),
+}
+
+
+@pytest.mark.parametrize("loss", FITS)
+def test_which_heads_fit_which_loss(loss: str) -> None:
+    silent = set()
+    for name, head in HEADS.items():
+        network = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4), head)
+        found = gnelint.check(network, torch.randn(4, 8), loss=loss, select=["GNE516"]).findings
+        silent |= set() if found else {name}
+    assert silent == FITS[loss]
+
+
+def test_nothing_is_said_without_a_loss_and_a_wrong_name_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(8, 4), nn.Sigmoid())
+    assert gnelint.check(network, torch.randn(4, 8), select=["GNE516"]).findings == ()
+    with pytest.raises(UsageError, match="none of cross_entropy"):
+        gnelint.check(network, torch.randn(4, 8), loss="hinge")
+
+
+def test_the_configuration_names_it_and_the_command_line_wins(tmp_path: Path) -> None:
+    from gnelint.lint.rulefile import load_rules
+
+    (tmp_path / "gnelint.toml").write_text('loss = "bce"\n')
+    config = tmp_path / "gnelint.toml"
+    assert read_config(config).loss == "bce"
+    (tmp_path / "net.py").write_text("")
+    targets = resolve(f"{tmp_path / 'net.py'}:net")
+    for given, expected in ((None, "bce"), ("mse", "mse")):
+        (job,) = plan(targets, Options(loss=given, config=config), lambda paths: load_rules(list(paths)))
+        assert job.settings.loss == expected
