@@ -25,8 +25,40 @@ from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
 
 _ROUNDING = 1e-12
+_FEW = 8
+"""Channels behind an entry up to which what pairs of taps make is summed; over more, their signs average out."""
+_SMALL, _MOST = 1e-3, 0.3
+"""Eigenvalues, relative to the largest, from which on pairs of taps are summed: where it matters, and elsewhere."""
 _ALONG = 0.3
 """What a border does to the means it does to about this share of the positions beside as well."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The energy of an entry, and the covariance of two entries of one channel."""
+
+    energy: np.ndarray
+    covariance: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A quadratic form of a kernel's taps: squares of some sums, and a part that each tap has alone."""
+
+    columns: slice
+    rest: np.ndarray
+
+    def of(self, taps: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """Its value, from sums over channels of the taps' squares and of the sums' squares."""
+        return np.asarray(sums[:, self.columns].sum(axis=1) + taps @ self.rest)
+
+
+def _form(matrix: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors whose squared products with the taps are the form, and what they leave of its diagonal."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > (_SMALL if exact else _MOST) * values.max(initial=0.0)
+    found = vectors[:, kept] * np.sqrt(values[kept])
+    return found, np.diag(matrix) - (found**2).sum(axis=1)
 
 
 class _Convolution(Unary):
@@ -48,6 +80,55 @@ class _Convolution(Unary):
     def _tap_counts(self) -> np.ndarray:
         """At how many positions each tap is inside."""
         return outer([axis.counts for axis in self._taps])
+
+    @cached_property
+    def _forms(self) -> tuple[np.ndarray, list[_Form]]:
+        """(taps, columns) with which a kernel's taps are summed, and what they make: the square of the sum over all
+        positions, and at how many positions of the small and of the large grid two taps are inside together."""
+        exact = self._kernel.shape[1] <= _FEW
+        near = [_form(kron([a @ a.T for a in lines]), exact) for lines in self._insides]
+        columns = [self._tap_counts[:, None], *(vectors for vectors, _ in near)]
+        ends = np.cumsum([each.shape[1] for each in columns])
+        forms = [_Form(slice(a, b), rest) for (_, rest), a, b in zip(near, ends, ends[1:], strict=False)]
+        return np.concatenate(columns, axis=1), [_Form(slice(0, 1), np.zeros(len(self._tap_counts))), *forms]
+
+    @property
+    def _insides(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Along each axis (taps, positions): 1 where a tap is inside, over the small grid and over the large one."""
+        return [axis.gather(None) for axis in self._taps], [axis.scatter(None) for axis in self._taps]
+
+    def _sums(self, kernel: np.ndarray) -> np.ndarray:
+        """The kernel with sums of its taps in their place."""
+        dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
+        return np.asarray(kernel.astype(dtype, copy=False) @ self._forms[0].astype(dtype))
+
+    def _shared(self, taps: np.ndarray, sums: np.ndarray, energy: np.ndarray, *, widens: bool) -> _Shared:
+        """What entries of one channel have in common where taps see what positions share.
+
+        With n_t the positions of the small grid at which tap t is inside, n_ts those at which s is inside too, m_ts the
+        positions of the large grid that both reach, the total over all positions and an entry have the second moments
+
+            onto the large grid   c (sum W_t n_t)^2 + (e - c) sum W_t W_s n_ts     e W^2 n + c sum_{t != s} W_t W_s m_ts
+            onto the small        c (sum W_t n_t)^2 + (e - c) sum W_t W_s m_ts     e W^2 n + c sum_{t != s} W_t W_s n_ts
+
+        the latter over the positions that are written. Source: theory 3.2.
+
+        Args:
+            taps: (2, channels, taps), sums of W^2 e and W^2 c; (1, ...) without a covariance.
+            sums: likewise of the squares of `_sums`.
+            energy: of an entry, as if positions shared nothing.
+            widens: whether it is the large grid that is written.
+        """
+        count = math.prod(getattr(axis, "inputs" if widens else "outputs") for axis in self._taps)
+        totals, small, large = self._forms[1]
+        meet, part = (large, small) if widens else (small, large)
+        total = part.of(taps[0], sums[0])
+        if len(taps) > 1:
+            energy = np.maximum(energy + (meet.of(taps[1], sums[1]) - taps[1] @ self._tap_counts) / count, 0.0)
+            total = total - part.of(taps[1], sums[1]) + totals.of(taps[1], sums[1])
+        if count < 2:
+            return _Shared(energy, energy)
+        return _Shared(energy, np.clip((total / count - energy) / (count - 1), -energy / (count - 1), energy))
 
     @property
     def _groups(self) -> int:
@@ -82,6 +163,21 @@ class _Convolution(Unary):
             for i, taps in enumerate(self._kernel_shape)
         ]
 
+    def _pulled(
+        self, kernel: np.ndarray, g: Gradient, rows: np.ndarray, sent: list[np.ndarray], *, widens: bool
+    ) -> Gradient:
+        """Gradient at every channel and position, from the profiles with which taps send it."""
+        pulled = kernel_transposed_times(kernel, self._groups, rows)
+        sums = kernel_transposed_times(self._sums(kernel), self._groups, rows)
+        levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
+        profile = list(g.profile[:2])
+        weights = marginals(pulled[0].sum(axis=0), tuple(len(line) for line in sent), levels)
+        for along, lines in zip(weights, sent, strict=True):
+            profile.append(normalised(along @ lines))
+        shared = self._shared(pulled, sums, pulled[0] @ outer(levels), widens=widens)
+        axes, (energy, covariance) = _image(self.input_shape, (shared.energy, shared.covariance))
+        return Gradient.flat(axes, energy, covariance, tuple(profile))
+
     def _with_bias(self, y: Moments) -> Moments:
         bias = self.node.parameters.get("bias")
         if bias is None:
@@ -101,7 +197,11 @@ class _Convolution(Unary):
         """
         reached = float(self._tap_counts.sum())
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
-        random = weighted_sum(x.channel_correlation, participation(variance) / taps, taps, overlap)
+        own, out, groups = participation(variance), self.shape[1], self._groups
+        whole = (
+            own * groups * max(out / groups - 1.0, 0.0) / max(out - 1, 1)
+        )  # outputs of one group have inputs in common
+        random = weighted_sum(x.channel_correlation, own / taps, taps, overlap, whole)
         share = (1.0 - fixed) ** 2
         others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
         strays = 2.0 * x.channel_correlation.over(taps) * others * share
@@ -185,7 +285,7 @@ class _Windows:
 
 
 def _convolved_moments(
-    mean_taps: np.ndarray, variance_taps: np.ndarray, windows: _Windows, shape: Sequence[int]
+    mean_taps: np.ndarray, variance_taps: np.ndarray, shared: _Shared, windows: _Windows, shape: Sequence[int]
 ) -> tuple[Moments, float]:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
     the share of its energy about the mean that is the same in every sample.
@@ -193,11 +293,11 @@ def _convolved_moments(
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
         variance_taps: (2, out, taps), the variance and position covariance that it adds; (1, out, taps) without one.
+        shared: the output's variance and position covariance.
         windows: what the taps see.
         shape: of the output.
     """
-    variance = variance_taps[0] @ windows.level
-    covariance = variance_taps[1] @ windows.level if len(variance_taps) > 1 else np.zeros_like(variance)
+    variance, covariance = shared.energy, shared.covariance
     mean = mean_taps @ windows.centre
     second = variance + ((mean_taps @ windows.gram) * mean_taps).sum(axis=1)
     tap_weight = variance_taps[0].sum(axis=0) + (mean_taps**2).sum(axis=0)
@@ -257,23 +357,6 @@ def _along(gram: np.ndarray, sizes: tuple[int, ...], grams: list[np.ndarray], ax
     return reduced
 
 
-def _pulled(
-    pulled_taps: np.ndarray, sent: list[np.ndarray], shape: Sequence[int], lead: Sequence[np.ndarray | None]
-) -> Gradient:
-    """Gradient energy at every channel and position from (2, in, taps) contributions and the profiles they arrive
-    with."""
-    levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
-    at = outer(levels)
-    profile = list(lead)
-    weights = marginals(pulled_taps[0].sum(axis=0), tuple(len(line) for line in sent), levels)
-    for along, lines in zip(weights, sent, strict=True):
-        profile.append(normalised(along @ lines))
-    energy = pulled_taps[0] @ at
-    covariance = pulled_taps[1] @ at if len(pulled_taps) > 1 else np.zeros_like(energy)
-    axes, (energy, covariance) = _image(shape, (energy, covariance))
-    return Gradient.flat(axes, energy, covariance, tuple(profile))
-
-
 @component("conv")
 class Convolution(_Convolution):
     """y[o, p] = sum over input channels i and taps t of W[o, i, t] x[i, p * stride + t * dilation - pad].
@@ -311,7 +394,9 @@ class Convolution(_Convolution):
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
         both = np.concatenate([variance, covariance]) if covariance.any() else variance
         mean_taps, variance_taps = kernel_times(self._kernel, self._groups, mean, both)
-        y, fixed = _convolved_moments(mean_taps[0], variance_taps, windows, self.shape)
+        sums = kernel_times(self._sums(self._kernel), self._groups, mean, both)[1]
+        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=False)
+        y, fixed = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
         return self._coupled(y, fixed, x, variance, overlap)
 
@@ -324,8 +409,7 @@ class Convolution(_Convolution):
             return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, covariance)
         g, rows = _channel_gradient(cotangent)
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
-        pulled = kernel_transposed_times(self._kernel, self._groups, rows)
-        return _pulled(pulled, sent, self.input_shape, g.profile[:2])
+        return self._pulled(self._kernel, g, rows, sent, widens=True)
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)
@@ -385,7 +469,9 @@ class TransposedConvolution(_Convolution):
         windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
         both = np.concatenate([variance, covariance])
         mean_taps, variance_taps = kernel_times(self._swapped(), self._groups, mean, both)
-        y, fixed = _convolved_moments(mean_taps[0], variance_taps, windows, self.shape)
+        sums = kernel_times(self._sums(self._swapped()), self._groups, mean, both)[1]
+        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
+        y, fixed = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
         return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
 
@@ -398,8 +484,7 @@ class TransposedConvolution(_Convolution):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)
         sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
-        pulled = kernel_transposed_times(self._swapped(), self._groups, rows)
-        return _pulled(pulled, sent, self.input_shape, g.profile[:2])
+        return self._pulled(self._swapped(), g, rows, sent, widens=False)
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         length = float(math.prod(self.shape[1:]))

@@ -32,6 +32,9 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.spectrum import Structure
 
+_SCATTER = 0.75
+"""Largest relative variance of a statistic that is believed."""
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -67,9 +70,12 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
     scatter = sample_average_energy(fluctuation, pairs, x, axes)
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
-    if 1 not in axes:  # over channels it averages out
+    if 0 in axes:
         relative = relative + x.variance_of_variance
-    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, 0.5)), entries)
+    else:  # features that few numbers make up scatter together
+        positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
+        relative = relative + 2.0 * x.channel_correlation.same / positions
+    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries)
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class Normalization(Unary):
             together = 2 * own - set_average(own, g, axes)
             energy, covariance = energy - together, covariance - together
         energy = np.maximum(energy, 0.0) * known.factor
-        covariance = np.minimum(np.maximum(covariance, 0.0) * known.factor, energy)
+        covariance = np.clip(covariance * known.factor, -energy / max(g.positions - 1, 1), energy)
         result = g.behind(Effect.SCALED, (energy, covariance))
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -262,10 +262,17 @@ class MaxPool(_Window, Maximum):
         g = _on_channels(cotangent)
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
         profile, factor = self._distributed(g, weights)
-        pulled = _on_inputs(g, g.energy * factor, self.input_shape, profile)
+        # an entry that wins several windows receives the sum of what these share
+        again = self._multiplicity * math.prod(self.shape[2:]) / math.prod(self.input_shape[2:])
+        energy = np.maximum(g.energy * factor + g.position_covariance * again, 0.0)
+        pulled = _on_inputs(g, energy, self.input_shape, profile)
         return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
+        return self._multiplicity
+
+    @cached_property
+    def _multiplicity(self) -> float:
         """By how many other outputs an output's winner is picked too.
 
         Two windows that have s of their u entries in common pick the same with probability s / u (theory 3.4).
@@ -378,7 +385,8 @@ class GlobalAveragePool(_Averages, _Whole):
     def map(self, x: Moments) -> Moments:
         x = x.only(0, 1)
         variance = x.variance / self._count + x.position_covariance * (1.0 - 1.0 / self._count)
-        return Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, nonnegative=x.nonnegative)
+        y = Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, nonnegative=x.nonnegative)
+        return replace(y, channel_correlation=x.channel_correlation.averaged())
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._distributed_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)
@@ -456,7 +464,8 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
             factor *= float(np.mean([1.0 / (stop - start) for start, stop in windows]))
         variance = x.variance * factor + x.position_covariance * (1.0 - factor)
         covariance = 0.0 if math.prod(self.shape[2:]) == 1 else x.position_covariance
-        return Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, covariance, x.nonnegative)
+        y = Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, covariance, x.nonnegative)
+        return replace(y, channel_correlation=x.channel_correlation.averaged())
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)

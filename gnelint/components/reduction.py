@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -68,7 +69,8 @@ class ReduceMean(_Reduction):
         covariance = set_average(x.position_covariance, x, self._reduced) if outside > 1 else np.zeros_like(variance)
         profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
         arrays = (factor * mean, factor**2 * variance, factor**2 * np.minimum(covariance, variance))
-        return Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative).reshaped(self.shape)
+        y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative)
+        return replace(y, channel_correlation=x.channel_correlation.averaged()).reshaped(self.shape)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2

@@ -293,7 +293,7 @@ def jacobian(case: Case) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]
     return np.stack(rows), offset, [tuple(y.shape) for y in outputs]
 
 
-def _pairs(covariance: np.ndarray, shape: tuple[int, ...], axis: int | None) -> np.ndarray:
+def pairs(covariance: np.ndarray, shape: tuple[int, ...], axis: int | None) -> np.ndarray:
     """Mean covariance of two different entries of one sample and channel, per channel; nan where there is no pair."""
     same = together(shape, axis) - np.eye(len(covariance))
     total = per_channel((covariance * same).sum(axis=1).reshape(shape), axis)
@@ -321,7 +321,7 @@ def affine_reference(case: Case) -> Reference:
         found.mean.append(Estimate.exactly(per_channel(m, case.output_axis)))
         found.second.append(Estimate.exactly(per_channel(np.diag(block).reshape(shape) + m**2, case.output_axis)))
         cotangent[start:stop, start:stop] = together(shape, case.output_axis)
-        found.output_covariances.append(_pairs(block, shape, case.output_axis))
+        found.output_covariances.append(pairs(block, shape, case.output_axis))
         start = stop
     pulled = J.T @ cotangent @ J
     start = 0
@@ -331,7 +331,7 @@ def affine_reference(case: Case) -> Reference:
         white = (J[:, part] ** 2).sum(axis=0)
         found.energy.append(Estimate.exactly(per_channel(white.reshape(each.shape), axis)))
         found.common.append(Estimate.exactly(per_channel(np.diag(pulled)[part].reshape(each.shape), axis)))
-        found.gradient_covariances.append(_pairs(pulled[part, part], each.shape, axis))
+        found.gradient_covariances.append(pairs(pulled[part, part], each.shape, axis))
         found.phi.append(Estimate.exactly(np.array([white.sum() / len(J)])))
         start += size
     gram = J @ J.T

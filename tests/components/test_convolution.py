@@ -3,14 +3,30 @@ kernels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
-from tests.components.harness import Case, Input, dense_energy, dense_moments, make, verify
+from tests.components.harness import (
+    Case,
+    Input,
+    component_of,
+    dense_energy,
+    dense_moments,
+    everywhere,
+    jacobian,
+    make,
+    pairs,
+    per_channel,
+    together,
+    verify,
+)
 
 rng = torch.Generator().manual_seed(3)
 
@@ -217,8 +233,32 @@ def test_border_through_two_convolutions_is_counted_once_more() -> None:
     x = Moments.uniform(shape, 0.0, 1.0)
     y = component.forward([x])
     (once,) = component.backward([x], y, [Gradient.white(shape)])
-    (twice,) = component.backward([x], y, [once])
     assert once is not None
+    apart = replace(once, position_covariance=0.0 * once.energy)  # as behind a kernel of its own, whose taps have signs
+    (twice,) = component.backward([x], y, [apart])
     assert twice is not None
     assert once.total / 64 == pytest.approx((10 / 12) ** 2, rel=1e-9)
     assert twice.total / 64 == pytest.approx((13 / 18) ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("shared", ["mean-free", 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_what_positions_share(case: Case, shared: float | str) -> None:
+    """The covariance of two positions' gradients behind cotangents that share nothing, half, all, or sum to zero."""
+    component = component_of(case)
+    matrix, _, (shape,) = jacobian(case)
+    inputs = [each.moments() for each in case.inputs]
+    outputs = component.forward(inputs)
+    positions = int(np.prod(shape[2:]))
+    c = -1.0 / max(positions - 1, 1) if isinstance(shared, str) else shared
+    axes = tuple(Axis.full(n) if i == 1 else Axis(n) for i, n in enumerate(shape))
+    (found,) = component.backward(inputs, outputs, [Gradient.flat(axes, np.ones(1), c)])
+    assert found is not None
+    pair = together(shape, 1)
+    true = matrix.T @ ((1.0 - c) * np.eye(len(pair)) + c * pair) @ matrix
+    energy = per_channel(np.diag(true).reshape(component.input_shape), 1)
+    assert per_channel(dense_energy(found), 1) == pytest.approx(energy, rel=0.005, abs=1e-9)
+    covariance = pairs(true, component.input_shape, 1)
+    known = ~np.isnan(covariance)
+    predicted = per_channel(everywhere(found.position_covariance, found), 1)
+    assert predicted[known] == pytest.approx(covariance[known], abs=0.002 * float(energy.max()))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.components.pooling import adaptive_windows, maximum_cumulants
+from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, make, verify
@@ -280,3 +281,22 @@ def test_other_powers_are_refused(op: str) -> None:
     component = make(op, [(1, 1, 4, 4)], [(1, 1, 2, 2) if op == "lp_pool" else (1, 1, 1, 1)], **attributes)
     with pytest.raises(NotModelledError, match="p = 3"):
         component.forward([Moments.uniform((1, 1, 4, 4), 0.0, 1.0)])
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2), (2, 2)])
+def test_one_winner_of_many_windows_gets_their_sum(kernel: int, stride: int) -> None:
+    """Max pooling under a cotangent that all positions share."""
+    rng = torch.Generator().manual_seed(5)
+    x = torch.randn(512, 1, 14, 14, generator=rng, dtype=torch.float64).requires_grad_()
+    y = F.max_pool2d(x, kernel, stride, kernel // 2)
+    shared = torch.randn(512, 1, 1, 1, generator=rng, dtype=torch.float64).expand(y.shape)
+    (pulled,) = torch.autograd.grad(y, x, shared)
+    pads, strides = (kernel // 2,) * 4, (stride, stride)
+    attributes = {"kernel": (kernel, kernel), "strides": strides, "pads": pads, "dilations": (1, 1)}
+    component = make("max_pool", [tuple(x.shape)], [tuple(y.shape)], **attributes)
+    given = [Moments.uniform(tuple(x.shape), 0.0, 1.0)]
+    whole = Gradient.flat(tuple(Axis(n) for n in y.shape), np.ones(1), 1.0)
+    (found,) = component.backward(given, component.forward(given), [whole])
+    assert found is not None
+    measured = float((pulled**2).sum() / (shared**2).sum() * y.numel())
+    assert found.total == pytest.approx(measured, rel=0.03)

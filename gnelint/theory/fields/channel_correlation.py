@@ -27,14 +27,20 @@ class ChannelCorrelation:
     Attributes:
         same: at one position.
         beside: at positions that one window of a convolution sees.
+        whole: of averages over all positions, which a convolution of each channel by itself does not change.
     """
 
     same: float = 0.0
     beside: float = 0.0
+    whole: float = 0.0
 
     def scaled(self, factor: float) -> ChannelCorrelation:
         """With every squared correlation multiplied."""
-        return ChannelCorrelation(self.same * factor, self.beside * factor)
+        return ChannelCorrelation(self.same * factor, self.beside * factor, self.whole * factor)
+
+    def averaged(self) -> ChannelCorrelation:
+        """Of the averages over all positions."""
+        return ChannelCorrelation(self.whole, self.whole, self.whole)
 
     def over(self, taps: float) -> float:
         """Average over pairs of entries in a window of this many positions."""
@@ -42,7 +48,7 @@ class ChannelCorrelation:
 
     def plus(self, other: ChannelCorrelation) -> ChannelCorrelation:
         """Sum of two, each already weighted by the square of its share of the energy."""
-        return ChannelCorrelation(self.same + other.same, self.beside + other.beside)
+        return ChannelCorrelation(self.same + other.same, self.beside + other.beside, self.whole + other.whole)
 
 
 NONE = ChannelCorrelation()
@@ -65,7 +71,9 @@ def participation(variance: np.ndarray) -> float:
     return float((line**2).sum()) / total**2 if total > 0 else 0.0
 
 
-def weighted_sum(x: ChannelCorrelation, own: float, taps: float = 1.0, overlap: float = 0.0) -> ChannelCorrelation:
+def weighted_sum(
+    x: ChannelCorrelation, own: float, taps: float = 1.0, overlap: float = 0.0, whole: float | None = None
+) -> ChannelCorrelation:
     """Correlation of sums of x with independent weights.
 
     Args:
@@ -73,9 +81,11 @@ def weighted_sum(x: ChannelCorrelation, own: float, taps: float = 1.0, overlap: 
         own: `participation` of the entries summed, for pairs of outputs that sum the same entries.
         taps: positions in a window.
         overlap: share of its entries that a window has in common with those beside it.
+        whole: as `own`, of averages over all positions; `own` by default.
     """
     carried = x.over(taps)
-    return ChannelCorrelation(carried + own, overlap * (carried + own) + (1.0 - overlap) * x.beside)
+    beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
+    return ChannelCorrelation(carried + own, beside, x.whole + (own if whole is None else whole))
 
 
 def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:
