@@ -198,10 +198,10 @@ class _Convolution(Unary):
         reached = float(self._tap_counts.sum())
         taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
         own, out, groups = participation(variance), self.shape[1], self._groups
-        averages = math.prod(min(axis.stride, axis.taps) for axis in self._taps)  # that its taps take of a channel
+        parts = math.prod(min(axis.stride, axis.taps) for axis in self._taps)
         in_a_group = max(out / groups - 1.0, 0.0) / max(out - 1, 1)
-        whole = own * groups * in_a_group / averages
-        random = weighted_sum(x.channel_correlation, own / taps, taps, overlap, whole)
+        whole = own * groups * in_a_group
+        random = weighted_sum(x.channel_correlation, own / taps, taps, overlap, whole, parts)
         share = (1.0 - fixed) ** 2
         others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
         strays = 2.0 * x.channel_correlation.over(taps) * others * share

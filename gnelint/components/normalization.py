@@ -191,6 +191,8 @@ class Normalization(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes = self.normalised_axes()
         g = self._before_gamma(x, cotangent).refined(x.axes)
+        if self.centred and self.entries == 1:  # a value less itself: nothing of it is left, and no gradient passes
+            return g.scaled(0.0)
         known = self._normalised(x, g.axes)
         rho, xhat2, alike = known.rho, known.xhat2, known.alike
         product = average_covariance(g.energy * xhat2, g.position_covariance * alike, g, axes)  # E h xhat mean(h xhat)

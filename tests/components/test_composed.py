@@ -18,6 +18,7 @@ from gnelint.analysis.propagation import analyse
 from gnelint.ir.graph import Graph, Node, Parameter, Value
 from gnelint.nn.arrays import TORCH
 from gnelint.ops import VOCABULARY
+from gnelint.readers.torch.reader import read_module
 
 SAMPLES = 1 << 20
 SHAPE = (1 << 10, 1 << 10)
@@ -160,3 +161,19 @@ def test_closed_forms_agree_with_the_grid(op: str) -> None:
     composed = predicted((Step(op, numbers, (0,)), *zero, Step("add", {}, (1, 4))))
     assert composed.nodes[-1].second_moment == pytest.approx(alone.nodes[-1].second_moment, rel=2e-3)
     assert composed.gradient_log2 == pytest.approx(alone.gradient_log2, abs=5e-3)
+
+
+def test_lerp_between_a_value_and_a_layer_of_it() -> None:
+    """Half of x and half of an orthogonal map of it: phi is 1/4 + 1/4."""
+
+    class Mixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 64)
+            torch.nn.init.orthogonal_(self.layer.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.lerp(x, self.layer(x), 0.5)
+
+    found = analyse(read_module(Mixed(), (torch.randn(32, 64),), name="mixed", training=True))
+    assert found.gradient_log2 == pytest.approx(-1.0, abs=1e-3)

@@ -380,3 +380,12 @@ def test_what_positions_share_of_input_and_gradient_is_taken_out_together(x_alik
     got_pairs = float(found.energy.mean()) / 16 + float(found.position_covariance.mean()) * 15 / 16
     assert got == pytest.approx(energy, rel=0.06)
     assert got_pairs == pytest.approx(pairs, rel=0.1)
+
+
+def test_one_value_less_itself_passes_no_gradient() -> None:
+    shape = (4, 8, 1, 1)
+    component = make("group_norm", [shape], [shape], groups=8)
+    x = Moments.uniform(shape, 0.0, 0.3)
+    (found,) = component.backward([x], component.forward([x]), [Gradient.white(shape)])
+    assert found is not None
+    assert found.total == 0.0

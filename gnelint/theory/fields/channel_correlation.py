@@ -72,7 +72,12 @@ def participation(variance: np.ndarray) -> float:
 
 
 def weighted_sum(
-    x: ChannelCorrelation, own: float, taps: float = 1.0, overlap: float = 0.0, whole: float | None = None
+    x: ChannelCorrelation,
+    own: float,
+    taps: float = 1.0,
+    overlap: float = 0.0,
+    whole: float | None = None,
+    parts: int = 1,
 ) -> ChannelCorrelation:
     """Correlation of sums of x with independent weights.
 
@@ -82,10 +87,11 @@ def weighted_sum(
         taps: positions in a window.
         overlap: share of its entries that a window has in common with those beside it.
         whole: as `own`, of averages over all positions; `own` by default.
+        parts: into which positions fall that taps average apart, as a stride makes them.
     """
     carried = x.over(taps)
     beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
-    return ChannelCorrelation(carried + own, beside, x.whole + (own if whole is None else whole))
+    return ChannelCorrelation(carried + own, beside, (x.whole + (own if whole is None else whole)) / parts)
 
 
 def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:

@@ -172,6 +172,9 @@ def _addcdiv(em: Emitter, call: Call) -> Operand:
 
 def _lerp(em: Emitter, call: Call) -> Operand:
     start, weight = call["self"], call["weight"]
+    if isinstance(weight, (int, float)):  # written out, the two ends are independent where they are
+        ends = (em.scale(em.flow(start), 1.0 - weight), em.scale(em.flow(call["end"]), float(weight)))
+        return add(em, *ends, call.shape)
     step = add(em, call["end"], start, call.shape, -1.0)
     return add(em, start, multiply(em, step, weight, call.shape), call.shape)
 
