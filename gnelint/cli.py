@@ -296,6 +296,7 @@ def _without_culprits(run: _Run, report: Report, given: Mapping[str, Any], error
     for target in report.targets:
         try:
             _renderings(replace(report, targets=(target,)), None, given)
+            _rendered(replace(report, targets=(target, target)), given)  # several are shown in another form than one
             shown.append(target)
         except Exception as reason:
             run.fail(target.entry["target"], DefectError(target.entry["target"], reason))

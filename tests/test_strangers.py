@@ -236,11 +236,11 @@ def test_what_cannot_be_shown_costs_its_own_report(tmp_path: Path, monkeypatch: 
     write_mlp(tmp_path / "evil.onnx", depth=2)
     (tmp_path / "sitecustomize.py").write_text(
         "import gnelint.output.text as text\n"
-        "usual = text.render\n"
-        "def evil(entry, *rest):\n"
-        "    if 'evil' in entry['target']: raise KeyError('a defect')\n"
-        "    return usual(entry, *rest)\n"
-        "text.render = evil\n"
+        "usual = text.summary\n"
+        "def evil(entries, *rest):\n"
+        "    if any('evil' in entry['target'] for entry in entries): raise KeyError('a defect')\n"
+        "    return usual(entries, *rest)\n"
+        "text.summary = evil\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     result = gnelint("check", "--no-cache", "good.onnx", "evil.onnx", cwd=tmp_path)
