@@ -222,7 +222,8 @@ def _own_share(facts: Facts, node: Node) -> float | None:
 
 
 def _entries_summed(facts: Facts, node: Node) -> float | None:
-    before = facts.graph.values[node.present_inputs[0]].concrete_shape
+    read = node.inputs[0] if node.inputs else None
+    before = None if read is None else facts.graph.values[read].concrete_shape
     after = facts.shape(node)
     return None if before is None or after is None or 0 in after else math.prod(before) / math.prod(after)
 
