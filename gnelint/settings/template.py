@@ -18,6 +18,9 @@ TEMPLATE = """\
 # Judge weights as fresh ("init"), as trained, or as they look ("auto").
 # stage = "auto"
 
+# What the network's output is put into; softmax, sigmoid and the like in front of it are judged by it.
+# loss = "cross_entropy"
+
 # Run rules that are not yet stable as well.
 # preview = false
 
