@@ -69,14 +69,23 @@ def gnelint(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+MEASURED = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
+"""
+
+
 def cost(*arguments: str, cwd: Path) -> tuple[int, str, float, int]:
-    """Exit code, standard error, seconds of computing and the most memory of one run and its workers."""
-    with (cwd / "stderr").open("w+") as err:
-        process = started(*arguments, cwd=cwd, stdout=subprocess.DEVNULL, stderr=err)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        err.seek(0)
-        return process.returncode, err.read(), used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+    """Exit code, standard error, seconds of computing and the most memory of one run and its workers.
+
+    The system counts what a process was before it ran its program: it is started by a small one, not by this.
+    """
+    command = [sys.executable, "-c", MEASURED, sys.executable, "-m", "gnelint", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
+    code, seconds, memory = json.loads(done.stdout)
+    return code, done.stderr, seconds, memory
 
 
 # --- bounded cost -----------------------------------------------------------------------------------------------------
