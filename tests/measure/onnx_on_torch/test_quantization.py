@@ -190,7 +190,8 @@ CONVOLUTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("attributes", CONVOLUTIONS)
 def test_quantised_convolution_agrees_with_onnx_runtime(attributes: dict[str, Any]) -> None:
-    w = codes(4, 4 // attributes.get("group", 1), 3, 2, dtype=torch.int8)
+    # up to 64: on processors without VNNI the runtime adds pairs of products in 16 bits, and larger ones saturate
+    w = codes(4, 4 // attributes.get("group", 1), 3, 2, dtype=torch.int8) // 2
     bias = torch.tensor([900, -800, 70, 0], dtype=torch.int32)
     inputs = [codes(2, 4, 7, 6), *POINT, w, scales(4), torch.zeros(4, dtype=torch.int8), *OUT, bias]
     assert_like_reference("QLinearConv", inputs, opset=10, **attributes)
