@@ -9,34 +9,50 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gnelint.files import is_own, user_directory, write_whole
 from gnelint.lint.document import Document
+from gnelint.lint.document import Path as KeyPath
+
+_FORM = b"data, lines, lines of text\n"
+"""What a copy holds of each file: copies of another form have another name."""
 
 _KEPT = 4
 """Copies for as many versions of the rules stay; the oldest go first."""
 
 
 def shipped_documents(files: Sequence[Path]) -> list[Document]:
-    """The documents in rule files of gnelint's own, which are valid: none knows the lines of its keys."""
+    """The documents in rule files of gnelint's own."""
     texts = [file.read_bytes() for file in files]
     copy = _copy_of(files, texts)
     found = None if copy is None else _read(copy)
     if found is None:
         from gnelint.lint.yaml_marks import parse  # slow to import
 
-        found = [parse(text.decode(), str(file)).data for file, text in zip(files, texts, strict=True)]
+        documents = [parse(text.decode(), str(file)) for file, text in zip(files, texts, strict=True)]
         if copy is not None:
-            _keep(copy, found)
-    return [Document(str(file), data, {}, {}) for file, data in zip(files, found, strict=True)]
+            _keep(copy, [[each.data, _pairs(each.lines), _pairs(each.text_lines)] for each in documents])
+        return documents
+    return [
+        Document(str(file), data, _by_path(lines), _by_path(text_lines))
+        for file, (data, lines, text_lines) in zip(files, found, strict=True)
+    ]
+
+
+def _pairs(lines: Mapping[KeyPath, int]) -> list[tuple[KeyPath, int]]:
+    return list(lines.items())
+
+
+def _by_path(pairs: Sequence[tuple[Sequence[str | int], int]]) -> dict[KeyPath, int]:
+    return {tuple(path): line for path, line in pairs}
 
 
 def _copy_of(files: Sequence[Path], texts: Sequence[bytes]) -> Path | None:
     """Where the copy of these files is kept, None for a user without a directory."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_FORM)
     for file, text in zip(files, texts, strict=True):
         digest.update(f"{file.name} {len(text)}\n".encode() + text)
     directory = user_directory()
