@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from gnelint.readers.torch.checkpoint import empty_on_meta
+from gnelint.readers.torch.libraries import HEADS
 
 SMALL: Mapping[str, Any] = {
     "hidden_size": 64, "d_model": 64, "n_embd": 64, "dim": 64, "embed_dim": 64, "embedding_size": 64, "emb_dim": 64,
@@ -41,12 +42,6 @@ LARGEST = 300_000_000
 
 LISTS: Mapping[str, Any] = {"layer_types": 2, "mlp_layer_types": 2, "layers_block_type": 2, "attention_layers": 2}
 """Lists with an entry for each layer, cut to so many."""
-
-HEADS = (
-    "CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION",
-    "IMAGE_TEXT_TO_TEXT", "AUDIO_CLASSIFICATION", "CTC", "SPEECH_SEQ_2_SEQ", "OBJECT_DETECTION",
-    "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "VIDEO_CLASSIFICATION", "TIME_SERIES_PREDICTION",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

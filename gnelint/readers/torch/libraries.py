@@ -127,7 +127,7 @@ def _shorten(configuration: Any, old: int, new: int) -> None:
             setattr(configuration, name, value[:new])
 
 
-_HEADS = (
+HEADS = (
     "CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION",
     "IMAGE_TEXT_TO_TEXT", "AUDIO_CLASSIFICATION", "CTC", "SPEECH_SEQ_2_SEQ", "OBJECT_DETECTION",
     "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION", "VIDEO_CLASSIFICATION", "TIME_SERIES_PREDICTION",
@@ -142,7 +142,7 @@ def _model_class(configuration: Any, target: Target) -> Any:
         if hasattr(transformers, name):
             return getattr(transformers, name)
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    mappings: list[Mapping[Any, Any]] = [getattr(auto, f"MODEL_FOR_{head}_MAPPING") for head in _HEADS]
+    mappings: list[Mapping[Any, Any]] = [getattr(auto, f"MODEL_FOR_{head}_MAPPING") for head in HEADS]
     for mapping in (*mappings, auto.MODEL_MAPPING):
         if type(configuration) in mapping:
             found = mapping[type(configuration)]
