@@ -11,42 +11,23 @@ are kept in `JUDGED`, by rule and family. Written to reports/benchmarks/false_fi
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import signal
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import nn
 
 import gnelint
+from tests.benchmarks.small_models import SmallModel, transformers_models
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "false_findings.json"
-
-SMALL: Mapping[str, Any] = {
-    "hidden_size": 64, "d_model": 64, "n_embd": 64, "dim": 64, "embed_dim": 64, "embedding_size": 64, "emb_dim": 64,
-    "num_hidden_layers": 2, "num_layers": 2, "n_layer": 2, "n_layers": 2, "encoder_layers": 2, "decoder_layers": 2,
-    "num_decoder_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "n_head": 4, "n_heads": 4,
-    "num_heads": 4, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "head_dim": 16, "d_kv": 16,
-    "intermediate_size": 128, "d_ff": 128, "n_inner": 128, "ffn_dim": 128, "encoder_ffn_dim": 128,
-    "decoder_ffn_dim": 128, "ffn_hidden_size": 128, "hidden_dim": 128, "vocab_size": 128, "image_size": 32,
-    "patch_size": 8, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32, "max_position_embeddings": 64, "n_positions": 64, "d_inner": 128, "state_size": 8,
-    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
-    "qk_head_dim": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "use_cache": False, "n_ctx": 64,
-    "first_k_dense_replace": 1, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_labels": 5,
-}  # fmt: skip
-"""Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
-
-HEADS = ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION")
 
 JUDGED: Mapping[tuple[str, str], str] = {}
 """By rule and family: "right" or "false", and why."""
@@ -82,41 +63,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]  # one of another build must not matter
     rows: list[Row] = []
-    for family, cls, config in models(given.only):
-        rows.append(checked(family, cls, config, given.seconds))
+    for model in transformers_models(given.only):
+        rows.append(checked(model, given.seconds))
         print(line(rows[-1]), flush=True)
         write(rows, given.out)
         if sum(row.outcome == "checked" for row in rows) >= given.limit:
             break
     print(summary(rows))
-
-
-def models(only: Sequence[str]) -> Iterator[tuple[str, type[nn.Module], Any]]:
-    """One model class a family, with a small configuration."""
-    auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    configurations = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
-    for family in sorted(configurations):
-        if only and family not in only:
-            continue
-        try:
-            kind = configurations[family]
-            mappings = [getattr(auto, f"MODEL_FOR_{head}_MAPPING") for head in HEADS] + [auto.MODEL_MAPPING]
-            cls = next(mapping[kind] for mapping in mappings if kind in mapping)
-            yield family, cls[0] if isinstance(cls, tuple) else cls, small(kind())
-        except Exception:  # a family without such a model, or whose configuration needs arguments
-            continue
-
-
-def small(config: Any) -> Any:
-    """The configuration with the sizes of `SMALL`, and so its parts."""
-    for name, value in list(vars(config).items()):
-        if hasattr(value, "to_dict"):
-            small(value)
-        elif name in SMALL and isinstance(value, (int, float)):
-            setattr(config, name, SMALL[name])
-    return config
 
 
 def inputs(model: nn.Module) -> tuple[torch.Tensor]:
@@ -126,22 +80,22 @@ def inputs(model: nn.Module) -> tuple[torch.Tensor]:
     return (torch.randint(3, 120, (2, 16)),)
 
 
-def checked(family: str, cls: type[nn.Module], config: Any, seconds: int) -> Row:
+def checked(small: SmallModel, seconds: int) -> Row:
     """Build and check one, within a time."""
     signal.signal(signal.SIGPROF, _stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor, however busy the machine is
     started, stage = time.perf_counter(), "not built"
     try:
         torch.manual_seed(0)
-        model = cls(config)
+        model = small.builds[0]()
         stage = "not read"
         given = inputs(model)
         started = time.perf_counter()
         analysis = gnelint.check(model, given)
     except TimeoutError:
-        return Row(family, cls.__name__, "too slow")
+        return Row(small.family, small.name, "too slow")
     except Exception as error:
-        return Row(family, cls.__name__, stage, problem=f"{type(error).__name__}: {error}"[:160])
+        return Row(small.family, small.name, stage, problem=f"{type(error).__name__}: {error}"[:160])
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     said = tuple(
@@ -149,7 +103,7 @@ def checked(family: str, cls: type[nn.Module], config: Any, seconds: int) -> Row
         for finding in analysis.findings
         if finding.severity in ("error", "warning")
     )
-    return Row(family, cls.__name__, "checked", said, time.perf_counter() - started)
+    return Row(small.family, small.name, "checked", said, time.perf_counter() - started)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
