@@ -181,6 +181,10 @@ CALLS: dict[str, Callable[[Graph], Sequence[Action]]] = {
 }
 
 
+def _computing(graph: Graph) -> list[str]:
+    return [node.op for node in graph.nodes if node.op != "identity"]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_are_exchanged_in_a_traced_module(name: str) -> None:
     module = block()
@@ -191,7 +195,7 @@ def test_calls_are_exchanged_in_a_traced_module(name: str) -> None:
     assert isinstance(found, torch.fx.GraphModule)
     planned, made = analyse(applied(graph, actions)), analyse(_graph(found))
     assert made.gradient_log2 == pytest.approx(planned.gradient_log2, abs=1e-5)
-    assert [node.op for node in made.graph.nodes] == [node.op for node in planned.graph.nodes if node.op != "identity"]
+    assert _computing(made.graph) == _computing(planned.graph)
     moments = {"bn1.running_mean", "bn1.running_var", "bn1.running_second_moment"}
     assert set(found.state_dict()) - moments == set(module.state_dict()) - moments
     # without the exchange it computes what the module computes
