@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale, Subtract
 from gnelint.ir.graph import Parameter
-from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
+from gnelint.theory.weights.statistics import distribution, weight_statistics
 from gnelint.version import __version__
 
+_LAWS = {"uniform": "uniform", "orthogonal": "orthogonal", "delta-orthogonal": "dirac"}
+"""Of draws that are told from a Gaussian one, the law that they are drawn from again."""
 _ALIKE = 0.03
 """Relative difference of two gains that count as one: a draw of a few thousand weights scatters as much."""
 _WIDTH = 100
@@ -75,7 +77,7 @@ def _draw(name: str, tensor: Parameter, changes: Sequence[Change], rules: tuple[
     if len(tensor.shape) < 2 or not any(isinstance(change, (Scale, Redraw)) for change in changes):
         return None
     statistics = weight_statistics(tensor)
-    second, law = statistics.second_moment, _law(statistics)
+    second, law = statistics.second_moment, _LAWS.get(distribution(tensor, statistics), "normal")
     for change in changes:
         if isinstance(change, Scale):
             second *= change.factor**2
@@ -84,10 +86,6 @@ def _draw(name: str, tensor: Parameter, changes: Sequence[Change], rules: tuple[
         elif isinstance(change, Fill):
             return None
     return _Draw(name, math.sqrt(second * math.prod(tensor.shape[1:])), law, rules)
-
-
-def _law(statistics: WeightStatistics) -> str:
-    return "uniform" if abs(statistics.kurtosis - 1.8) < 0.2 else "normal"
 
 
 def _empty_lines(before: Prediction) -> Iterator[str]:

@@ -50,7 +50,8 @@ def initialize_(weight: Tensor, init: str, gain: float = 1.0) -> None:
     Args:
         weight: (out, in/groups, *kernel).
         init: "he" (std sqrt(2/fan_in)), "he_out" (sqrt(2/fan_out)), "lecun" (sqrt(1/fan_in)), "xavier"
-            (sqrt(2/(fan_in + fan_out))), "orthogonal", "zero", or "default" (what the framework drew).
+            (sqrt(2/(fan_in + fan_out))), "orthogonal", "delta_orthogonal" (arXiv 1806.05393), "zero", or "default"
+            (what the framework drew).
         gain: factor on the standard deviation that `init` names.
     """
     taps = math.prod(weight.shape[2:])
@@ -61,6 +62,9 @@ def initialize_(weight: Tensor, init: str, gain: float = 1.0) -> None:
             weight.normal_(0.0, math.sqrt(variances[init]))
         elif init == "orthogonal":
             nn.init.orthogonal_(weight)
+        elif init == "delta_orthogonal":
+            weight.zero_()
+            nn.init.orthogonal_(weight[(slice(None), slice(None), *(size // 2 for size in weight.shape[2:]))])
         elif init == "zero":
             weight.zero_()
         elif init != "default":

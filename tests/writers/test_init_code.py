@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 import gnelint
+from gnelint.ir.graph import Parameter
+from gnelint.theory.weights.statistics import distribution, weight_statistics
 from tests.models.plain import plain_conv, plain_mlp
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -33,11 +35,16 @@ def conv() -> nn.Module:
     return plain_conv(depth=20, channels=32, gain=0.7)
 
 
+def delta_orthogonal_conv() -> nn.Module:
+    return plain_conv(depth=12, channels=16, inputs=16, init="delta_orthogonal", gain=0.7)
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (mlp, (16, 128)),
     "default_mlp": (default_mlp, (16, 128)),
     "conv": (conv, (4, 3, 12, 12)),
     "orthogonal_mlp": (orthogonal_mlp, (16, 128)),
+    "delta_orthogonal_conv": (delta_orthogonal_conv, (4, 16, 8, 8)),
 }
 
 
@@ -97,6 +104,19 @@ def test_the_text_is_clean(name: str, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["orthogonal_mlp", "delta_orthogonal_conv"])
+def test_orthogonal_starts_are_drawn_orthogonal_again(name: str) -> None:
+    make, shape = NETWORKS[name]
+    fresh = built(make, seed=5)
+    run(gnelint.plan_fixes(built(make), torch.zeros(shape)).init_code(), fresh)
+    names = {"delta_orthogonal_conv": "delta-orthogonal", "orthogonal_mlp": "orthogonal"}
+    for layer in fresh:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            array = layer.weight.detach().numpy()
+            parameter = Parameter("w", array.shape, "float32", lambda array=array: array)
+            assert distribution(parameter, weight_statistics(parameter)) == names[name]
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv"])

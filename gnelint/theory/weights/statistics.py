@@ -143,7 +143,7 @@ _FEW = 64
 
 
 def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
-    """What the entries look like: the name of a distribution, or "trained", "other", or why it cannot be said.
+    """What the entries look like: the name of a draw, or "sparse", "trained", "other", or why it cannot be said.
 
     The kurtosis tells: 3 for a Gaussian, 1.8 for a uniform draw, 2.37 for a Gaussian cut at two standard deviations.
     """
@@ -154,8 +154,10 @@ def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
     if statistics.size < _FEW:
         return "too few"
     if not looks_initialised(statistics):
-        return "sparse" if mostly_zero(parameter) else "trained"
-    if _orthogonal(parameter):
+        if not mostly_zero(parameter):
+            return "trained"
+        return "delta-orthogonal" if _delta_orthogonal(parameter) else "sparse"
+    if len(parameter.shape) > 1 and _orthogonal(parameter.array()):
         return "orthogonal"
     known = {"uniform": 1.8, "truncated Gaussian": 2.37, "Gaussian": 3.0}
     name = min(known, key=lambda each: abs(known[each] - statistics.kurtosis))
@@ -163,16 +165,23 @@ def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
     return name if abs(known[name] - statistics.kurtosis) <= allowed else "other"
 
 
-def _orthogonal(parameter: Parameter) -> bool:
-    """Whether the first few rows, or columns where there are more rows, are of one length and at right angles."""
-    if len(parameter.shape) < 2:
+def _delta_orthogonal(parameter: Parameter) -> bool:
+    """Whether one tap of a kernel alone has numbers, an orthogonal matrix between channels (arXiv 1806.05393)."""
+    if len(parameter.shape) < 3:
         return False
     array = parameter.array()
-    inner = math.prod(parameter.shape[1:])
-    if parameter.shape[0] <= inner:
+    taps = array.reshape(*array.shape[:2], -1)
+    used = np.flatnonzero(np.any(taps != 0, axis=(0, 1)))
+    return len(used) == 1 and taps.shape[2] > 1 and _orthogonal(taps[:, :, used[0]])
+
+
+def _orthogonal(array: np.ndarray) -> bool:
+    """Whether the first few rows, or columns where there are more rows, are of one length and at right angles."""
+    rows, inner = array.shape[0], math.prod(array.shape[1:])
+    if rows <= inner:
         vectors = np.asarray(array[:_SAMPLE], np.float64).reshape(-1, inner)
     else:
-        vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(parameter.shape[0], -1)[:, :_SAMPLE].T
+        vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(rows, -1)[:, :_SAMPLE].T
     if not np.isfinite(vectors).all():
         return False
     gram = vectors @ vectors.T

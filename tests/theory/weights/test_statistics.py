@@ -138,6 +138,27 @@ def test_mostly_zero() -> None:
     assert not mostly_zero(stored(np.zeros(0)))
 
 
+@pytest.mark.parametrize("kernel", [(3,), (3, 3), (1, 5), (3, 3, 3)])
+@pytest.mark.parametrize("channels", [(16, 16), (24, 16), (16, 24)])
+def test_delta_orthogonal(kernel: tuple[int, ...], channels: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    tall = np.linalg.qr(rng.normal(size=(max(channels), min(channels))))[0]
+    matrix = tall if channels[0] >= channels[1] else tall.T
+    delta = np.zeros((*channels, *kernel))
+    centre = (slice(None), slice(None), *(size // 2 for size in kernel))
+    delta[centre] = 0.7 * matrix
+    assert named(delta) == "delta-orthogonal"
+    delta[centre] = rng.normal(size=channels)
+    assert named(delta) == "sparse"
+    delta[(slice(None), slice(None), *(0 for _ in kernel))] = matrix
+    assert named(delta) != "delta-orthogonal"
+
+
+def named(array: np.ndarray) -> str:
+    parameter = stored(array)
+    return distribution(parameter, weight_statistics(parameter))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_mask_of_the_lowest_float_is_finite(dtype: type[np.floating]) -> None:
     mask = np.where(np.tri(8) > 0, 0.0, np.finfo(dtype).min).astype(dtype)
