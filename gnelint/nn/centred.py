@@ -2,7 +2,8 @@
 
 A constant that is added to all of a centred layer's inputs changes none of its outputs, so the mean that an activation
 leaves behind is gone again behind the next layer. `gnelint.nn.SecondMomentNorm2d` relies on that (arXiv 2001.00254).
-State dicts, constructors and everything else are the plain layers'.
+State dicts, constructors and everything else are the plain layers'. For a layer that must keep its class there is the
+same as a parametrization, `torch.nn.utils.parametrize.register_parametrization(layer, "weight", Centred())`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ def centred(weight: Tensor) -> Tensor:
     return weight - weight.mean(tuple(range(1, weight.dim())), keepdim=True)
 
 
-class CentredLinear(nn.Linear):  # type: ignore[misc]  # torch is not typed here
+class Centred(nn.Module):  # type: ignore[misc]  # torch is not typed here
+    """A parametrization: the layer sees the weight with each filter centred; the weight as it was is trained."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """w - E w."""
+        return centred(weight)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What is trained of a weight that is assigned: itself."""
+        return weight
+
+
+class CentredLinear(nn.Linear):  # type: ignore[misc]
     """`torch.nn.Linear` with each row of the weight centred."""
 
     def forward(self, input: Tensor) -> Tensor:

@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx
+
+from gnelint.nn.channel_norm import ChannelNorm, check, track
+from gnelint.nn.operators import evaluated, normalised
 
 
 def second_moment_norm(
     x: Tensor,
-    running: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    *,
+    residual: Tensor | None,
+    running: Tensor | None,
+    count: Tensor | None,
+    ranks: Sequence[int],
+    features: int,
+    training: bool,
+    momentum: float | None,
     eps: float,
-) -> tuple[Tensor, Tensor]:
-    """y = weight * x / (sqrt(m) + eps) + bias, with m the second moment of each channel (the second axis).
+    relu: bool,
+) -> Tensor:
+    """What `torch.nn.functional.batch_norm` is to its layers: one call that fx keeps whole.
 
-    Narrow types are computed in single precision. A channel of zeros gives zeros, and no gradient through m.
-
-    Args:
-        x: (N, C, ...), floating.
-        running: (C,), taken as m; None for the mean of x^2 over all axes but the second.
-        weight, bias: (C,), None for 1 and 0.
-        eps: added to the root, not under it.
-
-    Returns:
-        y, of the shape and type of x, and m.
+    Training takes the second moment of the batch and moves `running` towards it; so does evaluation without `running`,
+    which then moves nothing.
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    channel = (1, -1, *(1,) * (x.dim() - 2))
-    if running is None:
-        second = wide.square().mean((0, *range(2, x.dim())), keepdim=True)
-    else:
-        second = running.to(wide.dtype).view(channel)
-    # the derivative of the root at 0 is infinite, and infinite times the 0 behind it is nan
-    y = wide / (second.clamp_min(torch.finfo(wide.dtype).tiny).sqrt() + eps)
-    if weight is not None:
-        y = y * weight.view(channel)
-    if bias is not None:
-        y = y + bias.view(channel)
-    return y.to(x.dtype), second.flatten()
+    check(x, ranks, features, training, "second moment normalisation")
+    if residual is not None and residual.shape != x.shape:
+        raise RuntimeError(f"expected a residual of shape {tuple(x.shape)} (got {tuple(residual.shape)})")
+    if not training and running is not None:
+        return evaluated(x, running, weight, bias, residual, eps, relu)
+    y, second = normalised(x, weight, bias, residual, eps, relu)
+    if training:
+        track([(running, second)], count, momentum, x.numel() == 0)
+    return y
 
 
-class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed here
+fx.wrap("second_moment_norm")
+
+
+class _SecondMomentNorm(ChannelNorm):
     """y = weight * x / (sqrt(E x^2) + eps) + bias for every channel, E over all axes but the second.
 
     Training takes E over the batch and moves `running_second_moment` towards it, evaluation takes the running one; all
     arguments mean what they mean in `torch.nn.BatchNorm2d`, except that eps is added to the root. The paper's gradient
     norm equality holds for it where the filters in front are centred (`gnelint.nn.CentredConv2d`).
+
+    With relu=True the layer is rectified in the same pass, and `forward(input, residual)` adds a residual in front of
+    that: what stands behind a normalisation in most networks, without a tensor written and read in between.
 
     Its state dict has `weight`, `bias`, `running_second_moment` and `num_batches_tracked`. That of a batch
     normalisation loads as well: the second moment is running_var + running_mean^2.
@@ -63,19 +66,19 @@ class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed 
         track_running_stats: False uses the batch in evaluation too.
         device, dtype: of the tensors.
         bias: False leaves the bias out.
+        relu: rectify.
 
     Raises (when called):
         ValueError: the input has another rank, or one value a channel in training.
-        RuntimeError: the input has another number of channels.
+        RuntimeError: the input has another number of channels, or the residual another shape.
         NotImplementedError: the input is not real floating.
 
     Source: theory 3.5 (arXiv 2001.00254).
     """
 
-    __constants__ = ("affine", "eps", "momentum", "num_features", "track_running_stats")
-    _ranks: tuple[int, ...] = ()
+    __constants__ = (*ChannelNorm.__constants__, "relu")
+    statistics = (("running_second_moment", 1.0),)
     running_second_moment: Tensor | None
-    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
@@ -88,81 +91,31 @@ class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed 
         dtype: torch.dtype | None = None,
         *,
         bias: bool = True,
+        relu: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.relu = relu
 
-        def learned(wanted: bool) -> nn.Parameter | None:
-            return nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if wanted else None
-
-        self.register_parameter("weight", learned(affine))
-        self.register_parameter("bias", learned(affine and bias))
-        tracked = track_running_stats
-        self.register_buffer(
-            "running_second_moment", torch.ones(num_features, device=device, dtype=dtype) if tracked else None
-        )
-        self.register_buffer(
-            "num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device) if tracked else None
-        )
-        self.reset_parameters()
-
-    def reset_running_stats(self) -> None:
-        """As if no batch had been seen."""
-        if self.running_second_moment is not None and self.num_batches_tracked is not None:
-            self.running_second_moment.fill_(1)
-            self.num_batches_tracked.zero_()
-
-    def reset_parameters(self) -> None:
-        """Weight 1, bias 0, and as if no batch had been seen."""
-        self.reset_running_stats()
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """The normalised input, of its shape and type."""
-        self._check(input)
-        running = None if self.training else self.running_second_moment
-        y, second = second_moment_norm(input, running, self.weight, self.bias, eps=self.eps)
-        if self.training and self.track_running_stats:
-            self._track(second.detach(), input.numel() == 0)
-        return y
-
-    def _track(self, second: Tensor, empty: bool) -> None:
-        if self.num_batches_tracked is None or self.running_second_moment is None:
-            return
-        self.num_batches_tracked.add_(1)
-        if empty:
-            return
-        running = self.running_second_moment
-        share = self.momentum
-        if share is None:
-            count = self.num_batches_tracked.to(torch.promote_types(running.dtype, torch.float32))
-            share = (1.0 / count).to(running.dtype)
-        running.lerp_(second.to(running.dtype), share)
-
-    def _check(self, input: Tensor) -> None:
-        if input.dim() not in self._ranks:
-            wanted = " or ".join(f"{rank}D" for rank in self._ranks)
-            raise ValueError(f"expected {wanted} input (got {input.dim()}D input)")
-        if input.size(1) != self.num_features:
-            raise RuntimeError(f"expected {self.num_features} channels (got {input.size(1)})")
-        if not input.is_floating_point():
-            raise NotImplementedError(f"second moment normalisation is not implemented for {input.dtype}")
-        if self.training and input.size(0) == 1 and all(size == 1 for size in input.shape[2:]):
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        return second_moment_norm(
+            input,
+            self.weight,
+            self.bias,
+            residual,
+            self.running_second_moment,
+            self.num_batches_tracked,
+            self.ranks,
+            self.num_features,
+            self.training,
+            self.momentum,
+            self.eps,
+            self.relu,
+        )
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
-        )
+        return super().extra_repr() + (", relu=True" if self.relu else "")
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any], *rest: Any
@@ -177,14 +130,14 @@ class _SecondMomentNorm(nn.Module):  # type: ignore[misc]  # torch is not typed 
 
 class SecondMomentNorm1d(_SecondMomentNorm):
     __doc__ = _SecondMomentNorm.__doc__
-    _ranks = (2, 3)
+    ranks = (2, 3)
 
 
 class SecondMomentNorm2d(_SecondMomentNorm):
     __doc__ = _SecondMomentNorm.__doc__
-    _ranks = (4,)
+    ranks = (4,)
 
 
 class SecondMomentNorm3d(_SecondMomentNorm):
     __doc__ = _SecondMomentNorm.__doc__
-    _ranks = (5,)
+    ranks = (5,)

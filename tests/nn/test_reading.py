@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import gnelint
 from gnelint.ir.graph import Graph
-from gnelint.nn import CentredConv2d, CentredLinear, Scale, ScaledELU, SecondMomentNorm2d
+from gnelint.nn import Centred, CentredConv2d, CentredLinear, L1Norm2d, Scale, ScaledELU, SecondMomentNorm2d
 from gnelint.readers.onnx.reader import read
-from gnelint.readers.torch.reader import read_module
+from gnelint.readers.torch.reader import read_module, read_pt2
 
 OPS = ["conv", "second_moment_norm", "relu", "conv", "second_moment_norm", "relu", "reshape", "linear"]
 
@@ -80,3 +82,64 @@ def test_pointwise_layers() -> None:
     assert dict(found[1].attributes) == pytest.approx({"alpha": 1.2, "gamma": 1.1})
     x = torch.linspace(-3, 3, 7)
     torch.testing.assert_close(ScaledELU(1.6732632423543772, 1.0507009873554805)(x), nn.SELU()(x))
+
+
+class Fused(nn.Module):
+    """A block whose rectifier and residual are the normalisation's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = CentredConv2d(3, 3, 3, padding=1), SecondMomentNorm2d(3, relu=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x), x)
+
+
+class ByOperator(Fused):
+    """The same through the operator that the layer runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        norm = self.norm
+        y, _ = torch.ops.gnelint.second_moment_norm(self.conv(x), norm.weight, norm.bias, x, norm.eps, True)
+        return y
+
+
+@pytest.mark.parametrize("kind", [Fused, ByOperator])
+def test_fused_blocks_are_read_as_what_they_do(kind: type[Fused]) -> None:
+    graph = read_module(kind(), (INPUT,), name="network")
+    assert [node.op for node in graph.nodes if node.op != "identity"] == ["conv", "second_moment_norm", "add", "relu"]
+    (norm,) = (node for node in graph.nodes if node.op == "second_moment_norm")
+    assert set(norm.parameters) == {"scale", "bias"}
+    assert (norm.attribute("training"), norm.attribute("epsilon")) == (True, pytest.approx(1e-5))
+    result = gnelint.verify(kind(), example_inputs=(INPUT,))
+    assert result.holds, str(result)
+
+
+def test_a_program_with_the_operator_is_read_from_its_file(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(ByOperator(), (INPUT,)), tmp_path / "network.pt2")
+    graph = read_pt2(tmp_path / "network.pt2")
+    assert [node.op for node in graph.nodes if node.op != "identity"] == ["conv", "second_moment_norm", "add", "relu"]
+
+
+def test_a_fused_block_is_exported_in_standard_operators(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Fused(), (INPUT,), path, dynamo=True, verbose=False)
+    assert {node.domain for node in onnx.load(path).graph.node} == {""}
+    assert [node.op for node in read(path).nodes if node.op != "identity"] == [
+        "conv",
+        "second_moment_norm",
+        "add",
+        "relu",
+    ]
+
+
+def test_parametrized_filters_and_l1_norms() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), L1Norm2d(4), nn.ReLU())
+    parametrize.register_parametrization(module[0], "weight", Centred())
+    graph = read_module(module, (INPUT,), name="network")
+    assert [node.op for node in graph.nodes if node.op != "identity"] == ["conv", "l1_norm", "scale", "bias", "relu"]
+    weight = graph.nodes[0].parameters["weight"].array()
+    assert abs(weight.mean(axis=(1, 2, 3))).max() < 1e-7
+    assert next(node for node in graph.nodes if node.op == "l1_norm").attribute("axes") == (0, 2, 3)

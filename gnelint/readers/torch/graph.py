@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Dim, Graph, Node, Parameter, TensorKind, Value
+from gnelint.nn.operators import NAMESPACE
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant, ConstantFolder, dtype_name
 from gnelint.readers.torch.emitter import Call, Emitter, Flow
@@ -23,6 +24,8 @@ from gnelint.readers.torch.operations import operation_name
 from gnelint.readers.torch.ops.complex import Complex
 from gnelint.readers.torch.ops.table import COMPLEX_AWARE, LOWERINGS, Lowering
 
+_NAMESPACES = ("aten", "prims", "transformers", NAMESPACE)
+"""Of the operators whose names the lowering table has."""
 _PATTERNS = frozenset({torch.bool, torch.int64, torch.int32, torch.int16, torch.int8})
 """Types of inputs that say where, not how much."""
 
@@ -81,7 +84,7 @@ def knows(target: Any) -> bool:
 
 
 def _lowering(target: Any) -> Lowering | None:
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims", "transformers"):
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in _NAMESPACES:
         return None
     name = operation_name(target)
     return LOWERINGS.get(f"{name}.{target._overloadname}", LOWERINGS.get(name))

@@ -23,33 +23,13 @@ from gnelint.fixes.edits import (
     Substitute,
 )
 from gnelint.ir.graph import Graph, Node
-from gnelint.nn import (
-    CentredConv1d,
-    CentredConv2d,
-    CentredConv3d,
-    CentredLinear,
-    Scale,
-    SecondMomentNorm1d,
-    SecondMomentNorm2d,
-    SecondMomentNorm3d,
-)
+from gnelint.nn import Scale, SecondMomentNorm1d, SecondMomentNorm2d, SecondMomentNorm3d
+from gnelint.nn.conversion import CENTRED, second_moment_of
 from gnelint.readers.torch.constants import from_numpy, to_numpy
 from gnelint.readers.torch.export import cause
 from gnelint.writers.base import CannotEditError, Groups, Unmade
 from gnelint.writers.torch.activations import made_of
 from gnelint.writers.torch.fx import substituted
-
-SECOND_MOMENT: Mapping[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: SecondMomentNorm1d,
-    nn.BatchNorm2d: SecondMomentNorm2d,
-    nn.BatchNorm3d: SecondMomentNorm3d,
-}
-CENTRED: Mapping[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: CentredLinear,
-    nn.Conv1d: CentredConv1d,
-    nn.Conv2d: CentredConv2d,
-    nn.Conv3d: CentredConv3d,
-}
 
 
 def fixed_module(module: nn.Module, edits: Sequence[Edit], graph: Graph) -> tuple[nn.Module, tuple[Unmade, ...]]:
@@ -205,7 +185,10 @@ class _Surgery:
                 raise CannotEditError(f"{path} is a {type(part).__name__}, which may do more than this operation")
             self._put(path, made_of(action))
         elif isinstance(action, SecondMoment):
-            self._put(path, _second_moment(part, path))
+            new = second_moment_of(part)
+            if new is None:
+                raise CannotEditError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
+            self._put(path, new)
         else:
             if type(part) not in CENTRED:
                 raise CannotEditError(f"{path} is a {type(part).__name__}, of which there is no centred layer")
@@ -316,24 +299,3 @@ def _edited(tensors: Mapping[str, torch.Tensor], action: EditTensor) -> tuple[to
         return tensor, from_numpy(action.numbers(to_numpy(tensor)))
     except (OverflowError, RuntimeError) as error:
         raise CannotEditError(str(error).splitlines()[0]) from error
-
-
-def _second_moment(part: nn.Module, path: str) -> nn.Module:
-    """Second moment normalisation with the state of a batch normalisation, whose parameters it takes over."""
-    made = SECOND_MOMENT.get(type(part))
-    if made is None:
-        raise CannotEditError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
-    tensors = [tensor for _, tensor in _tensors(part) if tensor.is_floating_point()]
-    kind = {"device": tensors[0].device, "dtype": tensors[0].dtype} if tensors else {}
-    new = made(
-        part.num_features,
-        part.eps**0.5,
-        part.momentum,
-        part.affine,
-        part.track_running_stats,
-        bias=part.bias is not None,
-        **kind,
-    )
-    new.load_state_dict(part.state_dict())
-    new.weight, new.bias = part.weight, part.bias
-    return new

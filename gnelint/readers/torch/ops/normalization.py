@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gnelint.readers.emitter import CannotLowerError
+from gnelint.readers.lowering import add
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
 
 Lowering = Callable[[Emitter, Call], Any]
@@ -75,6 +76,24 @@ def _rms_norm(em: Emitter, call: Call) -> Any:
     return found if len(call.outputs) == 1 else (found, None)
 
 
+def _second_moment_norm(em: Emitter, call: Call) -> Any:
+    """The operator of `gnelint.nn`, with what it does besides."""
+    weights = {"scale": parameter(call["weight"]), "bias": parameter(call["bias"])}
+    found: Operand = em.emit(
+        "second_moment_norm",
+        [call["x"]],
+        call.shape,
+        parameters=weights,
+        epsilon=float(call["eps"]),
+        training=True,
+    )
+    if call["residual"] is not None:
+        found = add(em, found, call["residual"], call.shape)
+    if call["relu"]:
+        found = em.emit("relu", [found], call.shape)
+    return found, None
+
+
 def _last(call: Call) -> tuple[int, ...]:
     rank = len(call.shape)
     return tuple(range(rank - len(call["normalized_shape"]), rank))
@@ -128,6 +147,7 @@ NORMALIZATION_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
     **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
     **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _rms_norm),
+    "second_moment_norm": _second_moment_norm,
     "var": _moments(root=False, with_mean=False),
     "std": _moments(root=True, with_mean=False),
     "var_mean": _moments(root=False, with_mean=True),

@@ -17,11 +17,12 @@ from typing import Any
 from torch._export.serde import schema
 
 from gnelint.errors import UnreadableError
+from gnelint.nn.operators import NAMESPACE
 from gnelint.readers.torch.pt2.symbols import check_expression
 
 EXPORT_AGAIN = "Export the model again with torch.export.save(torch.export.export(model, args), path)."
 
-_LIBRARIES = r"torch\.ops\.(aten|prims|torchvision|quantized_decomposed)\.\w+\.\w+"
+_LIBRARIES = rf"torch\.ops\.(aten|prims|torchvision|quantized_decomposed|{NAMESPACE})\.\w+\.\w+"
 _HIGHER = (
     r"torch\.ops\.higher_order\.(cond|while_loop|scan|map_impl|associative_scan|wrap|wrap_with_set_grad_enabled"
     r"|wrap_with_autocast|wrap_activation_checkpoint|tag_activation_checkpoint|invoke_subgraph|flex_attention"
