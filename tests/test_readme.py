@@ -81,6 +81,15 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert "gnelint.errors.GradientNormError: Sequential: 24 nodes" in result.stderr
 
 
+def test_the_example_of_layers_runs(tmp_path: Path) -> None:
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "models.py").write_text(MODELS)
+    (example,) = [each for each in examples() if "nn.convert" in each]
+    result = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(r"(triton|eager): .*triton is.*installed\n", result.stdout)
+
+
 @pytest.mark.parametrize(("gain", "code"), [("1.0", 0), ("0.5", 1)])
 def test_the_test_suite_example_runs(tmp_path: Path, gain: str, code: int) -> None:
     (tmp_path / "mypackage").mkdir()

@@ -43,7 +43,8 @@ class Backend:
 def backend(device: str = "cpu") -> Backend:
     """What runs on a kind of device ("cpu", "cuda", ...), and why.
 
-    Inside of torch.compile, torch.export and ONNX export it is "eager" everywhere: the compiler fuses what it sees.
+    Inside of torch.compile, torch.export and ONNX export it is "eager" everywhere, as the compiler fuses what it sees;
+    Triton's kernels leave double precision to it, too.
     """
     if device == "cpu":
         return Backend("native", "torch's batch normalisation kernels with mean 0")
@@ -111,8 +112,10 @@ def _opaque(*tensors: Tensor | None) -> bool:
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return False
     known = [tensor for tensor in tensors if tensor is not None]
-    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in known)
-    return plain and len({tensor.device for tensor in known}) == 1 and kernels(known[0].device.type) is not None
+    if not all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in known):
+        return False
+    found = kernels(known[0].device.type)
+    return found is not None and known[0].dtype in found.TYPES and len({tensor.device for tensor in known}) == 1
 
 
 def written_out(

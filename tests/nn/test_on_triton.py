@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 import pytest
 import torch
 
+from gnelint.nn import SecondMomentNorm2d
 from gnelint.nn.kernels import native
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,6 +66,21 @@ def assert_alike(shape: tuple[int, ...], last: bool, dtype: torch.dtype, options
     for ours, theirs in zip(found, native.backward(dy, dm, x, weight, moment, *kept), strict=True):
         scale = max(1.0, float(theirs.abs().max())) if theirs.numel() else 1.0
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="there is no card")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_layers_on_a_card_are_those_on_the_cpu(dtype: torch.dtype, relu: bool) -> None:
+    torch.manual_seed(0)
+    norm, x = SecondMomentNorm2d(8, relu=relu), torch.randn(4, 8, 9, 7).to(dtype)
+    found = []
+    for device in ("cpu", "cuda"):
+        layer, given = copy.deepcopy(norm).to(device), x.to(device).requires_grad_()
+        layer(given, given).square().sum().backward()
+        found.append([given.grad.cpu(), layer.weight.grad.cpu(), layer.running_second_moment.cpu()])
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(found[0], found[1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), 0.0])

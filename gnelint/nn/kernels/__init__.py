@@ -1,7 +1,7 @@
 """Second moment normalisation as few passes over memory, one module for each kind of device.
 
-A module of kernels has two functions. x is (N, C, ...), floating; m the second moment of each channel, q = sqrt(m) +
-eps; everything about channels is (C,), in single precision at least.
+A module of kernels has the types that it takes, `TYPES`, and two functions. x is (N, C, ...), floating; m the second
+moment of each channel, q = sqrt(m) + eps; everything about channels is (C,), in single precision at least.
 
     forward(x, weight, bias, residual, eps, relu) -> y, m
         y = weight x / q + bias, plus residual, rectified, where these are asked for.

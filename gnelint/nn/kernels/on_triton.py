@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gnelint.nn.kernels.native import dense, wide
 
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE = 4096
 """Entries of a tile."""
 _RESIDENT = 1 << 15
