@@ -124,6 +124,8 @@ def movement(graph: Graph) -> Movement:
 
 
 def _holds_zeros(parameter: Parameter) -> bool:
+    if parameter.law is not None:
+        return not parameter.law.second_moment
     if parameter.provenance == "placeholder":
         return False
     array = parameter.array()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -341,11 +341,16 @@ def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | 
 
 
 def _pull_back(
-    graph: Graph, forward: _Forward, start: Mapping[str, Scaled], arrived: dict[str, Scaled] | None = None
+    graph: Graph,
+    forward: _Forward,
+    start: Mapping[str, Scaled],
+    arrived: dict[str, Scaled] | None = None,
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Scaled]:
     """The gradients that reach each value from those in `start`.
 
-    With `arrived`, what comes to a value of `start` is collected there and goes no further.
+    With `arrived`, what comes to a value of `start` is collected there and goes no further. With `wanted`, others are
+    forgotten once they have been pulled back: those of a large network take as much memory as its moments.
     """
     gradients = dict(start)
     kept = start if arrived is not None else {}
@@ -366,6 +371,10 @@ def _pull_back(
                 continue
             found = gradients if name not in kept or arrived is None else arrived
             found[name] = found[name].plus(gradient) if name in found else gradient
+        if wanted is not None:
+            for name in touched:
+                if name not in wanted:
+                    gradients.pop(name, None)
     for name in unknown:
         (gradients if name not in kept or arrived is None else arrived).pop(name, None)
     return gradients
@@ -384,7 +393,7 @@ def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) ->
             white = Scaled(Gradient.white(shape))
             start[block.exit] = _unit(white, white.gradient.size)
     arrived: dict[str, Scaled] = {}
-    gradients = _pull_back(graph, forward, start, arrived)
+    gradients = _pull_back(graph, forward, start, arrived, {block.entry for block in blocks})
     found = []
     for block in blocks:
         reached = (arrived if block.entry in start else gradients).get(block.entry)

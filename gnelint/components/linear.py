@@ -20,6 +20,7 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
+from gnelint.theory.weights.independent import Matrix, matrix_of
 
 
 @component("linear")
@@ -39,8 +40,8 @@ class Linear(Unary):
     fixed_structure: ClassVar[Structure] = Structure(everywhere=True)
 
     @cached_property
-    def _weight(self) -> np.ndarray:
-        return self.node.parameters["weight"].array()
+    def _weight(self) -> Matrix:
+        return matrix_of(self.node.parameters["weight"])
 
     def map(self, x: Moments) -> Moments:
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
@@ -109,7 +110,7 @@ class Embedding(Opaque):
     assumptions: ClassVar[tuple[str, ...]] = ("indices are uniform over the table",)
 
     def joined(self, inputs: Inputs) -> Moments:
-        table = self.node.parameters["weight"].array()
+        table = matrix_of(self.node.parameters["weight"])
         rows, width = table.shape
         ones = np.full((1, rows), 1.0 / max(rows, 1))
         mean = columns_times(table, ones, squared=False)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gnelint.ir.laws import Drawn, Law
 from gnelint.ops import default_attribute, families
 
 Dim = int | str
@@ -109,6 +110,11 @@ class Parameter:
     def size(self) -> int:
         """Number of entries."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def law(self) -> Law | None:
+        """That of its entries where they are independent draws which nobody has made; None where it has numbers."""
+        return self.load.law if isinstance(self.load, Drawn) else None
 
     def array(self) -> np.ndarray:
         """The numbers in the canonical layout and storage type; a view on the stored array where that is possible."""

@@ -7,6 +7,7 @@ it is drawn anew in every pass; it is recognised here so that multiplying by it 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ import torch
 from torch import fx
 
 from gnelint.ir.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
-from gnelint.readers.torch.initializers import InitializerRecorder
+from gnelint.ir.laws import Drawn, Law
+from gnelint.readers.torch.initializers import InitializerRecorder, seeded
 from gnelint.readers.torch.masks import Mask, find_mask
 from gnelint.readers.torch.operations import (
     DROPOUT,
@@ -61,6 +63,7 @@ class Constant:
         mask: the two values of a random tensor that has no others; None for everything else.
         base: the same numbers before they were expanded by broadcasting, None if they were not.
         leaves: the tensors of the module that it is computed from, none where it is one itself.
+        law: of its entries where nobody has drawn them and they are independent, None otherwise.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Constant:
     base: Constant | None = None
     leaves: tuple[Constant, ...] = ()
     kind: TensorKind = "constant"
+    law: Law | None = None
 
     @property
     def compact(self) -> Constant:
@@ -104,12 +108,17 @@ class Constant:
             name=self.name,
             shape=self.shape,
             dtype=self.dtype,
-            load=_Computed(self) if self.leaves else partial(_load, self),
+            load=self._loader(),
             provenance=self.provenance,
             transform=self.transform,
             kind=self.kind,
         )
         return found if permutation is None else found.permuted(permutation)
+
+    def _loader(self) -> Callable[[], np.ndarray]:
+        if self.leaves:
+            return _ComputedOfDrawn(self) if self.law is not None else _Computed(self)
+        return _ToDraw(self) if self.law is not None else partial(_load, self)
 
 
 def _load(constant: Constant, changed: Tensors = MappingProxyType({})) -> np.ndarray:
@@ -129,6 +138,28 @@ class _Computed(Derivation):
 
     def evaluate(self, changed: Stored) -> np.ndarray:
         return _load(self.constant, {name: from_numpy(array) for name, array in changed.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _ToDraw(Drawn):
+    """The `load` of a tensor without numbers whose initialiser says the law of its entries."""
+
+    constant: Constant
+
+    @property
+    def law(self) -> Law:
+        assert self.constant.law is not None
+        return self.constant.law
+
+    def __call__(self) -> np.ndarray:
+        if self.law.variance:
+            return _load(self.constant)
+        return to_numpy(torch.full(self.constant.shape, self.law.mean, dtype=getattr(torch, self.constant.dtype)))
+
+
+@dataclass(frozen=True, eq=False)
+class _ComputedOfDrawn(_Computed, _ToDraw):
+    """The `load` of a view on, or a part of, such a tensor."""
 
 
 def from_numpy(array: np.ndarray) -> torch.Tensor:
@@ -229,7 +260,9 @@ class ConstantFolder:
                 return changed[name]
             return tensor if drawn is None else drawn.draw(tensor)
 
-        constant = Constant(name, tuple(tensor.shape), dtype_name(tensor.dtype), compute, None, provenance, kind=kind)
+        law = None if drawn is None else drawn.law(tensor)
+        shape = tuple(tensor.shape)
+        constant = Constant(name, shape, dtype_name(tensor.dtype), compute, None, provenance, kind=kind, law=law)
         self._leaves[node] = constant
         self._constants[node] = constant
         self._names.add(name)
@@ -280,6 +313,7 @@ class ConstantFolder:
             base=self._base(node),
             leaves=tuple(leaves),
             kind=foremost(leaf.kind for leaf in leaves),
+            law=leaves[0].law if len(leaves) == 1 and names <= _KEEPING_LAW else None,
         )
         self._constants[node] = found
         return found
@@ -329,9 +363,10 @@ class ConstantFolder:
             shape = source.meta["val"]  # only its shape is read
             return torch.zeros(tuple(shape.shape), dtype=shape.dtype)
 
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            for current in self._ancestors(node):
+        order = self._ancestors(node)
+        draws = any(operation_name(found.target) in RANDOM for found in order)
+        with torch.no_grad(), seeded(RANDOM_SEED) if draws else contextlib.nullcontext():
+            for current in order:
                 if current in self._leaves:
                     results[current] = self._leaves[current].compute(changed).detach().cpu()
                     continue
@@ -344,6 +379,10 @@ class ConstantFolder:
                 results[current] = made.zero_() if operation_name(current.target) in UNWRITTEN else made
         found: torch.Tensor = results[node]
         return found
+
+
+_KEEPING_LAW = (WHOLE_VIEWS | PART_VIEWS) - {"expand", "expand_as"}
+"""Views whose entries are as independent as those of the tensor they look at."""
 
 
 def _is_concrete(tensor: Any) -> bool:

@@ -1,14 +1,17 @@
-"""Initialisers of tensors that have no numbers: recorded while a module is built on the meta device, run when asked.
+"""Initialisers of tensors that have no numbers: recorded while a module is built on the meta device.
 
 A model of any size can be built under `torch.device("meta")`; its constructors still call `normal_`, `uniform_`,
-`fill_` and the like. Each such write is kept with the part of the storage it goes to. Replaying the writes of one, from
-a fixed seed, gives the numbers that this tensor would have started with (other draws of the same distribution).
+`fill_` and the like. Each such write is kept with the part of the storage it goes to. Where they say the law of all
+entries that law stands for the numbers. Replaying the writes of one, from a fixed seed, gives the numbers that this
+tensor would have started with (other draws of the same distribution).
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -16,7 +19,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from gnelint.ir.laws import Law
+
 SEED = 0
+
+NEGLIGIBLE = 1e-3
+"""Share of a tensor's entries that may be written by themselves (the row of the padding) without changing its law."""
 
 SKIP_META = ("_no_grad_trunc_normal_", "orthogonal_", "dirac_", "sparse_")
 """Initialisers that return at once from a meta tensor, so that no write of theirs would be seen."""
@@ -82,18 +90,77 @@ class InitializerRecorder(TorchDispatchMode):  # type: ignore[misc]  # torch is 
         key = storage_key(tensor)
         return key in self._writes and key not in self._lost
 
+    def law(self, tensor: torch.Tensor) -> Law | None:
+        """The law of the entries of a tensor that `knows` is true of, None where they are not independent draws."""
+        found: Law | None = None
+        entries = tensor.untyped_storage().nbytes() // tensor.element_size()
+        for write in self._writes[storage_key(tensor)]:
+            size = math.prod(write.size)
+            if size == entries:
+                found = _law(write, found)
+            elif size > NEGLIGIBLE * entries:
+                return None
+        return found
+
     def draw(self, tensor: torch.Tensor) -> torch.Tensor:
         """The numbers of a tensor that `knows` is true of; the same at every call."""
         key = storage_key(tensor)
         entries = tensor.untyped_storage().nbytes() // tensor.element_size()
         order = list(self._writes).index(key)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED + order)
+        with torch.no_grad(), seeded(SEED + order):
             flat = torch.zeros(entries, dtype=tensor.dtype)
             for write in self._writes[key]:
                 view = flat.as_strided(write.size, write.stride, write.offset)
                 write.operation(view, *write.arguments, **write.keywords)
         return flat.as_strided(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws of the processor start from a seed, and the state of its generator is put back behind them.
+
+    `torch.manual_seed` would also seed other devices, and note where it was called from, at a millisecond a call.
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def _law(write: Write, before: Law | None) -> Law | None:
+    """The law behind one write to a whole tensor; None for an initialiser whose entries depend on each other."""
+    name = getattr(getattr(write.operation, "overloadpacket", write.operation), "__name__", "")
+    numbers = [*write.arguments, *write.keywords.values()]
+    if not all(isinstance(number, (int, float)) or number is None for number in numbers):
+        return None
+    given = {**_DEFAULTS.get(name, {}), **dict(zip(_DEFAULTS.get(name, {}), write.arguments, strict=False))}
+    given |= {key: value for key, value in write.keywords.items() if key in given}
+    if name == "zero_":
+        return Law.constant(0.0)
+    if name == "fill_":
+        return Law.constant(float(numbers[0]))
+    if name == "normal_":
+        return Law.gaussian(given["mean"], given["std"])
+    if name == "uniform_":
+        return Law.uniform(given["from"], given["to"])
+    if name == "_no_grad_trunc_normal_":
+        return Law.truncated_gaussian(given["mean"], given["std"], given["a"], given["b"])
+    if before is not None and len(numbers) == 1:
+        if name in ("mul_", "div_"):
+            return before.scaled(numbers[0] if name == "mul_" else 1.0 / numbers[0])
+        if name in ("add_", "sub_"):
+            return before.shifted(numbers[0] if name == "add_" else -numbers[0])
+    return None
+
+
+_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "normal_": {"mean": 0.0, "std": 1.0},
+    "uniform_": {"from": 0.0, "to": 1.0},
+    "_no_grad_trunc_normal_": {"mean": 0.0, "std": 1.0, "a": -2.0, "b": 2.0},
+}
+"""What initialisers that draw take, in this order."""
 
 
 def _noting(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

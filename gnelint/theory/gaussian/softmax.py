@@ -42,8 +42,9 @@ def softmax_moments(count: int, variance: float) -> SoftmaxMoments:
         return SoftmaxMoments(s2, k)
     if variance > SPIKED:
         return _sampled(count, variance)
-    s2, s3 = _expected(count, variance, (2,)), _expected(count, variance, (3,))
-    s22 = _expected(count, variance, (4,)) + _expected(count, variance, (2, 2))
+    rows = _Rows(count, variance)
+    s2, s3 = rows.expected(2), rows.expected(3)
+    s22 = rows.expected(4) + rows.expected(2, 2)
     return SoftmaxMoments(s2, max(s2 - 2 * s3 + s22, 0.0))
 
 
@@ -90,21 +91,51 @@ def _probabilities(count: int, variance: float, numbers: int, top: int | None = 
     return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
-def _expected(count: int, variance: float, powers: tuple[int, ...]) -> float:
-    """E of the sum over distinct j_1, j_2, ... of the product of p_{j_i}^{powers_i}."""
-    points, weights = np.polynomial.hermite_e.hermegauss(96)
-    weights = weights / math.sqrt(2.0 * math.pi)
-    deviation = math.sqrt(variance)
-    z = deviation * points
-    log_u = np.linspace(-math.log(count) - 9.0 * deviation - 14.0, 4.0 + 5.0 * deviation, 1200)
-    u = np.exp(log_u)
-    total = sum(powers)
-    with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        log_value = total * log_u - math.lgamma(total)
-        log_value += (count - len(powers)) * np.log(np.exp(-np.multiply.outer(u, np.exp(z))) @ weights)
+class _Rows:
+    """Expectations over `count` logits of one variance, all by one table of M(t) = E exp(-e^(t + z))."""
+
+    def __init__(self, count: int, variance: float) -> None:
+        self._count, self._variance = count, variance
+        points, weights = _hermite()
+        deviation = math.sqrt(variance)
+        low, high = -math.log(count) - 9.0 * deviation - 14.0, 4.0 + 5.0 * deviation
+        self._log_u, self._step = np.linspace(low, high, _POINTS, retstep=True)
+        ahead = math.ceil(_HIGHEST_POWER * variance / self._step) + 2
+        at = low + self._step * np.arange(-1, _POINTS + ahead)
+        with np.errstate(over="ignore", under="ignore", divide="ignore"):
+            table = np.exp(-np.exp(np.add.outer(at, deviation * points))) @ weights
+            self._log_m = np.maximum(np.log(table), _NOTHING)
+
+    def expected(self, *powers: int) -> float:
+        """E of the sum over distinct j_1, j_2, ... of the product of p_{j_i}^{powers_i}."""
+        total = sum(powers)
+        log_value = total * self._log_u - math.lgamma(total)
+        log_value += (self._count - len(powers)) * self._tilted(0)
         for index, power in enumerate(powers):
             # E[e^{kz} g(z)] = e^{k^2 q/2} E[g(z + k q)]: shifting the Gaussian keeps the quadrature accurate
-            tilted = np.exp(-np.multiply.outer(u, np.exp(z + power * variance))) @ weights
-            log_value += power**2 * variance / 2 + np.log(tilted) + math.log(count - index)
-        value = np.exp(np.minimum(log_value, 700.0))
-    return float(min(np.trapezoid(value, log_u), 1.0))
+            log_value += power**2 * self._variance / 2 + self._tilted(power) + math.log(self._count - index)
+        with np.errstate(under="ignore"):
+            value = np.exp(np.minimum(log_value, 700.0))
+        return float(min(np.trapezoid(value, self._log_u), 1.0))
+
+    def _tilted(self, power: int) -> np.ndarray:
+        """log E exp(-u e^(z + power q)) on the grid of u: the table further on, by cubics between its points."""
+        whole, f = divmod(power * self._variance / self._step, 1.0)
+        shares = (-f * (f - 1) * (f - 2) / 6, (f + 1) * (f - 1) * (f - 2) / 2, -(f + 1) * f * (f - 2) / 2,
+                  (f + 1) * f * (f - 1) / 6)  # fmt: skip
+        parts = (share * self._log_m[int(whole) + at :][:_POINTS] for at, share in enumerate(shares))
+        return np.asarray(sum(parts))
+
+
+_POINTS, _HIGHEST_POWER = 1200, 4
+"""Of the grid of u, and the highest power of a probability that is asked for."""
+
+_NOTHING = -745.0
+"""Logarithm of the smallest number."""
+
+
+@lru_cache(maxsize=1)
+def _hermite() -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of averages over N(0, 1)."""
+    points, weights = np.polynomial.hermite_e.hermegauss(96)
+    return points, weights / math.sqrt(2.0 * math.pi)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnelint.theory.weights.independent import IndependentMatrix, Matrix
+
 CHUNK_ENTRIES = 1 << 16
 """Entries converted and squared at a time: few enough to stay in a core's cache."""
 
@@ -33,17 +35,20 @@ def _slabs(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield part, _as_float(array[part])
 
 
-def rows_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.ndarray:
+def rows_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndarray:
     """W v or (W*W) v for each row vector of `vectors`.
 
     Args:
-        matrix: (out, in), any numeric type, any strides (a transposed view is read in its stored order).
+        matrix: (out, in), any numeric type, any strides (a transposed view is read in its stored order), or one
+            without numbers.
         vectors: (k, in).
         squared: whether the entries of W are squared.
 
     Returns:
         (k, out) in float64.
     """
+    if isinstance(matrix, IndependentMatrix):
+        return matrix.times(vectors, squared, axis=1)
     if not np.any(vectors):
         return np.zeros((len(vectors), matrix.shape[0]))
     if matrix.strides[0] < matrix.strides[1]:  # stored as (in, out): read in that order
@@ -55,8 +60,10 @@ def rows_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.nda
     return result * scale
 
 
-def columns_times(matrix: np.ndarray, vectors: np.ndarray, squared: bool) -> np.ndarray:
+def columns_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndarray:
     """v W or v (W*W) for each row vector of `vectors`: (k, out) times (out, in) gives (k, in)."""
+    if isinstance(matrix, IndependentMatrix):
+        return matrix.times(vectors, squared, axis=0)
     if not np.any(vectors):
         return np.zeros((len(vectors), matrix.shape[1]))
     if matrix.strides[0] < matrix.strides[1]:
@@ -141,8 +148,10 @@ def row_energies(kernel: np.ndarray) -> np.ndarray:
     return found
 
 
-def frobenius2(array: np.ndarray) -> float:
+def frobenius2(array: Matrix) -> float:
     """Squared Frobenius norm of an array of any rank and type."""
+    if isinstance(array, IndependentMatrix):
+        return array.frobenius2
     stored = array.T if array.ndim > 1 and array.strides[0] < array.strides[-1] else array
     total = 0.0
     for _, chunk in _slabs(stored if stored.ndim > 1 else stored.reshape(-1, 1)):
@@ -155,13 +164,15 @@ EXACT_GRAM = 256
 PROBES = 8
 
 
-def squared_gram(matrix: np.ndarray) -> float:
+def squared_gram(matrix: Matrix) -> float:
     """tr((W W^T)^2) of an (m, n) matrix: exactly up to EXACT_GRAM on the smaller side, beyond it by PROBES probes.
 
     A probe is E ||W W^T g||^2 for a Gaussian g on the smaller side, unbiased; eight have a relative standard deviation
     of about 3 % at 512 x 512 and less for larger matrices (theory 7.2). The seed is fixed: runs
     repeat.
     """
+    if isinstance(matrix, IndependentMatrix):
+        return matrix.squared_gram
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     if wide.shape[0] <= EXACT_GRAM:
         small = np.asarray(wide, dtype=np.float64)

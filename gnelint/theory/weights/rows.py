@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gnelint.ir.graph import Parameter
+from gnelint.ir.laws import Law
 from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, frobenius2, squared_gram
+from gnelint.theory.weights.independent import IndependentMatrix
 
 CHUNK_ENTRIES = 1 << 20
 
@@ -38,6 +41,8 @@ class RowStatistics:
 
 def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int = 0) -> RowStatistics | None:
     """One pass over the tensor; None if it is empty. `axis` is that of the units."""
+    if weight.law is not None:
+        return _rows_of_law(weight.shape[axis], weight.size // max(weight.shape[axis], 1), weight.law)
     own = None if bias is None or bias.size != weight.shape[axis] else bias.array().reshape(-1)
     seen: set[int] = set()
     norms: list[np.ndarray] = []
@@ -68,6 +73,20 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     )
 
 
+def _rows_of_law(rows: int, columns: int, law: Law) -> RowStatistics | None:
+    """What is expected of independent entries: of |w|^2 = sum w_i^2 the variance is n (E w^4 - (E w^2)^2)."""
+    if not rows or not columns:
+        return None
+    if not law.variance:
+        zero, share = float(law.mean == 0), float(law.mean != 0)
+        return RowStatistics(rows, columns, (rows - 1) / rows, 1.0, zero, share, 0.0)
+    second = law.second_moment
+    fourth = law.kurtosis * law.variance**2 + 6 * law.variance * law.mean**2 + law.mean**4
+    share = (law.variance / columns + law.mean**2) / second
+    spread = math.sqrt(max(fourth - second**2, 0.0) / columns) / second
+    return RowStatistics(rows, columns, 0.0, 0.0, 0.0, share, spread)
+
+
 def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
     """Relative variance of the squared singular values of the weight as a matrix of rows (theory 7.2).
 
@@ -79,6 +98,10 @@ def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
     columns = weight.size // max(rows, 1)
     if not rows or not columns:
         return None
+    if weight.law is not None:
+        whole = IndependentMatrix((rows, columns), weight.law, 0)
+        once = whole.frobenius2
+        return min(rows, columns) * whole.squared_gram / once**2 - 1.0 if once > 0 else None
     if min(rows, columns) > EXACT_GRAM:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, PROBES))
         squares, once = np.zeros((columns, PROBES)), 0.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnelint.ir.graph import Parameter
+from gnelint.ir.laws import Law
 
 CHUNK_ENTRIES = 1 << 16
 """Entries converted at a time: few enough to stay in a core's cache."""
@@ -76,6 +77,8 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
 
     An empty tensor has size 0 and moments 0.
     """
+    if parameter.law is not None:
+        return _statistics_of_law(parameter.size, parameter.law)
     if parameter.provenance == "placeholder":  # may stand for more entries than any memory holds
         return _constant_statistics(parameter)
     size, shift, finite = 0, 0.0, True
@@ -114,6 +117,13 @@ def _constant_statistics(parameter: Parameter) -> WeightStatistics:
     """Statistics of a tensor that repeats one value."""
     value = float(parameter.load()[(0,) * len(parameter.shape)]) if parameter.size else 0.0
     return WeightStatistics(parameter.size, value, value**2, math.nan, value, value)
+
+
+def _statistics_of_law(size: int, law: Law) -> WeightStatistics:
+    """What is expected of independent entries; the extremes of unbounded ones are those of so many Gaussian draws."""
+    reach = math.sqrt(2.0 * math.log(max(size, 2)) * law.variance)
+    minimum, maximum = max(law.minimum, law.mean - reach), min(law.maximum, law.mean + reach)
+    return WeightStatistics(size, law.mean, law.second_moment, law.kurtosis, minimum, maximum)
 
 
 def looks_initialised(statistics: WeightStatistics) -> bool:
@@ -157,7 +167,7 @@ def distribution(parameter: Parameter, statistics: WeightStatistics) -> str:
         if not mostly_zero(parameter):
             return "trained"
         return "delta-orthogonal" if _delta_orthogonal(parameter) else "sparse"
-    if len(parameter.shape) > 1 and _orthogonal(parameter.array()):
+    if parameter.law is None and len(parameter.shape) > 1 and _orthogonal(parameter.array()):
         return "orthogonal"
     known = {"uniform": 1.8, "truncated Gaussian": 2.37, "Gaussian": 3.0}
     name = min(known, key=lambda each: abs(known[each] - statistics.kurtosis))

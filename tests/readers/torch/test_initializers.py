@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import gnelint
+from gnelint.analysis.propagation import analyse
 from gnelint.ir.graph import Parameter
+from gnelint.ir.laws import Law
 from gnelint.readers.reading import read_target
 from gnelint.readers.target import resolve
 from gnelint.readers.torch.initializers import InitializerRecorder
+from gnelint.readers.torch.reader import read_module
+from tests.models.transformer import llama
 
 SOURCE = """
 import torch
@@ -44,8 +50,9 @@ def make():
 """
 
 
-@pytest.fixture
-def parameters(tmp_path: Path) -> dict[str, Parameter]:
+@pytest.fixture(scope="module")
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parameter]:
+    tmp_path = tmp_path_factory.mktemp("built")
     (tmp_path / "net.py").write_text(SOURCE)
     graph = read_target(resolve(f"{tmp_path}/net.py:make")[0])
     return {parameter.name: parameter for parameter in graph.parameters()}
@@ -83,3 +90,57 @@ def test_drawing_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert drawn.abs().max() <= 2
     assert drawn.std().item() == pytest.approx(4 / math.sqrt(12), rel=0.05)
+
+
+def test_the_law_of_the_entries_stands_for_them(parameters: dict[str, Parameter]) -> None:
+    for name in ("first.weight", "second.weight", "norm.weight", "norm.bias", "third.bias"):
+        law, numbers = parameters[name].law, parameters[name].array().astype(np.float64)
+        assert law is not None
+        assert law.mean == pytest.approx(numbers.mean(), abs=4 * numbers.std() / math.sqrt(numbers.size) + 1e-12)
+        assert law.variance == pytest.approx(numbers.var(), rel=0.05, abs=1e-12)
+    assert parameters["third.weight"].law is None  # orthogonal: no independent entries
+    assert parameters["embed.weight"].law is None  # a row of 50 is zero, which is no small part
+
+
+def test_a_row_of_padding_is_no_part_of_the_law() -> None:
+    recorder = InitializerRecorder()
+    with recorder, torch.device("meta"):
+        table = torch.nn.Embedding(5000, 4, padding_idx=0).weight
+        scaled = torch.empty(30, 20).uniform_(0.0, 1.0).mul_(2.0).sub_(1.0)
+    assert recorder.law(table) == Law.gaussian(0.0, 1.0)
+    assert recorder.law(scaled) == Law.uniform(-1.0, 1.0)
+
+
+@pytest.mark.slow
+def test_nothing_is_drawn_for_a_check(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    with torch.device('meta'):\n"
+        "        layers = [m for _ in range(3) for m in (torch.nn.Linear(20_000, 20_000), torch.nn.ReLU())]\n"
+        "        return torch.nn.Sequential(*layers), (torch.zeros(2, 20_000),)\n"
+    )
+    tracemalloc.start()
+    found = gnelint.check(f"{tmp_path}/net.py:make")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # one of the matrices has 1.6 GB
+    # uniform in +-1/sqrt(n): E w^2 = 1 / (3 n), half of which passes the rectifier
+    assert [block.phi for block in found.prediction.blocks] == pytest.approx([1 / 6] * 3, rel=0.01)
+
+
+@pytest.mark.slow
+def test_blocks_are_as_those_of_drawn_weights() -> None:
+    sizes = {"vocabulary": 1000, "width": 512, "depth": 2, "heads": 8}
+    tokens = torch.arange(32).reshape(2, 16)
+    recorder = InitializerRecorder()
+    with recorder, torch.device("meta"):
+        empty = llama(**sizes)
+    torch.manual_seed(0)
+    found = [
+        analyse(read_module(llama(**sizes), (tokens,), name="drawn")),
+        analyse(read_module(empty, (tokens,), name="meant", recorder=recorder)),
+    ]
+    drawn, meant = ([block.phi for block in one.blocks if block.phi is not None] for one in found)
+    assert len(meant) > 4
+    assert meant == pytest.approx(drawn, rel=0.01)

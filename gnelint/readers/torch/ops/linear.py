@@ -97,7 +97,10 @@ _EXPERTS = "experts are taken to be chosen alike often"
 def _matrix(stack: Constant, index: int) -> Parameter:
     """One of a stack of (in, out) matrices, as a linear map has it."""
     return replace(
-        derived(lambda whole: whole[index].mT, stack), name=f"{stack.name}[{index}]", transform=stack.transform
+        derived(lambda whole: whole[index].mT, stack),
+        name=f"{stack.name}[{index}]",
+        transform=stack.transform,
+        law=stack.law,
     ).parameter()
 
 
