@@ -39,6 +39,8 @@ SHAPES = [(64, 112), (64, 56), (256, 56), (128, 28), (512, 28), (256, 14), (1024
 """Channels, and positions along one axis."""
 CACHE = {"cpu": 64 << 20, "cuda": 256 << 20}
 """Bytes of inputs that are used in turn: more than the last cache holds."""
+MANY = 1 << 22
+"""Entries below which a shape has more rounds, up to 20 times as many: short times scatter more."""
 PARTS = ("forward", "backward", "both")
 Run = Callable[[Tensor, Tensor], dict[str, float]]
 
@@ -116,6 +118,7 @@ def measured(shape: tuple[int, ...], kind: torch.dtype, last: bool, device: str,
 
     pool = [(drawn().requires_grad_(), drawn()) for _ in range(min(copies, 64))]
     best = {name: dict.fromkeys(PARTS, math.inf) for name in layers}
+    rounds *= max(1, min(20, MANY // math.prod(shape)))
     for index in range(rounds + 1):
         for name, (layer, flag) in layers.items():
             x, dy = pool[(index * len(layers) + len(name)) % len(pool)]
