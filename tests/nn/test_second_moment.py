@@ -152,6 +152,21 @@ def test_channels_last_stays() -> None:
     torch.testing.assert_close(last, norm(x))
 
 
+@shapes
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_behind_may_work_in_place(
+    kind: type[nn.Module], batch_norm: type[nn.Module], shape: tuple[int, ...], last: bool
+) -> None:
+    x = drawn(shape, torch.float32)
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
+    norm, found = with_affine(kind(3)), []
+    for rectified in (torch.relu, torch.relu_):
+        given = x.clone().requires_grad_()
+        rectified(norm(given)).square().sum().backward()
+        found.append(given.grad)
+    torch.testing.assert_close(*found)
+
+
 def test_an_empty_batch_leaves_the_statistics() -> None:
     norm = SecondMomentNorm2d(3)
     y = norm(torch.zeros(0, 3, 4, 4, requires_grad=True))

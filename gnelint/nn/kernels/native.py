@@ -23,6 +23,7 @@ _PIECE = 1 << 18
 """Entries of a piece: three of them in single precision fit the last cache, whoever else works on the machine."""
 
 _sums = torch.ops.aten.native_batch_norm_backward.default
+_normalise = torch.ops.aten.native_batch_norm.out
 _rectified = torch.ops.aten.threshold_backward.default
 
 
@@ -114,7 +115,14 @@ def affine(x: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
         return torch.empty_like(x)
     zeros, ones = torch.zeros_like(gain), torch.ones_like(gain)
     shift = bias if bias is None or bias.dtype == gain.dtype else bias.to(gain.dtype)
-    return _back(torch.native_batch_norm(_image(x), gain, shift, zeros, ones, False, 0.0, 0.0)[0], x)
+    if x.dim() == 4:
+        return torch.native_batch_norm(x, gain, shift, zeros, ones, False, 0.0, 0.0)[0]
+    y = torch.empty_like(x)  # what autograd is given back is no view, so that a ReLU behind it may work in place
+    unused = gain.new_empty(0), gain.new_empty(0)
+    _normalise(
+        _image(x), gain, shift, zeros, ones, False, 0.0, 0.0, out=_image(y), save_mean=unused[0], save_invstd=unused[1]
+    )
+    return y
 
 
 def combined(dy: Tensor, x: Tensor, gain: Tensor, pull: Tensor) -> Tensor:
@@ -162,11 +170,3 @@ def _image(x: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """x, whose channels are innermost, as (1, C, rows, 1)."""
     return x.movedim(1, -1).reshape(1, -1, 1, x.size(1)).permute(0, 3, 1, 2)
-
-
-def _back(image: Tensor, like: Tensor) -> Tensor:
-    if image.shape == like.shape:
-        return image
-    if like.dim() > 2 and like.is_contiguous():
-        return image.view(like.shape)
-    return image.permute(0, 2, 3, 1).reshape(like.movedim(1, -1).shape).movedim(-1, 1)
