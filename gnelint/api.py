@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -142,7 +142,9 @@ def verify(
     fixed: str | Path | torch.nn.Module | None = None,
     example_inputs: Any = (),
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     inputs: Sequence[str] = (),
+    weights: str | Path | None = None,
     mode: Literal["train", "eval"] = "train",
     data: str | Path | Callable[[], Any] | Any = None,
     relative_error: float = 0.05,
@@ -159,8 +161,9 @@ def verify(
     Args:
         target: a model file, "package.module:name", "path/file.py:name", or a `torch.nn.Module`.
         fixed: another one that is to be better.
-        example_inputs: for modules: what their `forward` takes, a tuple if it is more than one.
-        inputs: for everything else: shapes as the option `--input` takes them ("8,3,32,32").
+        example_inputs, example_kwargs: for modules: what their `forward` takes, as in `check`.
+        inputs: shapes as the option `--input` takes them ("8,3,32,32").
+        weights: for Python targets: a checkpoint that is laid over them, as `--weights` does.
         mode: "train" for normalisation by batch statistics, "eval" for running ones.
         data: what to run on: a `.npz` file (an array for each input; one named "target" is what to train on), a
             function that returns batches, or a batch. None draws what the analysis assumes: N(0, 1).
@@ -177,18 +180,12 @@ def verify(
         ModelError: the model cannot be read or run ("not verifiable: ...").
         UsageError: the arguments make no sense, or the target names several models.
     """
-    from gnelint.measure.command import Options, verify_targets
+    from gnelint.measure.command import Given, Options, verify_targets
 
     options = Options(mode, relative_error, probes, seed, device, dtype, tolerance, train)
-    specs = _specs(inputs)
-    verification = verify_targets(
-        [target] if fixed is None else [target, fixed],
-        _arguments(example_inputs),
-        specs,
-        data,
-        options,
-        progress or _silent,
-    )
+    given = Given(example_inputs, example_kwargs, _specs(inputs), None if weights is None else Path(weights))
+    targets = [target] if fixed is None else [target, fixed]
+    verification = verify_targets(targets, given, data, options, progress or _silent)
     rules = selected_rules(load_rules(), Settings())
     networks = [verification.target] if verification.fixed is None else [verification.target, verification.fixed]
     linted = [lint_and_suppress(network.prediction, rules, Settings()) for network in networks]
@@ -203,7 +200,7 @@ class FixPlan:
     Attributes:
         plan: the edits, the predictions and findings before and after them, and what is left.
         module: the module, as it is.
-        example_inputs: what its `forward` takes.
+        example_inputs, example_kwargs: what its `forward` takes.
         traced: what was read of it.
         tried: what measuring took back of a plan, and what it found; None where nothing was measured.
     """
@@ -211,6 +208,7 @@ class FixPlan:
     plan: FixOutcome
     module: torch.nn.Module
     example_inputs: tuple[Any, ...] = ()
+    example_kwargs: Mapping[str, Any] = field(default_factory=dict)
     traced: Traced | None = None
     tried: Tried | None = None
 
@@ -238,7 +236,7 @@ class FixPlan:
         from gnelint.writers.torch.module import fixed_module
 
         graph = self.plan.before.graph
-        loaded = loaded_module(self.module, self.example_inputs, {}, type(self.module).__name__)
+        loaded = loaded_module(self.module, self.example_inputs, self.example_kwargs, type(self.module).__name__)
         source = Source(loaded.name, graph.training, loaded=loaded, traced=self.traced)
         bench = Bench(source, self.plan.before, seconds, seed)
 
@@ -278,6 +276,7 @@ def plan_fixes(
     module: torch.nn.Module,
     example_inputs: Any = (),
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     mode: Literal["train", "eval"] = "train",
     rules: Sequence[str | Path] = (),
     select: Sequence[str] = (),
@@ -293,7 +292,7 @@ def plan_fixes(
 
     Args:
         module: the network.
-        example_inputs: what its `forward` takes; only shapes and types matter.
+        example_inputs, example_kwargs: what its `forward` takes, as in `check`; only shapes and types matter.
         mode, rules, select, extend_select, ignore, stage, preview, params: as in `check`.
         unsafe: plan fixes as well after which the network must be trained again.
         options: how weights are drawn and scaled.
@@ -306,15 +305,19 @@ def plan_fixes(
     from gnelint.fixes import FixOptions
     from gnelint.fixes.planning import FixRequest
     from gnelint.fixes.planning import plan_fixes as plan
+    from gnelint.readers.torch.arguments import arguments_of_module
     from gnelint.readers.torch.reader import trace_module
 
     loaded = load_rules([Path(path) for path in rules])
     settings = _settings(loaded, select, extend_select, ignore, preview, stage, params)
     chosen = selected_rules(loaded, settings)
-    arguments = _arguments(example_inputs)
-    traced = trace_module(module, arguments, name=type(module).__name__, training=mode == "train")
+    name = type(module).__name__
+    given = arguments_of_module(module, example_inputs, (), name, example_kwargs)
+    traced = trace_module(
+        module, given.args, name=name, training=mode == "train", example_kwargs=given.kwargs, notes=given.notes
+    )
     planned = plan(traced.graph, FixRequest(chosen, settings, (), options or FixOptions(), unsafe))
-    return FixPlan(planned, module, arguments, traced)
+    return FixPlan(planned, module, given.args, given.kwargs, traced)
 
 
 def fix(
@@ -329,7 +332,7 @@ def fix(
 
     Args:
         module: left as it is.
-        example_inputs: what its `forward` takes.
+        example_inputs: what its `forward` takes; `example_kwargs` among the options by name.
         verify: measure copies of the module before and after, and leave out what is worse; a warning says what was,
             or why nothing could be measured.
         verify_seconds: allowed for measuring.
@@ -354,11 +357,6 @@ def _silent(text: str) -> None:
     """Progress that nobody watches."""
 
 
-def _arguments(example_inputs: Any) -> tuple[Any, ...]:
-    """What `forward` takes; a single argument need not be in a tuple."""
-    return tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-
-
 def _specs(inputs: str | Sequence[str]) -> list[InputSpec]:
     from gnelint.readers.inputs import parse_input
 
@@ -373,14 +371,15 @@ def _read(
     training: bool,
 ) -> Graph:
     if not isinstance(target, (str, Path)):
-        from gnelint.readers.torch.arguments import arguments  # the caller has a module, so torch is loaded already
+        from gnelint.readers.torch.arguments import (
+            arguments_of_module,  # the caller has a module, so torch is loaded already
+        )
         from gnelint.readers.torch.reader import read_module
         from gnelint.readers.torch.target import refuse_scripted
 
         name = type(target).__name__
         refuse_scripted(target, name)
-        own = None if isinstance(example_inputs, (tuple, list)) and not example_inputs else example_inputs
-        given = arguments(target, own, _specs(inputs), name, example_kwargs)
+        given = arguments_of_module(target, example_inputs, _specs(inputs), name, example_kwargs)
         return read_module(
             target, given.args, name=name, training=training, example_kwargs=given.kwargs, notes=given.notes
         )

@@ -663,6 +663,7 @@ def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
 @click.argument("target")
 @click.argument("fixed", required=False)
 @_inputs
+@_weights
 @click.option(
     "--mode",
     type=click.Choice(("train", "eval")),
@@ -703,7 +704,7 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
     from gnelint.api import verify as run_verify
     from gnelint.output import json, text, verify_text
 
-    options = ("mode", "data", "probes", "seed", "device", "dtype", "tolerance", "train")
+    options = ("weights", "mode", "data", "probes", "seed", "device", "dtype", "tolerance", "train")
     result = run_verify(
         target,
         fixed,

@@ -65,6 +65,40 @@ def test_inputs_of_a_module_in_every_form() -> None:
         gnelint.check(torch.jit.script(torch.nn.Linear(3, 2)), torch.randn(4, 3))
 
 
+def test_keywords_reach_what_fixes_and_measures() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [part for _ in range(6) for part in (torch.nn.Linear(16, 16), torch.nn.ReLU())]
+            self.layers = torch.nn.Sequential(*layers)
+
+        def forward(self, x: Any, *, scale: Any) -> Any:
+            return self.layers(x) * scale
+
+    torch.manual_seed(0)
+    net, keywords = Net(), {"scale": torch.ones(8, 1)}
+    plan = gnelint.plan_fixes(net, torch.randn(8, 16), example_kwargs=keywords)
+    assert plan.example_kwargs.keys() == {"scale"}
+    assert plan.edits
+    assert plan.measured(seconds=5).tried is not None
+    measured = gnelint.verify(net, example_inputs=torch.randn(8, 16), example_kwargs=keywords, probes=2)
+    assert measured.verification.target.prediction.graph.inputs == ("x", "scale")
+    with pytest.raises(ModelError, match="the shapes of its inputs are not known"):
+        gnelint.plan_fixes(net)
+
+
+def test_a_checkpoint_is_laid_over_what_is_measured(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make():\n    return torch.nn.Linear(6, 4), (torch.randn(8, 6),)\n"
+    )
+    torch.save({"weight": torch.full((4, 6), 0.5), "bias": torch.zeros(4)}, tmp_path / "w.pt")
+    found = gnelint.verify(f"{tmp_path}/net.py:make", weights=tmp_path / "w.pt", probes=2)
+    assert found.verification.target.prediction.blocks[0].phi == pytest.approx(6 * 0.25)
+
+
 def test_an_analysis_offers_its_parts(bad: Path) -> None:
     found = gnelint.check(bad)
     assert found.blocks == found.prediction.blocks

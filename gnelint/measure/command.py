@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.verify import DataSource, Plan, Verification, verify_source
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import resolve
+from gnelint.readers.torch.arguments import arguments_of_module
 from gnelint.readers.torch.target import load_object
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -60,13 +61,25 @@ class Options:
             raise UsageError("--train", f"{self.train} steps cannot be taken")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What comes with the networks.
+
+    Attributes:
+        args: what the `forward` of modules takes, in any form; () for what they say themselves.
+        kwargs: what it takes by name.
+        inputs: shapes as `--input` gives them.
+        weights: a checkpoint that is laid over Python targets, None for their own weights.
+    """
+
+    args: Any = ()
+    kwargs: Mapping[str, Any] | None = None
+    inputs: Sequence[InputSpec] = ()
+    weights: Path | None = None
+
+
 def verify_targets(
-    targets: Sequence[Any],
-    example_inputs: tuple[Any, ...],
-    inputs: Sequence[InputSpec],
-    data: Any,
-    options: Options,
-    progress: Callable[[str], None],
+    targets: Sequence[Any], given: Given, data: Any, options: Options, progress: Callable[[str], None]
 ) -> Verification:
     """Verify one network, or one and its correction.
 
@@ -83,7 +96,7 @@ def verify_targets(
         _data(data),
         options.train,
     )
-    sources = [_source(target, example_inputs, inputs, options.mode == "train") for target in targets]
+    sources = [_source(target, given, options.mode == "train") for target in targets]
     with team(device) as workers:
         found = [
             verify_source(source, plan, workers, lambda text, name=source.name: progress(f"{name}: {text}"))  # type: ignore[misc]
@@ -92,14 +105,17 @@ def verify_targets(
     return Verification(found[0], found[1] if len(found) > 1 else None)
 
 
-def _source(target: Any, example_inputs: tuple[Any, ...], inputs: Sequence[InputSpec], training: bool) -> Source:
+def _source(target: Any, given: Given, training: bool) -> Source:
     if isinstance(target, torch.nn.Module):
         name = type(target).__name__
-        return Source(name, training, loaded=loaded_module(target, example_inputs, {}, name))
+        fed = arguments_of_module(target, given.args, given.inputs, name, given.kwargs)
+        return Source(name, training, loaded=loaded_module(target, fed.args, fed.kwargs, name))
     found = resolve(str(target))
     if len(found) > 1:
         raise UsageError(str(target), f"names {len(found)} models", "Verify them one by one.")
-    return Source(found[0].text, training, tuple(inputs), target=found[0])
+    if given.weights is not None and found[0].kind == "python":
+        found = (replace(found[0], weights=given.weights),)
+    return Source(found[0].text, training, tuple(given.inputs), target=found[0])
 
 
 def _data(data: Any) -> DataSource | None:

@@ -254,10 +254,10 @@ def _written(subject: Subject, edits: Sequence[Edit], folder: Path, job: Job) ->
 
 
 def _verified(target: Path, fixed: Path, job: Job) -> Verification:
-    from gnelint.measure.command import Options, verify_targets
+    from gnelint.measure.command import Given, Options, verify_targets
 
     options = Options(mode="train" if job.training else "eval")
-    return verify_targets([str(target), str(fixed)], (), list(job.inputs), None, options, lambda text: None)
+    return verify_targets([str(target), str(fixed)], Given(inputs=job.inputs), None, options, lambda text: None)
 
 
 def subject_of(job: Job, inline: bool) -> Subject:

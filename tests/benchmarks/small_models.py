@@ -6,6 +6,7 @@ For benchmarks that run where transformers, diffusers or x-transformers are inst
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,14 +32,31 @@ SMALL: Mapping[str, Any] = {
     "eos_token_id": 2, "n_ctx": 64, "first_k_dense_replace": 1, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
     "num_labels": 5, "num_frames": 2, "num_mel_bins": 16, "max_source_positions": 32, "num_channels": 3,
     "projection_dim": 64, "decoder_start_token_id": 1, "max_target_positions": 64, "num_queries": 8,
+    "rotary_dim": 8, "encoder_hidden_size": 64, "cross_attention_hidden_size": 64, "mm_hidden_size": 64,
+    "mamba_d_state": 8, "mamba_n_groups": 1, "n_groups": 1, "prediction_length": 4,
 }  # fmt: skip
 """Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
 
 ALIKE: Mapping[str, Any] = {**SMALL, "num_key_value_heads": 4}
 """The same with as many keys as queries, where a design has no others."""
-SHORT: Mapping[str, Any] = {name: size for name, size in SMALL.items() if "layer" in name or name == "depth"}
-"""Two layers of the design's own width, where narrow ones do not fit together."""
+BROAD: Mapping[str, Any] = {
+    **ALIKE, "hidden_size": 512, "d_model": 512, "dim": 512, "embed_dim": 512, "n_embd": 512, "embedding_size": 512,
+    "head_dim": 128, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "qk_head_dim": 192,
+    "encoder_hidden_size": 512, "cross_attention_hidden_size": 512, "mm_hidden_size": 512, "rotary_dim": 64,
+    "projection_dim": 512,
+}  # fmt: skip
+"""Heads as wide as in most large designs, for those with constants that belong to such."""
+SHORT: Mapping[str, Any] = {
+    name: size
+    for name, size in SMALL.items()
+    if "layer" in name or "expert" in name or name in ("depth", "vocab_size", "first_k_dense_replace")
+}
+"""Two layers, few experts and words, of the design's own width, where narrow ones do not fit together."""
+BUILDS = (SMALL, ALIKE, BROAD, SHORT)
 LARGEST = 300_000_000
+
+UNSAID = frozenset({"head_dim", "vocab_size", "pad_token_id", "prediction_length"})
+"""What some configurations leave open by default, and their networks need."""
 
 LISTS: Mapping[str, Any] = {"layer_types": 2, "mlp_layer_types": 2, "layers_block_type": 2, "attention_layers": 2}
 """Lists with an entry for each layer, cut to so many."""
@@ -62,12 +80,12 @@ class SmallModel:
 
 
 def transformers_models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
-    """One model class a model type of the installed transformers: that of its main head."""
+    """One model class a model type of the installed transformers, or of those named: that of its main head."""
     sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]  # one of another build must not matter
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     configurations = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
-    for family in sorted(configurations):
-        if only and family not in only:
+    for family in only or sorted(configurations):
+        if family not in configurations:
             continue
         try:
             kind = configurations[family]
@@ -77,9 +95,7 @@ def transformers_models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
             continue
         if cls is not None:
             model = cls[0] if isinstance(cls, tuple) else cls
-            builds = tuple(
-                lambda m=model, k=kind, sizes=sizes: _not_large(m, small(k(), sizes)) for sizes in (SMALL, ALIKE, SHORT)
-            )
+            builds = tuple(lambda m=model, k=kind, sizes=sizes: _not_large(m, small(k, sizes)) for sizes in BUILDS)
             yield SmallModel("transformers", family, model.__name__, builds)
 
 
@@ -92,16 +108,60 @@ def _not_large(model: type[nn.Module], config: Any) -> nn.Module:
     return model(config)
 
 
-def small(config: Any, sizes: Mapping[str, Any] = SMALL) -> Any:
-    """The configuration with these sizes, and so its parts."""
-    for name, value in list(vars(config).items()):
+def small(kind: type[Any], sizes: Mapping[str, Any] = SMALL) -> Any:
+    """A configuration with these sizes where it has such a number, its parts as well, built anew from them: what it
+    derives from its sizes fits."""
+    return _smaller(kind(), sizes)
+
+
+def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
+    given: dict[str, Any] = {}
+    if any(vars(config).get(name) for name in _OUTPUTS_OF_LAYERS):
+        sizes = {name: size for name, size in sizes.items() if "layer" not in name and name != "depth"}
+    for name, value in vars(config).items():
         if hasattr(value, "to_dict"):
-            small(value, sizes)
-        elif name in sizes and isinstance(value, (int, float)) and not isinstance(value, bool):
-            setattr(config, name, sizes[name])
+            given[name] = _smaller(value, sizes)
+        elif name in sizes and _is_size(name, value):
+            given[name] = sizes[name]
         elif name in LISTS and isinstance(value, list):
-            setattr(config, name, value[: LISTS[name]])
-    return config
+            given[name] = value[: LISTS[name]]
+    try:
+        taken = inspect.signature(type(config)).parameters
+        found = type(config)(**{name: value for name, value in given.items() if name in taken})
+        left = {name: value for name, value in given.items() if name not in taken and hasattr(value, "to_dict")}
+    except Exception:  # sizes that belong together are checked one by one
+        found, left = config, given
+    for name, value in left.items():
+        setattr(found, name, value)
+    _fit(found)
+    return found
+
+
+def _is_size(name: str, value: Any) -> bool:
+    return (isinstance(value, (int, float)) and not isinstance(value, bool)) or (value is None and name in UNSAID)
+
+
+def _fit(config: Any) -> None:
+    """What follows from other sizes, by the names that several designs share."""
+    inner, width = getattr(config, "expand", None) or getattr(config, "mamba_expand", None), SMALL["head_dim"]
+    hidden = getattr(config, "hidden_size", None)
+    for count, size in _HEADS_OF_STATES:
+        if isinstance(inner, int) and hidden and isinstance(vars(config).get(count), int) and size in vars(config):
+            setattr(config, count, inner * hidden // width)
+            setattr(config, size, width)
+    heads, rope = getattr(config, "num_attention_heads", None), getattr(config, "rope_parameters", None)
+    whole = getattr(config, "head_dim", None) or (hidden // heads if heads and hidden else None)
+    if whole and isinstance(rope, dict):  # of the three axes of positions; designs have defaults for wide heads
+        half = int(whole * rope.get("partial_rotary_factor", 1.0)) // 2
+        rope["mrope_section"] = [half // 4, 3 * half // 8, half - half // 4 - 3 * half // 8]
+    pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if pad is None or (isinstance(words, int) and pad >= words):
+        config.pad_token_id = SMALL["pad_token_id"]
+
+
+_OUTPUTS_OF_LAYERS = ("out_indices", "_out_indices", "backbone_out_indices", "out_features", "_out_features")
+"""Who reads the outputs of certain layers keeps its depth."""
+_HEADS_OF_STATES = (("num_heads", "head_dim"), ("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim"))
 
 
 def x_transformers_models() -> Iterator[SmallModel]:
@@ -126,6 +186,12 @@ def x_transformers_models() -> Iterator[SmallModel]:
 def _wrapped(package: Any, layers: Callable[[], nn.Module]) -> nn.Module:
     made: nn.Module = package.TransformerWrapper(num_tokens=128, max_seq_len=64, attn_layers=layers())
     return made
+
+
+def families() -> list[str]:
+    """The names of all networks that are made here."""
+    configurations = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
+    return [*sorted(configurations), *(model.family for model in x_transformers_models())]
 
 
 def models(only: Sequence[str] = ()) -> Iterator[SmallModel]:

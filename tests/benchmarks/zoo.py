@@ -1,11 +1,13 @@
 """How much of what people bring is read: every model type of the installed transformers, and the main ones of others.
 
-    python -m tests.benchmarks.zoo [--only NAME ...] [--again CAUSE ...] [--limit N] [--seconds N] [--out FILE]
+    python -m tests.benchmarks.zoo [--only NAME ...] [--again CAUSE ...] [--shuffled] [--limit N] [--seconds N]
+        [--out FILE]
 
 Runs in an environment of its own, with transformers, diffusers and x-transformers beside torch. Each model class is
 built small from its own configuration and checked as it comes, with the inputs that gnelint finds for it, in a process
 of its own with a time limit. A run goes on where the last one stopped: rows that the file has are kept, but for those
-whose cause is named by --again ("all": every row that is not read with coverage 1). Written to
+whose cause is named by --again ("all": every row that is not read with coverage 1). With --shuffled
+they come in an order that a seed draws, so that what is done so far is a sample of all. Written to
 reports/benchmarks/zoo.json and .md, with a table of causes.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import re
 import time
 import warnings
@@ -22,6 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,7 +34,7 @@ import torch
 import gnelint
 from gnelint.errors import GnelintError
 from gnelint.readers.torch.found_inputs import find_inputs
-from tests.benchmarks.small_models import SmallModel, models
+from tests.benchmarks.small_models import SmallModel, families, models
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "zoo.json"
 WANTED_READ, WANTED_WHOLE = 0.97, 0.90
@@ -67,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--again", nargs="*", default=[])
+    parser.add_argument("--shuffled", action="store_true", help="in an order drawn from a fixed seed")
     parser.add_argument("--limit", type=int, default=10_000)
     parser.add_argument("--seconds", type=int, default=120, help="allowed for a network")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -74,16 +79,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rows = {row.family: row for row in _known(given.out) if not _asked(row, given.again)}
-    made = 0
-    for model in models(given.only):
-        if model.family in rows and not given.only:
-            continue
+    names = [name for name in given.only or families() if given.only or name not in rows]
+    if given.shuffled:
+        random.Random(0).shuffle(names)
+    for model in islice(models(names), given.limit):
         rows[model.family] = checked(model, given.seconds)
         print(line(rows[model.family]), flush=True)
         write(list(rows.values()), given.out)
-        made += 1
-        if made >= given.limit:
-            break
     write(list(rows.values()), given.out)
     print(summary(list(rows.values())))
 
@@ -169,21 +171,21 @@ def line(row: Row) -> str:
 
 def summary(rows: Sequence[Row]) -> str:
     """The figures."""
-    tried = [row for row in rows if row.outcome not in ("not built", "no inputs")]
+    tried = [row for row in rows if row.outcome != "not built"]
     read, whole = sum(row.outcome == "read" for row in tried), sum(row.whole for row in tried)
     share = max(len(tried), 1)
     return (
-        f"{len(tried)} networks that were built and could be fed: {read} read ({read / share:.1%}, "
-        f"{WANTED_READ:.0%} wanted), {whole} of them with a formula for every node ({whole / share:.1%}, "
-        f"{WANTED_WHOLE:.0%} wanted); {sum(row.outcome == 'not built' for row in rows)} could not be built from a "
-        f"small configuration, for {sum(row.outcome == 'no inputs' for row in rows)} no inputs were found. Model types "
-        f"that were tried: {len(rows)} of {_count()}."
+        f"{len(tried)} networks were built: {read} read ({read / share:.1%}, {WANTED_READ:.0%} wanted), {whole} "
+        f"of them with a formula for every node ({whole / share:.1%}, {WANTED_WHOLE:.0%} wanted). For "
+        f"{sum(row.outcome == 'no inputs' for row in rows)} no inputs were found, which counts as not read. "
+        f"{len(rows) - len(tried)} could not be built here, which does not count: they need a package that is not "
+        f"here, or do not fit their own configuration. Networks that were tried: {len(rows)} of {_count()}."
     )
 
 
 @lru_cache
 def _count() -> int:
-    return sum(1 for _ in models())
+    return len(families())
 
 
 def write(rows: Sequence[Row], out: Path) -> None:

@@ -79,6 +79,18 @@ def arguments(
     return Arguments(found.args, found.kwargs, (found.note,))
 
 
+def arguments_of_module(
+    module: torch.nn.Module, own: Any, specs: Sequence[InputSpec], name: str, keywords: Mapping[str, Any] | None
+) -> Arguments:
+    """Arguments of a module in hand, where an empty tuple stands for nothing given.
+
+    Raises:
+        ModelError: as in `arguments`.
+    """
+    nothing = isinstance(own, (tuple, list)) and not own
+    return arguments(module, None if nothing else own, specs, name, keywords)
+
+
 def how_to_say(module: torch.nn.Module) -> str:
     """All the ways in which inputs can be given."""
     return (

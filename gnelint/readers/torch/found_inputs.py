@@ -127,18 +127,44 @@ def _of_configuration(module: nn.Module) -> FoundInputs | None:
     makers = _Makers(module, configuration)
     names = list(inspect.signature(module.forward).parameters)
     for chosen in dict.fromkeys(_candidates(module, names)):
-        try:
-            kwargs = {name: makers.made(name) for name in chosen}
-        except (AttributeError, TypeError, KeyError):
-            continue
-        if kwargs and accepts(module, (), kwargs):
-            return FoundInputs((), kwargs, "from its configuration")
+        for kwargs in _made(makers, chosen):
+            if accepts(module, (), kwargs):
+                return FoundInputs((), kwargs, "from its configuration")
     return None
+
+
+def _made(makers: _Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The tensors of some arguments, in the usual forms first, then each in its other forms."""
+    usual: dict[str, Any] = {}
+    for name in chosen:
+        try:
+            usual[name] = makers.made(name)
+        except (AttributeError, TypeError, KeyError):
+            usual[name] = None
+    in_patches = any(name.endswith("grid_thw") for name in chosen)
+    others = [
+        {**usual, name: maker(makers)}
+        for name in chosen
+        for maker in _OTHER_FORMS.get(name, ())
+        if (maker in _PATCHES) == in_patches and _has_sizes(maker, makers)
+    ]
+    # a grid says how many rows there are of which image: nothing else fits, though only the numbers would tell
+    for found in (*others, usual) if in_patches and others else (usual, *others):
+        if found and all(value is not None for value in found.values()):
+            yield found
+
+
+def _has_sizes(maker: Callable[[_Makers], Any], makers: _Makers) -> bool:
+    try:
+        maker(makers)
+    except (AttributeError, TypeError, KeyError):
+        return False
+    return True
 
 
 _TEXT, _IMAGE = "input_ids", "pixel_values"
 _MAIN = (_TEXT, _IMAGE, "input_values", "input_features", "pixel_values_videos", "past_values", "audio_values",
-         "decoder_input_ids", "audio_codes", "spectrogram", "inputs", "input_points")  # fmt: skip
+         "decoder_input_ids", "audio_codes", "spectrogram", "inputs", "input_points", "states")  # fmt: skip
 
 
 def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]]:
@@ -157,6 +183,10 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
             "token_type_ids",
             "input_features_mask",
             "pixel_mask",
+            "target_sizes",
+            "mm_token_type_ids",
+            "image_attention_mask",
+            *_OF_DECISIONS,
         )
         if name in names
     ]
@@ -174,6 +204,9 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
             yield tuple(dict.fromkeys((_TEXT, other, *required, *extra)))
             yield tuple(dict.fromkeys((_TEXT, other, *required, *decoder)))
     yield tuple(dict.fromkeys((*firsts, *required)))
+
+
+_OF_DECISIONS = ("actions", "rewards", "returns_to_go", "timesteps")
 
 
 class _Makers:
@@ -241,6 +274,46 @@ class _Makers:
         bins = self.size("num_mel_bins", default=0)
         return self.noise(self.size("max_length", default=SIDE), bins) if bins else self.noise(SAMPLES)
 
+    def channels_of_sound(self) -> torch.Tensor:
+        """As codecs take it, the channels of the sound apart; a length that frames of usual lengths divide."""
+        return self.noise(self.size("audio_channels", default=1), 3840)
+
+    def frames_of_sound(self) -> torch.Tensor:
+        """A whole number of frames of usual lengths."""
+        return self.noise(3840)
+
+    def frames(self) -> torch.Tensor:
+        """Features of sound, the steps first."""
+        bins = self.size("input_dim", "input_feat_size", "feature_size", "num_mel_bins", "input_size", default=80)
+        return self.noise(SIDE, bins)
+
+    def grid(self) -> torch.Tensor:
+        """Frames, rows and columns of patches, of one image."""
+        side = max(_GRID, 2 * self.size("spatial_merge_size", "merge_size", default=2))
+        return torch.tensor([[1, side, side]])
+
+    def patches(self) -> torch.Tensor:
+        """The patches of one image in a row each."""
+        side = self.size("patch_size", default=14)
+        frames = self.size("temporal_patch_size", default=1)
+        return _noise(self._module, (int(self.grid().prod()), self._channels() * frames * side * side))
+
+    def embedded_patches(self) -> torch.Tensor:
+        """The patches of one image as the width of the network."""
+        return _noise(self._module, (int(self.grid().prod()), self.size("hidden_size", "embed_dim")))
+
+    def pair(self) -> torch.Tensor:
+        """Two images to be matched."""
+        return self.noise(2, *self._image())
+
+    def vectors(self) -> torch.Tensor:
+        """Tokens as vectors."""
+        return self.noise(LENGTH, self.size("hidden_size", "d_model", "dim", "embed_dim"))
+
+    def steps(self, *names: str) -> torch.Tensor:
+        """A vector a step, of the first of these sizes."""
+        return self.noise(LENGTH, self.size(*names, default=1))
+
     def past(self) -> torch.Tensor:
         length = self.size("context_length", default=LENGTH)
         lags = max((max(getattr(part, "lags_sequence", None) or [0]) for part in self._parts), default=0)
@@ -248,9 +321,22 @@ class _Makers:
         return self.noise(length + lags, channels) if channels > 1 else self.noise(length + lags)
 
 
+_GRID = 4
+"""Rows and columns of patches, at least."""
+
 _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
-    **dict.fromkeys(("input_ids", "decoder_input_ids", "inputs"), _Makers.tokens),
-    **dict.fromkeys(("token_type_ids",), lambda made: torch.zeros_like(made.tokens())),
+    **dict.fromkeys(("input_ids", "decoder_input_ids", "inputs", "qformer_input_ids"), _Makers.tokens),
+    **dict.fromkeys(("token_type_ids", "mm_token_type_ids"), lambda made: torch.zeros_like(made.tokens())),
+    **dict.fromkeys(("grid_thw", "image_grid_thw"), _Makers.grid),
+    **dict.fromkeys(("query_embeds", "inputs_embeds", "noise_embeds", "hidden_states", "latents"), _Makers.vectors),
+    "states": lambda made: made.steps("state_dim"),
+    "actions": lambda made: made.steps("act_dim"),
+    **dict.fromkeys(("rewards", "returns_to_go"), lambda made: made.steps("reward_dim")),
+    "timesteps": lambda made: torch.arange(LENGTH).expand(BATCH, LENGTH).contiguous(),
+    "audio_mel": _Makers.frames,
+    "audio_mel_mask": lambda made: torch.zeros(made.frames().shape[:2], dtype=torch.bool),
+    "image_attention_mask": lambda made: torch.ones(*made.tokens().shape, 1, dtype=torch.long),
+    "target_sizes": lambda made: torch.tensor([[_GRID, _GRID]] * BATCH),
     **dict.fromkeys(("attention_mask", "decoder_attention_mask"), lambda made: torch.ones_like(made.tokens())),
     **dict.fromkeys(("pixel_values", "pixel_values_videos"), _Makers.pixels),
     "input_features": _Makers.features,
@@ -262,6 +348,19 @@ _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
     "past_time_features": lambda made: made.noise(made.past().shape[1], made.size("num_time_features", default=1)),
     "past_observed_mask": lambda made: torch.ones_like(made.past()),
 }
+
+
+_PATCHES = (_Makers.patches, _Makers.embedded_patches)
+"""A row a patch."""
+
+_OTHER_FORMS: Mapping[str, tuple[Callable[[_Makers], torch.Tensor], ...]] = {
+    "pixel_values": (_Makers.patches, _Makers.pair, lambda made: made.pixels()[:, None]),
+    "hidden_states": (_Makers.patches, _Makers.embedded_patches),
+    "inputs": (_Makers.sound,),
+    "input_values": (_Makers.channels_of_sound, _Makers.frames_of_sound),
+    "input_features": (_Makers.frames, lambda made: made.features()[:, None], _Makers.vectors),
+}
+"""What other forms an argument of a name has; `_PATCHES` where a grid comes with it."""
 
 
 def _tokens(rows: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -282,6 +381,7 @@ _UNSEEN = (
     "FakeTensor",
     "allocate",
     "unhinted",
+    "concrete integers",
     "is_nonzero",
     "Expected inputs of BF16",
 )

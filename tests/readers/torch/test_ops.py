@@ -210,6 +210,10 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "rfft of odd length": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho"), 5, 1, "ortho"),
     "fft": lambda m, x: torch.fft.ifft(torch.fft.fft(x, norm="forward").transpose(1, 2), dim=1).imag,
     "fft of two axes": lambda m, x: torch.fft.fft2(x).real,
+    "kernels of samples": lambda m, x: F.conv2d(
+        x[:, :4].reshape(1, 4, 4, 4), x.reshape(2, 40)[:, :36].reshape(4, 2, 3, 3), x[0, 0, :4], padding=1, groups=2
+    ),
+    "kernels of a line": lambda m, x: F.conv1d(x, x[0, :, :4].mT.reshape(2, 5, 2), stride=2, padding=1, dilation=2),
     "movedim": lambda m, x: x.movedim(0, -1).movedim((0, 2), (2, 1)).mT,
     "class token": lambda m, x: torch.cat([m.token.expand(x.shape[0], -1, -1), x], dim=1),
     "stack": lambda m, x: torch.stack([x, x.relu()], dim=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -107,7 +108,7 @@ def _matrix(stack: Constant, index: int) -> Parameter:
 def _conv(em: Emitter, call: Call) -> Operand:
     weight = call["weight"]
     if not isinstance(weight, Constant):
-        raise CannotLowerError("the kernel depends on the network's input")
+        return _conv_by_input(em, call, weight)
     kernel = weight.shape[2:]
     strides, dilations = per_axis(call["stride"], len(kernel)), per_axis(call["dilation"], len(kernel))
     attributes: dict[str, Any] = {
@@ -129,6 +130,34 @@ def _conv(em: Emitter, call: Call) -> Operand:
         along = (bias.shape[0], *(1,) * len(kernel))
         found = em.emit("add", [found, em.reshape(bias, along)], call.shape)
     return found
+
+
+def _conv_by_input(em: Emitter, call: Call, weight: Flow) -> Operand:
+    """A convolution whose kernels depend on the input: its windows side by side, times the kernels as matrices.
+
+    Raises:
+        CannotLowerError: it is a transposed one, or of three axes.
+    """
+    x, kernel = em.flow(call["input"]), concrete(weight)[2:]
+    if call.get("transposed", "output_padding" in call.arguments) or len(kernel) > 2 or len(x.shape) != len(kernel) + 2:
+        raise CannotLowerError("kernels that depend on the network's input, of another form")
+    strides, dilations = (per_axis(call[name], len(kernel)) for name in ("stride", "dilation"))
+    pads = _pads(call["padding"], kernel, dilations)
+    batch, channels, *space = concrete(x)
+    count, groups, out = len(kernel), int(call["groups"]), concrete(weight)[0]
+    if count == 1:  # an image of one row
+        kernel, strides, dilations, pads = (1, *kernel), (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+    places = math.prod(int(size) for size in call.shape[2:])
+    image = em.reshape(x, (batch, channels, *(1,) * (2 - count), *space))
+    window = channels * math.prod(kernel)
+    rows = em.emit(
+        "unfold", [image], (batch, window, places), kernel=kernel, strides=strides, pads=pads, dilations=dilations
+    )
+    parts = em.reshape(rows, (batch, groups, window // groups, places))
+    matrices = em.reshape(weight, (groups, out // groups, window // groups))
+    found = em.reshape(em.emit("matmul", [matrices, parts], (batch, groups, out // groups, places)), call.shape)
+    bias = call["bias"]
+    return found if bias is None else add(em, found, em.reshape(bias, (out, *(1,) * count)), call.shape)
 
 
 def _pads(padding: Any, kernel: Sequence[int], dilations: Sequence[int]) -> tuple[int, ...]:

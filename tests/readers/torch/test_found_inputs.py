@@ -1,0 +1,81 @@
+"""Inputs by what a configuration says, in each of the forms that arguments of one name have."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gnelint.readers.torch.found_inputs import find_inputs
+
+SIZES = {"hidden_size": 8, "vocab_size": 50, "patch_size": 2, "num_channels": 3, "spatial_merge_size": 2,
+         "temporal_patch_size": 2, "image_size": 8, "num_mel_bins": 5, "state_dim": 6, "act_dim": 3}  # fmt: skip
+
+
+class _Configured(nn.Module):
+    main_input_name = "input_ids"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(**SIZES)
+        self.layer = nn.Linear(8, 8)
+
+
+class _PatchesOfImages(_Configured):
+    """Takes the patches of all images in a row each, and how many there are of each image."""
+
+    def forward(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        assert pixel_values.shape[1] == 3 * 2 * 2 * 2
+        return pixel_values.reshape(-1, 2, 2, 24)
+
+
+class _EmbeddedPatches(_Configured):
+    def forward(self, hidden_states: Tensor, grid_thw: Tensor) -> Tensor:
+        return self.layer(hidden_states.reshape(-1, 8))
+
+
+class _Pair(_Configured):
+    main_input_name = "pixel_values"
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        batch, two, *_ = pixel_values.shape
+        assert (two, pixel_values.dim()) == (2, 5)
+        return pixel_values.reshape(batch, -1)
+
+
+class _Codec(_Configured):
+    main_input_name = "input_values"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 4, 9, stride=4)
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        assert input_values.dim() == 3
+        return self.conv(input_values)
+
+
+class _Decisions(_Configured):
+    main_input_name = "states"
+
+    def forward(self, states: Any = None, actions: Any = None, timesteps: Any = None) -> Tensor:
+        return torch.cat([states, actions], dim=-1).sum(-1) + timesteps
+
+
+class _Vectors(_Configured):
+    main_input_name = "query_embeds"
+
+    def forward(self, query_embeds: Tensor) -> Tensor:
+        return self.layer(query_embeds)
+
+
+@pytest.mark.parametrize("kind", [_PatchesOfImages, _EmbeddedPatches, _Pair, _Codec, _Decisions, _Vectors])
+def test_an_argument_in_the_form_that_fits(kind: type[nn.Module]) -> None:
+    module = kind()
+    found = find_inputs(module)
+    assert found is not None
+    assert found.source == "from its configuration"
+    module(*found.args, **found.kwargs)
