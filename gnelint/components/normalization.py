@@ -441,15 +441,9 @@ class L2Normalize(Normalization):
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray(np.maximum(square * self.entries, self.epsilon**2))
 
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        axes = self.normalised_axes()
-        x = self._levelled(x, axes)
-        found = statistic(x, axes, False)
-        g = cotangent.refined(x.axes)
-        removed = set_average(g.energy, g, axes) / found.entries
-        square = _fit(found.square, x.axes, x.refined(g.axes), axes)
-        energy = np.maximum(g.energy - removed, 0.0) / self.denominator(square)
-        return g.behind(Effect.MOVED, (energy, np.minimum(g.position_covariance, energy)))
+    def _find_normalised(self, x: Moments, cells: Axes) -> _Normalised:
+        found = super()._find_normalised(x, cells)
+        return replace(found, rho=found.rho * self.entries)  # of the norm, not of the mean square
 
 
 @component("second_moment_norm")

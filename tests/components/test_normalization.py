@@ -389,3 +389,15 @@ def test_one_value_less_itself_passes_no_gradient() -> None:
     (found,) = component.backward([x], component.forward([x]), [Gradient.white(shape)])
     assert found is not None
     assert found.total == 0.0
+
+
+def test_l2_normalisation_keeps_the_share_that_positions_have_in_common() -> None:
+    """Long vectors: what is divided by is far from one."""
+    shape = (64, 16, 48)
+    component = make("l2_normalize", [shape], [shape], axes=(-1,))
+    x = Moments.uniform(shape, 0.0, 9.0)
+    white = Gradient.white(shape)
+    cotangent = replace(white, position_covariance=0.2 * white.energy)
+    (found,) = component.backward([x], component.forward([x]), [cotangent])
+    assert found is not None
+    assert float(found.position_covariance.mean() / found.energy.mean()) == pytest.approx(0.2, rel=0.05)
