@@ -377,10 +377,22 @@ class Graph:
     @cached_property
     def gradient_source(self) -> str | None:
         """Where the network's gradient is taken: the first floating input on a gradient path, for tokens the first
-        embedding's output."""
+        embedding's output (a bag's, if it sums what it looks up)."""
         on_path = self.gradient_values
-        looked_up = (node.outputs[0] for node in self.nodes if node.op == "embedding" and node.outputs[0] in on_path)
-        return next((name for name in self.inputs if name in on_path), None) or next(looked_up, None)
+        looked_up = (self._looked_up(node) for node in self.nodes if node.op == "embedding")
+        found = (name for name in looked_up if name in on_path)
+        return next((name for name in self.inputs if name in on_path), None) or next(found, None)
+
+    def _looked_up(self, embedding: Node) -> str:
+        """What the operation of the model that looks rows up hands on: it may be several nodes here."""
+        node = embedding
+        same = (embedding.source_op, embedding.scope, embedding.location)
+        while self.source == "torch":
+            readers = self.consumers.get(node.outputs[0], ())
+            if len(readers) != 1 or (readers[0].source_op, readers[0].scope, readers[0].location) != same:
+                break
+            (node,) = readers
+        return node.outputs[0]
 
     @cached_property
     def main_values(self) -> frozenset[str]:

@@ -384,3 +384,10 @@ def test_a_failed_trace_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
         read_module(Decides(), (torch.ones(2, 2, device="meta"),), name="decides")
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_gradient_of_a_bag_is_taken_where_the_layer_hands_it_on() -> None:
+    network = nn.Sequential(nn.EmbeddingBag(50, 8), nn.Linear(8, 4))
+    graph = read_module(network, (torch.randint(0, 50, (4, 6)),), name="bag")
+    assert graph.gradient_source is not None
+    assert graph.values[graph.gradient_source].shape == (4, 8)
