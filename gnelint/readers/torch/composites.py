@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
@@ -66,8 +67,9 @@ def take_apart(program: ExportedProgram) -> None:
         return
     parts = _taken_apart([nodes[0] for nodes in kinds.values()], table)
     for nodes, part in zip(kinds.values(), parts, strict=True):
-        for node in nodes:
-            part.put_in(graph, node)
+        if part is not None:
+            for node in nodes:
+                part.put_in(graph, node)
 
 
 def _is_unknown(node: fx.Node) -> bool:
@@ -146,8 +148,8 @@ def _is_tensor(found: Any) -> bool:
     return isinstance(found, fx.Node) and isinstance(found.meta.get("val"), torch.Tensor)
 
 
-def _taken_apart(nodes: list[fx.Node], table: Mapping[Any, Any]) -> list[_Part]:
-    """What each of the calls becomes."""
+def _taken_apart(nodes: list[fx.Node], table: Mapping[Any, Any]) -> list[_Part | None]:
+    """What each of the calls becomes; None for one that is left whole, as it checks what it computes."""
     examples = []
     calls = []
     mode = FakeTensorMode(shape_env=ShapeEnv())
@@ -159,15 +161,20 @@ def _taken_apart(nodes: list[fx.Node], table: Mapping[Any, Any]) -> list[_Part]:
             examples.append([_shadow(leaves[at].meta["val"]) for at in places])
         calls.append(_call_with(node.target, rest, places, form))
     program = torch.export.export(_Calls(calls), (examples,), strict=False).run_decompositions(dict(table))
-    placeholders = iter(node for node in program.graph.nodes if node.op == "placeholder")
+    named = {node.name: node for node in program.graph.nodes}
+    placeholders = iter(named[name] for name in program.graph_signature.user_inputs)
     given = [tuple(next(placeholders) for _ in example) for example in examples]
-    returned = list(program.graph.output_node().args[0])
-    parts = []
+    specs = program.graph_signature.output_specs
+    kinds = zip(program.graph.output_node().args[0], specs, strict=True)
+    returned = [found for found, spec in kinds if spec.kind is OutputKind.USER_OUTPUT]
+    parts: list[_Part | None] = []
     for node, own in zip(nodes, given, strict=True):
         count = 1 if isinstance(node.meta["val"], torch.Tensor) else len(node.meta["val"])
         results, returned = tuple(returned[:count]), returned[count:]
         inner = set(needed(found for found in results if isinstance(found, fx.Node))) - set(own)
-        parts.append(_Part(own, results, tuple(found for found in program.graph.nodes if found in inner)))
+        whole = any(operation_name(found.target) == "with_effects" for found in inner)
+        order = tuple(found for found in program.graph.nodes if found in inner)
+        parts.append(None if whole else _Part(own, results, order))
     return parts
 
 
