@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.app.checking import Analysis, check_graph
+from gnelint.app.sampling import sampler_of
 from gnelint.errors import UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding
@@ -23,6 +24,7 @@ from gnelint.lint.selection import (
     without_effect,
 )
 from gnelint.lint.suppression import unused
+from gnelint.readers.reading import Read, open_target
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from gnelint.fixes import FixOptions
     from gnelint.fixes.edits import Edit
     from gnelint.fixes.planning import FixOutcome
-    from gnelint.ir.graph import Graph
     from gnelint.measure.trials import Tried
     from gnelint.measure.verify import Verification
     from gnelint.readers.inputs import InputSpec
@@ -53,6 +54,7 @@ def check(
     loss: str | None = None,
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
+    sampling: bool = True,
 ) -> Analysis:
     """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
@@ -69,6 +71,7 @@ def check(
         loss: what stands behind the output: "cross_entropy", "nll", "bce", "bce_with_logits", "mse" or "l1".
         preview: run rules that are not yet stable as well.
         params: values for the parameters of rules, by rule id.
+        sampling: run what no formula describes on draws of its inputs, if PyTorch is there.
 
     Raises:
         ModelError: the model cannot be read.
@@ -84,8 +87,10 @@ def check(
     loaded = load_rules([Path(path) for path in rules])
     settings = replace(_settings(loaded, select, extend_select, ignore, preview, stage, params), loss=loss)
     chosen = selected_rules(loaded, settings)
-    graph = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
-    result = check_graph(graph, chosen, settings, others=unselected_rules(loaded, settings))
+    read = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
+    sampler = sampler_of(read) if sampling else None
+    others = unselected_rules(loaded, settings)
+    result = check_graph(read.graph, chosen, settings, others=others, sampler=sampler)
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
 
@@ -369,24 +374,24 @@ def _read(
     example_kwargs: Mapping[str, Any] | None,
     inputs: str | Sequence[str],
     training: bool,
-) -> Graph:
+) -> Read:
     if not isinstance(target, (str, Path)):
         from gnelint.readers.torch.arguments import (
             arguments_of_module,  # the caller has a module, so torch is loaded already
         )
-        from gnelint.readers.torch.reader import read_module
+        from gnelint.readers.torch.reader import trace_module
         from gnelint.readers.torch.target import refuse_scripted
 
         name = type(target).__name__
         refuse_scripted(target, name)
         given = arguments_of_module(target, example_inputs, _specs(inputs), name, example_kwargs)
-        return read_module(
+        traced = trace_module(
             target, given.args, name=name, training=training, example_kwargs=given.kwargs, notes=given.notes
         )
-    from gnelint.readers.reading import read_target
+        return Read(traced.graph, traced=traced)
     from gnelint.readers.target import resolve
 
     found = resolve(str(target))
     if len(found) > 1:
         raise UsageError(str(target), f"names {len(found)} models", "Call check once for each of them.")
-    return read_target(found[0], training=training, inputs=_specs(inputs))
+    return open_target(found[0], training=training, inputs=_specs(inputs))

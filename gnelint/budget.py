@@ -111,6 +111,17 @@ def allow(path: Path) -> None:
         _limit(resource.RLIMIT_DATA, _memory)
 
 
+def allow_torch() -> None:
+    """Raise this process' budget, if it has one, for PyTorch and what is run with it."""
+    global _memory
+    if _memory and resource is not None:
+        _memory += TORCH_MEMORY
+        _limit(resource.RLIMIT_DATA, _memory)
+        soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+        if soft != resource.RLIM_INFINITY:
+            _limit(resource.RLIMIT_CPU, math.ceil(soft + TORCH_SECONDS))
+
+
 def _limit(kind: int, wanted: int) -> None:
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -206,6 +206,9 @@ _config = click.option(
 @click.option(
     "--timeout", type=_AMOUNT, metavar="SECONDS", help="Of computing for a model file [20, and 24 for each MB]."
 )
+@click.option(
+    "--no-sampling", "sampling", is_flag=True, flag_value=False, default=True, help="Run nothing: formulas alone."
+)
 @click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")
 @click.option("--show-settings", is_flag=True, help="Show what holds for each target, and check nothing.")

@@ -24,7 +24,7 @@ from gnelint.theory.spectrum import PLAIN, Spectrum, Structure, concatenated, id
 
 _WEIGHTED = families()["recurrent"] | {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"}
 _OF_A_JOIN = frozenset({"scale", "dropout", "identity"})
-_STRENGTH: dict[Basis, int] = {"exact": 0, "theorem": 1, "approximate": 2, "unmodelled": 3}
+_STRENGTH: dict[Basis, int] = {"exact": 0, "theorem": 1, "approximate": 2, "sampled": 3, "unmodelled": 4}
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ def find_blocks(graph: Graph, spectra: Mapping[str, NodeSpectrum], problems: Map
 
 def _renamed(block: Block) -> Block:
     """The block under the names of its ends, which no other block has."""
-    return replace(block, name=_span(block.nodes))
+    return replace(block, name=span(block.nodes))
 
 
-def _span(names: Sequence[str]) -> str:
+def span(names: Sequence[str]) -> str:
+    """What a block without a module of its own is called."""
     return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
 
 
@@ -299,7 +300,7 @@ def _name(nodes: Sequence[Node], kind: BlockKind) -> str:
         parts = [part for part, *_ in same]
         if parts:
             return ".".join(parts)
-    return _span(names)
+    return span(names)
 
 
 def _spectra_from_entry(graph: Graph, segment: _Segment, spectra: Mapping[str, NodeSpectrum]) -> dict[str, Spectrum]:

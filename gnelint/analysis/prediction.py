@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from gnelint.analysis.sampling import MakeSampler
 from gnelint.analysis.stage import Judgement
 from gnelint.components.base import Basis
 from gnelint.ir.graph import Graph, Node
@@ -108,6 +109,7 @@ class Prediction:
         cotangent_at: "output", or the value where the cotangent had to be placed.
         weights: statistics by parameter name, for the weights of linear maps and the parameters of normalisations.
         notes: sentences for people, the reader's and the analysis' own.
+        sampler: what ran the parts that no formula describes, for who analyses the graph again.
     """
 
     graph: Graph
@@ -122,6 +124,7 @@ class Prediction:
     fluctuation_bits: float | None = None
     weights: Mapping[str, WeightStatistics] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sampler: MakeSampler | None = field(default=None, repr=False, compare=False)
 
     @property
     def trained(self) -> bool | None:

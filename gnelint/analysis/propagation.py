@@ -21,7 +21,9 @@ import numpy as np
 
 from gnelint.analysis.blocks import NodeSpectrum, find_blocks
 from gnelint.analysis.correlation import CORRELATED, correlated_joins
+from gnelint.analysis.fallback import Fallback
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.sampling import ASSUMED_BITS, MakeSampler, Sampled
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
 from gnelint.budget import at
@@ -93,32 +95,44 @@ class _Forward:
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def analyse(graph: Graph) -> Prediction:
+def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     """Predict what every node and block of the graph does to the gradient.
 
     Never raises for a graph that the readers made: what cannot be predicted is None, with the reason in the node's
     assumptions.
+
+    Args:
+        graph: the network.
+        sampler: what runs the parts of it that no formula describes; None leaves them out.
     """
     numbers = not _has_placeholders(graph)
     weights = _weight_statistics(graph)
-    forward = _forward(graph, numbers)
-    cotangent_at, gradients = _backward(graph, forward) if numbers else ("output", {})
-    spectra = _spectra(graph, forward) if numbers else {}
-    errors = _gradient_errors(graph, forward, gradients, spectra, cotangent_at)
+    sampled = Fallback(graph, sampler if numbers else None)
+    forward = _forward(sampled, numbers)
+    cotangent_at, gradients = _backward(sampled.graph, forward) if numbers else ("output", {})
+    while sampled.failed(forward.problems) is not None:  # what a component could not pull back
+        forward = _forward(sampled, numbers)
+        cotangent_at, gradients = _backward(sampled.graph, forward)
+    spectra = _spectra(sampled.graph, forward) if numbers else {}
+    errors = _gradient_errors(sampled.graph, forward, gradients, spectra, cotangent_at)
     spectra = {name: _with_weak(spectrum, errors.weak.get(name, ())) for name, spectrum in spectra.items()}
+    blocks = find_blocks(sampled.graph, spectra, forward.problems)
+    if numbers:
+        blocks = _with_own_phi(sampled.graph, forward, blocks)
+    blocks = tuple(sampled.whole(_with_error(block, errors)) for block in blocks)
+    forward, spectra, errors = _opened(sampled, forward, spectra, errors)
     nodes = tuple(_node_prediction(graph, node, forward, gradients, spectra, errors) for node in graph.gradient_nodes)
     at = graph.gradient_source
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
     error = errors.gradients.get(at) if at is not None and reached is not None else None
-    blocks = tuple(_with_error(block, errors) for block in find_blocks(graph, spectra, forward.problems))
-    notes = [*graph.notes, *_random_phases(graph, forward)]
+    notes = [*graph.notes, *_random_phases(graph, forward), *sampled.notes()]
     if not numbers:
         notes.append(PLACEHOLDERS)
     return Prediction(
         graph=graph,
         nodes=nodes,
-        blocks=_with_own_phi(graph, forward, blocks) if numbers else blocks,
+        blocks=blocks,
         coverage=modelled / len(nodes) if nodes else 1.0,
         stage=judge(graph, weights) if numbers else Judgement(),
         gradient_log2=None if reached is None else reached.log2,
@@ -128,6 +142,7 @@ def analyse(graph: Graph) -> Prediction:
         fluctuation_bits=None if error is None else error.fluctuation,
         weights=weights,
         notes=tuple(notes),
+        sampler=sampler,
     )
 
 
@@ -223,18 +238,42 @@ class Trial:
 # --- forward ---------------------------------------------------------------------------------------------
 
 
-def _forward(graph: Graph, numbers: bool) -> _Forward:
+def _forward(sampled: Fallback, numbers: bool) -> _Forward:
     """Moments of every value; with `numbers` False only which nodes have a component."""
-    found = _with_inputs(graph) if numbers else _Forward()
-    on_path = {node.name for node in graph.gradient_nodes}
-    for node in graph.nodes:
+    found = _with_inputs(sampled.graph) if numbers else _Forward()
+    on_path = {node.name for node in sampled.graph.gradient_nodes}
+    pending = list(reversed(sampled.graph.nodes))
+    while pending:
+        node = pending.pop()
         at(f'node "{node.name}" ({node.source_op or node.op})')
         try:
-            _apply(graph, node, found, numbers)
+            _apply(sampled.graph, node, found, numbers, sampled.component(node))
+            outputs = [found.moments[name] for name in node.outputs if name in found.moments]
+            if not outputs or node.name not in on_path or not sampled.doubts(node, outputs):
+                continue
+            again = sampled.failed([node.name], CORRELATED)
         except _FAILURES as error:
-            if node.name in on_path:
-                found.problems[node.name] = _reason(error)
+            if node.name not in on_path:
+                continue
+            again = sampled.failed(sampled.missing(node, found.moments) or [node.name], _reason(error))
+            if again is None:
+                found.problems[node.name] = sampled.refusal(node.name, _reason(error))
+        if again is not None:
+            pending = _again(sampled.graph, again, found, pending)
+            on_path = {node.name for node in sampled.graph.gradient_nodes}
     return found
+
+
+def _again(graph: Graph, names: frozenset[str], found: _Forward, pending: Sequence[Node]) -> list[Node]:
+    """The nodes to be walked, the last first, once those of these names are as if they had not been."""
+    waiting = names | {node.name for node in pending}
+    nodes = [node for node in graph.nodes if node.name in waiting]
+    for node in nodes:
+        found.components.pop(node.name, None)
+        found.problems.pop(node.name, None)
+        for name in node.outputs:
+            found.moments.pop(name, None)
+    return nodes[::-1]
 
 
 def _with_inputs(graph: Graph) -> _Forward:
@@ -247,9 +286,9 @@ def _with_inputs(graph: Graph) -> _Forward:
     return found
 
 
-def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool) -> None:
+def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Component | None = None) -> None:
     cls = component_class(node.op)
-    if cls is None:
+    if cls is None and sampled is None:
         raise NotModelledError(f"no component models {node.source_op or node.op}")
     outputs = [graph.values[name].concrete_shape for name in node.outputs]
     inputs = [None if name is None else graph.values[name].concrete_shape for name in node.inputs]
@@ -257,7 +296,10 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool) -> None:
         shape is None for shape, name in zip(inputs, node.inputs, strict=True) if name is not None
     ):
         raise NotModelledError("a shape is not known")
-    component = cls(node, tuple(inputs), tuple(shape for shape in outputs if shape is not None))
+    component = sampled
+    if component is None:
+        assert cls is not None
+        component = cls(node, tuple(inputs), tuple(shape for shape in outputs if shape is not None))
     if not numbers:
         found.components[node.name] = component
         return
@@ -371,6 +413,8 @@ def _pull_back(
                 continue
             found = gradients if name not in kept or arrived is None else arrived
             found[name] = found[name].plus(gradient) if name in found else gradient
+        if isinstance(component, Sampled) and arrived is None:
+            gradients.update(_inside(component, gradients, node))
         if wanted is not None:
             for name in touched:
                 if name not in wanted:
@@ -378,6 +422,12 @@ def _pull_back(
     for name in unknown:
         (gradients if name not in kept or arrived is None else arrived).pop(name, None)
     return gradients
+
+
+def _inside(component: Sampled, gradients: Mapping[str, Scaled], node: Node) -> dict[str, Scaled]:
+    """The gradients at the values inside of a region that has just been pulled back."""
+    exponent = max(gradients[name].normalised().exponent for name in node.outputs if name in gradients)
+    return {name: Scaled(g, exponent) for name, g in component.keep().items() if name not in gradients}
 
 
 def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
@@ -437,6 +487,43 @@ def _at_exponent(scaled: Scaled, exponent: float) -> Gradient:
 
 
 # --- what is said of nodes and weights -------------------------------------------------------------------
+
+
+def _opened(
+    sampled: Fallback, forward: _Forward, spectra: Mapping[str, NodeSpectrum], errors: GradientErrors
+) -> tuple[_Forward, dict[str, NodeSpectrum], GradientErrors]:
+    """What was found of regions as what their nodes are said to do: phi by their own formulas, where they have some,
+    on the moments that were measured."""
+    moments, spectra, gradients = dict(forward.moments), dict(spectra), dict(errors.gradients)
+    for name, region in sampled.regions.items():
+        component = forward.components.get(name)
+        whole = spectra.pop(name, None)
+        if not isinstance(component, Sampled):
+            continue
+        moments.update({value: x for value, x in component.inner.items() if value not in moments})
+        met = [gradients[value] for value in region.outputs if value in gradients]
+        error = max(met, key=lambda each: each.bound, default=None)
+        if error is not None:
+            for value, bits in component.inner_bits.items():
+                variance = error.variance + ASSUMED_BITS**2 + bits**2
+                gradients.setdefault(value, replace(error, variance=variance))
+        for node in region.nodes:
+            own = whole if len(region.nodes) == 1 else _own_spectrum(sampled.original, node, moments)
+            spectra[node.name] = own or NodeSpectrum((), None, component.basis, component.assumptions)
+    return replace(forward, moments=moments), spectra, replace(errors, gradients=gradients)
+
+
+def _own_spectrum(graph: Graph, node: Node, moments: MutableMapping[str, Moments]) -> NodeSpectrum | None:
+    """What a node of a region does by itself; None where no formula says so."""
+    found = _Forward(ChainMap({}, moments))
+    with suppress(*_FAILURES), np.errstate(all="ignore"):
+        _apply(graph, node, found, True)
+        component = found.components[node.name]
+        states = [None if name is None else moments.get(name) for name in node.inputs]
+        phis = component.phis(states, [found.moments[name] for name in node.outputs])
+        if all(phi is None or math.isfinite(phi) for phi in phis):
+            return NodeSpectrum(phis, None, Sampled.basis, Sampled.assumptions)
+    return None
 
 
 def _node_prediction(

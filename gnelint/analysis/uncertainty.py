@@ -45,7 +45,13 @@ from gnelint.theory.fluctuation import (
 QUANTILE = 1.645
 """90% of a Gaussian lie within this many standard deviations."""
 
-OF_BASIS: Mapping[Basis, float] = {"exact": 0.0, "theorem": 0.005, "approximate": 0.1, "unmodelled": 0.0}
+OF_BASIS: Mapping[Basis, float] = {
+    "exact": 0.0,
+    "theorem": 0.005,
+    "approximate": 0.1,
+    "sampled": 0.1,
+    "unmodelled": 0.0,
+}
 """Bits of error of a component that does not say it itself."""
 CORRELATED_BITS = 0.15
 """About a join whose operands are correlated in a way that is left out."""

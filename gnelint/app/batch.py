@@ -22,7 +22,7 @@ from gnelint.lint.selection import selected_rules, unselected_rules
 from gnelint.lint.suppression import Verdict
 from gnelint.output.json import counts
 from gnelint.output.report import Checked, Unread
-from gnelint.readers.reading import read_target
+from gnelint.readers.reading import open_target
 from gnelint.readers.target import source_file
 from gnelint.settings.jobs import Job
 
@@ -115,7 +115,7 @@ def _cached(job: Job) -> Checked:
         return _checked(job, None if model is None else sha256(model))[0]
     visit = Visit(model)
     digest = sha256(model)
-    options = (job.target.text, job.inputs, job.training, job.settings, job.suppressions)
+    options = (job.target.text, job.inputs, job.training, job.settings, job.suppressions, job.sampling)
     key = key_of(digest, [rule.file for rule in rules_of(job.rules).rules], options)
     cache = Cache(job.cache_dir)
     if key is None:
@@ -142,14 +142,17 @@ def _checked(job: Job, digest: str | None) -> tuple[Checked, Sequence[str]]:
         digest: the hash of the model file's bytes, None where there is no such file.
     """
     from gnelint.app.checking import check_graph
+    from gnelint.app.sampling import sampler_of
 
     known = rules_of(job.rules)
     rules, others = selected_rules(known, job.settings), unselected_rules(known, job.settings)
-    graph = read_target(job.target, training=job.training, inputs=job.inputs)
-    result = replace(check_graph(graph, rules, job.settings, job.suppressions, others), sha256=digest)
+    read = open_target(job.target, training=job.training, inputs=job.inputs)
+    sampler = sampler_of(read) if job.sampling else None
+    checked = check_graph(read.graph, rules, job.settings, job.suppressions, others, sampler)
+    result = replace(checked, sha256=digest)
     ran = tuple(rule.id for rule in result.rules)
     found = _shaped(job, result.to_dict(), result.notes, ran, result.verdicts)
-    return found, graph.data_files
+    return found, read.graph.data_files
 
 
 def _shaped(

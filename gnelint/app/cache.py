@@ -2,9 +2,9 @@
 
 A record is found by a hash over everything that the answer depends on: the bytes of the model file, whole, however
 large it is (reading them is a small part of analysing them, and no time stamp can lie); the bytes of each rule file;
-the options; the code of gnelint, Python, numpy and onnx. The files with external weights, which only a reader of the
-model knows, are named in the record with the hashes of their bytes, and it counts only while they are the same. A
-record is signed with a secret of the user's: one that somebody else wrote, or changed, or renamed, is not read.
+the options; the code of gnelint, Python, numpy, onnx and torch. The files with external weights, which only a reader
+of the model knows, are named in the record with the hashes of their bytes, and it counts only while they are the same.
+A record is signed with a secret of the user's: one that somebody else wrote, or changed, or renamed, is not read.
 
 Python targets and .pt2 files are never cached: what they say depends on code that no hash of a file covers.
 """
@@ -141,7 +141,7 @@ def _code() -> tuple[str, ...]:
     from importlib.metadata import PackageNotFoundError, version  # slow to import
 
     parts = [__version__, sys.version]
-    for package in ("numpy", "onnx"):
+    for package in ("numpy", "onnx", "torch"):
         with contextlib.suppress(PackageNotFoundError):
             parts.append(f"{package} {version(package)}")
     own = Path(__file__).parents[1]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.sampling import MakeSampler
 from gnelint.errors import GradientNormError, UsageError
 from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
@@ -115,6 +116,7 @@ def check_graph(
     settings: Settings,
     suppressions: Sequence[Suppression] = (),
     others: Sequence[Rule] = (),
+    sampler: MakeSampler | None = None,
 ) -> Analysis:
     """Analyse and lint a graph that has been read; what its file asks to ignore is left out too.
 
@@ -124,10 +126,11 @@ def check_graph(
         settings: what was chosen about them.
         suppressions: the findings that are accepted.
         others: the rules that were not asked for; what they would say of a total out of range is told.
+        sampler: what runs the parts that no formula describes; None leaves them out.
     """
     from gnelint.analysis.propagation import analyse
 
-    return check_prediction(analyse(graph), rules, settings, suppressions, others)
+    return check_prediction(analyse(graph, sampler), rules, settings, suppressions, others)
 
 
 def check_prediction(

@@ -20,7 +20,7 @@ from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import PLAIN, Structure
 
-Basis = Literal["exact", "theorem", "approximate", "unmodelled"]
+Basis = Literal["exact", "theorem", "approximate", "sampled", "unmodelled"]
 """What a number stands on, strongest first."""
 
 

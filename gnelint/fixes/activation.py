@@ -45,7 +45,7 @@ class _Substitution(Fix):
 
     def _scales(self, site: Site, edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
         """The gains that the layers need with their new activations."""
-        prediction = analyse(applied(site.graph, [edit.action for edit in edits]))
+        prediction = analyse(applied(site.graph, [edit.action for edit in edits]), site.prediction.sampler)
         layers = chains_of(prediction, [name for edit in edits for name in edit.nodes])
         tensors = own_weights(prediction.graph, layers)
         held = [layer for layer in layers if layer.node.name in tensors]

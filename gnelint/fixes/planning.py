@@ -186,7 +186,8 @@ def _made(state: _State, fix: Fix, allowed: Collection[Safety], request: FixRequ
         refused |= {refusal.finding.place: refusal.reason for refusal in plan.refused}
         if not plan.edits:
             break
-        prediction = analyse(applied(state.prediction.graph, [edit.action for edit in plan.edits]))
+        graph = applied(state.prediction.graph, [edit.action for edit in plan.edits])
+        prediction = analyse(graph, state.prediction.sampler)
         findings = request.findings(prediction)
         notes = tuple(dict.fromkeys((*state.notes, *plan.notes)))
         found = _State(prediction, findings, (*state.edits, *plan.edits), refused, notes)

@@ -139,7 +139,7 @@ def _branch_logs(prediction: Prediction, tensors: Mapping[str, tuple[str, ...]],
         for name, step in steps.items():
             logs[name] -= max(step, 0.0)
         edits = [EditTensor(name, Scale(2.0**log)) for name, log in logs.items()]
-        found = analyse(with_tensors(prediction.graph, edits))
+        found = analyse(with_tensors(prediction.graph, edits), prediction.sampler)
     return {name: log for name, log in logs.items() if log}
 
 

@@ -32,12 +32,13 @@ def drawn(program: Program, seed: int) -> Batch:
     """
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: _drawn(program.graph, program.graph.values[name], program.examples.get(name), generator)
+        name: drawn_input(program.graph, program.graph.values[name], program.examples.get(name), generator)
         for name in program.graph.inputs
     }
 
 
-def _drawn(graph: Graph, value: Value, example: Tensor | None, generator: torch.Generator) -> Tensor:
+def drawn_input(graph: Graph, value: Value, example: Tensor | None, generator: torch.Generator) -> Tensor:
+    """A datum for one input."""
     if example is not None and not example.is_floating_point():
         return example
     shape = value.concrete_shape if example is None else tuple(example.shape)

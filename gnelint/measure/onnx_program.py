@@ -8,12 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
+from gnelint.analysis.sampling import Sampler
 from gnelint.errors import ModelError
 from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch, stored_weights
+from gnelint.measure.regions.onnx_network import OnnxNetwork
+from gnelint.measure.regions.sampler import TorchSampler
 from gnelint.readers.onnx.inputs import HOW_TO_SET
 
 
@@ -32,6 +35,7 @@ class OnnxProgram:
         """
         normalization: NormalizationMode = "batch" if graph.training else "running"
         self.graph = graph
+        self._path = path
         self.examples: Mapping[str, Tensor] = {}
         self.weights = stored_weights(graph)
         self._interpreter = open_interpreter(
@@ -54,6 +58,10 @@ class OnnxProgram:
     def updated(self) -> Sequence[Tensor]:
         """The tensors that training changes."""
         return self._interpreter.updated
+
+    def sampler(self) -> Sampler:
+        """What runs parts of the network on draws."""
+        return TorchSampler(OnnxNetwork(self._path, self.graph))
 
     def shard(self, team: Team) -> None:
         """Spread the large weights over a team, each process of which calls this before the network runs."""

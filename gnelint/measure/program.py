@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gnelint.analysis.sampling import Sampler
 from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.memory import ran_out
@@ -96,6 +97,9 @@ class Program(Protocol):
 
     def ask_gradients(self, names: frozenset[str]) -> None:
         """Have gradients recorded for the weights of these names, and no others; those not read yet included."""
+
+    def sampler(self) -> Sampler:
+        """What runs parts of the network on draws."""
 
     def run(self, feeds: Mapping[str, Any], watch: Watch) -> None:
         """Run the network on a datum for each of the graph's inputs; `watch` sees the values, the outputs too.

@@ -166,7 +166,7 @@ class Bench:
         if set(program.graph.inputs) != set(before.feeds):
             raise ModelError(source.name, f"its inputs are {', '.join(program.graph.inputs)} now")
         kept = all(name in program.graph.gradient_values for name in block_ends(self._prediction))
-        prediction = self._prediction if kept else analyse(program.graph)
+        prediction = self._prediction if kept else analyse(program.graph, program.sampler)
         return self._health(program, prediction, before.feeds, before.health.probes, self._end)
 
     def _program(self, source: Source) -> Program:

@@ -182,7 +182,7 @@ def _verified(
 ) -> Verified:
     graph = program.graph
     progress("predicting")
-    prediction = analyse(graph)
+    prediction = analyse(graph, program.sampler)
     if not graph.gradient_values:
         raise ModelError(source.name, "no output depends on a floating input, so there is no gradient to measure")
     progress("running")

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gnelint.errors import ModelError
 from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
 
+if TYPE_CHECKING:
+    from gnelint.readers.torch.reader import Traced
+
+
+@dataclass(frozen=True)
+class Read:
+    """A graph, and what can be run of it.
+
+    Attributes:
+        graph: what is analysed.
+        target: where it was read from; None for a module in hand.
+        traced: the PyTorch program that it was read from; None for an ONNX file.
+    """
+
+    graph: Graph
+    target: Target | None = None
+    traced: Traced | None = None
+
 
 def read_target(target: Target, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Graph:
+    """Read a target as `open_target` does, for the graph alone."""
+    return open_target(target, training=training, inputs=inputs).graph
+
+
+def open_target(target: Target, *, training: bool = True, inputs: Sequence[InputSpec] = ()) -> Read:
     """Read a target with the reader of its world.
 
     Raises:
@@ -21,16 +46,18 @@ def read_target(target: Target, *, training: bool = True, inputs: Sequence[Input
         from gnelint.readers.onnx.reader import read
 
         assert target.path is not None
-        return read(target.path, training=training, inputs=tuple(inputs))
+        return Read(read(target.path, training=training, inputs=tuple(inputs)), target)
     require_torch(target)
     if target.kind == "pt2":
-        from gnelint.readers.torch.reader import read_pt2
+        from gnelint.readers.torch.reader import trace_pt2
 
         assert target.path is not None
-        return read_pt2(target.path, training=training, inputs=inputs)
-    from gnelint.readers.torch.target import read_python
+        traced = trace_pt2(target.path, training=training, inputs=inputs)
+    else:
+        from gnelint.readers.torch.target import trace_python
 
-    return read_python(target, training=training, inputs=inputs)
+        traced = trace_python(target, training=training, inputs=inputs)
+    return Read(traced.graph, target, traced)
 
 
 def require_torch(target: Target) -> None:

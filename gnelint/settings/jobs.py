@@ -46,6 +46,7 @@ class Options:
     cache_dir: Path | None = None
     max_memory: float | None = None
     timeout: float | None = None
+    sampling: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Job:
         silenced: what a configuration keeps from being said, for people; "" for nothing.
         memory, seconds: what checking it may cost in bytes and in computing; None leaves it to the target's size.
         config: the configuration file that holds for it, None for none.
+        sampling: whether what no formula describes is run.
     """
 
     target: Target
@@ -78,6 +80,7 @@ class Job:
     memory: float | None = None
     seconds: float | None = None
     config: Path | None = None
+    sampling: bool = True
 
 
 def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path, ...]], RuleSet]) -> list[Job]:
@@ -169,6 +172,7 @@ def _job(target: Target, config: Config, options: Options) -> Job:
         memory=options.max_memory and options.max_memory * 1e9,
         seconds=options.timeout,
         config=config.file,
+        sampling=options.sampling,
     )
 
 

@@ -128,7 +128,7 @@ def test_changed_external_data(external: Job, tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = batch.read_target
+    read = batch.open_target
 
     def changing(*arguments: object, **more: object) -> object:
         graph = read(*arguments, **more)  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(job: Job, monkeypatch:
         job.target.path.touch()
         return graph
 
-    monkeypatch.setattr(batch, "read_target", changing)
+    monkeypatch.setattr(batch, "open_target", changing)
     ask(job)
     assert job.cache_dir is not None
     assert not job.cache_dir.exists()

@@ -249,7 +249,12 @@ PREDICTIONS = (
         "log2 of the squared norm of the weight's (or scale's) gradient, taken as independent over positions",
     ),
     function("receives_gradient(n)", "truth", _receives_gradient, "some gradient arrives at the node's output"),
-    function("basis(p)", "text", reading(_described, lambda d: d.basis), "exact, theorem, approximate or unmodelled"),
+    function(
+        "basis(p)",
+        "text",
+        reading(_described, lambda d: d.basis),
+        "exact, theorem, approximate, sampled or unmodelled",
+    ),
     function(
         "assumption(p)",
         "text",

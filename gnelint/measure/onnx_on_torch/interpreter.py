@@ -7,7 +7,7 @@ what is measured can be laid beside what is predicted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,31 @@ _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "DequantizeLinear"})
 """Operators by which a file writes weights down; what they make of constants is a leaf."""
 
 
+_SHAPES = frozenset({"Shape", "Size"})
+"""Operators that read nothing but a shape."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """The order in which a body's nodes run, and what can be forgotten after each."""
 
     order: Sequence[int]
     dead: Mapping[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some nodes of the main graph.
+
+    Attributes:
+        run: takes data for the values that were said to be given, for those of `reads` and `shapes`, and a watch.
+        reads: names of the model's inputs that they read besides.
+        shapes: names of values of which they read the shape alone.
+    """
+
+    run: Callable[[Mapping[str, Datum], Watch], None]
+    reads: frozenset[str]
+    shapes: frozenset[str]
 
 
 def open_interpreter(path: Path, settings: Settings) -> Interpreter:
@@ -171,6 +190,58 @@ class Interpreter:
         finally:
             self._watch = _unwatched
         return {name: scope.find(name) for name in outputs}
+
+    @property
+    def values(self) -> frozenset[str]:
+        """Names of the main graph's values."""
+        graph = self._model.graph
+        written = (name for node in graph.node for name in node.output if name)
+        return frozenset(written).union(info.name for info in graph.input)
+
+    def part(self, fed: Collection[str], wanted: Collection[str]) -> Part:
+        """What runs the nodes of the main graph that lead from some of its values to others.
+
+        Args:
+            fed: names of the values that are given.
+            wanted: names of those that are asked for.
+        """
+        graph = self._model.graph
+        makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+        needed: set[int] = set()
+        shown: set[str] = set()
+        waiting = list(wanted)
+        while waiting:
+            name = waiting.pop()
+            index = None if name in fed else makers.get(name)
+            if index is None or index in needed:
+                continue
+            needed.add(index)
+            (shown.update if graph.node[index].op_type in _SHAPES else waiting.extend)(reads(graph.node[index]))
+        nodes = [graph.node[index] for index in sorted(needed)]
+        read = {name for node in nodes for name in reads(node)}
+        made = {name for node in nodes for name in node.output}
+        stored = {
+            each.name: partial(self._weights.initializer, i)
+            for i, each in enumerate(graph.initializer)
+            if each.name in read and each.name not in fed
+        }
+        known = made.union(stored, fed, (tensor.values.name for tensor in graph.sparse_initializer))
+        plan = _plan(nodes, [*wanted])
+
+        def run(feeds: Mapping[str, Datum], watch: Watch) -> None:
+            self._watch = watch
+            scope: Scope[Datum] = Scope()
+            try:
+                for name, datum in feeds.items():
+                    scope.bind(name, self._settings.placed(datum))
+                self._bind_constants(graph, scope, stored)
+                self._nodes(nodes, scope, Place(self._versions), plan)
+            except (UnreadableError, CannotRunError) as error:
+                raise ModelError(self._path, str(error)) from error
+            finally:
+                self._watch = _unwatched
+
+        return Part(run, frozenset(read - shown - known), frozenset((read & shown) - known))
 
     def _part(self, numbers: Sequence[int], data: Mapping[str, Datum], plan: _Plan) -> dict[str, Datum]:
         """Run the operations of these numbers in the plan on data by name; returns what they make and others read."""

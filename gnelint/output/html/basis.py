@@ -14,6 +14,7 @@ BASES: Mapping[str, str] = {
     "exact": "a closed formula with the numbers of the file",
     "theorem": "composed of exact parts by a theorem whose assumptions are listed",
     "approximate": "a formula with an approximation in it",
+    "sampled": "no formula: run on draws of its inputs from their predicted moments",
     "unmodelled": "no formula: unknown, never guessed",
 }
 _MOST = 8

@@ -1,0 +1,156 @@
+"""Where formulas end: which regions of a graph are sampled, as it turns out while the graph is walked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from gnelint.analysis.blocks import span
+from gnelint.analysis.prediction import Block
+from gnelint.analysis.regions import Contraction, Planner
+from gnelint.analysis.sampling import MakeSampler, NotSampledError, Region, Sampled, Sampler
+from gnelint.components import Component, component_class
+from gnelint.ir.graph import Graph, Node
+from gnelint.theory.fields.moments import Moments
+
+_MOST = 3
+"""Names in a sentence."""
+
+
+class Fallback:
+    """The regions of one graph that are sampled.
+
+    Attributes:
+        original: the graph.
+    """
+
+    def __init__(self, graph: Graph, make: MakeSampler | None) -> None:
+        self.original = graph
+        self._make = make
+        self._sampler: Sampler | None = None
+        self._planner = Planner(graph, self._shows)
+        self._seeds: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._contraction = Contraction(graph, {})
+        unknown = [node.name for node in graph.gradient_nodes if component_class(node.op) is None]
+        if unknown and make is not None:
+            self._plan(unknown)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph in which each region is one node."""
+        return self._contraction.graph
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """By the name of the node that each has become."""
+        return self._contraction.regions
+
+    def component(self, node: Node) -> Component | None:
+        """What stands for a region; None for any other node."""
+        region = self.regions.get(node.name)
+        if region is None or self._sampler is None:
+            return None
+        values = self.original.values
+        shapes = tuple(values[name].concrete_shape or () for name in region.outputs)
+        inputs = tuple(values[name].concrete_shape for name in region.inputs)
+        return Sampled(node, inputs, shapes, region, self._sampler)
+
+    def refusal(self, name: str, reason: str) -> str:
+        """Why a node has no numbers: why no formula gives them, and why it was not sampled."""
+        return f"{reason}; not sampled: {self._refused[name]}" if name in self._refused else reason
+
+    def _shows(self, value: str) -> bool:
+        return self._sampler is not None and self._sampler.shows(value)
+
+    def doubts(self, node: Node, outputs: Iterable[Moments]) -> bool:
+        """Whether a node's formula leaves out what its operands have in common, and it could be sampled."""
+        if self._make is None or node.name in self.regions or node.name in self._refused:
+            return False
+        known = all(y.trace is not None and y.trace.composed for y in outputs)
+        return not known and self._planner.is_doubtful(node)
+
+    def missing(self, node: Node, known: Collection[str]) -> list[str]:
+        """The nodes that write what a region reads and nobody knows, beside the gradient's path."""
+        region = self.regions.get(node.name)
+        lacking = [] if region is None else [name for name in region.inputs if name not in known]
+        off_path = [name for name in lacking if name not in self.original.gradient_values]
+        return [self.original.producers[name].name for name in off_path if name in self.original.producers]
+
+    def failed(self, names: Iterable[str], reason: str = "") -> frozenset[str] | None:
+        """Sample the nodes of these names too; a region that could not be is given up.
+
+        Returns:
+            The nodes of the new graph that are to be walked again; None where nothing changes.
+        """
+        if self._make is None:
+            return None
+        wanted = [name for name in names if name not in self._refused]
+        given_up = [name for name in wanted if name in self.regions]
+        for name in given_up:
+            seeds = self.regions[name].seeds
+            self._refused.update(dict.fromkeys(seeds, reason))
+            self._seeds.difference_update(seeds)
+        fresh = [name for name in wanted if name not in self.regions and name not in self._seeds]
+        return self._plan(fresh) if fresh or given_up else None
+
+    def _plan(self, fresh: Iterable[str]) -> frozenset[str] | None:
+        """The regions with more seeds, and what is to be walked again."""
+        assert self._make is not None
+        fresh = list(fresh)
+        if self._sampler is None:
+            try:
+                self._sampler = self._make()
+            except NotSampledError as error:
+                self._refused.update(dict.fromkeys(fresh, str(error)))
+                return None
+        self._seeds.update(fresh)
+        old, self._contraction = self._contraction, self._planner.contraction(self._seeds)
+        return _changed(old, self._contraction)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was sampled, for people."""
+        names = list(dict.fromkeys(seed for region in self.regions.values() for seed in region.seeds))
+        if not names:
+            return ()
+        shown = ", ".join(names[:_MOST]) + ("" if len(names) <= _MOST else f" and {len(names) - _MOST} more")
+        return (f"No formula describes {shown}: run on draws from predicted moments, with what surrounds them.",)
+
+    def whole(self, block: Block) -> Block:
+        """A block of the contracted graph as one of the graph itself."""
+        if not self.regions:
+            return block
+        join = None if block.join is None else self._opened([block.join])[-1]
+        nodes = self._opened(block.nodes)
+        return replace(
+            block,
+            name=span(nodes) if block.name == span(block.nodes) else block.name,
+            nodes=nodes,
+            side=self._opened(block.side),
+            shortcut=None if block.shortcut is None else self._opened(block.shortcut),
+            join=join,
+        )
+
+    def _opened(self, names: Iterable[str]) -> tuple[str, ...]:
+        on_path = {node.name for node in self.original.gradient_nodes}
+        found: list[str] = []
+        for name in names:
+            region = self.regions.get(name)
+            inside = [name] if region is None else [node.name for node in region.nodes if node.name in on_path]
+            found += inside
+        return tuple(found)
+
+
+def _changed(old: Contraction, new: Contraction) -> frozenset[str]:
+    """The nodes of a new graph that the old one has not, and those behind them."""
+    before = {node.name for node in old.graph.nodes}
+    fresh = {name for name, region in new.regions.items() if old.regions.get(name) != region}
+    fresh |= {node.name for node in new.graph.nodes if node.name not in before or node.name in old.regions}
+    fresh -= {name for name, region in new.regions.items() if old.regions.get(name) == region}
+    values: set[str] = set()
+    found: set[str] = set()
+    for node in new.graph.nodes:
+        if node.name in fresh or any(name in values for name in node.present_inputs):
+            found.add(node.name)
+            values.update(node.outputs)
+    return frozenset(found)

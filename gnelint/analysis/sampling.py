@@ -1,0 +1,151 @@
+"""Regions that no formula describes, run on draws of their inputs: what the analysis asks of who can run them.
+
+The analysis runs nothing itself. It is handed a `Sampler`, which draws the inputs of a region from their moments, sends
+cotangents with given second moments back, and says what it finds as moments and gradients again. Source: theory 7.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from gnelint.components.base import Basis, Component, Cotangents, Gradients, Inputs, NotModelledError
+from gnelint.ir.graph import Node
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+
+SAMPLED = "run on draws of its inputs from their moments; what the inputs have in common is left out"
+ASSUMED_BITS = 0.1
+"""Bits of error beyond the estimate's own: inputs were drawn Gaussian, or as a rectifier leaves them."""
+
+
+class NotSampledError(NotModelledError):
+    """A region cannot be run; the message says why, for people."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Nodes that are run together.
+
+    Attributes:
+        seeds: names of those that have no formula.
+        nodes: all of them, in topological order.
+        inputs: values that depend on the network's floating inputs and are drawn.
+        outputs: values of that kind that are read outside.
+    """
+
+    seeds: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def written(self) -> frozenset[str]:
+        """Every value that its nodes write."""
+        return frozenset(name for node in self.nodes for name in node.outputs)
+
+    @property
+    def seed(self) -> Node:
+        """The first node that has no formula."""
+        return next(node for node in self.nodes if node.name in self.seeds)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What cotangents at a region's outputs become.
+
+    Attributes:
+        gradients: at its inputs, and at the values in it that the sampler sees.
+        error_bits: standard error of log2 of the squared norm at the inputs.
+        inner_bits: of the squared norm at each value inside.
+    """
+
+    gradients: Mapping[str, Gradient]
+    error_bits: float
+    inner_bits: Mapping[str, float] = field(default_factory=dict)
+
+
+class Draws(Protocol):
+    """A region with draws of its inputs."""
+
+    @property
+    def moments(self) -> Mapping[str, Moments]:
+        """Of its outputs, and of the values in it that the sampler sees."""
+
+    def pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
+        """Send cotangents back."""
+
+
+class Sampler(Protocol):
+    """Runs regions of one network."""
+
+    def shows(self, value: str) -> bool:
+        """Whether a value of the graph can be put in and read off."""
+
+    def draws(self, region: Region, inputs: Mapping[str, Moments]) -> Draws:
+        """A region on draws of its inputs.
+
+        Raises:
+            NotSampledError: it cannot be run.
+        """
+
+
+MakeSampler = Callable[[], Sampler]
+"""Asked for only where something has no formula: what runs a network is slow to load."""
+
+
+@dataclass(frozen=True)
+class Sampled(Component):
+    """A region as one node of the graph.
+
+        energy -> E of the squared Jacobian's transpose on it, over draws of inputs and cotangents
+
+    Source: theory 7.3.
+
+    Attributes:
+        region: what is run.
+        sampler: what runs it.
+    """
+
+    region: Region
+    sampler: Sampler
+    _found: list[Draws] = field(default_factory=list, compare=False)
+    _last: list[Pulled] = field(default_factory=list, compare=False)
+    _own: list[Pulled] = field(default_factory=list, compare=False)
+
+    basis: ClassVar[Basis] = "sampled"
+    assumptions: ClassVar[tuple[str, ...]] = (SAMPLED,)
+
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
+        known = {name: x for name, x in zip(self.region.inputs, inputs, strict=True) if x is not None}
+        if len(known) < len(self.region.inputs):
+            raise NotSampledError("the moments of one of its inputs are not known")
+        draws = self.sampler.draws(self.region, known)
+        self._found[:] = [draws]
+        return tuple(draws.moments[name] for name in self.region.outputs)
+
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
+        arrived = {name: g for name, g in zip(self.region.outputs, cotangents, strict=True) if g is not None}
+        found = self._found[0].pulled(arrived)
+        self._last[:] = [found]
+        return tuple(found.gradients.get(name) for name in self.region.inputs)
+
+    def keep(self) -> Mapping[str, Gradient]:
+        """Take what was last sent back for the network's own gradient; returns it at the values inside."""
+        self._own[:] = self._last
+        return {name: g for found in self._own for name, g in found.gradients.items() if name in self.region.written}
+
+    @property
+    def inner_bits(self) -> Mapping[str, float]:
+        """Standard errors of log2 of the squared norms of the network's gradient at the values inside."""
+        return {name: bits for found in self._own for name, bits in found.inner_bits.items()}
+
+    @property
+    def inner(self) -> Mapping[str, Moments]:
+        """The moments of the values inside that the sampler sees."""
+        return self._found[0].moments
+
+    def model_error_bits_of(self, index: int) -> float | None:
+        return math.hypot(ASSUMED_BITS, max((found.error_bits for found in self._own), default=0.0))

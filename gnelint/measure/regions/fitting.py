@@ -1,0 +1,195 @@
+"""What draws of a value or of a gradient show, as moments and gradients on as few cells as they need.
+
+Draws are kept in two halves. Products of what the halves found are free of the draws' own noise, so that they tell how
+much of a mean or of an energy is lost where an axis is pooled. Source: theory 7.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, counts
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+
+_LOST = 1e-3
+"""Share of a second moment that may be lost from the means where an axis is pooled."""
+_UNEVEN = 1e-2
+"""Square of the relative deviation of energies that pooling may hide."""
+_SIGMAS = 4.0
+"""Standard errors beyond which a difference between indices is none of the draws'."""
+_KEPT = 1 << 23
+"""Entries of draws that are kept for what takes more than sums."""
+_SHAPED = 8.0
+"""Excess kurtosis up to which cumulants say something of a shape."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""What either half of the draws found."""
+
+
+@dataclass
+class Tally:
+    """Sums over the draws of one tensor, in two halves.
+
+    Attributes:
+        shape: of the tensor.
+        count: draws so far.
+        first, second: sums of the entries and of their squares in each half.
+        kept: the first draws as they are.
+    """
+
+    shape: tuple[int, ...]
+    count: int = 0
+    first: list[np.ndarray] = field(default_factory=list)
+    second: list[np.ndarray] = field(default_factory=list)
+    kept: list[np.ndarray] = field(default_factory=list)
+    lowest: float = math.inf
+
+    def add(self, draw: Tensor) -> None:
+        """Take in one draw."""
+        entries = draw.detach().double().cpu().numpy()
+        if not self.first:
+            self.first = [np.zeros(self.shape), np.zeros(self.shape)]
+            self.second = [np.zeros(self.shape), np.zeros(self.shape)]
+        self.first[self.count % 2] += entries
+        self.second[self.count % 2] += entries**2
+        if (len(self.kept) + 1) * entries.size <= _KEPT or len(self.kept) < 2:
+            self.kept.append(entries.astype(np.float32))
+        self.count += 1
+        self.lowest = min(self.lowest, float(entries.min(initial=math.inf)))
+
+    def halves(self, sums: Sequence[np.ndarray]) -> Pair:
+        """The averages in either half."""
+        return sums[0] / ((self.count + 1) // 2), sums[1] / max(self.count // 2, 1)
+
+
+def moments_of(tally: Tally) -> Moments:
+    """What the draws of a value show."""
+    means, seconds = tally.halves(tally.first), tally.halves(tally.second)
+    energy = float(sum(half.mean() for half in seconds)) / 2.0
+    axes = _cells([(means, _LOST * energy), (seconds, _UNEVEN * energy**2)])
+    (one, two), second = _averaged(means, axes), _both(seconds, axes)
+    mean = 0.5 * (one + two)
+    square = float((mean**2).mean())
+    mean = mean * math.sqrt(min(max(float((one * two).mean()) / square, 0.0), 1.0)) if square > 0 else mean
+    seen = tally.count * math.prod(axis.size / axis.count for axis in axes)
+    variance = np.maximum(second - 0.25 * (one + two) ** 2, 0.0) * (seen / max(seen - 1.0, 1.0))
+    found = Moments.flat(axes, mean, variance, nonnegative=tally.lowest >= 0.0)
+    return _with_shape(found, [draw - 0.5 * (one + two) for draw in tally.kept], tally.kept)
+
+
+def _with_shape(x: Moments, centred: Sequence[np.ndarray], draws: Sequence[np.ndarray]) -> Moments:
+    """With what positions have in common, the third and the fourth cumulant, and how samples differ in scale."""
+    found = replace(x, position_covariance=_correlation(centred, x.axes, x.variance) * x.variance)
+    if x.variance.all():
+        scaled = [draw / np.sqrt(x.variance) for draw in centred]
+        skew = float(np.mean([np.mean(each**3) for each in scaled]))
+        excess = float(np.mean([np.mean(each**4) for each in scaled])) - 3.0
+        if abs(excess) <= _SHAPED:
+            found = replace(found, cumulants=(skew * x.variance**1.5, excess * x.variance**2))
+    if len(x.axes) > 1 and x.axes[0].is_pooled:
+        scales = np.concatenate([(draw.reshape(len(draw), -1).astype(np.float64) ** 2).mean(axis=1) for draw in draws])
+        level = float(scales.mean())
+        found = replace(found, log_norm_variance=float(scales.var()) / level**2 if level > 0 else 0.0)
+    return found
+
+
+def gradient_of(tally: Tally, values: Sequence[np.ndarray] | None = None) -> Gradient:
+    """What the draws of a gradient show.
+
+    Args:
+        tally: of the gradient.
+        values: the draws of the value that it is the gradient at, in the same order.
+    """
+    seconds = tally.halves(tally.second)
+    energy = float(sum(half.mean() for half in seconds)) / 2.0
+    axes = _cells([(seconds, _UNEVEN * energy**2)])
+    cells = _both(seconds, axes)
+    correlation = _correlation(tally.kept, axes, cells)
+    overlap = 0.0 if values is None else _overlap(tally.kept, values)
+    return Gradient(axes, (None,) * len(axes), cells, correlation * cells, np.full_like(cells, overlap))
+
+
+def _overlap(gradients: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> float:
+    """How much of the energy sits on positive entries beyond their share."""
+    total = positive = share = 0.0
+    for g, x in zip(gradients, values, strict=False):
+        total += float((g**2).sum())
+        positive += float((g**2 * (x > 0)).sum())
+        share += float((x > 0).mean()) / len(values)
+    if total <= 0 or not 0.0 < share < 1.0:
+        return 0.0
+    return min(max((positive / total - share) / (1.0 - share), 0.0), 1.0)
+
+
+# --- cells -------------------------------------------------------------------------------------------------
+
+
+def _cells(pairs: Sequence[tuple[Pair, float]]) -> Axes:
+    """The cells: an axis is pooled unless more than allowed is lost, and surely.
+
+    Args:
+        pairs: what the halves found, with the mean square that may be lost of it.
+    """
+    shape = pairs[0][0][0].shape
+    found = [Axis.full(size) for size in shape]
+    lost: dict[int, float] = {}
+    for index in sorted(range(len(shape)), key=lambda i: -shape[i]):
+        if shape[index] == 1:
+            continue
+        share = max(_loss(pair, index) / max(allowed, 1e-300) for pair, allowed in pairs)
+        if share <= 1.0:
+            pairs = [(_pooled(pair, index), allowed) for pair, allowed in pairs]
+            found[index] = Axis(shape[index])
+        else:
+            lost[index] = share
+    for index in sorted(lost, key=lost.__getitem__):
+        if math.prod(counts(tuple(found))) > MAX_CELLS:
+            found[index] = Axis(shape[index])
+    return tuple(found)
+
+
+def _loss(pair: Pair, index: int) -> float:
+    """The mean square that pooling an axis loses, 0 where it may be the draws' noise."""
+    one, two = (half - half.mean(axis=index, keepdims=True) for half in pair)
+    lost = float((one * two).mean())
+    noise = float(((one - two) ** 2).mean()) / 2.0
+    return lost if lost > _SIGMAS * noise / math.sqrt(one.size) else 0.0
+
+
+def _pooled(pair: Pair, index: int) -> Pair:
+    one, two = (half.mean(axis=index, keepdims=True) for half in pair)
+    return one, two
+
+
+def _both(pair: Pair, axes: Axes) -> np.ndarray:
+    one, two = _averaged(pair, axes)
+    return np.asarray(0.5 * (one + two))
+
+
+def _averaged(pair: Pair, axes: Axes) -> Pair:
+    pooled = tuple(index for index, axis in enumerate(axes) if axis.is_pooled)
+    one, two = (half.mean(axis=pooled, keepdims=True) for half in pair)
+    return one, two
+
+
+def _correlation(centred: Sequence[np.ndarray], axes: Axes, variance: np.ndarray) -> float:
+    """What two entries of a cell and a sample have in common, relative to their energy; 0 where it may be noise."""
+    pooled = tuple(index for index, axis in enumerate(axes) if index > 0 and axis.is_pooled)
+    n = math.prod(axes[index].size for index in pooled)
+    total = float(variance.mean())
+    if n <= 1 or total <= 0:
+        return 0.0
+    found = []
+    for draw in centred:
+        sums = draw.astype(np.float64).sum(axis=pooled)
+        squares = (draw.astype(np.float64) ** 2).sum(axis=pooled)
+        found.append(float((sums**2 - squares).mean()) / (n * (n - 1)))
+    average = sum(found) / len(found)
+    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf
+    return min(max(average / total, -1.0 / (n - 1)), 1.0) if abs(average) > 2.0 * error else 0.0

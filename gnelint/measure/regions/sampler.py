@@ -1,0 +1,243 @@
+"""Runs regions of a network on draws of their inputs: what the analysis asks where it has no formula.
+
+A draw is a pass forward on inputs drawn from their moments, and one back with cotangents drawn from theirs. Draws go on
+until the squared norm at the inputs is known to 0.05 bit, or the budget ends. Source: theory 7.3.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gnelint.analysis.sampling import Draws, NotSampledError, Pulled, Region
+from gnelint.errors import GnelintError
+from gnelint.measure.memory import available, ran_out
+from gnelint.measure.regions.drawing import cotangent, drawn
+from gnelint.measure.regions.fitting import Tally, gradient_of, moments_of
+from gnelint.measure.tape import recording
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+
+PRECISION = 0.05
+"""Bits to which a squared norm is to be known."""
+INNER_PRECISION = 0.15
+"""Bits to which it is to be known at a value inside."""
+UNSETTLED = 1.0
+"""Bits of standard error beyond which draws say nothing."""
+LEAST, MOST = 8, 64
+"""Draws."""
+WORK = 2e9
+"""Multiplications that a region may cost, forward: the number of draws is cut to it. Beyond it LEAST_LARGE are made."""
+LEAST_LARGE = 4
+_COPIES = 4
+"""Tensors held for each entry that a region computes."""
+_SIGMA_ENOUGH = 0.035
+"""Relative standard error of a second moment that is 0.05 bit."""
+
+
+Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""The floating values that a region computes of its inputs, by their names in the graph."""
+
+
+class Network(Protocol):
+    """A network parts of which can be run."""
+
+    def shows(self, value: str) -> bool:
+        """Whether a value of the graph is one of the network's own."""
+
+    def part(self, region: Region) -> Run:
+        """What computes the values of a region from its inputs.
+
+        Raises:
+            GnelintError: it cannot be cut out.
+        """
+
+
+@dataclass(frozen=True)
+class TorchSampler:
+    """Samples regions of a network on the CPU."""
+
+    network: Network
+
+    def shows(self, value: str) -> bool:
+        return self.network.shows(value)
+
+    def draws(self, region: Region, inputs: Mapping[str, Moments]) -> Draws:
+        with _refusals():
+            return _Drawn(region, inputs, self.network.part(region))
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Whatever a region does that it cannot be run for is a sentence for people."""
+    try:
+        yield
+    except NotSampledError:
+        raise
+    except GnelintError as error:
+        raise NotSampledError(str(error)) from error
+    except Exception as error:  # torch refuses operands in many ways
+        if ran_out(error):
+            raise NotSampledError("there is not enough memory to run it") from error
+        said = " ".join(str(error).split())[:200]
+        raise NotSampledError(f"it cannot be run by itself ({type(error).__name__}: {said})") from error
+
+
+@dataclass
+class _Estimate:
+    """Totals of draws, and how well their average is known."""
+
+    totals: list[float] = field(default_factory=list)
+
+    @property
+    def bits(self) -> float:
+        """Standard error of log2 of the average."""
+        n = len(self.totals)
+        average = math.fsum(self.totals) / max(n, 1)
+        if n < 2 or average <= 0:
+            return 0.0
+        variance = math.fsum((total - average) ** 2 for total in self.totals) / (n - 1)
+        return math.sqrt(variance / n) / average / math.log(2.0)
+
+
+class _Drawn:
+    """A region with draws of its inputs; the n-th draw has the same numbers each time."""
+
+    def __init__(
+        self,
+        region: Region,
+        inputs: Mapping[str, Moments],
+        run: Run,
+    ) -> None:
+        self._region = region
+        self._inputs = inputs
+        self._run = run
+        self._seed = zlib.crc32("\0".join(region.outputs).encode())
+        self._most = MOST
+        self.moments: Mapping[str, Moments] = self._forward()
+
+    def _generator(self, stream: str, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(
+            (self._seed << 24) + (number << 2) + ("inputs", "cotangents").index(stream)
+        )
+
+    def _values(self, number: int, *, grad: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+        """The inputs of one draw, and what is computed of them."""
+        generator = self._generator("inputs", number)
+        feeds = {name: drawn(x, generator).requires_grad_(grad) for name, x in self._inputs.items()}
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(grad), recording():
+            torch.manual_seed(self._seed + number)
+            found = self._run(feeds)
+        return feeds, found
+
+    def _forward(self) -> dict[str, Moments]:
+        tallies: dict[str, Tally] = {}
+        estimates: dict[str, _Estimate] = {}
+        number = 0
+        while number < self._most:
+            with torch.no_grad():
+                found = self._counted(number) if number == 0 else self._values(number, grad=False)[1]
+            for name, value in found.items():
+                if not bool(torch.isfinite(value).all()):
+                    raise NotSampledError(f'its value "{name}" overflows')
+                tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
+                estimates.setdefault(name, _Estimate()).totals.append(float(value.double().square().mean()))
+            number += 1
+            if number >= LEAST and all(estimates[name].bits <= PRECISION for name in self._region.outputs):
+                break
+        missing = [name for name in self._region.outputs if name not in tallies]
+        if missing:
+            raise NotSampledError(f'its output "{missing[0]}" is not to be seen')
+        return {name: moments_of(tally) for name, tally in tallies.items()}
+
+    def _counted(self, number: int) -> Mapping[str, Tensor]:
+        """The first draw, with how many there may be."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        with counter:
+            found = self._values(number, grad=False)[1]
+        entries = sum(value.numel() for value in found.values())
+        memory = available(torch.device("cpu"))
+        if memory is not None and entries * 4 * _COPIES > memory:
+            raise NotSampledError("there is not enough memory to run it")
+        work = counter.get_total_flops() / 2 + 10.0 * entries
+        self._most = max(min(MOST, int(WORK / max(work, 1.0))), LEAST_LARGE)
+        return found
+
+    def pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
+        with _refusals():
+            return self._pulled(cotangents)
+
+    def _pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
+        scale = max((float(g.energy.max(initial=0.0)) for g in cotangents.values()), default=0.0)
+        if scale == 0.0 or not math.isfinite(scale):
+            return Pulled({name: _nothing(x) for name, x in self._inputs.items()}, 0.0)
+        sent = {name: g.scaled(1.0 / scale) for name, g in cotangents.items()}
+        tallies: dict[str, Tally] = {}
+        values: dict[str, list[Tensor]] = {}
+        estimate, inner = _Estimate(), defaultdict[str, _Estimate](_Estimate)
+        for number in range(self._most):
+            feeds, found = self._values(number, grad=True)
+            gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number))
+            norms = {name: float(gradient.double().square().sum()) for name, gradient in gradients.items()}
+            estimate.totals.append(sum(norms[name] for name in feeds))
+            for name, norm in norms.items():
+                if name not in feeds:
+                    inner[name].totals.append(norm)
+            for name, gradient in gradients.items():
+                if not bool(torch.isfinite(gradient).all()):
+                    raise NotSampledError(f'the gradient at "{name}" overflows')
+                tally = tallies.setdefault(name, Tally(tuple(gradient.shape)))
+                kept = len(tally.kept)
+                tally.add(gradient)
+                if len(tally.kept) > kept:
+                    values.setdefault(name, []).append({**found, **feeds}[name].detach())
+            settled = all(each.bits <= INNER_PRECISION for each in inner.values())
+            if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
+                break
+        if estimate.bits > UNSETTLED:
+            raise NotSampledError(f"its gradient scatters by {estimate.bits:.1f} bits after {number + 1} draws")
+        found_gradients = {
+            name: gradient_of(tally, [value.numpy() for value in values[name]]).scaled(scale)
+            for name, tally in tallies.items()
+        }
+        return Pulled(found_gradients, estimate.bits, {name: each.bits for name, each in inner.items()})
+
+    def _gradients(
+        self,
+        feeds: Mapping[str, Tensor],
+        found: Mapping[str, Tensor],
+        sent: Mapping[str, Gradient],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """The gradient at every input and every value inside, for one draw of the cotangents."""
+        probes = {name: cotangent(g, found[name], generator) for name, g in sent.items()}
+        ends = {name: value for name, value in found.items() if value.requires_grad}
+        starts = [name for name in probes if name in ends]
+        wanted = {**feeds, **{name: value for name, value in ends.items() if name not in starts}}
+        made: Sequence[Tensor | None] = [None] * len(wanted)
+        if starts:
+            with recording():
+                made = torch.autograd.grad(
+                    [ends[name] for name in starts],
+                    list(wanted.values()),
+                    [probes[name].to(ends[name].dtype) for name in starts],
+                    allow_unused=True,
+                )
+        return {
+            name: torch.zeros_like(wanted[name]) if gradient is None else gradient
+            for name, gradient in zip(wanted, made, strict=True)
+        }
+
+
+def _nothing(x: Moments) -> Gradient:
+    return Gradient.white(x.shape).scaled(0.0)

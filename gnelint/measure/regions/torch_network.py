@@ -1,0 +1,120 @@
+"""Parts of a traced PyTorch program."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export.graph_signature import InputKind
+
+from gnelint.analysis.sampling import NotSampledError, Region
+from gnelint.ir.graph import Graph
+from gnelint.measure.program import RunSettings
+from gnelint.measure.torch_runner import Runner, is_forced, user_inputs
+from gnelint.readers.torch.constants import from_numpy
+from gnelint.readers.torch.operations import shape_only
+from gnelint.readers.torch.reader import Traced
+
+
+class TorchNetwork:
+    """A traced program on its own parameters, which stay as they are."""
+
+    def __init__(self, traced: Traced) -> None:
+        self._graph = traced.graph
+        self._program = traced.program
+        self._nodes = {node.name: node for node in traced.program.graph.nodes}
+        self._operations = {**{name: name for name in traced.graph.inputs}, **traced.operations}
+        self._order = {node: index for index, node in enumerate(traced.program.graph.nodes)}
+        self._forced = is_forced(traced)
+        self._given = user_inputs(traced.program)
+
+    def shows(self, value: str) -> bool:
+        node = self._nodes.get(self._operations.get(value, ""))
+        if node is None:
+            return False
+        traced = node.meta.get("val")
+        return isinstance(traced, Tensor) and tuple(traced.shape) == self._graph.values[value].shape
+
+    def part(self, region: Region) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+        fed = {self._nodes[self._operations[name]]: name for name in region.inputs}
+        ends = [self._nodes[self._operations[name]] for name in region.outputs]
+        plan = self._plan(ends, fed)
+        shown: dict[str, list[str]] = defaultdict(list)
+        for value in region.written:
+            if value in self._operations and self.shows(value):
+                shown[self._operations[value]].append(value)
+        edited = _edited(region, self._graph)
+        constants = {node: self._constant(node, edited) for node in plan if node.op == "placeholder"}
+        read = {shape_only(node) for node in plan} - {None, *plan, *fed}
+        shapes = {source: _zeros(source) for source in read if source is not None}
+        steps = [node for node in plan if node.op != "placeholder"]
+
+        def run(feeds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            found: dict[str, Tensor] = {}
+
+            def watch(name: str, tensor: Tensor) -> Tensor:
+                found[name] = tensor
+                return tensor
+
+            runner = Runner(self._program.graph_module, RunSettings(), shown, watch, self._forced)
+            data: dict[fx.Node, Any] = {**shapes, **constants}
+            for node, name in fed.items():
+                data[node] = feeds[name].to(node.meta["val"].dtype)
+            runner.run_nodes(steps, data)
+            return found
+
+        return run
+
+    def _plan(self, ends: list[fx.Node], fed: Mapping[fx.Node, str]) -> list[fx.Node]:
+        """The operations that the ends need, in order; the fed ones and what is before them left out."""
+        needed: set[fx.Node] = set()
+        waiting = list(ends)
+        while waiting:
+            node = waiting.pop()
+            if node in needed or node in fed:
+                continue
+            needed.add(node)
+            only_shape = shape_only(node)
+            waiting.extend(source for source in node.all_input_nodes if source is not only_shape)
+        return sorted(needed, key=self._order.__getitem__)
+
+    def _constant(self, node: fx.Node, edited: Mapping[str, Tensor]) -> Any:
+        """What a placeholder stands for: a stored tensor, or an input of integers as the example has it."""
+        specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
+        spec = specs[node.name]
+        if spec.kind is InputKind.USER_INPUT:
+            given = self._given.get(node.name)
+            if isinstance(given, Tensor) and (given.is_floating_point() or given.is_meta):
+                raise NotSampledError(f'it reads the input "{node.name}" beside the values that are known')
+            return given
+        name = str(spec.target)
+        if name in edited:
+            return edited[name]
+        stored = self._program.state_dict.get(name)
+        tensor = self._program.constants[name] if stored is None else stored
+        if isinstance(tensor, Tensor) and tensor.is_meta:
+            raise NotSampledError(f'parameter "{name}" is on the meta device and holds no numbers')
+        return tensor.detach() if isinstance(tensor, Tensor) else tensor
+
+
+def _edited(region: Region, graph: Graph) -> dict[str, Tensor]:
+    """The stored tensors of a region's nodes that hold other numbers than the graph's own, by name."""
+    found: dict[str, Tensor] = {}
+    for node in region.nodes:
+        own = graph.node(node.name) if node.name in graph.positions else None
+        if own is node:
+            continue
+        if own is None or (own.op, own.inputs, own.attributes) != (node.op, node.inputs, node.attributes):
+            raise NotSampledError("it is not the network's own any more")
+        for parameter in node.parameters.values():
+            found.update({leaf.name: from_numpy(leaf.load()) for leaf in parameter.leaves})
+    return found
+
+
+def _zeros(node: fx.Node) -> Tensor:
+    """What stands for a tensor of which only the shape is read."""
+    shown = node.meta["val"]
+    return torch.zeros(tuple(int(size) for size in shown.shape), dtype=shown.dtype)

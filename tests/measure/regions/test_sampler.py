@@ -1,0 +1,289 @@
+"""Regions run on draws, held against formulas of the same operations and against autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.propagation import analyse
+from gnelint.analysis.sampling import Draws, NotSampledError, Region
+from gnelint.components import component_class
+from gnelint.measure.regions import sampler as sampling
+from gnelint.measure.regions.sampler import TorchSampler
+from gnelint.measure.regions.torch_network import TorchNetwork
+from gnelint.readers.torch.reader import Traced, trace_module
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+
+BITS = 0.12
+"""What a sampled total may be off by: its own precision is 0.05."""
+
+
+class Function(nn.Module):
+    """A function of the input as a module, between two layers if it has any width."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], width: int = 0, behind: int = 0) -> None:
+        super().__init__()
+        self.function = function
+        self.before = nn.Linear(width, width) if width else nn.Identity()
+        self.behind = nn.Linear(behind or width, 16) if width else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.function(self.before(x)))
+
+
+def traced_of(module: nn.Module, x: Tensor) -> Traced:
+    return trace_module(module, (x,), name="network")
+
+
+def predicted(traced: Traced) -> Prediction:
+    return analyse(traced.graph, lambda: TorchSampler(TorchNetwork(traced)))
+
+
+def measured(module: nn.Module, x: Tensor, draws: int = 32) -> float:
+    """log2 of the squared gradient norm at the input over the cotangent's."""
+    generator = torch.Generator().manual_seed(5)
+    top = bottom = 0.0
+    for _ in range(draws):
+        given = torch.randn(x.shape, generator=generator).requires_grad_()
+        output = module(given)
+        cotangent = torch.randn(output.shape, generator=generator)
+        (gradient,) = torch.autograd.grad(output, given, cotangent)
+        top, bottom = top + float(gradient.square().sum()), bottom + float(cotangent.square().sum())
+    return math.log2(top / bottom)
+
+
+def channels(shape: tuple[int, ...], axis: int, correlation: float = 0.0, nonnegative: bool = False) -> Moments:
+    """A value whose channels differ, with what positions have in common."""
+    rng = np.random.default_rng(3)
+    axes = tuple(Axis.full(n) if i == axis else Axis(n) for i, n in enumerate(shape))
+    line = [shape[axis] if i == axis else 1 for i in range(len(shape))]
+    mean, variance = rng.uniform(0.3, 0.6, line), rng.uniform(0.3, 1.0, line) * (0.3 if nonnegative else 1.0)
+    return Moments.flat(axes, mean, variance, correlation * variance, nonnegative)
+
+
+TWINS: Mapping[str, tuple[Callable[[Tensor], Tensor], Moments]] = {
+    "gelu": (F.gelu, channels((16, 24), 1)),
+    "tanh of what positions share": (torch.tanh, channels((32, 6, 5, 5), 1, 0.4)),
+    "average pooling of what positions share": (lambda x: F.avg_pool2d(x, 2), channels((64, 6, 8, 8), 1, 0.3)),
+    "the mean of what sums to nothing": (lambda x: x.mean((2, 3)), channels((64, 6, 4, 4), 1, -1.0 / 15.0)),
+    "a sum of what was rectified": (lambda x: x.sum(-1), channels((64, 16), 1, 0.0, True)),
+    "layer normalisation": (lambda x: F.layer_norm(x, (32,)), Moments.uniform((64, 32), 0.0, 2.0)),
+    "softmax": (lambda x: x.softmax(-1), Moments.uniform((64, 32), 0.0, 0.3)),
+    "the maximum of what was rectified": (
+        lambda x: F.max_pool1d(x, 2),
+        Moments.flat(
+            (Axis(64), Axis(4), Axis(16)), np.full((1, 1, 1), 0.3989), np.full((1, 1, 1), 0.3408), nonnegative=True
+        ),
+    ),
+}
+
+
+def drawn(function: Callable[[Tensor], Tensor], x: Moments) -> tuple[Traced, Draws]:
+    """The whole of a function as a region, on draws of its input."""
+    traced = traced_of(Function(function), torch.randn(x.shape))
+    nodes = traced.graph.nodes
+    region = Region((nodes[0].name,), nodes, traced.graph.inputs, traced.graph.outputs)
+    return traced, TorchSampler(TorchNetwork(traced)).draws(region, {traced.graph.inputs[0]: x})
+
+
+def formulas(traced: Traced, x: Moments, cotangent: Gradient) -> tuple[Moments, Gradient]:
+    """What components make of the same moments and cotangent."""
+    moments: dict[str, Moments] = {traced.graph.inputs[0]: x}
+    done = []
+    for node in traced.graph.nodes:
+        cls = component_class(node.op)
+        assert cls is not None
+        shapes = tuple(moments[name].shape for name in node.present_inputs)
+        component = cls(node, shapes, (traced.graph.values[node.outputs[0]].concrete_shape or (),))
+        given = [moments[name] for name in node.present_inputs]
+        (moments[node.outputs[0]],) = component.forward(given)
+        done.append((component, given, moments[node.outputs[0]]))
+    gradient: Gradient | None = cotangent
+    for component, given, output in reversed(done):
+        (gradient,) = component.backward(given, [output], [gradient])
+    assert gradient is not None
+    return moments[traced.graph.outputs[0]], gradient
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_region_of_what_has_a_formula_agrees_with_it(name: str) -> None:
+    function, x = TWINS[name]
+    traced, draws = drawn(function, x)
+    output = traced.graph.outputs[0]
+    found = draws.moments[output]
+    cotangent = Gradient.white(found.shape)
+    if len(found.shape) == 4:
+        cotangent = replace(cotangent, position_covariance=0.5 * cotangent.energy)
+    y, g = formulas(traced, x, cotangent)
+    assert found.total_second == pytest.approx(y.total_second, rel=0.05)
+    assert found.total_mean == pytest.approx(y.total_mean, abs=0.03 * math.sqrt(y.total_second))
+    pulled = draws.pulled({output: cotangent})
+    own = pulled.gradients[traced.graph.inputs[0]]
+    assert abs(math.log2(own.total / g.total)) < BITS + pulled.error_bits
+    if found.positions > 1 and y.correlated:
+        assert float(np.mean(found.position_covariance)) == pytest.approx(
+            float(np.mean(y.position_covariance)), rel=0.25, abs=0.01 * y.total_second
+        )
+
+
+def test_entries_are_drawn_with_the_moments_that_are_given() -> None:
+    for correlation, nonnegative in ((0.0, False), (0.6, False), (-1.0 / 15.0, False), (0.0, True)):
+        x = channels((256, 5, 4, 4), 1, correlation, nonnegative)
+        _, draws = drawn(lambda x: x * 1.0 + 0.0 * x, x)
+        found = draws.moments[next(iter(draws.moments))]
+        assert found.axes == x.axes, "channels differ, nothing else does"
+        assert found.mean == pytest.approx(x.mean, rel=0.05)
+        assert found.variance == pytest.approx(x.variance, rel=0.08)
+        share = found.position_covariance.mean() / found.variance.mean()
+        assert share == pytest.approx(correlation, abs=0.02)
+        assert found.nonnegative is nonnegative
+
+
+def test_a_permutation_keeps_the_norm_exactly() -> None:
+    traced, draws = drawn(lambda x: torch.sort(x, -1)[0], Moments.uniform((8, 16), 0.0, 1.0))
+    pulled = draws.pulled({traced.graph.outputs[0]: Gradient.white((8, 16))})
+    assert pulled.gradients[traced.graph.inputs[0]].total == pytest.approx(8 * 16)
+    assert pulled.error_bits == 0.0
+
+
+def test_the_sign_of_what_a_cotangent_sits_on_is_heard_before_and_behind() -> None:
+    def winners(x: Tensor) -> Tensor:
+        return torch.cummax(x, -1)[0][:, -1:]
+
+    _, draws = drawn(winners, Moments.uniform((64, 8), 0.0, 1.0))
+    (g,) = (draws.pulled({name: Gradient.white((64, 1))}) for name in list(draws.moments)[-1:])
+    assert float(g.gradients["x"].mask_overlap.mean()) > 0.9, "the largest of eight is positive"
+
+
+KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sort": lambda x: torch.sort(x, -1)[0],
+    "added to what it was made of": lambda x: x + torch.sort(x, -1)[0],
+    "multiplied by what it was made of": lambda x: x * torch.cummax(x, -1)[0],
+    "the inverse of a product": lambda x: (
+        torch.linalg.inv(x.view(-1, 4, 8) @ x.view(-1, 4, 8).mT + torch.eye(4)) @ x.view(-1, 4, 8)
+    ).flatten(1),
+    "an amplitude of the spectrum": lambda x: torch.fft.fft(x, norm="ortho").abs(),
+    "a gate of its own rank": lambda x: x * (x > x.kthvalue(20, -1, keepdim=True)[0]),
+    "through the exponential of a sampled value": lambda x: torch.logcumsumexp(x, -1).neg().exp(),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_no_formula_describes_is_found_as_autograd_finds_it(name: str) -> None:
+    torch.manual_seed(0)
+    module, x = Function(KINDS[name], 32), torch.randn(64, 32)
+    prediction = predicted(traced_of(module, x))
+    assert prediction.coverage == 1.0
+    assert any(node.basis == "sampled" for node in prediction.nodes)
+    assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.4)
+    assert prediction.error_bits is not None
+
+
+def test_blocks_behind_a_region_stay_right() -> None:
+    """Moments that a region hands on are those that the layers behind it read."""
+
+    def picked(x: Tensor) -> Tensor:
+        return torch.relu(torch.sort(x, -1, descending=True)[0])[:, :16]
+
+    torch.manual_seed(0)
+    module = nn.Sequential(Function(picked, 32, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Linear(16, 8))
+    x = torch.randn(128, 32)
+    prediction = predicted(traced_of(module, x))
+    assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.4)
+    with torch.no_grad():
+        values = module[:3](torch.randn(4096, 32))
+    node = next(node for node in prediction.nodes if node.node.op == "gelu")
+    assert node.second_moment == pytest.approx(float(values.square().mean()), rel=0.1)
+
+
+def test_integers_are_those_of_the_example() -> None:
+    class Messages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            messages = self.layer(x)[edges[0]]
+            whole = edges[1][:, None].expand(-1, 8)
+            return torch.zeros_like(x).scatter_reduce(0, whole, messages, "amax", include_self=False)
+
+    torch.manual_seed(0)
+    module, x = Messages(), torch.randn(10, 8)
+    edges = torch.stack([torch.arange(30) % 10, torch.arange(30) % 3])  # all arrive at three of ten
+    traced = trace_module(module, (x, edges), name="messages")
+    prediction = analyse(traced.graph, lambda: TorchSampler(TorchNetwork(traced)))
+    assert prediction.coverage == 1.0
+    gradient = prediction.by_node["layer"].gradient_log2
+    assert gradient == pytest.approx(math.log2(3 / 10), abs=0.05)
+
+
+def test_the_same_network_gets_the_same_numbers() -> None:
+    torch.manual_seed(0)
+    traced = traced_of(Function(KINDS["sort"], 32), torch.randn(16, 32))
+    one, two = predicted(traced), predicted(traced)
+    assert [node.gradient_log2 for node in one.nodes] == [node.gradient_log2 for node in two.nodes]
+    assert one.error_bits == two.error_bits
+
+
+def test_draws_end_with_the_budget_and_say_how_far_they_got(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = Moments.uniform((2, 4), 0.0, 1.0)
+
+    def steep(x: Tensor) -> Tensor:
+        return torch.cumprod(3.0 * x, -1)
+
+    traced, _ = drawn(steep, x)
+    output = traced.graph.outputs[0]
+    _, many = drawn(steep, x)
+    monkeypatch.setattr(sampling, "WORK", 1.0)
+    _, few = drawn(steep, x)
+    errors = [each.pulled({output: Gradient.white((2, 4))}).error_bits for each in (many, few)]
+    assert 0.05 < errors[0] < errors[1]
+
+
+def test_what_does_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "available", lambda device: 16)
+    with pytest.raises(NotSampledError, match="not enough memory"):
+        drawn(KINDS["sort"], Moments.uniform((8, 32), 0.0, 1.0))
+
+
+def test_a_value_that_overflows_is_refused() -> None:
+    with pytest.raises(NotSampledError, match="overflows"):
+        drawn(lambda x: torch.cumprod((x * 1e30).exp(), -1), Moments.uniform((8, 32), 0.0, 1.0))
+
+
+def test_a_router_is_drawn_together_with_what_it_routes() -> None:
+    """Its logits and the tokens are no two independent values."""
+
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.expert = nn.Linear(16, 2), nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight, chosen = self.gate(x).softmax(-1).topk(1, -1)
+            row, rank = torch.where(chosen == 0)
+            return torch.zeros_like(x).index_add(0, row, self.expert(x[row]) * weight[row, rank, None])
+
+    torch.manual_seed(0)
+    module, x = Routed(), torch.randn(64, 16)
+    prediction = predicted(traced_of(module, x))
+    assert prediction.coverage == 1.0
+    assert prediction.by_node["gate"].basis == "sampled"
+    assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.2)
+
+
+def test_a_gradient_that_does_not_settle_is_no_number() -> None:
+    """A divisor that comes close to zero: no average of so few draws is one."""
+    traced, draws = drawn(lambda x: torch.cumsum(x, -1) / x[:, :1] ** 3, Moments.uniform((64, 4), 0.0, 1.0))
+    with pytest.raises(NotSampledError, match="scatters by"):
+        draws.pulled({traced.graph.outputs[0]: Gradient.white((64, 4))})
