@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 
 import pytest
@@ -12,9 +13,11 @@ from gnelint.nn import SecondMomentNorm2d
 from gnelint.nn.kernels import native
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if importlib.util.find_spec("triton") is None:
+    reason = "triton is not installed: pip install --no-deps triton runs these on any CPU"
+    pytest.skip(reason, allow_module_level=True)
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is made, so before the import
-pytest.importorskip("triton", reason="triton is not installed: pip install --no-deps triton runs these on any CPU")
 
 from gnelint.nn.kernels import on_triton  # noqa: E402
 
