@@ -155,6 +155,7 @@ def test_settings_are_shown_and_nothing_is_checked(folder: Path) -> None:
         "  rules         1: GNE101",
         "  parameters    GNE101: layers = 5",
         "  mode          train",
+        "  loss          not said",
         "  fail on       never",
         "  baseline      none",
         "  cache         none",

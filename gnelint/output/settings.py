@@ -35,6 +35,7 @@ def _entries(job: Job, rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{rule}: {', '.join(f'{name} = {value}' for name, value in values.items())}"
     yield "mode", "train" if job.training else "eval"
     yield "stage", settings.stage
+    yield "loss", job.settings.loss or "not said"
     yield "fail on", job.fail_on
     yield "baseline", "none" if job.baseline is None else str(job.baseline)
     yield "cache", "none" if job.cache_dir is None else str(job.cache_dir)
