@@ -18,16 +18,20 @@ from typing import Literal
 
 import numpy as np
 
-from gnelint.analysis.axes import statistic_size
+from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
 from gnelint.theory.gaussian.arrays import NUMPY
 
-Cause = Literal["unread", "flat", "single", "detached", "zero weight", "zero operand", "reads zeros", "zero slope"]
+Cause = Literal[
+    "unread", "flat", "single", "detached", "cancelled", "zero weight", "zero operand", "reads zeros", "no state",
+    "zero slope", "dropped",
+]  # fmt: skip
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
-value; a detached value; all
-weights of a node behind are zero; it is multiplied with zeros; the layer itself reads zeros; a slope of 0 at 0."""
+value; a detached value; a sum takes away as much of it as it adds; all weights of a node behind are zero; it is
+multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0; a
+dropout that keeps nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ _FAMILIES = families()
 _LAYERS = frozenset({"linear", "conv", "conv_transpose"})
 _NO_GRADIENT = {"embedding": (0,), "gather": (1,), "where": (0,), "one_hot": (0,), "scatter": (1,)}
 """Operands that are only looked at, by operation."""
+_SUMS = frozenset({"add", "sub"})
 _FLAT = frozenset({"step", "compare", "logical", "top_mask", "one_hot"})
 
 
@@ -80,11 +85,13 @@ class _State:
     Attributes:
         tensors: names of the stored tensors all of whose entries are zero.
         single: names of the softmaxes and normalisations of one value each: what they give is the same for all inputs.
+        cancelled: operands, as a node's name and a place, of sums that take away as much of them as they add.
         values: names of the values that are zero for every input.
     """
 
     tensors: frozenset[str]
     single: frozenset[str]
+    cancelled: frozenset[tuple[str, int]]
     values: frozenset[str] = frozenset()
 
     def is_zero(self, value: str | None) -> bool:
@@ -101,7 +108,9 @@ def movement(graph: Graph) -> Movement:
     Cost: one pass over the graph forward and one back for each step in which a tensor of zeros begins to move.
     """
     single = frozenset(node.name for node in graph.nodes if statistic_size(graph, node) == 1)
-    state = _State(frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter)), single)
+    cancelled = frozenset(_cancelled(graph))
+    zero = frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter))
+    state = _State(zero, single, cancelled)
     trained = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable}
     if not any(_carries(graph, name) for name in graph.outputs):
         return Movement()  # the loss is taken elsewhere: the outputs are classes or indices
@@ -112,7 +121,7 @@ def movement(graph: Graph) -> Movement:
         step += 1
         state = _forward(graph, state)
         live = _backward(graph, state)
-        moving = _moving(graph, state, live)
+        moving = _moving(graph, state, live) | graph.in_losses
         if step == 1:
             blocks = dict(_blocks(graph, state, live, trained - moving))
         for name in moving & trained:
@@ -120,7 +129,37 @@ def movement(graph: Graph) -> Movement:
         zero = _still_zero(graph, state, moving & trained)
         if zero == state.tensors:
             return Movement(first, blocks)
-        state = _State(zero, single)
+        state = _State(zero, single, cancelled)
+
+
+def _cancelled(graph: Graph) -> Iterator[tuple[str, int]]:
+    """The operands of sums whose parts cancel: z in z + (r - z)."""
+    for node in graph.nodes:
+        if node.op not in _SUMS or _is_part(graph, node.outputs[0]):
+            continue
+        parts: dict[str, list[tuple[float, str, int]]] = {}
+        for value, factor, holder, place in _parts(graph, node, 1.0):
+            parts.setdefault(value, []).append((factor, holder, place))
+        for found in parts.values():
+            if len(found) > 1 and sum(factor for factor, *_ in found) == 0.0:
+                yield from ((holder, place) for _, holder, place in found)
+
+
+def _is_part(graph: Graph, value: str) -> bool:
+    """Whether nothing but one sum reads a value."""
+    readers = graph.consumers.get(value, ())
+    return len(readers) == 1 and readers[0].op in _SUMS and value not in graph.outputs
+
+
+def _parts(graph: Graph, node: Node, factor: float) -> Iterator[tuple[str, float, str, int]]:
+    """What a sum adds, with its factor and where it stands; sums that nothing else reads are taken apart."""
+    for place, value in enumerate(node.present_inputs):
+        own = -factor if node.op == "sub" and place else factor
+        source = graph.producers.get(value)
+        if source is not None and source.op in _SUMS and _is_part(graph, value):
+            yield from _parts(graph, source, own)
+        else:
+            yield value, own, node.name, place
 
 
 def _holds_zeros(parameter: Parameter) -> bool:
@@ -212,6 +251,7 @@ _ZERO: Mapping[str, Callable[[Node, _State], bool]] = {
     "scale": _scaled,
     "matmul": _any_operand,
     "mul": _any_operand,
+    "dropout": lambda node, state: state.is_zero(node.inputs[0]) or node.attribute("p") >= 1,
     "div": lambda node, state: state.is_zero(node.inputs[0]),
     **dict.fromkeys(("add", "sub", "mean", "concat", "maximum", "minimum"), _all_operands),
     "where": lambda node, state: all(map(state.is_zero, node.inputs[1:])),
@@ -250,6 +290,10 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
     """What keeps a gradient at a node's outputs from one of its inputs."""
     if node.op == "stop_gradient" or (node.op == "straight_through" and place == 0):
         return "detached"
+    if (node.name, place) in state.cancelled:
+        return "cancelled"
+    if node.op == "dropout" and node.attribute("p") >= 1:
+        return "dropped"
     if node.name in state.single:
         return "single"
     if node.op in _FLAT or place in _NO_GRADIENT.get(node.op, ()):
@@ -300,8 +344,17 @@ def _moving(graph: Graph, state: _State, live: set[str]) -> set[str]:
     } | {leaf.name for body in graph.subgraphs.values() for parameter in body.parameters() for leaf in parameter.leaves}
 
 
+def _lacks_state(node: Node, role: str, state: _State) -> bool:
+    """Whether a recurrent weight multiplies a state of zeros alone: that of a cell which is called once."""
+    if role != "recurrent" or "cell" not in node.source_op:
+        return False
+    return len(node.inputs) < 2 or node.inputs[1] is None or state.is_zero(node.inputs[1])
+
+
 def _reads_zeros(node: Node, role: str, state: _State) -> bool:
     """Whether what the parameter is multiplied with is zero."""
+    if _lacks_state(node, role, state):
+        return True
     product = role in ("weight", "scale", "slope") and node.op != "embedding"
     return product and node.op not in _FAMILIES["recurrent"] and state.is_zero(node.inputs[0])
 
@@ -323,7 +376,7 @@ def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Ite
 
 def _block(node: Node, live: set[str], behind: Mapping[str, Block]) -> Block:
     if any(name in live for name in node.outputs):
-        return Block("reads zeros", node.name)
+        return Block("no state" if node.op in _FAMILIES["recurrent"] else "reads zeros", node.name)
     return next((behind[name] for name in node.outputs if name in behind), Block("unread", node.name))
 
 
@@ -337,7 +390,7 @@ def _obstacles(graph: Graph, state: _State, live: set[str]) -> dict[str, Block]:
             if name is None or name in live:
                 continue
             cause = _obstacle(node, place, state) if reached else None
-            if cause is not None:
+            if cause is not None and (name not in found or found[name].cause != "cancelled"):
                 found[name] = Block(cause, node.name)
             elif further is not None:
                 found.setdefault(name, further)

@@ -3,7 +3,8 @@
 A linear layer can give any number; functions narrow that down (a ReLU gives none below 0), and so does a choice by a
 comparison. What the network's own inputs hold is not known, nor is what is computed of them without a layer between:
 nothing is said of those. Besides the interval it is kept whether a value can be exactly zero with a probability that is
-not zero (behind a ReLU), since roots and logarithms have no gradient there.
+not zero (behind a ReLU), since roots and logarithms have no gradient there. A sum of a few such numbers can be zero,
+too: how likely that is follows from the share of zeros among them, taken as independent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Scalar
 
@@ -25,16 +26,25 @@ class Range:
 
     Attributes:
         low, high: bounds; infinite where there is none.
-        zeros: whether a share of the entries can be exactly zero.
+        share: of the entries that are exactly zero, roughly.
+        together: whether the entries that a reduction takes together are zero together.
     """
 
     low: float
     high: float
-    zeros: bool = False
+    share: float = 0.0
+    together: bool = False
+
+    @property
+    def zeros(self) -> bool:
+        """Whether a share of the entries can be exactly zero."""
+        return self.share > 0.0
 
     def mapped(self, function: Callable[[float], float]) -> Range:
         """Through a function that never falls."""
-        return Range(function(self.low), function(self.high), self.zeros and function(0.0) == 0.0)
+        return replace(
+            self, low=function(self.low), high=function(self.high), share=self.share if function(0.0) == 0.0 else 0.0
+        )
 
 
 ANY = Range(-math.inf, math.inf)
@@ -44,15 +54,18 @@ _ENTRIES = 1 << 20
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
 _BOUNDED: Mapping[str, Range] = {
     "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "reduce_l2": Range(0.0, math.inf),
-    **dict.fromkeys(("one_hot", "compare", "logical", "top_mask"), Range(0.0, 1.0, zeros=True)),
+    **dict.fromkeys(("one_hot", "compare", "logical", "top_mask"), Range(0.0, 1.0, 0.5)),
 }  # fmt: skip
 """The range, whatever is read, of operations that are no functions of one variable."""
 _EXACT_ZEROS = frozenset({"hardsigmoid", "hardswish"})
 """Functions that are zero on a whole stretch; of the others below it is known from what they read."""
 _PASSED = _FAMILIES["shape"] | frozenset(
     {"max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "adaptive_avg_pool", "adaptive_max_pool",
-     "reduce_mean", "reduce_max", "reduce_min", "stop_gradient", "straight_through"}
+     "reduce_max", "reduce_min", "stop_gradient", "straight_through"}
 )  # fmt: skip
+_OFTEN = 1e-4
+"""Expected zeros of a sum among all of its entries from which on it counts as one that can be zero: once in so many
+batches."""
 
 
 def ranges(graph: Graph) -> Mapping[str, Range]:
@@ -87,9 +100,53 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return None
     rule = _RULES.get(node.op)
     known = [operand for operand in operands if operand is not None]
+    if node.op in ("reduce_sum", "reduce_mean"):
+        return _reduced(graph, node, known[0])
+    if node.op == "sub":
+        return _difference(graph, node, known, found)
     if rule is not None:
         return rule(node, known)
     return known[0] if node.op in _PASSED else None
+
+
+def _reduced(graph: Graph, node: Node, x: Range) -> Range:
+    """A sum or a mean is zero where all of its entries are; where they have both signs only if they are so together."""
+    share = 0.0
+    before, after = (graph.values[name].concrete_shape for name in (node.present_inputs[0], node.outputs[0]))
+    if x.share and before and after is not None:
+        rows = math.prod(after)
+        share = x.share if x.together else x.share ** (math.prod(before) / max(rows, 1)) if x.low >= 0 else 0.0
+        share *= share * rows >= _OFTEN
+    if node.op == "reduce_mean":
+        return replace(x, share=share)
+    return Range(-math.inf if x.low < 0 else 0.0, math.inf if x.high > 0 else 0.0, share, x.together)
+
+
+def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping[str, Range]) -> Range:
+    """Zero where a value meets itself (pairs of entries with themselves), and where all that a mean is taken of are."""
+    a, b = known
+    whole = Range(a.low - b.high, a.high - b.low)
+    shape = graph.values[node.outputs[0]].concrete_shape
+    first, second = (_origin(graph, name) for name in node.present_inputs)
+    if first == second and shape and node.inputs[0] != node.inputs[1]:
+        own = graph.values[first].concrete_shape
+        return whole if own is None else replace(whole, share=math.prod(own) / math.prod(shape), together=True)
+    mean = graph.producers.get(second)
+    if mean is not None and mean.op == "reduce_mean" and mean.present_inputs[0] == node.inputs[0] and a.share:
+        own, rows = graph.values[mean.present_inputs[0]].concrete_shape, graph.values[second].concrete_shape
+        if own and rows is not None:
+            share = a.share ** (math.prod(own) / math.prod(rows))
+            return replace(whole, share=share * (share * math.prod(rows) >= _OFTEN), together=True)
+    return whole
+
+
+def _origin(graph: Graph, name: str) -> str:
+    """The value before views and repetitions."""
+    node = graph.producers.get(name)
+    while node is not None and node.op in ("reshape", "expand", "identity"):
+        name = node.present_inputs[0]
+        node = graph.producers.get(name)
+    return name
 
 
 def cosine_bound(graph: Graph, node: Node) -> float | None:
@@ -98,6 +155,9 @@ def cosine_bound(graph: Graph, node: Node) -> float | None:
         places = (-2 if node.attribute("transpose_a") else -1, -1 if node.attribute("transpose_b") else -2)
         lengths = [_length(graph, name, axis) for name, axis in zip(node.present_inputs, places, strict=True)]
         factor = abs(float(node.attribute("factor")))
+    elif node.op == "linear" and "bias" not in node.parameters:
+        lengths = [_length(graph, node.present_inputs[0], -1), _rows_length(node.parameters["weight"])]
+        factor = 1.0
     elif node.op == "reduce_sum" and len(node.attribute("axes")) == 1:
         product = graph.producers.get(node.present_inputs[0])
         if product is None or product.op != "mul":
@@ -108,6 +168,14 @@ def cosine_bound(graph: Graph, node: Node) -> float | None:
         return None
     known = [length for length in lengths if length is not None]
     return factor * math.prod(known) if len(known) == 2 else None
+
+
+def _rows_length(weight: Parameter) -> float | None:
+    """The length that a computed weight was normalised to, row by row."""
+    if weight.provenance != "data" or not isinstance(weight.load, Derivation) or weight.size > _ENTRIES:
+        return None
+    lengths = np.linalg.norm(np.asarray(weight.array(), np.float64).reshape(weight.shape[0], -1), axis=1)
+    return float(lengths[0]) if np.allclose(lengths, lengths[0], rtol=1e-3) and lengths[0] > 0 else None
 
 
 def _length(graph: Graph, value: str, axis: int) -> float | None:
@@ -137,7 +205,7 @@ def _stated(node: Node) -> Range | None:
     if record is None or not isinstance(record.function, Scalar) or record.parameters:
         return None
     low, high = record.function.range({name: node.attribute(name) for name in record.attributes})
-    return None if (low, high) == (-math.inf, math.inf) else Range(low, high, node.op in _EXACT_ZEROS)
+    return None if (low, high) == (-math.inf, math.inf) else Range(low, high, 0.5 * (node.op in _EXACT_ZEROS))
 
 
 def _of_numbers(parameter: Parameter | None) -> Range | None:
@@ -146,7 +214,7 @@ def _of_numbers(parameter: Parameter | None) -> Range | None:
     if parameter.size > _ENTRIES:
         return ANY  # a table that large is not gone through for its bounds
     array = np.asarray(parameter.array(), np.float64)
-    return Range(float(array.min()), float(array.max()), bool(np.any(array == 0)))
+    return Range(float(array.min()), float(array.max()), float(np.mean(array == 0)))
 
 
 def _chosen(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
@@ -172,18 +240,23 @@ def _let_through(
     above = str(condition.attribute("kind")) in ("gt", "ge")
     if above == taken:
         strict = condition.attribute("kind") == "gt"
-        return Range(max(known.low, bound.low), known.high, known.zeros and not (strict and bound.low >= 0))
+        return Range(max(known.low, bound.low), known.high, known.share * (not (strict and bound.low >= 0)))
     return replace(known, high=min(known.high, bound.high))
 
 
 def _union(known: Iterable[Range]) -> Range:
     parts = list(known)
-    return Range(min(p.low for p in parts), max(p.high for p in parts), any(p.zeros for p in parts))
+    return Range(min(p.low for p in parts), max(p.high for p in parts), max(p.share for p in parts))
 
 
 def _products(a: Range, b: Range) -> Range:
     corners = [0.0 if x == 0 or y == 0 else x * y for x in (a.low, a.high) for y in (b.low, b.high)]
-    return Range(min(corners), max(corners), a.zeros or b.zeros)
+    return Range(
+        min(corners),
+        max(corners),
+        1.0 - (1.0 - a.share) * (1.0 - b.share),
+        a.together if a.share > b.share else b.together,
+    )
 
 
 def _mul(node: Node, known: Sequence[Range]) -> Range:
@@ -194,13 +267,13 @@ def _mul(node: Node, known: Sequence[Range]) -> Range:
 
 def _square(x: Range) -> Range:
     high = max(x.low**2, x.high**2)
-    return Range(0.0 if x.low <= 0 <= x.high else min(x.low**2, x.high**2), high, x.zeros)
+    return Range(0.0 if x.low <= 0 <= x.high else min(x.low**2, x.high**2), high, x.share, x.together)
 
 
 def _div(node: Node, known: Sequence[Range]) -> Range:
     a, b = known
     if b.low <= 0 <= b.high and b.low < 0:
-        return Range(-math.inf, math.inf, a.zeros)
+        return Range(-math.inf, math.inf, a.share)
     inverse = Range(0.0 if b.high == math.inf else 1.0 / b.high if b.high else math.inf, _inverse(b.low))
     return _products(a, inverse)
 
@@ -213,8 +286,10 @@ def _pow(node: Node, known: Sequence[Range]) -> Range | None:
     exponent = float(node.attribute("exponent"))
     if exponent > 0 and exponent % 2 == 0:
         whole = _square(known[0])
-        return Range(whole.low ** (exponent / 2), _power(whole.high, exponent / 2), whole.zeros)
-    return Range(0.0, math.inf, known[0].zeros) if known[0].low >= 0 else ANY
+        return replace(whole, low=whole.low ** (exponent / 2), high=_power(whole.high, exponent / 2))
+    return (
+        replace(known[0], low=0.0, high=math.inf, share=known[0].share * (exponent > 0)) if known[0].low >= 0 else ANY
+    )
 
 
 def _power(number: float, exponent: float) -> float:
@@ -223,7 +298,8 @@ def _power(number: float, exponent: float) -> float:
 
 def _rectified(node: Node, known: Sequence[Range]) -> Range:
     """What was put together from several operations may hold a small number that it adds: its zeros are not exact."""
-    return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), known[0].low <= 0 and not node.sources)
+    share = 0.5 * (known[0].low < 0) + known[0].share * (known[0].low >= 0)
+    return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), share * (not node.sources))
 
 
 def _clip(node: Node, known: Sequence[Range]) -> Range:
@@ -231,7 +307,7 @@ def _clip(node: Node, known: Sequence[Range]) -> Range:
     low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
     return replace(
         known[0].mapped(lambda x: min(max(x, low), high)),
-        zeros=(low == 0 and not node.sources) or (known[0].zeros and low < 0),
+        share=0.5 * (low == 0 and not node.sources) or known[0].share * (low < 0),
     )
 
 
@@ -240,7 +316,7 @@ def _shifted(node: Node, known: Sequence[Range]) -> Range | None:
     if bias is None:
         return None
     moved = _products(bias, Range(node.attribute("factor"), node.attribute("factor")))
-    return Range(known[0].low + moved.low, known[0].high + moved.high, known[0].zeros and moved.zeros)
+    return Range(known[0].low + moved.low, known[0].high + moved.high, known[0].share * moved.share)
 
 
 def _scaled(node: Node, known: Sequence[Range]) -> Range | None:
@@ -256,28 +332,23 @@ def _scaled(node: Node, known: Sequence[Range]) -> Range | None:
 _RULES: Mapping[str, Callable[[Node, Sequence[Range]], Range | None]] = {
     "relu": _rectified,
     "leaky_relu": lambda node, known: known[0] if known[0].low >= 0 else ANY,
-    "abs": lambda node, known: Range(0.0, max(-known[0].low, known[0].high), known[0].zeros),
+    "abs": lambda node, known: replace(known[0], low=0.0, high=max(-known[0].low, known[0].high)),
     "clip": _clip,
     "pow": _pow,
     "bias": _shifted,
     "scale": _scaled,
     "add": lambda node, known: Range(
-        sum(k.low for k in known), sum(k.high for k in known), all(k.zeros for k in known)
+        sum(k.low for k in known), sum(k.high for k in known), math.prod(k.share for k in known)
     ),
-    "sub": lambda node, known: Range(known[0].low - known[1].high, known[0].high - known[1].low),
     "mul": _mul,
     "div": _div,
     "mean": lambda node, known: _union(known),
     "concat": lambda node, known: _union(known),
     "maximum": lambda node, known: Range(
-        max(k.low for k in known), max(k.high for k in known), any(k.zeros for k in known)
+        max(k.low for k in known), max(k.high for k in known), max(k.share for k in known)
     ),
     "minimum": lambda node, known: Range(
-        min(k.low for k in known), min(k.high for k in known), any(k.zeros for k in known)
+        min(k.low for k in known), min(k.high for k in known), max(k.share for k in known)
     ),
-    "reduce_sum": lambda node, known: Range(
-        -math.inf if known[0].low < 0 else 0.0, math.inf if known[0].high > 0 else 0.0
-    ),
-    "reduce_mean": lambda node, known: replace(known[0], zeros=False),
 }
 """Operations whose range depends on that of their operands; None where it is not known."""

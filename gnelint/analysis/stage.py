@@ -326,7 +326,27 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
             if parameter.kind in _GIVEN:
                 continue
             seen.add(parameter.name)
-            yield _Bias(parameter.name, np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5)
+            numbers, bound = np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5
+            yield _Bias(parameter.name, _as_drawn(node, numbers, bound), bound)
+
+
+def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:
+    """A cell's biases without what somebody set a whole gate to, or added to it: a forget bias is no training.
+
+    A gate's middle is that of its largest and smallest entry: no entry of a uniform draw lies further from it than its
+    bound.
+    """
+    recurrent = node.parameters.get("recurrent")
+    if recurrent is None:
+        return numbers
+    gates = numbers.reshape(-1, recurrent.shape[-1])
+    middles = (gates.max(axis=1) + gates.min(axis=1)) / 2.0
+    kept = [
+        gate - middle * (abs(middle) > bound)
+        for gate, middle in zip(gates, middles, strict=True)
+        if np.ptp(gate) > 0 or not gate.any()
+    ]
+    return np.concatenate(kept) if kept else numbers
 
 
 def _layer_before(graph: Graph, node: Node) -> Node | None:

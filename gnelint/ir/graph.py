@@ -288,6 +288,9 @@ class Graph:
         data_files: files beside the model that hold weights, as the model names them.
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.
         unread: names of the trained tensors that the model holds and that no output depends on.
+        unread_shapes: the shapes of those.
+        in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
+        aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
     """
 
     name: str
@@ -303,6 +306,9 @@ class Graph:
     data_files: tuple[str, ...] = ()
     returned: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
+    unread_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    in_losses: frozenset[str] = frozenset()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

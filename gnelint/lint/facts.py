@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gnelint.analysis.axes import Axes, Mixing, axes, leaks, samples_that_meet
+from gnelint.analysis.axes.following import axes
+from gnelint.analysis.axes.meeting import coded_samples, leaks, samples_that_meet
+from gnelint.analysis.axes.walk import Axes, Mixing
 from gnelint.analysis.movement import Movement, movement
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.ranges import Range, ranges
@@ -229,6 +231,21 @@ class Facts:
     def sample_mixings(self) -> frozenset[str]:
         """Names of the nodes at which the samples of a batch meet."""
         return frozenset(mixing.node for mixing in samples_that_meet(self.graph, self.axes))
+
+    @cached_property
+    def sample_codes(self) -> frozenset[str]:
+        """Names of the nodes that give each sample of a batch numbers of its own."""
+        return frozenset(mixing.node for mixing in coded_samples(self.graph, self.axes))
+
+    @cached_property
+    def learnt_values(self) -> frozenset[str]:
+        """Values that a trained layer lies before."""
+        found: set[str] = set()
+        for node in self.graph.nodes:
+            weight = node.parameters.get("weight")
+            if (weight is not None and weight.trainable) or any(name in found for name in node.present_inputs):
+                found.update(node.outputs)
+        return frozenset(found)
 
     @cached_property
     def leaks(self) -> Mapping[str, Mixing]:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gnelint.analysis.axes import axes, leaks, regrouped, samples_that_meet, tears
+from gnelint.analysis.axes.following import axes
+from gnelint.analysis.axes.layout import regrouped, tears
+from gnelint.analysis.axes.meeting import coded_samples, leaks, samples_that_meet
 from gnelint.ir.graph import Graph
 from gnelint.lint.functions.axes import torn_axis
 from gnelint.readers.torch.reader import read_module
@@ -89,6 +91,10 @@ def test_a_reshape_tears_what_it_cuts_and_joins_with_something_else() -> None:
     assert tears(heads, (4, 12, 32))
     assert not tears(heads, (16, 12, 8))
     assert not tears((((0, 4),), ((1, 12),), ((None, 32),)), (4, 3, 4, 32))
+    maps = (((0, 4),), ((None, 24),), ((2, 4),), ((3, 4),))
+    assert tears(maps, (4, 16, 24))
+    assert not tears(maps, (4, 24, 16))
+    assert not tears((((1, 12),), ((0, 8),), ((None, 32),)), (12, 32, 8))  # heads go beside samples
 
 
 @pytest.mark.parametrize(
@@ -107,3 +113,16 @@ def test_a_reshape_tears_what_it_cuts_and_joins_with_something_else() -> None:
 )
 def test_the_axis_that_is_torn(before: tuple[int, ...], after: tuple[int, ...], size: int) -> None:
     assert torn_axis(before, after) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("coded_tokens(wrong=True)", 1), ("coded_tokens", 0), ("token_decoder", 0)]
+)
+def test_codes_along_the_batch_are_told_from_those_of_positions(name: str, count: int) -> None:
+    graph = read(*network(name))
+    assert len(list(coded_samples(graph, axes(graph)))) == count
+
+
+def test_a_memory_outside_the_causal_stack_may_be_seen_as_a_whole() -> None:
+    graph = read(*network("t5"))
+    assert list(leaks(graph, axes(graph))) == []

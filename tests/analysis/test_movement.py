@@ -121,3 +121,19 @@ def test_classes_for_outputs_say_nothing() -> None:
             return self.layer(x).argmax(-1)
 
     assert found(Classes(), (torch.randn(2, 8),)).first == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["straight_codes(wrong=True)", "straight_codes", "sampled_code(wrong=True)", "sampled_code",
+             "stepped_cell(wrong=True)", "stepped_cell", "dropped_units(share=1.0)"],
+)  # fmt: skip
+def test_what_cancels_is_drawn_or_starts_from_nothing_passes_no_gradient(name: str) -> None:
+    module, inputs = network(name)
+    assert {key: step is None for key, step in found(module, inputs).first.items()} == {
+        key: step is None for key, step in measured(module, inputs).items()
+    }
+
+
+def test_a_loss_beside_the_outputs_moves_what_it_reads() -> None:
+    assert found(*network("quantised_codes")).stuck == ()
+    assert found(*network("quantised_codes(wrong=True)")).stuck == ("book",)

@@ -96,3 +96,30 @@ def test_nothing_is_said_of_the_networks_input() -> None:
     graph = read_module(Front(), (torch.rand(4, 6),), name="front")
     log = next(node for node in graph.nodes if node.op == "log")
     assert ranges(graph).get(log.inputs[0] or "") is None
+
+
+@pytest.mark.parametrize(
+    ("reduce", "zeros"),
+    [
+        (lambda x: x.relu().reshape(64, 4, 2).sum(-1), True),
+        (lambda x: x.relu().reshape(64, 1, 8).mean(-1), True),
+        (lambda x: x.relu().repeat(1, 8).sum(-1), False),
+        (lambda x: (x[:, None] - x[None]).pow(2).sum(-1), True),
+        (lambda x: (x[:, None] - x[None]).pow(2).sum(-1) + 1e-6, False),
+        (lambda x: x.sum(-1), False),
+    ],
+)  # fmt: skip
+def test_sums_are_zero_where_all_they_add_can_be(reduce: Callable[[Tensor], Tensor], zeros: bool) -> None:
+    class Reduced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return reduce(self.layer(x))
+
+    graph = read_module(Reduced(), (torch.randn(64, 6),), name="sums")
+    known = ranges(graph)[graph.outputs[0]]
+    assert known.zeros is zeros
+    drawn = Reduced()(torch.randn(64, 6))
+    assert zeros or not bool((drawn == 0).any())

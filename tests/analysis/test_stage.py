@@ -14,6 +14,7 @@ from gnelint.ir.graph import Graph, Node, Parameter, Value
 
 torch = pytest.importorskip("torch")
 
+from gnelint.readers.torch.reader import read_module  # noqa: E402
 from tests.benchmarks.harm_measure import Training  # noqa: E402
 from tests.benchmarks.harm_measure import train as taught  # noqa: E402
 from tests.benchmarks.harm_networks import networks  # noqa: E402
@@ -201,3 +202,15 @@ def test_the_reason_is_the_strongest_evidence_for_the_verdict() -> None:
     assert Judgement("trained", 5.0, pieces).reason == "heavy"
     assert Judgement("fresh", -1.0, pieces).reason == "at its start"
     assert Judgement("unsure", 5.0, pieces).trained is None
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("how", ["set", "added"])
+def test_the_bias_of_a_gate_is_no_training(cell: str, how: str) -> None:
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, cell)(16, 32, batch_first=True)
+    with torch.no_grad():
+        gate = layer.bias_ih_l0[32:64]
+        gate.fill_(3.0) if how == "set" else gate.add_(-3.0)
+    graph = read_module(layer, (torch.randn(4, 8, 16),), name="cell")
+    assert judge(graph, {}).verdict == "fresh"

@@ -14,7 +14,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tests.models import hazards, initialisation, innocent, placement, reported, residual_examples, set_against, stuck
+from tests.models import (
+    cut_off,
+    flattened,
+    hazards,
+    initialisation,
+    innocent,
+    mixed_up,
+    placement,
+    reported,
+    residual_examples,
+    rounding,
+    set_against,
+    stuck,
+)
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
 from tests.models.convnext import convnext_tiny
@@ -225,6 +238,41 @@ def _examples() -> dict[str, Case]:
         reported.constant_start: (16, 16),
         reported.normalised_vector: (8, 3, 16, 16),
         reported.utterance_norm: (8, 12, 32),
+        mixed_up.asking_queries: (4, 12, 32),
+        mixed_up.hidden_positions: (4, 12, 32),
+        mixed_up.last_states: (6, 10, 24),
+        mixed_up.patches: (4, 3, 16, 16),
+        mixed_up.dueling_values: (16, 8),
+        mixed_up.both_directions: (8, 12, 16),
+        mixed_up.last_sample: (8, 12, 16),
+        mixed_up.whole_norm: (4, 12, 32),
+        cut_off.sampled_code: (16, 16),
+        cut_off.chosen_inputs: (16, 16),
+        cut_off.routed_experts: (16, 32),
+        cut_off.straight_codes: (16, 16),
+        cut_off.quantised_codes: (16, 16),
+        cut_off.replaced_head: (16, 32),
+        cut_off.late_layer: (16, 32),
+        cut_off.stacked_blocks: (16, 32),
+        cut_off.stepped_cell: (8, 6, 16),
+        cut_off.sums_of_two: (4, 3, 12, 12),
+        cut_off.joined_scales: (4, 3, 16, 16),
+        cut_off.overwritten: (16, 32),
+        cut_off.query_for_key: (4, 12, 32),
+        flattened.leaky_classifier: (16, 32),
+        flattened.normalised_classifier: (16, 32),
+        flattened.dropped_units: (16, 32),
+        flattened.highway: (16, 32),
+        flattened.softmax_layers: (16, 32),
+        flattened.rectified_score: (16, 32),
+        flattened.cosine_classes: (16, 32),
+        flattened.tempered_pairs: (16, 32),
+        flattened.scaled_pairs: (16, 32),
+        flattened.gated_memory: (8, 40, 16),
+        rounding.squashed_action: (16, 16),
+        rounding.written_losses: (16, 16),
+        rounding.all_distances: (4, 12, 16),
+        rounding.reduced_units: (16, 16),
         set_against.hypernetwork: (16, 64),
         set_against.own_norms: (16, 64),
         set_against.sequence_classifier: (8, 24, 32),
@@ -238,6 +286,8 @@ def _examples() -> dict[str, Case]:
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
     found.append(Case("unread_condition", reported.unread_condition, (16, 16), others=((16, 8),)))
+    found.append(Case("squared_error", mixed_up.squared_error, (16, 8), others=((16,),)))
+    found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
     found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))

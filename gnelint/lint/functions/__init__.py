@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gnelint.lint.functions.attention import ATTENTION
 from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.hazards import HAZARDS
@@ -15,6 +16,7 @@ from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
 from gnelint.lint.functions.predictions import PREDICTIONS
+from gnelint.lint.functions.repeats import REPEATS
 from gnelint.lint.functions.shapes import SHAPES
 from gnelint.lint.functions.shortcuts import SHORTCUTS
 from gnelint.lint.functions.statistics import STATISTICS
@@ -30,9 +32,9 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Numbers at the first step": HAZARDS,
     "What a value is set against": STATISTICS,
     "Shapes and attributes": SHAPES,
-    "Axes": AXES,
+    "Axes": (*AXES, *ATTENTION),
     "The head and the loss": HEAD,
-    "Where in the graph": STRUCTURE,
+    "Where in the graph": (*STRUCTURE, *REPEATS),
     "Blocks": (*BLOCKS, *SHORTCUTS),
     "The network": NETWORK,
 }

@@ -8,13 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from gnelint.analysis.axes import shown, tears
+from gnelint.analysis.axes.layout import tears
+from gnelint.analysis.axes.masks import shown
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 
 _NONE = "none"
-_SHIFTS = frozenset({"pad", "concat", "slice"})
+_NORMALISES = frozenset({"div", "pow", "abs", "reduce_l2"})
 
 
 def _sees_later(facts: Facts, node: Node) -> str:
@@ -38,15 +39,22 @@ def _torn(facts: Facts, node: Node) -> float | None:
 
     Shifting a row at a time (pad, reshape, slice) does that on purpose.
     """
-    source = facts.producer(node)
     readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
-    if node.op != "reshape" or any(each is not None and each.op in _SHIFTS for each in (source, *readers)):
+    if node.op != "reshape" or _is_padded(facts, node) or any(each.op in ("pad", "slice") for each in readers):
         return 0.0
     layout = facts.axes.layouts.get(node.present_inputs[0])
     before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
     if layout is None or before is None or after is None:
         return None
     return float(torn_axis(before, after)) if tears(layout, after) else 0.0
+
+
+def _is_padded(facts: Facts, node: Node) -> bool:
+    """Whether what a reshape reads is a slice, or was padded, perhaps by joining constants to it."""
+    source = facts.producer(node)
+    if source is None or source.op != "concat":
+        return source is not None and source.op in ("pad", "slice")
+    return any(name not in facts.graph.gradient_values for name in source.present_inputs)
 
 
 def torn_axis(before: Sequence[int], after: Sequence[int]) -> int:
@@ -88,7 +96,65 @@ def _kept(before: Sequence[int], size: int, cuts: set[int]) -> bool:
     return all({start, end} <= cuts for (start, end), own in spans if own == size)
 
 
+def _subtracts_batch_mean(facts: Facts, node: Node) -> bool:
+    """Whether a mean over samples and features is taken from each entry, and no normalisation follows."""
+    if node.op != "sub" or len(node.present_inputs) != 2:
+        return False
+    mean = facts.producer(node, 1)
+    while mean is not None and mean.op in ("identity", "expand", "reshape"):
+        mean = facts.producer(mean)
+    if mean is None or mean.op != "reduce_mean":
+        return False
+    layout, over = facts.axes.layouts.get(mean.present_inputs[0]), mean.attribute("axes")
+    whole = facts.axes.layouts.get(node.outputs[0])
+    if layout is None or not whole or len(layout) < 2:
+        return False
+    samples = {axis for axis in over if layout[axis % len(layout)] == whole[0] and axis % len(layout) == 0}
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    squared = any(reader.op == "mul" and len(set(reader.present_inputs)) == 1 for reader in readers)
+    return bool(samples) and len(over) > 1 and not squared and not any(each.op in _NORMALISES for each in readers)
+
+
+def _crosses_samples(facts: Facts, node: Node) -> bool:
+    """Whether operands of different rank both hold the samples, at different places: (n, 1) with (n,) gives (n, n).
+
+    Where an axis was put in on purpose (a reshape right before) each sample is set against each other one.
+    """
+    if node.op not in ("add", "sub", "mul", "div") or len(node.present_inputs) != 2:
+        return False
+    found = [(facts.axes.layouts.get(name), facts.graph.producers.get(name)) for name in node.present_inputs]
+    if any(layout is None for layout, _ in found):
+        return False
+    (low, _), (high, maker) = sorted(found, key=lambda each: len(each[0] or ()))
+    if not low or not high or len(low) == len(high) or (maker is not None and maker.op == "reshape"):
+        return False
+    places = [
+        [len(each) - at for at, axis in enumerate(each) if (0, math.prod(s for _, s in axis)) in axis]
+        for each in (low, high)
+    ]
+    shape = facts.shape(node)
+    return bool(shape) and len(places[0]) == len(places[1]) == 1 and places[0] != places[1] and max(shape or (0,)) > 1
+
+
 AXES = (
+    function(
+        "subtracts_batch_mean(n)",
+        "truth",
+        _subtracts_batch_mean,
+        "the difference n takes a mean over samples and features from each entry, and is not normalised",
+    ),
+    function(
+        "crosses_samples(n)",
+        "truth",
+        _crosses_samples,
+        "operands of n of different rank hold the samples at different places, so that each meets each other one",
+    ),
+    function(
+        "codes_samples(n)",
+        "truth",
+        lambda facts, node: node.name in facts.sample_codes,
+        "n adds numbers of its own for each sample of the batch, and attention runs along another axis that has none",
+    ),
     function(
         "samples_meet(n)",
         "truth",

@@ -70,6 +70,20 @@ def _cosines(facts: Facts, node: Node) -> float | None:
     return None if source is None else cosine_bound(facts.graph, source)
 
 
+def _cosine_factor(facts: Facts, node: Node) -> float | None:
+    """The trained number that cosines are multiplied with, before they are taken (a product) or behind it (a scale)."""
+    if node.op == "matmul":
+        return cosine_bound(facts.graph, node) if _learns_temperature(facts, node) else None
+    scale, product = node.parameters.get("scale"), facts.producer(node)
+    if node.op != "scale" or scale is None or scale.size != 1 or not scale.trainable or scale.provenance != "data":
+        return None
+    bound = None if product is None or product.op != "matmul" else cosine_bound(facts.graph, product)
+    number = abs(float(scale.array().reshape(-1)[0]))
+    if bound is None or not number:
+        return None
+    return bound * (1 / number if node.attribute("reciprocal") else number) * abs(float(node.attribute("factor")))
+
+
 def _learns_temperature(facts: Facts, node: Node) -> bool:
     """Whether a trained number scales the cosines: they are logits then, whatever reads them."""
     pending, found = list(node.present_inputs), False
@@ -96,8 +110,9 @@ HEAD = (
     function(
         "cosine_factor(n)",
         "number",
-        lambda facts, node: cosine_bound(facts.graph, node) if _learns_temperature(facts, node) else None,
-        "the trained number that scales the cosines which the product n gives; unknown where they have none",
+        _cosine_factor,
+        "the trained number that scales the cosines which the product n gives, or which the scale n reads; unknown "
+        "where they have none",
     ),
     function(
         "least_loss(n)",

@@ -41,6 +41,12 @@ def _told(facts: Facts, block: Block) -> str:
         return f"{where} runs over a single entry, so what it gives is the same for every input"
     if block.cause == "detached":
         return f"{where} stops the gradient"
+    if block.cause == "cancelled":
+        return f"{where} takes away as much of it as it adds, so its derivative is zero"
+    if block.cause == "dropped":
+        return f"{where} drops everything (p = 1)"
+    if block.cause == "no state":
+        return f"{where} is called without the state of the step before, and starts from zeros every time"
     if block.cause == "zero weight":
         too = " and never move either" if _stuck(facts, node) != _NONE else ""
         return f"the weights of {where} are all zero{too}"
@@ -80,7 +86,24 @@ def _unread_inputs(facts: Facts) -> str:
     return ", ".join(name for name in graph.inputs if name not in needed) or _NONE
 
 
+def _of_kind(facts: Facts, kind: str) -> float:
+    leaves = (leaf for parameter in facts.graph.parameters() for leaf in parameter.leaves)
+    return float(len({leaf.name for leaf in leaves if leaf.kind == kind}))
+
+
 MOVEMENT = (
+    function(
+        "trained()",
+        "number",
+        lambda facts: _of_kind(facts, "parameter") + len(facts.graph.unread),
+        "how many parameters of the network training changes",
+    ),
+    function(
+        "frozen()",
+        "number",
+        lambda facts: _of_kind(facts, "frozen"),
+        "how many parameters that outputs depend on are frozen (requires_grad=False)",
+    ),
     function("unread_inputs()", "text", _unread_inputs, "the inputs that no output depends on; or none"),
     function(
         "stuck(n)",

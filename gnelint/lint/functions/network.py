@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,12 @@ def _of_layers(reduce: Callable[[np.ndarray], Any]) -> Callable[[Facts], float |
 
 
 NETWORK = (
+    function(
+        "input_features()",
+        "number",
+        lambda facts: float(math.prod(facts.axes.shape[1:])) if facts.axes.shape else None,
+        "entries a sample of the network's main input",
+    ),
     function("layers()", "number", _layers, "number of linear layers on the network's longest path"),
     function("occurrences(op)", "number", _occurrences, "how many of an op the network holds"),
     function("blocks(kind)", "number", _count_blocks, "how many blocks of a kind there are"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gnelint.analysis.axes import statistic_size
+from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function

@@ -150,6 +150,14 @@ def _reads_last_step(facts: Facts, node: Node) -> bool | None:
     return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
 
 
+def _reads_first_step(facts: Facts, node: Node) -> bool | None:
+    """Whether all that is read of a recurrent layer's output is the step at which it begins."""
+    shape = facts.shape(node)
+    if shape is None or len(shape) != 3 or node.op not in _RECURRENT or shape[1] < 2 or len(node.outputs) > 1:
+        return None
+    return _only_reads(facts.graph, node.outputs[0], 1, shape[1] - 1 if node.attribute("reverse") else 0)
+
+
 def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
     """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes."""
     readers = graph.consumers.get(value, ())
@@ -165,6 +173,8 @@ def _takes(graph: Graph, node: Node, value: str, axis: int, step: int) -> bool:
     indices = node.parameters.get("indices")
     if node.op == "gather" and indices is not None and node.attribute("axis") == axis:
         return bool(np.all(indices.array() == step))
+    if node.op == "concat" and node.attribute("axis") != axis:
+        return _only_reads(graph, node.outputs[0], axis, step)
     moved = _moved(graph, node, value, axis)
     return moved is not None and _only_reads(graph, node.outputs[0], moved, step)
 
@@ -271,6 +281,12 @@ STATISTICS = (
         "truth",
         _reads_last_step,
         "of a recurrent layer's output nothing but the last step is read",
+    ),
+    function(
+        "reads_first_step(n)",
+        "truth",
+        _reads_first_step,
+        "of a recurrent layer's output nothing but the step at which it begins is read: its state has seen no other",
     ),
     function("steps(n)", "number", _steps, "steps in time of a recurrent layer"),
 )

@@ -8,6 +8,7 @@ from gnelint.lint.functions.signature import function
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
 
+_ACTIVATIONS = families()["activation"] | families()["pointwise"]
 _FOLLOWING_WALK = TRANSPARENT | families()["pooling"]
 
 
@@ -38,6 +39,16 @@ def _readers(facts: Facts, node: Node) -> float:
     return float(sum(len(facts.graph.consumers.get(output, ())) for output in node.outputs))
 
 
+def _is_bent(facts: Facts, first: Node, last: Node) -> bool:
+    """Whether an activation that is no straight line lies on a path from the first node to the last."""
+    return any(node.op in _ACTIVATIONS and not is_straight(node) for node in facts.nodes_between(first, last))
+
+
+def is_straight(node: Node) -> bool:
+    """Whether an activation has one slope on both sides: then it is none."""
+    return node.op == "leaky_relu" and node.attribute("alpha") == 1.0
+
+
 def _cancels_bias(facts: Facts, norm: Node, layer: Node) -> bool:
     found = facts.cancelled_biases.get(layer.name)
     return found is not None and found.norm.name == norm.name
@@ -53,6 +64,18 @@ STRUCTURE = (
     ),
     function("is_op(n, op)", "truth", lambda facts, node, named: node.op in named, "n is an op"),
     function("between(n, m, op)", "truth", between, "an op lies on a path from n to m"),
+    function(
+        "is_bent(n, m)",
+        "truth",
+        _is_bent,
+        "an activation that is no straight line (a leaky ReLU of slope 1 is one) lies on a path from n to m",
+    ),
+    function(
+        "fused(n)",
+        "truth",
+        lambda facts, node: bool(node.sources),
+        "n stands for several operations of the model, written out",
+    ),
     function(
         "followed_by(n, op)",
         "truth",

@@ -31,11 +31,20 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 
 def _table() -> dict[Any, Any]:
     """What is taken apart, and how."""
-    return {
+    found = {
         operation: rule
         for operation, rule in torch.export.default_decompositions().items()
         if not knows(operation) and operation_name(operation) not in KEPT_WHOLE
     }
+    normal = torch.ops.aten.normal
+    return found | dict.fromkeys((normal.Tensor_Tensor, normal.Tensor_float, normal.float_Tensor), _normal)
+
+
+def _normal(mean: Any, std: Any, **options: Any) -> torch.Tensor:
+    """`torch.normal` of tensors: no gradient reaches its mean or deviation."""
+    like = mean if isinstance(mean, torch.Tensor) else std
+    centre, spread = (each.detach() if isinstance(each, torch.Tensor) else each for each in (mean, std))
+    return centre + spread * torch.randn_like(like)
 
 
 def take_apart(program: ExportedProgram) -> None:

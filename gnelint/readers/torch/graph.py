@@ -105,7 +105,8 @@ class _Lowerer:
         self._results: dict[fx.Node, Any] = {}
         self._inputs: dict[str, str] = {}
         self._live = set(needed(_returned(program, lambda at: at not in reading.losses)))
-        self._trained: list[str] = []
+        self._trained: dict[str, tuple[int, ...]] = {}
+        self._stored_as: dict[str, str] = {}
 
     def run(self) -> None:
         """Read the inputs and parameters, then lower every operation that an output depends on."""
@@ -133,8 +134,9 @@ class _Lowerer:
                 kind = _kind(spec.kind, tensor) if kept is None else "unregistered"
                 name = tied.setdefault(_identity(tensor), kept or str(spec.target))
                 self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder)
+                self._stored_as[node.name] = name
                 if kind == "parameter":
-                    self._trained.append(name)
+                    self._trained[name] = tuple(tensor.shape)
                 elif kind != "frozen":
                     self._examples.add_leaf(node, name, tensor, kind, self._reading.recorder)
             elif isinstance(node.meta.get("val"), torch.Tensor):
@@ -300,7 +302,13 @@ class _Lowerer:
             returned=self._returned_tensors(),
         )
         used = graph.returned.union(graph.uses, self._read_by_losses())
-        graph = replace(graph, unread=tuple(name for name in dict.fromkeys(self._trained) if name not in used))
+        unread = {name: shape for name, shape in self._trained.items() if name not in used}
+        graph = replace(
+            graph,
+            unread=tuple(unread),
+            unread_shapes=unread,
+            in_losses=frozenset(self._read_by_losses(passes=_passes_gradient)),
+        )
         return Lowered(graph, self._operations(value_names))
 
     def _pattern_note(self) -> tuple[str, ...]:
@@ -331,12 +339,10 @@ class _Lowerer:
         losses = self._reading.losses
         return [self._operand(node) for node in _returned(self._program, lambda at: at not in losses)]
 
-    def _read_by_losses(self) -> set[str]:
-        """The stored tensors that losses beside the outputs depend on."""
-        nodes = set(needed(_returned(self._program, self._reading.losses.__contains__)))
-        specs = self._program.graph_signature.input_specs
-        names = {node.name for node in nodes if node.op == "placeholder"}
-        return {str(spec.target) for spec in specs if spec.arg.name in names}
+    def _read_by_losses(self, passes: Callable[[fx.Node], bool] = lambda node: True) -> set[str]:
+        """The stored tensors that losses beside the outputs depend on, not before nodes that do not pass."""
+        nodes = set(needed(_returned(self._program, self._reading.losses.__contains__), passes))
+        return {self._stored_as[node.name] for node in nodes if node.name in self._stored_as}
 
     def _read_steps(self, needed: set[str]) -> list[Step]:
         """The steps that the needed values depend on, in order."""
@@ -370,16 +376,24 @@ def _returned(program: ExportedProgram, wanted: Callable[[int], bool]) -> list[f
     return [node for at, node in enumerate(own) if isinstance(node, fx.Node) and wanted(at)]
 
 
-def needed(results: Iterable[fx.Node]) -> Iterator[fx.Node]:
-    """The nodes that results depend on, themselves among them."""
+def needed(results: Iterable[fx.Node], passes: Callable[[fx.Node], bool] = lambda node: True) -> Iterator[fx.Node]:
+    """The nodes that results depend on, themselves among them; those before one that does not pass are left out."""
     seen: set[fx.Node] = set()
     waiting = list(results)
     while waiting:
         node = waiting.pop()
         if node not in seen:
             seen.add(node)
-            waiting.extend(node.all_input_nodes)
+            if passes(node):
+                waiting.extend(node.all_input_nodes)
             yield node
+
+
+def _passes_gradient(node: fx.Node) -> bool:
+    """Whether a gradient can go on through an operation: what it gives is floating and not detached."""
+    value = node.meta.get("val")
+    whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
+    return not whole and (node.op != "call_function" or operation_name(node.target) != "detach")
 
 
 def _kind(declared: InputKind, tensor: torch.Tensor) -> TensorKind:

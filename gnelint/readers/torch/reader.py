@@ -23,7 +23,7 @@ from gnelint.readers.torch.graph import Reading, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
 from gnelint.readers.torch.pt2.archive import load_program
-from gnelint.readers.torch.registered import asks_for_more, unregistered
+from gnelint.readers.torch.registered import aliases, asks_for_more, unregistered
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def trace_module(
     exported = export_module(module, example_inputs, keywords, name, training)
     reading = Reading(name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses)
     lowered = lower_program(exported.program, reading)
-    graph = lowered.graph
+    graph = replace(lowered.graph, aliases=aliases(module))
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))
     return Traced(named_by_modules(fuse(graph)), exported.program, lowered.operations)

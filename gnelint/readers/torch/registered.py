@@ -34,6 +34,14 @@ def unregistered(module: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+def aliases(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The other names of each parameter that the module holds more than once, by its first."""
+    found: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), []).append(name)
+    return {names[0]: tuple(names[1:]) for names in found.values() if len(names) > 1}
+
+
 def _within(kept: Any, place: str) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters in a container, whatever it nests; a container that holds itself is not followed twice."""
     pending, seen = [(place, kept)], set[int]()

@@ -1,0 +1,70 @@
+"""What follows from where entries met: samples that meet, codes for samples, positions that see later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gnelint.analysis.axes.layout import label, labels
+from gnelint.analysis.axes.walk import Axes, Mixing
+from gnelint.ir.graph import Graph, Node
+
+
+def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
+    """Attention, recurrences and softmaxes that run along the samples of a batch.
+
+    The axis of the samples is known where the outputs have a row for each of its entries and lack another axis, which a
+    pooling or the last step took (and not the width of the input, which a layer takes), or where the network has
+    numbers of its own for positions along the second axis and none for the first.
+    """
+    tokens = not graph.values[graph.inputs[0]].is_floating if graph.inputs else False
+    if len(found.shape) < (2 if tokens else 3):
+        return
+    outputs = [found.layouts.get(name) for name in graph.outputs]
+    heads = [layout for layout in outputs if layout]
+    if not heads or len(heads) < len(outputs):
+        return
+    ahead = found.shape if tokens else found.shape[:-1]
+    positions = [axis for axis, size in enumerate(ahead) if size > 1]
+    coded = {each.axis for each in found.mixings if each.kind == "codes"}
+    for mixing in found.mixings:
+        if mixing.kind not in ("attention", "recurrent", "softmax", "product"):
+            continue
+        rows = all(label(layout[0]) == mixing.axis for layout in heads)
+        kept = {label for layout in heads for label in labels(layout)}
+        pooled = (
+            rows and mixing.axis in positions and any(axis != mixing.axis and axis not in kept for axis in positions)
+        )
+        if pooled or (mixing.axis == 0 and 1 in coded and 0 not in coded and rows):
+            yield mixing
+
+
+def coded_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:
+    """Codes along the first axis alone, where attention and recurrences run along another one."""
+    coded = {each.axis for each in found.mixings if each.kind == "codes"}
+    along = {each.axis for each in found.mixings if each.kind in ("attention", "recurrent", "softmax")}
+    if coded == {0} and along and 0 not in along:
+        yield from (each for each in found.mixings if each.kind == "codes")
+
+
+def leaks(graph: Graph, found: Axes) -> Iterator[tuple[Mixing, Mixing]]:
+    """Nodes behind a causal attention at which positions meet later ones, though the output has a row for each."""
+    behind: dict[str, Mixing] = {}
+    by_node: dict[str, list[Mixing]] = {}
+    for mixing in found.mixings:
+        by_node.setdefault(mixing.node, []).append(mixing)
+    for node in graph.nodes:
+        cause = next((behind[name] for name in node.present_inputs if name in behind), None)
+        for mixing in by_node.get(node.name, ()):
+            if mixing.kind == "attention" and mixing.causal and cause is None:
+                cause = mixing
+            elif cause is not None and mixing.axis == cause.axis and _meets_later(graph, found, node, mixing):
+                outside = mixing.kind == "attention" and node.present_inputs[1] not in behind
+                yield from () if outside else ((mixing, cause),)  # an encoder's memory may be seen as a whole
+        if cause is not None:
+            behind.update(dict.fromkeys(node.outputs, cause))
+
+
+def _meets_later(graph: Graph, found: Axes, node: Node, mixing: Mixing) -> bool:
+    if mixing.causal is not False or mixing.kind in ("codes", "softmax", "product"):
+        return False
+    return all(found.holds(name, mixing.axis) for name in (node.outputs[0], *graph.outputs))

@@ -1,0 +1,191 @@
+"""How attention that is written out goes wrong: a softmax along the wrong axis, a mask that hides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gnelint.ir.graph import Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+
+_NONE = "none"
+_TO_LOGITS = frozenset({"scale", "bias", "where", "add", "identity", "dropout", "clip", "sub"})
+_TO_VALUES = frozenset({"identity", "dropout", "scale", "where"})
+_CHOICES = frozenset({"compare", "logical"})
+_HIDES = -20.0
+"""A logit below this is as good as hidden: its weight is 2e-9 of that of a logit of 0."""
+
+
+def _over_queries(facts: Facts, node: Node) -> bool:
+    """Whether shares of products are taken along one axis and summed with along another one, and nowhere else."""
+    if not _reads_products(facts, node):
+        return False
+    rank = len(facts.shape(node) or ())
+    if rank < 2:
+        return False
+    contracted = list(_contractions(facts, node, node.attribute("axis") % rank))
+    return bool(contracted) and not any(contracted)
+
+
+def _reads_products(facts: Facts, node: Node) -> bool:
+    source, pending = None, list(node.present_inputs)
+    while pending:
+        source = facts.graph.producers.get(pending.pop())
+        if source is not None and source.op == "matmul" and len(source.present_inputs) == 2:
+            return True
+        if source is not None and source.op in _TO_LOGITS:
+            pending += source.present_inputs
+    return False
+
+
+def _contractions(facts: Facts, node: Node, axis: int) -> Iterator[bool]:
+    """Of each product that reads the shares: whether it sums along their axis; true for any other reader."""
+    for value in node.outputs:
+        if value in facts.graph.outputs:
+            yield True
+        for reader in facts.graph.consumers.get(value, ()):
+            shape = facts.graph.values[value].concrete_shape
+            if shape is None:
+                yield True
+            elif reader.op in _TO_VALUES:
+                yield from _contractions(facts, reader, axis)
+            elif reader.op == "transpose":
+                yield from _contractions(facts, reader, list(reader.attribute("perm")).index(axis))
+            elif reader.op == "matmul":
+                first = reader.inputs[0] == value
+                turned = bool(reader.attribute("transpose_a" if first else "transpose_b"))
+                yield axis == len(shape) - (1 if first != turned else 2)
+            else:
+                yield True
+
+
+def _mask_fault(facts: Facts, node: Node) -> str:
+    """Why the entries that a mask is to hide still count."""
+    idle = _idle_mask(facts, node)
+    if idle != _NONE:
+        return f"{idle}, and a logit of that size still gets its share"
+    late = _late_mask(facts, node) if node.op == "softmax" else _NONE
+    return (
+        _NONE
+        if late == _NONE
+        else f"{late} hides them behind the softmax, and the shares that are left do not add up to 1"
+    )
+
+
+def _idle_mask(facts: Facts, node: Node) -> str:
+    """What is done to logits in the place of hiding them."""
+    mask = node.parameters.get("mask")
+    if mask is not None and not mask.trainable and mask.provenance == "data" and mask.dtype != "bool":
+        return f"{node.name} adds 0 or 1 to the logits" if _is_binary(mask.array()) else _NONE
+    before = _before(facts, node) if node.op == "softmax" else None
+    if before is None:
+        return _NONE
+    if before.op == "where":
+        filled = [_constant(facts, name) for name in before.inputs[1:]]
+        known = [value for value in filled if value is not None]
+        if len(known) == 1 and _HIDES < known[0] < -_HIDES:
+            return f"{before.name} sets hidden logits to {known[0]:.3g}"
+    if before.op == "bias" and _is_binary(before.parameters["bias"].array()) and not _is_trained(before):
+        return f"{before.name} adds 0 or {before.attribute('factor'):.3g} to the logits"
+    if before.op == "add" and any(_is_choice(facts, name) for name in before.present_inputs):
+        return f"{before.name} adds 0 or 1 to the logits"
+    if before.op == "mul" and any(_is_choice(facts, name) for name in before.present_inputs):
+        return f"{before.name} multiplies hidden logits by 0"
+    if before.op == "scale" and "scale" in before.parameters and not _is_trained(before):
+        scale = before.parameters["scale"].array()
+        if scale.size > 1 and _is_binary(scale):
+            return f"{before.name} multiplies hidden logits by 0"
+    return _NONE
+
+
+def _late_mask(facts: Facts, node: Node) -> str:
+    """What sets shares to zero behind the softmax and before they are summed with; where nothing hides logits."""
+    rank = len(facts.shape(node) or ())
+    if rank < 2 or not _reads_products(facts, node) or "mask" in node.parameters or len(node.present_inputs) > 1:
+        return _NONE
+    before, axis = _before(facts, node), node.attribute("axis") % rank
+    if before is not None and before.op in ("where", "bias", "add", "sub"):
+        return _NONE
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    if len(readers) != 1 or not _leads_to_product(facts, readers[0]):
+        return _NONE
+    reader = readers[0]
+    if reader.op == "scale" and "scale" in reader.parameters and not _is_trained(reader):
+        scale = reader.parameters["scale"].array()
+        hides = scale.size > 1 and _is_binary(scale) and _varies(scale.shape, rank, axis)
+    elif reader.op == "where":
+        zero = any(_constant(facts, name) == 0 for name in reader.inputs[1:])
+        hides = zero and _varies(facts.graph.values[reader.inputs[0] or ""].concrete_shape, rank, axis)
+    else:
+        hides = reader.op == "mul" and any(
+            _is_choice(facts, name) and _varies(facts.graph.values[name].concrete_shape, rank, axis)
+            for name in reader.present_inputs
+        )
+    return reader.name if hides else _NONE
+
+
+def _leads_to_product(facts: Facts, node: Node) -> bool:
+    """Whether a product reads it, dropout and moves passed over: then nothing makes the shares add up to 1 again."""
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    if len(readers) != 1:
+        return False
+    return readers[0].op == "matmul" or (readers[0].op in _TO_VALUES and _leads_to_product(facts, readers[0]))
+
+
+def _varies(shape: tuple[int, ...] | None, rank: int, axis: int) -> bool:
+    """Whether a mask has an entry of its own for each key: what hides whole rows is another matter."""
+    place = None if shape is None else axis - (rank - len(shape))
+    return shape is not None and place is not None and place >= 0 and shape[place] > 1
+
+
+def _before(facts: Facts, node: Node) -> Node | None:
+    source = facts.producer(node)
+    while source is not None and (
+        source.op == "identity" or (source.op == "scale" and "scale" not in source.parameters)
+    ):
+        source = facts.producer(source)
+    return source
+
+
+def _constant(facts: Facts, name: str | None) -> float | None:
+    """The one number that a value is, if it is a constant of the program."""
+    node = facts.graph.producers.get(name or "")
+    while node is not None and node.op in ("identity", "expand", "reshape"):
+        node = facts.producer(node)
+    value = node.parameters.get("value") if node is not None and node.op == "constant" else None
+    return float(value.array().reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+
+def _is_choice(facts: Facts, name: str) -> bool:
+    """Whether a value is the 0 or 1 of a comparison, however it came to the logits' type and shape."""
+    node = facts.graph.producers.get(name)
+    while node is not None and node.op in ("identity", "expand", "reshape", "transpose"):
+        node = facts.producer(node)
+    return node is not None and node.op in _CHOICES
+
+
+def _is_binary(array: np.ndarray) -> bool:
+    found = np.unique(array)
+    return found.size == 2 and found[0] == 0 and found[1] == 1
+
+
+def _is_trained(node: Node) -> bool:
+    return any(parameter.trainable for parameter in node.parameters.values())
+
+
+ATTENTION = (
+    function(
+        "over_queries(n)",
+        "truth",
+        _over_queries,
+        "the softmax n of products takes shares along one axis, and all that reads them sums along another one",
+    ),
+    function(
+        "mask_fault(n)",
+        "text",
+        _mask_fault,
+        "why the mask of the softmax or attention n hides nothing, or hides shares behind it, a clause; or none",
+    ),
+)

@@ -1,0 +1,112 @@
+"""What is used twice where once was meant: a value in a sum, a layer in a chain or beside one that is not used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gnelint.ir.graph import Node
+from gnelint.lint.facts import LAYERS, Facts
+from gnelint.lint.functions.signature import function
+
+_NONE = "none"
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+def _added_twice(facts: Facts, node: Node) -> str:
+    """The value that a chain of sums adds twice; of a concatenation, the one that it holds twice."""
+    if node.op == "add":
+        readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+        if len(readers) == 1 and readers[0].op == "add":
+            return _NONE  # the sum that reads it tells
+        names = list(_summed(facts, node))
+    elif node.op == "scale" and "add" in node.source_op.lower() and node.attribute("factor") == 2:
+        names = [*node.present_inputs] * 2  # x + x is read as 2 x
+    elif node.op == "concat" and node.attribute("axis") != 0:
+        names = list(node.present_inputs)
+    else:
+        return _NONE
+    trained = [name for name in names if _is_learnt(facts, name)]
+    return next((name for name in dict.fromkeys(trained) if trained.count(name) > 1), _NONE)
+
+
+def _summed(facts: Facts, node: Node) -> Iterator[str]:
+    """The operands of a sum, those of sums that nothing else reads taken apart."""
+    for name in node.present_inputs:
+        source = facts.graph.producers.get(name)
+        alone = len(facts.graph.consumers.get(name, ())) == 1 and name not in facts.graph.outputs
+        if source is not None and source.op == "add" and alone:
+            yield from _summed(facts, source)
+        else:
+            yield name
+
+
+def _is_learnt(facts: Facts, name: str) -> bool:
+    """Whether a trained layer lies before a value."""
+    return name in facts.learnt_values
+
+
+def _repeats(facts: Facts, node: Node) -> str:
+    """The numbered names at which the module holds the one layer, where it feeds itself."""
+    weight = node.parameters.get("weight")
+    if weight is None or node.op not in LAYERS:
+        return _NONE
+    names = facts.graph.aliases.get(weight.name, ())
+    kept = [name for name in (weight.name, *names) if _NUMBER.sub("*", name) == _NUMBER.sub("*", weight.name)]
+    users = facts.users.get(weight.name, ())
+    if len(kept) < 2 or len(users) < 2 or users[0].name != node.name:
+        return _NONE
+    chained = any(facts.depth(LAYERS)[late.name] > facts.depth(LAYERS)[early.name] for early in users for late in users)
+    return (
+        ", ".join(name.rpartition(".")[0] for name in kept) if chained and _feeds(facts, users[0], users[-1]) else _NONE
+    )
+
+
+def _feeds(facts: Facts, first: Node, last: Node) -> bool:
+    """Whether what the one gives leads to the other."""
+    reached = set(first.outputs)
+    for node in facts.graph.nodes[facts.graph.positions[first.name] + 1 :]:
+        if any(name in reached for name in node.present_inputs):
+            if node.name == last.name:
+                return True
+            reached.update(node.outputs)
+    return False
+
+
+def _used_for_another(facts: Facts) -> str:
+    """Which layer is used twice or more beside one of the same module, kind and shape that no output depends on."""
+    for name, shape in facts.graph.unread_shapes.items():
+        module, _, role = name.rpartition(".")
+        for used, nodes in facts.users.items():
+            other, _, own = used.rpartition(".")
+            if (
+                role == own == "weight"
+                and len(nodes) > 1
+                and other.rpartition(".")[0] == module.rpartition(".")[0]
+                and nodes[0].op in LAYERS
+                and tuple(nodes[0].parameters["weight"].shape) == shape
+            ):
+                return f"{other} is used {len(nodes)} times and {module}, of the same shape, never"
+    return _NONE
+
+
+REPEATS = (
+    function(
+        "added_twice(n)",
+        "text",
+        _added_twice,
+        "a value behind trained layers that the sum n (with sums in it) or the concatenation n holds twice; or none",
+    ),
+    function(
+        "repeats(n)",
+        "text",
+        _repeats,
+        "the numbered places at which a module holds the layer n, the same one, several times in one chain; or none",
+    ),
+    function(
+        "used_for_another()",
+        "text",
+        _used_for_another,
+        "which layer is used twice or more, beside an unused one of the same module and shape, a clause; or none",
+    ),
+)
