@@ -16,6 +16,7 @@ and for two entries of one cell with correlation r = covariance / variance, to f
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,13 +29,18 @@ from gnelint.components.base import Inputs, Remembered, Unary, component, first_
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
-from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
+from gnelint.theory.fields.channel_correlation import NONE
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
-from gnelint.theory.gaussian.gram_charlier import cumulants
+from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
 from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
 from gnelint.theory.spectrum import Structure
+
+_STEP = 0.05
+"""Deviations by which the mean is moved to see how f' bends."""
+_MOST_LEAN = 3.0
+"""Above this many deviations the average of f' is too small to say where it comes from."""
 
 
 class Pointwise(Unary):
@@ -72,8 +78,12 @@ class Pointwise(Unary):
         """`slopes` in the cells of x."""
         return self._slopes.of((x,), lambda: self.slopes(x.mean, x.variance))
 
+    def values_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """`values` in the cells of x."""
+        return self.values(x.mean, x.variance)
+
     def map(self, x: Moments) -> Moments:
-        mean, second = self.values(x.mean, x.variance)
+        mean, second = self.values_of(x)
         variance = np.maximum(second - mean**2, 0.0)
         covariance = np.zeros_like(variance)
         if x.correlated:
@@ -82,22 +92,53 @@ class Pointwise(Unary):
             linear = np.minimum(slope**2 * x.variance, variance)
             covariance = linear * r + (variance - linear) * r**2
         y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=self.keeps_nonnegative(x))
-        return replace(y, channel_correlation=self._channel_correlation(x, variance))
+        if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known):
+            return y
+        linear = self._linear_share(x, variance)
+        return replace(
+            y,
+            channel_correlation=x.channel_correlation.mapped(linear),
+            neighbours=linear * x.neighbours + (1.0 - linear) * x.neighbours**2,
+            mean_known=self._mean_known(x, variance),
+        )
 
-    def _channel_correlation(self, x: Moments, variance: np.ndarray) -> ChannelCorrelation:
-        """What is left of it to first order: correlations shrink by (E f')^2 Var x / Var f."""
-        total = float(variance.mean())
-        if x.channel_correlation == NONE or total <= 0:
-            return NONE
+    def _linear_share(self, x: Moments, variance: np.ndarray) -> float:
+        """(E f')^2 Var x / Var f: to first order, what is left of correlations."""
+        total = float(variance.mean()) if variance.size else 0.0
+        if total <= 0:
+            return 0.0
         slope, _ = self.slopes_of(x)
-        return x.channel_correlation.scaled(min(float((slope**2 * x.variance).mean()) / total, 1.0) ** 2)
+        return min(float((slope**2 * x.variance).mean()) / total, 1.0)
+
+    def _mean_known(self, x: Moments, variance: np.ndarray) -> float:
+        """What is known of the average of x tells its linear part, what is known of the squares the next one (Hermite
+        series: (E f')^2 q and (E f'')^2 q^2 / 2 of the variance)."""
+        total = float(variance.mean()) if variance.size else 0.0
+        if not (x.mean_known or x.square_known) or total <= 0:
+            return 0.0
+        slope, _ = self.slopes_of(x)
+        linear = slope**2 * x.variance
+        square = linear * self._lean(x, slope) ** 2 / 2.0
+        found = x.mean_known * float(linear.mean()) + x.square_known * float(square.mean())
+        return min(found / total, 1.0)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         slope, square = self.slopes_of(x)
         together = slope**2
         if x.correlated:
             together = together + np.maximum(square - slope**2, 0.0) * x.correlation
-        return cotangent.times(x.axes, square, together)
+        lean = self._lean(x, slope) if cotangent.correlated else None
+        return cotangent.times(x.axes, square, together, slope**2, lean)
+
+    def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
+        """E[f' xhat] / E f' = sqrt(q) E f'' / E f', from f' at means on either side."""
+        deviation = np.sqrt(np.maximum(x.variance, 0.0))
+        ends = [self.slopes(x.mean + side * _STEP * deviation, x.variance)[0] for side in (-1.0, 1.0)]
+        bend = (ends[1] - ends[0]) / (2.0 * _STEP)
+        found: np.ndarray = np.divide(
+            bend, slope, out=np.zeros_like(bend), where=np.abs(slope) > np.abs(bend) / _MOST_LEAN
+        )
+        return found
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         x = first_input(inputs)
@@ -147,6 +188,33 @@ class PiecewisePolynomial(Pointwise):
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return piecewise_expectation(derivative(self.pieces()), 4, mean, variance)
 
+    def map(self, x: Moments) -> Moments:
+        y = super().map(x)
+        if np.any(x.variance <= 0):
+            return y
+        cube, quart = (self._power(x, self.pieces(), power) for power in (3, 4))
+        third, fourth = cumulants(y.mean, y.second, cube, quart)
+        return replace(y, cumulants=(third, fourth))
+
+    def values_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        return self._power(x, self.pieces(), 1), self._power(x, self.pieces(), 2)
+
+    def slopes_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        pieces = derivative(self.pieces())
+        first, second = self._power(x, pieces, 1), self._power(x, pieces, 2)
+        return first, np.maximum(second, first**2)
+
+    @staticmethod
+    def _power(x: Moments, pieces: Sequence[Piece], power: int) -> np.ndarray:
+        """E f(x)^power of a value that may not quite be Gaussian (theory 9.7)."""
+
+        def expected(mean: np.ndarray) -> np.ndarray:
+            return piecewise_expectation(pieces, power, mean, x.variance)
+
+        if x.cumulants is None or np.any(x.variance <= 0):
+            return expected(x.mean)
+        return shaped_expectation(expected, x.mean, x.variance, *x.cumulants)
+
 
 @component("relu")
 class ReLU(PiecewisePolynomial):
@@ -170,6 +238,12 @@ class ReLU(PiecewisePolynomial):
         share = gaussian_share(mean, variance)
         return share, share
 
+    def values_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        return self.values(x.mean, x.variance)  # `map` has the rest in closed form
+
+    def slopes_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        return Pointwise.slopes_of(self, x)
+
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return gaussian_share(mean, variance)
 
@@ -192,12 +266,24 @@ class ReLU(PiecewisePolynomial):
         g = cotangent.refined(x.axes)
         share = resample(share, x.axes, g.axes)
         passed = share + g.mask_overlap * (1.0 - share)
-        together = np.where(g.mask_overlap > 0, passed, share**2)
+        together = across = np.where(g.mask_overlap > 0, passed, share**2)
         if x.correlated:
             r = resample(x.correlation, x.axes, g.axes)
             together = together + (passed - together) * r
-        arrays = (g.energy * passed, g.position_covariance * together, np.ones_like(passed))
-        return Gradient(g.axes, g.profile, *arrays)
+        lean = np.zeros_like(passed)
+        if g.correlated:
+            lean = np.where(g.mask_overlap > 0, 0.0, resample(self._lean(x, share), x.axes, g.axes))
+        covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
+        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean)
+
+    def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
+        """pdf(t) / P: the average of xhat where a Gaussian x is positive."""
+        t = np.divide(x.mean, np.sqrt(x.variance), out=np.zeros_like(x.mean), where=x.variance > 0)
+        share = normal_cdf(t)
+        found: np.ndarray = np.divide(
+            normal_pdf(t), share, out=np.zeros_like(t), where=(share > 1e-3) & (x.variance > 0)
+        )
+        return found
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         x = first_input(inputs)
@@ -245,7 +331,53 @@ class PReLU(PiecewisePolynomial):
 
 @component("clip")
 class Clip(PiecewisePolynomial):
-    """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high; theory 3.3)."""
+    """f(x) = min(max(x, low), high): hardtanh and ReLU6; phi = P(low < x < high; theory 3.3).
+
+    Of values that are known not to be Gaussian it is the difference of two rectifiers,
+    f(x) - low = max(x - low, 0) - max(x - high, 0), and so are its powers (theory 9.7).
+    """
+
+    def _ends(self) -> tuple[float, float]:
+        low, high = self.function.range(self.numbers)
+        return float(low), float(high)
+
+    def map(self, x: Moments) -> Moments:
+        y = super().map(x)
+        low, high = self._ends()
+        if math.isinf(low) or np.any(x.variance <= 0):
+            return y
+        parts = self._above(x, low)[1:]
+        if not math.isinf(high):
+            width, (_, first, second, cube, quart) = high - low, self._above(x, high)
+            beyond = (
+                first,
+                second + 2 * width * first,
+                cube + 3 * width * second + 3 * width**2 * first,
+                quart + 4 * width * cube + 6 * width**2 * second + 4 * width**3 * first,
+            )
+            parts = tuple(a - b for a, b in zip(parts, beyond, strict=True))
+        first, second = parts[:2]
+        variance = np.maximum(second - first**2, 0.0)
+        covariance = np.divide(
+            y.position_covariance * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0
+        )
+        third, fourth = cumulants(*parts)
+        return replace(
+            y, mean=first + low, variance=variance, position_covariance=covariance, cumulants=(third, fourth)
+        )
+
+    @staticmethod
+    def _above(x: Moments, end: float) -> tuple[np.ndarray, ...]:
+        third, fourth = (np.zeros(1), np.zeros(1)) if x.cumulants is None else x.cumulants
+        return rectified_moments(x.mean - end, x.variance, third, fourth)
+
+    def slopes_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
+        low, high = self._ends()
+        if x.cumulants is None or math.isinf(low) or np.any(x.variance <= 0):
+            return super().slopes_of(x)
+        share = self._above(x, low)[0] - (0.0 if math.isinf(high) else self._above(x, high)[0])
+        share = np.clip(share, 0.0, 1.0)
+        return share, share
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         return x.nonnegative or super().keeps_nonnegative(x)

@@ -73,6 +73,13 @@ class _Linear(OneOutput):
         autocorrelation = mixed_autocorrelation([(share, x.autocorrelation) for share, x in shares])
         channel_correlation = mixed([(share, x.channel_correlation) for share, x in shares])
         y = replace(y, cumulants=_summed(parts, weights), channel_correlation=channel_correlation)
+        if total := sum(share for share, _ in shares):
+            y = replace(
+                y,
+                neighbours=sum(share * x.neighbours for share, x in shares) / total,
+                mean_known=sum(share * x.mean_known for share, x in shares) / total,
+                square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
+            )
         return y.with_autocorrelation(autocorrelation)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
@@ -81,13 +88,31 @@ class _Linear(OneOutput):
         overlaps: list[Moments | None] = [None] * len(inputs)
         if g.mask_overlap.any() and min(weights) > 0 and None not in inputs:
             overlaps = self._overlaps.of((*inputs, y), lambda: self._find_overlaps(known(inputs), y))
-        for weight, shape, overlap in zip(weights, self.input_shapes, overlaps, strict=True):
+        for number, (weight, shape, overlap) in enumerate(zip(weights, self.input_shapes, overlaps, strict=True)):
             assert shape is not None
             pulled = g.refined(overlap.axes) if overlap is not None else g
             surely = 0.0 * pulled.mask_overlap if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
-            arrays = (pulled.energy * weight**2, pulled.position_covariance * weight**2, pulled.mask_overlap * surely)
+            energy, covariance, known_overlap, across, lean = pulled.arrays()
+            arrays = (
+                energy * weight**2,
+                covariance * weight**2,
+                known_overlap * surely,
+                across * weight**2,
+                lean * self._share_of_deviation(number, weight, inputs, y, pulled.axes) if lean.any() else lean,
+            )
             found.append(pulled.behind(Effect.SCALED, arrays).summed_to(shape))
         return tuple(found)
+
+    def _share_of_deviation(self, number: int, weight: float, inputs: Inputs, y: Moments, axes: Axes) -> np.ndarray:
+        """Correlation of an operand with the sum, on these cells: their ratio of deviations."""
+        x = inputs[number]
+        if x is None or x.shape != y.shape:
+            return np.zeros(1)
+        own, whole = x.refined(axes).refined(axes), y.refined(axes).refined(axes)
+        if own.axes != whole.axes or own.axes != axes:
+            return np.zeros(1)
+        share = np.divide(own.variance, whole.variance, out=np.zeros_like(own.variance), where=whole.variance > 0)
+        return np.asarray(np.sign(weight) * np.sqrt(np.clip(weight**2 * share, 0.0, 1.0)))
 
     @cached_property
     def _overlaps(self) -> Remembered[list[Moments | None]]:
@@ -154,6 +179,10 @@ class Mean(_Linear):
         return (1.0 / max(len(self.input_shapes), 1),) * len(self.input_shapes)
 
 
+def _is_flat(x: Moments) -> bool:
+    return all(profile is None for profile in x.profile)
+
+
 @component("mul")
 class Multiply(OneOutput):
     """y = a b of independent factors: phi with respect to a is E b^2 (gating, squeeze and excite; theory 3.7)."""
@@ -163,18 +192,26 @@ class Multiply(OneOutput):
     model_error_bits: ClassVar[float | None] = 0.12
 
     def joined(self, inputs: Inputs) -> Moments:
-        a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        operands = known(inputs)
+        whole = [x for x in operands if x.shape == tuple(self.output_shapes[0])]
+        gated = whole[0] if len(whole) == 1 and all(x is whole[0] or _is_flat(x) for x in operands) else None
+        a, b = aligned([x if x is gated else x.flattened() for x in operands], self.output_shapes[0])
+        profile = next((x.profile for x in (a, b) if not _is_flat(x)), a.profile)
         mean = a.mean * b.mean
         variance = a.second * b.second - mean**2
         covariance = (a.position_covariance + a.mean**2) * (b.position_covariance + b.mean**2) - mean**2
-        return Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative)
+        y = Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative)
+        if gated is None:
+            return y
+        # a gate that is one number for a whole channel changes nothing about where the channel has its energy
+        return replace(y, profile=profile, channel_correlation=gated.channel_correlation, neighbours=gated.neighbours)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return (
-            g.times(b.axes, b.second, b.position_covariance + b.mean**2).summed_to(shapes[0]),
-            g.times(a.axes, a.second, a.position_covariance + a.mean**2).summed_to(shapes[1]),
+            g.times(b.axes, b.second, b.position_covariance + b.mean**2, b.mean**2).summed_to(shapes[0]),
+            g.times(a.axes, a.second, a.position_covariance + a.mean**2, a.mean**2).summed_to(shapes[1]),
         )
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
@@ -384,7 +421,14 @@ class Concatenate(OneOutput):
             cumulants=self._joined_cumulants(parts, axes),
             channel_correlation=mixed([(size, x.channel_correlation) for size, x in zip(sizes, parts, strict=True)]),
             autocorrelation=autocorrelation_unless_along(joined, self._axis),
+            neighbours=self._averaged([x.neighbours for x in parts], sizes),
+            mean_known=self._averaged([x.mean_known for x in parts], sizes),
         )
+
+    @staticmethod
+    def _averaged(numbers: Sequence[float], weights: Sequence[float]) -> float:
+        total = sum(weights)
+        return sum(w * number for w, number in zip(weights, numbers, strict=True)) / total if total > 0 else 0.0
 
     def _joined_cumulants(self, parts: Sequence[Moments], axes: Axes) -> tuple[np.ndarray, np.ndarray] | None:
         """Cumulants of parts that keep a cell for each index side by side, 0 for those that are Gaussian."""

@@ -14,7 +14,13 @@ import numpy as np
 from gnelint.components.base import Inputs, Unary, component
 from gnelint.components.linear import constant_moments, shifted
 from gnelint.theory.fields.cells import Axis, counts, pooled
-from gnelint.theory.fields.channel_correlation import ChannelCorrelation, participation, weighted_sum, window_overlap
+from gnelint.theory.fields.channel_correlation import (
+    NONE,
+    ChannelCorrelation,
+    participation,
+    weighted_sum,
+    window_overlap,
+)
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
@@ -29,16 +35,20 @@ _FEW = 8
 """Channels behind an entry up to which what pairs of taps make is summed; over more, their signs average out."""
 _SMALL, _MOST = 1e-3, 0.3
 """Eigenvalues, relative to the largest, from which on pairs of taps are summed: where it matters, and elsewhere."""
-_ALONG = 0.3
-"""What a border does to the means it does to about this share of the positions beside as well."""
+_FEW_ENTRIES = 64
+"""Above this many entries a sum of theirs is Gaussian."""
+_SHIFTED = 0.5
+"""Taps move what places have in common by a place or two, each by a weight of its own: about this part is left of its
+mean squared correlation (measured, 2 x 2 to 16 x 16 positions)."""
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """The energy of an entry, and the covariance of two entries of one channel."""
+    """The energy of an entry, the covariance of two entries of one channel and of entries of different samples."""
 
     energy: np.ndarray
     covariance: np.ndarray
+    across: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -111,10 +121,12 @@ class _Convolution(Unary):
             onto the large grid   c (sum W_t n_t)^2 + (e - c) sum W_t W_s n_ts     e W^2 n + c sum_{t != s} W_t W_s m_ts
             onto the small        c (sum W_t n_t)^2 + (e - c) sum W_t W_s m_ts     e W^2 n + c sum_{t != s} W_t W_s n_ts
 
-        the latter over the positions that are written. Source: theory 3.2.
+        the latter over the positions that are written. Of different samples only totals are known: s (sum W_t n_t)^2.
+        Source: theory 3.2.
 
         Args:
-            taps: (2, channels, taps), sums of W^2 e and W^2 c; (1, ...) without a covariance.
+            taps: (3, channels, taps), sums of W^2 e, W^2 c and W^2 s; (2, ...) without other samples, (1, ...) without
+                a covariance.
             sums: likewise of the squares of `_sums`.
             energy: of an entry, as if positions shared nothing.
             widens: whether it is the large grid that is written.
@@ -126,9 +138,11 @@ class _Convolution(Unary):
         if len(taps) > 1:
             energy = np.maximum(energy + (meet.of(taps[1], sums[1]) - taps[1] @ self._tap_counts) / count, 0.0)
             total = total - part.of(taps[1], sums[1]) + totals.of(taps[1], sums[1])
+        across = totals.of(taps[2], sums[2]) / count**2 if len(taps) > 2 else np.zeros_like(energy)
         if count < 2:
-            return _Shared(energy, energy)
-        return _Shared(energy, np.clip((total / count - energy) / (count - 1), -energy / (count - 1), energy))
+            return _Shared(energy, energy, across)
+        together = np.clip((total / count - energy) / (count - 1), -energy / (count - 1), energy)
+        return _Shared(energy, together, across)
 
     @property
     def _groups(self) -> int:
@@ -175,8 +189,9 @@ class _Convolution(Unary):
         for along, lines in zip(weights, sent, strict=True):
             profile.append(normalised(along @ lines))
         shared = self._shared(pulled, sums, pulled[0] @ outer(levels), widens=widens)
-        axes, (energy, covariance) = _image(self.input_shape, (shared.energy, shared.covariance))
-        return Gradient.flat(axes, energy, covariance, tuple(profile))
+        arrays = (shared.energy, shared.covariance, shared.across)
+        axes, (energy, covariance, across) = _image(self.input_shape, arrays)
+        return Gradient.flat(axes, energy, covariance, tuple(profile), across)
 
     def _with_bias(self, y: Moments) -> Moments:
         bias = self.node.parameters.get("bias")
@@ -185,13 +200,38 @@ class _Convolution(Unary):
         column = bias.array().reshape((-1,) + (1,) * (len(self.shape) - 2))
         return shifted(y, *constant_moments(column, y))
 
-    def _coupled(self, y: Moments, fixed: float, x: Moments, variance: np.ndarray, overlap: float) -> Moments:
-        """With the channel correlations of what is random in it beside those of what is fixed, and the variance of its
-        variance that they make.
+    def _shape(self, x: Moments, y: Moments) -> tuple[np.ndarray, np.ndarray] | None:
+        """Cumulants of a sum of few independent entries: sum W^3 and W^4 of theirs; of many it is Gaussian."""
+        out, inner, taps = self._kernel.shape
+        if x.cumulants is None or inner * taps > _FEW_ENTRIES or x.axes[1].cuts is not None or self._groups == 1:
+            return None
+        inside = self._tap_counts / max(math.prod(self.shape[2:]), 1)
+        groups = self._groups
+        found = []
+        for power, own in zip((3, 4), x.cumulants, strict=True):
+            rows = np.broadcast_to(own.reshape(-1), (x.shape[1],)).reshape(groups, inner)
+            weights = ((self._kernel.astype(np.float64) ** power) @ inside).reshape(groups, out // groups, inner)
+            found.append((weights @ rows[:, :, None]).reshape(y.mean.shape))
+        return found[0], found[1]
+
+    @cached_property
+    def _from_border(self) -> float:
+        """How many taps read an entry at the border, relative to one anywhere: what is fixed lies there."""
+        lines = [sum(line) for line in self._insides[1]]
+        return math.prod((line[0] + line[-1]) / 2.0 / line.mean() if line.any() else 1.0 for line in lines) ** (
+            1.0 / max(len(lines), 1)
+        )
+
+    def _coupled(
+        self, y: Moments, border: ChannelCorrelation, x: Moments, variance: np.ndarray, overlap: float
+    ) -> Moments:
+        """With its channel correlations and the variance of its variance that those of x make.
+
+        What x has in every sample alike adds to what the border makes here; of that, only this part is known.
 
         Args:
-            y: with the channel correlations of what is fixed.
-            fixed: share of the energy about the mean that is the same in every sample.
+            y: the sum.
+            border: what padding makes, the same in every sample.
             x, variance: what is summed, and its variance by channel.
             overlap: see `weighted_sum`.
         """
@@ -202,12 +242,17 @@ class _Convolution(Unary):
         in_a_group = max(out / groups - 1.0, 0.0) / max(out - 1, 1)
         whole = own * groups * in_a_group
         random = weighted_sum(x.channel_correlation, own / taps, taps, overlap, whole, parts)
-        share = (1.0 - fixed) ** 2
+        rest = 1.0 - border.fixed
         others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
-        strays = 2.0 * x.channel_correlation.over(taps) * others * share
-        return replace(
-            y, channel_correlation=y.channel_correlation.plus(random.scaled(share)), variance_of_variance=strays
-        )
+        carried = replace(random.scaled(rest**2), fixed=random.fixed * rest * self._from_border)
+        if taps > 1:
+            carried = replace(carried, few=carried.few * _SHIFTED)
+        found = border.plus(carried)
+        places = max(math.prod(self.shape[2:]) - 1, 1)
+        found = replace(found, few=max(found.few, 1.0 / places) if found.fixed else 0.0)
+        strays = 2.0 * x.channel_correlation.over(taps) * others * rest**2
+        strays += 2.0 * found.few * (found.fixed**2 - border.fixed**2)
+        return replace(y, channel_correlation=found, variance_of_variance=strays, cumulants=self._shape(x, y))
 
 
 def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
@@ -218,13 +263,15 @@ def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndar
 
 
 def _channel_gradient(g: Gradient) -> tuple[Gradient, np.ndarray]:
-    """A gradient on channels with profiles along space, and its arrays as rows (the second left out where it is
-    zero)."""
+    """A gradient on channels with profiles along space, and its arrays as rows (the last ones left out where
+    they are zero)."""
     for index in range(2, len(g.axes)):
         g = g.profiled(index)
     g = g.only(1)
     g = g.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(g.axes)))
-    rows = g.arrays()[:2] if g.correlated else g.arrays()[:1]
+    rows = [g.energy, g.position_covariance, g.sample_covariance]
+    if not g.sample_covariance.any():
+        rows = rows[:2] if g.correlated else rows[:1]
     return g, np.stack([row.reshape(-1) for row in rows])
 
 
@@ -286,9 +333,9 @@ class _Windows:
 
 def _convolved_moments(
     mean_taps: np.ndarray, variance_taps: np.ndarray, shared: _Shared, windows: _Windows, shape: Sequence[int]
-) -> tuple[Moments, float]:
+) -> tuple[Moments, ChannelCorrelation]:
     """Moments of y[o, p] = sum over taps of contributions that depend on the position through separable profiles, and
-    the share of its energy about the mean that is the same in every sample.
+    what of its energy about the mean is the same in every sample.
 
     Args:
         mean_taps: (out, taps), the mean that each tap adds where its profile is 1.
@@ -311,7 +358,7 @@ def _convolved_moments(
     if np.any(left < 0):
         profile, whole, left = [None] * len(shape), mean, np.maximum(second - mean**2, 0.0)
     y = Moments(axes, tuple(profile), whole, left, covariance, centred_energy=centred_energy)
-    return replace(y, channel_correlation=ChannelCorrelation(border, _ALONG * border).scaled(fixed**2)), fixed
+    return y, ChannelCorrelation(fixed=fixed, few=border)
 
 
 def _centred_energy(
@@ -375,7 +422,15 @@ class Convolution(_Convolution):
 
     def map(self, x: Moments) -> Moments:
         y = self._with_bias(self._map_of_positions(x) if is_map(x) else self._map_of_profiles(x))
-        return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y))
+        read = float(self._tap_counts.sum()) * math.prod(self.input_shape[2:])
+        mean_known = x.mean_known * float((self._tap_counts**2).sum()) / read if read else 0.0
+        neighbours = x.neighbours if all(axis.stride == 1 for axis in self._taps) else 0.0
+        return replace(
+            y,
+            log_norm_variance=x.log_norm_variance + gaussian_noise(y),
+            neighbours=neighbours,
+            mean_known=mean_known,
+        )
 
     def _map_of_positions(self, x: Moments) -> Moments:
         x = x.refined(map_axes(x.axes))
@@ -386,7 +441,7 @@ class Convolution(_Convolution):
         )
         y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, covariance)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        return self._coupled(y, 0.0, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]), overlap)
+        return self._coupled(y, NONE, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]), overlap)
 
     def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, covariance = _channels_only(x)
@@ -396,9 +451,9 @@ class Convolution(_Convolution):
         mean_taps, variance_taps = kernel_times(self._kernel, self._groups, mean, both)
         sums = kernel_times(self._sums(self._kernel), self._groups, mean, both)[1]
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=False)
-        y, fixed = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
+        y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        return self._coupled(y, fixed, x, variance, overlap)
+        return self._coupled(y, border, x, variance, overlap)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if is_map(x):
@@ -471,9 +526,9 @@ class TransposedConvolution(_Convolution):
         mean_taps, variance_taps = kernel_times(self._swapped(), self._groups, mean, both)
         sums = kernel_times(self._sums(self._swapped()), self._groups, mean, both)[1]
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
-        y, fixed = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
+        y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
-        return self._with_bias(self._coupled(y, fixed, x, variance, overlap))
+        return self._with_bias(self._coupled(y, border, x, variance, overlap))
 
     def _swapped(self) -> np.ndarray:
         """The kernel as (out, in / groups, taps)."""

@@ -60,7 +60,8 @@ class Linear(Unary):
             squared[len(mean) :].reshape(cells),
             autocorrelation=self._kept(x.autocorrelation),
             channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
-            variance_of_variance=2.0 * x.channel_correlation.same,
+            variance_of_variance=2.0 * x.channel_correlation.total,
+            mean_known=x.mean_known,
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
@@ -69,18 +70,15 @@ class Linear(Unary):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
-        energy, covariance = (a.reshape(-1, out) for a in g.arrays()[:2])
-        both = [energy, covariance] if np.any(covariance) else [energy]
-        pulled = columns_times(self._weight, np.concatenate(both), squared=True)
-        if len(both) == 1:
-            pulled = np.concatenate([pulled, np.zeros_like(pulled)])
+        arrays = (g.energy, g.position_covariance, g.sample_covariance)
+        rows = [a.reshape(-1, out) for a in arrays if a is g.energy or np.any(a)]
+        pulled = iter(np.split(columns_times(self._weight, np.concatenate(rows), squared=True), len(rows)))
         cells = (*counts(g.axes)[:-1], inner)
-        found = Gradient.flat(
-            (*g.axes[:-1], Axis.full(inner)),
-            pulled[: len(energy)].reshape(cells),
-            pulled[len(energy) :].reshape(cells),
-            (*g.profile[:-1], None),
+        energy, covariance, across = (
+            next(pulled).reshape(cells) if a is g.energy or np.any(a) else np.zeros(cells) for a in arrays
         )
+        axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
+        found = Gradient.flat(axes, energy, covariance, profile, across)
         return found.with_autocorrelation(self._kept(g.autocorrelation))
 
     def _kept(self, autocorrelation: Autocorrelation | None) -> Autocorrelation | None:
@@ -194,7 +192,9 @@ class Bias(Unary):
         return shifted(x, axes, factor * mean, factor**2 * variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        moved = cotangent.behind(Effect.SHIFTED, cotangent.arrays()[:2])  # where x + b > 0 says little of where x is
+        energy, covariance, overlap, across, lean = cotangent.arrays()
+        # where x + b > 0 says little of where x is
+        moved = cotangent.behind(Effect.SHIFTED, (energy, covariance, 0.0 * overlap, across, lean))
         return moved.summed_to(self.input_shape)
 
 
@@ -226,7 +226,7 @@ class Scale(Unary):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         axes, mean, variance = constant_moments(self._constant, y)
-        return cotangent.times(axes, variance + mean**2, mean**2).summed_to(self.input_shape)
+        return cotangent.times(axes, variance + mean**2, mean**2, mean**2).summed_to(self.input_shape)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         if self.input_shape != self.shape:

@@ -62,6 +62,8 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     if centred:
         centre = set_average(x.mean, x, axes) * x.amplitude()
         removed = sample_average_energy(x.variance, x.position_covariance, x, axes)
+        if 0 in axes:  # what a normalisation before has taken out is no longer there
+            removed = removed * (1.0 - x.mean_known)
         square = np.maximum(second - centre**2 - removed, 0.0)
     else:
         centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
@@ -74,7 +76,7 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
         relative = relative + x.variance_of_variance
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
-        relative = relative + 2.0 * x.channel_correlation.same / positions
+        relative = relative + 2.0 * x.channel_correlation.total / positions
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries)
 
 
@@ -195,28 +197,50 @@ class Normalization(Unary):
             return g.scaled(0.0)
         known = self._normalised(x, g.axes)
         rho, xhat2, alike = known.rho, known.xhat2, known.alike
-        product = average_covariance(g.energy * xhat2, g.position_covariance * alike, g, axes)  # E h xhat mean(h xhat)
+        leaning = g.lean**2  # E h h' xhat xhat' of a gradient that a mask has made to follow the value
+        product = self._with_average(g.energy * xhat2, alike + leaning, leaning, g)  # E h xhat mean(h xhat)
         lost = rho**2 * set_average(product, g, axes)
         energy = g.energy - (2 * rho * product - lost * xhat2)
         covariance = g.position_covariance - self._taken_from_pairs(g, alike, xhat2, rho, lost)
         if self.centred:
-            own = average_covariance(g.energy, g.position_covariance, g, axes)
+            own = self._with_average(g.energy, 1.0, 1.0, g)
             together = 2 * own - set_average(own, g, axes)
             energy, covariance = energy - together, covariance - together
         energy = np.maximum(energy, 0.0) * known.factor
         covariance = np.clip(covariance * known.factor, -energy / max(g.positions - 1, 1), energy)
-        result = g.behind(Effect.SCALED, (energy, covariance))
+        across = self._left_across(energy, covariance, g) if 0 in axes else g.sample_covariance * known.factor
+        result = g.behind(Effect.SCALED, (energy, covariance, 0.0 * energy, across))
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:
                 result = _divided_by_profile(result, index, profile)
         return result.with_autocorrelation(autocorrelation_unless_along(cotangent.autocorrelation, *axes))
+
+    def _with_average(
+        self, energy: np.ndarray, together: np.ndarray | float, across: np.ndarray | float, g: Gradient
+    ) -> np.ndarray:
+        """E of an entry and its set's average, for factors on what positions and samples share."""
+        axes = self.normalised_axes()
+        own = average_covariance(energy, g.position_covariance * together, g, axes)
+        samples = g.axes[0].size
+        if 0 not in axes or not g.sample_covariance.any() or samples < 2 or not _whole_positions(g, axes):
+            return own
+        return np.maximum(own + g.sample_covariance * across * (1.0 - 1.0 / samples), 0.0)
+
+    def _left_across(self, energy: np.ndarray, covariance: np.ndarray, g: Gradient) -> np.ndarray:
+        """What samples share of the gradient: less than nothing where its average over a set is taken out."""
+        axes, samples = self.normalised_axes(), g.axes[0].size
+        if not self.centred or samples < 2 or not _whole_positions(g, axes):
+            return np.zeros_like(energy)
+        own = average_covariance(energy, covariance, g, axes)
+        return np.broadcast_to(-set_average(own, g, axes) / (1.0 - 1.0 / samples), energy.shape)
 
     def _before_gamma(self, x: Moments, cotangent: Gradient) -> Gradient:
         scale = self._gamma
         if scale is None or self._scales_nothing:
             return cotangent
         axes, mean, variance = self._scales.of((x,), lambda: constant_moments(scale, x))
-        return cotangent.times(axes, mean**2 + variance, mean**2)
+        g = cotangent.times(axes, mean**2 + variance, mean**2, mean**2)
+        return replace(g, lean=np.where(resample(mean, axes, g.axes) < 0, -1.0, 1.0) * cotangent.refined(g.axes).lean)
 
     def _normalised(self, x: Moments, cells: Axes) -> _Normalised:
         """What a gradient on these cells, which are as fine as x's, meets."""
@@ -265,6 +289,11 @@ class Normalization(Unary):
         scale = float(np.mean(a * found.inflation) * square.mean())
         relative = _relative_variance(a) + _relative_variance(square) + float(np.mean(1.0 - 1.0 / found.inflation))
         return (scale * (1.0 - removed)) ** 2 * relative + scale**2 * removed * (1.0 - removed)
+
+
+def _whole_positions(g: Gradient, axes: Sequence[int]) -> bool:
+    """Whether all entries of a sample that a cell has are of one set."""
+    return all(axis.size == axis.count for i, axis in enumerate(g.axes) if i > 0 and i not in axes)
 
 
 def _relative_variance(array: np.ndarray) -> float:
@@ -358,10 +387,21 @@ class BatchNorm(Normalization):
         if not self._frozen:
             if self.entries <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
-            return _with_shape(super().map(x), x, self._gamma)
+            y = self._with_equal_channels(_with_shape(super().map(x), x, self._gamma))
+            return replace(y, mean_known=1.0, square_known=1.0) if self.centred else y
         factor, shift = self._stored()
         y = replace(_scaled(x, factor), nonnegative=False)
         return shifted(y, *constant_moments(shift, y))
+
+    @staticmethod
+    def _with_equal_channels(y: Moments) -> Moments:
+        """Channels that happen to have much that is fixed have more variance, and are divided by it: of a share f is
+        left f - Var(F) (1 - f), F being its energy, with relative variance 2 few (theory 9.4)."""
+        found = y.channel_correlation
+        if not found.fixed:
+            return y
+        left = found.fixed * (1.0 - 2.0 * found.few * found.fixed * (1.0 - found.fixed))
+        return replace(y, channel_correlation=replace(found, fixed=left))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
@@ -372,7 +412,7 @@ class BatchNorm(Normalization):
             overlap = cotangent.refined(pulled.axes).mask_overlap
             return replace(pulled, mask_overlap=np.broadcast_to(overlap, pulled.energy.shape))
         axes, mean, _ = constant_moments(self._stored()[0], x)
-        return cotangent.times(axes, mean**2)
+        return cotangent.times(axes, mean**2, across=mean**2)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """The variance of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N

@@ -50,7 +50,8 @@ class _Reduction(Unary):
         axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
         outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
         together = g.energy * covariance if outside <= 1 else g.position_covariance * covariance
-        return g.behind(Effect.MOVED, (g.energy * energy, together), axes)
+        arrays = (g.energy * energy, together, 0.0 * g.energy, g.sample_covariance * covariance)
+        return g.behind(Effect.MOVED, arrays, axes)
 
 
 @component("reduce_mean", "reduce_sum")

@@ -78,9 +78,10 @@ class Dropout(Identity):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if self._kept == 1.0:
             return super().pull(x, y, cotangent)
-        energy, covariance, overlap = cotangent.arrays()
+        energy, covariance, overlap, across, lean = cotangent.arrays()
         both = self._both_kept(cotangent)
-        return cotangent.behind(Effect.MOVED, (self._kept * energy, both * covariance, overlap))
+        arrays = (self._kept * energy, both * covariance, overlap, self._kept**2 * across, lean)
+        return cotangent.behind(Effect.MOVED, arrays)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return self._kept - self._kept**2
@@ -127,7 +128,8 @@ def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradien
     received = np.zeros(size)
     np.add.at(received, picked, line)
     factor = float(received.mean())
-    arrays = (field.energy * factor, field.position_covariance * factor**2, field.mask_overlap)
+    energy, covariance, overlap, across, lean = field.arrays()
+    arrays = (energy * factor, covariance * factor**2, overlap, across * factor**2, lean)
     axes, profile = put(field.axes, index, Axis(size)), put(field.profile, index, normalised(received))
     return field.behind(Effect.MOVED, arrays, axes, profile)
 
@@ -443,7 +445,9 @@ class Upsample(Unary):
                 put(g.axes, index, Axis(self.input_shape[index])),
                 put(g.profile, index, normalised(received)),
             )
-            g = g.behind(Effect.MOVED, (energy, g.position_covariance * together), axes, profile)
+            ratio = (self.shape[index] / self.input_shape[index]) ** 2
+            arrays = (energy, g.position_covariance * together, 0.0 * energy, g.sample_covariance * ratio)
+            g = g.behind(Effect.MOVED, arrays, axes, profile)
         return g
 
 

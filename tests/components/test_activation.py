@@ -311,3 +311,34 @@ def test_a_second_rectifier_is_free() -> None:
     (outer,) = relu.backward([x], [y], [inner])
     assert outer is not None
     assert outer.total / 6 == pytest.approx(0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+def test_few_weights_leave_rectified_values_as_they_are(name: str) -> None:
+    """Nine of them make no Gaussian: a rectifier behind a depthwise kernel sees what its cumulants say."""
+    draws = torch.Generator().manual_seed(6)
+    kernel = torch.randn(12, 1, 3, 3, generator=draws, dtype=torch.float64)
+    shape = (64, 12, 8, 8)
+    conv = make(
+        "conv", [shape], [shape], {"weight": kernel}, strides=(1, 1), pads=(1,) * 4, dilations=(1, 1), groups=12
+    )
+    top = {"relu": math.inf, "relu6": 6.0}[name]
+    act = make("clip", [shape], [shape], min=0.0, max=top) if name == "relu6" else make("relu", [shape], [shape])
+    norm = make("batch_norm", [shape], [shape], epsilon=0.0, training=True)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    for part in (act, conv, norm, act):
+        (x,) = part.forward([x])
+
+    def rectified(value: torch.Tensor) -> torch.Tensor:
+        return value.clamp(0.0, top)
+
+    means, variances = [], []
+    for _ in range(20):
+        z = rectified(torch.randn(shape, generator=draws, dtype=torch.float64))
+        y = F.batch_norm(F.conv2d(z, kernel, None, 1, 1, groups=12), None, None, training=True)
+        y = rectified(y)
+        means.append(float(y.mean()))
+        variances.append(float(y.var((0, 2, 3)).mean()))
+    x = x.flattened()
+    assert float(x.mean.mean()) == pytest.approx(sum(means) / 20, rel=0.02)
+    assert float(x.variance.mean()) == pytest.approx(sum(variances) / 20, rel=0.03)

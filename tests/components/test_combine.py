@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from gnelint.components import NotModelledError
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, dense_moments, make, verify
@@ -296,3 +298,18 @@ def test_a_rectifier_before_a_normalised_branch_passes_what_one_behind_the_sum_l
         (pulled,) = torch.autograd.grad((branch + 0.3 + 0.5**0.5 * beside).relu(), drawn, cotangent)
         found.append(float(pulled.square().sum()))
     assert g.total == pytest.approx(float(np.mean(found)), rel=0.06)
+
+
+def test_a_gate_of_whole_channels_leaves_the_border_where_it_is() -> None:
+    shape = (2, 3, 4, 4)
+    line = np.array([0.5, 1.5, 1.5, 0.5])
+    x = Moments(
+        (Axis(2), Axis(3), Axis(4), Axis(4)), (None, None, line, None), *(np.full((1,) * 4, v) for v in (0.3, 1.0, 0.0))
+    )
+    x = replace(x, channel_correlation=ChannelCorrelation(fixed=0.2, few=0.3))
+    gate = Moments.uniform((2, 3, 1, 1), 0.5, 0.01)
+    (y,) = make("mul", [shape, (2, 3, 1, 1)], [shape]).forward([x, gate])
+    np.testing.assert_allclose(y.profile[2], line)
+    assert y.total_second == pytest.approx(x.total_second * gate.total_second)
+    assert y.total_mean == pytest.approx(x.total_mean * 0.5)
+    assert y.channel_correlation.fixed == 0.2

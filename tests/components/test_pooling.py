@@ -17,6 +17,7 @@ from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, dense_energy, make, verify
 
+rng = torch.Generator().manual_seed(4)
 OVERLAP = "the windows' sums share entries, taken as independent"
 
 
@@ -300,3 +301,40 @@ def test_one_winner_of_many_windows_gets_their_sum(kernel: int, stride: int) -> 
     assert found is not None
     measured = float((pulled**2).sum() / (shared**2).sum() * y.numel())
     assert found.total == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (3, 1), (2, 1)])
+def test_maxima_of_windows_that_overlap_are_alike(kernel: int, stride: int) -> None:
+    """What neighbours share is what an average over them keeps more."""
+    x = torch.randn(40, 20, 25, 25, generator=rng, dtype=torch.float64).relu()
+    y = F.max_pool2d(x, kernel, stride)
+    size = y.shape[-1]
+    pool = make("max_pool", [(4, 3, 25, 25)], [(4, 3, size, size)], **window(kernel, stride))
+    (moments,) = make("relu", [(4, 3, 25, 25)], [(4, 3, 25, 25)]).forward([Moments.uniform((4, 3, 25, 25), 0.0, 1.0)])
+    (found,) = pool.forward([moments])
+    beside = float((((y - y.mean())[..., 1:]) * ((y - y.mean())[..., :-1])).mean() / y.var())
+    assert found.neighbours == pytest.approx(beside, abs=0.03)
+    assert float(found.variance.mean()) == pytest.approx(float(y.var()), rel=0.03)
+    shape, halves = (4, 3, size, size), (4, 3, size // 2, size // 2)
+    (kept,) = make("avg_pool", [shape], [halves], **window(2, 2, count_include_pad=False)).forward([found])
+    assert float(kept.variance.mean()) == pytest.approx(float(F.avg_pool2d(y, 2).var()), rel=0.08)
+
+
+def test_a_maximum_of_maxima_is_one_of_all_entries() -> None:
+    x = torch.randn(20, 20, 33, 33, generator=rng, dtype=torch.float64).relu()
+    y = F.max_pool2d(F.max_pool2d(x, 3, 2), 3, 1)
+    (value,) = make("relu", [(4, 3, 33, 33)], [(4, 3, 33, 33)]).forward([Moments.uniform((4, 3, 33, 33), 0.0, 1.0)])
+    for before, behind, stride in ((33, 16, 2), (16, 14, 1)):
+        pool = make("max_pool", [(4, 3, before, before)], [(4, 3, behind, behind)], **window(3, stride))
+        (value,) = pool.forward([value])
+    assert float(value.mean.mean()) == pytest.approx(float(y.mean()), rel=0.01)
+    assert float(value.variance.mean()) == pytest.approx(float(y.var()), rel=0.08)
+
+
+def test_windows_at_the_border_have_smaller_maxima() -> None:
+    shape = (4, 3, 6, 6)
+    pool = make("max_pool", [shape], [shape], **window(3, 1, 1))
+    (y,) = pool.forward([Moments.uniform(shape, 0.0, 1.0)])
+    true = F.max_pool2d(torch.randn(4000, 3, 6, 6, generator=rng, dtype=torch.float64), 3, 1, 1)
+    fixed = float(true.mean((0, 1)).var(unbiased=False) / true.var())
+    assert y.channel_correlation.fixed == pytest.approx(fixed, abs=0.02)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,15 +28,33 @@ class ChannelCorrelation:
         same: at one position.
         beside: at positions that one window of a convolution sees.
         whole: of averages over all positions, which a convolution of each channel by itself does not change.
+        fixed: share of the variance over positions and samples that is the same in every sample: padding makes the
+            mean of each channel differ from place to place.
+        few: mean squared correlation between what channels have of that, as there are few kinds of places.
+
+    The first three are of what is not fixed, weighted with the square of its share.
     """
 
     same: float = 0.0
     beside: float = 0.0
     whole: float = 0.0
+    fixed: float = 0.0
+    few: float = 0.0
 
     def scaled(self, factor: float) -> ChannelCorrelation:
-        """With every squared correlation multiplied."""
-        return ChannelCorrelation(self.same * factor, self.beside * factor, self.whole * factor)
+        """With every squared correlation of what is not fixed multiplied."""
+        return replace(self, same=self.same * factor, beside=self.beside * factor, whole=self.whole * factor)
+
+    @property
+    def total(self) -> float:
+        """At one position, of everything."""
+        return self.same + self.fixed**2 * self.few
+
+    def mapped(self, linear: float) -> ChannelCorrelation:
+        """Behind a function of each entry, whose linear part has this share of its variance; the rest follows squares
+        of correlations."""
+        found = self.scaled(linear**2)
+        return replace(found, fixed=linear * self.fixed + (1.0 - linear) * self.fixed**2) if self.fixed else found
 
     def averaged(self) -> ChannelCorrelation:
         """Of the averages over all positions."""
@@ -47,8 +65,14 @@ class ChannelCorrelation:
         return self.same / taps + self.beside * (1.0 - 1.0 / taps)
 
     def plus(self, other: ChannelCorrelation) -> ChannelCorrelation:
-        """Sum of two, each already weighted by the square of its share of the energy."""
-        return ChannelCorrelation(self.same + other.same, self.beside + other.beside, self.whole + other.whole)
+        """Sum of two, each already weighted by the square of its share of the energy (what is fixed: by the share)."""
+        found = (self.same + other.same, self.beside + other.beside, self.whole + other.whole)
+        fixed = self.fixed + other.fixed
+        if not fixed:
+            return ChannelCorrelation(*found)
+        # borders are where they are: what is fixed of both is alike as far as it can be
+        root = (self.fixed * math.sqrt(self.few) + other.fixed * math.sqrt(other.few)) / fixed
+        return ChannelCorrelation(*found, fixed, root**2)
 
 
 NONE = ChannelCorrelation()
@@ -59,7 +83,8 @@ def mixed(parts: Sequence[tuple[float, ChannelCorrelation]]) -> ChannelCorrelati
     total = sum(variance for variance, _ in parts)
     found = NONE
     for variance, part in parts:
-        found = found.plus(part.scaled((variance / total) ** 2 if total > 0 else 0.0))
+        share = variance / total if total > 0 else 0.0
+        found = found.plus(replace(part.scaled(share**2), fixed=part.fixed * share))
     return found
 
 
@@ -91,7 +116,9 @@ def weighted_sum(
     """
     carried = x.over(taps)
     beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
-    return ChannelCorrelation(carried + own, beside, (x.whole + (own if whole is None else whole)) / parts)
+    return ChannelCorrelation(
+        carried + own, beside, (x.whole + (own if whole is None else whole)) / parts, x.fixed, x.few
+    )
 
 
 def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:

@@ -27,6 +27,11 @@ class Gradient(Field):
             rectifier that lets a share P of its entries pass lets P + mask_overlap (1 - P) of it pass. It is 1 for the
             winners of a max-pooling, and for what has passed the same rectifier's mask before. What computes new
             energies without it knows nothing of it: 0.
+        sample_covariance: E[g g'] of an entry of the cell and one of another sample, on average over all of them.
+            Behind a batch normalisation it is negative: what its set shares is out, and the next one finds nothing.
+        lean: how the part of the gradient that positions share follows the value: E[a xhat] / E a for a gradient u a(x)
+            of a factor u that they share, xhat being the value less its mean, in deviations. A mask makes it, and a
+            normalisation takes out a part of the gradient for it.
         rays: the same gradient by the values that it comes from, where what lies between is a function entry by entry
             (theory.fields.law); () elsewhere.
     """
@@ -34,13 +39,15 @@ class Gradient(Field):
     energy: np.ndarray
     position_covariance: np.ndarray
     mask_overlap: np.ndarray
+    sample_covariance: np.ndarray
+    lean: np.ndarray
     rays: tuple[Ray, ...] = field(default=(), kw_only=True)
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
         """The isotropic cotangent of unit energy."""
         ones = np.ones((1,) * len(shape))
-        return Gradient(pooled(shape), (None,) * len(shape), ones, 0.0 * ones, 0.0 * ones)
+        return Gradient(pooled(shape), (None,) * len(shape), ones, *[0.0 * ones] * 4)
 
     @staticmethod
     def flat(
@@ -48,13 +55,14 @@ class Gradient(Field):
         energy: np.ndarray,
         position_covariance: np.ndarray | float = 0.0,
         profile: Profiles | None = None,
+        sample_covariance: np.ndarray | float = 0.0,
     ) -> Gradient:
         """Arrays broadcast to the cells."""
-        full = [on_cells(a, counts(axes)) for a in (energy, position_covariance, 0.0)]
+        full = [on_cells(a, counts(axes)) for a in (energy, position_covariance, 0.0, sample_covariance, 0.0)]
         return Gradient(axes, profile or (None,) * len(axes), *full)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        return self.energy, self.position_covariance, self.mask_overlap
+        return self.energy, self.position_covariance, self.mask_overlap, self.sample_covariance, self.lean
 
     @cached_property
     def correlated(self) -> bool:
@@ -67,23 +75,33 @@ class Gradient(Field):
         axes: Axes | None = None,
         profile: Sequence[np.ndarray | None] | None = None,
     ) -> Gradient:
-        """As for any field; `arrays` may leave out `mask_overlap`."""
-        whole = arrays if len(arrays) == 3 else (*arrays, np.zeros_like(arrays[0]))
-        return super().behind(effect, whole, axes, profile)
+        """As for any field; `arrays` may leave out the last ones, of which nothing is known then: 0."""
+        missing = len(self.arrays()) - len(arrays)
+        return super().behind(effect, (*arrays, *[np.zeros_like(arrays[0])] * missing), axes, profile)
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
-        arrays = (self.energy * factor, self.position_covariance * factor, self.mask_overlap)
+        energy, covariance, overlap, across, lean = self.arrays()
+        arrays = (energy * factor, covariance * factor, overlap, across * factor, lean)
         rays = tuple(replace(ray, factor=ray.factor * factor) for ray in self.rays)
         return replace(self.behind(Effect.SCALED, arrays), rays=rays)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         weighted = self.energy * energy
-        return weighted, self.position_covariance * energy, np.broadcast_to(self.mask_overlap, weighted.shape)
+        overlap, lean = (np.broadcast_to(a, weighted.shape) for a in (self.mask_overlap, self.lean))
+        return weighted, self.position_covariance * energy, overlap, self.sample_covariance * energy, lean
 
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
-        energy, overlap = (average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap))
-        return energy, self.averaged_pairs(self.position_covariance, index, target), overlap
+        energy, overlap, lean = (
+            average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap, self.lean)
+        )
+        together = self.averaged_pairs(self.position_covariance, index, target)
+        pairs = self.averaged_pairs if index else self._averaged_samples
+        return energy, together, overlap, pairs(self.sample_covariance, index, target), lean
+
+    def _averaged_samples(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
+        """Covariances with all other samples, of samples that are put into one cell."""
+        return average(covariance, self.axes, index, target)
 
     def profiled(self, index: int) -> Gradient:
         """With the cells of one axis turned into a profile."""
@@ -100,18 +118,39 @@ class Gradient(Field):
         """Squared L2 norm of the whole gradient."""
         return total_average(self.energy, self.axes) * self.size
 
-    def times(self, axes: Axes, energy: np.ndarray, covariance: np.ndarray | None = None) -> Gradient:
+    def times(
+        self,
+        axes: Axes,
+        energy: np.ndarray,
+        covariance: np.ndarray | None = None,
+        across: np.ndarray | None = None,
+        lean: np.ndarray | None = None,
+    ) -> Gradient:
         """Entries multiplied by independent factors.
 
         Args:
             axes: the cells on which the factors are given (same rank, sizes equal to the gradient's).
             energy: E[factor^2] of each cell.
             covariance: E[factor factor'] of two entries of a cell, by default `energy` (one factor for the whole cell).
+            across: likewise of two samples; None where the factors of one are nothing to the other's.
+            lean: of what leaves; none is known by default.
         """
         field = self.refined(axes)
-        energy = resample(on_cells(energy, counts(axes)), axes, field.axes)
-        covariance = energy if covariance is None else resample(on_cells(covariance, counts(axes)), axes, field.axes)
-        return Gradient.flat(field.axes, field.energy * energy, field.position_covariance * covariance, field.profile)
+
+        def fitted(array: np.ndarray | None) -> np.ndarray:
+            return resample(on_cells(0.0 if array is None else array, counts(axes)), axes, field.axes)
+
+        factor = fitted(energy)
+        together = factor if covariance is None else fitted(covariance)
+        arrays = (
+            field.energy * factor,
+            field.position_covariance * together,
+            0.0,
+            field.sample_covariance * fitted(across),
+            fitted(lean),
+        )
+        cells = counts(field.axes)
+        return Gradient(field.axes, field.profile, *[on_cells(array, cells) for array in arrays])
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""
@@ -126,7 +165,9 @@ class Gradient(Field):
         energy = left.energy + right.energy
         known = left.energy * left.mask_overlap + right.energy * right.mask_overlap
         overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
-        total = Gradient(left.axes, profile, energy, left.position_covariance + right.position_covariance, overlap)
+        together = left.position_covariance + right.position_covariance
+        arrays = (energy, together, overlap, left.sample_covariance + right.sample_covariance, _mixed_lean(left, right))
+        total = Gradient(left.axes, profile, *arrays)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 
@@ -145,7 +186,7 @@ class Gradient(Field):
         for index in wide:
             field = field._summed_over(index)
         drop = len(field.axes) - len(shape)
-        arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()[:2]]
+        arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()]
         return field.behind(Effect.MOVED, arrays, field.axes[drop:], field.profile[drop:])
 
     def _summed_over(self, index: int) -> Gradient:
@@ -156,12 +197,23 @@ class Gradient(Field):
         together = 0.0 * length if index == 0 else length - 1.0
         energy = length * np.maximum(self.energy + together * self.position_covariance, 0.0)
         covariance = length * (1.0 + together) * self.position_covariance
-        arrays = [a.sum(axis=index, keepdims=True) for a in (energy, covariance)]
+        across = length * (length if index else 0.0) * self.sample_covariance
+        arrays = [a.sum(axis=index, keepdims=True) for a in (energy, covariance, 0.0 * energy, across)]
         return self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
 
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
         return 1 if index < offset else shape[index - offset]
+
+
+def _mixed_lean(left: Gradient, right: Gradient) -> np.ndarray:
+    """The lean of a sum: squares are weighted by what positions share."""
+    if not (left.lean.any() or right.lean.any()):
+        return left.lean
+    weights = [np.maximum(g.position_covariance, 0.0) for g in (left, right)]
+    square = weights[0] * left.lean**2 + weights[1] * right.lean**2
+    total = weights[0] + weights[1]
+    return np.asarray(np.sqrt(np.divide(square, total, out=np.zeros_like(square), where=total > 0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,8 +99,8 @@ class Law:
         found = Moments.flat(self.axes, mean, variance, covariance, nonnegative=bool(np.all(y >= 0)))
         total = float(variance.mean())
         if self.root.channel_correlation != NONE and total > 0:
-            kept = min(float(linear.mean()) / total, 1.0) ** 2
-            found = replace(found, channel_correlation=self.root.channel_correlation.scaled(kept))
+            kept = min(float(linear.mean()) / total, 1.0)
+            found = replace(found, channel_correlation=self.root.channel_correlation.mapped(kept))
         third, fourth = self.mean(centred**3), self.mean(centred**4) - 3.0 * variance**2
         if np.all(np.abs(fourth) <= _SHAPED * variance**2):
             found = replace(found, cumulants=(third, fourth))

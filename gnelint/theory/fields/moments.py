@@ -44,6 +44,12 @@ class Moments(Field):
         channel_correlation: how much different channels are correlated, by mean square.
         variance_of_variance: relative variance of a cell's true variance about `variance`, for the channel
             correlations of what was summed. It is asked for right behind the sum.
+        neighbours: correlation of entries that lie side by side, of what is not fixed (`ChannelCorrelation.fixed`):
+            windows that overlap make it, and a kernel of independent weights leaves it as it is on average.
+        peaks: of what it is the maximum, where it is one over windows.
+        mean_known: share of the variance of an average over samples and positions that is not there, because a
+            normalisation took it: entries of different samples have that little less than nothing in common.
+        square_known: likewise of the average of the squares.
         trace: how the value comes of another one entry by entry (theory.fields.law); None where it does not.
         log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square
             (theory.fields.log_norm); 0 where nothing follows it. Weights and smooth activations hand it on.
@@ -60,6 +66,10 @@ class Moments(Field):
     channel_correlation: ChannelCorrelation = field(default=NONE, metadata=outlasts(*Effect))
     variance_of_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
     log_norm_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
+    neighbours: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    peaks: Peaks | None = field(default=None, compare=False)
+    mean_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    square_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     trace: Trace | None = field(default=None, compare=False)
 
     @staticmethod
@@ -184,6 +194,21 @@ class Moments(Field):
             pairs = copies * before - 1
             covariance = ((copies - 1) * field.variance + copies * (before - 1) * covariance) / pairs
         return field.behind(Effect.MOVED, (field.mean, field.variance, covariance), tuple(axes))
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """Maxima over windows.
+
+    Attributes:
+        of: the value whose entries they are.
+        spans: of a window, along each axis.
+        steps: from a window to the next.
+    """
+
+    of: Moments
+    spans: tuple[int, ...]
+    steps: tuple[int, ...]
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -57,6 +58,31 @@ def test_a_channels_variance_strays_by_twice_the_correlation() -> None:
 def test_parts_count_by_the_square_of_their_share() -> None:
     assert mixed([(3.0, ChannelCorrelation(0.2, 0.1)), (1.0, NONE)]).same == pytest.approx(0.2 * 9 / 16)
     assert mixed([(0.0, ChannelCorrelation(0.2, 0.1))]) == NONE
+
+
+def test_what_is_fixed_has_few_dimensions() -> None:
+    """A part of the variance that lies in three patterns over positions, beside one that is independent."""
+    rng = np.random.default_rng(5)
+    patterns, own = rng.standard_normal((3, 12)), math.sqrt(0.7) * rng.standard_normal((4000, 12))
+    channels = rng.standard_normal((600, 3))
+    fixed = math.sqrt(0.3 / 3) * channels @ patterns
+    gram = fixed @ fixed.T / 12
+    few = mean_square_correlation(gram)
+    state = ChannelCorrelation(fixed=0.3, few=few)
+    assert state.total == pytest.approx(0.3**2 * few)
+    assert mixed([(1.0, state), (3.0, NONE)]).fixed == pytest.approx(0.3 / 4)
+    # the same places in another part of as much variance: no more dimensions
+    both = mixed([(1.0, state), (1.0, ChannelCorrelation(fixed=0.3, few=few))])
+    assert (both.fixed, both.few) == pytest.approx((0.3, few))
+    value = fixed[:100, None] - fixed[:100, None].mean(2, keepdims=True) + own[None]
+
+    def share(x: np.ndarray) -> float:
+        about = x - x.mean((1, 2), keepdims=True)
+        return float((about.mean(1) ** 2).mean() / (about**2).mean())
+
+    linear = 0.25 / (0.5 - 0.5 / math.pi)  # of a rectifier
+    found = ChannelCorrelation(fixed=share(value), few=few).mapped(linear)
+    assert found.fixed == pytest.approx(share(np.maximum(value, 0.0)), abs=0.02)
 
 
 def test_windows_that_overlap() -> None:

@@ -13,7 +13,7 @@ from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
-from gnelint.theory.fields.moments import Moments, Trace
+from gnelint.theory.fields.moments import Moments, Peaks, Trace
 
 ALL = replace(
     Moments.uniform((4, 3, 5), 1.0, 2.0),
@@ -24,15 +24,21 @@ ALL = replace(
     channel_correlation=ChannelCorrelation(0.1, 0.05),
     variance_of_variance=0.2,
     log_norm_variance=0.3,
+    neighbours=0.2,
+    peaks=Peaks(Moments.uniform((4, 3, 5), 1.0, 2.0), (3,), (2,)),
+    mean_known=0.5,
+    square_known=0.4,
     autocorrelation=Autocorrelation(2, np.array([0.5])),
     trace=Trace(Moments.uniform((4, 3, 5), 1.0, 2.0), lambda grid: None, (True,), composed=False, linear=False),
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
+WHERE = {"neighbours", "mean_known", "square_known"}
 LASTING = {
-    Effect.RECUT: {"nonnegative", "channel_correlation", "autocorrelation"},
+    Effect.RECUT: {"nonnegative", "channel_correlation", "autocorrelation", *WHERE},
     Effect.MOVED: {"nonnegative", "channel_correlation"},
-    Effect.SCALED: {"nonnegative", "channel_correlation", "autocorrelation"},
+    Effect.SCALED: {"nonnegative", "channel_correlation", "autocorrelation", *WHERE},
     Effect.SHIFTED: {
+        *WHERE,
         "centred_energy",
         "channel_correlation",
         "variance_of_variance",

@@ -96,7 +96,7 @@ def test_gradient_s_cells_become_a_profile() -> None:
 
 def test_sums_of_gradients_with_profiles() -> None:
     line = np.array([0.0, 2.0])
-    one = Gradient((Axis(3), Axis(2)), (None, line), np.ones((1, 1)), np.zeros((1, 1)), np.zeros((1, 1)))
+    one = Gradient((Axis(3), Axis(2)), (None, line), np.ones((1, 1)), *[np.zeros((1, 1))] * 4)
     other = Gradient.white((3, 2)).scaled(3.0)
     both = one.plus(other)
     np.testing.assert_allclose(dense_energy(both), dense_energy(one) + dense_energy(other))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments
+from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 
@@ -52,3 +54,27 @@ def test_shapes_that_are_no_density_are_cut() -> None:
     found = rectified_moments(np.array([-3.0]), np.ones(1), np.array([50.0]), np.array([1000.0]))
     assert all(np.isfinite(part).all() and (part >= 0).all() for part in found)
     assert found[0] <= 1.0
+
+
+@pytest.mark.parametrize("shape", [3.0, 8.0])
+def test_expectations_of_a_skewed_value(shape: float) -> None:
+    """Of a gamma variable's hardswish, whose third cumulant is 2 and whose fourth is 6 times the shape."""
+    points, weights = np.polynomial.laguerre.laggauss(60)
+    density = weights * points ** (shape - 1) / math.gamma(shape)
+
+    def f(z: np.ndarray) -> np.ndarray:
+        return np.asarray(z * np.clip(z + 3.0, 0.0, 6.0) / 6.0)
+
+    scale = 1.0 / math.sqrt(shape)
+    true = float(density @ f((points - shape) * scale))
+    nodes, normal = np.polynomial.hermite_e.hermegauss(120)
+
+    def expected(mean: np.ndarray) -> np.ndarray:
+        return np.asarray(f(mean[..., None] + nodes) @ normal / normal.sum())
+
+    one = np.ones(1)
+    third_fourth = 2.0 * shape * scale**3 * one, 6.0 * shape * scale**4 * one
+    found = float(shaped_expectation(expected, 0.0 * one, one, *third_fourth)[0])
+    gaussian = float(expected(0.0 * one)[0])
+    assert abs(found - true) < 0.35 * abs(gaussian - true)
+    assert found == pytest.approx(true, rel=0.03)

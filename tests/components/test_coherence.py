@@ -1,0 +1,235 @@
+"""What positions and samples share of a gradient, through every component that hands it on, against autograd.
+
+Cotangents that are white, constant over the positions of a channel, free of any mean over samples and positions, and
+half of each, on values whose entries are independent, share a part over their positions, or are rectified; with
+strides, overlaps, groups, small maps and batches of two and four.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gnelint.components import Component
+from gnelint.theory.fields.cells import Axis, average
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+from tests.components.harness import Input, make
+
+rng = torch.Generator().manual_seed(3)
+DRAWS = 300
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Per entry: the energy, and what two positions of one sample and two samples have in common."""
+
+    energy: float
+    positions: float
+    samples: float
+
+
+COTANGENTS = {
+    "white": lambda batch: Shared(1.0, 0.0, 0.0),
+    "constant": lambda batch: Shared(1.0, 1.0, 0.0),
+    "mean-free": lambda batch: Shared(1.0 - 1.0 / batch, 1.0 - 1.0 / batch, -1.0 / batch),
+    "mixed": lambda batch: Shared(1.0, 0.5, 0.0),
+}
+
+
+def drawn(kind: str, shape: Sequence[int]) -> Tensor:
+    own, common = normal(*shape), normal(*shape[:2], *(1 for _ in shape[2:])).expand(*shape)
+    if kind == "mean-free":
+        return common - common.mean((0, *range(2, len(shape))), keepdim=True)
+    return {"white": own, "constant": common, "mixed": math.sqrt(0.5) * (own + common)}[kind]
+
+
+def stated(kind: str, shape: Sequence[int]) -> Gradient:
+    each = COTANGENTS[kind](shape[0])
+    axes = tuple(Axis.full(n) if i == 1 else Axis(n) for i, n in enumerate(shape))
+    return Gradient.flat(axes, np.full(1, each.energy), each.positions, sample_covariance=each.samples)
+
+
+def measured(gradients: Tensor) -> Shared:
+    """Of (draws, batch, channels, *positions)."""
+    g = gradients.flatten(3)
+    _, batch, _, count = g.shape
+    energy, total = float((g**2).mean()), g.sum(3)
+    pairs = float((total**2).mean()) - count * energy
+    across = float((total.sum(1) ** 2 - (total**2).sum(1)).mean())
+    return Shared(energy, pairs / max(count * (count - 1), 1), across / (batch * (batch - 1) * count**2))
+
+
+def predicted(g: Gradient) -> Shared:
+    def whole(array: np.ndarray) -> float:
+        for index in range(len(g.axes)):
+            array = average(array, g.axes, index)
+        return float(array.reshape(-1)[0])
+
+    return Shared(whole(g.energy), whole(g.position_covariance), whole(g.sample_covariance))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Operations one behind the other, in torch and as components."""
+
+    function: Callable[[Tensor], Tensor]
+    parts: Sequence[Component]
+
+    def pulled(self, x: Moments, cotangent: Gradient) -> Gradient:
+        values: list[Moments] = [x]
+        for part in self.parts:
+            values.append(part.forward([values[-1]])[0])
+        for part, before, behind in zip(reversed(self.parts), reversed(values[:-1]), reversed(values), strict=False):
+            (found,) = part.backward([before], [behind], [cotangent])
+            assert found is not None
+            cotangent = found
+        return cotangent
+
+
+def entries(*shape: int, correlation: float = 0.0) -> Input:
+    return Input(shape, axis=1, scatter=0.0, position_correlation=correlation)
+
+
+def hold(chain: Chain, each: Input, kind: str, tolerance: float) -> None:
+    """The three numbers, to a part of the energy."""
+    found = []
+    for _ in range(DRAWS):
+        x = each.draw(rng).requires_grad_()
+        y = chain.function(x)
+        found.append(torch.autograd.grad(y, x, drawn(kind, y.shape))[0])
+    true = measured(torch.stack(found))
+    said = predicted(chain.pulled(each.moments(), stated(kind, y.shape)))
+    agree(said, true, tolerance)
+
+
+def agree(said: Shared, true: Shared, tolerance: float) -> None:
+    assert said.energy == pytest.approx(true.energy, rel=tolerance)
+    assert said.positions == pytest.approx(true.positions, abs=tolerance * true.energy)
+    assert said.samples == pytest.approx(true.samples, abs=tolerance * true.energy)
+
+
+def convolution(shape: tuple[int, ...], out: int, kernel: int, stride: int, groups: int) -> Chain:
+    weight, pad = normal(out, shape[1] // groups, kernel, kernel), kernel // 2
+    size = (shape[2] + 2 * pad - kernel) // stride + 1
+    part = make(
+        "conv",
+        [shape],
+        [(shape[0], out, size, size)],
+        {"weight": weight},
+        strides=(stride,) * 2,
+        pads=(pad,) * 4,
+        dilations=(1, 1),
+        groups=groups,
+    )
+    return Chain(lambda x: F.conv2d(x, weight, None, stride, pad, groups=groups), (part,))
+
+
+def batch_norm(shape: tuple[int, ...]) -> Component:
+    return make("batch_norm", [shape], [shape], epsilon=1e-5, training=True)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+@pytest.mark.parametrize(
+    ("out", "kernel", "stride", "groups"),
+    [(6, 1, 1, 1), (6, 3, 1, 1), (6, 3, 2, 1), (6, 1, 2, 1), (4, 3, 1, 4), (8, 3, 2, 2)],
+    ids=["1x1", "3x3", "stride", "1x1 stride", "depthwise", "groups"],
+)
+def test_convolutions(kind: str, out: int, kernel: int, stride: int, groups: int) -> None:
+    shape = (4, 4, 4, 4)
+    hold(convolution(shape, out, kernel, stride, groups), entries(*shape), kind, 0.1)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+@pytest.mark.parametrize(("batch", "correlation"), [(2, 0.0), (4, 0.0), (4, 0.3)])
+def test_batch_norms(kind: str, batch: int, correlation: float) -> None:
+    shape = (batch, 4, 5, 5)
+    chain = Chain(lambda x: F.batch_norm(x, None, None, training=True), (batch_norm(shape),))
+    hold(chain, entries(*shape, correlation=correlation), kind, 0.12)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+@pytest.mark.parametrize("batch", [2, 4])
+@pytest.mark.parametrize("function", ["relu", "gelu", "silu"])
+def test_batch_norms_behind_masks(kind: str, batch: int, function: str) -> None:
+    """A mask makes what positions share follow the value: the normalisation takes that out as well."""
+    shape = (batch, 4, 5, 5)
+    act = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu}[function]
+    attributes = {"approximate": "none"} if function == "gelu" else {}
+    parts = (batch_norm(shape), make(function, [shape], [shape], **attributes))
+    chain = Chain(lambda x: act(F.batch_norm(x, None, None, training=True)), parts)
+    hold(chain, entries(*shape), kind, 0.12)
+
+
+@pytest.mark.parametrize("kind", ["constant", "mixed"])
+def test_a_second_batch_norm_finds_nothing_to_take(kind: str) -> None:
+    shape = (4, 24, 4, 4)
+    mixing = convolution(shape, 24, 1, 1, 1)
+    parts = (batch_norm(shape), make("relu", [shape], [shape]), *mixing.parts, batch_norm(shape))
+
+    def norm(x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, training=True)
+
+    hold(Chain(lambda x: norm(mixing.function(norm(x).relu())), parts), entries(*shape), kind, 0.1)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+def test_maxima(kind: str, rectified: bool, kernel: int, stride: int, pad: int) -> None:
+    shape = (4, 4, 6, 6)
+    size = (6 + 2 * pad - kernel) // stride + 1
+    window = {"kernel": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4, "dilations": (1, 1)}
+    pool = make("max_pool", [shape], [(4, 4, size, size)], **window)
+    parts = (make("relu", [shape], [shape]), pool) if rectified else (pool,)
+
+    def function(x: Tensor) -> Tensor:
+        return F.max_pool2d(x.relu() if rectified else x, kernel, stride, pad)
+
+    hold(Chain(function, parts), entries(*shape), kind, 0.15)
+
+
+@pytest.mark.parametrize("kind", ["white", "mean-free"])
+def test_averages(kind: str) -> None:
+    shape, narrow = (4, 4, 4, 4), (4, 4, 1, 1)
+    pool = make("global_avg_pool", [shape], [narrow])
+    hold(Chain(lambda x: x.mean((2, 3), keepdim=True), (pool,)), entries(*shape), kind, 0.1)
+    halves = {"kernel": (2, 2), "strides": (2, 2), "pads": (0,) * 4, "dilations": (1, 1), "count_include_pad": False}
+    pool = make("avg_pool", [shape], [(4, 4, 2, 2)], **halves)
+    hold(Chain(lambda x: F.avg_pool2d(x, 2), (pool,)), entries(*shape), kind, 0.1)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+def test_layer_norms_of_tokens(kind: str) -> None:
+    """Channels are cells of their own here, and share nothing; positions and samples do."""
+    shape = (4, 24, 5)
+    norm = make("layer_norm", [shape], [shape], axes=(1,), epsilon=1e-5)
+    chain = Chain(lambda x: F.layer_norm(x.transpose(1, 2), (24,)).transpose(1, 2), (norm,))
+    hold(chain, entries(*shape), kind, 0.1)
+
+
+@pytest.mark.parametrize("kind", COTANGENTS)
+def test_gates_of_whole_channels(kind: str) -> None:
+    shape, narrow = (4, 4, 4, 4), (4, 4, 1, 1)
+    product = make("mul", [shape, narrow], [shape])
+    a, b = entries(*shape), Input(narrow, 0.5, 0.02, 1, 0.0)
+    found = []
+    for _ in range(DRAWS):
+        x = a.draw(rng).requires_grad_()
+        y = x * b.draw(rng)
+        found.append(torch.autograd.grad(y, x, drawn(kind, shape))[0])
+    moments = [a.moments(), b.moments()]
+    pulled = product.backward(moments, product.forward(moments), [stated(kind, shape)])[0]
+    assert pulled is not None
+    agree(predicted(pulled), measured(torch.stack(found)), 0.1)
