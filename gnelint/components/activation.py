@@ -11,7 +11,7 @@ For every activation f, entry by entry (theory 3.3):
 and for two entries of one cell with correlation r = covariance / variance, to first order in r, the rest at order two:
 
     covariance -> (E f')^2 covariance + (Var f - (E f')^2 variance) r^2
-    gradient's covariance -> ((E f')^2 + r Var f') covariance
+    gradient's covariance -> ((E f')^2 + (E f'')^2 variance r + (the rest of Var f') r^2) covariance
 """
 
 from __future__ import annotations
@@ -124,10 +124,13 @@ class Pointwise(Unary):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         slope, square = self.slopes_of(x)
-        together = slope**2
-        if x.correlated:
-            together = together + np.maximum(square - slope**2, 0.0) * x.correlation
-        lean = self._lean(x, slope) if cotangent.correlated else None
+        together, lean = slope**2, None
+        if cotangent.correlated:
+            lean = self._lean(x, slope)
+            if x.correlated:
+                linear = np.minimum((slope * lean) ** 2, np.maximum(square - slope**2, 0.0))
+                rest = np.maximum(square - slope**2 - linear, 0.0)
+                together = together + linear * x.correlation + rest * x.correlation**2
         return cotangent.times(x.axes, square, together, slope**2, lean)
 
     def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
@@ -269,7 +272,7 @@ class ReLU(PiecewisePolynomial):
         together = across = np.where(g.mask_overlap > 0, passed, share**2)
         if x.correlated:
             r = resample(x.correlation, x.axes, g.axes)
-            together = together + (passed - together) * r
+            together = together + (passed - together) * np.arcsin(r) * (2.0 / math.pi)  # exactly at a mean of 0
         lean = np.zeros_like(passed)
         if g.correlated:
             lean = np.where(g.mask_overlap > 0, 0.0, resample(self._lean(x, share), x.axes, g.axes))

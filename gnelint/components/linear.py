@@ -33,8 +33,14 @@ class Linear(Unary):
         variance of entries -> (W*W) var
         gradient energy -> (W*W)^T energy
 
-    The moments assume uncorrelated inputs (one layer of independent weights makes them so).
-    Source: theory 3.1.
+    The moments assume uncorrelated inputs (one layer of independent weights makes them so). Of weights that are all
+    positive, an average over neighbours, signs do not cancel: with e and c the second moment of an entry and what two
+    share, r and k the sums of rows and columns,
+
+        entry -> ((e - c) ||W||^2 + c sum r^2) / m
+        pair  -> ((e - c) (sum k^2 - ||W||^2) + c ((sum r)^2 - sum r^2)) / (m (m - 1))
+
+    forward, and with the transpose back. Source: theory 3.1.
     """
 
     fixed_structure: ClassVar[Structure] = Structure(everywhere=True)
@@ -43,7 +49,43 @@ class Linear(Unary):
     def _weight(self) -> Matrix:
         return matrix_of(self.node.parameters["weight"])
 
+    @cached_property
+    def _positive(self) -> bool:
+        """Whether no weight is negative: an average over neighbours, a smoothing matrix."""
+        return min(self._weight.shape) > 1 and bool(np.all(self._weight >= 0)) and bool(np.any(self._weight))
+
+    def _averages(self, x: Moments) -> Moments:
+        """Of positive weights, which sum what the entries share; they stay one cell."""
+        x = x.only(*range(len(x.axes) - 1)).flattened()
+        rows = self._weight.sum(axis=1, dtype=np.float64)
+        level = float(rows.mean())
+        variance, covariance = self._positively(self._weight, x.variance, x.position_covariance)
+        y = Moments(
+            (*x.axes[:-1], Axis(len(rows))),
+            x.profile,
+            level * x.mean,
+            variance + float(rows.var()) * x.mean**2,
+            covariance,
+            nonnegative=x.nonnegative,
+            channel_correlation=x.channel_correlation,
+        )
+        bias = self.node.parameters.get("bias")
+        return y if bias is None else shifted(replace(y, nonnegative=False), *constant_moments(bias.array(), y))
+
+    @staticmethod
+    def _positively(weight: np.ndarray, energy: np.ndarray, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What an entry has and what two share behind a matrix, from what the entries before it have and share."""
+        out, square = len(weight), frobenius2(weight)
+        rows, columns = weight.sum(axis=1, dtype=np.float64), weight.sum(axis=0, dtype=np.float64)
+        own = energy - shared
+        pairs = max(out * (out - 1), 1)
+        one = own * square / out + shared * float((rows**2).mean())
+        two = own * (float((columns**2).sum()) - square) + shared * (float(rows.sum()) ** 2 - float((rows**2).sum()))
+        return np.maximum(one, 0.0), np.clip(two / pairs, -np.abs(one), np.abs(one))
+
     def map(self, x: Moments) -> Moments:
+        if self._positive:
+            return self._averages(x)
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
         out = self._weight.shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
@@ -69,6 +111,11 @@ class Linear(Unary):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
+        if self._positive:
+            g = cotangent.only(*range(len(cotangent.axes) - 1))
+            energy, covariance = self._positively(self._weight.T, g.energy, g.position_covariance)
+            across = g.sample_covariance * (float(self._weight.sum(dtype=np.float64)) / inner) ** 2
+            return Gradient.flat((*g.axes[:-1], Axis(inner)), energy, covariance, (*g.profile[:-1], None), across)
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
         arrays = (g.energy, g.position_covariance, g.sample_covariance)
         rows = [a.reshape(-1, out) for a in arrays if a is g.energy or np.any(a)]

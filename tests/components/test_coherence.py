@@ -172,6 +172,17 @@ def test_batch_norms_behind_masks(kind: str, batch: int, function: str) -> None:
     hold(chain, entries(*shape), kind, 0.12)
 
 
+@pytest.mark.parametrize("correlation", [0.4, 0.8])
+@pytest.mark.parametrize("function", ["relu", "gelu", "silu", "tanh"])
+def test_masks_of_values_that_positions_share(correlation: float, function: str) -> None:
+    """Two masks are less alike than what they are of: to first order in f'' only."""
+    shape = (4, 4, 5, 5)
+    act = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}[function]
+    attributes = {"approximate": "none"} if function == "gelu" else {}
+    chain = Chain(act, (make(function, [shape], [shape], **attributes),))
+    hold(chain, entries(*shape, correlation=correlation), "constant", 0.06)
+
+
 @pytest.mark.parametrize("kind", ["constant", "mixed"])
 def test_a_second_batch_norm_finds_nothing_to_take(kind: str) -> None:
     shape = (4, 24, 4, 4)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, make, verify
@@ -171,3 +172,30 @@ def test_zeros_plus_a_bias() -> None:
     component = make("bias", [(2, 3, 4)], [(2, 3, 4)], {"bias": constant})
     (y,) = component.forward([Moments.uniform((2, 3, 4), 0.0, 0.0)])
     assert y.total_second == pytest.approx(float(constant.square().mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("depth", "tolerance"), [(1, 0.02), (3, 0.3)])
+def test_positive_weights_add_what_entries_share(depth: int, tolerance: float) -> None:
+    """Averages over neighbours, one behind the other: taken for independent weights a third is off by a factor of 9.
+
+    Exact for one; of powers, nodes that are near each other share more than others, which is averaged here."""
+    rng = torch.Generator().manual_seed(2)
+    edges = (torch.rand(12, 12, generator=rng, dtype=torch.float64) < 0.3).double() + torch.eye(12, dtype=torch.float64)
+    near = edges / edges.sum(1, keepdim=True)
+    shape = (4, 3, 12)
+    part = make("linear", [shape], [shape], {"weight": near})
+    x, values = Moments.flat((Axis(4), Axis.full(3), Axis(12)), np.full((1, 1, 1), 0.3), np.ones((1, 1, 1))), []
+    for _ in range(depth):
+        values.append(x)
+        (x,) = part.forward([x])
+    whole = torch.linalg.matrix_power(near, depth)
+    assert float(x.mean.mean()) == pytest.approx(0.3)
+    assert float(x.variance.mean()) == pytest.approx(float((whole @ whole.T).diagonal().mean()), rel=tolerance)
+    pairs = (whole @ whole.T).sum() - (whole @ whole.T).diagonal().sum()
+    assert float(x.position_covariance.mean()) == pytest.approx(float(pairs) / 132, rel=tolerance)
+    g = Gradient.white(shape)
+    for value in reversed(values):
+        (found,) = part.backward([value], [x], [g])
+        assert found is not None
+        g = found
+    assert g.total == pytest.approx(float((whole**2).sum()) * 12, rel=tolerance)
