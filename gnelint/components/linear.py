@@ -50,16 +50,19 @@ class Linear(Unary):
         return matrix_of(self.node.parameters["weight"])
 
     @cached_property
-    def _positive(self) -> bool:
-        """Whether no weight is negative: an average over neighbours, a smoothing matrix."""
-        return min(self._weight.shape) > 1 and bool(np.all(self._weight >= 0)) and bool(np.any(self._weight))
+    def _positive(self) -> np.ndarray | None:
+        """The weight if none of it is negative: an average over neighbours, a smoothing matrix."""
+        weight = self._weight
+        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2 or np.any(weight < 0) or not np.any(weight):
+            return None
+        return weight
 
-    def _averages(self, x: Moments) -> Moments:
+    def _averages(self, weight: np.ndarray, x: Moments) -> Moments:
         """Of positive weights, which sum what the entries share; they stay one cell."""
         x = x.only(*range(len(x.axes) - 1)).flattened()
-        rows = self._weight.sum(axis=1, dtype=np.float64)
+        rows = weight.sum(axis=1, dtype=np.float64)
         level = float(rows.mean())
-        variance, covariance = self._positively(self._weight, x.variance, x.position_covariance)
+        variance, covariance = self._positively(weight, x.variance, x.position_covariance)
         y = Moments(
             (*x.axes[:-1], Axis(len(rows))),
             x.profile,
@@ -84,8 +87,8 @@ class Linear(Unary):
         return np.maximum(one, 0.0), np.clip(two / pairs, -np.abs(one), np.abs(one))
 
     def map(self, x: Moments) -> Moments:
-        if self._positive:
-            return self._averages(x)
+        if self._positive is not None:
+            return self._averages(self._positive, x)
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
         out = self._weight.shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
@@ -111,10 +114,11 @@ class Linear(Unary):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self._weight.shape
-        if self._positive:
+        positive = self._positive
+        if positive is not None:
             g = cotangent.only(*range(len(cotangent.axes) - 1))
-            energy, covariance = self._positively(self._weight.T, g.energy, g.position_covariance)
-            across = g.sample_covariance * (float(self._weight.sum(dtype=np.float64)) / inner) ** 2
+            energy, covariance = self._positively(positive.T, g.energy, g.position_covariance)
+            across = g.sample_covariance * (float(positive.sum(dtype=np.float64)) / inner) ** 2
             return Gradient.flat((*g.axes[:-1], Axis(inner)), energy, covariance, (*g.profile[:-1], None), across)
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
         arrays = (g.energy, g.position_covariance, g.sample_covariance)

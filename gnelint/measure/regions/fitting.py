@@ -112,7 +112,7 @@ def gradient_of(tally: Tally, values: Sequence[np.ndarray] | None = None) -> Gra
     cells = _both(seconds, axes)
     correlation = _correlation(tally.kept, axes, cells)
     overlap = 0.0 if values is None else _overlap(tally.kept, values)
-    return Gradient(axes, (None,) * len(axes), cells, correlation * cells, np.full_like(cells, overlap))
+    return replace(Gradient.flat(axes, cells, correlation * cells), mask_overlap=np.full_like(cells, overlap))
 
 
 def _overlap(gradients: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> float:
