@@ -13,6 +13,7 @@ from gnelint.ir.graph import Graph
 from gnelint.measure.data import drawn_input
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
+from gnelint.measure.regions.sampler import Meter
 
 _SEED = 0
 """Of the integers that stand in for an input's, of which a file has no example."""
@@ -46,8 +47,10 @@ class OnnxNetwork:
 
         def values(feeds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             found: dict[str, Tensor] = {}
+            meter = Meter()
 
             def watch(name: str, tensor: Tensor) -> Tensor:
+                meter.saw(tensor)
                 if name in seen:
                     found[name] = tensor
                 return tensor

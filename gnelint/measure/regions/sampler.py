@@ -37,6 +37,8 @@ LEAST, MOST = 8, 64
 WORK = 2e9
 """Multiplications that a region may cost, forward: the number of draws is cut to it. Beyond it LEAST_LARGE are made."""
 LEAST_LARGE = 4
+MOST_ENTRIES, MOST_VALUES = 1 << 28, 20_000
+"""Numbers and tensors that one draw may compute."""
 _COPIES = 4
 """Tensors held for each entry that a region computes."""
 _SIGMA_ENOUGH = 0.035
@@ -45,6 +47,25 @@ _SIGMA_ENOUGH = 0.035
 
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 """The floating values that a region computes of its inputs, by their names in the graph."""
+
+
+@dataclass
+class Meter:
+    """What one draw has computed so far; more than a draw may cost ends it: a file's loop may have no end."""
+
+    entries: int = 0
+    values: int = 0
+
+    def saw(self, value: Tensor) -> None:
+        """Count a value that was computed.
+
+        Raises:
+            NotSampledError: it is too much.
+        """
+        self.entries += value.numel()
+        self.values += 1
+        if self.entries > MOST_ENTRIES or self.values > MOST_VALUES:
+            raise NotSampledError(f"one draw computes more than {MOST_ENTRIES:.0e} numbers or {MOST_VALUES} values")
 
 
 class Network(Protocol):

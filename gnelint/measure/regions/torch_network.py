@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from gnelint.analysis.sampling import NotSampledError, Region
 from gnelint.ir.graph import Graph
 from gnelint.measure.program import RunSettings
+from gnelint.measure.regions.sampler import Meter
 from gnelint.measure.torch_runner import Runner, is_forced, user_inputs
 from gnelint.readers.torch.constants import from_numpy
 from gnelint.readers.torch.operations import shape_only
@@ -54,8 +55,10 @@ class TorchNetwork:
 
         def run(feeds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             found: dict[str, Tensor] = {}
+            meter = Meter()
 
             def watch(name: str, tensor: Tensor) -> Tensor:
+                meter.saw(tensor)
                 found[name] = tensor
                 return tensor
 

@@ -114,3 +114,21 @@ def test_values_of_the_main_graph_are_seen_and_no_others(warp: Path) -> None:
     network = OnnxNetwork(warp, read(warp))
     assert network.shows("h")
     assert not network.shows("h_of_another")
+
+
+def test_a_loop_without_an_end_is_not_run_to_it(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 18]>
+endless (float[4, 8] x) => (float[4, 8] y) {
+  trips = Constant<value = int64 {1000000000}>()
+  go = Constant<value = bool {1}>()
+  y = Loop (trips, go, x) <body = step (int64 i, bool more, float[4, 8] state) => (bool again, float[4, 8] next) {
+    again = Identity(more)
+    next = Tanh(state)
+  }>
+}""")
+    path = tmp_path / "endless.onnx"
+    onnx.save(model, path)
+    found = check(path)
+    assert [finding.rule for finding in found.findings if finding.rule == "GNE901"] == ["GNE901"]
+    (said,) = [node.assumptions[0] for node in found.profile if node.basis == "unmodelled"]
+    assert "one draw computes more than" in said
