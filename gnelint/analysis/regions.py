@@ -39,11 +39,9 @@ _PARTS = frozenset({"split", "slice", "constant"})
 """What these write are different entries of what they read."""
 _SUMS = frozenset({"add", "matmul", "attention"}) | _WEIGHTED
 """What they write is as Gaussian as it gets."""
-_EVEN = frozenset({"relu", "reshape", "transpose", "identity", "dropout"})
+_MOVES = frozenset({"reshape", "transpose", "identity", "dropout"})
+_EVEN = _MOVES | {"relu"}
 """What they write moments say as well as those of what they read."""
-_BENT = families()["activation"] | families()["pointwise"] | families()["normalization"] | {"softmax", "log_softmax"}
-_ALONE = _BENT | {"bias", "scale", "identity", "reshape", "transpose", "dropout", "expand"}
-"""Operations behind a region that are taken in to reach an activation."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +261,7 @@ class Planner:
         return found
 
     def _after(self, group: set[str]) -> set[str]:
-        """The activations and normalisations that outputs which are no sums go into."""
+        """What outputs which are no sums go into, up to the next weights or join."""
         found: set[str] = set()
         for name in self._outputs(group):
             if self._graph.producers[name].op in _SUMS:
@@ -271,10 +269,10 @@ class Planner:
             readers: list[tuple[Node, tuple[str, ...]]] = [(node, ()) for node in self._readers(name)]
             while readers:
                 node, way = readers.pop()
-                if node.name in group or node.op not in _ALONE or self._operand(node) is None:
+                if node.name in group or not self._stands_alone(node):
                     continue
                 way = (*way, node.name)
-                if node.op in _BENT:
+                if node.op not in _MOVES:
                     found.update(way)
                 readers += [(reader, way) for reader in self._readers(node.outputs[0])]
         return found
