@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import Propagation, Scaled
 from gnelint.fixes.base import (
     Fix,
@@ -26,7 +27,7 @@ from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.fixes.heads import Head, energy, heads_of, scaled
 from gnelint.fixes.signal_scale import SignalScales, signal_scales
 from gnelint.ir.graph import Graph, Node
-from gnelint.lint.chains import Layer, chain_bits, layers_outside_branches, runs_of
+from gnelint.lint.chains import Layer, chain_bits, layers_of_chains, layers_outside_branches, runs_of
 from gnelint.lint.facts import unit_axis
 from gnelint.lint.finding import Finding
 
@@ -81,7 +82,7 @@ class Gain(Fix):
     evens = True
 
     def groups(self, site: Site) -> list[tuple[Finding, ...]]:
-        runs = [{layer.node.name for layer in run} for run in layers_outside_branches(site.prediction)]
+        runs = [{layer.node.name for layer in run} for run in layers_of_chains(site.prediction)]
         found: dict[int, list[Finding]] = {}
         for finding in site.findings:
             name = _target(site, finding)
@@ -112,8 +113,7 @@ class Gain(Fix):
             return Plan((), tuple(refused))
         able = [layer for layer in layers if layer.node.name in tensors]
         actions = _prepared(site, able)
-        whole = [run for run in runs if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
-        wanted = signal_scales(site.prediction, whole)
+        wanted = signal_scales(site.prediction, _whole(site.prediction, runs, tensors))
         bodies = [run for run in runs if not asked.isdisjoint(layer.node.name for layer in run[:-1])]
         found = heads_of(site.graph, bodies, tensors)
         heads = {name: head for name, head in found.items() if name not in wanted.bits}
@@ -122,6 +122,12 @@ class Gain(Fix):
         first = next(iter(held.values()))
         edits = tuple(self.edit(held.get(action.tensor, first), action) for action in actions)
         return Plan(edits, tuple(refused), (*wanted.notes, *_untrained(layers)))
+
+
+def _whole(prediction: Prediction, runs: Sequence[list[Layer]], tensors: Mapping[str, str]) -> list[list[Layer]]:
+    """The runs without branches in which every layer has a stored tensor of its own."""
+    serial = [run for run in layers_outside_branches(prediction) if run in runs]
+    return [run for run in serial if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
 
 
 def _target(site: Site, finding: Finding) -> str | None:

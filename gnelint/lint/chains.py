@@ -1,12 +1,16 @@
-"""Chains: layers one behind the other without branches and normalisation, where the gains multiply."""
+"""Chains: layers one behind the other without normalisation, where the gains multiply.
+
+A concatenation does not end a chain: what joins there keeps its own second moment, and the squared norm of the gradient
+in front of it is the sum of what its operands get. Where every layer keeps the norm, so does the block (theory 2.3).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gnelint.analysis.prediction import Prediction
+from gnelint.analysis.prediction import Block, Prediction
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
@@ -68,12 +72,37 @@ def _leads_to_layer(graph: Graph, node: Node) -> bool:
 
 def layers_outside_branches(prediction: Prediction) -> list[list[Layer]]:
     """The layers of serial blocks without normalisation, in runs that no other block interrupts."""
+    return _runs(prediction, lambda graph, block: block.kind == "serial" and not _normalises(graph, block))
+
+
+def layers_of_chains(prediction: Prediction) -> list[list[Layer]]:
+    """The same where blocks whose branches nothing but concatenations join do not interrupt a run.
+
+    The layers of a run are in topological order; those of two branches of one block lie side by side.
+    """
+    return _runs(prediction, is_plain)
+
+
+def is_plain(graph: Graph, block: Block) -> bool:
+    """Whether the block has no normalisation, and no branches but those that a concatenation joins."""
+    if _normalises(graph, block):
+        return False
+    values = {block.entry, *(name for node in block.nodes for name in graph.node(node).outputs)}
+    nodes = (graph.node(name) for name in block.nodes)
+    return all(node.op == "concat" or len(values.intersection(node.present_inputs)) < 2 for node in nodes)
+
+
+def _normalises(graph: Graph, block: Block) -> bool:
+    return any(graph.node(name).op in families()["normalization"] for name in block.nodes)
+
+
+def _runs(prediction: Prediction, belongs: Callable[[Graph, Block], bool]) -> list[list[Layer]]:
     runs: list[list[Layer]] = []
     open_run: list[Layer] = []
     end: str | None = None
     for block in prediction.blocks:
         nodes = [prediction.graph.node(name) for name in block.nodes]
-        plain = block.kind == "serial" and not any(node.op in families()["normalization"] for node in nodes)
+        plain = belongs(prediction.graph, block)
         if not plain or block.entry != end:
             runs.append(open_run)
             open_run = []
@@ -109,16 +138,52 @@ def layer_of(graph: Graph, node: Node) -> Layer:
 
 
 def chain_bits(prediction: Prediction) -> dict[str, float]:
-    """log2 of what all layers of a run together multiply the squared gradient norm by, for each layer of the run.
+    """log2 of what the layers of a run together multiply the squared gradient norm by, for each layer of the run.
 
     What lies between the layers (a pooling) is left out; layers of a run that is not predicted throughout are missing.
+    Of layers side by side those count that lie on the longest path through the layer.
     """
     found: dict[str, float] = {}
-    for run in layers_outside_branches(prediction):
-        bits = [_bits(prediction, layer) for layer in run]
-        known = [value for value in bits if value is not None and math.isfinite(value)]
+    for run in layers_of_chains(prediction):
+        bits = {layer.node.name: _bits(prediction, layer) for layer in run}
+        known = {name: value for name, value in bits.items() if value is not None and math.isfinite(value)}
         if len(known) == len(run):
-            found |= dict.fromkeys((layer.node.name for layer in run), math.fsum(known))
+            found |= _along_paths(prediction.graph, run, known)
+    return found
+
+
+def _along_paths(graph: Graph, run: Sequence[Layer], bits: Mapping[str, float]) -> dict[str, float]:
+    """The sum over the longest path through each layer."""
+    first, last = graph.positions[run[0].node.name], max(graph.positions[layer.nodes[-1].name] for layer in run)
+    nodes = graph.nodes[first : last + 1]
+    before = _reached(nodes, bits, lambda node: node.present_inputs, lambda node: node.outputs)
+    behind = _reached(tuple(reversed(nodes)), bits, lambda node: node.outputs, lambda node: node.present_inputs)
+    return {name: before[name].bits + behind[name].bits - own for name, own in bits.items()}
+
+
+@dataclass(frozen=True, order=True)
+class _Path:
+    """How many layers a path meets, and what they do together."""
+
+    layers: int = 0
+    bits: float = 0.0
+
+
+def _reached(
+    nodes: Sequence[Node],
+    bits: Mapping[str, float],
+    comes_from: Callable[[Node], Iterable[str]],
+    leads_to: Callable[[Node], Iterable[str]],
+) -> dict[str, _Path]:
+    """The longest path that ends with each of the layers, itself included."""
+    at: dict[str, _Path] = {}
+    found: dict[str, _Path] = {}
+    for node in nodes:
+        path = max((at[name] for name in comes_from(node) if name in at), default=_Path())
+        if node.name in bits:
+            path = found[node.name] = _Path(path.layers + 1, path.bits + bits[node.name])
+        for name in leads_to(node):
+            at[name] = max(path, at.get(name, path))
     return found
 
 
@@ -142,7 +207,7 @@ def _gradient(prediction: Prediction, value: str) -> float | None:
 
 def runs_of(prediction: Prediction, names: Iterable[str]) -> list[list[Layer]]:
     """The runs of layers that one of the named nodes is in, or one that shares a tensor with a layer of theirs."""
-    runs = layers_outside_branches(prediction)
+    runs = layers_of_chains(prediction)
     wanted = set(names)
     tensors: set[str] = set()
     count = -1

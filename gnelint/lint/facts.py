@@ -20,7 +20,7 @@ from gnelint.analysis.twins import twins
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.lint.cancelled import CancelledBias, cancelled_biases
 from gnelint.lint.chains import LAYERS as LAYERS
-from gnelint.lint.chains import chain_bits
+from gnelint.lint.chains import chain_bits, is_plain
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
 from gnelint.theory.weights.rows import RowStatistics, row_statistics, singular_spread
@@ -251,6 +251,11 @@ class Facts:
     def leaks(self) -> Mapping[str, Mixing]:
         """By the name of a node at which positions meet later ones: the causal attention before it."""
         return {mixing.node: cause for mixing, cause in leaks(self.graph, self.axes)}
+
+    @cached_property
+    def plain_blocks(self) -> frozenset[str]:
+        """Names of the blocks that chains of layers run through."""
+        return frozenset(block.name for block in self.prediction.blocks if is_plain(self.graph, block))
 
     @cached_property
     def chain_bits(self) -> Mapping[str, float]:

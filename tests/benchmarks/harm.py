@@ -48,6 +48,7 @@ import torch
 from torch import Tensor, nn
 
 import gnelint
+from gnelint.errors import GnelintError
 from tests.benchmarks.harm_measure import Measured, Training, measure, outputs, spread, train
 from tests.benchmarks.harm_networks import Network, networks
 from tests.benchmarks.harm_onnx import FORMS, Exported, as_in_file, carried, exported, fixed_file, run
@@ -201,7 +202,7 @@ def _fixed(net: nn.Module, batch: Batch, seed: int, row: Row) -> nn.Module | Non
 def _not_read(error: Exception, way: str, seed: int, row: Row) -> None:
     row.refused += 1
     text = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-    if isinstance(error, gnelint.GnelintError):
+    if isinstance(error, GnelintError):
         row.notes.append(f"{way}: {text}")
     else:
         row.violations.append(Violation("failed", way, seed, text))

@@ -178,6 +178,8 @@ def _examples() -> dict[str, Case]:
         placement.transformer_stack: (4, 16, 64),
         residual_examples.dense: (16, 32),
         residual_examples.forks: (16, 64),
+        residual_examples.plain_unet: (8, 3, 16, 16),
+        residual_examples.fire_modules: (8, 32, 8, 8),
         residual_examples.highway: (16, 64),
         residual_examples.gated_mlps: (16, 8, 32),
         residual_examples.gates: (4, 3, 16, 16),

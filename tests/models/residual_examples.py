@@ -211,3 +211,61 @@ class Rounded(nn.Module):
 def rounded(*, width: int = 32, rounds: bool = True) -> Rounded:
     """An encoder behind a rounding, which passes no gradient, beside a layer that gets one."""
     return Rounded(width, rounds)
+
+
+class PlainUNet(nn.Module):
+    """Two levels without normalisation; what the way down computes is concatenated to the way up."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down1, self.down2, self.middle = _pair(3, width), _pair(width, 2 * width), _pair(2 * width, 2 * width)
+        self.up2, self.up1 = _pair(4 * width, width), _pair(2 * width, width)
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.down1(x)
+        b = self.down2(functional.max_pool2d(a, 2))
+        c = self.middle(functional.max_pool2d(b, 2))
+        d = self.up2(torch.cat([functional.interpolate(c, scale_factor=2.0), b], 1))
+        found: Tensor = self.head(self.up1(torch.cat([functional.interpolate(d, scale_factor=2.0), a], 1)))
+        return found
+
+
+def _pair(inputs: int, outputs: int) -> nn.Sequential:
+    first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+
+class Fire(nn.Module):
+    """A narrow 1x1 convolution, then 1x1 and 3x3 ones side by side, concatenated (arXiv 1602.07360)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(width, width // 2, 1)
+        self.one = nn.Conv2d(width // 2, width // 2, 1)
+        self.three = nn.Conv2d(width // 2, width // 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.squeeze(x))
+        return torch.cat([functional.relu(self.one(x)), functional.relu(self.three(x))], 1)
+
+
+def _drawn(net: nn.Module, gain: float | None) -> nn.Module:
+    """He's normal draw times `gain`; the framework's own where that is None."""
+    for layer in net.modules():
+        if gain is not None and isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+            with torch.no_grad():
+                layer.weight.mul_(gain)
+    return net
+
+
+def plain_unet(*, width: int = 16, gain: float | None = 1.0) -> nn.Module:
+    """(batch, 3, 16, 16) to a map: ten layers, of which the inner six lie between concatenations."""
+    return _drawn(PlainUNet(width), gain)
+
+
+def fire_modules(*, depth: int = 6, width: int = 32, gain: float | None = 1.0) -> nn.Module:
+    """(batch, 32, 8, 8) to the same shape: SqueezeNet's modules, one behind the other."""
+    return _drawn(nn.Sequential(*(Fire(width) for _ in range(depth))), gain)

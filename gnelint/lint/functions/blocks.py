@@ -30,6 +30,11 @@ def _in_block(facts: Facts, node: Node, kind: str) -> bool:
     return block is not None and block.kind == kind
 
 
+def _in_chain(facts: Facts, node: Node) -> bool:
+    block = facts.block(node)
+    return block is not None and block.name in facts.plain_blocks
+
+
 def _contains(facts: Facts, block: Block, named: frozenset[str]) -> bool:
     return any(facts.graph.node(name).op in named for name in block.nodes)
 
@@ -141,6 +146,12 @@ BLOCKS = (
     function("next(b)", "block", _neighbour(1), "the block behind b"),
     function("previous(b)", "block", _neighbour(-1), "the block before b"),
     function("in_block(n, kind)", "truth", _in_block, "n is in a block of this kind"),
+    function(
+        "in_chain(n)",
+        "truth",
+        _in_chain,
+        "n is in a block without normalisation, serial or with branches that only concatenations join: gains multiply",
+    ),
     function("contains(b, op)", "truth", _contains, "the block holds an op"),
     function("count_in(b, op)", "number", _count_in, "how many of an op the block holds"),
     function("branch_phi(b)", "number", lambda facts, block: block.branch_phi, "phi of what a shortcut is added to"),
