@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gnelint.version import __version__
 
 if TYPE_CHECKING:
-    from gnelint.api import FixPlan, VerifyResult, check, fix, plan_fixes, verify
+    from gnelint.api import FixPlan, VerifyResult, check, fix, monitor, plan_fixes, verify
     from gnelint.app.checking import Analysis
     from gnelint.errors import GradientNormError
     from gnelint.output.schema import report_schema
@@ -20,6 +20,7 @@ __all__ = [
     "__version__",
     "check",
     "fix",
+    "monitor",
     "plan_fixes",
     "report_schema",
     "to_graphsurgeon",
@@ -33,6 +34,7 @@ _HOMES = {
     "VerifyResult": "gnelint.api",
     "check": "gnelint.api",
     "fix": "gnelint.api",
+    "monitor": "gnelint.api",
     "plan_fixes": "gnelint.api",
     "report_schema": "gnelint.output.schema",
     "to_graphsurgeon": "gnelint.writers.onnx.graphsurgeon",

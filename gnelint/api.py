@@ -1,4 +1,4 @@
-"""The Python interface: `gnelint.check`, `fix` and `verify` do what the commands do and give the numbers back."""
+"""The Python interface: `gnelint.check`, `fix` and `verify` do what the commands do; `monitor` watches training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.app.checking import Analysis, check_graph
 from gnelint.app.sampling import sampler_of
-from gnelint.errors import UsageError
+from gnelint.errors import GnelintError, UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding
 from gnelint.lint.losses import LOSSES
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gnelint.fixes import FixOptions
     from gnelint.fixes.edits import Edit
     from gnelint.fixes.planning import FixOutcome
+    from gnelint.measure.monitor import Monitor
     from gnelint.measure.trials import Tried
     from gnelint.measure.verify import Verification
     from gnelint.readers.inputs import InputSpec
@@ -356,6 +357,56 @@ def fix(
             warnings.warn(f"not measured: {plan.tried.unmeasured}", stacklevel=2)
     fixed, _ = plan.apply()
     return fixed
+
+
+def monitor(
+    module: torch.nn.Module,
+    example_inputs: Any = None,
+    *,
+    every: int = 100,
+    logger: Any = None,
+    **options: Any,
+) -> Monitor:
+    """Watch the gradient's norm along the depth while a module trains, beside what is predicted of its start.
+
+        with gnelint.monitor(model, logger=SummaryWriter()):
+            train(model)
+
+    Passes in training mode with gradients count as steps; the first and then one in `every` is measured. A
+    `GradientNormWarning` tells of gradients that vanish, explode, stop or are no numbers, in which blocks, and which
+    rule says why. Hooks stand on the module only for passes that are measured, and it is not changed.
+
+    Args:
+        module: a module, also one in `DistributedDataParallel`.
+        example_inputs: what its `forward` takes; None takes that of the first pass.
+        every: steps from one measurement to the next.
+        logger: where the norms are written: a TensorBoard `SummaryWriter`, a W&B run, a Lightning logger, or a function
+            of a mapping and a step.
+        options: of `check`.
+
+    Raises:
+        UsageError: the arguments make no sense.
+    """
+    from gnelint.measure.loggers import writing
+    from gnelint.measure.monitor import Monitor, Plan, unwrapped
+    from gnelint.measure.places import plan_of
+
+    if every < 1:
+        raise UsageError("every", f"{every} steps", "Give 1 or more.")
+    watched = unwrapped(module)
+
+    def planned(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
+        try:
+            if example_inputs is None:
+                found = check(watched, args, example_kwargs=kwargs, **options)
+            else:
+                found = check(watched, example_inputs, **options)
+        except GnelintError as error:
+            return Plan((), problem=f"the gradient is not monitored: {error}")
+        names = {rule.id: rule.name for rule in found.rules}
+        return plan_of(found.prediction, found.findings, dict(watched.named_modules()), names)
+
+    return Monitor(watched, planned, every=every, log=writing(logger))
 
 
 def _silent(text: str) -> None:

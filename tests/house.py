@@ -22,7 +22,7 @@ PACKAGE = ROOT / "gnelint"
 THEORY = PACKAGE / "theory" / "README.md"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__main__", "cli", "pytest_plugin", "__init__"),
+    ("__main__", "cli", "pytest_plugin", "callbacks", "__init__"),
     ("api",),
     ("app",),
     ("output",),
