@@ -103,22 +103,28 @@ def test_the_test_suite_example_runs(tmp_path: Path, gain: str, code: int) -> No
 
 
 def test_the_formats_are_those_there_are() -> None:
-    table = README[README.index("| `--format` |") : README.index("`gnelint.report_schema()`")]
-    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == FORMATS
+    formats = (ROOT / "gnelint" / "output" / "README.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)` \|", formats, re.MULTILINE)) == FORMATS
 
 
 def test_the_schema_is_written_down_as_it_says(tmp_path: Path) -> None:
-    command = re.search(r'`python -c "(.*report_schema.*)"`', README)
+    formats = (ROOT / "gnelint" / "output" / "README.md").read_text(encoding="utf-8")
+    command = re.search(r'`python -c "(.*report_schema.*)"`', formats)
     assert command is not None
     result = subprocess.run([sys.executable, "-c", command[1]], cwd=tmp_path, capture_output=True, check=True)
     assert json.loads(result.stdout) == gnelint.report_schema()
 
 
 def test_the_action_has_the_inputs_shown() -> None:
-    shown = re.search(r"gnelint/\.github/actions/gnelint@REV\n    with:\n(.*?)\n  - if", README, re.DOTALL)
+    page = (ROOT / ".github" / "CI.md").read_text(encoding="utf-8")
+    shown = re.search(r"gnelint/\.github/actions/gnelint@REV\n    with:\n(.*?)\n  - if", page, re.DOTALL)
     assert shown is not None
     action = yaml.safe_load((ROOT / ".github" / "actions" / "gnelint" / "action.yml").read_text())
     assert set(re.findall(r"^ +(?:# )?(\w+):", shown[1], re.MULTILINE)) <= set(action["inputs"])
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 250
 
 
 def test_the_commands_name_files_that_exist() -> None:

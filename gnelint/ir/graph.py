@@ -54,6 +54,9 @@ class Location:
     line: int | None = None
 
 
+KEPT_BYTES = 1 << 18
+"""Size up to which computed numbers are kept."""
+
 Stored = Mapping[str, np.ndarray]
 """Numbers that take the place of a model's own, by the name of the tensor it stores; in the layout it stores them."""
 
@@ -70,7 +73,14 @@ class Derivation(ABC):
         """The numbers as they are once some of the stored tensors are changed."""
 
     def __call__(self) -> np.ndarray:
-        return self.evaluate({})
+        """The numbers as they are; small ones are worked out once, because many rules and components ask for them."""
+        kept: np.ndarray | None = self.__dict__.get("_kept")
+        if kept is None:
+            kept = self.evaluate({})
+            if kept.nbytes <= KEPT_BYTES:
+                kept.flags.writeable = False
+                self.__dict__["_kept"] = kept
+        return kept
 
 
 @dataclass(frozen=True)
