@@ -65,7 +65,8 @@ def make_model(gain=1.0):
 
 def examples() -> list[str]:
     """The Python examples; they import a user's models."""
-    return re.findall(r"```python\n(.*?)\n```", README, re.DOTALL)
+    layers = (ROOT / "gnelint" / "nn" / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)\n```", README + layers, re.DOTALL)
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
