@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from gnelint.analysis.ranges import ANY
-from gnelint.ir.graph import Node
+from gnelint.ir.graph import Node, Parameter
 from gnelint.lint.facts import LAYERS, Facts
+from gnelint.theory.weights.rows import row_chunks
 
 
 def never_positive(facts: Facts, node: Node) -> float | None:
@@ -30,10 +31,19 @@ def _layer_bound(facts: Facts, node: Node) -> np.ndarray | None:
     low, high = known.low, known.high
     if node.op == "conv":  # padding reads zeros
         low, high = min(low, 0.0), max(high, 0.0)
-    numbers = weight.array()
-    rows = numbers.reshape(len(numbers), -1).astype(np.float64)
-    highest: np.ndarray = _times(np.maximum(rows, 0.0).sum(1), high) + _times(np.minimum(rows, 0.0).sum(1), low)
+    above, below = _sums_of_one_sign(weight)
+    highest: np.ndarray = _times(above, high) + _times(below, low)
     return highest if bias is None else highest + bias.array().reshape(-1).astype(np.float64)
+
+
+def _sums_of_one_sign(weight: Parameter) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row: the sum of its positive entries, and that of its negative ones."""
+    empty = np.zeros(0)
+    above, below = [empty], [empty]
+    for chunk in row_chunks(weight):
+        above.append(np.maximum(chunk, 0.0).sum(1, dtype=np.float64))
+        below.append(np.minimum(chunk, 0.0).sum(1, dtype=np.float64))
+    return np.concatenate(above), np.concatenate(below)
 
 
 def _times(sums: np.ndarray, bound: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -126,11 +126,15 @@ def _of_configuration(module: nn.Module) -> FoundInputs | None:
         return None
     makers = _Makers(module, configuration)
     names = list(inspect.signature(module.forward).parameters)
+    perhaps: dict[str, Any] = {}
     for chosen in dict.fromkeys(_candidates(module, names)):
         for kwargs in _made(makers, chosen):
-            if accepts(module, (), kwargs):
+            answer = _answer(module, (), kwargs)
+            if answer == "runs":
                 return FoundInputs((), kwargs, "from its configuration")
-    return None
+            if answer == "unseen" and len(kwargs) > len(perhaps):
+                perhaps = kwargs  # what comes behind the numbers that are missing may need more, hardly ever less
+    return FoundInputs((), perhaps, "from its configuration") if perhaps else None
 
 
 def _made(makers: _Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -390,6 +394,11 @@ _UNSEEN = (
 
 def accepts(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether `forward` runs on such inputs, or fails only because they hold no numbers."""
+    return _answer(module, args, kwargs) != "fails"
+
+
+def _answer(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Literal["runs", "unseen", "fails"]:
+    """What `forward` does on such inputs without numbers; "unseen" where it stops because there are none."""
     try:
         with (
             untouched(module),
@@ -402,5 +411,6 @@ def accepts(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             module(*given.args, **given.kwargs)
     except Exception as error:
         said = f"{type(error).__name__} {error}"
-        return not isinstance(error, AttributeError) and any(word in said for word in _UNSEEN)
-    return True
+        unseen = not isinstance(error, AttributeError) and any(word in said for word in _UNSEEN)
+        return "unseen" if unseen else "fails"
+    return "runs"

@@ -72,6 +72,21 @@ class _Vectors(_Configured):
         return self.layer(query_embeds)
 
 
+class _Branching(_Configured):
+    """Needs a second input, behind a branch on the values of the first."""
+
+    def forward(self, input_ids: Any = None, decoder_input_ids: Any = None) -> Tensor:
+        if int(input_ids.max()) > 5:
+            return self.layer(decoder_input_ids[..., None].float().expand(-1, -1, 8))
+        return self.layer(torch.zeros(2, 8))
+
+
+def test_what_comes_behind_a_branch_on_values_is_fed_too() -> None:
+    found = find_inputs(_Branching())
+    assert found is not None
+    assert found.kwargs.keys() == {"input_ids", "decoder_input_ids"}
+
+
 @pytest.mark.parametrize("kind", [_PatchesOfImages, _EmbeddedPatches, _Pair, _Codec, _Decisions, _Vectors])
 def test_an_argument_in_the_form_that_fits(kind: type[nn.Module]) -> None:
     module = kind()
