@@ -87,6 +87,7 @@ def _is_unknown(node: fx.Node) -> bool:
         and isinstance(node.target, torch._ops.OpOverload)
         and not knows(node.target)
         and operation_name(node.target) not in KEPT_WHOLE
+        and isinstance(node.meta.get("val"), (torch.Tensor, list, tuple))  # no number that is read off a tensor
     )
 
 

@@ -80,7 +80,7 @@ def export_module(
         except Exception as error:
             failure = error
         if _depends_on_values(failure) and given.real is None:
-            with contextlib.suppress(Exception), functorch_config.patch(fake_tensor_propagate_real_tensors=True):
+            with contextlib.suppress(Exception), functorch_config.patch(_BY_THE_EXAMPLES):
                 program = torch.export.export(module, given.args, given.kwargs, strict=False)
                 return done(program, f"{_branch(failure)} is taken as the example inputs have it")
         try:
@@ -88,6 +88,10 @@ def export_module(
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
         except Exception:
             raise ModelError(name, f"cannot be traced: {cause(failure)}", _advice(failure)) from failure
+
+
+_BY_THE_EXAMPLES = {"fake_tensor_propagate_real_tensors": True, "generate_fake_kernels_from_real_mismatches": True}
+"""Values are those of the example inputs; where torch's own shadow of an operation has another type, the real one's."""
 
 
 def _depends_on_values(error: BaseException) -> bool:

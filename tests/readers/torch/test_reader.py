@@ -391,3 +391,23 @@ def test_the_gradient_of_a_bag_is_taken_where_the_layer_hands_it_on() -> None:
     graph = read_module(network, (torch.randint(0, 50, (4, 6)),), name="bag")
     assert graph.gradient_source is not None
     assert graph.values[graph.gradient_source].shape == (4, 8)
+
+
+class _Packed(nn.Module):
+    """Rows of several images behind each other, cut apart where a tensor of sizes says, as towers for vision do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, rows: Tensor, grid: Tensor) -> Tensor:
+        counts = torch.repeat_interleave(grid[:, 1] * grid[:, 2], grid[:, 0])
+        ends = nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+        parts = torch.split(self.layer(rows), (ends[1:] - ends[:-1]).tolist())
+        return torch.cat([part - part.mean(0) for part in parts])
+
+
+def test_sizes_that_a_tensor_of_the_input_says() -> None:
+    graph = read_module(_Packed(), (torch.randn(20, 4), torch.tensor([[1, 2, 4], [3, 2, 2]])), name="packed")
+    assert graph.values[graph.outputs[0]].shape == (20, 4)
+    assert any("as the example inputs have it" in note for note in graph.notes)
