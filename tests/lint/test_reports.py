@@ -119,6 +119,8 @@ MORE = (
     Report("hidden_positions(way='times')", "hidden_positions", "GNE524", "softmax", "multiplies hidden logits"),
     Report("hidden_positions(way='plus')", "hidden_positions", "GNE524", "", "adds 0 or 1"),
     Report("hidden_positions(way='late')", "hidden_positions", "GNE524", "softmax", "do not add up"),
+    Report("hidden_positions(way='slight')", "hidden_positions", "GNE524", "", "adds 0 or -1e-09"),
+    changed("row_scores", "GNE514", "1"),
     changed("last_states", "GNE513", "reshape"),
     changed("patches", "GNE513", "reshape"),
     changed("coded_tokens", "GNE525", "bias"),

@@ -243,6 +243,7 @@ def _examples() -> dict[str, Case]:
         mixed_up.asking_queries: (4, 12, 32),
         mixed_up.hidden_positions: (4, 12, 32),
         mixed_up.last_states: (6, 10, 24),
+        mixed_up.row_scores: (16, 16),
         mixed_up.patches: (4, 3, 16, 16),
         mixed_up.dueling_values: (16, 8),
         mixed_up.both_directions: (8, 12, 16),

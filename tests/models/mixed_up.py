@@ -22,7 +22,7 @@ class Written(nn.Module):
 
     Args:
         axis: of the softmax.
-        way: what the mask does: "hide" (before the softmax), "zero", "tiny", "times", "plus" or "late".
+        way: what the mask does: "hide" (before the softmax), "zero", "tiny", "times", "plus", "slight", "late".
     """
 
     def __init__(self, width: int, time: int, axis: int = -1, way: str = "none") -> None:
@@ -38,8 +38,8 @@ class Written(nn.Module):
             logits = logits.masked_fill(self.hidden, fill)
         elif self.way == "times":
             logits = logits * (~self.hidden).float()
-        elif self.way == "plus":
-            logits = logits + self.hidden.float()
+        elif self.way in ("plus", "slight"):
+            logits = logits + self.hidden.float() * (1.0 if self.way == "plus" else -1e-9)
         found = logits.softmax(self.axis)
         return found.masked_fill(self.hidden, 0) if self.way == "late" else found
 
@@ -54,7 +54,7 @@ def asking_queries(*, wrong: bool = False) -> nn.Module:
 
 
 def hidden_positions(*, way: str = "hide") -> nn.Module:
-    """Ways that hide nothing: "zero", "tiny", "times", "plus"; "late" hides shares."""
+    """Ways that hide nothing: "zero", "tiny", "times", "plus", "slight"; "late" hides shares."""
     return Written(32, 12, way=way)
 
 
@@ -207,3 +207,9 @@ class WholeNorm(nn.Module):
 def whole_norm(*, wrong: bool = False) -> nn.Module:
     """Wrong: the norm behind the causal attention takes its statistics over positions."""
     return WholeNorm(32, 12, wrong)
+
+
+def row_scores(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the softmax of classes runs along the batch."""
+    body = drawn(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5)))
+    return nn.Sequential(body, nn.Softmax(0 if wrong else 1))

@@ -17,6 +17,8 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
     numbers of its own for positions along the second axis and none for the first.
     """
     tokens = not graph.values[graph.inputs[0]].is_floating if graph.inputs else False
+    if len(found.shape) == 2 and not tokens:
+        yield from _softmaxes_of_rows(graph, found)
     if len(found.shape) < (2 if tokens else 3):
         return
     outputs = [found.layouts.get(name) for name in graph.outputs]
@@ -35,6 +37,13 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
             rows and mixing.axis in positions and any(axis != mixing.axis and axis not in kept for axis in positions)
         )
         if pooled or (mixing.axis == 0 and 1 in coded and 0 not in coded and rows):
+            yield mixing
+
+
+def _softmaxes_of_rows(graph: Graph, found: Axes) -> Iterator[Mixing]:
+    """Of inputs of (samples, width): softmaxes over the samples that are outputs, each with a row for each sample."""
+    for mixing in found.mixings:
+        if mixing.kind == "softmax" and mixing.axis == 0 and graph.node(mixing.node).outputs[0] in graph.outputs:
             yield mixing
 
 

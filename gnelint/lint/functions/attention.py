@@ -78,7 +78,7 @@ def _idle_mask(facts: Facts, node: Node) -> str:
     """What is done to logits in the place of hiding them."""
     mask = node.parameters.get("mask")
     if mask is not None and not mask.trainable and mask.provenance == "data" and mask.dtype != "bool":
-        return f"{node.name} adds 0 or 1 to the logits" if _is_binary(mask.array()) else _NONE
+        return _added(node, mask.array(), 1.0)
     before = _before(facts, node) if node.op == "softmax" else None
     if before is None:
         return _NONE
@@ -87,8 +87,8 @@ def _idle_mask(facts: Facts, node: Node) -> str:
         known = [value for value in filled if value is not None]
         if len(known) == 1 and _HIDES < known[0] < -_HIDES:
             return f"{before.name} sets hidden logits to {known[0]:.3g}"
-    if before.op == "bias" and _is_binary(before.parameters["bias"].array()) and not _is_trained(before):
-        return f"{before.name} adds 0 or {before.attribute('factor'):.3g} to the logits"
+    if before.op == "bias" and not _is_trained(before):
+        return _added(before, before.parameters["bias"].array(), before.attribute("factor"))
     if before.op == "add" and any(_is_choice(facts, name) for name in before.present_inputs):
         return f"{before.name} adds 0 or 1 to the logits"
     if before.op == "mul" and any(_is_choice(facts, name) for name in before.present_inputs):
@@ -98,6 +98,15 @@ def _idle_mask(facts: Facts, node: Node) -> str:
         if scale.size > 1 and _is_binary(scale):
             return f"{before.name} multiplies hidden logits by 0"
     return _NONE
+
+
+def _added(node: Node, array: np.ndarray, factor: float) -> str:
+    """What a table of two numbers, one of them 0, adds where that does not hide."""
+    found = np.unique(np.asarray(array, np.float64)) * factor
+    other = found[found != 0]
+    if found.size != 2 or other.size != 1 or not _HIDES < other[0] < -_HIDES:
+        return _NONE
+    return f"{node.name} adds 0 or {other[0]:.3g} to the logits"
 
 
 def _late_mask(facts: Facts, node: Node) -> str:

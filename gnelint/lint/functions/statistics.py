@@ -147,7 +147,13 @@ def _reads_last_step(facts: Facts, node: Node) -> bool | None:
     shape = facts.shape(node)
     if shape is None or len(shape) != 3 or node.op not in _RECURRENT:
         return None
+    if any(_is_other_direction(node, each) for each in facts.graph.consumers.get(node.present_inputs[0], ())):
+        return False  # each half begins where the other one ends: all of the sequence is near to one of them
     return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
+
+
+def _is_other_direction(node: Node, other: Node) -> bool:
+    return other.op == node.op and other.attribute("reverse") != node.attribute("reverse")
 
 
 def _reads_first_step(facts: Facts, node: Node) -> bool | None:
