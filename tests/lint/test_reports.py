@@ -149,7 +149,7 @@ MORE = (
     Report("dropped_units(share=0.9)", "dropped_units", "GNE211", "2"),
     Report("dropped_units(share=1.0)", "dropped_units", "GNE507", "0", "drops everything"),
     Report("dropped_units(behind=True)", "dropped_units", "GNE212", "6"),
-    Report("highway(bias=-20.0)", "highway", "GNE213", "sigmoid"),
+    Report("gated_layers(bias=-20.0)", "gated_layers", "GNE213", "sigmoid"),
     changed("softmax_layers", "GNE214", "0"),
     changed("rectified_score", "GNE518", "2"),
     Report("cosine_classes(factor=1.0)", "cosine_classes", "GNE517", "linear", loss="cross_entropy"),

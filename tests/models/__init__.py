@@ -265,7 +265,7 @@ def _examples() -> dict[str, Case]:
         flattened.leaky_classifier: (16, 32),
         flattened.normalised_classifier: (16, 32),
         flattened.dropped_units: (16, 32),
-        flattened.highway: (16, 32),
+        flattened.gated_layers: (16, 32),
         flattened.softmax_layers: (16, 32),
         flattened.rectified_score: (16, 32),
         flattened.cosine_classes: (16, 32),

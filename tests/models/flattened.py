@@ -34,10 +34,10 @@ def dropped_units(*, share: float = 0.2, behind: bool = False) -> nn.Module:
 class Highway(nn.Module):
     """Layers that a gate mixes with what they read."""
 
-    def __init__(self, width: int, bias: float) -> None:
+    def __init__(self, width: int, depth: int, bias: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(drawn(nn.Linear(width, width)) for _ in range(4))
-        self.gates, self.head = nn.ModuleList(nn.Linear(width, width) for _ in range(4)), nn.Linear(width, 5)
+        self.layers = nn.ModuleList(drawn(nn.Linear(width, width)) for _ in range(depth))
+        self.gates, self.head = nn.ModuleList(nn.Linear(width, width) for _ in range(depth)), nn.Linear(width, 5)
         for gate in self.gates:
             nn.init.constant_(gate.bias, bias)
 
@@ -48,9 +48,9 @@ class Highway(nn.Module):
         return self.head(x)
 
 
-def highway(*, bias: float = -2.0) -> nn.Module:
+def gated_layers(*, bias: float = -2.0, depth: int = 1) -> nn.Module:
     """A bias of -20 shuts all gates."""
-    return Highway(32, bias)
+    return Highway(32, depth, bias)
 
 
 def softmax_layers(*, wrong: bool = False) -> nn.Module:
