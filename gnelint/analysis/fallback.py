@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gnelint.analysis.blocks import span
@@ -13,6 +14,10 @@ from gnelint.components import Component, component_class
 from gnelint.ir.graph import Graph, Node
 from gnelint.theory.fields.moments import Moments
 
+_LARGEST = 1 << 25
+"""Entries of a value up to which what reads or writes it is run."""
+_MOST_READ = 1 << 28
+"""Entries that the windows of a pooling may read together."""
 _MOST = 3
 """Names in a sentence."""
 
@@ -94,10 +99,14 @@ class Fallback:
         fresh = [name for name in wanted if name not in self.regions and name not in self._seeds]
         return self._plan(fresh) if fresh or given_up else None
 
-    def _plan(self, fresh: Iterable[str]) -> frozenset[str] | None:
+    def _plan(self, fresh: Sequence[str]) -> frozenset[str] | None:
         """The regions with more seeds, and what is to be walked again."""
         assert self._make is not None
-        fresh = list(fresh)
+        large = [name for name in fresh if self._is_large(self.original.node(name))]
+        self._refused.update(dict.fromkeys(large, "it is too large to be run"))
+        fresh = [name for name in fresh if name not in large]
+        if not fresh and not self.regions:
+            return None
         if self._sampler is None:
             try:
                 self._sampler = self._make()
@@ -107,6 +116,18 @@ class Fallback:
         self._seeds.update(fresh)
         old, self._contraction = self._contraction, self._planner.contraction(self._seeds)
         return _changed(old, self._contraction)
+
+    def _is_large(self, node: Node) -> bool:
+        """Whether a node reads or writes more than is run: said before anything is loaded, as a file of a few bytes may
+        ask for any size. What a PyTorch program takes from data has a size that is not known, and is small."""
+        for name in (*node.present_inputs, *node.outputs):
+            shape = self.original.values[name].concrete_shape
+            if shape is None and self.original.source == "onnx":
+                return True
+            if shape is not None and math.prod(shape) > _LARGEST:
+                return True
+        written = self.original.values[node.outputs[0]].concrete_shape or ()
+        return math.prod(written) * math.prod(node.attributes.get("kernel") or ()) > _MOST_READ
 
     def notes(self) -> tuple[str, ...]:
         """What was sampled, for people."""

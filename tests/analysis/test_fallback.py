@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,3 +180,13 @@ def test_operands_that_have_more_in_common_than_a_formula_knows_are_sampled() ->
     plain = analyse(graph, refused("PyTorch is not installed"))
     assert plain.coverage == 1.0, "the formula stands where nothing can be run"
     assert plain.gradient_log2 == analyse(graph).gradient_log2
+
+
+def test_what_is_too_large_is_refused_before_anything_is_loaded() -> None:
+    def asked() -> Twin:
+        raise AssertionError
+
+    graph = graph_of(lambda x: torch.sort(x, -1)[0])
+    values = {name: replace(value, shape=(1 << 22, 16)) for name, value in graph.values.items()}
+    found = analyse(replace(graph, values=values), asked)
+    assert problem(found).endswith("not sampled: it is too large to be run")
