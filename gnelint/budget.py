@@ -21,7 +21,8 @@ else:
 
 MEMORY = 900_000_000
 """Bytes for a file without weights; a process that has loaded what it needs takes some 70 MB of them."""
-MEMORY_FOR_EACH_BYTE = 16
+MEMORY_FOR_EACH_BYTE = 64
+"""A node takes some hundred and fifty bytes of a file at least, and once it is analysed 13 KB with its weights."""
 SECONDS, SECONDS_FOR_EACH_BYTE = 20.0, 24e-6
 """For a file of a few nodes, and more for larger ones: a node takes some milliseconds and a hundred bytes."""
 TORCH_MEMORY, TORCH_SECONDS = 4_000_000_000, 60.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import os
 import shlex
@@ -38,7 +37,6 @@ def main() -> None:
     """Run the command line and leave with its exit code: 0 clean, 1 findings, 2 not done."""
     # before numpy is loaded: the analysis' products are small, and waking more threads costs more than they save
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(100_000, 50, 50)  # a run makes many small objects and hardly any garbage
     _whole_streams()
     try:
         _refuse_names_like_options(sys.argv[1:])

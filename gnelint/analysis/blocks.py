@@ -158,28 +158,41 @@ def _family(node: Node) -> str:
 
 def _grouped(segments: Sequence[_Segment]) -> list[_Segment]:
     """Serial segments joined from one linear map to the next; an activation right behind a join belongs to the join."""
-    groups: list[_Segment] = []
+    groups: list[list[_Segment]] = []
+    joins = False
     for segment in segments:
-        previous = groups[-1] if groups else None
-        if previous is not None and len(segment.main) == 1 and _belongs(segment.main[0], previous):
-            groups[-1] = _Segment(
-                previous.entry,
-                segment.exit,
-                previous.main + segment.main,
-                previous.side + segment.side,
-                previous.values | segment.values,
-            )
+        if groups and len(segment.main) == 1 and _belongs(segment.main[0], joins):
+            groups[-1].append(segment)
+            joins = joins or _is_composite(segment)
         else:
-            groups.append(segment)
-    return groups
+            groups.append([segment])
+            joins = _is_composite(segment)
+    return [_joined(group) for group in groups]
 
 
-def _belongs(node: Node, previous: _Segment) -> bool:
+def _joined(group: Sequence[_Segment]) -> _Segment:
+    """Segments in a row as one."""
+    if len(group) == 1:
+        return group[0]
+    return _Segment(
+        group[0].entry,
+        group[-1].exit,
+        tuple(node for segment in group for node in segment.main),
+        tuple(node for segment in group for node in segment.side),
+        frozenset().union(*(segment.values for segment in group)),
+    )
+
+
+def _belongs(node: Node, joins: bool) -> bool:
     """Whether a node that stands alone is part of the block before it.
 
     Behind a join that is what acts on the sum entry by entry: its activation, dropout and its scale, s (x + F(x)).
+
+    Args:
+        node: the node.
+        joins: whether there are branches in the block before it.
     """
-    if not _is_composite(previous):
+    if not joins:
         return node.op not in _WEIGHTED
     return _family(node) == "activation" or node.op in _OF_A_JOIN
 

@@ -34,10 +34,15 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 
+MOST_HEADS = 64
+"""Nodes one before the other that let no gradient through, behind each of which it is started anew."""
 PLACEHOLDERS = (
     "The weights are placeholders (one repeated value), so there is no initialisation to judge: the structure was "
     "read, no number is predicted."
 )
+
+_LARGEST = 1e140
+"""A phi above this has a square that floating point does not hold: no variance is told."""
 
 _FAILURES = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, MemoryError)
 """What a component may raise on a shape or attribute that no reader should have let through: the rest is analysed."""
@@ -338,7 +343,9 @@ def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled
     gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()})
     at = graph.gradient_source
     moved: str | None = None
-    while at is not None and at in gradients and gradients[at].log2 == -math.inf:
+    for _ in range(MOST_HEADS):
+        if at is None or at not in gradients or gradients[at].log2 > -math.inf:
+            break
         head = _blocking_node(graph, gradients, before=moved)
         if head is None:
             break
@@ -367,18 +374,10 @@ def _blocking_node(graph: Graph, gradients: Mapping[str, Scaled], before: str | 
         if before in graph.producers
         else 0
     )
-    for node in reversed(graph.nodes[:limit]):
-        alive = any(name in gradients and gradients[name].log2 > -math.inf for name in node.outputs)
-        if not alive:
-            continue
-        dead = [n for n in node.present_inputs if n in gradients and gradients[n].log2 == -math.inf]
-        if not dead:
-            continue
-        position = graph.positions[node.name]
-        earlier = (name for other in graph.nodes[:position] for name in other.outputs)
-        if any(name in gradients and gradients[name].log2 > -math.inf for name in earlier):
-            continue
-        return dead[0]
+    for node in graph.nodes[:limit]:  # the first with a gradient: of all others behind it one is alive before them
+        if any(name in gradients and gradients[name].log2 > -math.inf for name in node.outputs):
+            dead = (n for n in node.present_inputs if n in gradients and gradients[n].log2 == -math.inf)
+            return next(dead, None)
     return None
 
 
@@ -456,7 +455,9 @@ def _at_phi(block: Block, reached: Scaled) -> Block:
     phi = 2.0 ** min(reached.log2, 1023.0)
     if block.phi_variance is None or not block.phi:
         return replace(block, phi=phi)
-    return replace(block, phi=phi, phi_variance=block.phi_variance * (phi / block.phi) ** 2)
+    ratio = phi / block.phi
+    known = ratio * max(phi, 1.0) < _LARGEST
+    return replace(block, phi=phi, phi_variance=block.phi_variance * ratio**2 if known else None)
 
 
 def _pulled(

@@ -20,7 +20,7 @@ from gnelint.ir.graph import Graph, Node, Parameter
 def twins(graph: Graph) -> Mapping[str, str]:
     """By the name of a node with trained weights drawn at random: an earlier one that holds a copy of them."""
     numbers: dict[str, Any] = {name: ("input", name) for name in graph.inputs}
-    alike: dict[Any, list[Node]] = defaultdict(list)
+    alike: dict[Any, _Alike] = defaultdict(_Alike)
     given: dict[str, int] = {}
     found: dict[str, str] = {}
     for node in graph.nodes:
@@ -31,8 +31,7 @@ def twins(graph: Graph) -> Mapping[str, str]:
             tuple((role, parameter.shape) for role, parameter in sorted(node.parameters.items())),
             tuple(graph.values[name].shape for name in node.outputs),
         )
-        earlier = next((other for other in alike[key] if _same_numbers(node, other)), None)
-        alike[key].append(node)
+        earlier = alike[key].met(node)
         if earlier is None:
             given[node.name] = len(given)
         else:
@@ -44,15 +43,34 @@ def twins(graph: Graph) -> Mapping[str, str]:
     return found
 
 
-def _same_numbers(node: Node, other: Node) -> bool:
-    return all(_digest(parameter) == _digest(other.parameters[role]) for role, parameter in node.parameters.items())
+class _Alike:
+    """Nodes that differ in their numbers at most; what is read of a node that is alone here is nothing."""
+
+    def __init__(self) -> None:
+        self._alone: Node | None = None
+        self._by_numbers: dict[tuple[str, ...], Node] = {}
+
+    def met(self, node: Node) -> Node | None:
+        """The first one that holds the numbers of this one, None if it is itself that one."""
+        if self._alone is None and not self._by_numbers:
+            self._alone = node
+            return None
+        if self._alone is not None:
+            self._by_numbers[_numbers(self._alone)] = self._alone
+            self._alone = None
+        first = self._by_numbers.setdefault(_numbers(node), node)
+        return None if first is node else first
+
+
+def _numbers(node: Node) -> tuple[str, ...]:
+    return tuple(_digest(parameter) for _, parameter in sorted(node.parameters.items()))
 
 
 def _digest(parameter: Parameter) -> str:
     if parameter.provenance != "data":
         return parameter.name  # stands in for others, or is not drawn yet
     array = np.ascontiguousarray(parameter.array())
-    return hashlib.sha1(array.tobytes()).hexdigest()
+    return hashlib.sha1(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _is_copy(node: Node, other: Node) -> bool:

@@ -18,6 +18,13 @@ from gnelint.lint.severity import FAIL_ON, FailOn, reaches
 from gnelint.lint.suppression import Suppression, Verdict
 from gnelint.lint.total import Excess, excess
 
+MOST_PLANNED = 10_000
+"""Nodes up to which a check works out what `gnelint fix` would do: that takes several times the analysis itself."""
+NOT_PLANNED = (
+    f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes `gnelint fix` alone "
+    "works out the edits."
+)
+
 
 @dataclass(frozen=True, repr=False)
 class Analysis:
@@ -146,7 +153,10 @@ def check_prediction(
     ran = tuple(rule for rule in rules if rule.id in result.ran)
     beyond = excess(prediction, result, others, settings)
     findings = left.findings
-    if any(finding.fix is not None and finding.fix.safety != "display" for finding in findings):
+    fixable = any(finding.fix is not None and finding.fix.safety != "display" for finding in findings)
+    if fixable and len(prediction.graph.nodes) > MOST_PLANNED:
+        notes = (*notes, NOT_PLANNED)
+    elif fixable:
         from gnelint.fixes.advice import advised  # what plans fixes is slow to import
         from gnelint.fixes.planning import FixRequest
 

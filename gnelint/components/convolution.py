@@ -107,10 +107,10 @@ class _Convolution(Unary):
         """Along each axis (taps, positions): 1 where a tap is inside, over the small grid and over the large one."""
         return [axis.gather(None) for axis in self._taps], [axis.scatter(None) for axis in self._taps]
 
-    def _sums(self, kernel: np.ndarray) -> np.ndarray:
-        """The kernel with sums of its taps in their place."""
-        dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
-        return np.asarray(kernel.astype(dtype, copy=False) @ self._forms[0].astype(dtype))
+    def _parted(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a product with the kernel's squares found for taps, and for their sums by `_forms`."""
+        taps = self._kernel.shape[-1]
+        return found[..., :taps], found[..., taps:]
 
     def _shared(self, taps: np.ndarray, sums: np.ndarray, energy: np.ndarray, *, widens: bool) -> _Shared:
         """What entries of one channel have in common where taps see what positions share.
@@ -127,7 +127,7 @@ class _Convolution(Unary):
         Args:
             taps: (3, channels, taps), sums of W^2 e, W^2 c and W^2 s; (2, ...) without other samples, (1, ...) without
                 a covariance.
-            sums: likewise of the squares of `_sums`.
+            sums: likewise of the squares of the taps' sums by `_forms`.
             energy: of an entry, as if positions shared nothing.
             widens: whether it is the large grid that is written.
         """
@@ -181,8 +181,7 @@ class _Convolution(Unary):
         self, kernel: np.ndarray, g: Gradient, rows: np.ndarray, sent: list[np.ndarray], *, widens: bool
     ) -> Gradient:
         """Gradient at every channel and position, from the profiles with which taps send it."""
-        pulled = kernel_transposed_times(kernel, self._groups, rows)
-        sums = kernel_transposed_times(self._sums(kernel), self._groups, rows)
+        pulled, sums = self._parted(kernel_transposed_times(kernel, self._groups, rows, self._forms[0]))
         levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
         profile = list(g.profile[:2])
         weights = marginals(pulled[0].sum(axis=0), tuple(len(line) for line in sent), levels)
@@ -448,8 +447,8 @@ class Convolution(_Convolution):
         axes = self._taps
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
         both = np.concatenate([variance, covariance]) if covariance.any() else variance
-        mean_taps, variance_taps = kernel_times(self._kernel, self._groups, mean, both)
-        sums = kernel_times(self._sums(self._kernel), self._groups, mean, both)[1]
+        mean_taps, squares = kernel_times(self._kernel, self._groups, mean, both, self._forms[0])
+        variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=False)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
@@ -523,8 +522,8 @@ class TransposedConvolution(_Convolution):
         x, mean, variance, covariance = _channels_only(x)
         windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
         both = np.concatenate([variance, covariance])
-        mean_taps, variance_taps = kernel_times(self._swapped(), self._groups, mean, both)
-        sums = kernel_times(self._sums(self._swapped()), self._groups, mean, both)[1]
+        mean_taps, squares = kernel_times(self._swapped(), self._groups, mean, both, self._forms[0])
+        variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel

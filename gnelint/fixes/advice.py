@@ -46,16 +46,21 @@ def _shares(prediction: Prediction, findings: Sequence[Finding], edits: Sequence
     Those at its place: only those of its own kind of fix, if there are any. An edit at no finding's place (a layer that
     has to change because others do, a place that goes wrong once others are right) is told by what it is made for.
     """
+    by_subject: dict[str, list[int]] = {}
+    for index, edit in enumerate(edits):
+        by_subject.setdefault(edit.action.subject, []).append(index)
     shares: list[list[Edit]] = []
     for finding in findings:
         own = _subjects(prediction, finding) if _has_edits(finding) else frozenset()
-        here = [edit for edit in edits if edit.action.subject in own]
+        here = [edits[index] for index in sorted(index for name in own for index in by_subject.get(name, ()))]
         of_kind = [edit for edit in here if finding.fix is not None and edit.kind == finding.fix.kind]
         shares.append(of_kind or here)
     told = {id(edit) for share in shares for edit in share}
+    tellers = _tellers(findings)
     for edit in edits:
         if id(edit) not in told:
-            shares[_teller(findings, edit)].append(edit)
+            kin = next(key for key in _kin(edit) if key in tellers)
+            shares[tellers[kin]].append(edit)
     return shares
 
 
@@ -63,12 +68,19 @@ def _has_edits(finding: Finding) -> bool:
     return finding.fix is not None and finding.fix.safety != "display"
 
 
-def _teller(findings: Sequence[Finding], edit: Edit) -> int:
+def _kin(edit: Edit) -> tuple[tuple[object, ...], ...]:
     """Which finding tells an edit: the one that it is made for, else the first of its rule, else the first of all."""
-    able = [index for index, finding in enumerate(findings) if _has_edits(finding)]
-    exactly = [index for index in able if findings[index].place == (edit.rule, edit.nodes)]
-    of_rule = [index for index in able if findings[index].rule == edit.rule]
-    return (*exactly, *of_rule, *able)[0]
+    return (edit.rule, edit.nodes), (edit.rule,), ()
+
+
+def _tellers(findings: Sequence[Finding]) -> dict[tuple[object, ...], int]:
+    """The first finding that has edits, at each place, of each rule, and of all."""
+    found: dict[tuple[object, ...], int] = {}
+    for index, finding in enumerate(findings):
+        if _has_edits(finding):
+            for key in (finding.place, (finding.rule,), ()):
+                found.setdefault(key, index)
+    return found
 
 
 def _subjects(prediction: Prediction, finding: Finding) -> frozenset[str]:

@@ -172,16 +172,6 @@ def scalable(parameter: Parameter) -> Parameter | None:
     return None
 
 
-def users_of(graph: Graph) -> Mapping[str, frozenset[str]]:
-    """Names of the nodes that read each stored tensor, by its name."""
-    found: dict[str, set[str]] = {}
-    for node in graph.nodes:
-        for parameter in node.parameters.values():
-            for leaf in parameter.leaves:
-                found.setdefault(leaf.name, set()).add(node.name)
-    return {name: frozenset(users) for name, users in found.items()}
-
-
 def seed_of(options: FixOptions, tensor: str) -> int:
     """The seed of a tensor's draw: tensors of one shape must not get the same numbers."""
     return (options.seed << 32) + crc32(tensor.encode())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from gnelint.components import component_class
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout, untrained, users_of
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, seed_of, stored_layout, untrained
 from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import layer_of
@@ -39,7 +39,7 @@ def _of_nodes(
 ) -> Plan:
     edits: dict[str, tuple[EditTensor, int]] = {}
     refused = []
-    users = users_of(site.graph)
+    users = site.graph.users
     alike = {node.name for node in site.graph.nodes if wanted(node) and role in node.parameters}
     for index, finding in enumerate(site.findings):
         nodes = [site.graph.node(name) for name in finding.nodes if name in alike]
@@ -98,7 +98,7 @@ class Draw(_OfWeights):
     """
 
     def change(self, site: Site, node: Node, tensor: str) -> Change:
-        users = [site.graph.node(name) for name in users_of(site.graph)[tensor]]
+        users = [site.graph.node(name) for name in site.graph.users[tensor]]
         second = math.exp(math.fsum(math.log(needed_second_moment(site.graph, user)) for user in users) / len(users))
         return Redraw(site.options.draw or "normal", second, seed_of(site.options, tensor), unit_axis(node))
 

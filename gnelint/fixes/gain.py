@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,6 @@ from gnelint.fixes.base import (
     stored_layout,
     target_node,
     untrained,
-    users_of,
 )
 from gnelint.fixes.edits import Centre, EditTensor, Redraw, Scale, with_tensors
 from gnelint.fixes.heads import Head, energy, heads_of, scaled
@@ -82,29 +82,30 @@ class Gain(Fix):
     evens = True
 
     def groups(self, site: Site) -> list[tuple[Finding, ...]]:
-        runs = [{layer.node.name for layer in run} for run in layers_of_chains(site.prediction)]
+        runs = layers_of_chains(site.prediction)
+        run_of = {layer.node.name: index for index, run in enumerate(runs) for layer in run}
         found: dict[int, list[Finding]] = {}
         for finding in site.findings:
-            name = _target(site, finding)
-            found.setdefault(next((i for i, run in enumerate(runs) if name in run), -1), []).append(finding)
+            found.setdefault(run_of.get(_target(site, finding) or "", -1), []).append(finding)
         return [tuple(findings) for findings in found.values()]
 
     def plan(self, site: Site) -> Plan:
         asked = {name for finding in site.findings if (name := _target(site, finding))}
         runs = runs_of(site.prediction, asked)
-        layers = [layer for run in runs for layer in run if in_step(run) is None and not _drowns(site, run)]
+        noisy = site.graph.training and any(_noise(run) > NOISE for run in runs)
+        bits = chain_bits(site.prediction) if noisy else {}
+        chains = [(run, _why_not_chain(site, run, bits)) for run in runs]
+        layers = [layer for run, reason in chains if reason is None for layer in run]
         tensors = own_weights(site.graph, layers)
-        chained = {layer.node.name for run in runs for layer in run}
+        chained = {layer.node.name: reason for run, reason in chains for layer in run}
         held: dict[str, Finding] = {}
         refused = []
         for finding in site.findings:
             name = _target(site, finding)
             if name is None or name not in chained:
                 refused.append(Refusal(finding, "it lies in no chain of layers whose gains multiply"))
-            elif (matrix := in_step(run_with(runs, name))) is not None:
-                refused.append(Refusal(finding, IN_STEP.format(matrix)))
-            elif _drowns(site, run_with(runs, name)):
-                refused.append(Refusal(finding, NOISY.format(_noise(run_with(runs, name)))))
+            elif (reason := chained[name]) is not None:
+                refused.append(Refusal(finding, reason))
             elif name in tensors:
                 held.setdefault(tensors[name], finding)
             else:
@@ -141,11 +142,6 @@ def scalable_weights(layers: Sequence[Layer]) -> dict[str, str]:
     return {name: stored.name for name, stored in found.items() if stored is not None}
 
 
-def run_with(runs: Sequence[Sequence[Layer]], name: str) -> Sequence[Layer]:
-    """The run that a layer is in."""
-    return next(run for run in runs if any(layer.node.name == name for layer in run))
-
-
 def in_step(layers: Sequence[Layer]) -> str | None:
     """The name of a fixed matrix behind one of the layers that adds entries up in step, None if there is none.
 
@@ -169,18 +165,26 @@ def _noise(layers: Sequence[Layer]) -> float:
     return math.fsum(p / (1.0 - p) for p in shares if p < 1.0)
 
 
-def _drowns(site: Site, layers: Sequence[Layer]) -> bool:
+def _why_not_chain(site: Site, layers: Sequence[Layer], together: Mapping[str, float]) -> str | None:
+    """Why a chain is left as it is, a clause for people; None where its layers may be scaled."""
+    matrix = in_step(layers)
+    if matrix is not None:
+        return IN_STEP.format(matrix)
+    return NOISY.format(_noise(layers)) if _drowns(site, layers, together) else None
+
+
+def _drowns(site: Site, layers: Sequence[Layer], together: Mapping[str, float]) -> bool:
     """Whether noise would drown what the chain passes on once its signal is kept, more than it is lost as it is."""
     noise = _noise(layers)
     if not site.graph.training or noise <= NOISE:
         return False
-    bits = chain_bits(site.prediction).get(layers[0].node.name, 0.0)
+    bits = together.get(layers[0].node.name, 0.0)
     return bits < 0.0 and (bits > -HOPELESS or noise > DROWNED)
 
 
 def own_weights(graph: Graph, layers: Sequence[Layer]) -> dict[str, str]:
     """The same without the tensors that something other than these layers uses: it would be scaled along."""
-    users, names = users_of(graph), {layer.node.name for layer in layers}
+    users, names = graph.users, {layer.node.name for layer in layers}
     return {name: tensor for name, tensor in scalable_weights(layers).items() if users[tensor] <= names}
 
 
@@ -335,7 +339,7 @@ def _shared(graph: Graph, layers: Sequence[Layer], tensors: Mapping[str, str]) -
 
 def _one_behind_the_other(graph: Graph, first: Layer, last: Layer) -> bool:
     reached = {first.exit}
-    for node in graph.nodes[graph.positions[first.node.name] :]:
+    for node in graph.nodes[graph.positions[first.node.name] : graph.positions[last.node.name]]:
         if any(name in reached for name in node.present_inputs):
             reached.update(node.outputs)
     return last.entry in reached
@@ -369,11 +373,11 @@ def _of_norm_1(gradient: Scaled) -> Scaled:
     return gradient if math.isinf(log2) else Scaled(gradient.gradient, gradient.exponent - log2)
 
 
-def _head_log(propagation: Propagation, head: Head, tensor: str, logs: Mapping[str, float]) -> float:
+def _head_log(propagation: Propagation, head: Head, tensor: str, logs: dict[str, float]) -> float:
     """log2 of a head's scale: with gain 1, but not above the start, and not with larger outputs than it may have."""
     even, _ = _solved(propagation, head.layer, tensor, logs, None, 0.0)
     log = min(even, 0.0)
-    power = energy(propagation, head.layer, tensor, {**logs, tensor: log})
+    power = energy(propagation, head.layer, tensor, ChainMap({tensor: log}, logs))
     return log - math.log2(power / head.most) / 2.0 if power > head.most else log
 
 
@@ -381,7 +385,7 @@ def _solved(
     propagation: Propagation,
     layer: Layer,
     tensor: str,
-    logs: Mapping[str, float],
+    logs: dict[str, float],
     cotangent: Scaled | None,
     target: float,
 ) -> tuple[float, float]:
@@ -393,7 +397,8 @@ def _solved(
     off: float | None = None
     before: tuple[float, float] | None = None
     for _ in range(MAX_STEPS):
-        trial = propagation.trial([scaled(node, {**logs, tensor: log}) for node in layer.nodes], cotangent)
+        changed = ChainMap({tensor: log}, logs)
+        trial = propagation.trial([scaled(node, changed) for node in layer.nodes], cotangent)
         if trial is None:
             return logs[tensor], off or 0.0
         bits = trial.bits - target

@@ -11,8 +11,8 @@ Source: measured (tests/benchmarks/harm.py); last layers that start at zero, arX
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from gnelint.analysis.propagation import Propagation
@@ -52,15 +52,15 @@ def heads_of(graph: Graph, runs: Iterable[Sequence[Layer]], tensors: Mapping[str
     """
     uses = Counter(tensors.values())
     found = [layer for run in runs if (layer := _head(graph, run)) is not None]
-    layers = [layer for layer in found if uses.get(tensors.get(layer.node.name, "")) == 1]
+    layers = {layer.node.name: layer for layer in found if uses.get(tensors.get(layer.node.name, "")) == 1}
     if not layers:
         return {}
     propagation = Propagation(graph)
     heads = {}
     for node in graph.nodes:
-        for layer in layers:
-            if layer.node.name == node.name:
-                heads[node.name] = Head(layer, max(energy(propagation, layer, tensors[node.name], {}), LEAST))
+        layer = layers.get(node.name)
+        if layer is not None:
+            heads[node.name] = Head(layer, max(energy(propagation, layer, tensors[node.name], {}), LEAST))
         propagation.step(node)
     return heads
 
@@ -92,7 +92,7 @@ def _only_output(graph: Graph, value: str) -> bool:
     return arrived
 
 
-def energy(propagation: Propagation, layer: Layer, tensor: str, logs: Mapping[str, float]) -> float:
+def energy(propagation: Propagation, layer: Layer, tensor: str, logs: MutableMapping[str, float]) -> float:
     """Mean square that a layer's weights give its output, without its bias; 0 if it is not known.
 
     The output's is a s^2 + b for weights times s: two scales tell a.
@@ -105,7 +105,7 @@ def energy(propagation: Propagation, layer: Layer, tensor: str, logs: Mapping[st
     """
     seconds = []
     for less in (0.0, 1.0):
-        changed = {**logs, tensor: logs.get(tensor, 0.0) - less}
+        changed = ChainMap({tensor: logs.get(tensor, 0.0) - less}, logs)
         trial = propagation.trial([scaled(node, changed) for node in layer.nodes], None)
         if trial is None:
             return 0.0

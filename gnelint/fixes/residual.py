@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from gnelint.analysis.prediction import Block, Prediction
 from gnelint.analysis.propagation import analyse
-from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, untrained, users_of
+from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, scalable, stored_layout, untrained
 from gnelint.fixes.edits import Edit, EditTensor, Fill, InsertScale, Scale, with_tensors
 from gnelint.fixes.gain import equalised, in_step, own_weights
 from gnelint.fixes.heads import heads_of
@@ -50,7 +50,8 @@ class BranchScale(Fix):
         blocks = _unnormalised(site.prediction)
         least = -site.options.power * math.log2(len(blocks)) if blocks else 0.0
         asked = {finding.fix.target: finding for finding in site.findings if finding.fix is not None}
-        tensors = {_key(block): _own_weights(site.prediction, block, blocks) for block in blocks}
+        branches = {node.name for block in blocks for node in _weighted(site.prediction, block)}
+        tensors = {_key(block): _own_weights(site.prediction, block, branches) for block in blocks}
         refused = [
             Refusal(finding, _why_not(site.prediction, block))
             for block in blocks
@@ -109,10 +110,13 @@ def _key(block: Block) -> str:
     return block.join or block.name
 
 
-def _own_weights(prediction: Prediction, block: Block, blocks: Sequence[Block]) -> tuple[str, ...]:
-    """The trained tensors of a branch's weights that only branches use, once for each use."""
-    users = users_of(prediction.graph)
-    branches = {node.name for other in blocks for node in _weighted(prediction, other)}
+def _own_weights(prediction: Prediction, block: Block, branches: Set[str]) -> tuple[str, ...]:
+    """The trained tensors of a branch's weights that only branches use, once for each use.
+
+    Args:
+        branches: names of the weighted layers of all branches.
+    """
+    users = prediction.graph.users
     found = [scalable(node.parameters["weight"]) for node in _weighted(prediction, block)]
     return tuple(tensor.name for tensor in found if tensor is not None and users[tensor.name] <= branches)
 
@@ -220,7 +224,7 @@ class LearntScale(_OfNodes):
 def _filled(fix: _OfNodes, site: Site, value: float) -> Plan:
     edits: dict[str, Edit] = {}
     refused = []
-    users = users_of(site.graph)
+    users = site.graph.users
     named = {node.name for finding in site.findings for node in fix.nodes(site, finding.nodes)}
     for finding in site.findings:
         scales = [node.parameters["scale"] for node in fix.nodes(site, finding.nodes)]
@@ -255,7 +259,7 @@ class WeightScale(_OfNodes):
     def plan(self, site: Site) -> Plan:
         edits: dict[str, Edit] = {}
         refused = []
-        users = users_of(site.graph)
+        users = site.graph.users
         named = {node.name for finding in site.findings for node in self.nodes(site, finding.nodes)}
         for finding in site.findings:
             factor = finding.fix.factor if finding.fix is not None else None

@@ -348,6 +348,16 @@ class Graph:
         return {name: tuple(uses) for name, uses in found.items()}
 
     @cached_property
+    def users(self) -> Mapping[str, frozenset[str]]:
+        """Names of the nodes that read each stored tensor, by its name; those of bodies are left out."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for node in self.nodes:
+            for parameter in node.parameters.values():
+                for leaf in parameter.leaves:
+                    found[leaf.name].add(node.name)
+        return {name: frozenset(users) for name, users in found.items()}
+
+    @cached_property
     def positions(self) -> Mapping[str, int]:
         """Index of each node, by name, in topological order."""
         return {node.name: index for index, node in enumerate(self.nodes)}

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SMALLEST = 1e-140
-"""A phi below this has a square whose digits floating point no longer holds: variances relative to it are not known."""
+_SMALLEST, _LARGEST = 1e-140, 1e140
+"""A phi beyond these has a square that floating point no longer holds: variances relative to it are not known."""
+
+
+def _held(phi: float) -> bool:
+    """Whether floating point holds the square of a phi."""
+    return phi == 0 or _SMALLEST <= phi <= _LARGEST
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ class Spectrum:
 
     @property
     def relative_variance(self) -> float | None:
-        """variance / phi^2; None if it is not known or too small to be held, 0 for a map that is zero."""
-        if self.variance is None or 0 < self.phi < _SMALLEST:
+        """variance / phi^2; None if it is not known or cannot be held, 0 for a map that is zero."""
+        if self.variance is None or not _held(self.phi):
             return None
         return self.variance / self.phi**2 if self.phi > 0 else 0.0
 
@@ -91,7 +96,7 @@ def serial(first: Spectrum, then: Spectrum) -> Spectrum:
     rows, undone, together = _joined_rows(first.structure.rows, then.structure.rows)
     phi = first.phi * then.phi * together
     c1, c2 = first.relative_variance, then.relative_variance
-    if c1 is None or c2 is None or first.outputs == 0:
+    if c1 is None or c2 is None or first.outputs == 0 or phi > _LARGEST:
         return Spectrum(phi, None, then.outputs)
     ratio = then.outputs / first.outputs
     own = then.structure
@@ -137,7 +142,7 @@ def parallel(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
     phi = math.fsum(branch.phi for branch in branches)
     outputs = branches[0].outputs
     variances = [branch.variance for branch in branches]
-    if any(variance is None for variance in variances) or inputs == 0:
+    if any(variance is None for variance in variances) or inputs == 0 or phi * outputs > _LARGEST:
         return Spectrum(phi, None, outputs)
     crossed = phi**2 - math.fsum(branch.phi**2 for branch in branches)
     own = math.fsum(variance for variance in variances if variance is not None)
@@ -173,7 +178,7 @@ def concatenated(branches: Sequence[Spectrum], inputs: int) -> Spectrum:
     totals = [branch.outputs * branch.phi for branch in branches]
     phi = math.fsum(totals) / outputs
     variances = [branch.variance for branch in branches]
-    if any(variance is None for variance in variances) or inputs == 0:
+    if any(variance is None for variance in variances) or inputs == 0 or phi * outputs > _LARGEST:
         return Spectrum(phi, None, outputs)
     own = math.fsum(b.outputs * (v + b.phi**2) for b, v in zip(branches, variances, strict=True) if v is not None)
     crossed = math.fsum(totals) ** 2 - math.fsum(total**2 for total in totals)

@@ -137,3 +137,11 @@ def test_shallow_network_tail() -> None:
     deltas = rng.uniform(-0.02, 0.02, 30)
     first_order = 1 + deltas.sum()
     assert abs(np.prod(1 + deltas) - first_order) <= shallow_network_tail(30, 0.02, 2)
+
+
+def test_a_phi_whose_square_no_double_holds_has_no_variance() -> None:
+    huge = Spectrum(1e200, 1e300, 8)
+    assert huge.relative_variance is None
+    for found in (serial(huge, huge), parallel([huge, identity(8)], 8), concatenated([huge, identity(8)], 8)):
+        assert found.phi >= 1e199
+        assert found.variance is None

@@ -146,6 +146,6 @@ def _is_basis(rows: np.ndarray) -> bool:
         return False
     power = np.abs(np.fft.rfft(rows - rows.mean(axis=1, keepdims=True), axis=1)) ** 2
     total = power.sum(axis=1)
-    strongest = np.sort(power, axis=1)[:, -3:].sum(axis=1)
+    strongest = np.partition(power, -3, axis=1)[:, -3:].sum(axis=1)
     live = total > 1e-12 * np.sum(rows**2, axis=1)  # a constant row is no wave
     return bool(np.any(live) and float(np.median(strongest[live] / total[live])) > _WAVE_SHARE)

@@ -172,7 +172,10 @@ class Gradient(Field):
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 
     def _plus_rays(self, other: Gradient) -> Gradient:
-        rays = joined(ray for g in (self, other) for ray in (g.rays or (Ray(g),)))
+        mine, others = self.rays or (Ray(self),), other.rays or (Ray(other),)
+        rays = joined((*mine, *others))
+        if len(rays) == len(mine) + len(others):  # no exit in both: what is known of each adds up as it is
+            return replace(replace(self, rays=()).plus(replace(other, rays=())), rays=rays)
         if all(ray.known for ray in rays):
             return gradient_of(rays, self.shape)
         return replace(replace(self, rays=()).plus(replace(other, rays=())), rays=rays)
@@ -261,17 +264,13 @@ class Ray:
 
 def joined(rays: Iterable[Ray]) -> tuple[Ray, ...]:
     """Amplitudes from one exit add up."""
-    found: list[Ray] = []
+    found: dict[int, Ray] = {}
     for ray in rays:
-        place = next((i for i, other in enumerate(found) if other.exit is ray.exit), None)
-        if place is None:
-            found.append(ray)
-            continue
-        other = found[place]
-        if not ray.arrived:
+        other = found.setdefault(id(ray.exit), ray)
+        if other is not ray and not ray.arrived:
             both = None if ray.passed is None or other.passed is None else ray.passed + other.passed
-            found[place] = replace(other, passed=both)
-    return tuple(found)
+            found[id(ray.exit)] = replace(other, passed=both)
+    return tuple(found.values())
 
 
 def gradient_of(rays: Sequence[Ray], shape: Sequence[int]) -> Gradient:

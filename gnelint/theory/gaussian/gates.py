@@ -36,10 +36,14 @@ class Averages:
 
 def tanh_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
     """f = tanh: f' = 1 - f^2, so E f, E f^2 and E f^4 say all."""
-    first, second, fourth = smooth_expectations(
-        [np.tanh, lambda z: np.tanh(z) ** 2, lambda z: np.tanh(z) ** 4], mean, variance, settled=True
-    )
+    first, second, fourth = smooth_expectations(_tanh_powers, mean, variance, settled=True)
     return Averages(first, second, 1.0 - second, np.maximum(1.0 - 2.0 * second + fourth, 0.0))
+
+
+def _tanh_powers(z: np.ndarray) -> tuple[np.ndarray, ...]:
+    first = np.tanh(z)
+    second = first * first
+    return first, second, second * second
 
 
 def gate_averages(mean: np.ndarray, variance: np.ndarray, logistic: Sequence[bool]) -> list[Averages]:

@@ -7,13 +7,14 @@ only; elsewhere composite Gauss-Legendre, panels broken at the kinks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
 
 Function = Callable[[np.ndarray], np.ndarray]
+Functions = Sequence[Function] | Callable[[np.ndarray], Sequence[np.ndarray]]
 
 SPAN = 8.0
 """Half-width of the integration interval in standard deviations: the mass outside is 1e-15."""
@@ -52,12 +53,12 @@ def panels(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth_expectations(
-    functions: Sequence[Function], mean: np.ndarray, variance: np.ndarray, scale: float = 1.0, *, settled: bool = False
+    functions: Functions, mean: np.ndarray, variance: np.ndarray, scale: float = 1.0, *, settled: bool = False
 ) -> tuple[np.ndarray, ...]:
     """E f(z), z ~ N(mean, variance), entry by entry, for smooth functions that vary over lengths of about `scale`.
 
     Args:
-        functions: each takes and returns an array.
+        functions: each takes and returns an array; or one that returns an array for each, where they share work.
         mean, variance: arrays of one shape; a variance of 0 gives f(mean).
         scale: the shortest length over which the functions bend (1 for tanh or sigmoid).
         settled: whether the functions are polynomials beyond `BENT` scales from 0, up to rounding: wide Gaussians then
@@ -82,7 +83,7 @@ def smooth_expectations(
 
 
 def _integrate(
-    functions: Sequence[Function], mean: np.ndarray, deviation: np.ndarray, scale: float, settled: bool
+    functions: Functions, mean: np.ndarray, deviation: np.ndarray, scale: float, settled: bool
 ) -> list[np.ndarray]:
     widest = float(deviation.max(initial=0.0)) / scale
     if settled and widest > _WIDE:
@@ -91,18 +92,19 @@ def _integrate(
         found = [_integrate_around_zero(functions, mean[part], deviation[part], scale) for part in parts]
         return [np.concatenate(columns) for columns in zip(*found, strict=True)]
     points, weights = _hermite(48) if widest <= 0.75 else panels(min(math.ceil(2 * SPAN * max(widest, 1.0)), 4000))
-    results = [np.empty(mean.size) for _ in functions]
     step = max(1, (1 << 18) // points.size)  # the chunk stays in the cache
-    for start in range(0, mean.size, step):
-        part = slice(start, start + step)
-        z = mean[part, None] + deviation[part, None] * points
-        for result, function in zip(results, functions, strict=True):
-            result[part] = function(z) @ weights
-    return results
+    chunks = [slice(start, start + step) for start in range(0, max(mean.size, 1), step)]
+    grids = (mean[part, None] + deviation[part, None] * points for part in chunks)
+    averages = [[values @ weights for values in _values(functions, z)] for z in grids]
+    return [np.concatenate(columns) for columns in zip(*averages, strict=True)]
+
+
+def _values(functions: Functions, z: np.ndarray) -> Iterable[np.ndarray]:
+    return functions(z) if callable(functions) else (function(z) for function in functions)
 
 
 def _integrate_around_zero(
-    functions: Sequence[Function], mean: np.ndarray, deviation: np.ndarray, scale: float
+    functions: Functions, mean: np.ndarray, deviation: np.ndarray, scale: float
 ) -> list[np.ndarray]:
     """Panels for each Gaussian by itself: narrow where the functions bend, as wide as its density allows elsewhere."""
     points, weights = _legendre()
@@ -116,7 +118,7 @@ def _integrate_around_zero(
     t = (left + half)[:, :, None] + half[:, :, None] * points
     density = half[:, :, None] * weights * np.exp(-0.5 * t**2) / math.sqrt(2.0 * math.pi)
     z = mean[:, None, None] + deviation[:, None, None] * t
-    return [np.asarray((function(z) * density).sum(axis=(1, 2))) for function in functions]
+    return [np.asarray((values * density).sum(axis=(1, 2))) for values in _values(functions, z)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ before they meet the weights and scaled back behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -75,8 +75,33 @@ def columns_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndar
     return result * scale
 
 
+def _squares(kernel: np.ndarray, forms: np.ndarray | None, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """Makes of a chunk (..., taps) its squares, and the squares of its taps' sums beside them: (..., taps + forms)."""
+    if forms is None or kernel.shape[-1] == 1:
+        return lambda chunk: chunk * chunk
+    whole = np.concatenate([np.eye(kernel.shape[-1]), forms], axis=1).astype(dtype)
+
+    def squared(chunk: np.ndarray) -> np.ndarray:
+        found = chunk.reshape(-1, chunk.shape[-1]) @ whole
+        np.multiply(found, found, out=found)
+        return np.asarray(found.reshape(*chunk.shape[:-1], -1))
+
+    return squared
+
+
+def _with_forms(found: np.ndarray, forms: np.ndarray | None) -> np.ndarray:
+    """A kernel of one tap is its own sum, times a number: what is known of it tells the rest."""
+    if forms is None or found.shape[-1] != 1:
+        return found
+    return np.concatenate([found, found * forms[0] ** 2], axis=-1)
+
+
 def kernel_times(
-    kernel: np.ndarray, groups: int, vectors: np.ndarray, squared_vectors: np.ndarray
+    kernel: np.ndarray,
+    groups: int,
+    vectors: np.ndarray,
+    squared_vectors: np.ndarray,
+    forms: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums over input channels of W[o, i, t] v[i] and of W[o, i, t]^2 u[i], for every output channel and tap; W is read
     once.
@@ -86,19 +111,22 @@ def kernel_times(
         groups: convolution groups; output channel o reads the inputs of group o // (out / groups).
         vectors: (k, in), the v.
         squared_vectors: (l, in), the u.
+        forms: (taps, forms), with which taps are summed; the squares of these sums stand behind those of the taps.
 
     Returns:
-        (k, out, taps) and (l, out, taps) in float64.
+        (k, out, taps) and (l, out, taps + forms) in float64.
     """
     out, _, taps = kernel.shape
     dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
     (small, scale), (small_squared, scale_squared) = _scaled(vectors, dtype), _scaled(squared_vectors, dtype)
-    plain, squared = np.empty((len(small), out, taps)), np.empty((len(small_squared), out, taps))
+    squares = _squares(kernel, forms, dtype)
+    wide = taps if forms is None or taps == 1 else taps + forms.shape[1]
+    plain, squared = np.empty((len(small), out, taps)), np.empty((len(small_squared), out, wide))
     for part, chunk in _slabs(kernel):
         group = np.arange(out)[part] * groups // out
         plain[:, part] = _slab_times(chunk, small, groups, group)
-        squared[:, part] = _slab_times(chunk * chunk, small_squared, groups, group)
-    return plain * scale, squared * scale_squared
+        squared[:, part] = _slab_times(squares(chunk), small_squared, groups, group)
+    return plain * scale, _with_forms(squared * scale_squared, forms)
 
 
 def _slab_times(slab: np.ndarray, vectors: np.ndarray, groups: int, group: np.ndarray) -> np.ndarray:
@@ -113,24 +141,32 @@ def _slab_times(slab: np.ndarray, vectors: np.ndarray, groups: int, group: np.nd
     return np.asarray(found)
 
 
-def kernel_transposed_times(kernel: np.ndarray, groups: int, vectors: np.ndarray) -> np.ndarray:
-    """Sum over output channels of W[o, i, t]^2 v[o]: (k, out) gives (k, in, taps) in float64."""
+def kernel_transposed_times(
+    kernel: np.ndarray, groups: int, vectors: np.ndarray, forms: np.ndarray | None = None
+) -> np.ndarray:
+    """Sum over output channels of W[o, i, t]^2 v[o]: (k, out) gives (k, in, taps) in float64.
+
+    With `forms` (taps, forms) the squares of these sums of taps stand behind those of the taps: (k, in, taps + forms).
+    """
     out, inner, taps = kernel.shape
-    result = np.zeros((len(vectors), groups * inner, taps))
+    wide = taps if forms is None or taps == 1 else taps + forms.shape[1]
+    result = np.zeros((len(vectors), groups * inner, wide))
     if not np.any(vectors):
-        return result
-    small, scale = _scaled(vectors, np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32))
+        return _with_forms(result, forms)
+    dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
+    small, scale = _scaled(vectors, dtype)
+    squares = _squares(kernel, forms, dtype)
     if groups == 1:
-        flat = result.reshape(len(vectors), inner * taps)
+        flat = result.reshape(len(vectors), inner * wide)
         for part, chunk in _slabs(kernel):
-            flat += small[:, part] @ (chunk * chunk).reshape(len(chunk), -1)
+            flat += small[:, part] @ squares(chunk).reshape(len(chunk), -1)
     else:
-        by_group = result.reshape(len(vectors), groups, inner, taps)
+        by_group = result.reshape(len(vectors), groups, inner, wide)
         grouped = kernel.reshape(groups, out // groups, inner, taps)
         for part, chunk in _slabs(grouped):
             energies = small.reshape(len(vectors), groups, -1)[:, part]
-            by_group[:, part] += np.einsum("kgo,goit->kgit", energies, chunk * chunk)
-    return result * scale
+            by_group[:, part] += np.einsum("kgo,goit->kgit", energies, squares(chunk))
+    return _with_forms(result * scale, forms)
 
 
 def row_energies(kernel: np.ndarray) -> np.ndarray:

@@ -92,7 +92,10 @@ def is_built(part: np.ndarray) -> bool:
     """Whether many numbers come again and again, as in tables of sines, adjacencies and masks, but in no draw."""
     if rounding(part) > 2.0**-20:
         return False
-    return bool(np.unique(np.abs(part)).size < 0.8 * part.size)
+    sizes = np.abs(part).reshape(-1)
+    single = sizes.astype(np.float32)
+    sizes = np.sort(single if np.array_equal(single, sizes) else sizes)  # of half the width in half the time
+    return bool(1 + np.count_nonzero(sizes[1:] != sizes[:-1]) < 0.8 * sizes.size)
 
 
 @dataclass(frozen=True)

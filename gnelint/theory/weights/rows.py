@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,18 +45,16 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     if weight.law is not None:
         return _rows_of_law(weight.shape[axis], weight.size // max(weight.shape[axis], 1), weight.law)
     own = None if bias is None or bias.size != weight.shape[axis] else bias.array().reshape(-1)
-    seen: set[int] = set()
     norms: list[np.ndarray] = []
     means: list[np.ndarray] = []
     constant = zero = start = 0
     columns = 0
     for chunk in row_chunks(weight, axis):
         columns = chunk.shape[1]
-        ends = np.zeros(len(chunk)) if own is None else own[start : start + len(chunk)]
-        seen.update(hash((row.tobytes(), float(end))) for row, end in zip(chunk, ends, strict=True))
         start += len(chunk)
-        constant += int((chunk.max(axis=1) == chunk.min(axis=1)).sum())
-        zero += int(chunk.size - np.count_nonzero(chunk))
+        alike = chunk[chunk[:, 0] == chunk[:, -1]] if columns else chunk
+        constant += int((alike == alike[:, :1]).all(axis=1).sum())
+        zero += int(np.count_nonzero(chunk == 0))
         norms.append(np.einsum("ij,ij->i", chunk, chunk, dtype=np.float64))
         means.append(chunk.mean(axis=1, dtype=np.float64))
     if not start or not columns:
@@ -65,7 +64,7 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     return RowStatistics(
         rows=start,
         columns=columns,
-        duplicate=(start - len(seen)) / start,
+        duplicate=_copies(weight, own, axis) / start,
         constant=constant / start,
         zero=zero / (start * columns),
         mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
@@ -85,6 +84,34 @@ def _rows_of_law(rows: int, columns: int, law: Law) -> RowStatistics | None:
     share = (law.variance / columns + law.mean**2) / second
     spread = math.sqrt(max(fourth - second**2, 0.0) / columns) / second
     return RowStatistics(rows, columns, 0.0, 0.0, 0.0, share, spread)
+
+
+_BEGINNING = 4
+"""Entries of a row by which most rows differ from all others."""
+
+
+def _copies(weight: Parameter, own: np.ndarray | None, axis: int) -> int:
+    """How many rows equal an earlier one, with the unit's bias; only rows that begin alike are read whole."""
+    rows = np.moveaxis(weight.array(), axis, 0)
+    beginnings = _flat(rows[(slice(None), *(slice(0, _BEGINNING) for _ in rows.shape[1:]))])
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for place, beginning in enumerate(beginnings):
+        groups[beginning.tobytes()].append(place)
+    copies = 0
+    for group in groups.values():
+        if len(group) > 1:
+            ends = [0.0] * len(group) if own is None else own[group].tolist()
+            whole = {
+                (hash(_flat(rows[place : place + 1]).tobytes()), end) for place, end in zip(group, ends, strict=True)
+            }
+            copies += len(group) - len(whole)
+    return copies
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    """As a matrix in float32 or float64."""
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    return flat if flat.dtype in (np.float32, np.float64) else flat.astype(np.float32)
 
 
 def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
@@ -122,5 +149,4 @@ def row_chunks(weight: Parameter, axis: int = 0) -> Iterator[np.ndarray]:
     step = max(1, CHUNK_ENTRIES // max(1, weight.size // max(1, len(array))))
     for start in range(0, len(array), step):
         chunk = array[start : start + step]
-        flat = np.ascontiguousarray(chunk).reshape(len(chunk), -1)
-        yield flat if flat.dtype in (np.float32, np.float64) else flat.astype(np.float32)
+        yield _flat(chunk)

@@ -85,7 +85,8 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     sums = np.zeros(4)
     minimum, maximum = math.inf, -math.inf
     for chunk in chunks(parameter):
-        if not float(np.abs(chunk).max(initial=0.0)) < _LARGE:  # masks of the lowest float, infinities, no numbers
+        low, high = float(chunk.min(initial=0.0)), float(chunk.max(initial=0.0))
+        if not max(-low, high) < _LARGE or low != low:  # masks of the lowest float, infinities, no numbers
             known = np.isfinite(chunk)
             finite = finite and bool(known.all())
             chunk = chunk[known].astype(np.float64)

@@ -135,3 +135,16 @@ def test_squared_gram_by_probes() -> None:
     true = float(((wide @ wide.T) ** 2).sum())
     assert squared_gram(matrix) == pytest.approx(true, rel=0.12)
     assert squared_gram(matrix) == squared_gram(matrix)
+
+
+@pytest.mark.parametrize(("groups", "taps"), [(1, 9), (1, 1), (2, 3)])
+def test_sums_of_taps_are_squared_beside_the_taps(groups: int, taps: int) -> None:
+    random = np.random.default_rng(0)
+    kernel, forms = random.standard_normal((6, 4 // groups, taps)), random.standard_normal((taps, 2))
+    wide = np.concatenate([kernel, kernel @ forms], axis=2)
+    forward, back = random.random((2, 4)), random.random((2, 6))
+    squared = kernel_times(kernel, groups, forward, forward, forms)[1]
+    np.testing.assert_allclose(squared, kernel_times(wide, groups, forward, forward)[1], rtol=1e-10)
+    pulled = kernel_transposed_times(kernel, groups, back, forms)
+    np.testing.assert_allclose(pulled, kernel_transposed_times(wide, groups, back), rtol=1e-10)
+    assert kernel_transposed_times(kernel, groups, 0.0 * back, forms).shape == pulled.shape

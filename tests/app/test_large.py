@@ -1,0 +1,63 @@
+"""What a check does grows with the number of nodes, and no further: counted in calls, which no other load changes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnelint.app.checking import MOST_PLANNED, NOT_PLANNED, Analysis, check_graph
+from gnelint.lint.rulefile import load_rules
+from gnelint.lint.selection import Settings, selected_rules, unselected_rules
+from gnelint.readers.reading import read_target
+from gnelint.readers.target import resolve
+from tests.models.large import KINDS, write
+
+
+def _checked(path: Path) -> Analysis:
+    (target,) = resolve(str(path))
+    rules, settings = load_rules(()), Settings()
+    graph = read_target(target)
+    return check_graph(graph, selected_rules(rules, settings), settings, (), unselected_rules(rules, settings))
+
+
+def _calls(path: Path) -> int:
+    """Functions that are called, of Python and of C, while a file is read, analysed, linted, advised and told."""
+    count = 0
+
+    def called(frame: object, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        str(_checked(path))
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_work_is_linear_in_nodes(kind: str, tmp_path: Path) -> None:
+    small, middle, large = (write(kind, count, tmp_path / f"{count}.onnx") for count in (20, 160, 640))
+    _calls(small)
+    assert _calls(large) <= 4.5 * _calls(middle)
+
+
+@pytest.mark.parametrize("kind", ["tree", "factors"])
+def test_joins_and_long_blocks_are_linear(kind: str, tmp_path: Path) -> None:
+    small, large = (write(kind, count, tmp_path / f"{count}.onnx") for count in (16, 64))
+    _calls(small)
+    assert _calls(large) <= 4.5 * _calls(small)
+
+
+@pytest.mark.slow
+def test_a_large_network_is_checked_without_its_plan(tmp_path: Path) -> None:
+    found = _checked(write("residual", MOST_PLANNED // 3, tmp_path / "deep.onnx"))
+    assert found.findings
+    assert NOT_PLANNED not in found.notes or len(found.prediction.graph.nodes) > MOST_PLANNED
+    deeper = _checked(write("factors", MOST_PLANNED + 1, tmp_path / "deeper.onnx"))
+    assert deeper.prediction.coverage == 1.0
