@@ -18,7 +18,7 @@ from itertools import takewhile
 
 from gnelint.analysis.prediction import Block, BlockKind
 from gnelint.components.base import Basis
-from gnelint.ir.graph import Graph, Node
+from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import VOCABULARY, families
 from gnelint.theory.spectrum import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
 
@@ -89,6 +89,26 @@ def _renamed(block: Block) -> Block:
 def span(names: Sequence[str]) -> str:
     """What a block without a module of its own is called."""
     return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}"
+
+
+def with_inner_nodes(block: Block, graph: Graph, names: Sequence[str]) -> Block:
+    """A block in which a node stood for several, with these of the graph itself: what kind it is depends on them.
+
+    Args:
+        block: found in a graph in which nodes were taken together.
+        graph: the graph with each of its nodes.
+        names: of the block's nodes there, in topological order.
+    """
+    nodes = tuple(graph.node(name) for name in names)
+    values = _values(graph, block.entry, nodes)
+    main = tuple(node for node in nodes if not values.isdisjoint(node.outputs))
+    segment = _Segment(block.entry, block.exit, main, (), values)
+    kind, closing = _kind(segment), _closing(segment)
+    operand = None if closing is None or kind not in ("residual", "dense") else _shortcut(segment, closing)
+    shortcut = None if operand is None else _shortcut_nodes(segment, operand)
+    return replace(
+        block, kind=kind, nodes=tuple(names), join=None if closing is None else closing.name, shortcut=shortcut
+    )
 
 
 def _segments(graph: Graph) -> list[_Segment]:
@@ -186,12 +206,15 @@ def _joined(group: Sequence[_Segment]) -> _Segment:
 def _belongs(node: Node, joins: bool) -> bool:
     """Whether a node that stands alone is part of the block before it.
 
-    Behind a join that is what acts on the sum entry by entry: its activation, dropout and its scale, s (x + F(x)).
+    Behind a join that is what acts on the sum entry by entry: its activation, dropout and its scale, s (x + F(x)). A
+    node that stands for several is a block.
 
     Args:
         node: the node.
         joins: whether there are branches in the block before it.
     """
+    if node.op == UNMODELLED and len(node.sources) > 1:
+        return False
     if not joins:
         return node.op not in _WEIGHTED
     return _family(node) == "activation" or node.op in _OF_A_JOIN

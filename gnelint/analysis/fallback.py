@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from gnelint.analysis.blocks import span
+from gnelint.analysis.blocks import span, with_inner_nodes
 from gnelint.analysis.prediction import Block
 from gnelint.analysis.regions import Contraction, Planner
 from gnelint.analysis.sampling import MakeSampler, NotSampledError, Region, Sampled, Sampler
@@ -141,16 +141,11 @@ class Fallback:
         """A block of the contracted graph as one of the graph itself."""
         if not self.regions:
             return block
-        join = None if block.join is None else self._opened([block.join])[-1]
         nodes = self._opened(block.nodes)
-        return replace(
-            block,
-            name=span(nodes) if block.name == span(block.nodes) else block.name,
-            nodes=nodes,
-            side=self._opened(block.side),
-            shortcut=None if block.shortcut is None else self._opened(block.shortcut),
-            join=join,
-        )
+        name = span(nodes) if block.name == span(block.nodes) else block.name
+        if any(each in self.regions for each in block.nodes):
+            block = with_inner_nodes(block, self.original, nodes)
+        return replace(block, name=name, side=self._opened(block.side))
 
     def _opened(self, names: Iterable[str]) -> tuple[str, ...]:
         on_path = {node.name for node in self.original.gradient_nodes}

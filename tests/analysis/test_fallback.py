@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gnelint
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.regions import Planner
@@ -18,6 +19,7 @@ from gnelint.ir.graph import Graph
 from gnelint.readers.torch.reader import read_module
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
+from tests.models import network
 
 
 class Network(nn.Module):
@@ -190,3 +192,11 @@ def test_what_is_too_large_is_refused_before_anything_is_loaded() -> None:
     values = {name: replace(value, shape=(1 << 22, 16)) for name, value in graph.values.items()}
     found = analyse(replace(graph, values=values), asked)
     assert problem(found).endswith("not sampled: it is too large to be run")
+
+
+def test_regions_are_blocks_of_the_kind_that_their_nodes_make() -> None:
+    module, inputs = network("highway(depth=2)")
+    blocks = gnelint.check(module, inputs).blocks
+    assert [block.kind for block in blocks] == ["serial", "parallel", "parallel", "serial"]
+    assert blocks[1].join == "1.add"
+    assert blocks[1].nodes[0] == "1.gate"
