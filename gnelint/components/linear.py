@@ -51,11 +51,14 @@ class Linear(Unary):
 
     @cached_property
     def _positive(self) -> np.ndarray | None:
-        """The weight if none of it is negative: an average over neighbours, a smoothing matrix."""
+        """The weight if none of it is negative and no row is empty: an average over neighbours, a smoothing matrix.
+
+        Entries without neighbours are no part of one cell with the others: what divides by their number divides by 0.
+        """
         weight = self._weight
-        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2 or np.any(weight < 0) or not np.any(weight):
+        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2 or np.any(weight < 0):
             return None
-        return weight
+        return weight if weight.any(axis=1).all() else None
 
     def _averages(self, weight: np.ndarray, x: Moments) -> Moments:
         """Of positive weights, which sum what the entries share; they stay one cell."""
