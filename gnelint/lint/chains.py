@@ -85,7 +85,7 @@ def layers_of_chains(prediction: Prediction) -> list[list[Layer]]:
 
 def is_plain(graph: Graph, block: Block) -> bool:
     """Whether the block has no normalisation, and no branches but those that a concatenation joins."""
-    if _normalises(graph, block):
+    if block.kind not in ("serial", "dense", "parallel") or _normalises(graph, block):
         return False
     values = {block.entry, *(name for node in block.nodes for name in graph.node(node).outputs)}
     nodes = (graph.node(name) for name in block.nodes)
