@@ -177,7 +177,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_defect_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(verifying, "analyse", lambda graph: 1 / 0)
+    monkeypatch.setattr(verifying, "analyse", lambda graph, sampler=None: 1 / 0)
     monkeypatch.setattr("sys.argv", ["gnelint", "verify", "tests/models/mlp.py:mlp", "--input", "8,256"])
     with pytest.raises(SystemExit) as stopped:
         main()
