@@ -69,6 +69,7 @@ def test_most_chains_keep_the_usual_level(activation: str, depth: int) -> None:
     assert scales_of(activation, depth) == SignalScales()
 
 
+@pytest.mark.slow
 def test_a_deep_chain_of_gelus_is_made_quiet() -> None:
     found = scales_of("gelu", 50)
     first, last = found.bits.values()

@@ -25,7 +25,7 @@ def test_concatenations_do_not_end_a_chain(model: str, layers: int) -> None:
 
 
 def test_a_chain_ends_at_a_sum_and_at_a_normalisation() -> None:
-    for model in ("rounded", "densenet121"):
+    for model in ("rounded", "resnet18"):
         prediction = analyse(read(model))
         assert layers_of_chains(prediction) == layers_outside_branches(prediction)
 

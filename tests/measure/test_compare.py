@@ -61,7 +61,12 @@ def test_a_doubled_phi_is_caught_and_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("bad", "ok", "shape"), [(a_bad, a_ok, IMAGE), (b_bad, b_ok, IMAGE), (c_bad, c_ok, ROWS)], ids="abc"
+    ("bad", "ok", "shape"),
+    [
+        pytest.param(a_bad, a_ok, IMAGE, id="a", marks=pytest.mark.slow),
+        pytest.param(b_bad, b_ok, IMAGE, id="b", marks=pytest.mark.slow),
+        pytest.param(c_bad, c_ok, ROWS, id="c"),
+    ],
 )
 def test_before_and_after(bad, ok, shape: tuple[int, ...]) -> None:
     worse, inputs = built(bad, shape)

@@ -53,13 +53,16 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
+@pytest.mark.slow
 def test_two_processes_estimate_what_one_does(tmp_path: Path) -> None:
     one, two = verified(MLP, tmp_path / "one"), verified(MLP, tmp_path / "two", processes=2)
     assert one["targets"][0]["verification"]["probes"] == 7
     assert one == two
 
 
-@pytest.mark.parametrize("arguments", [MLP, GPT2], ids=["mlp", "gpt2, tied, trained"])
+@pytest.mark.parametrize(
+    "arguments", [MLP, pytest.param(GPT2, marks=pytest.mark.slow)], ids=["mlp", "gpt2, tied, trained"]
+)
 def test_weights_sharded_over_processes_change_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     one = verified(arguments, tmp_path / "one")
     sharded = verified(arguments, tmp_path / "two", processes=2, program=SHARDED)
@@ -68,6 +71,7 @@ def test_weights_sharded_over_processes_change_nothing(tmp_path: Path, arguments
     assert one["targets"][0]["verification"]["weight_gradients"]
 
 
+@pytest.mark.slow
 def test_an_onnx_files_weights_are_sharded_too(tmp_path: Path) -> None:
     path = tmp_path / "vit.onnx"
     export_onnx(CASES["vit"], path, opset=17, training=True, dynamo=False)

@@ -51,7 +51,7 @@ def test_it_measures_what_autograd_says() -> None:
 
 
 def test_a_bad_network_is_warned_of_in_the_blocks_that_the_check_names() -> None:
-    module, inputs = network("a_bad")
+    module, inputs = chain(16, gain=0.4), (torch.randn(16, 32),)
     named = {finding.block for finding in gnelint.check(module, inputs).findings if finding.rule == "GNE101"}
     said = r"step 0: the gradient vanishes: 2\^\d+ .* GNE101 gain-mismatch"
     with pytest.warns(GradientNormWarning, match=said), gnelint.monitor(module) as monitor:
@@ -59,7 +59,7 @@ def test_a_bad_network_is_warned_of_in_the_blocks_that_the_check_names() -> None
     assert set(monitor.alerts[0].parts) <= named
 
 
-@pytest.mark.parametrize("model", ["a_ok", "plain_unet", "mlp"])
+@pytest.mark.parametrize("model", ["plain_unet", "mlp"])
 def test_nothing_is_said_of_a_good_network(model: str) -> None:
     module, inputs = network(model)
     with warnings.catch_warnings():

@@ -50,6 +50,7 @@ def test_every_block_is_measured_by_itself() -> None:
         value = layer(value)
 
 
+@pytest.mark.slow
 def test_intervals_of_a_small_networks_blocks_cover_the_truth() -> None:
     """400 runs of 12 probes on a network whose blocks' spectra are known from their Jacobians."""
     module = residual_net(width=12, depth=1).double()
