@@ -35,6 +35,15 @@ def _in_chain(facts: Facts, node: Node) -> bool:
     return block is not None and block.name in facts.plain_blocks
 
 
+_MANY = 3
+"""Layers of a block from which on they are a way of their own."""
+
+
+def _is_beside(facts: Facts, node: Node) -> bool:
+    block = facts.block(node)
+    return block is not None and block.kind == "dense" and _count_in(facts, block, LAYERS) < _MANY
+
+
 def _contains(facts: Facts, block: Block, named: frozenset[str]) -> bool:
     return any(facts.graph.node(name).op in named for name in block.nodes)
 
@@ -146,6 +155,12 @@ BLOCKS = (
     function("next(b)", "block", _neighbour(1), "the block behind b"),
     function("previous(b)", "block", _neighbour(-1), "the block before b"),
     function("in_block(n, kind)", "truth", _in_block, "n is in a block of this kind"),
+    function(
+        "is_beside(n)",
+        "truth",
+        _is_beside,
+        "n makes a new feature or two that are concatenated to all others: its block holds one layer or two",
+    ),
     function(
         "in_chain(n)",
         "truth",
