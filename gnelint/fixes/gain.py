@@ -127,8 +127,13 @@ class Gain(Fix):
 
 def _whole(prediction: Prediction, runs: Sequence[list[Layer]], tensors: Mapping[str, str]) -> list[list[Layer]]:
     """The runs without branches in which every layer has a stored tensor of its own."""
-    serial = [run for run in layers_outside_branches(prediction) if run in runs]
+    known = {_names(run) for run in runs}
+    serial = [run for run in layers_outside_branches(prediction) if _names(run) in known]
     return [run for run in serial if len({tensors.get(layer.node.name, "") for layer in run} - {""}) == len(run)]
+
+
+def _names(run: Sequence[Layer]) -> tuple[str, ...]:
+    return tuple(layer.node.name for layer in run)
 
 
 def _target(site: Site, finding: Finding) -> str | None:
