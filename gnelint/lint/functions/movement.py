@@ -32,31 +32,27 @@ def _held_back(facts: Facts, node: Node) -> str:
     return _NONE if block is None else _told(facts, block)
 
 
+_CAUSES = {
+    "flat": "the derivative of {} is zero everywhere",
+    "single": "{} runs over a single entry, so what it gives is the same for every input",
+    "detached": "{} stops the gradient",
+    "cancelled": "{} takes away as much of it as it adds, so its derivative is zero",
+    "dropped": "{} drops everything (p = 1)",
+    "no state": "{} is called without the state of the step before, and starts from zeros every time",
+    "zero weight": "the weights of {} are all zero",
+    "zero operand": "what {} multiplies it with is zero",
+    "reads zeros": "{} reads nothing but zeros",
+    "zero slope": "{} reads nothing but zeros, and its derivative at zero is zero",
+}
+"""What holds a gradient back, of the node that does."""
+
+
 def _told(facts: Facts, block: Block) -> str:
     node = facts.graph.node(block.node)
-    where = f"{node.name} ({node.source_op or node.op})"
-    if block.cause == "flat":
-        return f"the derivative of {where} is zero everywhere"
-    if block.cause == "single":
-        return f"{where} runs over a single entry, so what it gives is the same for every input"
-    if block.cause == "detached":
-        return f"{where} stops the gradient"
-    if block.cause == "cancelled":
-        return f"{where} takes away as much of it as it adds, so its derivative is zero"
-    if block.cause == "dropped":
-        return f"{where} drops everything (p = 1)"
-    if block.cause == "no state":
-        return f"{where} is called without the state of the step before, and starts from zeros every time"
-    if block.cause == "zero weight":
-        too = " and never move either" if _stuck(facts, node) != _NONE else ""
-        return f"the weights of {where} are all zero{too}"
-    if block.cause == "zero operand":
-        return f"what {where} multiplies it with is zero"
-    if block.cause == "reads zeros":
-        return f"{where} reads nothing but zeros"
-    if block.cause == "zero slope":
-        return f"{where} reads nothing but zeros, and its derivative at zero is zero"
-    return "no output of the network depends on it"
+    if block.cause not in _CAUSES:
+        return "no output of the network depends on it"
+    too = " and never move either" if block.cause == "zero weight" and _stuck(facts, node) != _NONE else ""
+    return _CAUSES[block.cause].format(f"{node.name} ({node.source_op or node.op})") + too
 
 
 def _first_step(facts: Facts, node: Node) -> float | None:
