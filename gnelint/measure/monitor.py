@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gnelint.readers.torch.outputs import starts
+
 OUTPUT = "output"
 """The place where the module returns."""
 SPREAD = 20.0
@@ -215,7 +217,7 @@ class Monitor:
 
     def _watch(self, name: str, output: Any) -> None:
         """Note the squared norm of the gradient when it comes; of several outputs or calls they add up."""
-        for tensor in _floating(output):
+        for tensor in starts(output):
             if tensor.requires_grad:
                 tensor.register_hook(self._noting(name))
 
@@ -302,16 +304,6 @@ def _log2_squared_norm(gradient: Tensor) -> Tensor:
 def _less(norm: float, end: float) -> float:
     """Relative to the output's; an output without gradient says nothing of what is in front of it."""
     return norm - end if math.isfinite(end) else math.nan if math.isnan(end) or end == math.inf else norm
-
-
-def _floating(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in _floating(value)]
-    if isinstance(output, (tuple, list)):
-        return [tensor for value in output for tensor in _floating(value)]
-    return []
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,28 @@ def test_keywords_and_mappings() -> None:
     with gnelint.monitor(net, every=1) as monitor:
         net(pixels=torch.randn(4, 32))["logits"].sum().backward()
     assert set(monitor.history[0].gradients) >= {"body.1", "body.3"}
+
+
+class _WithLoss(nn.Module):
+    """Returns its loss beside the logits that it is computed from, in an object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = chain()
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        logits = self.body(x)
+        return SimpleNamespace(loss=1000.0 * logits.square().mean(), logits=logits)
+
+
+def test_norms_are_relative_to_the_outputs_that_the_analysis_starts_at() -> None:
+    torch.manual_seed(0)
+    x, net = torch.randn(16, 32), _WithLoss()
+    with gnelint.monitor(net, every=1) as monitor:
+        net(x).loss.backward()
+    with gnelint.monitor(net.body, every=1) as alone:
+        net.body(x).square().mean().backward()
+    assert monitor.history[0].gradients["body.3"] == pytest.approx(alone.history[0].gradients["3"], abs=1e-4)
 
 
 class _Untraceable(nn.Module):

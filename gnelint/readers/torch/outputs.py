@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,22 +41,34 @@ class Returned:
     def _taken(self, output: Any) -> tuple[torch.Tensor, ...]:
         skipped: dict[str, None] = {}
         found = list(_tensors(output, "", skipped))
-        floating = [at for at, (_, tensor) in enumerate(found) if tensor.is_floating_point()]
-        scalars = frozenset(at for at in floating if not found[at][1].dim())
-        rest = [found[at][0] for at in floating if at not in scalars]
+        self.losses = _losses([tensor for _, tensor in found])
+        rest = [name for at, (name, tensor) in enumerate(found) if tensor.is_floating_point() and at not in self.losses]
         self.names = tuple(name for name, _ in found)
-        self.losses = scalars if rest else frozenset()
         self.notes = tuple(
             f"forward returns a {name} beside its outputs: what it keeps for later calls is no output, and is left out"
             for name in skipped
         )
         if self.losses:
-            losses = ", ".join(found[at][0] or "the scalar" for at in sorted(scalars))
+            losses = ", ".join(found[at][0] or "the scalar" for at in sorted(self.losses))
             self.notes += (
                 f"forward returns a loss ({losses}): the analysis starts at {', '.join(rest[:3])}"
                 f"{' and others' if len(rest) > 3 else ''} instead",
             )
         return tuple(tensor for _, tensor in found)
+
+
+def starts(output: Any) -> list[torch.Tensor]:
+    """The floating tensors in an output at which the analysis starts: all of them, but losses beside others."""
+    found = [tensor for _, tensor in _tensors(output, "", {})]
+    losses = _losses(found)
+    return [tensor for at, tensor in enumerate(found) if tensor.is_floating_point() and at not in losses]
+
+
+def _losses(found: Sequence[torch.Tensor]) -> frozenset[int]:
+    """The positions of floating scalars beside floating tensors with axes."""
+    floating = [at for at, tensor in enumerate(found) if tensor.is_floating_point()]
+    scalars = frozenset(at for at in floating if not found[at].dim())
+    return scalars if len(scalars) < len(floating) else frozenset()
 
 
 def _tensors(value: Any, name: str, skipped: dict[str, None], depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
