@@ -209,6 +209,8 @@ _config = click.option(
 )
 @click.option("--no-cache", "cache", is_flag=True, flag_value=False, default=True, help="Work every answer out again.")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where answers are kept [.gnelint_cache].")
+@click.option("--fix", is_flag=True, help="Fix the files first, as `gnelint fix --in-place` does; report what is left.")
+@click.option("--watch", is_flag=True, help="Check again whenever the targets or their configuration change.")
 @click.option("--show-settings", is_flag=True, help="Show what holds for each target, and check nothing.")
 @click.option("--statistics", is_flag=True, help="Show how often each rule spoke, and no more.")
 @click.option("-q", "--quiet", is_flag=True, help="Leave the table of blocks out; say nothing of clean targets.")
@@ -225,10 +227,34 @@ def check(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> 
     timm:NAME or torchvision:NAME.
     """
     try:
-        code = _check(targets, given)
+        code = _watch(targets, given) if given["watch"] else _check(targets, given)
     except Exception as error:
         _give_up(targets[0], error, given["verbose"])
     context.exit(code)
+
+
+def _watch(texts: Sequence[str], given: Mapping[str, Any]) -> int:
+    """Check whenever something has changed, in a process of its own that imports the user's code anew; until Ctrl-C."""
+    import subprocess
+
+    from gnelint.app.watching import await_change, files_of, stamps
+
+    words = [word for word in sys.argv[1:] if word != "--watch"]
+    more = [
+        path for path in (*given["rules"], given["weights"], given["config"], given["baseline"]) if path is not None
+    ]
+    try:
+        while True:
+            before = stamps(files_of(texts, more))
+            if sys.stdout.isatty():
+                click.clear()
+            subprocess.run([sys.executable, "-m", "gnelint", *words], check=False)
+            _complain(
+                f"watching {plural(sum(stamp is not None for stamp in before.values()), 'file')}; Ctrl-C ends it."
+            )
+            await_change(before, lambda: stamps(files_of(texts, more)))
+    except KeyboardInterrupt:
+        return EXIT_CLEAN
 
 
 def _give_up(target: str, error: Exception, verbose: bool) -> NoReturn:
@@ -260,6 +286,8 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         run.warn(*loaded.warnings, *without_effect(loaded, job.settings), *filter(None, [job.silenced]))
     if given["show_settings"]:
         return _show_settings(run, planned)
+    if given["fix"]:
+        planned = _fixed_in_place(run, planned)
     writing = given["write_baseline"]
     files = dict.fromkeys(job.baseline for job in planned)
     if writing and None in files:
@@ -283,6 +311,36 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     for text, file, option in renderings:
         _write(text, file, option)
     return report.exit_code
+
+
+def _fixed_in_place(run: _Run, planned: Sequence[Job]) -> list[Job]:
+    """Fix the file of each job and say what was done; a job whose file cannot be is said, and left out."""
+    from gnelint.app import batch
+    from gnelint.fixes.planning import FixRequest
+    from gnelint.lint.selection import selected_rules
+    from gnelint.output import fix_json, fix_text
+    from gnelint.writers import rewriting
+
+    for job in planned:
+        if job.target.kind == "python":
+            emitted = shlex.join(["gnelint", "fix", job.target.text, "--emit-init", "init_weights.py"])
+            raise UsageError("--fix", f"{job.target.text} is not a model file", f"Say `{emitted}`.")
+    left = []
+    for index, job in enumerate(planned, start=1):
+        _progress(f"fixing [{index}/{len(planned)}] {job.target.text}")
+        rules = selected_rules(batch.rules_of(job.rules), job.settings)
+        try:
+            subject = rewriting.subject_of(job, inline=False)
+            request = FixRequest(rules, job.settings, job.suppressions)
+            done = rewriting.rewrite(subject, request, job.target.path, measuring=rewriting.Measuring())
+        except Exception as error:  # whatever it is, the other files are fixed all the same
+            known = error if isinstance(error, GnelintError) else DefectError(job.target.text, error)
+            run.fail(job.target.text, known)
+            continue
+        run.warn(fix_text.sentence(fix_json.entry(done)))
+        left.append(job)
+    _progress("")
+    return left
 
 
 def _judged(run: _Run, report: Report, given: Mapping[str, Any]) -> Report:
@@ -425,6 +483,7 @@ def _progress(text: str) -> None:
 
 
 def _rendered(report: Report, given: Mapping[str, Any]) -> str:
+    from gnelint.lint.rulefile import is_builtin
     from gnelint.output import json, text
 
     if given["format"] not in ("text", "json"):
@@ -439,7 +498,12 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
         return text.statistics(json.statistics(entries, names))
     if len(entries) > 1 and not given["verbose"]:
         return text.summary([entry for entry in entries if entry["findings"] or not given["quiet"]])
-    style = text.Style(colour=_colour(given["output"]), table=not given["quiet"], fold=not given["verbose"])
+    style = text.Style(
+        colour=_colour(given["output"]),
+        table=not given["quiet"],
+        fold=not given["verbose"],
+        rules={rule.id: f" --rules {shlex.quote(rule.file)}" for rule in rules if not is_builtin(rule)},
+    )
     parts = [
         text.render(target.entry, names, target.notes, replace(style, fix=_fix_command(target.entry["target"], given)))
         for target in report.targets
@@ -745,15 +809,21 @@ _more_rules = click.option(
     type=click.Path(path_type=Path),
     help="Demand of rule files what CI does.",
 )
+@click.option("--new", metavar="NAME", help="Write NAME.yaml here, a rule to start from, with networks for its tests.")
 @click.option(
     "--format", type=click.Choice(("text", "markdown", "json")), default="text", help="How to list them [text]."
 )
 @click.pass_context
-def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...], format: str) -> None:
+def rules_group(
+    context: click.Context, paths: tuple[Path, ...], checked: tuple[Path, ...], new: str | None, format: str
+) -> None:
     """List all rules."""
     if context.invoked_subcommand is not None:
-        if paths or checked:
+        if paths or checked or new is not None:
             raise UsageError("rules test", "takes files and ids, no options")
+        return
+    if new is not None:
+        _start_rule(new)
         return
     if checked:
         context.exit(_run_examples([str(path) for path in checked], demanding=True))
@@ -765,6 +835,17 @@ def rules_group(context: click.Context, paths: tuple[Path, ...], checked: tuple[
         _complain(warning)
     shown = {"text": listing, "markdown": catalogue, "json": as_json}[format](loaded.rules)
     click.echo(shown, nl=False)
+
+
+def _start_rule(name: str) -> None:
+    from gnelint.app.new_rule import new_rule
+    from gnelint.files import write_whole
+
+    files = new_rule(name, Path.cwd())
+    for path, text in files.items():
+        write_whole(path, text)
+    rule, *networks = (path.name for path in files)
+    click.echo(f"{rule} and {', '.join(networks)}: written. Next: gnelint rules --check {rule}")
 
 
 @rules_group.command("test")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +172,86 @@ def test_a_fixed_file_overwrites_nothing_unless_told(folder: Path) -> None:
     one_line(done.stderr, "a good one.onnx", "is there already", "--force")
     forced = gnelint("fix", "z bad.onnx", "-o", "a good one.onnx", "--no-verify", "--force", cwd=folder)
     assert forced.returncode == 0, forced.stderr
+
+
+def test_check_fixes_files_in_place_and_reports_what_is_left(folder: Path) -> None:
+    good, bad = (folder / name for name in ("a good one.onnx", "z bad.onnx"))
+    before = good.read_bytes(), bad.read_bytes()
+    result = gnelint("check", ".", "--fix", "--format", "json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert [target["summary"]["errors"] for target in json.loads(result.stdout)["targets"]] == [0, 0]
+    assert "gnelint: a good one.onnx: nothing to fix.\n" in result.stderr
+    assert "gnelint: z bad.onnx: 24 edits made. Measured with " in result.stderr
+    assert good.read_bytes() == before[0]
+    assert bad.read_bytes() != before[1]
+    again = gnelint("check", ".", "--fix", cwd=folder)
+    assert "z bad.onnx: nothing to fix." in again.stderr
+
+
+def test_check_fixes_no_python_targets_and_says_what_does(folder: Path) -> None:
+    before = (folder / "z bad.onnx").read_bytes()
+    (folder / "nets.py").write_text("net = None\n")
+    result = gnelint("check", "z bad.onnx", "nets.py:net", "--fix", cwd=folder)
+    assert result.returncode == 2
+    one_line(result.stderr, "nets.py:net is not a model file", "`gnelint fix nets.py:net --emit-init init_weights.py`")
+    assert (folder / "z bad.onnx").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_fixed_costs_its_own_answer(folder: Path) -> None:
+    (folder / "broken.onnx").write_bytes(b"no model")
+    result = gnelint("check", ".", "--fix", "--select", "GNE1", "--format", "json", cwd=folder)
+    assert result.returncode == 2
+    assert [target["target"] for target in json.loads(result.stdout)["targets"]] == ["a good one.onnx", "z bad.onnx"]
+    assert result.stderr.count("broken.onnx") == 1
+
+
+def test_watching_checks_again_when_a_file_changes(folder: Path) -> None:
+    command = [sys.executable, "-m", "gnelint", "check", "z bad.onnx", "--watch", "--no-cache", "-q"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "watching 1 file; Ctrl-C ends it." in process.stderr.readline()
+        (folder / "gnelint.toml").write_text('ignore = ["GNE501"]\n')
+        said = [process.stderr.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        shown = process.stdout.read()
+        assert process.wait() == 0
+    assert "this configuration ignores GNE501" in said[0]
+    assert "watching 2 files" in said[1]
+    assert [line.split(".")[0] for line in shown.splitlines() if line.endswith("GNE101")] == [
+        "25 errors, 0 warnings",
+        "24 errors, 0 warnings",
+    ]
+
+
+def test_a_new_rule_passes_its_own_tests(folder: Path) -> None:
+    written = gnelint("rules", "--new", "thin-tanh", cwd=folder)
+    assert written.stdout.startswith("thin-tanh.yaml and thin_tanh_networks.py: written. Next: gnelint rules --check")
+    command = shlex.split(written.stdout.partition("Next: gnelint ")[2])
+    checked = gnelint(*command, cwd=folder)
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "all hold")
+    assert gnelint("rules", "--new", "thin-relu", cwd=folder).returncode == 0
+    assert len(load_rules([folder]).rules) == len(load_rules().rules) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gain-mismatch", "is the name of GNE101"),
+        ("Thin Tanh", "Write lower case with hyphens"),
+        ("thin-tanh", "thin_tanh_networks.py: is here already"),
+    ],
+)
+def test_a_new_rule_takes_nothing_from_others(folder: Path, name: str, said: str) -> None:
+    (folder / "thin_tanh_networks.py").write_text("")
+    result = gnelint("rules", "--new", name, cwd=folder)
+    assert result.returncode == 2
+    one_line(result.stderr, said)
+
+
+def test_the_hint_at_a_rule_of_ones_own_names_its_file(folder: Path) -> None:
+    gnelint("rules", "--new", "thin-tanh", cwd=folder)
+    shown = gnelint("check", "thin_tanh_networks.py:bad", "--rules", "thin-tanh.yaml", cwd=folder).stdout
+    hint = shown.partition("Why: gnelint ")[2].splitlines()[0]
+    assert hint == "rule LOCAL001 --rules thin-tanh.yaml"
+    assert gnelint(*hint.split(), cwd=folder).stdout.startswith("# thin-tanh (LOCAL001)")

@@ -16,13 +16,13 @@ import numpy as np
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
-from gnelint.errors import RuleError, UsageError
+from gnelint.errors import GnelintError, RuleError, UsageError
 from gnelint.fixes.planning import FixRequest, plan_fixes
 from gnelint.lint.engine import lint
 from gnelint.lint.expression import Expression, compile_expression, parts
 from gnelint.lint.finding import Finding
 from gnelint.lint.functions import FUNCTIONS
-from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, load_rule, load_rules, rule_files
+from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, is_builtin, load_rule, load_rules, rule_files
 from gnelint.lint.running import Matches, Run
 from gnelint.lint.selection import Settings, Stage, no_such_rule
 from gnelint.output.rules import catalogue_row, catalogue_section
@@ -108,7 +108,7 @@ class Examples:
         """
         lacks = list(_lacks(rule))
         path = Path(rule.file)
-        if path.resolve().parent == builtin_directory().resolve():
+        if is_builtin(rule):
             load_rule(path)  # a user's file was checked against the schema when it was read
             lacks += _own_lacks(rule, path)
         return Outcome(not lacks, tuple(f"FAIL  {rule.id}  {lack}" for lack in lacks))
@@ -122,10 +122,12 @@ class Examples:
             exported: read the network from the ONNX file that it is exported to (gnelint's own alone).
 
         Raises:
-            RuleError: its network cannot be found.
-            ModelError: it cannot be read.
+            RuleError: its network cannot be found, or not be read.
         """
-        prediction = self._prediction(rule, test, exported)
+        try:
+            prediction = self._prediction(rule, test, exported)
+        except GnelintError as error:
+            raise _place(rule, test, error) from error
         result = lint(prediction, [rule], Settings(loss=test.get("loss")))
         complaints = _complaints(test, result.findings)
         if "others" in test:
@@ -185,6 +187,15 @@ class Examples:
         return self._predictions[key]
 
 
+def _place(rule: Rule, test: Mapping[str, Any], error: GnelintError) -> RuleError:
+    """Why the network of a test cannot be read, with file, line and key."""
+    read = load_rule(Path(rule.file)) if is_builtin(rule) else rule  # what ships compiled has no lines
+    document = rule.document if isinstance(read, str) else read.document
+    key = "input" if error.subject.startswith("--input") else "model"
+    problem = error.problem if error.subject == test["model"] else f"{error.subject}: {error.problem}"
+    return document.error(("tests", rule.tests.index(test), key), f"{test['model']!r}: {problem}", error.advice)
+
+
 def _lacks(rule: Rule) -> Iterator[str]:
     """What any rule file should have and this one has not, each with what to do."""
     headings = re.findall(r"^## (.*)$", rule.explain, re.M)
@@ -238,7 +249,7 @@ def _read(rule: Rule, directory: Path, test: Mapping[str, Any], training: bool, 
         module, example_inputs = _fixtures().network(text)
     except (ImportError, ValueError, SyntaxError, TypeError) as error:
         advice = "Name a model.onnx or a nets.py:name beside the rule file."
-        raise RuleError(rule.file, f"tests: {text!r} names no network ({error})", advice) from None
+        raise RuleError(text, f"names no network ({error})", advice) from None
     if exported is not None:
         from gnelint.readers.onnx.reader import read
 

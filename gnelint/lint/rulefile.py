@@ -161,6 +161,11 @@ def builtin_directory() -> Path:
     raise RuleError(str(package / "_rules"), "gnelint's own rules are missing", "Install gnelint again.")
 
 
+def is_builtin(rule: Rule) -> bool:
+    """Whether a rule is one of gnelint's own."""
+    return Path(rule.file).resolve().parent == builtin_directory().resolve()
+
+
 def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     """gnelint's own rules and those of the given files and directories.
 

@@ -53,6 +53,13 @@ def render(
     return "\n".join(map(printable, lines)) + "\n"
 
 
+def sentence(entry: Mapping[str, Any]) -> str:
+    """What was done to a file, in a line: how many edits, whether they were measured, what was taken back."""
+    made = f"{_headline(entry, False)}{' made' if entry['edits'] else ''}."
+    done = "nothing written: the fixed model measures worse." if entry["worse"] else made
+    return " ".join([f"{entry['target']}: {done}", *_measured(entry)])
+
+
 def _stage(before: Mapping[str, Any]) -> Iterator[str]:
     """Why edits of the starting point are not made, where the weights are not fresh."""
     verdict, said = before["stage"]["verdict"], stage_text(before)

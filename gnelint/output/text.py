@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gnelint.lint.places import alike, changes, folded, scope, visible
@@ -44,12 +44,14 @@ class Style:
         table: whether to show the table of blocks.
         fold: whether to fold runs of like blocks.
         fix: the command that would fix the target, "" for none.
+        rules: what else `gnelint rule ID` needs to find a rule of the user's own, by id.
     """
 
     colour: bool = False
     table: bool = True
     fold: bool = True
     fix: str = ""
+    rules: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequence[str], style: Style) -> str:
@@ -70,7 +72,7 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
     for group in grouped(target["findings"]):
         title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
         lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
-    lines.extend(["", *wrapped(_closing(target), "")])
+    lines.extend(["", *wrapped(_closing(target, style), "")])
     if style.fix and any(finding["fix"] and finding["fix"]["edits"] for finding in target["findings"]):
         lines.append(f"Fix: {printable(style.fix)}")  # in a line of its own, however long: it is there to be copied
     return "\n".join(lines) + "\n"
@@ -399,7 +401,7 @@ def location_text(location: Mapping[str, Any]) -> str:
     return str(location["file"]) if location["line"] is None else f"{location['file']}:{location['line']}"
 
 
-def _closing(target: Mapping[str, Any]) -> str:
+def _closing(target: Mapping[str, Any], style: Style) -> str:
     summary = target["summary"]
     baseline = summary["baseline"]
     aside = [f"{summary['suppressed']} suppressed"] if summary["suppressed"] else []
@@ -411,7 +413,7 @@ def _closing(target: Mapping[str, Any]) -> str:
     if not target["findings"]:
         return f"{nothing_found(target)}{more}"
     first = grouped(target["findings"])[0][0]["rule"]
-    return f"{count_text(summary)}.{more}  Why: gnelint rule {first}"
+    return f"{count_text(summary)}.{more}  Why: gnelint rule {first}{style.rules.get(first, '')}"
 
 
 def nothing_found(target: Mapping[str, Any]) -> str:

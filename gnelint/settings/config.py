@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import glob
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -147,16 +147,19 @@ def find_config(directory: Path) -> Config:
     Raises:
         UsageError: the file found cannot be read or is not valid.
     """
-    for folder in (directory, *directory.parents):
-        own = folder / "gnelint.toml"
-        if own.is_file():
-            return read_config(own)
-        shared = folder / "pyproject.toml"
-        if shared.is_file():
-            table = _own_table(shared)
-            if table is not None:
-                return _config(table, shared, "tool.gnelint.")
+    for place in filter(Path.is_file, places(directory)):
+        if place.name == "gnelint.toml":
+            return read_config(place)
+        table = _own_table(place)
+        if table is not None:
+            return _config(table, place, "tool.gnelint.")
     return Config()
+
+
+def places(directory: Path) -> Iterator[Path]:
+    """Where the configuration of a directory may stand, the nearest place first."""
+    for folder in (directory, *directory.parents):
+        yield from (folder / "gnelint.toml", folder / "pyproject.toml")
 
 
 def read_config(path: Path) -> Config:

@@ -206,8 +206,10 @@ def test_what_is_asked_of_our_own(
         (["test", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),
         (["--check", "nowhere/rule.yaml"], ["nowhere/rule.yaml", "no such file"]),
         (["test", "broken.yaml"], ["broken.yaml:1", "schema"]),
-        (["test", "lost.yaml"], ["lost.yaml", "names no network"]),
-        (["--check", "gone.yaml"], ["gone.onnx", "no such file"]),
+        (["test", "lost.yaml"], ["lost.yaml:37: tests[0].model: 'resnet7': names no network"]),
+        (["--check", "gone.yaml"], ["gone.yaml:37: tests[0].model: 'gone.onnx': no such file"]),
+        (["test", "shapeless.yaml"], ["shapeless.yaml:37: tests[0].input: ", '"z" is not a positive size']),
+        (["test", "unknown.yaml"], ["unknown.yaml:37: tests[0].loss: 'l7' is not one of"]),
         (["--rules", "lost.yaml", "test", "GNE101"], ["no options"]),
     ],
 )
@@ -215,6 +217,8 @@ def test_mistakes_get_one_line_and_code_2(folder: Path, arguments: list[str], pa
     (folder / "broken.yaml").write_text("id: ACME001\n")
     (folder / "lost.yaml").write_text(with_tests("model: resnet7, findings: 1"))
     (folder / "gone.yaml").write_text(with_tests("model: gone.onnx, findings: 1"))
+    (folder / "shapeless.yaml").write_text(with_tests('model: "nets.py:wide", findings: 0, input: ["8,z"]'))
+    (folder / "unknown.yaml").write_text(with_tests('model: "nets.py:wide", findings: 0, loss: l7'))
     result = gnelint("rules", *arguments, cwd=folder)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
