@@ -908,3 +908,18 @@ def write_settings(force: bool) -> None:
         raise UsageError(str(path), "is here already", "Add --force to write it anew.")
     _write(TEMPLATE, path, "init")
     click.echo(f"{path}: written. All of it is comments: take the marks away from what you want to say.")
+
+
+@cli.command("server")
+@click.argument("targets", nargs=-1, metavar="[TARGET...]")
+def serve(targets: tuple[str, ...]) -> None:
+    """Speak the language server protocol with an editor, on standard input and output.
+
+    Each TARGET is one word with its options, as in "train.py:make_model --input 8,3,32,32"; the editor may name more
+    ({"targets": [...]} among its initialization options). The code of these alone is run, in processes of their own.
+    """
+    if importlib.util.find_spec("pygls") is None:
+        raise UsageError("server", "needs pygls, which is not installed", 'Install it: pip install "gnelint[server]"')
+    from gnelint.server.service import language_server
+
+    language_server(targets).start_io()

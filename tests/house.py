@@ -23,6 +23,7 @@ THEORY = PACKAGE / "theory" / "README.md"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "cli", "pytest_plugin", "callbacks", "__init__"),
+    ("server",),
     ("api",),
     ("app",),
     ("output",),
