@@ -19,7 +19,7 @@ from gnelint.errors import DefectError, GnelintError, ModelError, UsageError
 from gnelint.lint.losses import LOSSES
 from gnelint.lint.severity import FAIL_ON
 from gnelint.version import __version__
-from gnelint.words import plural
+from gnelint.words import close, plural
 
 if TYPE_CHECKING:
     from gnelint.lint.baseline import Baseline
@@ -115,11 +115,9 @@ class _Commands(click.Group):
     def _no_command(self, word: str) -> UsageError:
         if Path(word).exists() or word.endswith((".onnx", ".pt2", ".pt", ".pth")) or ":" in word:
             return UsageError(word, "is a model, and no command", f"Say `gnelint check {shlex.quote(word)}`.")
-        import difflib
-
-        close = difflib.get_close_matches(word, self.commands, n=1, cutoff=0.5)
+        alike = close(word, self.commands, cutoff=0.5)
         meant = {"lint": "check", "scan": "check", "run": "check", "measure": "verify"}
-        best = meant.get(word) or (close[0] if close else None)
+        best = meant.get(word) or (alike[0] if alike else None)
         hint = f"Did you mean `gnelint {best}`? " if best else ""
         return UsageError(word, "is no command", f"{hint}There are {', '.join(self.commands)}.")
 

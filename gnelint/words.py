@@ -1,6 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and the word that was meant."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def plural(count: int, noun: str) -> str:
@@ -25,3 +27,10 @@ def size(count: int, gap: str = "") -> str:
         if count >= whole:
             return f"{count / whole:.3g}{gap}{unit}"
     return str(count)
+
+
+def close(wanted: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known words that are most like this one, the closest first; cutoff as `difflib` has it."""
+    import difflib  # for errors alone
+
+    return difflib.get_close_matches(wanted, list(known), n=most, cutoff=cutoff)

@@ -19,8 +19,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,27 @@ def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str
 @functools.lru_cache(maxsize=1)  # what a process has loaded does not change
 def _code() -> tuple[str, ...]:
     """The programs that make an answer. A checkout's code changes without its version: its files' states count too."""
-    from importlib.metadata import PackageNotFoundError, version  # slow to import
+    packages = ("numpy", "onnx", "torch")
+    return (__version__, sys.version, *map(_version_of, packages), *sorted(_states(Path(__file__).parents[1])))
 
-    parts = [__version__, sys.version]
-    for package in ("numpy", "onnx", "torch"):
-        with contextlib.suppress(PackageNotFoundError):
-            parts.append(f"{package} {version(package)}")
-    own = Path(__file__).parents[1]
-    for path in sorted((*own.rglob("*.py"), *own.rglob("*.json"))):
-        state = path.stat()
-        parts.append(f"{path.relative_to(own)} {state.st_size} {state.st_mtime_ns}")
-    return tuple(parts)
+
+def _version_of(package: str) -> str:
+    """What says which version of a package is installed, without importing it; "" where there is none."""
+    spec = find_spec(package)  # importlib.metadata, which would tell it too, takes longer than all else here
+    if spec is None or spec.origin is None:
+        return ""
+    home = Path(spec.origin)
+    told = home.with_name("version.py")
+    return f"{package} {sha256(told if told.exists() else home)}"
+
+
+def _states(directory: str | Path, within: str = "") -> Iterator[str]:
+    """Name, size and time of each file of ours below a directory that bears on an answer."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = f"{within}{entry.name}"
+            if entry.name.endswith((".py", ".json")):
+                state = entry.stat()
+                yield f"{name} {state.st_size} {state.st_mtime_ns}"
+            elif entry.is_dir() and entry.name != "__pycache__":
+                yield from _states(entry.path, f"{name}/")

@@ -79,7 +79,7 @@ class Analysis:
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of this network in the JSON report, schema "gnelint/1"."""
-        from gnelint.output.json import Circumstances, target
+        from gnelint.output.entry import Circumstances, target
 
         ran = tuple(rule.id for rule in self.rules)
         chosen = {

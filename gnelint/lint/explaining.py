@@ -9,9 +9,11 @@ nothing, and neither does one that found nothing there. What a user has accepted
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from gnelint.ir.graph import Graph
-from gnelint.lint.finding import Finding
+if TYPE_CHECKING:
+    from gnelint.ir.graph import Graph
+    from gnelint.lint.finding import Finding
 
 WHOLE = ""
 """Stands for the whole network among the names of nodes; no node is called so."""

@@ -12,7 +12,6 @@ through arithmetic and comparisons; `and` and `or` follow Kleene's logic; a cond
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import operator
 import re
@@ -25,6 +24,7 @@ import numpy as np
 from gnelint.lint.columns import Column, Columns, constant, plain
 from gnelint.lint.index import Indices, Mask
 from gnelint.lint.kinds import LITERALS, ExpressionError, Function, Kind, literal
+from gnelint.words import close
 
 MAX_LENGTH = 500
 MAX_DEPTH = 40
@@ -290,8 +290,8 @@ class _Compiler:
             return self._aggregate(name, tree, depth)
         function = self.functions.get(name)
         if function is None:
-            close = difflib.get_close_matches(name, [*self.functions, *_RUN_PARAMETERS], n=1)
-            raise ExpressionError(f'there is no function "{name}"{f"; did you mean {close[0]}" if close else ""}')
+            meant = close(name, [*self.functions, *_RUN_PARAMETERS])
+            raise ExpressionError(f'there is no function "{name}"{f"; did you mean {meant[0]}" if meant else ""}')
         parameters = function.parameters
         if function.variadic and len(tree.args) > len(parameters):
             parameters = (*parameters, *parameters[-1:] * (len(tree.args) - len(parameters)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gnelint.ir.graph import Location
 from gnelint.lint.severity import Severity
+
+if TYPE_CHECKING:
+    from gnelint.ir.graph import Location
 
 Safety = Literal["preserving", "init", "retrain", "display"]
 """What a fix costs: nothing, the starting point, the trained weights; `display` is advice without an edit."""

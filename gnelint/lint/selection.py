@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from gnelint.errors import UsageError
 from gnelint.lint.rulefile import Rule, RuleSet
+from gnelint.words import close
 
 Stage = Literal["auto", "init", "trained"]
 
@@ -130,15 +130,15 @@ def no_such_rule(selector: str, rules: RuleSet, where: str = "") -> UsageError:
 def _closest(wanted: str, rules: RuleSet) -> str | None:
     if any(char.isdigit() for char in wanted) or wanted.isalpha():
         known = [*(rule.id for rule in rules.rules), ALL]
-        close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.5)
+        alike = close(wanted, known, most=len(known), cutoff=0.5)
         # of ids that are as close as each other the one that begins most alike: of one family, an O meant for a 0
         digits = wanted[:3] + wanted[3:].translate(str.maketrans("OIL", "011"))
-        best = max(close, key=lambda other: (_same_start(digits, other), _same_places(digits, other)), default=None)
+        best = max(alike, key=lambda other: (_same_start(digits, other), _same_places(digits, other)), default=None)
         if best is not None:
             return best
     names = {rule.name.upper(): rule.name for rule in rules.rules}
-    close = difflib.get_close_matches(wanted, names, n=1)
-    return names[close[0]] if close else None
+    alike = close(wanted, names)
+    return names[alike[0]] if alike else None
 
 
 def _same_start(a: str, b: str) -> int:
@@ -163,8 +163,8 @@ def check_params(params: Mapping[str, Mapping[str, Any]], rules: RuleSet, where:
         for name, value in values.items():
             subject = f"{prefix}params.{rule_id}.{name}"
             if name not in rule.params:
-                close = difflib.get_close_matches(name, rule.params, n=1)
-                hint = f"Did you mean {close[0]}? " if close else ""
+                meant = close(name, rule.params)
+                hint = f"Did you mean {meant[0]}? " if meant else ""
                 known = ", ".join(rule.params) or "none"
                 raise UsageError(subject, "no such parameter", f"{hint}{rule_id} has: {known}.")
             default = rule.params[name].default

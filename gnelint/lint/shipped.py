@@ -1,7 +1,7 @@
 """The rules that ship, parsed once a user: reading their YAML takes longer than checking a small network.
 
 What was parsed is kept as JSON in the user's cache directory, under a hash of the files' bytes. A copy that somebody
-else could have written is not read.
+else could have written is not read. Which line a key stands on is asked for errors alone, and read from the file then.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from gnelint.files import is_own, user_directory, write_whole
 from gnelint.lint.document import Document
 from gnelint.lint.document import Path as KeyPath
 
-_FORM = b"data, lines, lines of text\n"
+_FORM = b"data\n"
 """What a copy holds of each file: copies of another form have another name."""
 
 _KEPT = 4
@@ -34,20 +36,42 @@ def shipped_documents(files: Sequence[Path]) -> list[Document]:
 
         documents = [parse(text.decode(), str(file)) for file, text in zip(files, texts, strict=True)]
         if copy is not None:
-            _keep(copy, [[each.data, _pairs(each.lines), _pairs(each.text_lines)] for each in documents])
+            _keep(copy, [each.data for each in documents])
         return documents
     return [
-        Document(str(file), data, _by_path(lines), _by_path(text_lines))
-        for file, (data, lines, text_lines) in zip(files, found, strict=True)
+        Document(str(file), data, _Lines(str(file), text, "lines"), _Lines(str(file), text, "text_lines"))
+        for file, text, data in zip(files, texts, found, strict=True)
     ]
 
 
-def _pairs(lines: Mapping[KeyPath, int]) -> list[tuple[KeyPath, int]]:
-    return list(lines.items())
+@dataclass(frozen=True, eq=False)
+class _Lines(Mapping[KeyPath, int]):
+    """Lines of a rule file, read when somebody asks.
 
+    Attributes:
+        file, text: the file, and what is in it.
+        kind: which attribute of a document this is.
+    """
 
-def _by_path(pairs: Sequence[tuple[Sequence[str | int], int]]) -> dict[KeyPath, int]:
-    return {tuple(path): line for path, line in pairs}
+    file: str
+    text: bytes
+    kind: str
+
+    @cached_property
+    def _found(self) -> Mapping[KeyPath, int]:
+        from gnelint.lint.yaml_marks import parse  # slow to import
+
+        lines: Mapping[KeyPath, int] = getattr(parse(self.text.decode(), self.file), self.kind)
+        return lines
+
+    def __getitem__(self, path: KeyPath) -> int:
+        return self._found[path]
+
+    def __iter__(self) -> Iterator[KeyPath]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _copy_of(files: Sequence[Path], texts: Sequence[bytes]) -> Path | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from gnelint.ir.graph import Graph
-from gnelint.lint.finding import Finding
-from gnelint.lint.rulefile import RuleSet
 from gnelint.lint.selection import names, no_such_rule
+
+if TYPE_CHECKING:
+    from gnelint.ir.graph import Graph
+    from gnelint.lint.finding import Finding
+    from gnelint.lint.rulefile import RuleSet
 
 _DEEPEST = 50
 """Calls within each other, beyond what a reader enters."""

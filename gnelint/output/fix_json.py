@@ -12,7 +12,8 @@ from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule
 from gnelint.measure.trials import TakenBack
 from gnelint.output import verify_json
-from gnelint.output.json import number, stage
+from gnelint.output.entry import stage
+from gnelint.output.json import number
 from gnelint.writers.rewriting import Rewritten
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""The JSON contract, schema "gnelint/1": every other output is a rendering of what this module makes."""
+"""The JSON contract, schema "gnelint/1": every other output is a rendering of it. What it says of one target is made in
+`entry`; this module, which a known answer goes through, needs neither numpy nor a graph."""
 
 from __future__ import annotations
 
@@ -6,23 +7,16 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gnelint.analysis.prediction import Block, NodePrediction, Prediction
-from gnelint.analysis.stage import Judgement
 from gnelint.errors import UsageError
 from gnelint.files import read_text
-from gnelint.ir.graph import Graph, Parameter
-from gnelint.lint.finding import Advice, Finding
-from gnelint.lint.rulefile import Rule
 from gnelint.lint.severity import SEVERITIES
-from gnelint.lint.total import Excess
-from gnelint.ops import VOCABULARY
-from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
 from gnelint.version import __version__
+
+if TYPE_CHECKING:
+    from gnelint.lint.rulefile import Rule
 
 SCHEMA = "gnelint/1"
 
@@ -53,37 +47,15 @@ _READABLE = _object(
 )
 """What is asked of an earlier report that another is compared with."""
 
-MOST_EVIDENCE = 10
-"""Pieces of evidence for the stage of the weights that are written."""
-
 SIGNIFICANT_DIGITS = 7
 """Enough for every use, and few enough that a report does not change with the order of a sum."""
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """How an answer came about, for whoever reads the report or wants it again.
-
-    Attributes:
-        notes: what the reader saw and which rules were skipped, a sentence each.
-        ran: ids of the rules that were run.
-        options: what was chosen about the rules.
-        excess: the network's total if it is out of range, whichever rules were run.
-        sha256: of the model file's bytes, None where there is no such file.
-    """
-
-    notes: tuple[str, ...] = ()
-    ran: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    excess: Excess | None = None
-    sha256: str | None = None
 
 
 def document(targets: Iterable[Mapping[str, Any]], rules: Sequence[Rule] = ()) -> dict[str, Any]:
     """The whole report.
 
     Args:
-        targets: what `target` gave for each target.
+        targets: what `entry.target` gave for each target.
         rules: those that may have been run; what is said of them is theirs in the report.
     """
     entries = list(targets)
@@ -100,6 +72,8 @@ def document(targets: Iterable[Mapping[str, Any]], rules: Sequence[Rule] = ()) -
 
 def versions(sources: Iterable[str]) -> dict[str, str]:
     """The programs that made a report of targets from these sources."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     found = {"gnelint": __version__, "python": platform.python_version()}
     for package in ("numpy", *sorted({*sources})):  # a source is called as the package that reads it
         try:
@@ -110,7 +84,7 @@ def versions(sources: Iterable[str]) -> dict[str, str]:
 
 
 def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, str]) -> dict[str, Any]:
-    """How often each rule spoke over all targets, most often first, made of what `target` gave for each."""
+    """How often each rule spoke over all targets, most often first, made of what `entry.target` gave for each."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     places: dict[str, set[int]] = {}
     for index, entry in enumerate(targets):
@@ -134,35 +108,6 @@ def statistics(targets: Sequence[Mapping[str, Any]], rule_names: Mapping[str, st
 def dumps(report: Mapping[str, Any]) -> str:
     """The report as text; the same report gives the same bytes."""
     return json.dumps(report, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
-
-
-def target(
-    prediction: Prediction, findings: Sequence[Finding], suppressed: int = 0, made: Circumstances | None = None
-) -> dict[str, Any]:
-    """The entry of one target. A number that is not known, or not finite, is null.
-
-    Args:
-        prediction: what was predicted.
-        findings: what is reported.
-        suppressed: number of findings that are not, because the user has accepted them.
-        made: how the answer came about, None if that is not told.
-    """
-    made = made or Circumstances()
-    graph = prediction.graph
-    return {
-        "target": graph.name,
-        "source": graph.source,
-        "mode": "train" if graph.training else "eval",
-        "summary": _summary(prediction, findings, suppressed, made.excess),
-        "profile": [_profile(node, prediction) for node in prediction.nodes],
-        "blocks": [_block(block) for block in prediction.blocks],
-        "findings": [_finding(finding) for finding in findings],
-        "inputs": [_input(graph, name) for name in graph.inputs],
-        "sha256": made.sha256,
-        "notes": list(made.notes),
-        "options": dict(made.options),
-        "rules_ran": list(made.ran),
-    }
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -204,98 +149,6 @@ def counts(findings: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-def _summary(
-    prediction: Prediction, findings: Sequence[Finding], suppressed: int, excess: Excess | None
-) -> dict[str, Any]:
-    return {
-        "nodes": len(prediction.graph.nodes),
-        "parameters": _parameter_count(prediction.graph),
-        "blocks": len(prediction.blocks),
-        "coverage": number(prediction.coverage),
-        "trained": prediction.trained,
-        "stage": stage(prediction.stage),
-        "gradient_ratio": number(prediction.gradient_ratio),
-        "gradient_log2": number(prediction.gradient_log2),
-        "error_bits": number(prediction.error_bits),
-        "fluctuation_bits": number(prediction.fluctuation_bits),
-        "cotangent_at": prediction.cotangent_at,
-        **counts([_finding(finding) for finding in findings]),
-        "suppressed": suppressed,
-        "baseline": None,
-        "out_of_range": None
-        if excess is None
-        else {
-            "rule": excess.rule,
-            "gradient_log2": number(excess.bits),
-            "not_selected": list(excess.not_selected),
-        },
-    }
-
-
-def stage(judgement: Judgement) -> dict[str, Any]:
-    """What the weights are and the strongest evidence for and against it, in bits of log odds for trained."""
-    return {
-        "verdict": judgement.verdict,
-        "reason": judgement.reason,
-        "log_odds": number(judgement.log_odds),
-        "evidence": [
-            {"text": each.text, "tensor": each.tensor, "log_odds": number(each.log_odds)}
-            for each in judgement.evidence[:MOST_EVIDENCE]
-        ],
-    }
-
-
-def _parameter_count(graph: Graph) -> int:
-    return sum(parameter.size for parameter in graph.parameters())
-
-
-def _profile(prediction: NodePrediction, whole: Prediction) -> dict[str, Any]:
-    node, graph = prediction.node, whole.graph
-    made = (graph.producers[name].name for name in node.present_inputs if name in graph.producers)
-    return {
-        "name": node.name,
-        "op": node.op,
-        "family": VOCABULARY[node.op].family if node.op in VOCABULARY else "unmodelled",
-        "output": prediction.output,
-        "shape": None if prediction.shape is None else list(prediction.shape),
-        "mean": number(prediction.mean),
-        "second_moment": number(prediction.second_moment),
-        "phi": number(prediction.phi),
-        "phi_variance": number(prediction.phi_variance),
-        "gradient_norm2": number(prediction.gradient_norm2),
-        "gradient_log2": number(prediction.gradient_log2),
-        "error_bits": number(prediction.error_bits),
-        "basis": prediction.basis,
-        "assumptions": list(prediction.assumptions),
-        "inputs": [name for name in dict.fromkeys(made) if name in whole.by_node],
-        "weights": [
-            _weights(role, parameter, node.op, whole.weights[parameter.name])
-            for role, parameter in node.parameters.items()
-            if parameter.name in whole.weights
-        ],
-    }
-
-
-def _weights(role: str, parameter: Parameter, op: str, statistics: WeightStatistics) -> dict[str, Any]:
-    """What the numbers of a weight tensor are; `gain` is sqrt(fan_in E[w^2])."""
-    return {
-        "name": parameter.name,
-        "role": role,
-        "shape": list(parameter.shape),
-        "mean": number(statistics.mean),
-        "std": number(statistics.std),
-        "minimum": number(statistics.minimum),
-        "maximum": number(statistics.maximum),
-        "distribution": distribution(parameter, statistics),
-        "gain": number(gain(op, role, parameter.shape, statistics)),
-    }
-
-
-def _input(graph: Graph, name: str) -> dict[str, Any]:
-    value = graph.values[name]
-    return {"name": name, "shape": None if value.shape is None else list(value.shape), "dtype": value.dtype}
-
-
 def _rule(rule: Rule, spoke: bool) -> dict[str, Any]:
     """What a rule is; its explanation only where it has found something."""
     return {
@@ -306,48 +159,4 @@ def _rule(rule: Rule, spoke: bool) -> dict[str, Any]:
         "params": {name: parameter.default for name, parameter in rule.params.items()},
         "explanation": rule.explain.strip() if spoke else None,
         "references": [dict(reference) for reference in rule.references] if spoke else [],
-    }
-
-
-def _block(block: Block) -> dict[str, Any]:
-    return {
-        "name": block.name,
-        "kind": block.kind,
-        "nodes": list(block.nodes),
-        "side": list(block.side),
-        "phi": number(block.phi),
-        "phi_variance": number(block.phi_variance),
-        "error_bits": number(block.error_bits),
-        "branch_phi": number(block.branch_phi),
-        "shortcut_phi": number(block.shortcut_phi),
-        "join": block.join,
-        "basis": block.basis,
-        "assumptions": list(block.assumptions),
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    location, fix = finding.location, finding.fix
-    return {
-        "rule": finding.rule,
-        "severity": finding.severity,
-        "message": finding.message,
-        "nodes": list(finding.nodes),
-        "block": finding.block,
-        "location": None if location is None else {"file": location.file, "line": location.line},
-        "measured": number(finding.measured),
-        "expected": number(finding.expected),
-        "fix": None if fix is None else _fix(fix),
-        "fingerprint": finding.fingerprint,
-    }
-
-
-def _fix(fix: Advice) -> dict[str, Any]:
-    edits = [{**vars(edit), "factor": number(edit.factor)} for edit in fix.edits]
-    return {
-        "kind": fix.kind,
-        "safety": fix.safety,
-        "description": fix.description,
-        "edits": edits,
-        "reason": fix.reason,
     }

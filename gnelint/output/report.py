@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gnelint.lint.rulefile import Rule
 from gnelint.lint.severity import SEVERITIES, reaches
 from gnelint.lint.suppression import Verdict
 from gnelint.output.text import clipped, fix_text, places
+
+if TYPE_CHECKING:
+    from gnelint.lint.rulefile import Rule
 
 _PLACES = 120
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")

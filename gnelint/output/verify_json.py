@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import Rule
+from gnelint.output import entry as entries
 from gnelint.output import json
 from gnelint.output.json import number
 
@@ -42,8 +43,8 @@ def target(verified: Verified, findings: Sequence[Finding], rules: Sequence[Rule
     """The entry of one network. `measured` and `interval` stand beside the numbers that they are of, by their keys."""
     prediction = verified.prediction
     notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes)))
-    made = json.Circumstances(notes, tuple(rule.id for rule in rules))
-    entry = json.target(prediction, findings, made=made)
+    made = entries.Circumstances(notes, tuple(rule.id for rule in rules))
+    entry = entries.target(prediction, findings, made=made)
     measurement, comparison = verified.measurement, verified.comparison
     for block, judged in zip(entry["blocks"], comparison.blocks, strict=True):
         found = measurement.blocks.get(judged.name)

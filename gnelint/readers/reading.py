@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gnelint.errors import ModelError
-from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
 
 if TYPE_CHECKING:
+    from gnelint.ir.graph import Graph
     from gnelint.readers.torch.reader import Traced
 
 

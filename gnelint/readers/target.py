@@ -6,16 +6,15 @@ torch is loaded only to read a target that needs it.
 from __future__ import annotations
 
 import ast
-import difflib
 import glob
 import sys
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gnelint.errors import ModelError, UsageError
+from gnelint.words import close
 
 TargetKind = Literal["onnx", "pt2", "python"]
 
@@ -109,8 +108,8 @@ def source_file(target: Target) -> str:
 
 def suggestion(wanted: str, known: Iterable[str]) -> str:
     """ "Did you mean ...?" for the closest names, or "" if none is close."""
-    close = difflib.get_close_matches(wanted, sorted(known), n=3, cutoff=0.6)
-    return f"Did you mean {' or '.join(close)}?" if close else ""
+    found = close(wanted, sorted(known), most=3)
+    return f"Did you mean {' or '.join(found)}?" if found else ""
 
 
 def _in_directory(text: str, path: Path) -> tuple[Target, ...]:
@@ -162,6 +161,8 @@ _WITH_WEIGHTS = "Point at the code that builds the network, package.module:name,
 
 def _weights_kind(path: Path) -> str:
     """What a file of weights is; nothing in it is unpickled."""
+    import zipfile
+
     if not zipfile.is_zipfile(path):
         return "a file of weights holds no network"
     with zipfile.ZipFile(path) as archive:

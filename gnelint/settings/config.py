@@ -6,7 +6,6 @@ one nearest to the working directory; files are not merged, and paths and globs 
 
 from __future__ import annotations
 
-import difflib
 import glob
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from gnelint.errors import UsageError
 from gnelint.files import read_text
 from gnelint.lint.losses import LOSSES
 from gnelint.lint.severity import FAIL_ON
+from gnelint.words import close
 
 MAX_CONFIG = 1 << 20
 """Bytes of the largest configuration."""
@@ -235,8 +235,8 @@ class _Table:
             raise self._error(prefix.rstrip("."), "must be a table")
         for key in table:
             if key not in keys:
-                close = difflib.get_close_matches(key, keys, n=1)
-                advice = f'Did you mean "{close[0]}"?' if close else f"Known keys: {', '.join(keys)}."
+                meant = close(key, keys)
+                advice = f'Did you mean "{meant[0]}"?' if meant else f"Known keys: {', '.join(keys)}."
                 raise UsageError(str(file), f'unknown key "{prefix}{key}"', advice)
         self._table: dict[str, Any] = table
 

@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -258,3 +260,10 @@ def test_python_targets_are_not_kept(tmp_path: Path) -> None:
     target = Target("nets.py:net", "python", path=tmp_path / "nets.py", attribute="net")
     ask(Job(target, (InputSpec((2, 4)),), cache_dir=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_known_answer_is_told_without_numpy() -> None:
+    program = (
+        "import sys, gnelint.app.batch, gnelint.output.json, gnelint.output.text; sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

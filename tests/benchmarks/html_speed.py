@@ -27,7 +27,8 @@ from gnelint.lint.engine import lint
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.output import html
-from gnelint.output.json import document, target
+from gnelint.output.entry import target
+from gnelint.output.json import document
 from tests.benchmarks import lint_speed
 from tests.models import Case
 from tests.models.resnet import Bottleneck, ResNet

@@ -12,7 +12,8 @@ from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings, selected_rules
-from gnelint.output.json import Circumstances, document, target
+from gnelint.output.entry import Circumstances, target
+from gnelint.output.json import document
 from tests.builders import chain, graph, node, prediction, statistics
 
 HOSTILE = (

@@ -11,7 +11,7 @@ from gnelint.lint.engine import lint
 from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
-from gnelint.output.json import target
+from gnelint.output.entry import target
 from gnelint.output.report import Checked, Report
 from tests.builders import chain, graph, node, prediction
 

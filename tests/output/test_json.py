@@ -12,7 +12,8 @@ import pytest
 from gnelint.ir.graph import Location
 from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.rulefile import load_rules
-from gnelint.output.json import Circumstances, document, dumps, number, target
+from gnelint.output.entry import Circumstances, target
+from gnelint.output.json import document, dumps, number
 from tests.builders import chain
 from tests.output.snapshots import assert_matches
 

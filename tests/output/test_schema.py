@@ -19,7 +19,8 @@ from gnelint.ir.graph import Location
 from gnelint.lint.finding import Advice, Finding
 from gnelint.measure.training import Step, TrainingRun
 from gnelint.measure.verify import Verification
-from gnelint.output.json import document, dumps, statistics, target
+from gnelint.output.entry import target
+from gnelint.output.json import document, dumps, statistics
 from gnelint.output.verify_json import document as verify_document
 from tests.builders import chain
 from tests.command import gnelint

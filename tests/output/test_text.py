@@ -14,7 +14,7 @@ from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.output import json
-from gnelint.output.json import target
+from gnelint.output.entry import target
 from gnelint.output.text import WIDTH, Style, elide, render, statistics
 from tests.builders import chain, graph, node, prediction
 from tests.output.snapshots import assert_matches
