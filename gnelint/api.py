@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ from gnelint.lint.selection import (
 )
 from gnelint.lint.suppression import unused
 from gnelint.readers.reading import Read, open_target
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     import torch

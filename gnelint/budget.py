@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
+
+from gnelint.records import dataclass
 
 if sys.platform != "win32":
     import resource

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir", "nn"),
     ("ops",),
     ("budget", "errors", "files", "version", "words"),
+    ("records",),
 )
 """From the doors down. A module may import its own part and what stands below, never what stands beside or above."""
 

@@ -13,7 +13,7 @@ What is not known counts as not zero, so that nothing is said to stand still tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.arrays import NUMPY
 
 Cause = Literal[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
@@ -11,6 +11,7 @@ from gnelint.analysis.sampling import MakeSampler
 from gnelint.analysis.stage import Judgement
 from gnelint.components.base import Basis
 from gnelint.ir.graph import Graph, Node
+from gnelint.records import dataclass
 from gnelint.theory.weights.statistics import WeightStatistics
 
 BlockKind = Literal["serial", "residual", "dense", "attention", "gated", "parallel"]

@@ -15,7 +15,7 @@ import math
 from collections import ChainMap
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
 from gnelint.budget import at
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments

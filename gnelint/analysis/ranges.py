@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Scalar
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

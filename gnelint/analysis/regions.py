@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from gnelint.analysis.sampling import Region
 from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import families
+from gnelint.records import dataclass
 
 _LARGE = 400
 """Nodes up to which a region grows for the sake of what its inputs and outputs have in common."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Protocol
 
 from gnelint.components.base import Basis, Component, Cotangents, Gradients, Inputs, NotModelledError
 from gnelint.ir.graph import Node
+from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 

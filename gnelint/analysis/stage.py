@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY
+from gnelint.records import dataclass
+from gnelint.theory.sorting import distinct
 from gnelint.theory.weights.draws import (
     Entries,
     alignment,
@@ -286,8 +287,8 @@ def _is_plain(node: Node) -> bool:
 def _of_biases(graph: Graph) -> Iterator[Evidence]:
     """Biases that left their start: zero, one value, uniform in the usual bound, or drawn with one deviation."""
     biases = _some(list(_biases(graph)), MOST_VECTORS)
-    at_start = [bias for bias in biases if np.unique(bias.numbers).size <= 2]
-    moved = [bias for bias in biases if np.unique(bias.numbers).size > 2 and not _fits_uniform(bias)]
+    at_start = [bias for bias in biases if distinct(bias.numbers).size <= 2]
+    moved = [bias for bias in biases if distinct(bias.numbers).size > 2 and not _fits_uniform(bias)]
     if len(moved) == 1 and _is_inside(moved[0]) and abs(_uniform_deviation(moved[0])) < _rarest(len(biases)):
         moved = []
     yield from _unmoved(at_start, "the biases are all at one value, as they start", 4.0)
@@ -302,9 +303,7 @@ def _of_biases(graph: Graph) -> Iterator[Evidence]:
         if bias.beyond > 1.0:
             text = f"{bias.name} goes to {bias.beyond:.2g} times the bound of a usual start"
         else:
-            text = (
-                f"{bias.name} has {np.unique(bias.numbers).size} values, no longer one and not the usual uniform draw"
-            )
+            text = f"{bias.name} has {distinct(bias.numbers).size} values, no longer one and not the usual uniform draw"
         yield Evidence(text, bias.name, bits)
 
 

@@ -20,12 +20,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gnelint.files import read_text, sha256, user_secret, write_whole
+from gnelint.records import dataclass
 from gnelint.version import __version__
 
 MAX_RECORDS = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
@@ -17,6 +17,7 @@ from gnelint.lint.selection import Settings
 from gnelint.lint.severity import FAIL_ON, FailOn, reaches
 from gnelint.lint.suppression import Suppression, Verdict
 from gnelint.lint.total import Excess, excess
+from gnelint.records import dataclass
 
 MOST_PLANNED = 10_000
 """Nodes up to which a check works out what `gnelint fix` would do: that takes several times the analysis itself."""

@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from gnelint.lint.rulefile import Rule, RuleSet, builtin_directory, is_builtin, 
 from gnelint.lint.running import Matches, Run
 from gnelint.lint.selection import Settings, Stage, no_such_rule
 from gnelint.output.rules import catalogue_row, catalogue_section
+from gnelint.records import dataclass
 from gnelint.words import plural
 
 if TYPE_CHECKING:

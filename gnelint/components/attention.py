@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Unary, component
+from gnelint.records import dataclass
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
 from gnelint.theory.fields.field import Effect, Field
 from gnelint.theory.fields.gradient import Gradient

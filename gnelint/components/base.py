@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from gnelint.components.composed import moments_of, pulled_back, trace_of
 from gnelint.ir.graph import Node
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import Scalar
+from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import PLAIN, Structure
@@ -223,7 +224,7 @@ def component(*ops: str | type[Scalar]) -> Callable[[C], C]:
     return register
 
 
-def component_class(op: str) -> type[Component] | None:
-    """The class that models this operation, None if there is none."""
+def registered(op: str) -> type[Component] | None:
+    """The class that models this operation among those that are imported, None if there is none."""
     kind = type(VOCABULARY[op].function) if op in VOCABULARY else None
     return _REGISTRY.get(op) or (None if kind is None else _REGISTRY.get(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from gnelint.components.base import Inputs, Unary, component
 from gnelint.components.linear import constant_moments, shifted
+from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axis, counts, pooled
 from gnelint.theory.fields.channel_correlation import (
     NONE,

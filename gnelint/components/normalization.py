@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from gnelint.components.base import Basis, Inputs, NotModelledError, Remembered, Unary, component, first_input
 from gnelint.components.linear import constant_moments, shifted
+from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
 from gnelint.theory.fields.field import Effect, average_covariance, put, sample_average_energy, set_average

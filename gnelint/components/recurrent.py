@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
@@ -26,6 +26,7 @@ from gnelint.components.base import (
     component,
     first_input,
 )
+from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Field

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, TypeVar
 from zlib import crc32
 
@@ -14,6 +14,7 @@ from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Action, Draw, Edit
 from gnelint.ir.graph import FLOATING, Graph, Node, Parameter, TensorKind
 from gnelint.lint.finding import Finding
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

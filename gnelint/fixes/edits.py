@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from gnelint.ir.graph import Graph, Mapped, Node, Parameter, TensorKind, Value
 from gnelint.lint.facts import unit_axis
+from gnelint.records import dataclass
 
 Array = np.ndarray
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gnelint.analysis.propagation import Propagation
 from gnelint.fixes.edits import EditTensor, Scale
@@ -21,6 +21,7 @@ from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
+from gnelint.records import dataclass
 
 LEAST = 1.0 / 16.0
 """Mean square that the weights of a head may give the outputs, whatever it was: a squared error over targets of mean

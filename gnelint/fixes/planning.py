@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
@@ -22,6 +22,7 @@ from gnelint.lint.finding import Finding, Safety
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.selection import Settings, Stage
 from gnelint.lint.suppression import Suppression
+from gnelint.records import dataclass
 
 MAX_ROUNDS = 30
 """Kinds of fixes made one after the other; a network that still has findings then is left as it is."""

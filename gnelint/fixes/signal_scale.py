@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,7 @@ from gnelint.fixes.base import scalable
 from gnelint.lint.chains import Layer
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.sensitivity import amplification, scaled_averages
 
 TOLERATED = math.log(4)

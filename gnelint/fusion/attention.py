@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gnelint.fusion.statistics import Reduced, reduced
 from gnelint.ir.graph import UNMODELLED, Derivation, Node, Parameter, Stored, Value, foremost
 from gnelint.ir.rewriter import Rewriter, affine, scalar
+from gnelint.records import dataclass
 
 Array = NDArray[Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from gnelint.fusion.statistics import (
 from gnelint.ir.graph import Mapped, Node, Parameter
 from gnelint.ir.rewriter import Rewriter
 from gnelint.ops import VOCABULARY
+from gnelint.records import dataclass
 
 NEGLIGIBLE = 1e-6
 """Share of eps^2 that a second epsilon under the root may have: it is there for the derivative of the root at 0."""

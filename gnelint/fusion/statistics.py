@@ -7,9 +7,9 @@ puts a reduced axis back are looked through.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from gnelint.ir.rewriter import Rewriter, affine
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

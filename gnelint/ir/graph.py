@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from gnelint.ir.laws import Drawn, Law
 from gnelint.ops import default_attribute, families
+from gnelint.records import dataclass
 
 Dim = int | str
 """A dimension: its size, or the name of a symbolic one that nothing has fixed."""

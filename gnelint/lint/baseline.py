@@ -10,13 +10,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from gnelint.errors import UsageError
 from gnelint.files import locked, read_text, write_whole
 from gnelint.lint.severity import SEVERITIES
+from gnelint.records import dataclass
 
 SCHEMA = "gnelint-baseline/1"
 _NOT_ONE = "Write it again with --write-baseline, or name another file."

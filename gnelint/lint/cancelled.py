@@ -8,12 +8,12 @@ number a channel, and nothing else may read it or anything computed of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from gnelint.ir.graph import Dim, Graph, Node, Parameter
+from gnelint.records import dataclass
 
 Shape = tuple[Dim, ...]
 

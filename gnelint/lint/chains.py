@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gnelint.analysis.prediction import Block, Prediction
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
+from gnelint.records import dataclass
 
 LAYERS = frozenset({"linear", "conv", "conv_transpose"})
 """Operations that count as a layer when depth is counted: linear maps with a weight that mixes channels."""
@@ -161,9 +162,8 @@ def _along_paths(graph: Graph, run: Sequence[Layer], bits: Mapping[str, float]) 
     return {name: before[name].bits + behind[name].bits - own for name, own in bits.items()}
 
 
-@dataclass(frozen=True, order=True)
-class _Path:
-    """How many layers a path meets, and what they do together."""
+class _Path(NamedTuple):
+    """How many layers a path meets, and what they do together: the order is by the first."""
 
     layers: int = 0
     bits: float = 0.0

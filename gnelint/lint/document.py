@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gnelint.errors import RuleError
+from gnelint.records import dataclass
 
 Path = tuple[str | int, ...]
 """Keys and indices from the top of the document to a value."""

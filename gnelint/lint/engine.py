@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.lint.explaining import unexplained
@@ -13,6 +12,7 @@ from gnelint.lint.rulefile import Rule
 from gnelint.lint.running import Run
 from gnelint.lint.selection import Settings, Stage
 from gnelint.lint.suppression import Suppressed, Suppression, in_model, suppress
+from gnelint.records import dataclass
 from gnelint.words import plural
 
 

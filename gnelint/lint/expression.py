@@ -16,7 +16,6 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from gnelint.lint.columns import Column, Columns, constant, plain
 from gnelint.lint.index import Indices, Mask
 from gnelint.lint.kinds import LITERALS, ExpressionError, Function, Kind, literal
+from gnelint.records import dataclass
 from gnelint.words import close
 
 MAX_LENGTH = 500

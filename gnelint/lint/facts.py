@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from gnelint.lint.chains import LAYERS as LAYERS
 from gnelint.lint.chains import chain_bits, is_plain
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
+from gnelint.records import dataclass
 from gnelint.theory.weights.rows import RowStatistics, row_statistics, singular_spread
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 

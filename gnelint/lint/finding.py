@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from gnelint.lint.severity import Severity
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.ir.graph import Location

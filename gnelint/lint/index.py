@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnelint.ir.graph import Graph, Node
+from gnelint.records import dataclass
 
 Indices = NDArray[np.intp]
 """Positions of nodes, values or rows; -1 stands for none."""

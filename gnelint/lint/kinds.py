@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from gnelint.analysis.prediction import BlockKind
 from gnelint.ops import VOCABULARY, families
+from gnelint.records import dataclass
 
 Kind = Literal["number", "text", "truth", "node", "block", "operations", "attribute", "role", "block_kind", "place"]
 """What an expression stands for. Only parameters are of the last five kinds: `place` is a node or a block, the others

@@ -14,6 +14,7 @@ import numpy as np
 
 from gnelint.lint.index import Index, Indices, Mask
 from gnelint.lint.pattern import Argument, Pattern, Statement
+from gnelint.theory.sorting import distinct
 
 COMMUTATIVE = frozenset({"add", "mul", "mean", "maximum", "minimum"})
 
@@ -101,7 +102,7 @@ class _Search:
         named = [place for place, argument in enumerate(statement.arguments or ()) if argument.name != "_"]
         commutes = index.is_op(statement.operations & COMMUTATIVE)[nodes] & (index.input_count[nodes] <= _MAX_COMMUTED)
         parts = [self._in_order(statement, named, _take(table, ~commutes), named)]
-        for count in np.unique(index.input_count[nodes[commutes]]).tolist():
+        for count in distinct(index.input_count[nodes[commutes]]).tolist():
             same = _take(table, commutes & (index.input_count[nodes] == count))
             orders = permutations(range(count), len(named))
             parts.extend(self._in_order(statement, named, same, order) for order in orders)
@@ -126,7 +127,9 @@ class _Search:
             marked = {**table, f"#{statement.name}": np.arange(len(values))}
             found = self.bind(statement, _take(marked, rows), nodes)
             taken = found.pop(f"#{statement.name}")
-            missing = np.setdiff1d(np.arange(len(values)), taken)
+            left = np.ones(len(values), bool)
+            left[taken] = False
+            missing = np.flatnonzero(left)
         else:
             found = _take(table, rows[nodes == bound[rows]])
             missing = np.flatnonzero(bound < 0)

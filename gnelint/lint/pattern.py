@@ -22,11 +22,11 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gnelint.ir.graph import Node
 from gnelint.lint.kinds import ExpressionError, operations
+from gnelint.records import dataclass
 
 TRANSPARENT = frozenset(
     {"identity", "dropout", "bias", "scale", "reshape", "transpose", "slice", "split", "pad", "roll", "flip",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from gnelint.errors import RuleError
@@ -20,6 +19,7 @@ from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.kinds import ExpressionError, Kind, operations
 from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
 from gnelint.lint.severity import Severity
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.lint.document import Document

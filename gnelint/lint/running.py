@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.runs import Runs
 from gnelint.lint.severity import SEVERITIES, Severity
+from gnelint.records import dataclass
 
 
 @dataclass

@@ -8,7 +8,6 @@ default normalisation, which puts right what scale the part before it got wrong)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from gnelint.lint.columns import Column
 from gnelint.lint.index import Index, Indices
+from gnelint.records import dataclass
 
 Pointers = Indices
 """For each place the next one on the path, -1 at its end."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import takewhile
 from typing import Any, Literal
 
 from gnelint.errors import UsageError
 from gnelint.lint.rulefile import Rule, RuleSet
+from gnelint.records import dataclass
 from gnelint.words import close
 
 Stage = Literal["auto", "init", "trained"]

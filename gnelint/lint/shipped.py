@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from gnelint.files import is_own, user_directory, write_whole
 from gnelint.lint.document import Document
 from gnelint.lint.document import Path as KeyPath
+from gnelint.records import dataclass
 
 _FORM = b"data\n"
 """What a copy holds of each file: copies of another form have another name."""

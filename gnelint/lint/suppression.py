@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from gnelint.lint.selection import names, no_such_rule
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.ir.graph import Graph

@@ -6,12 +6,12 @@ A user may select and ignore rules as he likes, and is told all the same where n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.lint.engine import LintResult, lint
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.selection import Settings
+from gnelint.records import dataclass
 
 JUDGES = ("GNE501", "GNE502")
 """The rules about the total; each finding's `measured` is its log2."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import resolve
 from gnelint.readers.torch.arguments import arguments_of_module
 from gnelint.readers.torch.target import load_object
+from gnelint.records import dataclass
 
 DTYPES = ("float32", "float64", "bfloat16")
 TARGET_ARRAY = "target"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from gnelint.measure.memory import ran_out
+from gnelint.records import dataclass
 
 T = TypeVar("T")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # the normal distribution's quantile at (1 + CONFIDENCE) / 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import torch
 from gnelint.analysis.prediction import Prediction
 from gnelint.measure.compare import WORSE_BITS
 from gnelint.measure.tape import ChainSample, Tape
+from gnelint.records import dataclass
 
 MAX_PROBES = 8
 OUTPUT_RANGE = 6.0

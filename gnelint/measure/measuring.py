@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team, together
 from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
 from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape, own_inputs
+from gnelint.records import dataclass
 
 FIRST_PROBES = 8
 MAX_PROBES = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from gnelint.readers.onnx.reader import read as read_onnx
 from gnelint.readers.target import Target
 from gnelint.readers.torch.reader import Traced, trace_pt2
 from gnelint.readers.torch.target import Loaded, load_python
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from gnelint.analysis.sampling import Sampler
 from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
 from gnelint.measure.memory import ran_out
+from gnelint.records import dataclass
 
 Watch = Callable[[str, Tensor], Tensor]
 """Is shown each floating tensor with its name in the graph; what it returns takes the tensor's place."""

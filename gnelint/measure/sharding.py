@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from gnelint.measure.distributed import Team
 from gnelint.measure.program import RunSettings
+from gnelint.records import dataclass
 
 STAGES = 32
 """Into how many parts of about the same size the weights are cut: that much of them is whole at a time."""

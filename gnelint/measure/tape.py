@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gnelint.analysis.prediction import Block
 from gnelint.ir.graph import Graph, Node
 from gnelint.measure.program import Program, trainable
+from gnelint.records import dataclass
 
 _RESCALE_BITS = 60.0
 """A cotangent whose squared norm has left 2^-60 .. 2^60 of its start is scaled back: float32 ends at 2^-149."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from gnelint.measure.data import Batch
 from gnelint.measure.program import WEIGHTED, Program, trainable
 from gnelint.measure.tape import hooked_weights, log2, squared_norm
+from gnelint.records import dataclass
 
 LEARNING_RATE = 0.01
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,6 +24,7 @@ from gnelint.measure.opening import Source, batch_size, device_named
 from gnelint.measure.program import Program, RunSettings
 from gnelint.measure.tape import Tape
 from gnelint.measure.verify import batch_that_fits
+from gnelint.records import dataclass
 
 SAME = 1e-5
 """Of an output's standard deviation: by so much an edit may change it that promises the same function."""

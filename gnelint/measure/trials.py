@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gnelint.errors import UnmeasuredError
 from gnelint.fixes.planning import FixOutcome, FixRequest
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.measure.trial import Trial

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from gnelint.nn.kernels import native
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

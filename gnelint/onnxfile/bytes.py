@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx
 
 from gnelint.onnxfile.wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, field_head, fields
+from gnelint.records import dataclass
 
 CHUNK = 1 << 22
 """Bytes copied at a time."""

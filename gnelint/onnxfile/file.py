@@ -7,7 +7,7 @@ of what is parsed and remembered by their place in the file. A 100 MB model is p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnx
 from gnelint.errors import UnreadableError
 from gnelint.onnxfile.spelling import spell
 from gnelint.onnxfile.wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, BrokenError, field_head, fields
+from gnelint.records import dataclass
 
 CUT_FROM = 4096
 """Inline weights of at least so many bytes stay in the file."""

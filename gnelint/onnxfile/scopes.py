@@ -6,7 +6,7 @@ The reader, the interpreter and the writer go through a model each for its own p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Generic, TypeVar
 
 import onnx
@@ -15,6 +15,7 @@ from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Location
 from gnelint.onnxfile.file import EXPORT_AGAIN
 from gnelint.onnxfile.nodes import domain_of, own_name, resolved_attributes
+from gnelint.records import dataclass
 
 MAX_DEPTH = 48
 """Functions and bodies within each other; a function that calls itself has no end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
@@ -13,6 +13,7 @@ from gnelint.lint.finding import Advice, Finding
 from gnelint.lint.total import Excess
 from gnelint.ops import VOCABULARY
 from gnelint.output.json import counts, number
+from gnelint.records import dataclass
 from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
 
 MOST_EVIDENCE = 10

@@ -8,13 +8,14 @@ left.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from gnelint.lint.severity import SEVERITIES
 from gnelint.output.report import LONGEST, Checked, Report, relative, sentences
 from gnelint.output.text import clipped, elide
+from gnelint.records import dataclass
 from gnelint.words import plural
 
 LIMIT = 10

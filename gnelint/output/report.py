@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnelint.lint.severity import SEVERITIES, reaches
 from gnelint.lint.suppression import Verdict
 from gnelint.output.text import clipped, fix_text, places
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.lint.rulefile import Rule

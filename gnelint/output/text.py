@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gnelint.lint.places import alike, changes, folded, scope, visible
 from gnelint.lint.severity import FailOn, reaches
+from gnelint.records import dataclass
 from gnelint.words import plural, power, size
 
 WIDTH = 80

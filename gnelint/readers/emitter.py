@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from gnelint.ir.graph import Dim, Parameter, Value
+from gnelint.records import dataclass
 
 Shape = tuple[Dim, ...]
 

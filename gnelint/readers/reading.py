@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gnelint.errors import ModelError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
+from gnelint.records import dataclass
 
 if TYPE_CHECKING:
     from gnelint.ir.graph import Graph

@@ -9,11 +9,11 @@ import ast
 import glob
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gnelint.errors import ModelError, UsageError
+from gnelint.records import dataclass
 from gnelint.words import close
 
 TargetKind = Literal["onnx", "pt2", "python"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gnelint.errors import UsageError
 from gnelint.files import read_text
 from gnelint.lint.losses import LOSSES
 from gnelint.lint.severity import FAIL_ON
+from gnelint.records import dataclass
 from gnelint.words import close
 
 MAX_CONFIG = 1 << 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from gnelint.lint.selection import (
 from gnelint.lint.suppression import Suppression
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
+from gnelint.records import dataclass
 from gnelint.settings.config import Choices, Config, find_config, read_config
 
 DIRECTORY = ".gnelint_cache"

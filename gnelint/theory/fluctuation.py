@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.sensitivity import ScalarMap
 
 BITS_SQUARED = 1.0 / math.log(2.0) ** 2

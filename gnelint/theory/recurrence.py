@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.gaussian.gates import Averages
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 _SMALLEST, _LARGEST = 1e-140, 1e140
 """A phi beyond these has a square that floating point no longer holds: variances relative to it are not known."""

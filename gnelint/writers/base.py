@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gnelint.fixes.edits import Edit
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

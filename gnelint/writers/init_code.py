@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale, Subtract
 from gnelint.ir.graph import Parameter
+from gnelint.records import dataclass
 from gnelint.theory.weights.statistics import distribution, weight_statistics
 from gnelint.version import __version__
 

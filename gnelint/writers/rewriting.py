@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from gnelint.lint.finding import Finding
 from gnelint.measure.trials import NO_TORCH, SECONDS, Tried, has_torch, tried
 from gnelint.readers.reading import require_torch
 from gnelint.readers.target import Target, resolve
+from gnelint.records import dataclass
 from gnelint.settings.jobs import Job
 from gnelint.writers.base import Unmade
 

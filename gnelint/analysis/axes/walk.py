@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from gnelint.analysis.axes.layout import Axis, Layout, labels
 from gnelint.ir.graph import Graph, Node
+from gnelint.records import dataclass
 
 Kind = Literal["attention", "recurrent", "softmax", "product", "layer", "statistic", "window", "codes"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum
 from gnelint.measure.onnx_on_torch.tensors import proto_to_torch, torch_dtype
 from gnelint.measure.program import RunSettings
 from gnelint.onnxfile.nodes import plain, schema_of
+from gnelint.records import dataclass
 
 NormalizationMode = Literal["file", "batch", "running"]
 """Which statistics BatchNormalization uses: as the file says, the batch's, or the running ones."""

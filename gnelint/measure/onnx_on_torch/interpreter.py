@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from gnelint.onnxfile.nodes import (
 from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Place, Scope, function_key, function_scope
 from gnelint.onnxfile.weights import WeightReader
 from gnelint.readers.onnx.reader import opset_versions
+from gnelint.records import dataclass
 
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "DequantizeLinear"})
 """Operators by which a file writes weights down; what they make of constants is a leaf."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.table import CannotRunError, operator
+from gnelint.records import dataclass
 from gnelint.words import plural
 
 Activation = Callable[[Tensor], Tensor]

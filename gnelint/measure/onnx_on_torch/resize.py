@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.sampling import cubic
 from gnelint.measure.onnx_on_torch.table import CannotRunError, operator
+from gnelint.records import dataclass
 
 _FEW_TAPS = 4
 """Up to so many entries are read one by one; a wider kernel is a matrix."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from gnelint.ir.graph import Parameter
 from gnelint.measure.onnx_on_torch.table import CannotRunError, Datum
 from gnelint.onnxfile.types import STRING, dtype_code, dtype_name
+from gnelint.records import dataclass
 
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)

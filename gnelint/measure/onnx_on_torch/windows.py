@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from gnelint.measure.onnx_on_torch.call import Call
 from gnelint.measure.onnx_on_torch.table import CannotRunError
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

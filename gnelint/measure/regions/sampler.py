@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 import torch
@@ -23,6 +23,7 @@ from gnelint.measure.memory import available, ran_out
 from gnelint.measure.regions.drawing import cotangent, drawn
 from gnelint.measure.regions.fitting import Tally, gradient_of, moments_of
 from gnelint.measure.tape import recording
+from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 

@@ -14,14 +14,13 @@ entries are walked in tiles of (A, B): samples and positions of a channel, or ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from gnelint.nn.kernels.native import dense, wide
+from gnelint.records import dataclass
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE = 4096

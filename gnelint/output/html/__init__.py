@@ -10,7 +10,6 @@ import base64
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -20,6 +19,7 @@ from gnelint.lint.places import visible
 from gnelint.output.html import basis, chart, comparison, findings, layers, picture, verdict
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import short
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

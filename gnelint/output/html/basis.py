@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.places import folded, visible
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import short
+from gnelint.records import dataclass
 
 BASES: Mapping[str, str] = {
     "exact": "a closed formula with the numbers of the file",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gnelint.output.html.network import Network, Stretch, shade
 from gnelint.output.html.words import bits_text, isolated, log2, number, power_text
+from gnelint.records import dataclass
 from gnelint.words import plural
 
 GRADIENT = 240

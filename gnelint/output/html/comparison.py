@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import count, factor, power, short
+from gnelint.records import dataclass
 
 _BITS = 0.5
 """By how much the spread of the norms has to change to be called better or worse."""

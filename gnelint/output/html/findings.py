@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -16,6 +15,7 @@ from gnelint.output.html.network import Network
 from gnelint.output.html.verdict import ADVICE, APPLIED, UNSAFE, fix_class
 from gnelint.output.html.words import number, short
 from gnelint.output.text import location_text, mends
+from gnelint.records import dataclass
 
 _MOST_PLACES = 200
 _MESSAGE = 1000

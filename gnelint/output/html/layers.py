@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.places import visible
 from gnelint.output.html.network import Network, gradient_bits, shade
 from gnelint.output.html.words import LONG, number, short, signed
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gnelint.lint.places import folded
 from gnelint.output.html.network import Network, Stretch, shade, sign
 from gnelint.output.html.words import factor, isolated, joined, number, power, short, tail
+from gnelint.records import dataclass
 
 MOST_NODES = 1500
 """Nodes of a network up to which they are drawn; beyond, blocks are."""

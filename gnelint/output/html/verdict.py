@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import count, decimal, factor, joined, power, short
 from gnelint.output.text import mends, nothing_found, stage_text, state_words
+from gnelint.records import dataclass
 from gnelint.words import size
 
 Mood = Literal["good", "warn", "bad", "unknown"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from gnelint.ir.graph import Parameter, Value
 from gnelint.onnxfile.nodes import plain
 from gnelint.onnxfile.scopes import Origin
 from gnelint.readers.emitter import CannotLowerError, Shape
+from gnelint.records import dataclass
 
 Operand = Value | Parameter
 """A tensor: one that depends on the model's input, or a constant."""

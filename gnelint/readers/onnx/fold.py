@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from gnelint.onnxfile.types import STRING
 from gnelint.onnxfile.weights import literal
 from gnelint.readers.onnx.call import Call, OutputType
 from gnelint.readers.onnx.evaluate import NUMPY_OPS, Arrays, reference
+from gnelint.records import dataclass
 
 EAGER_ENTRIES = 1 << 16
 """A constant of at most so many entries is computed while reading."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import onnx
 
@@ -11,6 +11,7 @@ from gnelint.errors import UsageError
 from gnelint.ir.graph import FLOATING, Value
 from gnelint.onnxfile.types import element_type, tensor_shape
 from gnelint.readers.inputs import InputSpec
+from gnelint.records import dataclass
 
 CHANNELS = 3
 

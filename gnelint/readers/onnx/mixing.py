@@ -14,6 +14,7 @@ import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import families
+from gnelint.theory.sorting import distinct
 
 _POINTWISE = families()["activation"] | {"identity", "dropout", "bias", "scale", "add", "sub", "mul", "div"}
 _ON_FEATURES = frozenset({"linear", "layer_norm", "rms_norm"})
@@ -137,7 +138,7 @@ def _is_average(rows: np.ndarray, numbers: np.ndarray) -> bool:
         return False
     sums = rows.sum(axis=1)
     alike = float(np.ptp(sums)) <= 1e-4 * float(np.max(sums))
-    return alike or len(np.unique(rows)) == 2 or float(np.mean(rows == 0)) > 0.5
+    return alike or len(distinct(rows)) == 2 or float(np.mean(rows == 0)) > 0.5
 
 
 def _is_basis(rows: np.ndarray) -> bool:

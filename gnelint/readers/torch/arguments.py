@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from gnelint.errors import ModelError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import suggestion
 from gnelint.readers.torch.found_inputs import find_inputs
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 from gnelint.readers.torch.graph import knows, needed
 from gnelint.readers.torch.operations import operation_name, shape_only
 from gnelint.readers.torch.writes import ORIGIN, OtherFormError
+from gnelint.records import dataclass
 
 KEPT_WHOLE = frozenset({"_weight_norm", "_weight_norm_interface"})
 """Composites that the lowering table lacks and that are not taken apart: weight normalisation is folded into the weight

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +33,7 @@ from gnelint.readers.torch.operations import (
     operation_name,
     shape_only,
 )
+from gnelint.records import dataclass
 
 RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""

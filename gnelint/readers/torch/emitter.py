@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from gnelint.readers import emitter
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant, derived, scalar
 from gnelint.readers.torch.masks import Mask
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

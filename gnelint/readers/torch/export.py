@@ -9,7 +9,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
 from gnelint.readers.torch.stand_ins import stand_ins
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from gnelint.readers.torch.export import quietly, untouched
 from gnelint.readers.torch.outputs import without_caches
 from gnelint.readers.torch.stand_ins import stand_ins
+from gnelint.records import dataclass
 
 BATCH, LENGTH, SIDE, SAMPLES = 2, 16, 64, 4000
 """Examples, tokens, pixels of a side and samples of sound where nothing says how many."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
 from gnelint.readers.torch.ops.complex import Complex
 from gnelint.readers.torch.ops.table import COMPLEX_AWARE, LOWERINGS, Lowering
+from gnelint.records import dataclass
 
 _NAMESPACES = ("aten", "prims", "transformers", NAMESPACE)
 """Of the operators whose names the lowering table has."""

@@ -12,7 +12,6 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from gnelint.ir.laws import Law
+from gnelint.records import dataclass
 
 SEED = 0
 

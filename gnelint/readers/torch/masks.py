@@ -7,13 +7,14 @@ One that comes with a shift of its own (alpha dropout: x m + s keeps mean 0 and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
 from gnelint.readers.torch.operations import operation_name
+from gnelint.records import dataclass
 
 _DRAWS = frozenset({"bernoulli", "rand", "rand_like"})
 _BELOW, _ABOVE = frozenset({"lt", "le"}), frozenset({"gt", "ge"})

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import fx
 
 from gnelint.ir.graph import Graph, Location
 from gnelint.readers.emitter import Draft
+from gnelint.records import dataclass
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _LIBRARY = os.path.join(os.path.dirname(contextlib.__file__), "")

@@ -6,7 +6,7 @@ Nothing is run with real numbers: tracing sees shapes and types only, and the mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
 from gnelint.readers.torch.pt2.archive import load_program
 from gnelint.readers.torch.registered import aliases, asks_for_more, unregistered
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

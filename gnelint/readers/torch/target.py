@@ -9,7 +9,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +26,7 @@ from gnelint.readers.torch.export import cause, quietly
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.libraries import from_library
 from gnelint.readers.torch.reader import Traced, trace_exported, trace_module
+from gnelint.records import dataclass
 
 
 def read_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Graph:

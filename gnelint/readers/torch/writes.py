@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from gnelint.readers.torch.operations import operation_name
+from gnelint.records import dataclass
 
 ORIGIN = ("nn_module_stack", "stack_trace", "source_fn_stack")
 """What a node says of where it comes from."""

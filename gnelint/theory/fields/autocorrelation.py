@@ -7,9 +7,11 @@ forgets what is far away, and a second one above it adds up neighbours: there th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

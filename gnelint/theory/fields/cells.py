@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 MAX_CELLS = 1 << 20
 """Above this many cells an axis is pooled rather than kept apart."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 _WINDOW = 3
 _PAIRS = ((0, 3 / 9), (1, 4 / 9), (2, 2 / 9))

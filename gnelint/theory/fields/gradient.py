@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property, reduce
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.field import Effect, Field, put, set_average

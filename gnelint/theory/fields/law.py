@@ -10,10 +10,11 @@ Source: theory 3.3.4.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.channel_correlation import NONE
 from gnelint.theory.fields.field import Effect

@@ -26,6 +26,7 @@ import numpy as np
 from gnelint.theory.fields.cells import Axes, Axis, counts
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.taps import TapAxis
+from gnelint.theory.sorting import distinct
 
 MAX_POSITIONS = 1 << 17
 """Above this many cells positions have no cells of their own: a profile has to do."""
@@ -127,4 +128,4 @@ def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...]
     if mean.ndim == 2 or math.prod(mean.shape[2:]) == 1:
         return [(row,) for row in range(len(mean))]
     level = np.floor(0.5 * np.log2(np.maximum((variance + mean**2).mean(axis=1), 1e-300)))
-    return [np.nonzero(np.broadcast_to((level == each)[:, None], mean.shape)) for each in np.unique(level)]
+    return [np.nonzero(np.broadcast_to((level == each)[:, None], mean.shape)) for each in distinct(level)]

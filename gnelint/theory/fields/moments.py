@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, outlasts

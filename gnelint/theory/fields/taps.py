@@ -6,10 +6,11 @@ separable over the axes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.arrays import NUMPY
 
 Number = Any

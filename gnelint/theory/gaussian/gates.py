@@ -6,10 +6,10 @@ Source: theory 3.8.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.quadrature import smooth_expectations
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 

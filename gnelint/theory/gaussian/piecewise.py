@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from gnelint.records import dataclass
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 Polynomial = Sequence[np.ndarray]

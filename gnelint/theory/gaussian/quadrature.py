@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 Function = Callable[[np.ndarray], np.ndarray]
 Functions = Sequence[Function] | Callable[[np.ndarray], Sequence[np.ndarray]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from gnelint.records import dataclass
 
 
 def _cdf(x: float) -> float:

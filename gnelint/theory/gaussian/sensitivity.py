@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 _STEP = 2e-3
 """Half the difference in log s; the error of a central difference is its square."""

@@ -8,10 +8,11 @@ of components, 3.6.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

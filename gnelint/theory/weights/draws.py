@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
+
+from gnelint.records import dataclass
+from gnelint.theory.sorting import distinct, median
 
 MOST_ROWS, MOST_COLUMNS = 192, 384
 """Of the part of a matrix that is looked at."""
@@ -196,7 +198,7 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
 
 def _pruned(part: np.ndarray) -> Iterator[Oddity]:
     """Small entries set to zero leave a gap around zero; random zeros do not."""
-    levels = np.unique(np.abs(part))
+    levels = distinct(np.abs(part))
     if len(levels) < 24:
         return
     steps = np.diff(levels[1:20])
@@ -251,7 +253,7 @@ def _edge(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
     top = max(6, min(count // 300, 60))
     largest = np.sort(np.partition(np.abs(part), count - 4 * top - 1, axis=None)[count - 4 * top - 1 :])[::-1]
     outer, inner = float(largest[0] - largest[top]), float(largest[top] - largest[4 * top])
-    if inner < 8.0 * rounding(part) * float(largest[0]) or len(np.unique(largest)) < 2 * top:
+    if inner < 8.0 * rounding(part) * float(largest[0]) or len(distinct(largest)) < 2 * top:
         return
     wide = (3.0 * outer / inner) / (1.0 if kurtosis < 2.1 else 1.15)
     first, second = 1.0 / (9.0 * top), 1.0 / (27.0 * top)  # of F with 2 top and 6 top degrees (Wilson, Hilferty)
@@ -264,7 +266,7 @@ def _edge(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
 def _bound(part: np.ndarray, fan_in: int, entries: Entries) -> Iterator[Oddity]:
     """Beyond +-1/sqrt(fan_in), where the rest is uniform in that."""
     bound, count, extreme = fan_in**-0.5, part.size, entries.extreme
-    shown = float(np.quantile(np.abs(part), 0.5)) / bound  # 0.5, with a deviation of 0.5 / sqrt(count)
+    shown = median(np.abs(part)) / bound  # 0.5, with a deviation of 0.5 / sqrt(count)
     if entries.kurtosis > 2.1 + 3.0 / math.sqrt(count) or abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
         return
     if float(np.mean(np.abs(part) > 0.98 * extreme)) > 0.01:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

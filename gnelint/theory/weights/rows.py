@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
+from gnelint.records import dataclass
 from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, frobenius2, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
+from gnelint.records import dataclass
 
 CHUNK_ENTRIES = 1 << 16
 """Entries converted at a time: few enough to stay in a core's cache."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import Operation
+from gnelint.records import dataclass
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx.fragments import Sketch
 

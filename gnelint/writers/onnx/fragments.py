@@ -6,13 +6,13 @@ Fragments are built with onnx-graphsurgeon, which sees to attributes and constan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
 from gnelint.onnxfile.types import numpy_dtype
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

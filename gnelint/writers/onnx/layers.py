@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from gnelint.fixes.edits import (
 from gnelint.ir.graph import Graph, Node
 from gnelint.onnxfile.nodes import own_name
 from gnelint.onnxfile.types import numpy_dtype
+from gnelint.records import dataclass
 from gnelint.writers.base import CannotEditError
 from gnelint.writers.onnx.draft import Draft, value_dtype
 from gnelint.writers.onnx.formulas import pointwise

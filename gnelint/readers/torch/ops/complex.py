@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from gnelint.readers.lowering import add, multiply
 from gnelint.readers.torch.constants import Constant, derived
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand
 from gnelint.readers.torch.ops.constants import written
+from gnelint.records import dataclass
 
 _MOST = 1 << 22
 """Entries of the largest matrix that is written for a transform."""

@@ -1,0 +1,103 @@
+"""Frozen records against the standard decorator: whatever can be asked of a class has the same answer."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from dataclasses import field
+from typing import Any
+
+import pytest
+
+from gnelint.records import dataclass
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A record."""
+
+    a: int
+    b: str = "x"
+    c: list[int] = field(default_factory=list, compare=False)
+    d: float = field(default=1.0, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "d", self.d * 2)
+
+
+@dataclass(frozen=True)
+class Under(Ours):
+    """One that inherits."""
+
+    e: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """One whose arguments are given by name."""
+
+    a: int
+    b: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Itself:
+    """One that is equal to itself alone."""
+
+    a: int = 0
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """One without fields."""
+
+
+def theirs(cls: type, **options: Any) -> type:
+    """The same class by the standard decorator."""
+    fields = [(each.name, each.type, each) for each in dataclasses.fields(cls)]
+    methods = {"__post_init__": cls.__post_init__} if hasattr(cls, "__post_init__") else {}
+    return dataclasses.make_dataclass(cls.__name__, fields, frozen=True, namespace=methods, **options)
+
+
+@pytest.mark.parametrize("cls", [Ours, Under])
+@pytest.mark.parametrize("given", [((1,), {}), ((1, "y"), {}), ((), {"a": 3, "d": 4.0}), ((1, "y", [2]), {})])
+def test_records_are_what_the_standard_ones_are(cls: type, given: tuple[Any, Any]) -> None:
+    ours, standard = cls(*given[0], **given[1]), theirs(cls)(*given[0], **given[1])
+    assert vars(ours) == vars(standard)
+    assert repr(ours) == repr(standard)
+    assert hash(ours) == hash(standard)
+    assert dataclasses.asdict(ours) == dataclasses.asdict(standard)
+
+
+def test_equality() -> None:
+    assert Ours(1) == Ours(1, c=[3])
+    assert Ours(1) != Ours(2)
+    assert Ours(1) != Under(1)
+    assert Itself() != Itself()
+    assert Nothing() == Nothing()
+    assert len({Ours(1), Ours(1), Ours(2)}) == 2
+
+
+def test_defaults_are_made_anew() -> None:
+    assert Ours(1).c is not Ours(1).c
+
+
+@pytest.mark.parametrize("make", [lambda: Ours(), lambda: Ours(1, z=2), lambda: Named(1), lambda: Nothing(1)])
+def test_wrong_arguments(make: Any) -> None:
+    with pytest.raises(TypeError):
+        make()
+
+
+def test_nothing_is_set_or_deleted() -> None:
+    record = Ours(1)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="a"):
+        record.a = 2  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError, match="a"):
+        del record.a
+    assert dataclasses.replace(record, a=2) == Ours(2, d=2.0)
+
+
+def test_copies() -> None:
+    record = Under(1, e=5)
+    assert copy.deepcopy(record) == pickle.loads(pickle.dumps(record)) == record
