@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from gnelint.errors import RuleError
@@ -50,27 +52,56 @@ class RunPlan:
     each: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """The expressions of a rule, compiled.
+    """The expressions of a rule, compiled; what is said of a finding is compiled with the first one.
 
     Attributes:
         where: conditions that a match must pass to count at all (`total` sums over those that do).
         lets: named expressions, each may use the ones before it.
         when: the condition that makes a match a finding; None always does.
         severities: tried in order, the first whose condition holds (None holds) gives the severity; none, no finding.
-        scope: what the names of the expressions stand for.
+        compiler: what compiles the rest.
     """
 
     where: tuple[Expression, ...]
     lets: tuple[tuple[str, Expression], ...]
     when: Expression | None
     severities: tuple[tuple[Expression | None, Severity], ...]
-    message: Template
-    measured: Expression | None
-    expected: Expression | None
-    fix: FixPlan | None
-    scope: Mapping[str, Name]
+    compiler: Compiler = field(repr=False)
+
+    @property
+    def scope(self) -> Mapping[str, Name]:
+        """What the names of the expressions stand for."""
+        return self.compiler.scope
+
+    @cached_property
+    def message(self) -> Template:
+        """The sentence of a finding."""
+        return self.compiler.template(("message",))
+
+    @cached_property
+    def measured(self) -> Expression | None:
+        """The number that is judged."""
+        return self.compiler.number_at("measured")
+
+    @cached_property
+    def expected(self) -> Expression | None:
+        """What it should be."""
+        return self.compiler.number_at("expected")
+
+    @cached_property
+    def fix(self) -> FixPlan | None:
+        """What would put it right."""
+        return self.compiler.fix()
+
+    def compile_all(self) -> None:
+        """Compile what is left.
+
+        Raises:
+            RuleError: a part does not compile; the error names its line.
+        """
+        _ = self.message, self.measured, self.expected, self.fix
 
 
 def program_of(document: Document, pattern: Pattern | None) -> Program:
@@ -79,7 +110,7 @@ def program_of(document: Document, pattern: Pattern | None) -> Program:
     Raises:
         RuleError: one does not compile; the error names its line.
     """
-    return _Compiler(document, pattern).program()
+    return Compiler(document, pattern).program()
 
 
 def pattern_of(document: Document) -> Pattern | None:
@@ -120,7 +151,7 @@ def run_of(document: Document) -> RunPlan:
 _PARAMETER_KINDS: Mapping[type, Kind] = {bool: "truth", int: "number", float: "number", str: "text"}
 
 
-class _Compiler:
+class Compiler:
     """Compiles the expressions of a rule; every error names its line."""
 
     def __init__(self, document: Document, pattern: Pattern | None) -> None:
@@ -138,20 +169,30 @@ class _Compiler:
         data = self.data
         where = tuple(self._where(index) for index in range(len(data.get("where", ()))))
         lets = [(name, self._let(("let", name), name)) for name in data.get("let", {})]
-        has_factor = "factor" in data.get("fix", {})
-        if has_factor:
+        if "factor" in data.get("fix", {}):
             lets.append(("factor", self._let(("fix", "factor"), "factor")))
         return Program(
             where=where,
             lets=tuple(lets),
             when=self._condition(("when",)) if "when" in data else None,
             severities=self._severities(),
-            message=self._template(("message",)),
-            measured=self._number(("measured",)) if "measured" in data else None,
-            expected=self._number(("expected",)) if "expected" in data else None,
-            fix=self._fix(has_factor) if "fix" in data else None,
-            scope=self.scope,
+            compiler=self,
         )
+
+    def number_at(self, key: str) -> Expression | None:
+        """The number under a key; None where the rule has none."""
+        return self._number((key,)) if key in self.data else None
+
+    def fix(self) -> FixPlan | None:
+        """What the rule says of its fix; None where it says nothing."""
+        if "fix" not in self.data:
+            return None
+        fix = self.data["fix"]
+        target = fix.get("target")
+        if target is not None and self.scope.get(target, Name("number")).kind not in ("node", "block"):
+            raise self.document.error(("fix", "target"), f'"{target}" is neither a node nor a block of this rule')
+        title = self.template(("fix", "title"))
+        return FixPlan(fix["kind"], fix["safety"], title, target, "factor" in fix)
 
     def _value(self, path: KeyPath) -> Any:
         value: Any = self.data
@@ -205,19 +246,13 @@ class _Compiler:
             for index, entry in enumerate(given)
         )
 
-    def _template(self, path: KeyPath) -> Template:
+    def template(self, path: KeyPath) -> Template:
+        """The text under a path, with the expressions in it."""
         text = self._value(path)
         try:
             return compile_template(text, self.scope, FUNCTIONS)
         except ExpressionError as error:
             raise self.document.error(path, f'text "{text.strip()}": {error}') from None
-
-    def _fix(self, has_factor: bool) -> FixPlan:
-        fix = self.data["fix"]
-        target = fix.get("target")
-        if target is not None and self.scope.get(target, Name("number")).kind not in ("node", "block"):
-            raise self.document.error(("fix", "target"), f'"{target}" is neither a node nor a block of this rule')
-        return FixPlan(fix["kind"], fix["safety"], self._template(("fix", "title")), target, has_factor)
 
 
 def _source(value: str | float | bool) -> str:

@@ -191,7 +191,8 @@ def load_rule(path: Path) -> Rule | str:
         return f"{path}: needs rule schema {schema}, this gnelint reads {SCHEMA}; skipped. Update gnelint."
     validate_document(document)
     rule = _rule(document)
-    _ = rule.pattern, rule.run, rule.program  # an error in them is one of the file, not a surprise in front of a model
+    _ = rule.pattern, rule.run  # an error in them is one of the file, not a surprise in front of a model
+    rule.program.compile_all()
     return rule
 
 
