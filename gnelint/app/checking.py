@@ -41,6 +41,7 @@ class Analysis:
         settings: what was chosen about them.
         excess: the network's total if it is out of range, whichever rules were run.
         sha256: of the model file's bytes, None where there is no such file.
+        init_code: a Python file whose function initialises a fresh model as the fixes would have it, None without any.
     """
 
     prediction: Prediction
@@ -52,6 +53,7 @@ class Analysis:
     settings: Settings = field(default_factory=Settings)
     excess: Excess | None = None
     sha256: str | None = None
+    init_code: str | None = None
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -86,7 +88,7 @@ class Analysis:
         chosen = {
             name: list(value) if isinstance(value, tuple) else value for name, value in vars(self.settings).items()
         }
-        made = Circumstances(self.notes, ran, chosen, self.excess, self.sha256)
+        made = Circumstances(self.notes, ran, chosen, self.excess, self.sha256, self.init_code)
         return target(self.prediction, self.findings, self.suppressed, made)
 
     def to_html(self) -> str:
@@ -153,13 +155,16 @@ def check_prediction(
     notes = tuple(dict.fromkeys((*prediction.graph.notes, *prediction.notes, *result.skipped)))
     ran = tuple(rule for rule in rules if rule.id in result.ran)
     beyond = excess(prediction, result, others, settings)
-    findings = left.findings
+    findings, code = left.findings, None
     fixable = any(finding.fix is not None and finding.fix.safety != "display" for finding in findings)
     if fixable and len(prediction.graph.nodes) > MOST_PLANNED:
         notes = (*notes, NOT_PLANNED)
     elif fixable:
         from gnelint.fixes.advice import advised  # what plans fixes is slow to import
         from gnelint.fixes.planning import FixRequest
+        from gnelint.writers.init_code import init_code
 
-        findings = advised(prediction, findings, FixRequest(rules, settings, suppressions))
-    return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond)
+        advice = advised(prediction, findings, FixRequest(rules, settings, suppressions))
+        findings, plan = advice.findings, advice.plan
+        code = None if plan is None else init_code(plan.edits, plan.before, plan.after)
+    return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond, init_code=code)

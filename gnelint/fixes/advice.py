@@ -9,35 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Edit, EditTensor, InsertScale, Scale
-from gnelint.fixes.planning import FixRequest, not_tried, plan_fixes, would_edit
+from gnelint.fixes.planning import FixOutcome, FixRequest, not_tried, plan_fixes, would_edit
 from gnelint.lint.finding import Finding, PlannedEdit
 from gnelint.lint.places import changes
 
 
-def advised(prediction: Prediction, findings: Sequence[Finding], request: FixRequest) -> tuple[Finding, ...]:
-    """The findings with the edits that would be made for them.
+@dataclass(frozen=True)
+class Advised:
+    """The findings with the edits that would be made for them, and the plan that makes these, None for none."""
+
+    findings: tuple[Finding, ...]
+    plan: FixOutcome | None = None
+
+
+def advised(prediction: Prediction, findings: Sequence[Finding], request: FixRequest) -> Advised:
+    """What is advised of a network.
 
     Args:
         prediction: the network.
         findings: what is to be reported of it.
         request: what `gnelint fix` would be asked.
     """
-    edits: tuple[Edit, ...] = ()
-    if would_edit(prediction, findings, request):
-        plan = plan_fixes(prediction.graph, request, prediction)
-        edits, refused = plan.edits, plan.left
-    else:
-        refused = not_tried(prediction, findings, request)
+    plan = plan_fixes(prediction.graph, request, prediction) if would_edit(prediction, findings, request) else None
+    edits, refused = ((), not_tried(prediction, findings, request)) if plan is None else (plan.edits, plan.left)
     shares = _shares(prediction, findings, edits)
     left = {refusal.finding.place: refusal.reason for refusal in refused}
-    return tuple(
+    told = (
         _with_advice(prediction, finding, share, left.get(finding.place), edits)
         for finding, share in zip(findings, shares, strict=True)
     )
+    return Advised(tuple(told), plan if edits else None)
 
 
 def _shares(prediction: Prediction, findings: Sequence[Finding], edits: Sequence[Edit]) -> list[list[Edit]]:

@@ -14,10 +14,14 @@ from gnelint.lint.total import Excess
 from gnelint.ops import VOCABULARY
 from gnelint.output.json import counts, number
 from gnelint.records import dataclass
+from gnelint.theory.weights.histogram import histogram
 from gnelint.theory.weights.statistics import WeightStatistics, distribution, gain
 
 MOST_EVIDENCE = 10
 """Pieces of evidence for the stage of the weights that are written."""
+
+MOST_PICTURED = 3
+"""Places of a rule whose weights' histograms are written."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Circumstances:
         options: what was chosen about the rules.
         excess: the network's total if it is out of range, whichever rules were run.
         sha256: of the model file's bytes, None where there is no such file.
+        init_code: what initialises a fresh model as the fixes would have it, None without fixes.
     """
 
     notes: tuple[str, ...] = ()
@@ -37,6 +42,7 @@ class Circumstances:
     options: Mapping[str, Any] = field(default_factory=dict)
     excess: Excess | None = None
     sha256: str | None = None
+    init_code: str | None = None
 
 
 def target(
@@ -52,12 +58,13 @@ def target(
     """
     made = made or Circumstances()
     graph = prediction.graph
+    pictured = _pictured(findings)
     return {
         "target": graph.name,
         "source": graph.source,
         "mode": "train" if graph.training else "eval",
         "summary": _summary(prediction, findings, suppressed, made.excess),
-        "profile": [_profile(node, prediction) for node in prediction.nodes],
+        "profile": [_profile(node, prediction, node.node.name in pictured) for node in prediction.nodes],
         "blocks": [_block(block) for block in prediction.blocks],
         "findings": [_finding(finding) for finding in findings],
         "inputs": [_input(graph, name) for name in graph.inputs],
@@ -65,7 +72,16 @@ def target(
         "notes": list(made.notes),
         "options": dict(made.options),
         "rules_ran": list(made.ran),
+        "init_code": made.init_code,
     }
+
+
+def _pictured(findings: Sequence[Finding]) -> set[str]:
+    """The nodes whose weights are shown: those of the first places of each rule."""
+    places: dict[str, list[Finding]] = {}
+    for finding in findings:
+        places.setdefault(finding.rule, []).append(finding)
+    return {name for some in places.values() for finding in some[:MOST_PICTURED] for name in finding.nodes}
 
 
 def _summary(
@@ -113,7 +129,7 @@ def _parameter_count(graph: Graph) -> int:
     return sum(parameter.size for parameter in graph.parameters())
 
 
-def _profile(prediction: NodePrediction, whole: Prediction) -> dict[str, Any]:
+def _profile(prediction: NodePrediction, whole: Prediction, pictured: bool) -> dict[str, Any]:
     node, graph = prediction.node, whole.graph
     made = (graph.producers[name].name for name in node.present_inputs if name in graph.producers)
     return {
@@ -133,15 +149,16 @@ def _profile(prediction: NodePrediction, whole: Prediction) -> dict[str, Any]:
         "assumptions": list(prediction.assumptions),
         "inputs": [name for name in dict.fromkeys(made) if name in whole.by_node],
         "weights": [
-            _weights(role, parameter, node.op, whole.weights[parameter.name])
+            _weights(role, parameter, node.op, whole.weights[parameter.name], pictured)
             for role, parameter in node.parameters.items()
             if parameter.name in whole.weights
         ],
     }
 
 
-def _weights(role: str, parameter: Parameter, op: str, statistics: WeightStatistics) -> dict[str, Any]:
+def _weights(role: str, parameter: Parameter, op: str, statistics: WeightStatistics, pictured: bool) -> dict[str, Any]:
     """What the numbers of a weight tensor are; `gain` is sqrt(fan_in E[w^2])."""
+    shown = histogram(parameter) if pictured else None
     return {
         "name": parameter.name,
         "role": role,
@@ -152,6 +169,9 @@ def _weights(role: str, parameter: Parameter, op: str, statistics: WeightStatist
         "maximum": number(statistics.maximum),
         "distribution": distribution(parameter, statistics),
         "gain": number(gain(op, role, parameter.shape, statistics)),
+        "histogram": None
+        if shown is None
+        else {"low": number(shown.low), "high": number(shown.high), "counts": list(shown.counts)},
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.app.checking import Analysis, check_prediction
-from gnelint.fixes.advice import advised
+from gnelint.fixes.advice import Advised, advised
 from gnelint.fixes.planning import FixOutcome, FixRequest, plan_fixes
 from gnelint.lint.places import changes
 from gnelint.lint.rulefile import load_rules
@@ -130,4 +130,4 @@ def test_a_network_without_edits_is_not_planned(monkeypatch: pytest.MonkeyPatch)
     prediction = predicted("silent_layers(bias=-5.0)")
     findings = check_prediction(prediction, RULES, Settings()).findings
     assert findings
-    assert advised(prediction, findings, FixRequest(RULES, Settings())) == findings
+    assert advised(prediction, findings, FixRequest(RULES, Settings())) == Advised(findings)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from gnelint.lint.finding import Finding
 from gnelint.measure.verify import Verification
 from gnelint.output import verify_json
 from gnelint.output.html import render
@@ -27,11 +30,32 @@ def _measured() -> dict[str, Any]:
     return verify_json.document(pair)
 
 
+CODE = 'def init_weights(model):\n    """<b>It is</b> </script> text."""\n'
+
+
+def _with_code() -> dict[str, Any]:
+    made = report(vanishing())
+    made["targets"][0]["init_code"] = CODE
+    return made
+
+
+def _pictured() -> dict[str, Any]:
+    finding = Finding("GNE101", "error", "too small", ("fc0",))
+    made = report(vanishing(), findings=[finding])
+    (weight,) = made["targets"][0]["profile"][0]["weights"]
+    weight["histogram"] = {"low": -0.4, "high": 0.4, "counts": [1, 5, 4, 2]}
+    weight["std"] = 0.125
+    return made
+
+
 REPORTS = {
     "vanishing": lambda: report(vanishing()),
     "residual": lambda: report(residual()),
     "hostile": lambda: report(residual(6, names=HOSTILE)),
     "measured": _measured,
+    "many": lambda: report(vanishing(), residual(2), residual(3)),
+    "with code": _with_code,
+    "pictured": _pictured,
 }
 
 
@@ -74,7 +98,7 @@ def unfold(page: Page) -> None:
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", ["vanishing", "residual", "hostile", "measured", "many"])
 @pytest.mark.parametrize(("width", "theme"), SCREENS)
 def test_it_fits_the_screen(browser: Browser, tmp_path: Path, name: str, width: int, theme: str) -> None:
     with shown(browser, tmp_path, name, width=width, theme=theme) as page:
@@ -227,6 +251,48 @@ def test_what_a_screen_reader_is_told(browser: Browser, tmp_path: Path) -> None:
             ".filter((each) => !(each.textContent.trim() || each.ariaLabel || each.labels?.length)).length"
         )
         assert unnamed == 0
+
+
+def test_the_code_is_copied_or_marked(browser: Browser, tmp_path: Path) -> None:
+    with shown(browser, tmp_path, "with code") as page:
+        page.get_by_text("The fix as code").click()
+        page.get_by_role("button", name="Copy").click()
+        page.get_by_role("button", name=re.compile("Copied|Marked")).wait_for()
+        assert page.evaluate("getSelection().toString()") == CODE.rstrip()
+        assert page.locator(".code script, .code b").count() == 0
+
+
+def test_the_chart_is_saved_as_a_drawing_of_its_own(browser: Browser, tmp_path: Path) -> None:
+    with shown(browser, tmp_path, "residual") as page:
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save as SVG").click()
+        assert download.value.suggested_filename == "model0.onnx.svg"
+        text = Path(download.value.path()).read_text(encoding="utf-8")
+    drawing = ElementTree.fromstring(text)
+    svg = "{http://www.w3.org/2000/svg}"
+    assert drawing.tag == f"{svg}svg"
+    shown_texts = ["".join(each.itertext()) for each in drawing.iter(f"{svg}text")]
+    assert {"squared gradient norm, log2 (output = 0)", "input", "output"} <= set(shown_texts)
+    known = {mark.get("id") for marks in drawing.iter(f"{svg}defs") for mark in marks}
+    assert {each.get("href", "#")[1:] for each in drawing.iter(f"{svg}use")} <= known
+    assert "var(" not in text
+    assert all(line.get("stroke") != "none" for line in drawing.iter(f"{svg}path") if line.get("class") == "line")
+
+
+def test_the_weights_of_a_finding_are_pictured(browser: Browser, tmp_path: Path) -> None:
+    with shown(browser, tmp_path, "pictured") as page:
+        page.get_by_text("The weight", exact=True).click()
+        figure = page.get_by_role("figure", name="Histogram of fc0.weight from −0.4 to 0.4, standard deviation 0.125")
+        assert figure.is_visible()
+        assert figure.locator("rect").count() == 4
+
+
+def test_of_many_networks_the_findings_are_in_sight(browser: Browser, tmp_path: Path) -> None:
+    with shown(browser, tmp_path, "many", width=390) as page:
+        heading = page.locator("table.list thead th", has_text="findings").bounding_box()
+        assert heading["x"] + heading["width"] <= 390
+        cells = page.locator("table.list tbody td:nth-child(2)").all_inner_texts()
+        assert cells == ["51", "0", "0"]
 
 
 def test_without_javascript(browser: Browser, tmp_path: Path) -> None:

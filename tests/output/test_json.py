@@ -43,7 +43,7 @@ def test_the_contract_key_by_key() -> None:
     assert keys(document([entry])) == ["schema", "version", "targets", "rules", "versions"]
     assert keys(entry) == [
         "target", "source", "mode", "summary", "profile", "blocks", "findings", "inputs", "sha256", "notes", "options",
-        "rules_ran",
+        "rules_ran", "init_code",
     ]  # fmt: skip
     assert keys(entry["summary"]) == [
         "nodes", "parameters", "blocks", "coverage", "trained", "stage", "gradient_ratio", "gradient_log2",

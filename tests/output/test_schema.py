@@ -37,11 +37,12 @@ OPEN = ("", "targets", "summary", "profile", "blocks", "versions", "references",
 
 ADDED = {
     "": {"rules", "versions"},
-    "targets": {"inputs", "sha256", "notes", "options", "rules_ran"},
+    "targets": {"inputs", "sha256", "notes", "options", "rules_ran", "init_code"},
     "summary": {"gradient_log2", "out_of_range"},
     "fix": {"edits", "reason"},
     "verification": {"worse"},
     "profile": {"family", "gradient_log2", "basis", "assumptions", "inputs", "weights"},
+    "weights": {"histogram"},
     "blocks": {"branch_phi", "shortcut_phi", "join"},
 }
 """Keys that came to these objects after the first reports of the schema, which are valid still."""

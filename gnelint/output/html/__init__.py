@@ -38,6 +38,7 @@ class _Part:
     runs: Sequence[picture.Run]
     is_drawn: bool
     groups: Sequence[findings.Group]
+    init_code: str
     passed: Sequence[Mapping[str, Any]]
     suppressed: int
     columns: Sequence[layers.Column]
@@ -115,6 +116,7 @@ def _part(network: Network, earlier: Network | None, versions: Mapping[str, str]
         runs=picture.draw(network),
         is_drawn=len(network.nodes) <= picture.MOST_NODES,
         groups=findings.groups(network),
+        init_code=entry.get("init_code") or "",
         passed=findings.passed(network),
         suppressed=network.summary["suppressed"],
         columns=layers.columns(network),

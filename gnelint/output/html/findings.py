@@ -18,6 +18,7 @@ from gnelint.output.text import location_text, mends
 from gnelint.records import dataclass
 
 _MOST_PLACES = 200
+_MOST_PICTURED = 6
 _MESSAGE = 1000
 _WHERE = 60
 _COSTS = {
@@ -39,6 +40,37 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Bin:
+    """A bar of a histogram, in percent of its width and height."""
+
+    x: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """The histogram of a weight that a finding is about.
+
+    Attributes:
+        name: of the tensor.
+        bins: the bars, from the lowest entries to the highest.
+        width: of a bar, in percent.
+        low, high, std: in words.
+        zero: where 0 lies, in percent; None where it lies outside.
+        text: what is to be seen, for those who do not see it.
+    """
+
+    name: str
+    bins: Sequence[Bin]
+    width: float
+    low: str
+    high: str
+    std: str
+    zero: float | None
+    text: str
+
+
+@dataclass(frozen=True)
 class Group:
     """What one rule found at one severity.
 
@@ -49,6 +81,7 @@ class Group:
         before, after: the number judged and what it should be.
         fix, cost, fixed_by: what would mend it, what that costs, and who does it.
         places, more: where, and how many are left to the JSON report.
+        pictured: the weights of the first places.
         explanation: the rule's own words.
         is_open: whether it is shown open.
     """
@@ -67,9 +100,15 @@ class Group:
     fixed_by: str
     places: Sequence[Place]
     more: int
+    pictured: Sequence[Pictured]
     explanation: Markup
     references: Sequence[tuple[str, str]]
     is_open: bool
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the source of a place is known."""
+        return any(place.location for place in self.places)
 
 
 def groups(network: Network) -> list[Group]:
@@ -115,6 +154,7 @@ def _group(network: Network, findings: Sequence[Mapping[str, Any]], *, is_open: 
         fixed_by=by,
         places=[_place(network, finding) for finding in findings[:_MOST_PLACES]],
         more=max(len(findings) - _MOST_PLACES, 0),
+        pictured=_pictured(network, findings),
         explanation=markup(rule.get("explanation") or ""),
         references=[_reference(each) for each in rule.get("references", [])],
         is_open=is_open,
@@ -147,6 +187,32 @@ def _place(network: Network, finding: Mapping[str, Any]) -> Place:
         block=None if stretch is None else stretch.index,
         location="" if finding["location"] is None else visible(location_text(finding["location"])),
         measured=number(finding["measured"]),
+    )
+
+
+def _pictured(network: Network, findings: Sequence[Mapping[str, Any]]) -> list[Pictured]:
+    """The weights of the first places, each once."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for finding in findings:
+        for node in filter(None, map(network.nodes.get, finding["nodes"])):
+            found.update({weight["name"]: weight for weight in node.get("weights", []) if weight.get("histogram")})
+    return [_picture(weight) for weight in list(found.values())[:_MOST_PICTURED]]
+
+
+def _picture(weight: Mapping[str, Any]) -> Pictured:
+    shown = weight["histogram"]
+    counts, low, high = shown["counts"], shown["low"], shown["high"]
+    most, width = max(counts, default=1) or 1, 100 / max(len(counts), 1)
+    name, std = short(weight["name"], _WHERE), number(weight["std"])
+    return Pictured(
+        name=name,
+        bins=[Bin(round(at * width, 2), round(100 * count / most, 1)) for at, count in enumerate(counts)],
+        width=round(width, 2),
+        low=number(low),
+        high=number(high),
+        std=std,
+        zero=round(-100 * low / (high - low), 1) if low <= 0 <= high and low < high else None,
+        text=f"Histogram of {name} from {number(low)} to {number(high)}, standard deviation {std}",
     )
 
 

@@ -121,4 +121,80 @@
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
   });
+
+  // code to copy; where the browser keeps its clipboard shut the text is marked instead
+  each("button.copy", (button) => {
+    button.hidden = false;
+    const code = button.parentElement.querySelector("code");
+    button.addEventListener("click", async () => {
+      getSelection().selectAllChildren(code);
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        button.textContent = "Marked: press Ctrl+C";
+      }
+    });
+  });
+
+  // the chart as a file of its own: its drawings and words where they stand on the page, with the look they have there
+  const LOOK = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-weight", "font-family"];
+  const SVG = "http://www.w3.org/2000/svg";
+  const dressed = (original) => {
+    const copy = original.cloneNode(true);
+    const copies = [copy, ...copy.querySelectorAll("*")];
+    [original, ...original.querySelectorAll("*")].forEach((element, at) => {
+      const style = getComputedStyle(element);
+      LOOK.forEach((name) => copies[at].setAttribute(name, style.getPropertyValue(name)));
+      if (style.vectorEffect !== "none") copies[at].setAttribute("vector-effect", style.vectorEffect);
+    });
+    return copy;
+  };
+  const drawn = (plots) => {
+    const frame = plots.getBoundingClientRect();
+    const svg = document.createElementNS(SVG, "svg");
+    const put = (element, x, y, parts) => {
+      Object.entries({ x, y, ...parts }).forEach(([name, value]) => element.setAttribute(name, value));
+      svg.append(element);
+    };
+    svg.setAttribute("xmlns", SVG);
+    svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
+    svg.setAttribute("width", frame.width);
+    svg.setAttribute("height", frame.height);
+    put(document.createElementNS(SVG, "rect"), 0, 0, {
+      width: "100%", height: "100%", fill: getComputedStyle(plots).backgroundColor,
+    });
+    const marks = document.createElementNS(SVG, "defs");
+    new Set([...plots.querySelectorAll("use")].map((use) => use.getAttribute("href"))).forEach((name) => {
+      marks.append(dressed(document.querySelector(name)));
+    });
+    svg.append(marks);
+    for (const child of plots.children) {
+      const box = child.getBoundingClientRect();
+      const [x, y] = [box.left - frame.left, box.top - frame.top];
+      if (child.matches("svg:not(.hits)")) {
+        put(dressed(child), x, y, { width: box.width, height: box.height, overflow: "visible" });
+      } else if (child.matches("p")) {
+        const style = getComputedStyle(child);
+        const text = document.createElementNS(SVG, "text");
+        const right = style.textAlign === "right";
+        text.textContent = child.textContent;
+        put(text, right ? x + box.width - parseFloat(style.paddingRight) : x, y + box.height * 0.75, {
+          fill: style.color, "font-size": style.fontSize, "font-weight": style.fontWeight,
+          "font-family": style.fontFamily, "text-anchor": right ? "end" : "start",
+        });
+      }
+    }
+    return new XMLSerializer().serializeToString(svg);
+  };
+  each("button.save", (button) => {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([drawn(button.closest("figure").querySelector(".plots"))], { type: "image/svg+xml" }));
+      link.download = `${document.title.split(" ")[0].replace(/[^\w.-]+/g, "_") || "chart"}.svg`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+  });
 })();
