@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Edit, EditTensor, InsertScale, Scale
 from gnelint.fixes.planning import FixOutcome, FixRequest, not_tried, plan_fixes, would_edit
 from gnelint.lint.finding import Finding, PlannedEdit
 from gnelint.lint.places import changes
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from gnelint.errors import UsageError
 from gnelint.files import read_text
+from gnelint.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from gnelint.analysis.prediction import Prediction
 from gnelint.fixes.edits import Centre, Change, Edit, EditTensor, Fill, Redraw, Scale, Subtract
 from gnelint.ir.graph import Parameter
 from gnelint.records import dataclass
-from gnelint.theory.weights.statistics import distribution, weight_statistics
+from gnelint.theory.weights.statistics import WeightStatistics, distribution, weight_statistics
 from gnelint.version import __version__
 
 _LAWS = {"uniform": "uniform", "orthogonal": "orthogonal", "delta-orthogonal": "dirac"}
@@ -61,7 +61,8 @@ def init_code(edits: Sequence[Edit], before: Prediction, after: Prediction) -> s
     for name, some in by_tensor.items():
         changes = [edit.action.change for edit in some if isinstance(edit.action, EditTensor)]
         rules = tuple(dict.fromkeys(edit.rule for edit in some))
-        draw = _draw(name, stored[name], changes, rules)
+        statistics = before.weights.get(name) or weight_statistics(stored[name])
+        draw = _draw(name, stored[name], statistics, changes, rules)
         if draw is not None:
             draws.append(draw)
             changes = [change for change in changes if isinstance(change, Centre)]
@@ -72,11 +73,12 @@ def init_code(edits: Sequence[Edit], before: Prediction, after: Prediction) -> s
     return "\n".join([*_head(bool(draws), bool(others), before, after), *body, *_notes(others)]) + "\n"
 
 
-def _draw(name: str, tensor: Parameter, changes: Sequence[Change], rules: tuple[str, ...]) -> _Draw | None:
+def _draw(
+    name: str, tensor: Parameter, statistics: WeightStatistics, changes: Sequence[Change], rules: tuple[str, ...]
+) -> _Draw | None:
     """The draw that gives a fresh tensor the scale it has after the changes; None where it is not drawn at all."""
     if len(tensor.shape) < 2 or not any(isinstance(change, (Scale, Redraw)) for change in changes):
         return None
-    statistics = weight_statistics(tensor)
     second, law = statistics.second_moment, _LAWS.get(distribution(tensor, statistics), "normal")
     for change in changes:
         if isinstance(change, Scale):

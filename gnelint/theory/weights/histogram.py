@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from gnelint.ir.graph import Parameter
+from gnelint.records import dataclass
 
 BINS = 24
 _SAMPLE = 1 << 16
