@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from itertools import takewhile
 from typing import Any
 
 from gnelint.lint.places import alike, changes, folded, scope, visible
@@ -15,6 +16,7 @@ from gnelint.words import plural, power, size
 
 WIDTH = 80
 _LABEL = 26
+_PHI = 7
 _BAR = 27
 _SPAN = 10.0
 """Bits that a full bar stands for at least, so that a quiet network does not look dramatic."""
@@ -88,19 +90,36 @@ def failure(target: Mapping[str, Any], rule_names: Mapping[str, str], fail_on: F
 def summary(targets: Sequence[Mapping[str, Any]]) -> str:
     """Many targets in a line each, the worst first: findings, what becomes of the gradient, the rule that says most."""
     worst_first = sorted(targets, key=lambda target: tuple(-target["summary"][count] for count in _COUNTS))
-    lines = [f"  errors warnings  gradient  {'target':<{_TARGET}}  first finding"]
-    for target in worst_first:
+    folder, names = _told_apart([printable(target["target"]) for target in worst_first], _TARGET)
+    title = f"target in {elide(folder, _TARGET - 10)}" if folder else "target"
+    lines = [f"  errors warnings  gradient  {title:<{_TARGET}}  first finding"]
+    for target, name in zip(worst_first, names, strict=True):
         counts, ratio = target["summary"], target["summary"]["gradient_ratio"]
         gradient = "?" if ratio is None else _power(ratio).replace("less than ", "<")
         silent = "" if counts.get("out_of_range") is None else "out of range"
         first = grouped(target["findings"])[0][0]["rule"] if target["findings"] else silent
-        name = elide(printable(target["target"]), _TARGET)
         lines.append(
             f"  {counts['errors']:>6} {counts['warnings']:>8}  {gradient:>8}  {name:<{_TARGET}}  {first}".rstrip()
         )
     failing = sum(target["summary"]["errors"] > 0 for target in targets)
     said = f"{plural(len(targets), 'target')}, {failing} with errors. For details name one, or add -v."
     return "\n".join([*lines, "", *wrapped(said, "")]) + "\n"
+
+
+def _told_apart(names: Sequence[str], width: int) -> tuple[str, list[str]]:
+    """The folder that long names share, "" where all fit, and the names without it in at most `width` characters.
+
+    They are cut where they stay different from each other, if there is such a place.
+    """
+    if all(len(name) <= width for name in names):
+        return "", list(names)
+    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    folder = "".join(f"{level[0]}/" for level in takewhile(lambda level: len(set(level)) == 1, levels))
+    inside = [name[len(folder) :] for name in names]
+    starts = [text if len(text) <= width else f"{text[: width - 2]}.." for text in inside]
+    ends = [text if len(text) <= width else f"..{text[2 - width :]}" for text in inside]
+    choices = ([elide(text, width) for text in inside], starts, ends)
+    return folder, max(choices, key=lambda made: len(set(made)))
 
 
 def brief(target: Mapping[str, Any]) -> str:
@@ -265,12 +284,18 @@ def depth_table(target: Mapping[str, Any], style: Style) -> Iterator[str]:
 
 
 def _row_line(row: _Row, top: float, span: float) -> str:
-    phi = "?" if row.phi is None else f"{row.phi:.3g}"
-    start = f"  {row.index:>5}  {elide(row.label, _LABEL):<{_LABEL}} {phi:>7}"
+    phi = "?" if row.phi is None else _fitting(row.phi, _PHI)
+    start = f"  {row.index:>5}  {elide(row.label, _LABEL):<{_LABEL}} {phi:>{_PHI}}"
     if row.bits is None:
         return f"{start}       ?"
     bar = "#" * round((row.bits - top + span) / span * _BAR)
     return f"{start}  {round(row.bits):>6}  {bar}".rstrip()
+
+
+def _fitting(value: float, width: int) -> str:
+    """A number with three digits, or with so many as fit the width: 1234.5 is 1.2e+03 in seven characters."""
+    texts = [f"{value:.{digits}g}" for digits in (3, 2, 1)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 def _folded(rows: Sequence[_Row], fold: bool) -> Iterator[_Row | str]:

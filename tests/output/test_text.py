@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import gnelint
 from gnelint.analysis.prediction import Block, Prediction
 from gnelint.analysis.stage import Evidence, Judgement
 from gnelint.lint.engine import lint
@@ -15,8 +16,9 @@ from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings
 from gnelint.output import json
 from gnelint.output.entry import target
-from gnelint.output.text import WIDTH, Style, elide, render, statistics
+from gnelint.output.text import WIDTH, Style, elide, render, statistics, summary
 from tests.builders import chain, graph, node, prediction
+from tests.models import network
 from tests.output.snapshots import assert_matches
 
 RULES = load_rules()
@@ -197,3 +199,43 @@ def test_why_the_weights_are_taken_for_trained(verdict: Any, header: str, said: 
     assert header in text
     assert said in text
     assert ("singular" in text) == bool(said)
+
+
+def test_twenty_models() -> None:
+    made = [entry(chain(4 + at, gain=(1.0, 0.25, 4.0, 0.5)[at % 4], blocks=True)) for at in range(20)]
+    named = [{**each, "target": f"checkpoints/experiment_{at:02}/deep_network.onnx"} for at, each in enumerate(made)]
+    text = summary(named)
+    assert_fits(text)
+    assert_matches("twenty.txt", text)
+
+
+def test_a_good_transformer() -> None:
+    module, inputs = network("gpt2(width=32, depth=2, heads=2)")
+    text = str(gnelint.check(module, inputs))
+    assert_fits(text)
+    assert_matches("transformer.txt", text)
+
+
+@pytest.mark.parametrize("gain", [1.15e3, 1.15e-7, 1.15e120])
+def test_factors_of_any_size_fit(gain: float) -> None:
+    assert_fits(report(chain(3, gain=gain, blocks=True)))
+
+
+@pytest.mark.parametrize(
+    ("differing", "folder", "shown"),
+    [
+        ("nets/{}.onnx", "target ", "nets/a.onnx"),
+        ("a_folder/{}/of_checkpoints/of_networks.onnx", "target in a_folder/", "a/of_checkpoints/of_networks.onnx"),
+        ("{}" + "_same" * 20, "target ", "a_same_same_same..e_same_same_same"),
+        ("same_" * 4 + "{}" + "_same" * 20, "target ", "same_same_same_same_a_same_same_.."),
+        ("same_" * 20 + "{}" + "_same" * 4, "target ", ".._same_same_a_same_same_same_same"),
+    ],
+)  # fmt: skip
+def test_long_names_stay_different(differing: str, folder: str, shown: str) -> None:
+    made = entry(chain(2, blocks=True))
+    text = summary([{**made, "target": differing.format(letter)} for letter in "abc"])
+    assert_fits(text)
+    lines = text.splitlines()
+    assert folder in lines[0]
+    assert len(set(lines[1:4])) == 3
+    assert shown in lines[1]
