@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gnelint.app.checking import Analysis
     from gnelint.errors import GradientNormError
     from gnelint.output.schema import report_schema
+    from gnelint.settings.schema import config_schema
     from gnelint.writers.onnx.graphsurgeon import to_graphsurgeon
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "VerifyResult",
     "__version__",
     "check",
+    "config_schema",
     "fix",
     "monitor",
     "plan_fixes",
@@ -33,6 +35,7 @@ _HOMES = {
     "GradientNormError": "gnelint.errors",
     "VerifyResult": "gnelint.api",
     "check": "gnelint.api",
+    "config_schema": "gnelint.settings.schema",
     "fix": "gnelint.api",
     "monitor": "gnelint.api",
     "plan_fixes": "gnelint.api",
@@ -47,3 +50,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, also what is not loaded yet."""
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,28 @@ def test_an_input_whose_numbers_are_not_known_is_named() -> None:
     analysis = gnelint.check(Timed(), (torch.randn(8, 16), torch.arange(8)))
     assert analysis.prediction.gradient_log2 is not None
     assert [note for note in analysis.notes if '"step"' in note and "random phases" in note]
+
+
+def test_a_table_of_layers(bad: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    result = gnelint.check(bad)
+    table = result.to_dataframe()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table["name"]) == [each.name for each in result.profile]
+    assert next(iter(table["rules"])) == ("GNE101",)
+    assert table["phi"].dtype == float
+    assert set(table["block"]) == {block.name for block in result.blocks}
+
+
+def test_a_table_of_layers_without_pandas(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="needs pandas, which is not installed"):
+        gnelint.check(bad).to_dataframe()
+
+
+def test_what_is_handed_out_is_listed_before_it_is_loaded() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-c", "import gnelint; print(*dir(gnelint))"], capture_output=True, text=True, check=True
+    )
+    assert {*gnelint.__all__} <= {*listed.stdout.split()}
+    assert all(hasattr(gnelint, name) for name in gnelint.__all__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.sampling import MakeSampler
@@ -19,8 +19,16 @@ from gnelint.lint.suppression import Suppression, Verdict
 from gnelint.lint.total import Excess, excess
 from gnelint.records import dataclass
 
+if TYPE_CHECKING:
+    import pandas
+
 MOST_PLANNED = 10_000
 """Nodes up to which a check works out what `gnelint fix` would do: that takes several times the analysis itself."""
+COLUMNS = (
+    "name", "op", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2", "gradient_log2",
+    "error_bits", "basis",
+)  # fmt: skip
+"""What a table of layers holds of the profile in the JSON report."""
 NOT_PLANNED = (
     f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes `gnelint fix` alone "
     "works out the edits."
@@ -90,6 +98,29 @@ class Analysis:
         }
         made = Circumstances(self.notes, ran, chosen, self.excess, self.sha256, self.init_code)
         return target(self.prediction, self.findings, self.suppressed, made)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each layer with what is predicted of it, and the ids of the rules that speak of it.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UsageError("to_dataframe", "needs pandas, which is not installed", "pip install pandas") from None
+        entry = self.to_dict()
+        spoke: dict[str, list[str]] = {}
+        for finding in entry["findings"]:
+            for name in finding["nodes"]:
+                spoke.setdefault(name, []).append(finding["rule"])
+        block = {name: each["name"] for each in entry["blocks"] for name in each["nodes"]}
+        rows = [
+            {column: layer[column] for column in COLUMNS}
+            | {"block": block.get(layer["name"]), "rules": tuple(dict.fromkeys(spoke.get(layer["name"], ())))}
+            for layer in entry["profile"]
+        ]
+        return pandas.DataFrame(rows, columns=[*COLUMNS, "block", "rules"])
 
     def to_html(self) -> str:
         """The report as one page that asks for nothing from outside, as `gnelint check --html` writes it."""
