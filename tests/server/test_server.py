@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def drive(file: Path, steps: Callable[[Editor], Awaitable[None]]) -> None:
         finally:
             await editor.stop()
 
-    asyncio.run(all_steps())
+    with ThreadPoolExecutor(1) as thread:  # in this one the browser of other tests may have a loop of its own
+        thread.submit(asyncio.run, all_steps()).result()
 
 
 def line_of(text: str) -> int:
