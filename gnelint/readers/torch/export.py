@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
-from torch._functorch import config as functorch_config
 from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from gnelint.errors import ModelError
+from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
@@ -79,10 +79,9 @@ def export_module(
             return done(_program(module, given.args, given.kwargs))
         except Exception as error:
             failure = error
-        if _depends_on_values(failure) and given.real is None:
-            with contextlib.suppress(Exception), functorch_config.patch(_BY_THE_EXAMPLES):
-                program = torch.export.export(module, given.args, given.kwargs, strict=False)
-                return done(program, f"{_branch(failure)} is taken as the example inputs have it")
+        if given.real is None:
+            with contextlib.suppress(Exception):
+                return done(program_of_examples(module, given.args, given.kwargs), _by_examples(failure))
         try:
             program = torch.export.export(fx.symbolic_trace(module), given.args, given.kwargs, strict=False)
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
@@ -90,19 +89,13 @@ def export_module(
             raise ModelError(name, f"cannot be traced: {cause(failure)}", _advice(failure)) from failure
 
 
-_BY_THE_EXAMPLES = {"fake_tensor_propagate_real_tensors": True, "generate_fake_kernels_from_real_mismatches": True}
-"""Values are those of the example inputs; where torch's own shadow of an operation has another type, the real one's."""
-
-
-def _depends_on_values(error: BaseException) -> bool:
-    return "data-dependent" in str(error) or "DataDependent" in type(error).__name__
-
-
-def _branch(error: BaseException) -> str:
-    """The line whose way depends on the values of tensors."""
+def _by_examples(error: BaseException) -> str:
+    """What is said of a module that was run to be traced: the line whose way depends on the values of tensors."""
+    if "data-dependent" not in str(error) and "DataDependent" not in type(error).__name__:
+        return f"torch.export failed ({_one_line(error)}); traced by running it on the example inputs instead"
     frame = _user_frame(error)
     place = f"{Path(frame.filename).name}:{frame.lineno}: " if frame is not None else ""
-    return f"{place}what depends on the values of tensors"
+    return f"{place}what depends on the values of tensors is taken as the example inputs have it"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Example inputs that a module says itself: by an attribute of its kind, its configuration, or its first layer.
 
-Nothing is computed: what a candidate is tried on has shapes only.
+What a candidate is tried on has shapes only; a module whose way depends on numbers computes once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from gnelint.readers.torch.by_examples import write_to_copies
 from gnelint.readers.torch.export import quietly, untouched
 from gnelint.readers.torch.outputs import without_caches
 from gnelint.readers.torch.stand_ins import stand_ins
@@ -147,15 +149,22 @@ def _made(makers: _Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
             usual[name] = None
     in_patches = any(name.endswith("grid_thw") for name in chosen)
     others = [
-        {**usual, name: maker(makers)}
+        {**usual, name: maker(makers), **masked}
         for name in chosen
         for maker in _OTHER_FORMS.get(name, ())
         if (maker in _PATCHES) == in_patches and _has_sizes(maker, makers)
+        for masked in _masks(f"{name}_mask", maker(makers), chosen)
     ]
     # a grid says how many rows there are of which image: nothing else fits, though only the numbers would tell
     for found in (*others, usual) if in_patches and others else (usual, *others):
         if found and all(value is not None for value in found.values()):
             yield found
+
+
+def _masks(name: str, value: torch.Tensor, chosen: tuple[str, ...]) -> list[dict[str, torch.Tensor]]:
+    """The mask of an argument, where there is one: a number a step, which the last axis has or the one before."""
+    steps = dict.fromkeys(value.shape[-1:0:-1]) if name in chosen else ()
+    return [{name: torch.ones(len(value), size, dtype=torch.long)} for size in steps] or [{}]
 
 
 def _has_sizes(maker: Callable[[_Makers], Any], makers: _Makers) -> bool:
@@ -190,6 +199,9 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
             "target_sizes",
             "mm_token_type_ids",
             "image_attention_mask",
+            "pixel_attention_mask",
+            "spatial_shapes",
+            "lang_ids",
             *_OF_DECISIONS,
         )
         if name in names
@@ -206,6 +218,7 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
         for other in firsts:
             yield tuple(dict.fromkeys((_TEXT, other, *required)))
             yield tuple(dict.fromkeys((_TEXT, other, *required, *extra)))
+            yield tuple(dict.fromkeys((_TEXT, other, *required, *extra, *decoder)))
             yield tuple(dict.fromkeys((_TEXT, other, *required, *decoder)))
     yield tuple(dict.fromkeys((*firsts, *required)))
 
@@ -253,6 +266,10 @@ class _Makers:
         frames = self.size("num_frames", default=0) if self.size("tubelet_size", "num_frames", default=0) else 0
         return self.noise(*((frames,) if frames else ()), *self._image())
 
+    def film(self) -> torch.Tensor:
+        """As few frames as make a patch."""
+        return self.noise(2 * self.size("tubelet_size", "temporal_patch_size", default=2), *self._image())
+
     def _image(self) -> tuple[int, ...]:
         for part in self._parts:
             found = getattr(part, "image_size", None)
@@ -273,6 +290,10 @@ class _Makers:
             hasattr(part, "num_conv_layers") for part in self._parts
         )
         return self.noise(bins, steps) if channels_first else self.noise(min(steps, 2 * SIDE), bins)
+
+    def chunks(self) -> torch.Tensor:
+        """Features of sound, as many steps as a whole number of windows has."""
+        return self.noise(self.size("num_mel_bins"), 2 * self.size("n_window", default=SIDE))
 
     def sound(self) -> torch.Tensor:
         bins = self.size("num_mel_bins", default=0)
@@ -302,6 +323,22 @@ class _Makers:
         frames = self.size("temporal_patch_size", default=1)
         return _noise(self._module, (int(self.grid().prod()), self._channels() * frames * side * side))
 
+    def first_layers_patches(self) -> torch.Tensor:
+        """The patches of one image as wide as the first layer takes them."""
+        first = next(part for part in self._module.modules() if isinstance(part, nn.Linear))
+        return _noise(self._module, (int(self.grid().prod()), first.in_features))
+
+    def rows_of_patches(self) -> torch.Tensor:
+        """The patches of each image in a row each."""
+        side = self.size("patch_size", default=16)
+        return self.noise(_GRID * _GRID, self._channels() * side * side)
+
+    def places(self) -> torch.Tensor:
+        """Column and row of each patch."""
+        at = torch.arange(_GRID)
+        places = torch.cartesian_prod(at, at).flip(-1)
+        return places.expand(BATCH, -1, -1).contiguous()
+
     def embedded_patches(self) -> torch.Tensor:
         """The patches of one image as the width of the network."""
         return _noise(self._module, (int(self.grid().prod()), self.size("hidden_size", "embed_dim")))
@@ -321,18 +358,22 @@ class _Makers:
     def past(self) -> torch.Tensor:
         length = self.size("context_length", default=LENGTH)
         lags = max((max(getattr(part, "lags_sequence", None) or [0]) for part in self._parts), default=0)
-        channels = self.size("num_input_channels", "input_size", default=1)
-        return self.noise(length + lags, channels) if channels > 1 else self.noise(length + lags)
+        channels = self.size("num_input_channels", default=0) or self.size("input_size", default=1)
+        alone = channels == 1 and not self.size("num_input_channels", default=0)
+        return self.noise(length + lags) if alone else self.noise(length + lags, channels)
 
 
 _GRID = 4
 """Rows and columns of patches, at least."""
 
+_VECTORS = ("query_embeds", "inputs_embeds", "noise_embeds", "hidden_states", "context_hidden_states", "latents")
+"""Arguments that are tokens as vectors."""
+
 _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
     **dict.fromkeys(("input_ids", "decoder_input_ids", "inputs", "qformer_input_ids"), _Makers.tokens),
     **dict.fromkeys(("token_type_ids", "mm_token_type_ids"), lambda made: torch.zeros_like(made.tokens())),
     **dict.fromkeys(("grid_thw", "image_grid_thw"), _Makers.grid),
-    **dict.fromkeys(("query_embeds", "inputs_embeds", "noise_embeds", "hidden_states", "latents"), _Makers.vectors),
+    **dict.fromkeys(_VECTORS, _Makers.vectors),
     "states": lambda made: made.steps("state_dim"),
     "actions": lambda made: made.steps("act_dim"),
     **dict.fromkeys(("rewards", "returns_to_go"), lambda made: made.steps("reward_dim")),
@@ -340,7 +381,10 @@ _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
     "audio_mel": _Makers.frames,
     "audio_mel_mask": lambda made: torch.zeros(made.frames().shape[:2], dtype=torch.bool),
     "image_attention_mask": lambda made: torch.ones(*made.tokens().shape, 1, dtype=torch.long),
-    "target_sizes": lambda made: torch.tensor([[_GRID, _GRID]] * BATCH),
+    "pixel_attention_mask": lambda made: torch.ones(BATCH, _GRID * _GRID, dtype=torch.long),
+    **dict.fromkeys(("pixel_position_ids", "image_position_ids"), _Makers.places),
+    "lang_ids": lambda made: torch.zeros(BATCH, dtype=torch.long),
+    **dict.fromkeys(("target_sizes", "spatial_shapes"), lambda made: torch.tensor([[_GRID, _GRID]] * BATCH)),
     **dict.fromkeys(("attention_mask", "decoder_attention_mask"), lambda made: torch.ones_like(made.tokens())),
     **dict.fromkeys(("pixel_values", "pixel_values_videos"), _Makers.pixels),
     "input_features": _Makers.features,
@@ -354,15 +398,29 @@ _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
 }
 
 
-_PATCHES = (_Makers.patches, _Makers.embedded_patches)
+_PATCHES = (_Makers.patches, _Makers.embedded_patches, _Makers.first_layers_patches)
 """A row a patch."""
 
 _OTHER_FORMS: Mapping[str, tuple[Callable[[_Makers], torch.Tensor], ...]] = {
-    "pixel_values": (_Makers.patches, _Makers.pair, lambda made: made.pixels()[:, None]),
+    "pixel_values": (
+        _Makers.patches,
+        _Makers.first_layers_patches,
+        _Makers.pair,
+        lambda made: made.pixels()[:, None],
+        _Makers.rows_of_patches,
+    ),
+    "pixel_values_videos": (_Makers.film, lambda made: made.pixels()[:, None]),
+    "bbox": (lambda made: torch.zeros(*made.tokens().shape, 4),),
     "hidden_states": (_Makers.patches, _Makers.embedded_patches),
     "inputs": (_Makers.sound,),
     "input_values": (_Makers.channels_of_sound, _Makers.frames_of_sound),
-    "input_features": (_Makers.frames, lambda made: made.features()[:, None], _Makers.vectors),
+    "input_features": (
+        _Makers.frames,
+        lambda made: made.features()[:, None],
+        lambda made: made.features().transpose(1, 2).contiguous(),
+        _Makers.chunks,
+        _Makers.vectors,
+    ),
 }
 """What other forms an argument of a name has; `_PATCHES` where a grid comes with it."""
 
@@ -398,7 +456,8 @@ def accepts(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def _answer(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Literal["runs", "unseen", "fails"]:
-    """What `forward` does on such inputs without numbers; "unseen" where it stops because there are none."""
+    """What `forward` does on such inputs without numbers; "unseen" where it stops for want of them and the module has
+    none either: one that has some computes once."""
     try:
         with (
             untouched(module),
@@ -411,6 +470,20 @@ def _answer(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             module(*given.args, **given.kwargs)
     except Exception as error:
         said = f"{type(error).__name__} {error}"
-        unseen = not isinstance(error, AttributeError) and any(word in said for word in _UNSEEN)
-        return "unseen" if unseen else "fails"
+        if isinstance(error, AttributeError) or not any(word in said for word in _UNSEEN):
+            return "fails"
+        if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+            return "unseen"
+        return "runs" if _computes(module, args, kwargs) else "fails"
     return "runs"
+
+
+def _computes(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
+    try:
+        with untouched(module), quietly(), torch.no_grad(), without_caches(module):
+            write_to_copies(module)
+            module(*args, **kwargs)
+    except Exception:
+        return False
+    return True

@@ -155,8 +155,7 @@ class _Lowerer:
         if isinstance(size, int):
             return size
         expression = size.node.expr
-        seen = getattr(size.node.shape_env, "real_tensor_prop_unbacked_vals", {})  # of the example inputs
-        known = {symbol: self._sizes.get(str(symbol), seen.get(symbol, symbol)) for symbol in expression.free_symbols}
+        known = {symbol: self._sizes.get(str(symbol), symbol) for symbol in expression.free_symbols}
         found = expression.subs(known)
         return int(found) if found.is_Integer else str(found)
 

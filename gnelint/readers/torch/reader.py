@@ -1,6 +1,7 @@
 """Reads PyTorch programs: modules (traced by torch.export, failing that by torch.fx), exported programs, `.pt2` files.
 
-Nothing is run with real numbers: tracing sees shapes and types only, and the module is afterwards as it was before.
+Tracing sees shapes and types only; a module that cannot be traced so is run once on its example inputs. Afterwards it is
+as it was before.
 """
 
 from __future__ import annotations

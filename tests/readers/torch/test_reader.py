@@ -267,19 +267,16 @@ class Opaque(nn.Module):
         self.linear = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(x, fx.Proxy) and torch.compiler.is_exporting() and not TRACED:
+        if not isinstance(x, fx.Proxy) and torch.compiler.is_exporting():
             raise TypeError("not like this")
-        TRACED.append(True)
         return self.linear(x).relu()
 
 
-TRACED: list[bool] = []
-
-
-def test_torch_fx_is_the_fallback() -> None:
-    graph = read_module(Opaque(), (torch.zeros(4, 3),), name="opaque")
+@pytest.mark.parametrize(("device", "how"), [("cpu", "running it on the example inputs"), ("meta", "with torch.fx")])
+def test_what_torch_export_refuses_is_traced_by_other_means(device: str, how: str) -> None:
+    graph = read_module(Opaque().to(device), (torch.zeros(4, 3, device=device),), name="opaque")
     assert ops(graph) == {"linear": "linear", "relu": "relu"}
-    assert "traced with torch.fx" in graph.notes[0]
+    assert f"traced {'by ' * (device == 'cpu')}{how}" in graph.notes[0]
 
 
 def test_graph_modules_are_read() -> None:

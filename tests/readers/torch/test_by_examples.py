@@ -1,0 +1,52 @@
+"""Modules whose way depends on the values of tensors: read as the example inputs have it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gnelint.readers.torch.by_examples import program_of_examples
+from gnelint.readers.torch.export import untouched
+from gnelint.readers.torch.reader import read_module
+
+
+class _Chooses(nn.Module):
+    """Rows above a threshold, a part without gradient, a constant of its own and statistics that it writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.gate = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, rows: dict[str, Tensor]) -> Tensor:
+        y = self.norm(self.layer(x))
+        with torch.no_grad():
+            gate = self.gate(y).sigmoid()
+        if rows["first"].sum() > 100:
+            return y
+        count = int(rows["first"].max())
+        return (y * gate)[:count] + torch.tensor([0.5, 1.0, 1.5, 2.0])
+
+
+_ROWS = {"first": torch.tensor([3, 2])}
+
+
+def test_what_it_runs_is_the_program_and_the_module_stays_as_it_was() -> None:
+    module, x = _Chooses().train(), torch.randn(8, 4)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with untouched(module):
+        program = program_of_examples(module, (x, _ROWS), {})
+    assert all(tensor.equal(before[name]) for name, tensor in module.state_dict().items())
+    assert program.graph_signature.user_inputs == ("x", "rows_first")
+    held = (*program.graph_signature.parameters, *program.graph_signature.buffers)
+    state = [program.state_dict[name].clone() for name in held]
+    (found,) = program.graph_module(*state, *program.constants.values(), x, _ROWS["first"])
+    assert torch.allclose(found, module(x, _ROWS))
+
+
+def test_the_graph_has_the_sizes_of_the_examples_and_no_gradient_where_none_is_recorded() -> None:
+    graph = read_module(_Chooses(), (torch.randn(8, 4), _ROWS), name="chooses")
+    assert graph.values[graph.outputs[0]].shape == (3, 4)
+    assert "gate.stop_gradient" in {node.name for node in graph.nodes}
+    assert {node.scope for node in graph.nodes if node.name == "norm"} == {""}
