@@ -168,8 +168,10 @@ class _Drawn:
             with torch.no_grad():
                 found = self._counted(number) if number == 0 else self._values(number, grad=False)[1]
             for name, value in found.items():
-                if not bool(torch.isfinite(value).all()):
-                    raise NotSampledError(f'its value "{name}" overflows')
+                if not bool(torch.isfinite(value).all()):  # inside, -inf may say what is left out
+                    if name in self._region.outputs:
+                        raise NotSampledError(f'its value "{name}" overflows')
+                    continue
                 tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
                 estimates.setdefault(name, _Estimate()).totals.append(float(value.double().square().mean()))
             number += 1
@@ -210,14 +212,16 @@ class _Drawn:
         for number in range(self._most):
             feeds, found = self._values(number, grad=True)
             gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number))
+            for name in self._inputs:
+                if not bool(torch.isfinite(gradients[name]).all()):
+                    raise NotSampledError(f'the gradient at "{name}" overflows')
+            gradients = {name: each for name, each in gradients.items() if bool(torch.isfinite(each).all())}
             norms = {name: float(gradient.double().square().sum()) for name, gradient in gradients.items()}
             estimate.totals.append(sum(norms[name] for name in feeds))
             for name, norm in norms.items():
                 if name not in feeds:
                     inner[name].totals.append(norm)
             for name, gradient in gradients.items():
-                if not bool(torch.isfinite(gradient).all()):
-                    raise NotSampledError(f'the gradient at "{name}" overflows')
                 tally = tallies.setdefault(name, Tally(tuple(gradient.shape)))
                 kept = len(tally.kept)
                 tally.add(gradient)
