@@ -53,7 +53,7 @@ SHORT: Mapping[str, Any] = {
 }
 """Two layers, few experts and words, of the design's own width, where narrow ones do not fit together."""
 BUILDS = (SMALL, ALIKE, BROAD, SHORT)
-LARGEST = 300_000_000
+LARGEST = 100_000_000
 
 UNSAID = frozenset({"head_dim", "vocab_size", "pad_token_id", "prediction_length"})
 """What some configurations leave open by default, and their networks need."""
@@ -153,7 +153,8 @@ def _fit(config: Any) -> None:
     whole = getattr(config, "head_dim", None) or (hidden // heads if heads and hidden else None)
     if whole and isinstance(rope, dict):  # of the three axes of positions; designs have defaults for wide heads
         half = int(whole * rope.get("partial_rotary_factor", 1.0)) // 2
-        rope["mrope_section"] = [half // 4, 3 * half // 8, half - half // 4 - 3 * half // 8]
+        part = 3 * half // 8  # two alike, which some designs take by turns
+        rope["mrope_section"] = [part, part, half - 2 * part]
     pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
     if pad is None or (isinstance(words, int) and pad >= words):
         config.pad_token_id = SMALL["pad_token_id"]
