@@ -1,7 +1,7 @@
-"""Reads PyTorch programs: modules (traced by torch.export, failing that by torch.fx), exported programs, `.pt2` files.
+"""Reads PyTorch programs: modules (traced by torch.export, failing that by a run or torch.fx), programs, `.pt2` files.
 
-Tracing sees shapes and types only; a module that cannot be traced so is run once on its example inputs. Afterwards it is
-as it was before.
+Tracing sees shapes and types only; a module that cannot be traced so is run once on its example inputs. Afterwards it
+is as it was before.
 """
 
 from __future__ import annotations
