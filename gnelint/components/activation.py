@@ -253,7 +253,7 @@ class ReLU(PiecewisePolynomial):
     def map(self, x: Moments) -> Moments:
         if x.nonnegative:
             return x
-        y = super().map(x)
+        y = Pointwise.map(self, x)  # the cumulants of a piecewise polynomial would be worked out for nothing
         if np.any(x.variance <= 0):
             return y
         _, first, second, cube, quart = x.rectified

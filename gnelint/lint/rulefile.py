@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,6 +106,7 @@ class RuleSet:
         return next((rule for rule in self.rules if wanted in (rule.id, rule.name.upper())), None)
 
 
+@cache
 def builtin_directory() -> Path:
     """Where gnelint's own rules are: inside an installed package, or beside the package in a checkout.
 
@@ -121,7 +122,8 @@ def builtin_directory() -> Path:
 
 def is_builtin(rule: Rule) -> bool:
     """Whether a rule is one of gnelint's own."""
-    return Path(rule.file).resolve().parent == builtin_directory().resolve()
+    own = builtin_directory()
+    return Path(rule.file).parent == own or Path(rule.file).resolve().parent == own.resolve()
 
 
 def load_rules(paths: Sequence[Path] = ()) -> RuleSet:

@@ -80,10 +80,19 @@ def _map(path: Path) -> np.ndarray:
             raise UnreadableError("the file is empty", EXPORT_AGAIN)
         if not path.is_file():
             raise UnreadableError("is not a regular file", "Name a .onnx file.")
-        return np.memmap(path, dtype=np.uint8, mode="r")
+        return mapped(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(f"cannot be opened ({reason})", "Check the path and its permissions.") from error
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The bytes of a file that is not empty, as a plain array: views of a `memmap` drag its bookkeeping along.
+
+    Raises:
+        OSError, ValueError: it cannot be mapped.
+    """
+    return np.asarray(np.memmap(path, np.uint8, "r"))
 
 
 _FORMATS: tuple[tuple[bytes, str, str], ...] = (

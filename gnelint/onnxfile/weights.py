@@ -15,7 +15,7 @@ import onnx
 from gnelint.budget import allow
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import FLOATING, Parameter, TensorKind
-from gnelint.onnxfile.file import EXPORT_AGAIN, ModelFile
+from gnelint.onnxfile.file import EXPORT_AGAIN, ModelFile, mapped
 from gnelint.onnxfile.types import STRING, bits, dtype_name, numpy_dtype
 
 MAX_ENTRIES = 1 << 40
@@ -151,7 +151,7 @@ class WeightReader:
         self._locations[location] = None
         if path not in self._mapped:
             allow(path)
-            self._mapped[path] = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+            self._mapped[path] = mapped(path) if path.stat().st_size else np.zeros(0, np.uint8)
         content = self._mapped[path]
         if offset + needed > content.size:
             raise UnreadableError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import families
-from gnelint.theory.sorting import distinct
+from gnelint.theory.sorting import distinct, median
 
 _POINTWISE = families()["activation"] | {"identity", "dropout", "bias", "scale", "add", "sub", "mul", "div"}
 _ON_FEATURES = frozenset({"linear", "layer_norm", "rms_norm"})
@@ -145,8 +145,22 @@ def _is_basis(rows: np.ndarray) -> bool:
     """Whether most rows are waves, under a window or not: a Fourier or cosine basis, a table of positions."""
     if rows.shape[1] < _MIN_WAVE or len(rows) < 4:
         return False
-    power = np.abs(np.fft.rfft(rows - rows.mean(axis=1, keepdims=True), axis=1)) ** 2
-    total = power.sum(axis=1)
+    if _no_waves(rows[: len(rows) // 2 + 1]):
+        return False  # whatever the others are: they are too few
+    power, total, live = _spectra(rows)
     strongest = np.partition(power, -3, axis=1)[:, -3:].sum(axis=1)
-    live = total > 1e-12 * np.sum(rows**2, axis=1)  # a constant row is no wave
-    return bool(np.any(live) and float(np.median(strongest[live] / total[live])) > _WAVE_SHARE)
+    return bool(np.any(live)) and median(strongest[live] / total[live]) > _WAVE_SHARE
+
+
+def _spectra(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The energy of each row at each frequency but 0, its sum, and which rows have any: a constant one is no wave."""
+    found = np.fft.rfft(rows - rows.mean(axis=1, keepdims=True), axis=1)
+    power = found.real**2 + found.imag**2
+    total = power.sum(axis=1)
+    return power, total, total > 1e-12 * np.sum(rows**2, axis=1)
+
+
+def _no_waves(rows: np.ndarray) -> bool:
+    """Whether no row can be a wave: three times its strongest frequency is less than the share of one."""
+    power, total, live = _spectra(rows)
+    return bool(np.all(live & (3.0 * power.max(axis=1) < _WAVE_SHARE * total)))

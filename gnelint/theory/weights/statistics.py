@@ -85,23 +85,25 @@ def weight_statistics(parameter: Parameter) -> WeightStatistics:
     sums = np.zeros(4)
     minimum, maximum = math.inf, -math.inf
     for chunk in chunks(parameter):
-        low, high = float(chunk.min(initial=0.0)), float(chunk.max(initial=0.0))
-        if not max(-low, high) < _LARGE or low != low:  # masks of the lowest float, infinities, no numbers
+        low, high = chunk.min(), chunk.max()
+        if not (low > -_LARGE and high < _LARGE):  # masks of the lowest float, infinities, no numbers
             known = np.isfinite(chunk)
             finite = finite and bool(known.all())
             chunk = chunk[known].astype(np.float64)
+            if chunk.size == 0:
+                continue
+            low, high = chunk.min(), chunk.max()
         total = float(chunk.sum())
-        if chunk.size == 0:
-            continue
         if size == 0 and abs(total) > 0.1 * chunk.size * float(np.std(chunk)):
             shift = total / chunk.size
         if shift:
-            chunk = chunk - chunk.dtype.type(shift)
+            less = chunk.dtype.type(shift)
+            chunk, low, high = chunk - less, low - less, high - less
             total -= shift * chunk.size
         squares = chunk * chunk
         # float32 sums of this length are exact to about 1e-6 (numpy adds pairwise), enough for every statistic here
         sums += (total, float(squares.sum()), float(np.dot(squares, chunk)), float(np.dot(squares, squares)))
-        minimum, maximum = min(minimum, float(chunk.min()) + shift), max(maximum, float(chunk.max()) + shift)
+        minimum, maximum = min(minimum, float(low) + shift), max(maximum, float(high) + shift)
         size += chunk.size
     if size == 0:
         return WeightStatistics(0, 0.0, 0.0, math.nan, 0.0, 0.0, finite)
