@@ -20,6 +20,7 @@ from torch import Tensor
 from gnelint.analysis.sampling import Draws, NotSampledError, Pulled, Region
 from gnelint.errors import GnelintError
 from gnelint.measure.memory import available, ran_out
+from gnelint.measure.regions.counting import Counting
 from gnelint.measure.regions.drawing import cotangent, drawn
 from gnelint.measure.regions.fitting import Tally, gradient_of, moments_of
 from gnelint.measure.tape import recording
@@ -172,8 +173,8 @@ class _Drawn:
                     if name in self._region.outputs:
                         raise NotSampledError(f'its value "{name}" overflows')
                     continue
-                tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
-                estimates.setdefault(name, _Estimate()).totals.append(float(value.double().square().mean()))
+                energy = tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
+                estimates.setdefault(name, _Estimate()).totals.append(energy)
             number += 1
             if number >= LEAST and all(estimates[name].bits <= PRECISION for name in self._region.outputs):
                 break
@@ -184,16 +185,14 @@ class _Drawn:
 
     def _counted(self, number: int) -> Mapping[str, Tensor]:
         """The first draw, with how many there may be."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        counter = FlopCounterMode(display=False)
+        counter = Counting()
         with counter:
             found = self._values(number, grad=False)[1]
         entries = sum(value.numel() for value in found.values())
         memory = available(torch.device("cpu"))
         if memory is not None and entries * 4 * _COPIES > memory:
             raise NotSampledError("there is not enough memory to run it")
-        work = counter.get_total_flops() / 2 + 10.0 * entries
+        work = counter.operations / 2 + 10.0 * entries
         self._most = max(min(MOST, int(WORK / max(work, 1.0))), LEAST_LARGE)
         return found
 
