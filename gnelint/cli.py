@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from gnelint.settings.jobs import Job, Options
     from gnelint.writers.rewriting import Measuring
 
-EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED = 0, 1, 2
-FORMATS = ("text", "json", "sarif", "github", "junit", "markdown")
+EXIT_CLEAN, EXIT_FINDINGS, EXIT_FAILED, EXIT_STOPPED = 0, 1, 2, 130
+FORMATS = ("text", "json", "jsonl", "sarif", "github", "junit", "markdown")
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         code = EXIT_FAILED
     except (click.Abort, KeyboardInterrupt):
         _complain("stopped.")
-        code = 130
+        code = EXIT_STOPPED
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_CLEAN
@@ -291,14 +291,19 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     if writing and None in files:
         raise UsageError("--write-baseline", "which file?", "Name it: --baseline gnelint-baseline.json")
     baselines = {file: read_baseline(file, missing_is_empty=writing) for file in files if file is not None}
-    done = run.answers(planned, given["jobs"])
+    streamed = given["format"] == "jsonl" and given["output"] is None and not writing
+
+    def known(job: Job, found: Checked) -> Checked:
+        return found if job.baseline is None or writing else _new(found, baselines[job.baseline])
+
+    done = run.answers(planned, given["jobs"], known, _stream if streamed else None)
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for paths, loaded in sets.items():
         run.warn(*unused([verdict for job, found in done if job.rules == paths for verdict in found.verdicts], loaded))
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.unread else EXIT_CLEAN
-    report = _judged(run, _report(run, done, baselines), given)
+    report = _judged(run, _report(run, done), given)
     try:
         renderings = _renderings(report, old, given)
     except GnelintError:
@@ -307,8 +312,9 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         report = _judged(run, _without_culprits(run, report, given, error), given)
         renderings = _renderings(report, old, given)
     for text, file, option in renderings:
-        _write(text, file, option)
-    return report.exit_code
+        if not (streamed and option == "-o"):
+            _write(text, file, option)
+    return run.code(report)
 
 
 def _fixed_in_place(run: _Run, planned: Sequence[Job]) -> list[Job]:
@@ -372,8 +378,23 @@ def _show_settings(run: _Run, planned: Sequence[Job]) -> int:
     return EXIT_FAILED if run.unread else EXIT_CLEAN
 
 
-def _report(run: _Run, done: Sequence[tuple[Job, Checked]], baselines: Mapping[Path, Baseline]) -> Report:
-    """What is said of all targets, without what their baselines know."""
+def _new(found: Checked, baseline: Baseline) -> Checked:
+    """An answer without the findings that its baseline knows."""
+    from gnelint.app import batch
+
+    return replace(found, entry=batch.against(baseline, found.entry))
+
+
+def _stream(answer: Checked | Unread) -> None:
+    """Show what is known of a target at once."""
+    from gnelint.output import jsonl
+
+    _write(jsonl.line(answer), None)
+    sys.stdout.flush()
+
+
+def _report(run: _Run, done: Sequence[tuple[Job, Checked]]) -> Report:
+    """What is said of all targets."""
     from gnelint.app import batch
     from gnelint.lint.selection import selected_rules
     from gnelint.output.report import Report
@@ -381,9 +402,8 @@ def _report(run: _Run, done: Sequence[tuple[Job, Checked]], baselines: Mapping[P
     rules: dict[str, Rule] = {}
     targets = []
     for job, found in done:
-        entry = found.entry if job.baseline is None else batch.against(baselines[job.baseline], found.entry)
         rules.update({rule.id: rule for rule in selected_rules(batch.rules_of(job.rules), job.settings)})
-        targets.append(replace(found, entry=entry))
+        targets.append(found)
     ordered = tuple(rules[rule] for rule in sorted(rules))
     return Report(tuple(targets), tuple(run.unread), ordered, Path.cwd())
 
@@ -413,6 +433,7 @@ class _Run:
     verbose: bool
     unread: list[Unread] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
+    stopped: bool = False
 
     def targets(self, texts: Sequence[str], weights: Path | None = None, meta: bool = False) -> list[Target]:
         """The models that the user's words name, built from a checkpoint or without numbers if that is asked for."""
@@ -432,23 +453,51 @@ class _Run:
                 raise UsageError(option, f"{target.text} is a file that holds its weights", "Name a Python target.")
         return [replace(target, weights=weights, meta=meta) for target in found]
 
-    def answers(self, jobs: Sequence[Job], processes: int) -> list[tuple[Job, Checked]]:
-        """The jobs that could be done, with what there is to say."""
+    def answers(
+        self,
+        jobs: Sequence[Job],
+        processes: int,
+        known: Callable[[Job, Checked], Checked],
+        tell: Callable[[Checked | Unread], None] | None,
+    ) -> list[tuple[Job, Checked]]:
+        """The jobs that could be done, with what there is to say; an interrupt ends it with those that are done.
+
+        Args:
+            jobs: what is to be done.
+            processes: at most so many at once.
+            known: takes what is known already from an answer.
+            tell: shows an answer at once; None where all are shown together.
+        """
         from gnelint.app import batch
         from gnelint.output.report import Unread
 
-        done = []
+        done: list[tuple[Job, Checked]] = []
         found = batch.answers(jobs, processes)
-        for index, job in enumerate(jobs, start=1):
-            _progress(f"[{index}/{len(jobs)}] {job.target.text}")
-            answer = next(found)
-            if isinstance(answer, Unread):
-                self._fail(answer)
-            else:
-                self.warn(*filter(None, [answer.warning]))
-                done.append((job, answer))
+        try:
+            for index, job in enumerate(jobs, start=1):
+                _progress(f"[{index}/{len(jobs)}] {job.target.text}")
+                answer = next(found)
+                if isinstance(answer, Unread):
+                    self._fail(answer)
+                else:
+                    self.warn(*filter(None, [answer.warning]))
+                    answer = known(job, answer)
+                    done.append((job, answer))
+                if tell is not None:
+                    tell(answer)
+        except KeyboardInterrupt:
+            found.close()
+            if not done:
+                raise
+            self.stopped = True
+            _progress("")
+            _complain(f"stopped after {len(done) + len(self.unread)} of {plural(len(jobs), 'target')}.")
         _progress("")
         return done
+
+    def code(self, report: Report) -> int:
+        """The exit code of what this run reports."""
+        return EXIT_STOPPED if self.stopped else report.exit_code
 
     def warn(self, *sentences: str) -> None:
         """Say what a person should know, each once."""

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gnelint.readers.target import source_file
 from gnelint.settings.jobs import Job
 
 
-def answers(jobs: Sequence[Job], processes: int) -> Iterator[Checked | Unread]:
+def answers(jobs: Sequence[Job], processes: int) -> Generator[Checked | Unread, None, None]:
     """The answer to each job, in order.
 
     Files are read in processes of their own, whose end is an answer. What runs code of the user's anyway does so here,
