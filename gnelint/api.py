@@ -433,12 +433,15 @@ def _read(
         )
         from gnelint.readers.torch.reader import trace_module
         from gnelint.readers.torch.target import refuse_scripted
+        from gnelint.readers.torch.wrapped import forwarding
 
         name = type(target).__name__
         refuse_scripted(target, name)
-        given = arguments_of_module(target, example_inputs, _specs(inputs), name, example_kwargs)
+        module, said = forwarding(target, name)
+        given = arguments_of_module(module, example_inputs, _specs(inputs), name, example_kwargs)
+        notes = (*said, *given.notes)
         traced = trace_module(
-            target, given.args, name=name, training=training, example_kwargs=given.kwargs, notes=given.notes
+            module, given.args, name=name, training=training, example_kwargs=given.kwargs, notes=notes
         )
         return Read(traced.graph, traced=traced)
     from gnelint.readers.target import resolve

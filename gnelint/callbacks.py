@@ -47,9 +47,10 @@ def lightning_callback(*, every: int = 100, **options: Any) -> Any:
 
 def _trained(module: Any) -> Any:
     """The network in a LightningModule: `training_step` may call it past the module's own `forward`."""
-    held = {id(parameter) for parameter in module.parameters()}
-    networks = [child for child in module.children() if {id(parameter) for parameter in child.parameters()} == held]
-    return networks[0] if held and len(networks) == 1 else module
+    from gnelint.readers.torch.wrapped import sole_network
+
+    network = sole_network(module)
+    return module if network is None else network
 
 
 def trainer_callback(*, every: int = 100, logger: Any = None, **options: Any) -> Any:

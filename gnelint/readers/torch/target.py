@@ -26,6 +26,7 @@ from gnelint.readers.torch.export import cause, quietly
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.libraries import from_library
 from gnelint.readers.torch.reader import Traced, trace_exported, trace_module
+from gnelint.readers.torch.wrapped import forwarding
 from gnelint.records import dataclass
 
 
@@ -100,12 +101,15 @@ def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
             return Loaded(target.text, found, (), {}, inputs, None, target)
         without_numbers = empty_on_meta() if target.meta or target.weights is not None else contextlib.nullcontext()
         with recorder, without_numbers:
-            module, own, keywords = build(found, target)
+            built, own, keywords = build(found, target)
         notes: tuple[str, ...] = ()
         if target.weights is not None:
-            notes = lay_over(module, target.weights, target.text)
+            notes = lay_over(built, target.weights, target.text)
+        module, said = forwarding(built, target.text)
         given = arguments(module, own, inputs, target.text, keywords)
-        return Loaded(target.text, module, given.args, given.kwargs, inputs, recorder, target, (*notes, *given.notes))
+        return Loaded(
+            target.text, module, given.args, given.kwargs, inputs, recorder, target, (*notes, *said, *given.notes)
+        )
 
 
 @contextlib.contextmanager
