@@ -323,15 +323,16 @@ def _fixed_in_place(run: _Run, planned: Sequence[Job]) -> list[Job]:
     from gnelint.fixes.planning import FixRequest
     from gnelint.lint.selection import selected_rules
     from gnelint.output import fix_json, fix_text
+    from gnelint.progress import Clock
     from gnelint.writers import rewriting
 
     for job in planned:
         if job.target.kind == "python":
             emitted = shlex.join(["gnelint", "fix", job.target.text, "--emit-init", "init_weights.py"])
             raise UsageError("--fix", f"{job.target.text} is not a model file", f"Say `{emitted}`.")
-    left = []
+    left, clock = [], Clock()
     for index, job in enumerate(planned, start=1):
-        _progress(f"fixing [{index}/{len(planned)}] {job.target.text}")
+        _progress(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")
         rules = selected_rules(batch.rules_of(job.rules), job.settings)
         try:
             subject = rewriting.subject_of(job, inline=False)
@@ -470,12 +471,13 @@ class _Run:
         """
         from gnelint.app import batch
         from gnelint.output.report import Unread
+        from gnelint.progress import Clock
 
         done: list[tuple[Job, Checked]] = []
-        found = batch.answers(jobs, processes)
+        found, clock = batch.answers(jobs, processes), Clock()
         try:
             for index, job in enumerate(jobs, start=1):
-                _progress(f"[{index}/{len(jobs)}] {job.target.text}")
+                _progress(f"[{index}/{len(jobs)}{clock.left(index - 1, len(jobs))}] {job.target.text}")
                 answer = next(found)
                 if isinstance(answer, Unread):
                     self._fail(answer)
@@ -935,13 +937,14 @@ def explain_rule(rule_id: str, paths: tuple[Path, ...]) -> None:
     """Explain one rule, given by its id or name."""
     from gnelint.lint.rulefile import load_rules
     from gnelint.lint.selection import no_such_rule
-    from gnelint.output.explain import explanation
+    from gnelint.output.explain import explanation, for_terminal
 
     loaded = load_rules(paths)
     rule = loaded.get(rule_id)
     if rule is None:
         raise no_such_rule(rule_id, loaded)
-    click.echo(explanation(rule), nl=False)
+    text = explanation(rule)
+    click.echo(for_terminal(text) if _colour(None) else text, nl=False)
 
 
 @cli.command("init")

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("theory", "onnxfile"),
     ("ir", "nn"),
     ("ops",),
-    ("budget", "errors", "files", "version", "words"),
+    ("budget", "errors", "files", "progress", "version", "words"),
     ("records",),
 )
 """From the doors down. A module may import its own part and what stands below, never what stands beside or above."""

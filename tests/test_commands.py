@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -255,3 +256,16 @@ def test_the_hint_at_a_rule_of_ones_own_names_its_file(folder: Path) -> None:
     hint = shown.partition("Why: gnelint ")[2].splitlines()[0]
     assert hint == "rule LOCAL001 --rules thin-tanh.yaml"
     assert gnelint(*hint.split(), cwd=folder).stdout.startswith("# thin-tanh (LOCAL001)")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes(tmp_path: Path, shell: str) -> None:
+    page = (Path(__file__).parents[1] / "gnelint" / "settings" / "README.md").read_text(encoding="utf-8")
+    assert f"_GNELINT_COMPLETE={shell}_source gnelint" in page
+    program = tmp_path / "gnelint"
+    program.write_text(f"#!{sys.executable}\nfrom gnelint.__main__ import main\nmain()\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "_GNELINT_COMPLETE": f"{shell}_source"}
+    result = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "_GNELINT_COMPLETE" in result.stdout

@@ -14,6 +14,7 @@ from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team, together
 from gnelint.measure.estimate import Estimate, estimate, probes_for, spectrum_variance
 from gnelint.measure.tape import BlockSample, ChainSample, Moments, Tape, own_inputs
+from gnelint.progress import Clock
 from gnelint.records import dataclass
 
 FIRST_PROBES = 8
@@ -142,9 +143,10 @@ class _Sender:
         """Send this process's share of the probes of these numbers."""
         last = MAX_SECOND if self._probing.probes is None else end
         samples = _Samples()
+        clock = Clock()
         for first in range(start, end, self._team.size):
             number = first + self._team.rank
-            self._progress(f"probe {first + 1} of {end}")
+            self._progress(f"probe {first + 1} of {end}{clock.left(first - start, end - start)}")
             blocks = self._blocks(number, squares=first < last)
             nodes = self._tape.node_samples(self._generator(3 * number + 2)) if first < last else {}
             chain = self._tape.chain_sample(self._generator(3 * number + 1))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from gnelint.measure.data import Batch
 from gnelint.measure.program import WEIGHTED, Program, trainable
 from gnelint.measure.tape import hooked_weights, log2, squared_norm
+from gnelint.progress import Clock
 from gnelint.records import dataclass
 
 LEARNING_RATE = 0.01
@@ -85,6 +86,7 @@ def train(
     taken: list[Step] = []
     task = ""
     optimizer: torch.optim.Optimizer | None = None
+    clock = Clock()
     for number in range(steps):
         batch, targets = next(batches)
         output = _output(program, batch, names)
@@ -95,7 +97,7 @@ def train(
         loss = _loss(output, targets)
         before = float(loss.detach())
         taken.append(Step(before, _by_layer(program, _backward(program, loss, names))))
-        progress(f"step {number + 1} of {steps}: loss {before:.4g}")
+        progress(f"step {number + 1} of {steps}: loss {before:.4g}{clock.left(number + 1, steps)}")
         if not math.isfinite(before):
             break
         optimizer = optimizer or torch.optim.SGD(program.updated, learning_rate)

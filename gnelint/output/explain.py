@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gnelint.lint.rulefile import Rule
 
 
@@ -44,3 +46,12 @@ def _toml(value: float | str | bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def for_terminal(markdown: str) -> str:
+    """The same for a terminal that shows colours: headings are bold, code is in colour, and the marks are gone."""
+    lines = []
+    for line in markdown.splitlines():
+        heading = re.fullmatch(r"#+ (.*)", line)
+        lines.append(f"\033[1m{heading[1]}\033[0m" if heading else re.sub(r"`([^`]+)`", "\033[36m\\1\033[0m", line))
+    return "\n".join(lines) + "\n"

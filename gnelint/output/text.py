@@ -7,7 +7,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gnelint.lint.places import alike, changes, folded, scope, visible
 from gnelint.lint.severity import FailOn, reaches
@@ -74,7 +76,9 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
     lines = [printable(line) for line in lines]
     for group in grouped(target["findings"]):
         title, *body = (printable(line) for line in _finding_lines(group, rule_names, target["summary"]["trained"]))
-        lines.extend(["", _painted(title, group[0]["severity"]) if style.colour else title, *body])
+        if style.colour:
+            title, body = _painted(title, group[0]["severity"]), list(_linked(body, group))
+        lines.extend(["", title, *body])
     lines.extend(["", *wrapped(_closing(target, style), "")])
     if style.fix and any(finding["fix"] and finding["fix"]["edits"] for finding in target["findings"]):
         lines.append(f"Fix: {printable(style.fix)}")  # in a line of its own, however long: it is there to be copied
@@ -349,6 +353,18 @@ def grouped(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 
 def _painted(title: str, severity: str) -> str:
     return title.replace(severity, f"\033[1;{_COLOURS[severity]}m{severity}\033[0m", 1)
+
+
+def _linked(lines: Sequence[str], group: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines with the place in the user's source as a link (OSC 8), which terminals without them show as text."""
+    location = next((finding["location"] for finding in group if finding["location"] is not None), None)
+    shown = "" if location is None else printable(f"      at {location_text(location)}")
+    for line in lines:
+        if shown and location is not None and line.startswith(shown):
+            url = f"file://{quote(str(Path(location['file']).absolute()))}"
+            at = len("      at ")
+            line = f"{line[:at]}\033]8;;{url}\033\\{shown[at:]}\033]8;;\033\\{line[len(shown) :]}"
+        yield line
 
 
 def _finding_lines(

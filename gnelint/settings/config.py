@@ -196,9 +196,10 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _config(table: Any, path: Path, prefix: str) -> Config:
-    read = _Table(table, path, prefix, _KEYS)
+    faults: list[UsageError] = []
+    read = _Table(table, path, prefix, _KEYS, faults)
     ignores = read.tables_of_selectors("per-target-ignores")
-    return Config(
+    config = Config(
         **read.choices(),
         rules=tuple(read.inside(entry, "rules") for entry in read.texts("rules")),
         preview=read.switch("preview"),
@@ -211,6 +212,17 @@ def _config(table: Any, path: Path, prefix: str) -> Config:
         suppress=tuple(map(_accepted, read.tables("suppress", _SUPPRESS_KEYS))),
         file=path,
     )
+    if faults:
+        raise together(faults, path)
+    return config
+
+
+def together(faults: Sequence[UsageError], path: Path) -> UsageError:
+    """All that is wrong with a file in one error: whoever mends it wants to do so once."""
+    if len(faults) == 1:
+        return faults[0]
+    told = " ".join(f"({at}) {str(fault).removeprefix(f'{path}: ')}" for at, fault in enumerate(faults, start=1))
+    return UsageError(str(path), f"{len(faults)} things are wrong: {told}")
 
 
 def _override(read: _Table) -> Override:
@@ -227,22 +239,24 @@ def _accepted(read: _Table) -> Accepted:
 
 
 class _Table:
-    """A table of the file whose keys are known; every error names the file and the key."""
+    """A table of the file whose keys are known. What is wrong is kept, with file and key, and counts as unsaid."""
 
-    def __init__(self, table: Any, file: Path, prefix: str, keys: Sequence[str]) -> None:
+    def __init__(self, table: Any, file: Path, prefix: str, keys: Sequence[str], faults: list[UsageError]) -> None:
         self._file = file
         self._prefix = prefix
+        self._faults = faults
         if not isinstance(table, dict):
-            raise self._error(prefix.rstrip("."), "must be a table")
+            self._fault(prefix.rstrip("."), "must be a table")
+            table = {}
         for key in table:
             if key not in keys:
                 meant = close(key, keys)
                 advice = f'Did you mean "{meant[0]}"?' if meant else f"Known keys: {', '.join(keys)}."
-                raise UsageError(str(file), f'unknown key "{prefix}{key}"', advice)
+                faults.append(UsageError(str(file), f'unknown key "{prefix}{key}"', advice))
         self._table: dict[str, Any] = table
 
-    def _error(self, key: str, problem: str, advice: str = "") -> UsageError:
-        return UsageError(str(self._file), f"{key} {problem}", advice)
+    def _fault(self, key: str, problem: str, advice: str = "") -> None:
+        self._faults.append(UsageError(str(self._file), f"{key} {problem}", advice))
 
     def texts(self, key: str, required: bool = False) -> tuple[str, ...]:
         """A list of texts, empty if the key is not there."""
@@ -254,9 +268,10 @@ class _Table:
 
     def _texts(self, value: Any, key: str, example: str, required: bool) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
-            raise self._error(key, "must be a list of texts", f'Write {key.rpartition(".")[2]} = ["{example}"].')
+            self._fault(key, "must be a list of texts", f'Write {key.rpartition(".")[2]} = ["{example}"].')
+            return ()
         if required and not value:
-            raise self._error(key, "is missing or empty", f'Write {key.rpartition(".")[2]} = ["{example}"].')
+            self._fault(key, "is missing or empty", f'Write {key.rpartition(".")[2]} = ["{example}"].')
         return tuple(value)
 
     def choices(self) -> dict[str, Any]:
@@ -271,7 +286,8 @@ class _Table:
         """A text, "" if the key is not there."""
         value = self._table.get(key, "")
         if not isinstance(value, str):
-            raise self._error(self._prefix + key, "must be a text")
+            self._fault(self._prefix + key, "must be a text")
+            return ""
         return value
 
     def path(self, key: str) -> Path | None:
@@ -280,30 +296,30 @@ class _Table:
 
     def inside(self, text: str, key: str) -> Path:
         """A path that the file names. It stays in the file's directory: whoever wrote it need not be who runs it."""
+        found = self._file.parent / text
         try:
-            found = self._file.parent / text
             stays = found.resolve().is_relative_to(self._file.parent.resolve())
         except (OSError, RuntimeError, ValueError):  # a circle of links, a zero byte
             stays = False
         if not stays:
             advice = f"Move it there, or name it on the command line with --{key}."
-            raise self._error(
-                self._prefix + key, f'names "{text}" outside of the file\'s own directory; refused', advice
-            )
+            self._fault(self._prefix + key, f'names "{text}" outside of the file\'s own directory; refused', advice)
         return found
 
     def switch(self, key: str) -> bool | None:
         """True or false, None if the key is not there."""
         value = self._table.get(key)
         if value is not None and not isinstance(value, bool):
-            raise self._error(self._prefix + key, f"is {value!r}", "Write true or false.")
+            self._fault(self._prefix + key, f"is {value!r}", "Write true or false.")
+            return None
         return value
 
     def choice(self, key: str) -> str | None:
         """One of few texts, None if the key is not there."""
         value = self._table.get(key)
         if value is not None and value not in _CHOICES[key]:
-            raise self._error(self._prefix + key, f"is {value!r}", f"One of: {', '.join(_CHOICES[key])}.")
+            self._fault(self._prefix + key, f"is {value!r}", f"One of: {', '.join(_CHOICES[key])}.")
+            return None
         return value
 
     def params(self) -> Params:
@@ -315,21 +331,21 @@ class _Table:
             for rule in value.values()
         ):
             advice = "Write [params.GNE101], tolerance = 0.5 below it."
-            raise self._error(f"{self._prefix}params", "must hold one table a rule", advice)
+            self._fault(f"{self._prefix}params", "must hold one table a rule", advice)
+            return {}
         for rule, entries in value.items():
             for name, entry in entries.items():
                 if isinstance(entry, (int, float)) and not abs(entry) <= MAX_NUMBER:
                     problem = "is no number, or larger than any that is compared with it"
-                    raise self._error(f"{self._prefix}params.{rule}.{name}", problem)
+                    self._fault(f"{self._prefix}params.{rule}.{name}", problem)
         return value
 
     def tables_of_selectors(self, key: str) -> Mapping[str, tuple[str, ...]]:
         """Lists of ids or prefixes of rules, by glob."""
         value = self._table.get(key, {})
         if not isinstance(value, dict):
-            raise self._error(
-                self._prefix + key, "must be a table", f'Write [{key}], "old/*.onnx" = ["GNE1"] below it.'
-            )
+            self._fault(self._prefix + key, "must be a table", f'Write [{key}], "old/*.onnx" = ["GNE1"] below it.')
+            return {}
         return {
             name: tuple(map(str.upper, self._texts(rules, f'{self._prefix}{key}."{name}"', "GNE1", False)))
             for name, rules in value.items()
@@ -339,5 +355,8 @@ class _Table:
         """Tables of the same kind, one after the other."""
         value = self._table.get(key, [])
         if not isinstance(value, list):
-            raise self._error(self._prefix + key, "must be a list of tables", f"Write [[{self._prefix}{key}]].")
-        return [_Table(table, self._file, f"{self._prefix}{key}[{i}].", keys) for i, table in enumerate(value)]
+            self._fault(self._prefix + key, "must be a list of tables", f"Write [[{self._prefix}{key}]].")
+            return []
+        names = (f"{self._prefix}{key}[{i}]." for i in range(len(value)))
+        found = [_Table(table, self._file, name, keys, self._faults) for table, name in zip(value, names, strict=True)]
+        return [table for table, given in zip(found, value, strict=True) if isinstance(given, dict)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
 from typing import cast
 
+from gnelint.errors import UsageError
 from gnelint.lint.rulefile import RuleSet
 from gnelint.lint.selection import (
     Settings,
@@ -21,7 +23,7 @@ from gnelint.lint.suppression import Suppression
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import Target
 from gnelint.records import dataclass
-from gnelint.settings.config import Choices, Config, find_config, read_config
+from gnelint.settings.config import Choices, Config, Params, find_config, read_config, together
 
 DIRECTORY = ".gnelint_cache"
 """Where answers are kept, beside the configuration."""
@@ -124,19 +126,40 @@ def _nearest(folder: Path) -> Config:
 
 
 def _check(config: Config, rules: RuleSet) -> None:
-    """Every rule that a configuration names exists, wherever in the file it stands."""
+    """Every rule that a configuration names exists, wherever in the file it stands.
 
-    def check(where: str, *selectors: Sequence[str]) -> None:
-        check_selectors([each for some in selectors for each in some], rules, f"{config.file}{where}")
+    Raises:
+        UsageError: some do not; all of them are told.
+    """
+    assert config.file is not None
+    faults: list[UsageError] = []
 
-    check("", config.select, config.extend_select, config.ignore)
-    check_params(config.params, rules, str(config.file))
+    def check(where: str, selectors: Iterable[str], params: Params) -> None:
+        for selector in selectors:
+            with _kept(faults):
+                check_selectors([selector], rules, where)
+        for rule, values in params.items():
+            for name, value in values.items():
+                with _kept(faults):
+                    check_params({rule: {name: value}}, rules, where)
+
+    file = str(config.file)
+    check(file, (*config.select, *config.extend_select, *config.ignore), config.params)
     for override in config.overrides:
-        where = f": {', '.join(override.targets)}"
-        check(where, override.select, override.extend_select, override.ignore, override.never)
-        check_params(override.params, rules, f"{config.file}{where}")
+        selectors = (*override.select, *override.extend_select, *override.ignore, *override.never)
+        check(f"{file}: {', '.join(override.targets)}", selectors, override.params)
     for index, accepted in enumerate(config.suppress):
-        check(f": suppress[{index}]", accepted.rules)
+        check(f"{file}: suppress[{index}]", accepted.rules, {})
+    if faults:
+        raise together(faults, config.file)
+
+
+@contextmanager
+def _kept(faults: list[UsageError]) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        faults.append(error)
 
 
 def _job(target: Target, config: Config, options: Options) -> Job:

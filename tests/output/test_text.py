@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import gnelint
 from gnelint.analysis.prediction import Block, Prediction
 from gnelint.analysis.stage import Evidence, Judgement
+from gnelint.ir.graph import Location
 from gnelint.lint.engine import lint
 from gnelint.lint.finding import Finding
 from gnelint.lint.rulefile import load_rules
@@ -239,3 +241,12 @@ def test_long_names_stay_different(differing: str, folder: str, shown: str) -> N
     assert folder in lines[0]
     assert len(set(lines[1:4])) == 3
     assert shown in lines[1]
+
+
+def test_on_a_terminal_the_source_is_a_link() -> None:
+    found = Finding("GNE101", "error", "too small", ("fc0",), location=Location("/my code/net.py", 7))
+    made = target(chain(2, blocks=True), [found, dataclasses.replace(found, nodes=("fc1",))])
+    plain, coloured = (render(made, NAMES, (), Style(colour=colour)) for colour in (False, True))
+    assert "      at /my code/net.py:7\n" in plain
+    assert "\033]8;;file:///my%20code/net.py\033\\/my code/net.py:7\033]8;;\033\\\n" in coloured
+    assert re.sub("\033(\\[[0-9;]*m|\\]8;;[^\033]*\033\\\\)", "", coloured) == plain

@@ -162,3 +162,17 @@ def test_globs_over_targets(
         monkeypatch.chdir(folder / "below")
         assert config.applies(["no", pattern], f"../{target}") is applies
         assert config.applies([pattern], target) is (applies and pattern == "a.onnx")
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "gnelint.toml"
+    path.write_text(
+        'selekt = []\nfail-on = "fatal"\npreview = 1\nbaseline = "/etc/passwd"\noverrides = [3]\n[params]\nGNE101 = 3\n'
+    )
+    with pytest.raises(UsageError) as error:
+        read_config(path)
+    text = str(error.value)
+    assert text.startswith(f'{path}: 6 things are wrong: (1) unknown key "selekt". Did you mean "select"? (2) ')
+    for part in ("fail-on is 'fatal'", "preview is 1", 'names "/etc/passwd"', "overrides[0] must be a table", "params"):
+        assert part in text
+    assert text.count(str(path)) == 1

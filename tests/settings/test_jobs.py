@@ -121,3 +121,14 @@ def test_rules_that_do_not_exist_are_refused_with_the_file(tmp_path: Path, text:
     path.write_text(text)
     with pytest.raises(UsageError, match="^" + re.escape(f"{path}{why}")):
         jobs(tmp_path, ["a.onnx"])
+
+
+def test_all_rules_that_a_file_names_in_vain_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        'select = ["GNE9999", "nope"]\nparams.GNE101 = {layer = 3, layers = "x"}\n[[suppress]]\nrules = ["foo-bar"]\n'
+    )
+    (tmp_path / "gnelint.toml").write_text(text)
+    with pytest.raises(UsageError, match=re.escape("gnelint.toml: 5 things are wrong: (1) GNE9999: no rule")) as error:
+        jobs(tmp_path, ["a.onnx"])
+    for part in ("NOPE: no rule", "Did you mean layers?", "'x' is not of the type", "suppress[0]: FOO-BAR"):
+        assert part in str(error.value)
