@@ -16,6 +16,8 @@ from gnelint.theory.fields.moments import Moments
 
 _LARGEST = 1 << 25
 """Entries of a value up to which what reads or writes it is run."""
+_TREES = frozenset(f"ai.onnx.ml.TreeEnsemble{kind}" for kind in ("", "Classifier", "Regressor"))
+"""Operators that nothing runs: for them PyTorch need not be loaded, which takes longer than all else."""
 _MOST_READ = 1 << 28
 """Entries that the windows of a pooling may read together."""
 _MOST = 3
@@ -104,7 +106,9 @@ class Fallback:
         assert self._make is not None
         large = [name for name in fresh if self._is_large(self.original.node(name))]
         self._refused.update(dict.fromkeys(large, "it is too large to be run"))
-        fresh = [name for name in fresh if name not in large]
+        trees = [name for name in fresh if self.original.node(name).source_op in _TREES]
+        self._refused.update(dict.fromkeys(trees, "trees have no derivative"))
+        fresh = [name for name in fresh if name not in large and name not in trees]
         if not fresh and not self.regions:
             return None
         if self._sampler is None:

@@ -15,7 +15,19 @@ import onnx
 
 from gnelint.errors import UnreadableError
 from gnelint.onnxfile.spelling import spell
-from gnelint.onnxfile.wire import BYTES, GRAPH, INITIALIZER, RAW_DATA, BrokenError, field_head, fields
+from gnelint.onnxfile.wire import (
+    ATTRIBUTE,
+    ATTRIBUTE_NAME,
+    BYTES,
+    GRAPH,
+    INITIALIZER,
+    NODE,
+    OP_TYPE,
+    RAW_DATA,
+    BrokenError,
+    field_head,
+    fields,
+)
 from gnelint.records import dataclass
 
 CUT_FROM = 4096
@@ -45,15 +57,20 @@ class ModelFile:
     cuts: Mapping[int, tuple[int, int]]
 
 
-def open_model(path: Path) -> ModelFile:
+def open_model(path: Path, *, trees: bool = True) -> ModelFile:
     """Map and parse a file.
+
+    Args:
+        path: the file.
+        trees: whether the nodes of tree ensembles have all of their attributes; what only analyses needs none of the
+            trees, which may be most of the file.
 
     Raises:
         UnreadableError: it is missing, empty, damaged, or no ONNX model.
     """
     content = _map(path)
     head = content[:4096].tobytes()
-    stripped = _strip(content.data)
+    stripped = _strip(content.data, trees)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content.tobytes() if stripped is None else stripped.content)
@@ -137,7 +154,7 @@ class _Stripped:
     cuts: dict[int, tuple[int, int]]
 
 
-def _strip(data: memoryview) -> _Stripped | None:
+def _strip(data: memoryview, trees: bool) -> _Stripped | None:
     """The model's bytes without large initializers; None if they are not laid out as expected."""
     cuts: dict[int, tuple[int, int]] = {}
     kept = _Kept(data, 0)
@@ -146,13 +163,13 @@ def _strip(data: memoryview) -> _Stripped | None:
         for number, kind, start, body, end in fields(data, 0, len(data)):
             if number == GRAPH and kind == BYTES:
                 graphs += 1
-                kept.put(start, end, GRAPH, _strip_graph(data, body, end, cuts))
+                kept.put(start, end, GRAPH, _strip_graph(data, body, end, cuts, trees))
     except BrokenError:
         return None
     return _Stripped(kept.upto(len(data)), cuts) if graphs == 1 else None
 
 
-def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]]) -> bytes:
+def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]], trees: bool) -> bytes:
     kept = _Kept(data, start)
     index = -1
     for number, kind, field_start, body, field_end in fields(data, start, end):
@@ -160,7 +177,33 @@ def _strip_graph(data: memoryview, start: int, end: int, cuts: dict[int, tuple[i
             index += 1
             if field_end - body >= CUT_FROM:
                 kept.put(field_start, field_end, INITIALIZER, _strip_tensor(data, body, field_end, cuts, index))
+        elif number == NODE and kind == BYTES and not trees and field_end - body >= _MANY_TREES:
+            kept.put(field_start, field_end, NODE, _strip_trees(data, body, field_end))
     return kept.upto(end)
+
+
+_MANY_TREES = 1 << 16
+"""Bytes of a node that are worth a look whether it is a tree ensemble."""
+_TREES = (b"nodes_", b"class_", b"target_")
+"""How the attributes begin that hold the trees of TreeEnsembleClassifier and TreeEnsembleRegressor."""
+
+
+def _strip_trees(data: memoryview, start: int, end: int) -> bytes:
+    """A node, without the trees if it is an ensemble of them."""
+    parts = list(fields(data, start, end))
+    op_type = next((bytes(data[body:stop]) for number, _, _, body, stop in parts if number == OP_TYPE), b"")
+    kept = _Kept(data, start)
+    if op_type in (b"TreeEnsembleClassifier", b"TreeEnsembleRegressor"):
+        for number, kind, field_start, body, field_end in parts:
+            if number == ATTRIBUTE and kind == BYTES and _name_of(data, body, field_end).startswith(_TREES):
+                kept.put(field_start, field_end)
+    return kept.upto(end)
+
+
+def _name_of(data: memoryview, start: int, end: int) -> bytes:
+    """The name of an attribute, which every writer puts first."""
+    number, kind, _, body, stop = next(fields(data, start, end), (0, 0, 0, 0, 0))
+    return bytes(data[body:stop]) if (number, kind) == (ATTRIBUTE_NAME, BYTES) else b""
 
 
 def _strip_tensor(data: memoryview, start: int, end: int, cuts: dict[int, tuple[int, int]], index: int) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
-"""Field numbers of onnx.proto: in ModelProto, GraphProto, TensorProto."""
+GRAPH, NODE, INITIALIZER, RAW_DATA = 7, 1, 5, 9
+"""Field numbers of onnx.proto: in ModelProto, twice in GraphProto, in TensorProto."""
+OP_TYPE, ATTRIBUTE, ATTRIBUTE_NAME = 4, 5, 1
+"""The same of NodeProto, twice, and of AttributeProto."""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types."""

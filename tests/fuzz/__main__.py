@@ -10,24 +10,19 @@ of computing or 1 GB, whose own bytes change, or whose fixed file cannot be read
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import resource
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from gnelint.app import batch
-from gnelint.app.workers import Workers
 from gnelint.budget import MEMORY, Budget, hold
 from gnelint.cli import FORMATS
 from gnelint.errors import GnelintError
@@ -40,10 +35,10 @@ from gnelint.output.report import Checked, Report, Unread
 from gnelint.readers.target import Target
 from gnelint.settings.jobs import Job
 from gnelint.writers import rewriting
+from tests.fuzz.campaign import Outcome, arguments, go_on, show
 from tests.fuzz.mutations import mutated
 
 SECONDS, BYTES = 10.0, 1_000_000_000
-CHUNK = 400
 
 
 @dataclass(frozen=True)
@@ -56,17 +51,6 @@ class Case:
     def data(self) -> bytes:
         """Its bytes."""
         return mutated(Random(f"{self.seed}:{self.number}"))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a case: "checked" or "refused", whether fix wrote a file, and what went wrong."""
-
-    number: int
-    kind: str
-    fixed: bool = False
-    seconds: float = 0.0
-    wrong: tuple[str, ...] = ()
 
 
 def run(case: Case) -> Outcome:
@@ -136,44 +120,14 @@ def _lost(case: Case, code: int, place: str) -> Outcome:
     return Outcome(case.number, "lost", wrong=(f"the process ended with {code} at {place}",))
 
 
-def _state(path: Path, seed: int) -> dict[str, Any]:
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text())
-        if found["seed"] == seed:
-            return found
-    return {"seed": seed, "cases": 0, "checked": 0, "refused": 0, "lost": 0, "fixed": 0, "slowest": 0.0, "failures": []}
-
-
 def main() -> int:
     """Run cases until there are as many as were asked for; 1 if one of them failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-j", "--jobs", type=int, default=2)
-    parser.add_argument("--state", type=Path, default=Path("fuzz.json"))
-    parser.add_argument("--case", type=int, help="show one case")
-    given = parser.parse_args()
+    given = arguments(__doc__ or "", 100_000, Path("fuzz.json"))
     if given.case is not None:
         case = Case(given.seed, given.case)
         Path(f"case{case.number}.onnx").write_bytes(case.data())
-        outcome = run(case)
-        print(outcome.kind, f"{outcome.seconds:.1f} s", *outcome.wrong, sep="\n")
-        return int(bool(outcome.wrong))
-    state = _state(given.state, given.seed)
-    workers = Workers(_quiet, _lost, given.jobs, quiet=True)
-    while state["cases"] < given.cases:
-        numbers = range(state["cases"], min(state["cases"] + CHUNK, given.cases))
-        kinds: Counter[str] = Counter()
-        for outcome in workers.answers([Case(given.seed, number) for number in numbers]):
-            kinds.update([outcome.kind, *(["fixed"] if outcome.fixed else [])])
-            state["slowest"] = round(max(state["slowest"], outcome.seconds), 2)
-            state["failures"] += [f"case {outcome.number}: {wrong}" for wrong in outcome.wrong]
-        for kind, count in kinds.items():
-            state[kind] += count
-        state["cases"] = numbers.stop
-        given.state.write_text(json.dumps(state, indent=1) + "\n")
-        print(f"{state['cases']} cases, {len(state['failures'])} failures", file=sys.stderr, flush=True)
-    return int(bool(state["failures"]))
+        return show(run(case))
+    return go_on(given, lambda number: Case(given.seed, number), _quiet, _lost)
 
 
 def _quiet(case: Case) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
@@ -56,3 +57,23 @@ def test_what_goes_wrong_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("a defect" in wrong for wrong in run(Case(1, good)).wrong)
     monkeypatch.setattr(batch, "_checked", fails)
     assert any("itself failed" in wrong for wrong in run(Case(1, good)).wrong)
+
+
+def test_a_pt2_case_is_the_same_file_everywhere_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from tests.fuzz import pt2
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pt2, "hold", lambda budget: None)
+    monkeypatch.setattr(pt2, "BYTES", 1 << 60)
+    assert pt2.Case(3, 7).data() == pt2.Case(3, 7).data()
+    assert [pt2.run(pt2.Case(0, number)).wrong for number in range(8)] == [()] * 8
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_leaves_is_counted(tmp_path: Path) -> None:
+    from tests.fuzz import kills
+
+    assert kills.main(["--fixes", "2", "--checks", "1", "-o", str(tmp_path / "kills.json")]) == 0

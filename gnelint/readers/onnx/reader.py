@@ -62,7 +62,7 @@ def _one_line(text: str) -> str:
 
 
 def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
-    file = open_model(path)
+    file = open_model(path, trees=False)
     versions = opset_versions(file.proto)
     graph = file.proto.graph
     constants = {tensor.name for tensor in graph.initializer}
