@@ -45,8 +45,14 @@ class Linear(Unary):
 
     fixed_structure: ClassVar[Structure] = Structure(everywhere=True)
 
-    @cached_property
+    @property
     def _weight(self) -> Matrix:
+        """Stored numbers are read anew each time: those of a checkpoint leave the memory in between."""
+        parameter = self.node.parameters["weight"]
+        return matrix_of(parameter) if parameter.transform is None else self._computed
+
+    @cached_property
+    def _computed(self) -> Matrix:
         return matrix_of(self.node.parameters["weight"])
 
     @cached_property
@@ -93,7 +99,7 @@ class Linear(Unary):
         if self._positive is not None:
             return self._averages(self._positive, x)
         x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
-        out = self._weight.shape[0]
+        out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
         both = [variance, covariance] if np.any(covariance) else [variance]
         squared = rows_times(self._weight, np.concatenate(both), squared=True)
@@ -116,7 +122,7 @@ class Linear(Unary):
         return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        out, inner = self._weight.shape
+        out, inner = self.node.parameters["weight"].shape
         positive = self._positive
         if positive is not None:
             g = cotangent.only(*range(len(cotangent.axes) - 1))
@@ -141,13 +147,15 @@ class Linear(Unary):
 
     @cached_property
     def _phi(self) -> float:
-        return frobenius2(self._weight) / max(len(self._weight), 1)
+        weight = self._weight
+        return frobenius2(weight) / max(len(weight), 1)
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
-        return max(squared_gram(self._weight) / max(len(self._weight), 1) - self._phi**2, 0.0)
+        weight = self._weight
+        return max(squared_gram(weight) / max(len(weight), 1) - self._phi**2, 0.0)
 
 
 @component("embedding")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from gnelint.errors import ModelError
+from gnelint.records import dataclass
 
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -23,6 +26,8 @@ _LONGEST_HEADER = 100_000_000
 _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net")
 """Where training loops keep the state dict among other things."""
 _SHOWN = 3
+_RESIDENT = 1 << 28
+"""Bytes of a file that stay in memory once they were read."""
 
 
 class empty_on_meta(TorchFunctionMode):  # type: ignore[misc]  # noqa: N801  # torch is not typed; used like a function
@@ -38,13 +43,28 @@ class empty_on_meta(TorchFunctionMode):  # type: ignore[misc]  # noqa: N801  # t
         return func(*args, **keywords)
 
 
-def lay_over(module: torch.nn.Module, path: Path, name: str) -> tuple[str, ...]:
-    """Put the tensors of a checkpoint in the place of the module's; tells which names fit on one side only.
+@dataclass(frozen=True)
+class Laid:
+    """A checkpoint over a module.
+
+    Attributes:
+        notes: what fits, and which names are on one side only.
+        read: what gives a tensor of a mapped file to be read, by the module's name: others that were read a while ago
+            then leave the memory.
+    """
+
+    notes: tuple[str, ...]
+    read: Mapping[str, Callable[[], torch.Tensor]]
+
+
+def lay_over(module: torch.nn.Module, path: Path, name: str) -> Laid:
+    """Put the tensors of a checkpoint in the place of the module's.
 
     Raises:
         ModelError: the file is no checkpoint, or none of its names or shapes fit.
     """
-    state = _without_prefix(_read(path, name), module)
+    resident = _Resident()
+    state = _without_prefix(_read(path, name, resident), module)
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for key, tensor in state.items():
         if key in own and own[key].shape != tensor.shape:
@@ -64,7 +84,8 @@ def lay_over(module: torch.nn.Module, path: Path, name: str) -> tuple[str, ...]:
     notes = [f"{len(fitting)} tensors are those of {path}"]
     notes += [f"{len(missing)} names of the module are not in {path}: {_listed(missing)}"] if missing else []
     notes += [f"{len(left)} names of {path} are not in the module: {_listed(left)}"] if left else []
-    return tuple(notes)
+    read = {key: partial(resident.read, t.data_ptr()) for key, t in fitting.items() if resident.knows(t)}
+    return Laid(tuple(notes), read)
 
 
 def _listed(names: Any) -> str:
@@ -104,17 +125,48 @@ def _in_type_of(module: torch.nn.Module, state: Mapping[str, torch.Tensor], own:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, name: str) -> dict[str, torch.Tensor]:
+class _Resident:
+    """The numbers of files that are in memory: what was read a while ago is dropped, and comes back from the file where
+    it is read again."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[int, tuple[mmap.mmap, int, torch.Tensor]] = {}
+        self._read: deque[int] = deque()
+        self._bytes = 0
+
+    def add(self, tensor: torch.Tensor, memory: mmap.mmap, start: int) -> None:
+        """Say where the numbers of a tensor are."""
+        self._tensors[tensor.data_ptr()] = (memory, start, tensor)
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a view on a file."""
+        return tensor.data_ptr() in self._tensors
+
+    def read(self, at: int) -> torch.Tensor:
+        """The tensor at an address, which is about to be read."""
+        tensor = self._tensors[at][2]
+        self._read.append(at)
+        self._bytes += tensor.nbytes
+        while self._bytes > _RESIDENT and len(self._read) > 1:
+            memory, start, old = self._tensors[self._read.popleft()]
+            self._bytes -= old.nbytes
+            ahead = start % mmap.PAGESIZE
+            memory.madvise(mmap.MADV_DONTNEED, start - ahead, old.nbytes + ahead)
+        return tensor
+
+
+def _read(path: Path, name: str, resident: _Resident) -> dict[str, torch.Tensor]:
+    """The tensors of a file; where they are is said to `resident`."""
     if not path.is_file():
         raise ModelError(name, f"there is no file {path}", "Pass --weights FILE.pt, FILE.safetensors or an index.json.")
     if path.suffix == ".json":
-        return _sharded(path, name)
+        return _sharded(path, name, resident)
     if path.suffix == ".safetensors":
-        return dict(_safetensors(path, name))
+        return _safetensors(path, name, resident)
     return _pickled(path, name)
 
 
-def _sharded(path: Path, name: str) -> dict[str, torch.Tensor]:
+def _sharded(path: Path, name: str, resident: _Resident) -> dict[str, torch.Tensor]:
     try:
         files = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -124,11 +176,11 @@ def _sharded(path: Path, name: str) -> dict[str, torch.Tensor]:
     for file in files:
         if Path(file).name != file:
             raise ModelError(name, f"{path} points outside of its directory: {file}")
-        found.update(_read(path.parent / file, name))
+        found.update(_read(path.parent / file, name, resident))
     return found
 
 
-def _safetensors(path: Path, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _safetensors(path: Path, name: str, resident: _Resident) -> dict[str, torch.Tensor]:
     """Tensors that are views on the file."""
     damaged = ModelError(name, f"{path} is no safetensors file, or only a part of one", "Download it again.")
     size = path.stat().st_size
@@ -144,6 +196,7 @@ def _safetensors(path: Path, name: str) -> Iterator[tuple[str, torch.Tensor]]:
         if not isinstance(entries, dict):
             raise damaged
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    found = {}
     for key, entry in entries.items():
         if key == "__metadata__":
             continue
@@ -154,8 +207,12 @@ def _safetensors(path: Path, name: str) -> Iterator[tuple[str, torch.Tensor]]:
                 raise damaged
         except (KeyError, TypeError, ValueError):
             raise damaged from None
-        flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=8 + length + start) if count else None
-        yield key, torch.empty(shape, dtype=dtype) if flat is None else flat.reshape(shape)
+        at = 8 + length + start
+        flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=at) if count else None
+        found[key] = torch.empty(shape, dtype=dtype) if flat is None else flat.reshape(shape)
+        if count:
+            resident.add(found[key], memory, at)
+    return found
 
 
 def _pickled(path: Path, name: str) -> dict[str, torch.Tensor]:

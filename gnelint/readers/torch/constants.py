@@ -246,10 +246,12 @@ class ConstantFolder:
         tensor: torch.Tensor,
         kind: TensorKind,
         recorder: InitializerRecorder | None = None,
+        read: Callable[[], torch.Tensor] | None = None,
     ) -> None:
         """Declare a parameter, buffer or lifted constant; tied tensors come with the same name.
 
-        One on the meta device is drawn from the initialiser that `recorder` saw, if it saw one.
+        One on the meta device is drawn from the initialiser that `recorder` saw, if it saw one; the numbers of one in a
+        file are what `read` returns.
         """
         provenance: Provenance = "placeholder" if tensor.is_meta else "data"
         drawn = recorder if tensor.is_meta and recorder is not None and recorder.knows(tensor) else None
@@ -259,7 +261,9 @@ class ConstantFolder:
         def compute(changed: Tensors) -> torch.Tensor:
             if name in changed:
                 return changed[name]
-            return tensor if drawn is None else drawn.draw(tensor)
+            if drawn is not None:
+                return drawn.draw(tensor)
+            return tensor if read is None else read()
 
         law = None if drawn is None else drawn.law(tensor)
         shape = tuple(tensor.shape)

@@ -43,6 +43,7 @@ class Reading:
         recorder: saw the module being built, so it can stand in for the numbers of meta tensors.
         unregistered: parameters of layers that the module does not know of, by the path at which it keeps them.
         losses: positions of the program's outputs that are losses: the analysis starts at the others.
+        reads: what gives a stored tensor to be read, by its name, where that is not the tensor itself.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Reading:
     recorder: InitializerRecorder | None = None
     unregistered: Mapping[str, torch.Tensor] = field(default_factory=dict)
     losses: frozenset[int] = frozenset()
+    reads: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class _Lowerer:
                 kept = unknown.get(_identity(tensor)) if spec.kind is InputKind.CONSTANT_TENSOR else None
                 kind = _kind(spec.kind, tensor) if kept is None else "unregistered"
                 name = tied.setdefault(_identity(tensor), kept or str(spec.target))
-                self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder)
+                read = self._reading.reads.get(str(spec.target))
+                self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder, read)
                 self._stored_as[node.name] = name
                 if kind == "parameter":
                     self._trained[name] = tuple(tensor.shape)

@@ -6,9 +6,10 @@ is as it was before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -75,10 +76,12 @@ def trace_module(
     example_kwargs: Mapping[str, Any] | None = None,
     recorder: InitializerRecorder | None = None,
     notes: Sequence[str] = (),
+    reads: Mapping[str, Callable[[], torch.Tensor]] = MappingProxyType({}),
 ) -> Traced:
     """Read a module as it runs on `example_inputs`; only their shapes and types matter.
 
-    Parameters on the meta device are drawn from the initialisers that `recorder` saw while the module was built.
+    Parameters on the meta device are drawn from the initialisers that `recorder` saw while the module was built; those
+    in `reads` are read through it.
 
     In training mode a module that is in it already is taken as it stands, so a normalisation that its owner froze with
     `eval()` stays frozen; one that is in evaluation mode as a whole is switched, for the reading only.
@@ -88,7 +91,9 @@ def trace_module(
     """
     keywords = dict(example_kwargs or {})
     exported = export_module(module, example_inputs, keywords, name, training)
-    reading = Reading(name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses)
+    reading = Reading(
+        name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses, reads
+    )
     lowered = lower_program(exported.program, reading)
     graph = replace(lowered.graph, aliases=aliases(module))
     if asks_for_more(module, example_inputs, keywords):

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import MAX_LISTED, Target, literal_call, suggestion
 from gnelint.readers.torch.arguments import arguments, required
-from gnelint.readers.torch.checkpoint import empty_on_meta, lay_over
+from gnelint.readers.torch.checkpoint import Laid, empty_on_meta, lay_over
 from gnelint.readers.torch.export import cause, quietly
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.libraries import from_library
@@ -56,6 +57,7 @@ class Loaded:
         recorder: saw the module being built.
         notes: how it was built and what it is fed.
         target: the imports of the module's file start from where it is.
+        reads: what gives the numbers of stored tensors, as in `Laid`.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Loaded:
     recorder: InitializerRecorder | None
     target: Target | None = None
     notes: tuple[str, ...] = ()
+    reads: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict)
 
     def trace(self, *, training: bool) -> Traced:
         """Trace it.
@@ -84,6 +87,7 @@ class Loaded:
                 example_kwargs=self.kwargs,
                 recorder=self.recorder,
                 notes=self.notes,
+                reads=self.reads,
             )
 
 
@@ -102,14 +106,11 @@ def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
         without_numbers = empty_on_meta() if target.meta or target.weights is not None else contextlib.nullcontext()
         with recorder, without_numbers:
             built, own, keywords = build(found, target)
-        notes: tuple[str, ...] = ()
-        if target.weights is not None:
-            notes = lay_over(built, target.weights, target.text)
+        laid = Laid((), {}) if target.weights is None else lay_over(built, target.weights, target.text)
         module, said = forwarding(built, target.text)
         given = arguments(module, own, inputs, target.text, keywords)
-        return Loaded(
-            target.text, module, given.args, given.kwargs, inputs, recorder, target, (*notes, *said, *given.notes)
-        )
+        notes = (*laid.notes, *said, *given.notes)
+        return Loaded(target.text, module, given.args, given.kwargs, inputs, recorder, target, notes, laid.read)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gnelint.errors import ModelError
 from gnelint.readers.target import resolve
+from gnelint.readers.torch import checkpoint
 from gnelint.readers.torch.checkpoint import lay_over
 from gnelint.readers.torch.target import load_python
 
@@ -93,10 +94,21 @@ def test_the_module_holds_the_checkpoint_s_numbers(form: str, place: Path) -> No
     assert first.provenance == "data"
 
 
+def test_what_was_read_leaves_the_memory_and_comes_back(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_RESIDENT", 64)
+    state = _net().state_dict()
+    (target,) = resolve(f"{place}/net.py:Net")
+    graph = load_python(replace(target, weights=_write("safetensors", place, state))).trace(training=True).graph
+    parameters = {parameter.name: parameter for node in graph.nodes for parameter in node.parameters.values()}
+    arrays = {name: parameter.array() for name, parameter in parameters.items()}  # each read drops the one before
+    assert set(state) - {"norm.num_batches_tracked"} == set(arrays)
+    assert all(torch.equal(torch.from_numpy(array), state[name]) for name, array in arrays.items())
+
+
 def test_missing_and_left_over_names_are_said(place: Path) -> None:
     net = _net()
     state = {name: tensor for name, tensor in net.state_dict().items() if name != "last.bias"}
-    notes = lay_over(net, _write("safetensors", place, {**state, "head.weight": torch.zeros(2)}), "net")
+    notes = lay_over(net, _write("safetensors", place, {**state, "head.weight": torch.zeros(2)}), "net").notes
     assert "1 names of the module are not in" in notes[1]
     assert notes[1].endswith(": last.bias")
     assert notes[2].endswith(": head.weight")
