@@ -129,8 +129,8 @@ def cli() -> None:
 
 
 def _prefixes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Rule ids and prefixes: repeatable and separated by commas."""
-    return tuple(part.strip().upper() for value in values for part in value.split(",") if part.strip())
+    """Rule ids, prefixes and names: repeatable and separated by commas."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 _AMOUNT = click.FloatRange(0, min_open=True)

@@ -269,3 +269,11 @@ def test_the_shell_completes(tmp_path: Path, shell: str) -> None:
     result = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "_GNELINT_COMPLETE" in result.stdout
+
+
+def test_what_names_nothing_is_told_as_it_was_written(folder: Path) -> None:
+    result = gnelint("check", "z bad.onnx", "--select", "gain-mismach,gne1", cwd=folder)
+    assert result.returncode == 2
+    one_line(result.stderr, "gnelint: gain-mismach: no rule", "Did you mean gain-mismatch?")
+    small = gnelint("check", "z bad.onnx", "--select", "gne1", "--statistics", cwd=folder)
+    assert small.stdout == gnelint("check", "z bad.onnx", "--select", "GNE1", "--statistics", cwd=folder).stdout

@@ -48,8 +48,20 @@ def names(selector: str, rule_id: str) -> bool:
 
 
 def by_id(selectors: Iterable[str], rules: RuleSet) -> tuple[str, ...]:
-    """The selectors with ids in place of the names of rules."""
-    return tuple(selector if (rule := rules.get(selector)) is None else rule.id for selector in selectors)
+    """The selectors in capitals, with ids in place of the names of rules; what names nothing stays as it is written."""
+    return tuple(_by_id(selector, rules) for selector in selectors)
+
+
+def _by_id(selector: str, rules: RuleSet) -> str:
+    rule = rules.get(selector)
+    if rule is not None:
+        return rule.id
+    return selector.upper() if _is_prefix(selector, rules) else selector
+
+
+def _is_prefix(selector: str, rules: RuleSet) -> bool:
+    """Whether a selector is the beginning of ids, or all of them, in letters of either case."""
+    return selector.upper() == ALL or any(rule.id.startswith(selector.upper()) for rule in rules.rules)
 
 
 def settings_by_id(settings: Settings, rules: RuleSet) -> Settings:
@@ -115,8 +127,7 @@ def check_selectors(selectors: Sequence[str], rules: RuleSet, where: str = "") -
         UsageError: there is one; the error names the closest rule.
     """
     for selector in selectors:
-        named = selector == ALL or rules.get(selector) or any(rule.id.startswith(selector) for rule in rules.rules)
-        if not named:
+        if rules.get(selector) is None and not _is_prefix(selector, rules):
             raise no_such_rule(selector, rules, where)
 
 

@@ -115,7 +115,7 @@ class Config(Choices):
         chosen = next((each.select for each in reversed(said) if each.select), ("ALL",))
         never = next((each.fail_on for each in reversed(said) if each.fail_on is not None), "") == "never"
         parts = [
-            *([f"runs only {', '.join(chosen)}"] if "ALL" not in chosen else []),
+            *([f"runs only {', '.join(chosen)}"] if "ALL" not in map(str.upper, chosen) else []),
             *([f"ignores {', '.join(sorted(ignored))}"] if ignored else []),
             *(["lets nothing fail (fail-on)"] if never else []),
         ]
@@ -264,7 +264,7 @@ class _Table:
 
     def selectors(self, key: str, required: bool = False) -> tuple[str, ...]:
         """A list of ids or prefixes of rules."""
-        return tuple(map(str.upper, self._texts(self._table.get(key, []), self._prefix + key, "GNE1", required)))
+        return self._texts(self._table.get(key, []), self._prefix + key, "GNE1", required)
 
     def _texts(self, value: Any, key: str, example: str, required: bool) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
@@ -347,8 +347,7 @@ class _Table:
             self._fault(self._prefix + key, "must be a table", f'Write [{key}], "old/*.onnx" = ["GNE1"] below it.')
             return {}
         return {
-            name: tuple(map(str.upper, self._texts(rules, f'{self._prefix}{key}."{name}"', "GNE1", False)))
-            for name, rules in value.items()
+            name: self._texts(rules, f'{self._prefix}{key}."{name}"', "GNE1", False) for name, rules in value.items()
         }
 
     def tables(self, key: str, keys: Sequence[str]) -> list[_Table]:

@@ -58,13 +58,13 @@ def test_everything(tmp_path: Path) -> None:
         cache_dir=tmp_path / "somewhere",
         params={"GNE101": {"tolerance": 0.5}},
         overrides=(
-            Override(targets=("old/*.onnx",), never=("GNE5",)),
+            Override(targets=("old/*.onnx",), never=("gne5",)),
             Override(
                 targets=("big/*",), select=("GNE5",), extend_select=("GNE9",), ignore=("GNE502",), fail_on="never",
                 mode="train", stage="trained", params={"GNE101": {"tolerance": 1.0}},
             ),
         ),
-        suppress=(Accepted(("GNE101",), ("layers.0.*",), ("big/*",), "the stem is rescaled"),),
+        suppress=(Accepted(("gne101",), ("layers.0.*",), ("big/*",), "the stem is rescaled"),),
         file=path,
     )  # fmt: skip
 
