@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from gnelint.analysis.axes.statistic_size import statistic_size
+from gnelint.analysis.invariance import is_fixed, taken_out
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
@@ -26,13 +27,14 @@ from gnelint.records import dataclass
 from gnelint.theory.gaussian.arrays import NUMPY
 
 Cause = Literal[
-    "unread", "flat", "single", "detached", "cancelled", "zero weight", "zero operand", "reads zeros", "no state",
-    "zero slope", "dropped",
+    "unread", "flat", "single", "detached", "cancelled", "shared", "fixed", "zero weight", "zero operand",
+    "reads zeros", "no state", "zero slope", "dropped",
 ]  # fmt: skip
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
-value; a detached value; a sum takes away as much of it as it adds; all weights of a node behind are zero; it is
-multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0; a
-dropout that keeps nothing."""
+value; a detached value; a sum takes away as much of it as it adds; a softmax or norm takes out what is the same all
+along its axis; the mean of what has been given a mean, or the sum of shares; all weights of a node behind are zero; it
+is multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0;
+a dropout that keeps nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Block:
     Attributes:
         cause: of the kinds above.
         node: name of the node that lets nothing through; of the tensor's own node where that reads zeros.
+        zeros: tensors of zeros that the zeros it meets come from.
     """
 
     cause: Cause
     node: str
+    zeros: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,17 @@ class _State:
     Attributes:
         tensors: names of the stored tensors all of whose entries are zero.
         single: names of the softmaxes and normalisations of one value each: what they give is the same for all inputs.
+        fixed: names of the means and sums that are the same for all inputs.
         cancelled: operands, as a node's name and a place, of sums that take away as much of them as they add.
+        shared: operands of sums that the softmax or normalisation behind takes out again.
         values: names of the values that are zero for every input.
     """
 
     tensors: frozenset[str]
     single: frozenset[str]
+    fixed: frozenset[str]
     cancelled: frozenset[tuple[str, int]]
+    shared: Mapping[tuple[str, int], str]
     values: frozenset[str] = frozenset()
 
     def is_zero(self, value: str | None) -> bool:
@@ -108,10 +116,14 @@ def movement(graph: Graph) -> Movement:
 
     Cost: one pass over the graph forward and one back for each step in which a tensor of zeros begins to move.
     """
-    single = frozenset(node.name for node in graph.nodes if statistic_size(graph, node) == 1)
-    cancelled = frozenset(_cancelled(graph))
     zero = frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter))
-    state = _State(zero, single, cancelled)
+    state = _State(
+        zero,
+        single=frozenset(node.name for node in graph.nodes if statistic_size(graph, node) == 1),
+        fixed=frozenset(node.name for node in graph.nodes if is_fixed(graph, node)),
+        cancelled=frozenset(_cancelled(graph)),
+        shared=dict(taken_out(graph)),
+    )
     trained = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable}
     if not any(_carries(graph, name) for name in graph.outputs):
         return Movement()  # the loss is taken elsewhere: the outputs are classes or indices
@@ -130,7 +142,7 @@ def movement(graph: Graph) -> Movement:
         zero = _still_zero(graph, state, moving & trained)
         if zero == state.tensors:
             return Movement(first, blocks)
-        state = _State(zero, single, cancelled)
+        state = replace(state, tensors=zero)
 
 
 def _cancelled(graph: Graph) -> Iterator[tuple[str, int]]:
@@ -297,6 +309,10 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
         return "dropped"
     if node.name in state.single:
         return "single"
+    if node.name in state.fixed:
+        return "fixed"
+    if (node.name, place) in state.shared:
+        return "shared"
     if node.op in _FLAT or place in _NO_GRADIENT.get(node.op, ()):
         return "flat"
     if node.op in _LAYERS | _FAMILIES["recurrent"]:
@@ -365,7 +381,7 @@ def _reads_zeros(node: Node, role: str, state: _State) -> bool:
 
 def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Iterator[tuple[str, Block]]:
     """What keeps the gradient from each of these tensors, of its first use."""
-    behind = _obstacles(graph, state, live)
+    behind = {name: _with_zeros(graph, state, block) for name, block in _obstacles(graph, state, live).items()}
     seen: set[str] = set()
     for node in graph.nodes:
         for parameter in node.parameters.values():
@@ -384,15 +400,43 @@ def _block(node: Node, live: set[str], behind: Mapping[str, Block]) -> Block:
 def _obstacles(graph: Graph, state: _State, live: set[str]) -> dict[str, Block]:
     """Behind each value that no gradient reaches: the node that one reaches and does not pass."""
     found: dict[str, Block] = {}
+    read = set(graph.outputs)
     for node in reversed(graph.nodes):
-        reached = any(name in live for name in node.outputs)
+        if not any(name in read for name in node.outputs):
+            continue
+        read.update(node.present_inputs)
+        # what gives integers or truth values is read, but no gradient arrives at it
+        reached = any(name in live or not _carries(graph, name) for name in node.outputs)
         further = next((found[name] for name in node.outputs if name in found), None)
         for place, name in enumerate(node.inputs):
             if name is None or name in live:
                 continue
             cause = _obstacle(node, place, state) if reached else None
             if cause is not None and (name not in found or found[name].cause != "cancelled"):
-                found[name] = Block(cause, node.name)
+                found[name] = Block(cause, state.shared.get((node.name, place), node.name))
             elif further is not None:
                 found.setdefault(name, further)
     return found
+
+
+_OF_ZEROS: frozenset[Cause] = frozenset({"zero operand", "zero slope"})
+
+
+def _with_zeros(graph: Graph, state: _State, block: Block) -> Block:
+    """The block, with the tensors that make zero what its node meets."""
+    if block.cause not in _OF_ZEROS:
+        return block
+    found: dict[str, None] = {}
+    waiting, seen = [graph.node(block.node)], set[str]()
+    while waiting:
+        node = waiting.pop()
+        for name in filter(state.is_zero, node.present_inputs):
+            source = graph.producers.get(name)
+            if source is None or source.name in seen:
+                continue
+            seen.add(source.name)
+            own = [parameter.name for parameter in source.parameters.values() if state.all_zero(parameter)]
+            found.update(dict.fromkeys(own))
+            if not own:
+                waiting.append(source)
+    return replace(block, zeros=tuple(found))

@@ -120,12 +120,15 @@ def _reduced(graph: Graph, node: Node, x: Range) -> Range:
         share *= share * rows >= _OFTEN
     if node.op == "reduce_mean":
         return replace(x, share=share)
-    return Range(-math.inf if x.low < 0 else 0.0, math.inf if x.high > 0 else 0.0, share, x.together)
+    return replace(_summed(x), share=share, together=x.together)
 
 
 def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping[str, Range]) -> Range:
     """Zero where a value meets itself (pairs of entries with themselves), and where all that a mean is taken of are."""
     a, b = known
+    signed = _from_the_end(graph, node, found)
+    if signed is not None:
+        return signed
     whole = Range(a.low - b.high, a.high - b.low)
     shape = graph.values[node.outputs[0]].concrete_shape
     first, second = (_origin(graph, name) for name in node.present_inputs)
@@ -139,6 +142,26 @@ def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping
             share = a.share ** (math.prod(own) / math.prod(rows))
             return replace(whole, share=share * (share * math.prod(rows) >= _OFTEN), together=True)
     return whole
+
+
+def _from_the_end(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
+    """The end of a running sum less all of it: a sum of what comes behind each entry, of the sign of what is summed."""
+    end = graph.producers.get(node.present_inputs[0])
+    if end is None or end.op != "slice" or end.present_inputs[0] != node.inputs[1]:
+        return None
+    running = graph.producers.get(end.present_inputs[0])
+    if running is None or running.op != "cumsum" or running.attribute("reverse"):
+        return None
+    shape, summed = graph.values[running.outputs[0]].concrete_shape, found.get(running.present_inputs[0])
+    axis = running.attribute("axis")
+    if not shape or summed is None or end.attribute("axes") != (axis % len(shape),):
+        return None
+    return _summed(summed) if end.attribute("starts") == (shape[axis] - 1,) else None
+
+
+def _summed(x: Range) -> Range:
+    """Sums of any number of entries, of none too."""
+    return Range(-math.inf if x.low < 0 else 0.0, math.inf if x.high > 0 else 0.0)
 
 
 def _origin(graph: Graph, name: str) -> str:
@@ -343,6 +366,7 @@ _RULES: Mapping[str, Callable[[Node, Sequence[Range]], Range | None]] = {
     ),
     "mul": _mul,
     "div": _div,
+    "cumsum": lambda node, known: _summed(known[0]),
     "mean": lambda node, known: _union(known),
     "concat": lambda node, known: _union(known),
     "maximum": lambda node, known: Range(

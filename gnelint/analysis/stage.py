@@ -418,10 +418,11 @@ def _is_drawn(found: Sequence[np.ndarray]) -> bool:
 
 
 def _of_norms(graph: Graph) -> Iterator[Evidence]:
-    """Scales and shifts start at one value each; where only the scale differs it was drawn."""
+    """Scales and shifts start at one value each; where only the scale differs, or both alike, they were drawn."""
     learned: list[Evidence] = []
     still: list[str] = []
     drawn: list[np.ndarray] = []
+    both: list[np.ndarray] = []
     for node in _some([node for node in graph.nodes if node.op in _NORMS], MOST_VECTORS):
         scale, shift = (_numbers(node, role) for role in ("scale", "bias"))
         if scale is None:
@@ -429,6 +430,7 @@ def _of_norms(graph: Graph) -> Iterator[Evidence]:
         name = node.parameters["scale"].name
         if np.ptp(scale) > 0 and shift is not None and np.ptp(shift) > 0:
             learned.append(Evidence(f"scales and shifts differ between the channels of {node.name}", name, 12.0))
+            both += [scale, shift]
         elif np.ptp(scale) > 0 and shift is None:
             learned.append(Evidence(f"{name} differs between the channels", name, 6.0))
             drawn.append(scale - scale.mean())
@@ -437,9 +439,20 @@ def _of_norms(graph: Graph) -> Iterator[Evidence]:
         elif np.ptp(scale) == 0 and node.parameters["scale"].trainable:
             still.append(name)
     yield from _unmoved(still, "scales and shifts of normalisations are at one value, as they start", 5.0)
-    if len(drawn) != len(learned) or _unlike(drawn) > DRAWN_ALIKE:
+    if not _are_drawn(len(learned), drawn, both):
         yield from learned
     yield from _of_slopes(graph)
+
+
+def _are_drawn(learned: int, scales: Sequence[np.ndarray], both: Sequence[np.ndarray]) -> bool:
+    """Whether scales alone, or all scales and shifts of the norms that differ, could be draws of one distribution.
+
+    A loop over all parameters draws both about one mean; training leaves scales near 1, shifts near 0.
+    """
+    if both and 2 * learned == len(both):
+        mean = float(np.mean(np.concatenate(both)))
+        return _unlike([each - mean for each in both]) <= DRAWN_ALIKE
+    return len(scales) == learned and _unlike(scales) <= DRAWN_ALIKE
 
 
 def _of_slopes(graph: Graph) -> Iterator[Evidence]:

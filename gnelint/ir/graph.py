@@ -303,6 +303,7 @@ class Graph:
         unread_shapes: the shapes of those.
         in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
+        classes: what the class of each module is called, by its qualified name; of a module only.
     """
 
     name: str
@@ -321,6 +322,7 @@ class Graph:
     unread_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     in_losses: frozenset[str] = frozenset()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

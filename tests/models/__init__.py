@@ -26,7 +26,9 @@ from tests.models import (
     residual_examples,
     rounding,
     set_against,
+    starts,
     stuck,
+    wiring,
 )
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
 from tests.models.common import ACTIVATIONS
@@ -281,6 +283,31 @@ def _examples() -> dict[str, Case]:
         set_against.sequence_classifier: (8, 24, 32),
         set_against.soft_lookup: (16, 32),
         set_against.spatial_transformer: (8, 1, 16, 16),
+        starts.state_space: (4, 24, 16),
+        starts.learnt_queries: (4, 12, 32),
+        starts.constant_memory: (8, 12, 16),
+        starts.small_memory: (8, 24, 16),
+        starts.empty_background: (16, 16),
+        starts.selu_layers: (16, 64),
+        starts.wide_variance: (16, 16),
+        wiring.scaled_attention: (4, 12, 128),
+        wiring.encoder_blocks: (16, 16),
+        wiring.counted_layers: (16, 32),
+        wiring.carried_state: (8, 10, 16),
+        wiring.deep_norm: (16, 64),
+        wiring.bounded_matte: (4, 3, 16, 16),
+        wiring.graph_scores: (4, 10, 32),
+        wiring.clip_frames: (2, 3, 6, 12, 12),
+        wiring.single_score: (16, 16),
+        wiring.spiking_units: (16, 16),
+        wiring.named_branches: (16, 16),
+        wiring.normalised_pool: (4, 3, 12, 12),
+        wiring.power_pool: (4, 3, 12, 12),
+        wiring.squeezed_blocks: (4, 3, 12, 12),
+        wiring.batch_spread: (16, 16),
+        wiring.residual_blocks: (4, 3, 12, 12),
+        wiring.detached_branches: (16, 16),
+        wiring.gathered_parts: (4, 6, 16),
         stuck.dropped_layers: (4, 8, 8, 8),
         stuck.gates_of_zero: (16, 32),
         stuck.listed_layers: (16, 32),
@@ -291,6 +318,13 @@ def _examples() -> dict[str, Case]:
     found.append(Case("unread_condition", reported.unread_condition, (16, 16), others=((16, 8),)))
     found.append(Case("squared_error", mixed_up.squared_error, (16, 8), others=((16,),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
+    for build in (starts.drawn_norms, starts.swapped_norms, starts.zero_tokens, starts.learnt_places):
+        found.append(Case(build.__name__, build, (4, 12), vocabulary=64))
+    found.append(Case("loud_head", starts.loud_head, (4, 16), vocabulary=256))
+    found.append(Case("tied_head", starts.tied_head, (4, 16), vocabulary=256))
+    found.append(Case("twin_critics", starts.twin_critics, (16, 8), others=((16, 4),)))
+    found.append(Case("film", starts.film, (16, 16), others=((16, 8),)))
+    found.append(Case("own_loss", wiring.own_loss, (16, 8), others=((16,),)))
     found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))

@@ -12,6 +12,7 @@ from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
+from gnelint.lint.functions.memory import MEMORY
 from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Movement": MOVEMENT,
     "Numbers at the first step": HAZARDS,
     "What a value is set against": STATISTICS,
+    "Along time": MEMORY,
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION),
     "The head and the loss": HEAD,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def torn_axis(before: Sequence[int], after: Sequence[int]) -> int:
         and size in before
         and (math.prod(after[:place]), size) not in starts
         and not _whole(before, math.prod(after[:place]), size)
-        and not _in_one(before, math.prod(after[:place]), size)
+        and (not _in_one(before, math.prod(after[:place]), size) or _is_swap(before, after))
         and not _kept(before, size, cuts)
     ]
     return max(found, default=0)
@@ -87,6 +87,19 @@ def _in_one(before: Sequence[int], ahead: int, size: int) -> bool:
     """Whether it is a part of one axis of what is read."""
     bounds = [math.prod(before[:place]) for place in range(len(before) + 1)]
     return any(start <= ahead and ahead * size <= end for start, end in pairwise(bounds))
+
+
+def _is_swap(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether every axis that is given has the size of whole axes that are read, each taken once, out of order."""
+    if not after:
+        return all(size == 1 for size in before)
+    for count in range(1, len(before) + 1):
+        for chosen in combinations(range(len(before)), count):
+            if math.prod(before[place] for place in chosen) == after[0]:
+                left = [size for place, size in enumerate(before) if place not in chosen]
+                if _is_swap(left, after[1:]):
+                    return True
+    return False
 
 
 def _kept(before: Sequence[int], size: int, cuts: set[int]) -> bool:
@@ -122,7 +135,8 @@ def _crosses_samples(facts: Facts, node: Node) -> bool:
     """
     if node.op not in ("add", "sub", "mul", "div") or len(node.present_inputs) != 2:
         return False
-    found = [(facts.axes.layouts.get(name), facts.graph.producers.get(name)) for name in node.present_inputs]
+    operands = [_unexpanded(facts, name) for name in node.present_inputs]
+    found = [(facts.axes.layouts.get(name), facts.graph.producers.get(name)) for name in operands]
     if any(layout is None for layout, _ in found):
         return False
     (low, _), (high, maker) = sorted(found, key=lambda each: len(each[0] or ()))
@@ -134,6 +148,12 @@ def _crosses_samples(facts: Facts, node: Node) -> bool:
     ]
     shape = facts.shape(node)
     return bool(shape) and len(places[0]) == len(places[1]) == 1 and places[0] != places[1] and max(shape or (0,)) > 1
+
+
+def _unexpanded(facts: Facts, name: str) -> str:
+    """What is broadcast, where a loss writes that out."""
+    maker = facts.graph.producers.get(name)
+    return maker.present_inputs[0] if maker is not None and maker.op == "expand" else name
 
 
 AXES = (

@@ -76,6 +76,12 @@ def _input_sigmas(facts: Facts, node: Node) -> float | None:
 
 HAZARDS = (
     function(
+        "whole_power(n)",
+        "truth",
+        lambda facts, node: node.op == "pow" and float(node.attribute("exponent")).is_integer(),
+        "n is a power with a whole exponent, which negative numbers have too",
+    ),
+    function(
         "hidden_rows(n)",
         "number",
         _hidden_rows,

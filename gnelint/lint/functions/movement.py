@@ -37,6 +37,8 @@ _CAUSES = {
     "single": "{} runs over a single entry, so what it gives is the same for every input",
     "detached": "{} stops the gradient",
     "cancelled": "{} takes away as much of it as it adds, so its derivative is zero",
+    "shared": "it adds the same number all along the axis of {}, which takes that out again",
+    "fixed": "{} is the same for every input: the mean of what has been given a mean, or the sum of shares",
     "dropped": "{} drops everything (p = 1)",
     "no state": "{} is called without the state of the step before, and starts from zeros every time",
     "zero weight": "the weights of {} are all zero",
@@ -52,7 +54,8 @@ def _told(facts: Facts, block: Block) -> str:
     if block.cause not in _CAUSES:
         return "no output of the network depends on it"
     too = " and never move either" if block.cause == "zero weight" and _stuck(facts, node) != _NONE else ""
-    return _CAUSES[block.cause].format(f"{node.name} ({node.source_op or node.op})") + too
+    starts = f", which {', '.join(folded(block.zeros)[:2])} of zeros makes it" if block.zeros else ""
+    return _CAUSES[block.cause].format(f"{node.name} ({node.source_op or node.op})") + too + starts
 
 
 def _first_step(facts: Facts, node: Node) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
+from gnelint.lint.places import folded
 from gnelint.ops import families
 
 _BEFORE_SUM = (
@@ -23,13 +24,83 @@ def _without_shortcut(facts: Facts) -> str:
         ends = _ends(facts, nodes)
         if ends is not None:
             place = _NUMBER.sub("*", scope)
-            kinds.setdefault((place, tuple(node.op for node in nodes)), []).append((scope, _is_added(facts, *ends)))
+            layers = tuple(node.op for node in nodes if node.op in LAYERS)
+            kinds.setdefault((place, layers), []).append((scope, _is_added(facts, *ends)))
     found = []
     for members in kinds.values():
         lacking = [scope for scope, added in members if not added]
         if lacking and len(lacking) * 3 <= len(members):
             found += lacking
     return ", ".join(found) or "none"
+
+
+_RESIDUAL = re.compile(r"(^|[a-z\d_])Res(?=[A-Z\d_]|$)|Resid|^Res(Net|net)?(?=Block|Unit|Layer)|ResBlock|ResUnit|^res_")
+"""What the classes of residual blocks are called."""
+_NO_BLOCK = re.compile("Quanti|VQ|Stage|Group|Tower|Stack|Encoder|Decoder|Generator|Discriminator|Model|Network|Net$")
+"""What holds blocks, or something else, has such a name beside."""
+_JOINS = frozenset({"add", "sub", "mul", "concat", "matmul", "attention", "where", "maximum", "minimum"})
+_MOST_LAYERS = 6
+"""Linear layers in one block."""
+
+
+def _called_residual(facts: Facts) -> str:
+    """Modules of a residual block's name that read and give one shape, and in which no paths meet."""
+    nodes: dict[str, list[Node]] = {}
+    for node in facts.graph.nodes:
+        parts = node.scope.split(".")
+        for count in range(1, len(parts) + 1):
+            nodes.setdefault(".".join(parts[:count]), []).append(node)
+    found = []
+    for scope, name in facts.graph.classes.items():
+        own = nodes.get(scope, [])
+        layers = sum(node.op in LAYERS for node in own)
+        if not _RESIDUAL.search(name) or _NO_BLOCK.search(name) or not 0 < layers <= _MOST_LAYERS:
+            continue
+        ends = _ends(facts, own)
+        joined = any(node.op in _JOINS and len(node.present_inputs) > 1 for node in own)
+        if ends is not None and not joined and not _is_added(facts, *ends):
+            found.append(scope)
+    return ", ".join(folded(found)) or "none"
+
+
+def _bare_blocks(facts: Facts) -> str:
+    """Rows of blocks of two or more layers that keep their shape, where no block of the network has a shortcut.
+
+    A block is a numbered module, or the layers of one number of several lists, called one behind the other.
+    """
+    if any(block.kind in ("residual", "dense") for block in facts.prediction.blocks):
+        return "none"
+    rows: dict[Any, list[str]] = {}
+    for scope, nodes in _modules(facts).items():
+        layers = [node for node in nodes if node.op in LAYERS]
+        if len(layers) > 1 and _ends(facts, nodes) is not None:
+            rows.setdefault(_NUMBER.sub("*", scope), []).append(scope)
+    for parts in _of_several_lists(facts):
+        rows.setdefault("lists", []).extend(parts)
+    found = [scope for members in rows.values() if len(members) >= _A_ROW for scope in members]
+    return ", ".join(folded(found)) or "none"
+
+
+_A_ROW = 3
+"""Blocks from which on they are a row."""
+
+
+def _of_several_lists(facts: Facts) -> list[list[str]]:
+    """The names of the layers that have one number in two or more lists, where the first reads and the last gives one
+    shape."""
+    numbered: dict[tuple[str, str], list[Node]] = {}
+    for node in facts.graph.nodes:
+        whole, _, number = node.name.rpartition(".")
+        if node.op in LAYERS and number.isdigit() and whole:
+            numbered.setdefault((whole.rpartition(".")[0], number), []).append(node)
+    values = facts.graph.values
+    found = []
+    for nodes in numbered.values():
+        before, after = values[nodes[0].present_inputs[0]], values[nodes[-1].outputs[0]]
+        lists = {node.name.rpartition(".")[0] for node in nodes}
+        if len(lists) > 1 and before.concrete_shape == after.concrete_shape is not None:
+            found.append([node.name for node in nodes])
+    return found
 
 
 def _modules(facts: Facts) -> dict[str, list[Node]]:
@@ -90,6 +161,19 @@ def _leads_to(facts: Facts, source: str, join: Node) -> bool:
 
 
 SHORTCUTS = (
+    function(
+        "called_residual()",
+        "text",
+        _called_residual,
+        "modules whose class is called a residual block and that add nothing to what their layers give; or none",
+    ),
+    function(
+        "bare_blocks()",
+        "text",
+        _bare_blocks,
+        "in a network without any shortcut the blocks of two or more layers that keep their shape, three or more in a "
+        "row; or none",
+    ),
     function(
         "without_shortcut()",
         "text",

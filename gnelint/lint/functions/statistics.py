@@ -11,7 +11,7 @@ from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 from gnelint.ops import families
 
-_REDUCTIONS, _RECURRENT = families()["reduction"], families()["recurrent"]
+_REDUCTIONS = families()["reduction"]
 _KEEPS_POWER = frozenset({"identity", "reshape", "expand", "transpose", "abs", "scale", "bias", "clip", "maximum"})
 _CODES_PASS = frozenset({"identity", "dropout", "scale", "reshape", "expand", "slice", "transpose"})
 _NEAREST = 12
@@ -117,90 +117,6 @@ def _contracted(facts: Facts, node: Node) -> float | None:
     return float(shape[-2] if node.attribute("transpose_a") else shape[-1])
 
 
-_KEEPING_GATE = {"lstm": (4, 1), "gru": (3, 1)}
-"""How many gates there are, and which of them multiplies the state."""
-
-
-def _kept_share(facts: Facts, node: Node) -> float | None:
-    """What a step keeps of the state: sigmoid(mean bias) of the gate, of a plain network the recurrent matrix's size.
-
-    What the gate reads moves it a little up or down; the slope of a plain network's activation takes a little more.
-    """
-    if node.op not in _RECURRENT or (node.op == "lstm" and node.attribute("coupled")):
-        return None
-    recurrent = node.parameters["recurrent"]
-    hidden = recurrent.shape[-1]
-    if node.op == "rnn":
-        found = facts.statistics(recurrent)
-        return None if found is None else math.sqrt(hidden * found.second_moment)
-    gates, keeping = _KEEPING_GATE[node.op]
-    total = np.zeros(hidden)
-    for role in ("bias", "recurrent_bias"):
-        parameter = node.parameters.get(role)
-        if parameter is not None:
-            total = total + np.asarray(parameter.array(), np.float64).reshape(gates, hidden)[keeping]
-    return float(np.mean(1.0 / (1.0 + np.exp(-total))))
-
-
-def _reads_last_step(facts: Facts, node: Node) -> bool | None:
-    """Whether all that is read of a recurrent layer's output is its last step (its first, if it runs backwards)."""
-    shape = facts.shape(node)
-    if shape is None or len(shape) != 3 or node.op not in _RECURRENT:
-        return None
-    if any(_is_other_direction(node, each) for each in facts.graph.consumers.get(node.present_inputs[0], ())):
-        return False  # each half begins where the other one ends: all of the sequence is near to one of them
-    return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
-
-
-def _is_other_direction(node: Node, other: Node) -> bool:
-    return other.op == node.op and other.attribute("reverse") != node.attribute("reverse")
-
-
-def _reads_first_step(facts: Facts, node: Node) -> bool | None:
-    """Whether all that is read of a recurrent layer's output is the step at which it begins."""
-    shape = facts.shape(node)
-    if shape is None or len(shape) != 3 or node.op not in _RECURRENT or shape[1] < 2 or len(node.outputs) > 1:
-        return None
-    return _only_reads(facts.graph, node.outputs[0], 1, shape[1] - 1 if node.attribute("reverse") else 0)
-
-
-def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
-    """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes."""
-    readers = graph.consumers.get(value, ())
-    if value in graph.outputs:
-        return False
-    return all(_takes(graph, reader, value, axis, step) for reader in readers)
-
-
-def _takes(graph: Graph, node: Node, value: str, axis: int, step: int) -> bool:
-    if node.op == "slice" and axis in node.attribute("axes"):
-        place = node.attribute("axes").index(axis)
-        return bool(node.attribute("starts")[place] == step and node.attribute("ends")[place] > step)
-    indices = node.parameters.get("indices")
-    if node.op == "gather" and indices is not None and node.attribute("axis") == axis:
-        return bool(np.all(indices.array() == step))
-    if node.op == "concat" and node.attribute("axis") != axis:
-        return _only_reads(graph, node.outputs[0], axis, step)
-    moved = _moved(graph, node, value, axis)
-    return moved is not None and _only_reads(graph, node.outputs[0], moved, step)
-
-
-def _moved(graph: Graph, node: Node, value: str, axis: int) -> int | None:
-    """The axis of what a transposition or reshape gives that an axis of its input has become."""
-    if node.op == "transpose":
-        return int(node.attribute("perm").index(axis))
-    before, after = graph.values[value].concrete_shape, graph.values[node.outputs[0]].concrete_shape
-    if node.op not in ("reshape", "identity") or before is None or after is None:
-        return None
-    ahead = math.prod(before[:axis])
-    return next((at for at in range(len(after)) if math.prod(after[:at]) == ahead and after[at] == before[axis]), None)
-
-
-def _steps(facts: Facts, node: Node) -> float | None:
-    shape = facts.shape(node)
-    return None if shape is None or len(shape) != 3 else float(shape[1])
-
-
 _AVERAGED_THROUGH = (
     frozenset({"transpose", "identity", "dropout", "reshape", "linear", "bias", "scale"})
     | families()["activation"]
@@ -275,24 +191,4 @@ STATISTICS = (
         "adds_codes(n)", "truth", _adds_codes, "all that a sum adds to its first operand is constant or a table's rows"
     ),
     function("contracted(n)", "number", _contracted, "size of the axis that a matrix product sums over"),
-    function(
-        "kept_share(n)",
-        "number",
-        _kept_share,
-        "what a step of a recurrent layer keeps of its state: average of sigmoid(bias) of the gate that multiplies it, "
-        "of a layer without gates the root of the recurrent matrix's phi",
-    ),
-    function(
-        "reads_last_step(n)",
-        "truth",
-        _reads_last_step,
-        "of a recurrent layer's output nothing but the last step is read",
-    ),
-    function(
-        "reads_first_step(n)",
-        "truth",
-        _reads_first_step,
-        "of a recurrent layer's output nothing but the step at which it begins is read: its state has seen no other",
-    ),
-    function("steps(n)", "number", _steps, "steps in time of a recurrent layer"),
 )

@@ -60,6 +60,8 @@ def _put_blocks_in_line(module: fx.GraphModule) -> None:
                     known[found].meta = dict(found.meta)
                 elif found.op not in ("placeholder", "output"):
                     known[found] = graph.node_copy(found, known.__getitem__)
+                    if first == 2 and node.args[0] is False:
+                        _detach_written(graph, known[found])
             results = fx.map_arg(block.graph.output_node().args[0], known.__getitem__)
             if first == 2 and node.args[0] is False:
                 results = [_detached(graph, result) for result in results]
@@ -77,6 +79,14 @@ def _attribute(module: Any, path: Any) -> Any:
     for part in str(path).split("."):
         module = getattr(module, part)
     return module
+
+
+def _detach_written(graph: fx.Graph, node: fx.Node) -> None:
+    """What is written in place into a tensor from outside the block has no history either."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None and schema.is_mutable:
+        with graph.inserting_before(node):
+            node.args = (node.args[0], *(_detached(graph, each) for each in node.args[1:]))
 
 
 def _detached(graph: fx.Graph, node: Any) -> Any:

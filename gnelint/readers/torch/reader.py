@@ -95,7 +95,8 @@ def trace_module(
         name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses, reads
     )
     lowered = lower_program(exported.program, reading)
-    graph = replace(lowered.graph, aliases=aliases(module))
+    classes = {path: type(part).__name__ for path, part in module.named_modules() if path}
+    graph = replace(lowered.graph, aliases=aliases(module), classes=classes)
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))
     return Traced(named_by_modules(fuse(graph)), exported.program, lowered.operations)

@@ -1,0 +1,219 @@
+"""What a recurrence keeps over its steps: of a layer, of a cell that is called in a loop, of a state written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gnelint.ir.graph import Graph, Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+from gnelint.ops import families
+
+_RECURRENT = families()["recurrent"]
+_KEEPING_GATE = {"lstm": (4, 1), "gru": (3, 1)}
+"""How many gates there are, and which of them multiplies the state."""
+
+
+def _kept_share(facts: Facts, node: Node) -> float | None:
+    """What a step keeps of the state: sigmoid(mean bias) of the gate, of a plain network the recurrent matrix's size.
+
+    What the gate reads moves it a little up or down; the slope of a plain network's activation takes a little more.
+    Of a state written out it is the mean of what multiplies it.
+    """
+    if node.op == "mul":
+        factor = _factor(facts.graph, node)
+        moments = None if factor is None else facts.input_moments(node, factor)
+        return None if moments is None else moments[0]
+    if node.op not in _RECURRENT or (node.op == "lstm" and node.attribute("coupled")):
+        return None
+    recurrent = node.parameters["recurrent"]
+    hidden = recurrent.shape[-1]
+    if node.op == "rnn":
+        found = facts.statistics(recurrent)
+        return None if found is None else math.sqrt(hidden * found.second_moment)
+    gates, keeping = _KEEPING_GATE[node.op]
+    total = np.zeros(hidden)
+    for role in ("bias", "recurrent_bias"):
+        parameter = node.parameters.get(role)
+        if parameter is not None:
+            total = total + np.asarray(parameter.array(), np.float64).reshape(gates, hidden)[keeping]
+    return float(np.mean(1.0 / (1.0 + np.exp(-total))))
+
+
+def _reads_last_step(facts: Facts, node: Node) -> bool | None:
+    """Whether all that is read of a recurrent layer's output is its last step (its first, if it runs backwards)."""
+    shape = facts.shape(node)
+    if _is_cell(node):
+        return _ends_loop(facts.graph, node)
+    if shape is None or len(shape) != 3 or node.op not in _RECURRENT:
+        return None
+    if any(_is_other_direction(node, each) for each in facts.graph.consumers.get(node.present_inputs[0], ())):
+        return False  # each half begins where the other one ends: all of the sequence is near to one of them
+    return _only_reads(facts.graph, node.outputs[0], 1, 0 if node.attribute("reverse") else shape[1] - 1)
+
+
+def _is_other_direction(node: Node, other: Node) -> bool:
+    return other.op == node.op and other.attribute("reverse") != node.attribute("reverse")
+
+
+def _reads_first_step(facts: Facts, node: Node) -> bool | None:
+    """Whether all that is read of a recurrent layer's output is the step at which it begins."""
+    shape = facts.shape(node)
+    if shape is None or len(shape) != 3 or node.op not in _RECURRENT or shape[1] < 2 or len(node.outputs) > 1:
+        return None
+    return _only_reads(facts.graph, node.outputs[0], 1, shape[1] - 1 if node.attribute("reverse") else 0)
+
+
+def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
+    """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes."""
+    readers = graph.consumers.get(value, ())
+    if value in graph.outputs:
+        return False
+    return all(_takes(graph, reader, value, axis, step) for reader in readers)
+
+
+def _takes(graph: Graph, node: Node, value: str, axis: int, step: int) -> bool:
+    if node.op == "slice" and axis in node.attribute("axes"):
+        place = node.attribute("axes").index(axis)
+        return bool(node.attribute("starts")[place] == step and node.attribute("ends")[place] > step)
+    indices = node.parameters.get("indices")
+    if node.op == "gather" and indices is not None and node.attribute("axis") == axis:
+        return bool(np.all(indices.array() == step))
+    if node.op == "concat" and node.attribute("axis") != axis:
+        return _only_reads(graph, node.outputs[0], axis, step)
+    moved = _moved(graph, node, value, axis)
+    return moved is not None and _only_reads(graph, node.outputs[0], moved, step)
+
+
+def _moved(graph: Graph, node: Node, value: str, axis: int) -> int | None:
+    """The axis of what a transposition or reshape gives that an axis of its input has become."""
+    if node.op == "transpose":
+        return int(node.attribute("perm").index(axis))
+    before, after = graph.values[value].concrete_shape, graph.values[node.outputs[0]].concrete_shape
+    if node.op not in ("reshape", "identity") or before is None or after is None:
+        return None
+    ahead = math.prod(before[:axis])
+    return next((at for at in range(len(after)) if math.prod(after[:at]) == ahead and after[at] == before[axis]), None)
+
+
+def _is_cell(node: Node) -> bool:
+    return node.op in _RECURRENT and "cell" in node.source_op
+
+
+def _cells(graph: Graph, node: Node) -> list[Node]:
+    """The calls of one cell before this one, each the state of the next, the nearest first."""
+    found: list[Node] = []
+    while len(node.inputs) > 1 and node.inputs[1] is not None:
+        before = graph.producers.get(node.inputs[1])
+        if before is None or not _is_cell(before) or before.parameters["recurrent"] != node.parameters["recurrent"]:
+            break
+        found.append(before)
+        node = before
+    return found
+
+
+def _ends_loop(graph: Graph, node: Node) -> bool:
+    """Whether a cell is the last of a loop all of whose other steps are read by the next one alone."""
+    chain = [node, *_cells(graph, node)]
+    readers = [[reader for name in each.outputs for reader in graph.consumers.get(name, ())] for each in chain]
+    alone = all(reader is later for later, found in zip(chain, readers[1:], strict=False) for reader in found)
+    passed_on = {name for each in chain[1:] for name in each.outputs} & set(graph.outputs)
+    return len(chain) > 1 and alone and not passed_on and not any(map(_is_cell, readers[0]))
+
+
+def _factor(graph: Graph, node: Node) -> int | None:
+    """The operand of a product that multiplies a state: the other one is a sum that the product of a step before is in,
+    and the same layer, or the next slice of the same value, gives what multiplies it."""
+    if node.op != "mul" or len(node.present_inputs) != 2:
+        return None
+    for place, name in enumerate(node.present_inputs):
+        before = _product_before(graph, name)
+        own = _origin(graph, node.present_inputs[1 - place])
+        if before is not None and own is not None and own in {_origin(graph, each) for each in before.inputs if each}:
+            return 1 - place
+    return None
+
+
+def _product_before(graph: Graph, state: str) -> Node | None:
+    """The product, or the scaling of the first step, in the sum that makes a state."""
+    total = graph.producers.get(state)
+    if total is None or total.op not in ("add", "bias"):
+        return None
+    makers = (graph.producers.get(name) for name in total.present_inputs)
+    return next((each for each in makers if each is not None and each.op in ("mul", "scale")), None)
+
+
+def _origin(graph: Graph, value: str) -> str | None:
+    """Where a factor is from: the weight of the layer before it, or the value that it is a slice of."""
+    for _ in range(_BACK):
+        node = graph.producers.get(value)
+        if node is None or not node.present_inputs:
+            return None
+        if node.op == "slice":
+            return node.present_inputs[0]
+        if "weight" in node.parameters:
+            return node.parameters["weight"].name
+        value = node.present_inputs[0]
+    return None
+
+
+_BACK = 12
+"""Nodes between a layer and the factor that is made of it."""
+
+
+def _products(graph: Graph, node: Node) -> int:
+    """Steps of a state written out, up to this product; 0 where another one follows, which tells."""
+    factor = _factor(graph, node)
+    if factor is None:
+        return 0
+    sums = [reader for name in node.outputs for reader in graph.consumers.get(name, ())]
+    later = (reader for total in sums for name in total.outputs for reader in graph.consumers.get(name, ()))
+    if any(_factor(graph, each) is not None for each in later):
+        return 0
+    count, step = 1, node
+    while (place := _factor(graph, step)) is not None:
+        before = _product_before(graph, step.present_inputs[1 - place])
+        if before is None:
+            break
+        count, step = count + 1, before
+    return count
+
+
+def _steps(facts: Facts, node: Node) -> float | None:
+    if node.op == "mul":
+        return float(_products(facts.graph, node))
+    if _is_cell(node):
+        return float(1 + len(_cells(facts.graph, node)))
+    shape = facts.shape(node)
+    return None if shape is None or len(shape) != 3 else float(shape[1])
+
+
+MEMORY = (
+    function(
+        "kept_share(n)",
+        "number",
+        _kept_share,
+        "what a step of a recurrent layer keeps of its state: average of sigmoid(bias) of the gate that multiplies it, "
+        "of a layer without gates the root of the recurrent matrix's phi, of a state written out its factor's mean",
+    ),
+    function(
+        "reads_last_step(n)",
+        "truth",
+        _reads_last_step,
+        "of a recurrent layer's output, or of a cell called in a loop, nothing but the last step is read",
+    ),
+    function(
+        "reads_first_step(n)",
+        "truth",
+        _reads_first_step,
+        "of a recurrent layer's output nothing but the step at which it begins is read: its state has seen no other",
+    ),
+    function(
+        "steps(n)",
+        "number",
+        _steps,
+        "steps in time of a recurrent layer; of a cell called in a loop and of a state written out, those up to n",
+    ),
+)
