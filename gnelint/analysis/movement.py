@@ -28,13 +28,13 @@ from gnelint.theory.gaussian.arrays import NUMPY
 
 Cause = Literal[
     "unread", "flat", "single", "detached", "cancelled", "shared", "fixed", "zero weight", "zero operand",
-    "reads zeros", "no state", "zero slope", "dropped",
+    "reads zeros", "no state", "a number", "zero slope", "dropped",
 ]  # fmt: skip
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
 value; a detached value; a sum takes away as much of it as it adds; a softmax or norm takes out what is the same all
 along its axis; the mean of what has been given a mean, or the sum of shares; all weights of a node behind are zero; it
 is multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0;
-a dropout that keeps nothing."""
+a dropout that keeps nothing; the numbers are computed from it by what has no derivative."""
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ def _moving(graph: Graph, state: _State, live: set[str]) -> set[str]:
         for node in graph.nodes
         if node.op not in _FLAT and any(name in live for name in node.outputs)
         for role, parameter in node.parameters.items()
-        if not _reads_zeros(node, role, state)
+        if parameter.trainable and not _reads_zeros(node, role, state)
         for leaf in parameter.leaves
     } | {leaf.name for body in graph.subgraphs.values() for parameter in body.parameters() for leaf in parameter.leaves}
 
@@ -388,11 +388,13 @@ def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Ite
             for leaf in parameter.leaves:
                 if leaf.name in names and leaf.name not in seen:
                     seen.add(leaf.name)
-                    yield leaf.name, _block(node, live, behind)
+                    yield leaf.name, _block(node, parameter, live, behind)
 
 
-def _block(node: Node, live: set[str], behind: Mapping[str, Block]) -> Block:
+def _block(node: Node, parameter: Parameter, live: set[str], behind: Mapping[str, Block]) -> Block:
     if any(name in live for name in node.outputs):
+        if not parameter.trainable:
+            return Block("a number", node.name)
         return Block("no state" if node.op in _FAMILIES["recurrent"] else "reads zeros", node.name)
     return next((behind[name] for name in node.outputs if name in behind), Block("unread", node.name))
 

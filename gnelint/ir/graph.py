@@ -301,6 +301,7 @@ class Graph:
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.
         unread: names of the trained tensors that the model holds and that no output depends on.
         unread_shapes: the shapes of those.
+        uncalled: those that nothing in the program reads at all.
         in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
         classes: what the class of each module is called, by its qualified name; of a module only.
@@ -320,6 +321,7 @@ class Graph:
     returned: frozenset[str] = frozenset()
     unread: tuple[str, ...] = ()
     unread_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    uncalled: frozenset[str] = frozenset()
     in_losses: frozenset[str] = frozenset()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)

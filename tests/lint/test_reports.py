@@ -202,6 +202,13 @@ LATEST = (
     changed("own_loss", "GNE527", "sub"),
     changed("detached_branches", "GNE507", "blocks.0.0", "stops the gradient"),
     changed("gathered_parts", "GNE507", "encoder.0", "stops the gradient"),
+    changed("counted_loop", "GNE510", "", "layers.3"),
+    changed("looped_cell", "GNE210", "cell", "over 24 steps"),
+    changed("step_code", "GNE507", "step", "axis of norm"),
+    changed("stacked_critics", "GNE537", "constant", "All 5 slices"),
+    Report("used_weights(way='signs')", "used_weights", "GNE507", "linear", "no derivative"),
+    Report("used_weights(way='data')", "used_weights", "GNE507", "linear", "no derivative"),
+    changed("own_scores", "GNE536", "log_sigmoid|sigmoid"),
 )
 """Of a fourth search: of 36 such pairs 25 were flagged at first, 23 at the cause, and one correction blamed."""
 

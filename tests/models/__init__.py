@@ -291,6 +291,10 @@ def _examples() -> dict[str, Case]:
         starts.selu_layers: (16, 64),
         starts.wide_variance: (16, 16),
         wiring.scaled_attention: (4, 12, 128),
+        wiring.counted_loop: (16, 32),
+        wiring.looped_cell: (8, 24, 16),
+        wiring.stacked_critics: (16, 12),
+        wiring.used_weights: (16, 32),
         wiring.encoder_blocks: (16, 16),
         wiring.counted_layers: (16, 32),
         wiring.carried_state: (8, 10, 16),
@@ -324,6 +328,8 @@ def _examples() -> dict[str, Case]:
     found.append(Case("tied_head", starts.tied_head, (4, 16), vocabulary=256))
     found.append(Case("twin_critics", starts.twin_critics, (16, 8), others=((16, 4),)))
     found.append(Case("film", starts.film, (16, 16), others=((16, 8),)))
+    found.append(Case("step_code", wiring.step_code, (4, 3, 12, 12), others=((4, 8),)))
+    found.append(Case("own_scores", wiring.own_scores, (16, 16), others=((16, 6),)))
     found.append(Case("own_loss", wiring.own_loss, (16, 8), others=((16,),)))
     found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))

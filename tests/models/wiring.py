@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -432,3 +434,129 @@ class Gathered(nn.Module):
 def gathered_parts(*, wrong: bool = False) -> nn.Module:
     """Wrong: the parts are copied under `no_grad`."""
     return Gathered(32, wrong)
+
+
+class CountedLoop(nn.Module):
+    """Layers of a list, called by their numbers."""
+
+    def __init__(self, width: int, layers: int, called: int) -> None:
+        super().__init__()
+        self.called, self.head = called, nn.Linear(width, 5)
+        self.layers = drawn(nn.ModuleList(nn.Linear(width, width) for _ in range(layers)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(self.called):
+            x = functional.relu(self.layers[number](x))
+        return self.head(x)
+
+
+def counted_loop(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the loop ends one layer too early."""
+    return CountedLoop(32, 4, 3 if wrong else 4)
+
+
+class CellLoop(nn.Module):
+    """An LSTM cell called in a loop, its last state classified."""
+
+    def __init__(self, width: int, forget: float) -> None:
+        super().__init__()
+        self.width, self.cell, self.head = width, nn.LSTMCell(16, width), nn.Linear(width, 5)
+        nn.init.constant_(self.cell.bias_ih[width : 2 * width], forget)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = memory = torch.zeros(x.shape[0], self.width)
+        for place in range(x.shape[1]):
+            state, memory = self.cell(x[:, place], (state, memory))
+        return self.head(state)
+
+
+def looped_cell(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the forget gate starts at a half."""
+    with torch.no_grad():
+        return CellLoop(32, 0.0 if wrong else 2.0)
+
+
+class TimeNorm(nn.Module):
+    """A picture and a step's code, which is added before or behind an instance normalisation."""
+
+    def __init__(self, channels: int, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.norm = wrong, nn.InstanceNorm2d(channels, affine=True)
+        self.first, self.second = nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 3, 3, padding=1)
+        self.step = nn.Linear(8, channels)
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        y, code = self.first(x), self.step(step)[:, :, None, None]
+        y = self.norm(y + code) if self.wrong else self.norm(y) + code
+        return self.second(functional.silu(y))
+
+
+def step_code(*, wrong: bool = False) -> nn.Module:
+    """Wrong: in front of the normalisation, which takes out what is the same all over a channel."""
+    return TimeNorm(16, wrong)
+
+
+class Ensemble(nn.Module):
+    """Critics whose weights are slices of one tensor."""
+
+    def __init__(self, members: int, width: int, alike: bool) -> None:
+        super().__init__()
+        sizes, own = (12, width, width, 1), 1 if alike else members
+        self.weights = nn.ParameterList(
+            nn.Parameter((torch.randn(own, a, b) * (2 / a) ** 0.5).repeat(members // own, 1, 1))
+            for a, b in pairwise(sizes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.expand(len(self.weights[0]), -1, -1)
+        for weight in self.weights[:2]:
+            y = functional.relu(torch.bmm(y, weight))
+        return torch.bmm(y, self.weights[2]).squeeze(-1).transpose(0, 1)
+
+
+def stacked_critics(*, wrong: bool = False) -> nn.Module:
+    """Wrong: one critic's draw, repeated."""
+    return Ensemble(5, 32, wrong)
+
+
+class NumberedWeights(nn.Module):
+    """Weights that are used as they are, in two values, or as bare numbers."""
+
+    def __init__(self, width: int, way: str) -> None:
+        super().__init__()
+        self.way, self.head = way, nn.Linear(width, 5)
+        self.weight = nn.Parameter(torch.randn(width, width) / width**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        signs = weight.sign() * self.weight.shape[0] ** -0.5
+        if self.way == "through":
+            weight = weight + (signs - weight).detach()
+        elif self.way == "signs":
+            weight = signs
+        elif self.way == "data":
+            weight = weight.data
+        return self.head(torch.tanh(functional.linear(x, weight)))
+
+
+def used_weights(*, way: str = "through") -> nn.Module:
+    """Ways without a gradient: "signs" and "data"."""
+    return NumberedWeights(32, way)
+
+
+class Scored(nn.Module):
+    """Labels of which any number hold, with the loss inside."""
+
+    def __init__(self, width: int, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.body = wrong, drawn(nn.Sequential(nn.Linear(16, width), nn.ReLU()))
+        self.out = nn.Linear(width, 6)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        scores = self.out(self.body(x))
+        return functional.binary_cross_entropy_with_logits(scores.sigmoid() if self.wrong else scores, target)
+
+
+def own_scores(*, wrong: bool = False) -> nn.Module:
+    """Wrong: a sigmoid in front of a loss that applies its own."""
+    return Scored(32, wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -107,6 +108,8 @@ def _cells(graph: Graph, node: Node) -> list[Node]:
     found: list[Node] = []
     while len(node.inputs) > 1 and node.inputs[1] is not None:
         before = graph.producers.get(node.inputs[1])
+        while before is not None and before.op == "reshape":
+            before = graph.producers.get(before.present_inputs[0])
         if before is None or not _is_cell(before) or before.parameters["recurrent"] != node.parameters["recurrent"]:
             break
         found.append(before)
@@ -117,10 +120,17 @@ def _cells(graph: Graph, node: Node) -> list[Node]:
 def _ends_loop(graph: Graph, node: Node) -> bool:
     """Whether a cell is the last of a loop all of whose other steps are read by the next one alone."""
     chain = [node, *_cells(graph, node)]
-    readers = [[reader for name in each.outputs for reader in graph.consumers.get(name, ())] for each in chain]
+    readers = [list(_readers(graph, each)) for each in chain]
     alone = all(reader is later for later, found in zip(chain, readers[1:], strict=False) for reader in found)
     passed_on = {name for each in chain[1:] for name in each.outputs} & set(graph.outputs)
     return len(chain) > 1 and alone and not passed_on and not any(map(_is_cell, readers[0]))
+
+
+def _readers(graph: Graph, node: Node) -> Iterator[Node]:
+    """Who reads what a cell gives, past reshapes."""
+    for name in node.outputs:
+        for reader in graph.consumers.get(name, ()):
+            yield from _readers(graph, reader) if reader.op == "reshape" else (reader,)
 
 
 def _factor(graph: Graph, node: Node) -> int | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from gnelint.analysis.movement import Block
-from gnelint.ir.graph import Node
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.places import folded
 
 _NONE = "none"
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def _trained(facts: Facts, node: Node) -> Iterator[str]:
@@ -39,6 +41,7 @@ _CAUSES = {
     "cancelled": "{} takes away as much of it as it adds, so its derivative is zero",
     "shared": "it adds the same number all along the axis of {}, which takes that out again",
     "fixed": "{} is the same for every input: the mean of what has been given a mean, or the sum of shares",
+    "a number": "{} gets numbers that were computed from it by what has no derivative (detach, .data, sign, round)",
     "dropped": "{} drops everything (p = 1)",
     "no state": "{} is called without the state of the step before, and starts from zeros every time",
     "zero weight": "the weights of {} are all zero",
@@ -75,6 +78,13 @@ def _unread(facts: Facts) -> list[str]:
     return [module for module in dict.fromkeys(weighted) if module not in used]
 
 
+def _skipped(facts: Facts) -> list[str]:
+    """Unused members of a numbered list, others of which are used: a loop that ends too early."""
+    used = {_NUMBER.sub("*", name) for name in facts.graph.uses}
+    weights = (f"{module}.weight" for module in _unread(facts))
+    return [name for name in weights if name in facts.graph.uncalled and _NUMBER.sub("*", name) in used]
+
+
 def _unread_inputs(facts: Facts) -> str:
     """Inputs from which no path leads to an output; integers are followed too."""
     graph = facts.graph
@@ -82,7 +92,13 @@ def _unread_inputs(facts: Facts) -> str:
     for node in reversed(graph.nodes):
         if any(name in needed for name in node.outputs):
             needed.update(node.present_inputs)
-    return ", ".join(name for name in graph.inputs if name not in needed) or _NONE
+    return ", ".join(name for name in graph.inputs if name not in needed and not _is_in_constants(graph, name)) or _NONE
+
+
+def _is_in_constants(graph: Graph, name: str) -> bool:
+    """Whether constants were computed of an input of integers: the targets of a loss."""
+    of_integers = graph.values[name].dtype is not None and not graph.values[name].is_floating
+    return of_integers and any(each.name.startswith(f"{name}:") for each in graph.parameters())
 
 
 def _of_kind(facts: Facts, kind: str) -> float:
@@ -129,6 +145,12 @@ MOVEMENT = (
         "text",
         lambda facts: ", ".join(folded(_unread(facts))) or _NONE,
         "the layers that the model holds and no output depends on; or none",
+    ),
+    function(
+        "skipped()",
+        "number",
+        lambda facts: float(len(_skipped(facts))),
+        "how many of them are never called, though others of their numbered list are used",
     ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

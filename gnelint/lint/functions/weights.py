@@ -92,7 +92,24 @@ def _iid_spread(rows: RowStatistics) -> float:
     return min(rows.rows, rows.columns) / max(rows.rows, rows.columns)
 
 
+def _equal_members(facts: Facts, node: Node) -> float | None:
+    """How many slices along its first axis a trained tensor read by products has, if all are equal."""
+    value = node.parameters.get("value") if node.op == "constant" else None
+    if value is None or not value.trainable or value.provenance != "data" or len(value.shape) < 3:
+        return None
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    array = value.array()
+    alike = bool(np.all(array == array[:1])) and bool(np.any(array != array.flat[0]))
+    return float(len(array)) if alike and readers and all(reader.op == "matmul" for reader in readers) else 1.0
+
+
 WEIGHTS = (
+    function(
+        "equal_members(n)",
+        "number",
+        _equal_members,
+        "slices along the first axis of a trained tensor that products read, if all are equal; 1 if not",
+    ),
     function("weight_mean(n)", "number", reading(Facts.weights, lambda s: s.mean), "average weight"),
     function(
         "weight_mean_sigmas(n)",

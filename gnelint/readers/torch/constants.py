@@ -317,7 +317,7 @@ class ConstantFolder:
             mask=find_mask(node, self._ancestors, self.knows) if transform == "random" else None,
             base=self._base(node),
             leaves=tuple(leaves),
-            kind=foremost(leaf.kind for leaf in leaves),
+            kind=foremost(leaf.kind for leaf in self._with_gradient(node, leaves)),
             law=leaves[0].law if len(leaves) == 1 and names <= _KEEPING_LAW else None,
         )
         self._constants[node] = found
@@ -359,6 +359,19 @@ class ConstantFolder:
             stack.extend((source, False) for source in reversed(current.all_input_nodes) if self.knows(source))
         return list(order)
 
+    def _with_gradient(self, node: fx.Node, leaves: Sequence[Constant]) -> list[Constant]:
+        """The leaves that a gradient gets to, and all that none is asked of; a detached or rounded one is a number."""
+        reached: dict[fx.Node, None] = {}
+        waiting = [node]
+        while waiting:
+            current = waiting.pop()
+            if current in reached or not _passes_gradient(current):
+                continue
+            reached[current] = None
+            waiting.extend(source for source in current.all_input_nodes if self.knows(source))
+        own = [self._leaves[found] for found in reached if found in self._leaves]
+        return [leaf for leaf in leaves if leaf.kind != "parameter" or leaf in own]
+
     def _run(self, node: fx.Node, changed: Tensors) -> torch.Tensor:
         results: dict[fx.Node, Any] = {}
 
@@ -388,6 +401,16 @@ class ConstantFolder:
 
 _KEEPING_LAW = (WHOLE_VIEWS | PART_VIEWS) - {"expand", "expand_as"}
 """Views whose entries are as independent as those of the tensor they look at."""
+
+
+_NO_GRADIENT = frozenset({"detach", "sign", "round", "floor", "ceil", "trunc"})
+"""Operations on floating numbers that pass no gradient on."""
+
+
+def _passes_gradient(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    whole = isinstance(value, torch.Tensor) and not value.is_floating_point() and not value.is_complex()
+    return not whole and (node.op != "call_function" or operation_name(node.target) not in _NO_GRADIENT)
 
 
 def _is_concrete(tensor: Any) -> bool:

@@ -100,7 +100,10 @@ def _by_examples(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def central_draws() -> Iterator[None]:
-    """Single numbers that are drawn are in the middle: a layer that is sometimes left out is there."""
+    """Single numbers that are drawn are in the middle: a layer that is sometimes left out is there.
+
+    Distributions do not look whether their parameters' numbers are right, which no tracer can follow.
+    """
 
     def middle(low: float = 0.0, high: float = 1.0) -> float:
         return (low + high) / 2
@@ -114,9 +117,16 @@ def central_draws() -> Iterator[None]:
     def uniform(low: float = 0.0, high: float = 1.0, size: Any = None) -> Any:
         return middle(low, high) if size is None else numpy_uniform(low, high, size)
 
-    drawn, numpy_uniform = torch.rand, np.random.uniform
-    saved = [(torch, "rand", rand), (np.random, "uniform", uniform), (random, "random", middle),
-             (random, "uniform", middle)]  # fmt: skip
+    def normal(mean: Any, std: Any = 1.0, *more: Any, **options: Any) -> torch.Tensor:
+        if not isinstance(mean, torch.Tensor) or not isinstance(std, torch.Tensor):
+            return drawn_normal(mean, std, *more, **options)
+        mean, std = torch.broadcast_tensors(mean, std)  # torch's own looks at the numbers
+        return (mean + std * torch.randn_like(mean)).detach()
+
+    drawn, drawn_normal, numpy_uniform = torch.rand, torch.normal, np.random.uniform
+    saved = [(torch, "rand", rand), (torch, "normal", normal), (np.random, "uniform", uniform),
+             (random, "random", middle), (random, "uniform", middle),
+             (torch.distributions.Distribution, "_validate_args", False)]  # fmt: skip
     originals = [(place, name, getattr(place, name)) for place, name, _ in saved]
     try:
         for place, name, own in saved:
@@ -128,17 +138,13 @@ def central_draws() -> Iterator[None]:
 
 
 def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    try:
+    with contextlib.suppress(Exception), _DataDetaches():
         return torch.export.export(module, args, kwargs, strict=False)
-    except RuntimeError as error:
-        if "fake tensor" not in str(error):
-            raise
-    with _DataDetaches():
-        return torch.export.export(module, args, kwargs, strict=False)
+    return torch.export.export(module, args, kwargs, strict=False)
 
 
 class _DataDetaches(TorchFunctionMode):  # type: ignore[misc]
-    """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, and fails."""
+    """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, or for x itself."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
