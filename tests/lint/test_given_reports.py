@@ -1,4 +1,4 @@
-"""The pairs of ../shared/reports.py, where a checkout has them beside it: each cause at its place, each correction silent.
+"""The pairs of ../shared/reports.py, where a checkout has them beside it: causes at their places, corrections silent.
 
 `test_reports.py` has siblings of all of them.
 """
@@ -56,7 +56,8 @@ the message, where it is about the whole network)."""
 @cache
 def _pairs() -> ModuleType:
     spec = importlib.util.spec_from_file_location("given_reports", PAIRS)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

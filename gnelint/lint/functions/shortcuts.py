@@ -57,14 +57,18 @@ def _called_residual(facts: Facts) -> str:
         if not _RESIDUAL.search(name) or _NO_BLOCK.search(name) or not 0 < layers <= _MOST_LAYERS:
             continue
         ends = _ends(facts, own)
-        joined = any(node.op in _JOINS and len(node.present_inputs) > 1 for node in own)
-        if ends is not None and not joined and not _is_added(facts, *ends):
+        if ends is not None and not _meet(own) and not _is_added(facts, *ends):
             found.append(scope)
     return ", ".join(folded(found)) or "none"
 
 
+def _meet(nodes: list[Node]) -> bool:
+    """Whether paths meet in nodes."""
+    return any(node.op in _JOINS and len(node.present_inputs) > 1 for node in nodes)
+
+
 def _bare_blocks(facts: Facts) -> str:
-    """Rows of blocks of two or more layers that keep their shape, where no block of the network has a shortcut.
+    """Rows of plain blocks of two or more layers that keep their shape, in a network without any shortcut.
 
     A block is a numbered module, or the layers of one number of several lists, called one behind the other.
     """
@@ -73,7 +77,7 @@ def _bare_blocks(facts: Facts) -> str:
     rows: dict[Any, list[str]] = {}
     for scope, nodes in _modules(facts).items():
         layers = [node for node in nodes if node.op in LAYERS]
-        if len(layers) > 1 and _ends(facts, nodes) is not None:
+        if len(layers) > 1 and not _meet(nodes) and _ends(facts, nodes) is not None:
             rows.setdefault(_NUMBER.sub("*", scope), []).append(scope)
     for parts in _of_several_lists(facts):
         rows.setdefault("lists", []).extend(parts)
