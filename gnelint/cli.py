@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -198,6 +198,12 @@ _config = click.option(
 @click.option("--baseline", type=click.Path(path_type=Path), help="Report only what is not in this file of findings.")
 @click.option("--write-baseline", is_flag=True, help="Write what is found to the baseline instead of reporting it.")
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Check so many targets at once [1].")
+@click.option(
+    "--backend",
+    type=click.Choice(("processes", "ray")),
+    default="processes",
+    help="Check in processes of this machine, or on the Ray cluster that is there [processes].",
+)
 @click.option("--max-memory", type=_AMOUNT, metavar="GB", help="For a model file [0.9, and 16 times its size].")
 @click.option(
     "--timeout", type=_AMOUNT, metavar="SECONDS", help="Of computing for a model file [20, and 24 for each MB]."
@@ -296,7 +302,8 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     def known(job: Job, found: Checked) -> Checked:
         return found if job.baseline is None or writing else _new(found, baselines[job.baseline])
 
-    done = run.answers(planned, given["jobs"], known, _stream if streamed else None)
+    found = batch.answers(planned, given["jobs"], given["backend"])
+    done = run.answers(planned, found, known, _stream if streamed else None)
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for paths, loaded in sets.items():
         run.warn(*unused([verdict for job, found in done if job.rules == paths for verdict in found.verdicts], loaded))
@@ -457,7 +464,7 @@ class _Run:
     def answers(
         self,
         jobs: Sequence[Job],
-        processes: int,
+        found: Generator[Checked | Unread, None, None],
         known: Callable[[Job, Checked], Checked],
         tell: Callable[[Checked | Unread], None] | None,
     ) -> list[tuple[Job, Checked]]:
@@ -465,16 +472,15 @@ class _Run:
 
         Args:
             jobs: what is to be done.
-            processes: at most so many at once.
+            found: their answers, in order.
             known: takes what is known already from an answer.
             tell: shows an answer at once; None where all are shown together.
         """
-        from gnelint.app import batch
         from gnelint.output.report import Unread
         from gnelint.progress import Clock
 
         done: list[tuple[Job, Checked]] = []
-        found, clock = batch.answers(jobs, processes), Clock()
+        clock = Clock()
         try:
             for index, job in enumerate(jobs, start=1):
                 _progress(f"[{index}/{len(jobs)}{clock.left(index - 1, len(jobs))}] {job.target.text}")

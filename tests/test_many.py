@@ -71,3 +71,21 @@ def test_an_interrupt_keeps_what_was_done(
     assert err.splitlines() == ["gnelint: stopped after 2 of 3 targets."]
     assert all(name in out for name in names[:2])
     assert "m2.onnx" not in out
+
+
+@pytest.mark.slow
+def test_a_cluster_says_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (folder(tmp_path) / "broken.onnx").write_bytes(b"no model" * 20)
+    words = ("check", "--no-cache", "--format", "json", ".")
+    here, there = gnelint(*words, cwd=tmp_path), gnelint(*words, "--backend", "ray", cwd=tmp_path)
+    assert there.stdout == here.stdout
+    assert (there.returncode, there.stderr) == (here.returncode, here.stderr)
+
+
+def test_a_backend_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    result = gnelint("check", "--backend", "ray", "m0.onnx", cwd=folder(tmp_path, 1))
+    assert result.returncode == 2
+    assert 'pip install "gnelint[ray]"' in result.stderr

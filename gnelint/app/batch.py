@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gnelint.app.cache import Cache, Visit, key_of
 from gnelint.budget import Budget, budget_of, hold, too_much_memory
@@ -26,13 +26,29 @@ from gnelint.readers.reading import open_target
 from gnelint.readers.target import source_file
 from gnelint.settings.jobs import Job
 
+Backend = Literal["processes", "ray"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+"""What runs the processes: this machine, or a Ray cluster."""
 
-def answers(jobs: Sequence[Job], processes: int) -> Generator[Checked | Unread, None, None]:
+
+def answers(
+    jobs: Sequence[Job], processes: int, backend: Backend = "processes"
+) -> Generator[Checked | Unread, None, None]:
     """The answer to each job, in order.
 
     Files are read in processes of their own, whose end is an answer. What runs code of the user's anyway does so here,
     unless more than one process was asked for.
+
+    Args:
+        jobs: what is to be done.
+        processes: at most so many at once; a cluster takes as many as it has processors.
+        backend: what runs them.
     """
+    if backend == "ray":
+        from gnelint.app import cluster
+
+        yield from cluster.answers(_bounded_answer, _gone, jobs)
+        return
     from gnelint.app.workers import Workers  # slow to import, and `fix` needs none
 
     here = [_works_here(job, processes) for job in jobs]
@@ -93,6 +109,12 @@ def _lost(job: Job, code: int, place: str) -> Unread:
         problem = f"ended the process that was reading it{where} ({cause}{'; out of memory?' * (cause == 'SIGKILL')})"
         advice = "Check it with onnx.checker: it may be damaged."
     return Unread(job.target.text, str(ModelError(job.target.text, problem, advice)))
+
+
+def _gone(job: Job, problem: str) -> Unread:
+    """The answer for a target whose process on a cluster is gone."""
+    said = f"ended the process of the cluster that was reading it ({problem})"
+    return Unread(job.target.text, str(ModelError(job.target.text, said, "Check it without --backend to see where.")))
 
 
 def against(baseline: Baseline, entry: Mapping[str, Any]) -> Mapping[str, Any]:
