@@ -183,7 +183,10 @@ _config = click.option(
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
 @click.option(
-    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Set an earlier report beside it in --html."
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OLD.json",
+    help="Say what has changed since this report, in --html or markdown.",
 )
 @click.option(
     "--node-data", type=click.Path(path_type=Path), metavar="FILE", help="Write each node's phi for Model Explorer."
@@ -310,7 +313,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.unread else EXIT_CLEAN
-    report = _judged(run, _report(run, done), given)
+    report = replace(_judged(run, _report(run, done), given), earlier=old)
     try:
         renderings = _renderings(report, old, given)
     except GnelintError:
@@ -585,8 +588,8 @@ def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The report to compare with, if one is given."""
     if given["compare"] is None:
         return None
-    if given["html"] is None:
-        raise UsageError("--compare", "is shown in the page that --html writes", "Add --html FILE.")
+    if given["html"] is None and given["format"] != "markdown":
+        raise UsageError("--compare", "is shown in a page or a comment", "Add --html FILE, or --format markdown.")
     from gnelint.output.json import read
 
     return read(given["compare"])

@@ -9,6 +9,7 @@ from typing import Any
 from gnelint.lint.places import folded
 from gnelint.lint.severity import SEVERITIES
 from gnelint.output.report import Checked, Report
+from gnelint.output.since import Change, changes
 from gnelint.output.text import (
     Style,
     clipped,
@@ -22,7 +23,7 @@ from gnelint.output.text import (
     stage_text,
     verdict,
 )
-from gnelint.words import plural
+from gnelint.words import plural, power
 
 LIMIT = 65_000
 """Characters; GitHub refuses a comment of more than 65,536."""
@@ -30,6 +31,7 @@ LIMIT = 65_000
 _PLACES = 80
 _LONGEST = 600
 _MOST_UNREAD = 10
+_MOST_CHANGES = 50
 _HEAD = ("| severity | rule | where | what | fix |", "|---|---|---|---|---|")
 _MARKUP = "\\`*_{}[]|~"
 _LIVE = re.compile(rf"[{re.escape(_MARKUP)}<>&$]|@(?=\w)|#(?=\d)|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
@@ -80,6 +82,47 @@ def _opening(report: Report, speaking: Sequence[Checked], silent: Sequence[Check
         yield from (f"- {_escaped(unread.reason)}" for unread in report.unread[:_MOST_UNREAD])
         if len(report.unread) > _MOST_UNREAD:
             yield f"- ... and {len(report.unread) - _MOST_UNREAD} more"
+    if report.earlier is not None:
+        yield ""
+        yield from _since(changes(report.earlier, [target.entry for target in report.targets]), report)
+
+
+def _since(found: Sequence[Change], report: Report) -> Iterator[str]:
+    """What has changed since an earlier report, a line for each target where anything has."""
+    moved = [each for each in found if each.new or each.gone or not each.is_known or _moved(each)]
+    if not moved:
+        yield "Nothing has changed since the earlier report."
+        return
+    yield "| since the earlier report | gradient | new | gone |"
+    yield "|---|---|---|---|"
+    for each in moved[:_MOST_CHANGES]:
+        name = each.target if each.is_known else f"{each.target} (new)"
+        cells = (name, _turn(each), _rules(each.new, report), _rules(each.gone, report))
+        yield f"| {' | '.join(map(_escaped, cells))} |"
+    if len(moved) > _MOST_CHANGES:
+        yield ""
+        yield f"{len(moved) - _MOST_CHANGES} more targets have changed."
+
+
+def _moved(change: Change) -> bool:
+    """Whether the gradient's change is another by more than a report would show."""
+    return _bits(change.before) != _bits(change.after)
+
+
+def _turn(change: Change) -> str:
+    texts = [_bits(bits) for bits in (change.before, change.after)]
+    return texts[1] if not change.is_known or texts[0] == texts[1] else " → ".join(texts)
+
+
+def _bits(bits: float | None) -> str:
+    return "not known" if bits is None else power(bits)
+
+
+def _rules(findings: Sequence[Mapping[str, Any]], report: Report) -> str:
+    """How often each rule speaks of these, worst first."""
+    return ", ".join(
+        f"{len(group)} × {report.title(group[0]['rule'])} ({group[0]['severity']})" for group in grouped(findings)
+    )
 
 
 def _section(target: Checked, report: Report) -> Iterator[str]:

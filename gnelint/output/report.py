@@ -76,6 +76,7 @@ class Report:
         rules: all rules that were asked for, by id.
         root: the directory from which paths are given.
         exit_code: of the run.
+        earlier: the report that this one is compared with, None for none.
     """
 
     targets: tuple[Checked, ...]
@@ -83,6 +84,7 @@ class Report:
     rules: tuple[Rule, ...] = ()
     root: Path = Path()
     exit_code: int = 0
+    earlier: Mapping[str, Any] | None = None
 
     @property
     def fails(self) -> bool:

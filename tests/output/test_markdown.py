@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
 from gnelint.lint.finding import Finding
 from gnelint.lint.places import visible
+from gnelint.output.json import document
 from gnelint.output.markdown import LIMIT, render
 from gnelint.output.report import Unread
+from gnelint.output.since import changes
 from tests.builders import chain
 from tests.output.reports import EVIL, checked, hostile, report, saying, vanishing
 from tests.output.snapshots import assert_matches
@@ -70,3 +73,30 @@ def test_targets_without_findings_are_folded() -> None:
     good = [checked(chain(2), f"models/{index}.onnx") for index in range(500)]
     text = render(report(*good, checked(vanishing(), "bad.onnx")))
     assert "Without findings: models/0-499.onnx." in text
+
+
+def test_what_has_changed_since_an_earlier_report() -> None:
+    before = [checked(chain(50, blocks=True), "same.onnx"), checked(chain(50, blocks=True), "worse.onnx")]
+    before += [checked(vanishing(50), "better.onnx")]
+    old = document([each.entry for each in before])
+    after = report(
+        checked(chain(50, blocks=True), "same.onnx"),
+        checked(vanishing(50), "worse.onnx"),
+        checked(chain(50, blocks=True), "better.onnx"),
+        checked(vanishing(50), "new.onnx"),
+    )
+    text = render(replace(after, earlier=old))
+    rows = [cells(line) for line in text.splitlines() if "→" in line or "(new)" in line]
+    assert [row[0] for row in rows] == ["worse.onnx", "better.onnx", "new.onnx (new)"]
+    assert rows[0][1:] == ["2^0.0 → 2^-100", rows[2][2], ""]
+    assert rows[1][1:] == ["2^-100 → 2^0.0", "", rows[2][2]]
+    assert rows[2][1] == "2^-100"
+    assert "50 × GNE101" in rows[0][2]
+    unchanged = replace(report(before[0]), earlier=old)
+    assert "Nothing has changed since the earlier report." in render(unchanged)
+
+
+def test_findings_alike_are_counted() -> None:
+    one, two = ({"target": "a", "summary": {}, "findings": [{"rule": "R", "severity": "info"}] * n} for n in (1, 2))
+    (change,) = changes({"targets": [one]}, [two])
+    assert (len(change.new), len(change.gone), change.before) == (1, 0, None)
