@@ -20,6 +20,8 @@ _TREES = frozenset(f"ai.onnx.ml.TreeEnsemble{kind}" for kind in ("", "Classifier
 """Operators that nothing runs: for them PyTorch need not be loaded, which takes longer than all else."""
 _MOST_READ = 1 << 28
 """Entries that the windows of a pooling may read together."""
+_REGIONS = 32
+"""Regions of one graph; each takes up to a second."""
 _MOST = 3
 """Names in a sentence."""
 
@@ -99,9 +101,12 @@ class Fallback:
             self._refused.update(dict.fromkeys(seeds, reason))
             self._seeds.difference_update(seeds)
         fresh = [name for name in wanted if name not in self.regions and name not in self._seeds]
-        return self._plan(fresh) if fresh or given_up else None
+        if len(self.regions) >= _REGIONS:
+            self._refused.update(dict.fromkeys(fresh, f"{_REGIONS} parts of the network are run already"))
+            fresh = []
+        return self._plan(fresh, given_up) if fresh or given_up else None
 
-    def _plan(self, fresh: Sequence[str]) -> frozenset[str] | None:
+    def _plan(self, fresh: Sequence[str], given_up: Sequence[str] = ()) -> frozenset[str] | None:
         """The regions with more seeds, and what is to be walked again."""
         assert self._make is not None
         large = [name for name in fresh if self._is_large(self.original.node(name))]
@@ -109,7 +114,7 @@ class Fallback:
         trees = [name for name in fresh if self.original.node(name).source_op in _TREES]
         self._refused.update(dict.fromkeys(trees, "trees have no derivative"))
         fresh = [name for name in fresh if name not in large and name not in trees]
-        if not fresh and not self.regions:
+        if not fresh and not given_up:
             return None
         if self._sampler is None:
             try:

@@ -70,13 +70,16 @@ class Planner:
         self._graph = graph
         self._shows = shows
         self._known: dict[str, bool] = {}
+        self._full: dict[frozenset[str], frozenset[str]] = {}
+        self._later: dict[frozenset[str], frozenset[str]] = {}
+        self._joined: dict[tuple[frozenset[str], frozenset[str]], bool] = {}
 
     def contraction(self, seeds: Collection[str]) -> Contraction:
         """The graph with regions around the nodes of these names, and around no others."""
-        groups: list[set[str]] = []
+        groups: list[frozenset[str]] = []
         for seed in sorted(seeds, key=self._graph.positions.__getitem__):
             if not any(seed in group for group in groups):
-                groups = self._merged([*groups, self._grown({seed})])
+                groups = self._merged([*groups, self._grown(frozenset({seed}))])
         regions = [self._region(group, seeds) for group in groups]
         return _contracted(self._graph, {region.seed.name: region for region in regions})
 
@@ -116,14 +119,14 @@ class Planner:
     def _readers(self, name: str) -> Sequence[Node]:
         return self._graph.consumers.get(name, ())
 
-    def _region(self, group: set[str], seeds: Collection[str]) -> Region:
+    def _region(self, group: Collection[str], seeds: Collection[str]) -> Region:
         outputs = [name for name in self._outputs(group) if self._is_border(name)]
         own = tuple(name for name in sorted(group, key=self._graph.positions.__getitem__) if name in seeds)
         return Region(own, tuple(self._nodes(group)), tuple(self._inputs(group)), tuple(outputs))
 
     # --- how it grows ----------------------------------------------------------------------------------------
 
-    def _merged(self, groups: list[set[str]]) -> list[set[str]]:
+    def _merged(self, groups: list[frozenset[str]]) -> list[frozenset[str]]:
         """Regions that overlap, follow each other with no weights between, or lie in a circle are one."""
         while True:
             pair = next(
@@ -134,14 +137,26 @@ class Planner:
             rest = [group for group in groups if group is not pair[0] and group is not pair[1]]
             groups = [*rest, self._grown(pair[0] | pair[1])]
 
-    def _belong_together(self, a: set[str], b: set[str]) -> bool:
+    def _belong_together(self, a: frozenset[str], b: frozenset[str]) -> bool:
+        """Asked anew with every seed of the same pairs."""
+        if (a, b) not in self._joined:
+            self._joined[a, b] = self._are_joined(a, b)
+        return self._joined[a, b]
+
+    def _are_joined(self, a: frozenset[str], b: frozenset[str]) -> bool:
         if a & b:
             return True
         if len(a) + len(b) <= _LARGE and (self._follows(a, b) or self._follows(b, a)):
             return True
-        return bool(self._behind(a) & b) and bool(self._behind(b) & a)
+        return not self._depending(a).isdisjoint(b) and not self._depending(b).isdisjoint(a)
 
-    def _follows(self, first: set[str], second: set[str]) -> bool:
+    def _depending(self, group: frozenset[str]) -> frozenset[str]:
+        """`_behind`, kept."""
+        if group not in self._later:
+            self._later[group] = frozenset(self._behind(group))
+        return self._later[group]
+
+    def _follows(self, first: frozenset[str], second: frozenset[str]) -> bool:
         """Whether a region reads what another wrote, with no sum between."""
         written = set(self._outputs(first))
         for name in self._inputs(second):
@@ -158,8 +173,13 @@ class Planner:
         moving = [name for name in node.present_inputs if name in self._moving]
         return moving[0] if len(moving) == 1 else None
 
-    def _grown(self, group: set[str]) -> set[str]:
-        closed = self._closed(group)
+    def _grown(self, group: frozenset[str]) -> frozenset[str]:
+        if group not in self._full:
+            self._full[group] = frozenset(self._growing(group))
+        return self._full[group]
+
+    def _growing(self, group: Collection[str]) -> set[str]:
+        last = closed = self._closed(group)
         while len(closed) <= _LARGE:
             more = self._before(closed) | self._between(closed) | self._meetings(closed) | self._after(closed)
             if more <= closed:
@@ -167,7 +187,7 @@ class Planner:
             last, closed = closed, self._closed(closed | more)
         return last
 
-    def _closed(self, group: set[str]) -> set[str]:
+    def _closed(self, group: Collection[str]) -> set[str]:
         """With what has to be inside."""
         group = set(group)
         while True:

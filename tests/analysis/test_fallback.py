@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gnelint
+from gnelint.analysis import fallback, regions
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.regions import Planner
@@ -77,6 +78,12 @@ def test_activations_around_are_inside_and_layers_are_not() -> None:
     ((operations, inputs, _),) = planned(lambda x: torch.tanh(torch.sort(torch.tanh(x), -1)[0]))
     assert operations == {"unmodelled", "tanh"}
     assert inputs == ("before",)
+
+
+def test_what_has_to_be_inside_may_be_more_than_a_region_grows_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regions, "_LARGE", 0)
+    ((operations, inputs, outputs),) = planned(lambda x: 2.0 * torch.sort(x, -1)[0] + x)
+    assert (operations, inputs, outputs) == ({"unmodelled"}, ("before",), ("sort:0",))
 
 
 def test_two_regions_with_a_layer_between_are_two() -> None:
@@ -182,6 +189,14 @@ def test_operands_that_have_more_in_common_than_a_formula_knows_are_sampled() ->
     plain = analyse(graph, refused("PyTorch is not installed"))
     assert plain.coverage == 1.0, "the formula stands where nothing can be run"
     assert plain.gradient_log2 == analyse(graph).gradient_log2
+
+
+def test_no_more_regions_are_run_than_take_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "_REGIONS", 1)
+    twin = Twin()
+    found = analyse(graph_of(*[lambda x: x * x.mean(-1, keepdim=True)] * 3), lambda: twin)
+    assert len(twin.regions) == 1
+    assert found.coverage == 1.0, "the formula stands for the others"
 
 
 def test_what_is_too_large_is_refused_before_anything_is_loaded() -> None:

@@ -287,3 +287,11 @@ def test_a_gradient_that_does_not_settle_is_no_number() -> None:
     traced, draws = drawn(lambda x: torch.cumsum(x, -1) / x[:, :1] ** 3, Moments.uniform((64, 4), 0.0, 1.0))
     with pytest.raises(NotSampledError, match="scatters by"):
         draws.pulled({traced.graph.outputs[0]: Gradient.white((64, 4))})
+
+
+def test_what_a_router_leaves_out_is_minus_infinity_inside() -> None:
+    def routed(x: Tensor) -> Tensor:
+        scores, places = torch.topk(x, 2, -1)
+        return x * torch.sigmoid(torch.full_like(x, -math.inf).scatter(-1, places, scores))
+
+    assert predicted(traced_of(Function(routed, 8), torch.randn(64, 8))).coverage == 1.0
