@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gnelint.lint.columns import Column
 from gnelint.lint.index import Index, Indices
 from gnelint.records import dataclass
+from gnelint.theory.sorting import median
 
 Pointers = Indices
 """For each place the next one on the path, -1 at its end."""
@@ -106,7 +107,7 @@ _REDUCTIONS: Mapping[str, Callable[[Column], Any]] = {
     "lowest": np.min,
     "highest": np.max,
     "average": np.mean,
-    "median": np.median,
+    "median": median,
 }
 
 

@@ -14,9 +14,9 @@ def distinct(values: np.ndarray) -> np.ndarray:
 
 
 def median(values: np.ndarray) -> float:
-    """The middle entry, or half way between the two in the middle; of no entries it is asked for nothing."""
+    """The middle entry, or half way between the two in the middle; all are numbers, and there is one at least."""
     middle, odd = divmod(values.size, 2)
     if odd:
         return float(np.partition(values, middle, axis=None)[middle])
     low, high = np.partition(values, (middle - 1, middle), axis=None)[middle - 1 : middle + 1]
-    return float(high - (high - low) * 0.5)
+    return 0.5 * float(low + high)

@@ -10,6 +10,7 @@ import numpy as np
 
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
+from gnelint.theory.sorting import median
 
 
 def _layers(facts: Facts) -> float:
@@ -60,7 +61,7 @@ NETWORK = (
     function(
         "weight_gradient_median()",
         "number",
-        _of_layers(np.median),
+        _of_layers(median),
         "median of weight_gradient_log2 over the linear layers",
     ),
     function(

@@ -202,7 +202,7 @@ def _pruned(part: np.ndarray) -> Iterator[Oddity]:
     if len(levels) < 24:
         return
     steps = np.diff(levels[1:20])
-    if levels[1] > 12.0 * float(np.median(steps)) + 1e-12 * levels[-1] and levels[1] > 1.5 * float(steps.max()):
+    if levels[1] > 12.0 * median(steps) + 1e-12 * levels[-1] and levels[1] > 1.5 * float(steps.max()):
         yield Oddity("the small entries of {} were pruned away", 12.0)
 
 
