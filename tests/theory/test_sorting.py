@@ -7,8 +7,14 @@ import pytest
 
 from gnelint.theory.sorting import distinct, median
 
-ARRAYS = (np.array([3.0]), np.array([2.0, 1.0]), np.array([[1.0, 5.0], [5.0, -0.0]]), np.array([1, 1, 2, 7]),
-          np.random.default_rng(0).standard_normal(101).astype(np.float32), np.array([np.inf, np.inf, 1.0, np.inf]))  # fmt: skip
+ARRAYS = (
+    np.array([3.0]),
+    np.array([2.0, 1.0]),
+    np.array([[1.0, 5.0], [5.0, -0.0]]),
+    np.array([1, 1, 2, 7]),
+    np.random.default_rng(0).standard_normal(101).astype(np.float32),
+    np.array([np.inf, np.inf, 1.0, np.inf]),
+)
 
 
 @pytest.mark.parametrize("values", ARRAYS, ids=range(len(ARRAYS)))
