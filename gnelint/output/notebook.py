@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from gnelint.output.html.network import Network
 from gnelint.output.text import (
     WIDTH,
     Style,
@@ -22,6 +23,7 @@ from gnelint.output.text import (
     places,
     verdict,
 )
+from gnelint.words import power
 
 _PLACES = 60
 _LONGEST = 600
@@ -31,6 +33,10 @@ _CELL = (
 )
 _NARROW = f"{_CELL};white-space:nowrap;min-width:0"
 """Of the columns for severity and rule, which browsers would squeeze to a letter's width."""
+_WIDE, _TALL = 640, 110
+"""Of the chart, in pixels."""
+_QUIET = 5.0
+"""Bits that it spans at least to either side, so that a quiet network does not look dramatic."""
 _COLUMNS = ("severity", "rule", "where", "what", "fix")
 
 
@@ -46,12 +52,32 @@ def render(target: Mapping[str, Any], rule_names: Mapping[str, str], notes: Sequ
         [
             '<div class="gnelint" style="max-width:72em;line-height:1.4">',
             f"<p><strong>{_shown(elide(target['target'], WIDTH))}</strong>: {_shown(verdict(target))}</p>",
+            *_chart(target),
             *_findings(target, rule_names),
             *_folded("Gradient over depth", _block_table(target)),
             *_folded(f"Notes ({len(notes)})", _list(notes)),
             "</div>",
         ]
     )
+
+
+def _chart(target: Mapping[str, Any]) -> Iterator[str]:
+    """The squared gradient norm over depth as a line in the notebook's own colour, from the input to the output."""
+    points = [(at, bits) for at, bits, _ in Network(target, "", {}).trunk if bits is not None]
+    if len(points) < 2:
+        return
+    (first, last), levels = (points[0][0], points[-1][0]), [bits for _, bits in points]
+    low, high = min(*levels, -_QUIET), max(*levels, _QUIET)
+    line = " ".join(
+        f"{(at - first) / (last - first) * _WIDE:.1f},{(high - bits) / (high - low) * _TALL:.1f}" for at, bits in points
+    )
+    zero = high / (high - low) * _TALL
+    told = f"Squared gradient norm over depth: {power(levels[0])} at the input, {power(levels[-1])} at the output"
+    wide, tall = _WIDE + 4, _TALL + 8
+    yield f'<svg role="img" aria-label="{told}" viewBox="-2 -4 {wide} {tall}" width="{wide}" height="{tall}">'
+    yield f'<line x1="0" x2="{_WIDE}" y1="{zero:.1f}" y2="{zero:.1f}" stroke="currentColor" stroke-opacity="0.3"/>'
+    yield f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-width="2"/></svg>'
+    yield f'<p style="margin:0"><small>{told}; the line is at 1.</small></p>'
 
 
 def _findings(target: Mapping[str, Any], rule_names: Mapping[str, str]) -> Iterator[str]:

@@ -13,8 +13,13 @@ from tests.output.reports import EVIL, RULES, Checked, checked, hostile, vanishi
 
 NAMES = {rule.id: rule.name for rule in RULES.rules}
 ALLOWED = {"div", "p", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre",
-           "ul", "li"}  # fmt: skip
+           "ul", "li", "svg", "line", "polyline", "small"}  # fmt: skip
 """Nothing that loads, runs, or styles anything else."""
+
+
+TEXT = {"style", "class", "scope"}
+DRAWING = {"role", "aria-label", "viewbox", "width", "height", "x1", "x2", "y1", "y2", "points", "fill", "stroke",
+           "stroke-opacity", "stroke-width"}  # fmt: skip
 
 
 class Reader(HTMLParser):
@@ -31,7 +36,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in ALLOWED
-        assert {name for name, _ in attrs} <= {"style", "class", "scope"}
+        assert {name for name, _ in attrs} <= (DRAWING if tag in ("svg", "line", "polyline") else TEXT)
         assert all("url" not in (value or "") for _, value in attrs)
         self.open.append(tag)
         if tag == "tr":
@@ -89,3 +94,13 @@ def test_names_are_text() -> None:
     assert not any(char in found.text for char in "\033\r\x00\u202e")
     long = {**of.entry, "target": "n" * 100_000}
     assert len(render(long, NAMES, ("n" * 100_000,))) < 10_000
+
+
+def test_the_chart_goes_from_the_input_to_the_output() -> None:
+    made = render(checked(vanishing(50)).entry, NAMES, ())
+    assert 'aria-label="Squared gradient norm over depth: 2^-100 at the input, 2^0.0 at the output"' in made
+    points = [tuple(map(float, each.split(","))) for each in re.findall(r'points="([^"]*)"', made)[0].split()]
+    assert (points[0][0], points[-1][0]) == (0.0, 640.0)
+    heights = [y for _, y in points]
+    assert heights == sorted(heights, reverse=True)
+    assert 0 <= heights[-1] < heights[0] <= 110
