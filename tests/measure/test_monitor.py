@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import gnelint
-from gnelint.errors import UsageError
+from gnelint.errors import ModelError, UsageError
 from gnelint.measure.loggers import writing
 from gnelint.measure.monitor import GradientNormWarning, Monitor, Place, Plan, Reading, alerts
 from tests.models import network
@@ -136,17 +137,14 @@ def test_norms_are_relative_to_the_outputs_that_the_analysis_starts_at() -> None
     assert monitor.history[0].gradients["body.3"] == pytest.approx(alone.history[0].gradients["3"], abs=1e-4)
 
 
-class _Untraceable(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if type(x) is not Tensor:
-            raise RuntimeError("not this one")
-        return x
+def test_what_cannot_be_read_is_said_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ModelError("Net", "cannot be traced", "Not this one.")
 
-
-def test_what_cannot_be_read_is_said_once_and_training_goes_on() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), _Untraceable())
-    said = "the gradient is not monitored: .*not this one"
-    with pytest.warns(GradientNormWarning, match=said) as caught, gnelint.monitor(net, every=1):
+    monkeypatch.setattr("gnelint.api.check", refuse)
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    said = "the gradient is not monitored: Net: cannot be traced. Not this one."
+    with pytest.warns(GradientNormWarning, match=re.escape(said)) as caught, gnelint.monitor(net, every=1):
         train(net, (torch.randn(2, 4),), 3)
     assert len(caught) == 1
 
