@@ -290,7 +290,7 @@ def _examples() -> dict[str, Case]:
         starts.empty_background: (16, 16),
         starts.selu_layers: (16, 64),
         starts.wide_variance: (16, 16),
-        wiring.scaled_attention: (4, 12, 128),
+        wiring.attention_factor: (4, 12, 128),
         wiring.counted_loop: (16, 32),
         wiring.looped_cell: (8, 24, 16),
         wiring.stacked_critics: (16, 12),

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         return x + self.out((shares @ value).transpose(1, 2).reshape(batch, time, width))
 
 
-def scaled_attention(*, where: str = "logits", scaled: bool = True) -> nn.Module:
+def attention_factor(*, where: str = "logits", scaled: bool = True) -> nn.Module:
     """The factor 1/sqrt(d) on the "logits", "behind" the softmax, or missing; or the softmax over the "heads"."""
     scale = 64**-0.5 if scaled else 1.0
     return nn.Sequential(*(Attention(128, 2, scale, where) for _ in range(2)), nn.LayerNorm(128), nn.Linear(128, 8))
