@@ -180,7 +180,7 @@ LATEST = (
     changed("constant_memory", "GNE109", "memory"),
     changed("small_memory", "GNE210", "memory"),
     changed("empty_background", "GNE602", "linear"),
-    changed("selu_layers", "GNE102", "0"),
+    changed("selu_at_default", "GNE102", "0"),
     Report("attention_factor(where='behind')", "attention_factor", "GNE112", "0.softmax"),
     Report("attention_factor(scaled=False)", "attention_factor", "GNE112", "0.matmul"),
     Report("attention_factor(where='heads')", "attention_factor", "GNE523", "0.softmax"),

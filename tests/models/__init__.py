@@ -288,7 +288,7 @@ def _examples() -> dict[str, Case]:
         starts.constant_memory: (8, 12, 16),
         starts.small_memory: (8, 24, 16),
         starts.empty_background: (16, 16),
-        starts.selu_layers: (16, 64),
+        starts.selu_at_default: (16, 64),
         starts.wide_variance: (16, 16),
         wiring.attention_factor: (4, 12, 128),
         wiring.counted_loop: (16, 32),

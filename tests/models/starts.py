@@ -301,7 +301,7 @@ def empty_background(*, wrong: bool = False) -> nn.Module:
     return Background(32, wrong)
 
 
-def selu_layers(*, wrong: bool = False) -> nn.Module:
+def selu_at_default(*, wrong: bool = False) -> nn.Module:
     """Wrong: a deep SELU network at torch's default draw."""
     layers: list[nn.Module] = []
     for _ in range(16):
