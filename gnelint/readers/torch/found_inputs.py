@@ -266,6 +266,10 @@ class _Makers:
         frames = self.size("num_frames", default=0) if self.size("tubelet_size", "num_frames", default=0) else 0
         return self.noise(*((frames,) if frames else ()), *self._image())
 
+    def large_image(self) -> torch.Tensor:
+        """For a trunk that halves often."""
+        return self.noise(self._channels(), 4 * SIDE, 4 * SIDE)
+
     def film(self) -> torch.Tensor:
         """As few frames as make a patch."""
         return self.noise(2 * self.size("tubelet_size", "temporal_patch_size", default=2), *self._image())
@@ -383,6 +387,7 @@ _BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
     "image_attention_mask": lambda made: torch.ones(*made.tokens().shape, 1, dtype=torch.long),
     "pixel_attention_mask": lambda made: torch.ones(BATCH, _GRID * _GRID, dtype=torch.long),
     **dict.fromkeys(("pixel_position_ids", "image_position_ids"), _Makers.places),
+    "merge_sizes": lambda made: torch.tensor([made.size("spatial_merge_size", "merge_size", default=2)]),
     "lang_ids": lambda made: torch.zeros(BATCH, dtype=torch.long),
     **dict.fromkeys(("target_sizes", "spatial_shapes"), lambda made: torch.tensor([[_GRID, _GRID]] * BATCH)),
     **dict.fromkeys(("attention_mask", "decoder_attention_mask"), lambda made: torch.ones_like(made.tokens())),
@@ -408,6 +413,7 @@ _OTHER_FORMS: Mapping[str, tuple[Callable[[_Makers], torch.Tensor], ...]] = {
         _Makers.pair,
         lambda made: made.pixels()[:, None],
         _Makers.rows_of_patches,
+        _Makers.large_image,
     ),
     "pixel_values_videos": (_Makers.film, lambda made: made.pixels()[:, None]),
     "bbox": (lambda made: torch.zeros(*made.tokens().shape, 4),),
