@@ -11,6 +11,7 @@ from gnelint.fixes.edits import Centre, Change, EditTensor, Fill, Redraw
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import layer_of
 from gnelint.lint.facts import LAYERS, fan_in, unit_axis
+from gnelint.lint.finding import Finding
 from gnelint.theory.fields.moments import Moments
 
 NOT_STORED = "its weight is not a stored tensor that could be changed"
@@ -45,7 +46,9 @@ def _of_nodes(
         nodes = [site.graph.node(name) for name in finding.nodes if name in alike]
         places = [(node, stored_layout(node.parameters[role])) for node in nodes]
         reasons = [reason for node in nodes if (reason := untrained(node.parameters[role])) is not None]
-        if not places or any(place is None for _, place in places):
+        if not places:
+            refused.append(Refusal(finding, _not_drawn(site, finding)))
+        elif any(place is None for _, place in places):
             refused.append(Refusal(finding, reasons[0] if reasons else otherwise))
         elif any(place is not None and not users[place[0].name] <= alike for _, place in places):
             refused.append(Refusal(finding, "something else reads the tensor too, where it would be wrong"))
@@ -56,6 +59,11 @@ def _of_nodes(
                 if name not in edits:
                     edits[name] = (EditTensor(name, change(site, node, name), place[1]), index)
     return Plan(tuple(fix.edit(site.findings[index], action) for action, index in edits.values()), tuple(refused))
+
+
+def _not_drawn(site: Site, finding: Finding) -> str:
+    operations = " or ".join(dict.fromkeys(site.graph.node(name).op for name in finding.nodes))
+    return f"fix does not change the tensors of a node of this kind ({operations}): initialise them in your code"
 
 
 def needed_second_moment(graph: Graph, node: Node) -> float:
