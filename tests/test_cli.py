@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from gnelint.cli import FORMATS
+from gnelint.cli.check import FORMATS
 from gnelint.lint.rulefile import load_rules
 from tests.command import gnelint
 

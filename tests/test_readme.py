@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import gnelint
-from gnelint.cli import FORMATS
+from gnelint.cli.check import FORMATS
 from tests.test_pytest_plugin import plugin
 
 ROOT = Path(__file__).parents[1]

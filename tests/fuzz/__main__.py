@@ -24,7 +24,7 @@ from random import Random
 
 from gnelint.app import batch
 from gnelint.budget import MEMORY, Budget, hold
-from gnelint.cli import FORMATS
+from gnelint.cli.check import FORMATS
 from gnelint.errors import GnelintError
 from gnelint.fixes import FixOptions
 from gnelint.fixes.planning import FixRequest

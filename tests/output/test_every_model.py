@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gnelint.app import batch
-from gnelint.cli import FORMATS
+from gnelint.cli.check import FORMATS
 from gnelint.output import html, json, node_data, text
 from gnelint.output.report import Checked, Report, Unread
 from gnelint.readers.target import Target
