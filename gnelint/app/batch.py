@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,9 +55,9 @@ def answers(
     here = [_works_here(job, processes) for job in jobs]
     others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
     quiet = all(job.target.kind != "python" for job in others)
-    found = Workers(_bounded_answer, _lost, processes, quiet).answers(others)
-    for job, is_here in zip(jobs, here, strict=True):
-        yield answer(job) if is_here else next(found)
+    with closing(Workers(_bounded_answer, _lost, processes, quiet).answers(others)) as found:
+        for job, is_here in zip(jobs, here, strict=True):
+            yield answer(job) if is_here else next(found)
 
 
 def _works_here(job: Job, processes: int) -> bool:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from mmap import mmap
@@ -44,8 +44,8 @@ class Workers(Generic[J, A]):
         self._lost = lost
         self._processes = processes
 
-    def answers(self, jobs: Sequence[J]) -> Iterator[A]:
-        """The answer to each job, in order."""
+    def answers(self, jobs: Sequence[J]) -> Generator[A, None, None]:
+        """The answer to each job, in order; the processes end with it."""
         waiting = deque(enumerate(jobs))
         workers = [self._start() for _ in range(min(self._processes, len(jobs)))]
         found: dict[int, A] = {}

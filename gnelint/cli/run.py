@@ -86,12 +86,13 @@ class Run:
                 if tell is not None:
                     tell(answer)
         except KeyboardInterrupt:
-            found.close()
             if not done:
                 raise
             self.stopped = True
             show_progress("")
             complain(f"stopped after {len(done) + len(self.unread)} of {plural(len(jobs), 'target')}.")
+        finally:
+            found.close()  # ends the workers; Python would wait for them at its own end
         show_progress("")
         return done
 
