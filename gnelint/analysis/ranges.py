@@ -97,6 +97,8 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return _of_numbers(node.parameters.get("value"))
     if node.op == "where":
         return _chosen(graph, node, found)
+    if node.op == "sub" and _is_less_its_maximum(graph, node):
+        return Range(-math.inf, 0.0)
     if not operands or any(operand is None for operand in operands):
         return None
     rule = _RULES.get(node.op)
@@ -142,6 +144,19 @@ def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping
             share = a.share ** (math.prod(own) / math.prod(rows))
             return replace(whole, share=share * (share * math.prod(rows) >= _OFTEN), together=True)
     return whole
+
+
+def _is_less_its_maximum(graph: Graph, node: Node) -> bool:
+    """x - max(x), as a softmax or logsumexp is written out; where the maximum is infinite a number may stand for it."""
+    own = _origin(graph, node.present_inputs[0])
+    other = graph.producers.get(_origin(graph, node.present_inputs[-1]))
+    if other is not None and other.op == "where" and other.inputs[2] is not None:
+        greatest = graph.producers.get(_origin(graph, other.inputs[2]))
+        read = graph.producers.get(other.inputs[0] or "")
+        while read is not None and read is not greatest and len(read.present_inputs) == 1:
+            read = graph.producers.get(_origin(graph, read.present_inputs[0]))
+        other = greatest if read is greatest else None
+    return other is not None and other.op == "reduce_max" and _origin(graph, other.present_inputs[0]) == own
 
 
 def _from_the_end(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:

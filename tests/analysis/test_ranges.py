@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "below": lambda x: torch.where(x < 0.5, x, torch.zeros_like(x)), "share": lambda x: x / (1.0 + x.abs()),
     "selu": F.selu, "celu": F.celu, "mish": F.mish, "erf": torch.erf, "unit": lambda x: F.normalize(x, dim=-1),
     "cosine": lambda x: (F.normalize(x, dim=-1) * F.normalize(x.flip(0), dim=-1)).sum(-1, keepdim=True).expand_as(x),
+    "less_its_maximum": lambda x: x - x.amax(-1, keepdim=True),
     "sine": torch.sin, "leaky": F.leaky_relu, "max": lambda x: torch.maximum(x, torch.tanh(x)),
 }  # fmt: skip
 
@@ -82,6 +84,41 @@ def test_bounds_are_as_tight_as_functions_make_them(names: list[str], low: float
     known = output_range(Chain(names))
     assert known is not None
     assert (known.low, known.zeros) == (pytest.approx(low), zeros)
+
+
+class Less(nn.Module):
+    """A value less what a function makes of it."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 2.0 * x
+        return x - self.function(x)
+
+
+def guarded(x: Tensor) -> Tensor:
+    greatest = x.amax(-1, keepdim=True)
+    return torch.where(greatest.abs() == math.inf, 0.0, greatest)
+
+
+@pytest.mark.parametrize(
+    ("function", "highest"),
+    [
+        (lambda x: x.amax(-1, keepdim=True), 0.0),
+        (guarded, 0.0),
+        (lambda x: torch.where(x.amax(-1, keepdim=True) > x.mean(), x.amax(-1, keepdim=True), 0.0), None),
+        (lambda x: x.amax(-1, keepdim=True).tanh(), None),
+        (lambda x: x.flip(-1).amin(-1, keepdim=True), None),
+    ],
+    ids=["maximum", "finite maximum", "chosen by another value", "of the maximum", "minimum"],
+)
+def test_a_value_less_its_own_maximum_is_at_most_zero(
+    function: Callable[[Tensor], Tensor], highest: float | None
+) -> None:
+    known = output_range(Less(function))
+    assert (None if known is None else known.high) == highest
 
 
 def test_nothing_is_said_of_the_networks_input() -> None:
