@@ -187,7 +187,7 @@ def _grouped(segments: Sequence[_Segment]) -> list[_Segment]:
             joins = joins or _is_composite(segment)
         else:
             groups.append([segment])
-            joins = _is_composite(segment)
+            joins = _is_composite(segment) or _stands_for_several(segment.main[-1])
     return [_joined(group) for group in groups]
 
 
@@ -208,17 +208,21 @@ def _belongs(node: Node, joins: bool) -> bool:
     """Whether a node that stands alone is part of the block before it.
 
     Behind a join that is what acts on the sum entry by entry: its activation, dropout and its scale, s (x + F(x)). A
-    node that stands for several is a block.
+    node that stands for several is a block, and may well end in a join.
 
     Args:
         node: the node.
-        joins: whether there are branches in the block before it.
+        joins: whether there are branches in the block before it, or may be.
     """
-    if node.op == UNMODELLED and len(node.sources) > 1:
+    if _stands_for_several(node):
         return False
     if not joins:
         return node.op not in _WEIGHTED
     return _family(node) == "activation" or node.op in _OF_A_JOIN
+
+
+def _stands_for_several(node: Node) -> bool:
+    return node.op == UNMODELLED and len(node.sources) > 1
 
 
 def _is_composite(segment: _Segment) -> bool:

@@ -215,3 +215,25 @@ def test_regions_are_blocks_of_the_kind_that_their_nodes_make() -> None:
     assert [block.kind for block in blocks] == ["serial", "parallel", "parallel", "serial"]
     assert blocks[1].join == "1.add"
     assert blocks[1].nodes[0] == "1.gate"
+
+
+class Sorted(nn.Module):
+    """A residual block that no formula knows, and the normalisation behind the last of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.last, self.head = (
+            nn.Linear(16, 16), nn.LayerNorm(16), nn.LayerNorm(16), nn.Linear(16, 4),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + torch.sort(self.norm(x), -1)[0]
+        return self.head(self.last(x))
+
+
+def test_a_normalisation_behind_a_residual_block_that_was_run_is_no_part_of_it() -> None:
+    blocks = gnelint.check(Sorted(), (torch.randn(8, 16),)).blocks
+    (block,) = (block for block in blocks if block.kind == "residual")
+    assert block.join == "add"
+    assert "last" not in block.nodes
