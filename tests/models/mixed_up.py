@@ -22,7 +22,8 @@ class Written(nn.Module):
 
     Args:
         axis: of the softmax.
-        way: what the mask does: "hide" (before the softmax), "zero", "tiny", "times", "plus", "slight", "late".
+        way: what the mask does: "hide" (before the softmax), "zero", "tiny", "times", "plus", "slight", "late",
+            "replaced" (logits times 0, and -1e4 added, as in GPT-1).
     """
 
     def __init__(self, width: int, time: int, axis: int = -1, way: str = "none") -> None:
@@ -38,6 +39,8 @@ class Written(nn.Module):
             logits = logits.masked_fill(self.hidden, fill)
         elif self.way == "times":
             logits = logits * (~self.hidden).float()
+        elif self.way == "replaced":
+            logits = logits * (~self.hidden).float() - 1e4 * self.hidden.float()
         elif self.way in ("plus", "slight"):
             logits = logits + self.hidden.float() * (1.0 if self.way == "plus" else -1e-9)
         found = logits.softmax(self.axis)

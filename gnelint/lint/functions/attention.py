@@ -77,7 +77,9 @@ def _mask_fault(facts: Facts, node: Node) -> str:
 def _idle_mask(facts: Facts, node: Node) -> str:
     """What is done to logits in the place of hiding them."""
     mask = node.parameters.get("mask")
-    if mask is not None and not mask.trainable and mask.provenance == "data" and mask.dtype != "bool":
+    if mask is not None and mask.dtype == "bool":
+        return _NONE  # it hides: what multiplies the same logits by 0 in front of it does no harm
+    if mask is not None and not mask.trainable and mask.provenance == "data":
         return _added(node, mask.array(), 1.0)
     before = _before(facts, node) if node.op == "softmax" else None
     if before is None:
