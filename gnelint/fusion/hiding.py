@@ -17,7 +17,7 @@ def keep_hidden(rewriter: Rewriter) -> None:
     """Take the mask of a softmax whose numbers the model holds as a parameter of it: true for what is seen.
 
     softmax of where(mask, -inf, x), where(mask, x, -inf), or x + mask with 0 and -inf in the mask. For what no
-    attention was made of.
+    attention was made of. A row of which a finite number hides every entry has equal shares, none of them hidden.
     """
     for node in rewriter:
         if node.op != "softmax" or node.attribute("top") is not None or node.parameters:
@@ -30,15 +30,21 @@ def keep_hidden(rewriter: Rewriter) -> None:
 
 def _hidden(rewriter: Rewriter, node: Node) -> tuple[str, Parameter] | None:
     choice = rewriter.source(node.inputs[0], "where", "bias")
-    if choice is None:
+    shape = rewriter.shape(node.outputs[0])
+    if choice is None or shape is None:
         return None
+    axis = int(node.attribute("axis")) % len(shape) - len(shape)
     if choice.op == "bias":
         (x,) = choice.present_inputs
         added = choice.parameters.get("bias")
         numbers = None if added is None or choice.attribute("factor") <= 0 else _numbers(added)
         if added is None or numbers is None or not _hides_or_keeps(numbers):
             return None
-        return (x, _seen(added, numbers == 0)) if rewriter.shape(x) == rewriter.shape(choice.outputs[0]) else None
+        return (
+            (x, _seen(added, numbers == 0, numbers, axis))
+            if rewriter.shape(x) == rewriter.shape(choice.outputs[0])
+            else None
+        )
     condition, first, second = choice.present_inputs
     known = _constant(rewriter, condition)
     for filler, x, hidden in ((first, second, True), (second, first, False)):
@@ -48,7 +54,7 @@ def _hidden(rewriter: Rewriter, node: Node) -> tuple[str, Parameter] | None:
             continue
         mask = _numbers(known)
         if mask is not None and rewriter.shape(x) == rewriter.shape(choice.outputs[0]):
-            return x, _seen(known, (mask != 0) != hidden)
+            return x, _seen(known, (mask != 0) != hidden, numbers.reshape(-1)[:1], axis)
     return None
 
 
@@ -57,7 +63,10 @@ def _hides_or_keeps(numbers: np.ndarray) -> bool:
     return bool(np.any(hidden) and np.all(hidden | (numbers == 0)))
 
 
-def _seen(source: Parameter, seen: np.ndarray) -> Parameter:
+def _seen(source: Parameter, seen: np.ndarray, numbers: np.ndarray, axis: int) -> Parameter:
+    """What the mask leaves along an axis (negative), where what it adds or sets are these numbers."""
+    if -seen.ndim <= axis:
+        seen = seen | (~seen.any(axis, keepdims=True) & np.isfinite(numbers))
     return Parameter(f"{source.name} (seen)", seen.shape, "bool", lambda: seen, kind="constant")
 
 

@@ -40,6 +40,19 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE510", "dpt"): "right: the last norm of its backbone is not read, nor the auxiliary head without labels",
     ("GNE307", "falcon_mamba"): "right: the norm of the step size is over 4 values in this configuration",
     ("GNE108", "funnel"): "right: its relative attention is drawn from U(0, 0.1), whose mean is 0.05",
+    ("GNE203", "glm5_next_text"): "right: what the forget gate's sigmoid reads has the second moment 22.9, measured",
+    ("GNE512", "glm5_next_text"): "right: of this width the two layers without an activation between them save nothing",
+    ("GNE901", "glm5_next_text"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE307", "hgnet_v2"): "right: the last stage has maps of 1x1 and a batch of 2 here",
+    ("GNE502", "hgnet_v2"): "right: autograd measures the gradient's way through it within 0.7 bits of what is said",
+    ("GNE507", "hy_v4"): "right: the indexer picks keys by top-k, and the output's gradient never reaches it",
+    ("GNE307", "jamba"): "right: the norm of the step size is over 4 values in this configuration",
+    ("GNE112", "muse_spark"): "right: the logits' second moment is 29.6, measured",
+    ("GNE112", "muse_spark_text"): "right: the logits' second moment is 29.6, measured",
+    ("GNE901", "olmo_hybrid"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE901", "openai_privacy_filter"): "right: `index` and `index_add` by computed places have no formula",
+    ("GNE411", "pegasus"): "right: tokens have the deviation 0.02, codes of positions 0.7, and nothing scales either",
+    ("GNE307", "pp_lcnet"): "right: the last stages have maps of few values here",
 }
 """By rule and family: "right" or "false", and why."""
 

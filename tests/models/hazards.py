@@ -15,13 +15,13 @@ def _he(layer: nn.Linear) -> nn.Linear:
 
 
 class CausalAttention(nn.Module):
-    """One head, written out, whose mask hides what is above the given diagonal."""
+    """One head, written out, whose mask adds a number to what is above the given diagonal."""
 
-    def __init__(self, width: int, tokens: int, diagonal: int) -> None:
+    def __init__(self, width: int, tokens: int, diagonal: int, number: float) -> None:
         super().__init__()
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         hidden = torch.triu(torch.ones(tokens, tokens, dtype=torch.bool), diagonal=diagonal)
-        self.register_buffer("mask", torch.zeros(tokens, tokens).masked_fill(hidden, -math.inf))
+        self.register_buffer("mask", torch.zeros(tokens, tokens).masked_fill(hidden, number))
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).chunk(3, dim=-1)
@@ -29,9 +29,11 @@ class CausalAttention(nn.Module):
         return x + self.out(logits.softmax(-1) @ value)
 
 
-def causal_attention(*, width: int = 32, tokens: int = 12, diagonal: int = 1) -> CausalAttention:
+def causal_attention(
+    *, width: int = 32, tokens: int = 12, diagonal: int = 1, number: float = -math.inf
+) -> CausalAttention:
     """Diagonal 1 hides the future; 0 hides the present too, and all of the first row."""
-    return CausalAttention(width, tokens, diagonal)
+    return CausalAttention(width, tokens, diagonal, number)
 
 
 class WeightNormedBranch(nn.Module):

@@ -1,0 +1,46 @@
+"""What a constant mask in front of a softmax leaves of each row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gnelint.readers.torch.reader import read_module
+
+
+class Capped(nn.Module):
+    """Shares of capped logits, to which a table is added; no attention is made of them."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("table", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (5.0 * torch.tanh(self.layer(x)) + self.table).softmax(-1)
+
+
+INF, LOW = math.inf, -3.4e38
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen"),
+    [
+        ([[0, -INF, 0, 0], [0, 0, 0, LOW]], [[1, 0, 1, 1], [1, 1, 1, 0]]),
+        ([[-INF, -INF, -INF, -INF], [0, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]),
+        ([[LOW, LOW, LOW, LOW], [0, 0, 0, LOW]], [[1, 1, 1, 1], [1, 1, 1, 0]]),
+        ([[-INF, LOW, LOW, -INF], [0, 0, 0, -INF]], [[0, 1, 1, 0], [1, 1, 1, 0]]),
+    ],
+    ids=["some", "all by infinity", "all by a number", "all by either"],
+)
+def test_rows_that_a_number_hides_whole_have_equal_shares(rows: list[list[float]], seen: list[list[int]]) -> None:
+    table = torch.tensor(rows)
+    graph = read_module(Capped(table), (torch.randn(2, 4),), name="capped")
+    (node,) = (node for node in graph.nodes if node.op == "softmax")
+    assert np.array_equal(node.parameters["mask"].array(), np.array(seen, bool))
+    shares = torch.softmax(table, -1)
+    assert torch.equal(shares.isnan().any(-1), torch.tensor([not any(row) for row in seen]))
