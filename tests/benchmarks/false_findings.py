@@ -53,6 +53,28 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE901", "openai_privacy_filter"): "right: `index` and `index_add` by computed places have no formula",
     ("GNE411", "pegasus"): "right: tokens have the deviation 0.02, codes of positions 0.7, and nothing scales either",
     ("GNE307", "pp_lcnet"): "right: the last stages have maps of few values here",
+    (
+        "GNE413",
+        "kimi_linear",
+    ): "false: a triangular solve, written as a loop, is predicted to grow; measured, it does not",
+    ("GNE609", "kimi_linear"): "false: the same loop; its outputs and gradients are finite",
+    ("GNE512", "kimi_linear"): "right: of this width the two layers without an activation between them save nothing",
+    ("GNE901", "kimi_linear"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE901", "lara_mini"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE901", "led"): "right: `where` by a computed condition has no formula",
+    ("GNE901", "longformer"): "right: `where` by a computed condition has no formula",
+    ("GNE411", "marian"): "right: tokens have the deviation 0.02, codes of positions 0.7, and nothing scales either",
+    ("GNE901", "minicpm_ocr"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE211", "mobilenet_v1"): "right: its configuration drops 999 of 1000 entries in front of the head",
+    ("GNE307", "mobilenet_v1"): "right: the last stages have maps of few values here",
+    ("GNE211", "mobilenet_v2"): "right: its configuration drops 4 of 5 entries in front of the head",
+    ("GNE307", "mobilenet_v2"): "right: the last stages have maps of few values here",
+    ("GNE307", "mobilevit"): "right: the last stages have maps of few values here",
+    ("GNE309", "mobilevit"): "right: its initialiser draws the scales of batch normalisations about 0",
+    ("GNE510", "mra"): "right: without its CUDA kernel the attention returns zeros",
+    ("GNE309", "muse_glimmer"): "right: it multiplies by 1 + w, and w starts at 1",
+    ("GNE309", "muse_glimmer_text"): "right: it multiplies by 1 + w, and w starts at 1",
+    ("GNE901", "qwen3_5_moe_text"): "right: `masked_fill` by a computed mask has no formula",
 }
 """By rule and family: "right" or "false", and why."""
 
