@@ -36,6 +36,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE510", "canine"): "right: this head reads the pooled output alone, the final encoder is not used",
     ("GNE112", "cpmant"): "right: its configuration draws all weights with deviation 1",
     ("GNE307", "cvt"): "right: the last stage has maps of 1x1 and a batch of 2 here",
+    ("GNE901", "deepseek_v4"): "right: `div` of what has no formula has none",
     ("GNE510", "deepseek_v4"): "right: 16 tokens are too few for its compressor, whose result is dropped",
     ("GNE510", "dpt"): "right: the last norm of its backbone is not read, nor the auxiliary head without labels",
     ("GNE307", "falcon_mamba"): "right: the norm of the step size is over 4 values in this configuration",
@@ -56,7 +57,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     (
         "GNE413",
         "kimi_linear",
-    ): "false: a triangular solve, written as a loop, is predicted to grow; measured, it does not",
+    ): "false: a triangular solve, written as a loop, is predicted to grow and does not",
     ("GNE609", "kimi_linear"): "false: the same loop; its outputs and gradients are finite",
     ("GNE512", "kimi_linear"): "right: of this width the two layers without an activation between them save nothing",
     ("GNE901", "kimi_linear"): "right: `masked_fill` by a computed mask has no formula",
