@@ -68,8 +68,9 @@ def _reads_first_step(facts: Facts, node: Node) -> bool | None:
 
 
 def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
-    """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes."""
-    readers = graph.consumers.get(value, ())
+    """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes; what leads to no
+    output, as the last states in an ONNX file that nobody asks for, reads nothing."""
+    readers = [node for node in graph.consumers.get(value, ()) if not graph.gradient_values.isdisjoint(node.outputs)]
     if value in graph.outputs:
         return False
     return all(_takes(graph, reader, value, axis, step) for reader in readers)
