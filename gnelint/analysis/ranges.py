@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 
 import numpy as np
 
@@ -148,15 +149,37 @@ def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping
 
 def _is_less_its_maximum(graph: Graph, node: Node) -> bool:
     """x - max(x), as a softmax or logsumexp is written out; where the maximum is infinite a number may stand for it."""
-    own = _origin(graph, node.present_inputs[0])
-    other = graph.producers.get(_origin(graph, node.present_inputs[-1]))
-    if other is not None and other.op == "where" and other.inputs[2] is not None:
-        greatest = graph.producers.get(_origin(graph, other.inputs[2]))
-        read = graph.producers.get(other.inputs[0] or "")
+    own, taken = node.present_inputs[0], node.present_inputs[-1]
+    greatest = graph.producers.get(_origin(graph, taken))
+    if greatest is not None and greatest.op == "where" and greatest.inputs[2] is not None:
+        condition, greatest = greatest.inputs[0], graph.producers.get(_origin(graph, greatest.inputs[2]))
+        read = graph.producers.get(condition or "")
         while read is not None and read is not greatest and len(read.present_inputs) == 1:
             read = graph.producers.get(_origin(graph, read.present_inputs[0]))
-        other = greatest if read is greatest else None
-    return other is not None and other.op == "reduce_max" and _origin(graph, other.present_inputs[0]) == own
+        if read is not greatest:
+            return False
+    if greatest is None or greatest.op != "reduce_max" or greatest.present_inputs[0] != own:
+        return False
+    return _faces_itself(graph.values[own].concrete_shape, _unexpanded_shape(graph, taken), greatest.attribute("axes"))
+
+
+def _faces_itself(shape: tuple[int, ...] | None, reduced: tuple[int, ...] | None, axes: Sequence[int]) -> bool:
+    """Whether what is left of a value along these axes is broadcast over the very entries that it was taken of: without
+    kept axes the maxima of rows meet columns."""
+    if shape is None or reduced is None:
+        return False
+    places = {axis % len(shape) for axis in axes}
+    kept = [1 if axis in places else size for axis, size in enumerate(shape)]
+    one, other = (list(dropwhile(lambda size: size == 1, sizes)) for sizes in (kept, reduced))
+    return one == other
+
+
+def _unexpanded_shape(graph: Graph, name: str) -> tuple[int, ...] | None:
+    node = graph.producers.get(name)
+    while node is not None and node.op in ("expand", "identity"):
+        name = node.present_inputs[0]
+        node = graph.producers.get(name)
+    return graph.values[name].concrete_shape
 
 
 def _from_the_end(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:

@@ -111,14 +111,33 @@ def guarded(x: Tensor) -> Tensor:
         (lambda x: torch.where(x.amax(-1, keepdim=True) > x.mean(), x.amax(-1, keepdim=True), 0.0), None),
         (lambda x: x.amax(-1, keepdim=True).tanh(), None),
         (lambda x: x.flip(-1).amin(-1, keepdim=True), None),
+        (lambda x: x.amax(0), 0.0),
+        (lambda x: x.amax(), 0.0),
+        (lambda x: x[:, :4].amax(0).repeat(2)[:6], None),
+        (lambda x: x.amax(-1)[:, None], 0.0),
     ],
-    ids=["maximum", "finite maximum", "chosen by another value", "of the maximum", "minimum"],
+    ids=[
+        "maximum",
+        "finite maximum",
+        "chosen by another value",
+        "of the maximum",
+        "minimum",
+        "of columns",
+        "of all",
+        "of others",
+        "axis put back",
+    ],
 )
 def test_a_value_less_its_own_maximum_is_at_most_zero(
     function: Callable[[Tensor], Tensor], highest: float | None
 ) -> None:
     known = output_range(Less(function))
     assert (None if known is None else known.high) == highest
+
+
+def test_the_maxima_of_rows_say_nothing_of_columns() -> None:
+    graph = read_module(Less(lambda x: x.amax(-1)), (torch.randn(4, 4),), name="square")
+    assert graph.outputs[0] not in ranges(graph)
 
 
 def test_nothing_is_said_of_the_networks_input() -> None:
