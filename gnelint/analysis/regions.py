@@ -71,15 +71,13 @@ class Planner:
         self._shows = shows
         self._known: dict[str, bool] = {}
         self._full: dict[frozenset[str], frozenset[str]] = {}
-        self._later: dict[frozenset[str], frozenset[str]] = {}
-        self._joined: dict[tuple[frozenset[str], frozenset[str]], bool] = {}
 
     def contraction(self, seeds: Collection[str]) -> Contraction:
         """The graph with regions around the nodes of these names, and around no others."""
         groups: list[frozenset[str]] = []
         for seed in sorted(seeds, key=self._graph.positions.__getitem__):
             if not any(seed in group for group in groups):
-                groups = self._merged([*groups, self._grown(frozenset({seed}))])
+                groups = self._joined_by(self._grown(frozenset({seed})), groups)
         regions = [self._region(group, seeds) for group in groups]
         return _contracted(self._graph, {region.seed.name: region for region in regions})
 
@@ -126,35 +124,28 @@ class Planner:
 
     # --- how it grows ----------------------------------------------------------------------------------------
 
-    def _merged(self, groups: list[frozenset[str]]) -> list[frozenset[str]]:
-        """Regions that overlap, follow each other with no weights between, or lie in a circle are one."""
+    def _joined_by(self, group: frozenset[str], others: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+        """Regions that are apart, and one more: those that it overlaps, follows with no weights between, or lies in a
+        circle with are one with it."""
         while True:
-            pair = next(
-                ((a, b) for i, a in enumerate(groups) for b in groups[i + 1 :] if self._belong_together(a, b)), None
-            )
-            if pair is None:
-                return groups
-            rest = [group for group in groups if group is not pair[0] and group is not pair[1]]
-            groups = [*rest, self._grown(pair[0] | pair[1])]
+            near = next((other for other in others if self._belong_together(other, group)), None)
+            if near is None:
+                return [*others, group]
+            others = [other for other in others if other is not near]
+            group = self._grown(group | near)
 
     def _belong_together(self, a: frozenset[str], b: frozenset[str]) -> bool:
-        """Asked anew with every seed of the same pairs."""
-        if (a, b) not in self._joined:
-            self._joined[a, b] = self._are_joined(a, b)
-        return self._joined[a, b]
-
-    def _are_joined(self, a: frozenset[str], b: frozenset[str]) -> bool:
         if a & b:
             return True
         if len(a) + len(b) <= _LARGE and (self._follows(a, b) or self._follows(b, a)):
             return True
-        return not self._depending(a).isdisjoint(b) and not self._depending(b).isdisjoint(a)
+        (first, last), (start, end) = self._span(a), self._span(b)
+        return first < end and start < last and bool(self._behind(a, end) & b) and bool(self._ahead(a, start) & b)
 
-    def _depending(self, group: frozenset[str]) -> frozenset[str]:
-        """`_behind`, kept."""
-        if group not in self._later:
-            self._later[group] = frozenset(self._behind(group))
-        return self._later[group]
+    def _span(self, group: Collection[str]) -> tuple[int, int]:
+        """The places of a group's first node and of its last."""
+        places = [self._graph.positions[name] for name in group]
+        return min(places), max(places)
 
     def _follows(self, first: frozenset[str], second: frozenset[str]) -> bool:
         """Whether a region reads what another wrote, with no sum between."""
@@ -198,28 +189,27 @@ class Planner:
             for name in self._outputs(group):
                 if not self._is_border(name):
                     more.update(node.name for node in self._readers(name))
-            more |= self._behind(group) & self._ahead(group)
+            first, last = self._span(group)
+            more |= self._behind(group, last) & self._ahead(group, first)
             if more <= group:
                 return group
             group |= more
 
-    def _behind(self, group: Collection[str]) -> set[str]:
-        """Nodes that depend on the group."""
+    def _behind(self, group: Collection[str], until: int) -> set[str]:
+        """Nodes up to this place that depend on the group."""
         reached = {name for node in self._nodes(group) for name in node.outputs}
         found: set[str] = set()
-        first = min(self._graph.positions[name] for name in group)
-        for node in self._graph.nodes[first:]:
+        for node in self._graph.nodes[self._span(group)[0] : until + 1]:
             if any(name in reached for name in node.present_inputs):
                 found.add(node.name)
                 reached.update(node.outputs)
         return found
 
-    def _ahead(self, group: Collection[str]) -> set[str]:
-        """Nodes that the group depends on."""
+    def _ahead(self, group: Collection[str], since: int) -> set[str]:
+        """Nodes from this place on that the group depends on."""
         reached = {name for node in self._nodes(group) for name in node.present_inputs}
         found: set[str] = set()
-        last = max(self._graph.positions[name] for name in group)
-        for node in reversed(self._graph.nodes[: last + 1]):
+        for node in reversed(self._graph.nodes[since : self._span(group)[1] + 1]):
             if any(name in reached for name in node.outputs):
                 found.add(node.name)
                 reached.update(node.present_inputs)
