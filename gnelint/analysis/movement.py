@@ -381,14 +381,14 @@ def _reads_zeros(node: Node, role: str, state: _State) -> bool:
 
 def _blocks(graph: Graph, state: _State, live: set[str], names: set[str]) -> Iterator[tuple[str, Block]]:
     """What keeps the gradient from each of these tensors, of its first use."""
-    behind = {name: _with_zeros(graph, state, block) for name, block in _obstacles(graph, state, live).items()}
+    behind = _obstacles(graph, state, live)
     seen: set[str] = set()
     for node in graph.nodes:
         for parameter in node.parameters.values():
             for leaf in parameter.leaves:
                 if leaf.name in names and leaf.name not in seen:
                     seen.add(leaf.name)
-                    yield leaf.name, _block(node, parameter, live, behind)
+                    yield leaf.name, _with_zeros(graph, state, _block(node, parameter, live, behind))
 
 
 def _block(node: Node, parameter: Parameter, live: set[str], behind: Mapping[str, Block]) -> Block:
