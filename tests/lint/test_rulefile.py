@@ -12,6 +12,7 @@ import pytest
 
 from gnelint.errors import RuleError
 from gnelint.lint import rulefile
+from gnelint.lint.losses import LOSSES
 from gnelint.lint.rulefile import builtin_directory, load_rule, load_rules
 
 GOOD = """\
@@ -197,6 +198,11 @@ def test_editors_are_told_what_every_key_means() -> None:
     for key, value in schema["properties"]["tests"]["items"]["properties"].items():
         assert value["description"]
         assert f"| `{key}` |" in text
+
+
+def test_the_losses_of_tests_are_those_of_the_option() -> None:
+    schema = json.loads((Path(rulefile.__file__).parent / "rule.schema.json").read_text())
+    assert schema["properties"]["tests"]["items"]["properties"]["loss"]["enum"] == [*LOSSES]
 
 
 def test_the_schema_is_part_of_the_package() -> None:

@@ -15,6 +15,8 @@ from gnelint.ops import families
 _RECURRENT = families()["recurrent"]
 _KEEPING_GATE = {"lstm": (4, 1), "gru": (3, 1)}
 """How many gates there are, and which of them multiplies the state."""
+_BACK = 12
+"""Nodes between a layer and the factor that is made of it."""
 
 
 def _kept_share(facts: Facts, node: Node) -> float | None:
@@ -168,10 +170,6 @@ def _origin(graph: Graph, value: str) -> str | None:
             return node.parameters["weight"].name
         value = node.present_inputs[0]
     return None
-
-
-_BACK = 12
-"""Nodes between a layer and the factor that is made of it."""
 
 
 def _products(graph: Graph, node: Node) -> int:
