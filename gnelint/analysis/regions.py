@@ -57,11 +57,6 @@ class Contraction:
     graph: Graph
     regions: Mapping[str, Region]
 
-    @cached_property
-    def homes(self) -> Mapping[str, str]:
-        """The node that each node of a region is part of."""
-        return {node.name: name for name, region in self.regions.items() for node in region.nodes}
-
 
 class Planner:
     """Plans the regions of one graph."""

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from gnelint.app.cache import Cache, Visit, key_of
 from gnelint.budget import Budget, budget_of, hold, too_much_memory
@@ -28,7 +28,6 @@ from gnelint.readers.target import source_file
 from gnelint.settings.jobs import Job
 
 Backend = Literal["processes", "ray"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 """What runs the processes: this machine, or a Ray cluster."""
 
 

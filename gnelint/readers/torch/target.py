@@ -18,7 +18,6 @@ import torch
 from torch.export import ExportedProgram
 
 from gnelint.errors import GnelintError, ModelError
-from gnelint.ir.graph import Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import MAX_LISTED, Target, literal_call, suggestion
 from gnelint.readers.torch.arguments import arguments, required
@@ -29,11 +28,6 @@ from gnelint.readers.torch.libraries import from_library
 from gnelint.readers.torch.reader import Traced, trace_exported, trace_module
 from gnelint.readers.torch.wrapped import forwarding
 from gnelint.records import dataclass
-
-
-def read_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Graph:
-    """Read the module that a Python target names, as `trace_python` does, for the graph alone."""
-    return trace_python(target, training=training, inputs=inputs).graph
 
 
 def trace_python(target: Target, *, training: bool, inputs: Sequence[InputSpec] = ()) -> Traced:
