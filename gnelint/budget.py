@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
 
@@ -29,8 +31,11 @@ SECONDS, SECONDS_FOR_EACH_BYTE = 20.0, 24e-6
 TORCH_MEMORY, TORCH_SECONDS = 4_000_000_000, 60.0
 """More for a file that PyTorch reads: loading it takes some of both."""
 
+Tell = Callable[[str, float | None], None]
+"""Hears where the work is, and which share of that step is done, if it is known."""
 _LETTERS = 200
 _board: mmap | None = None
+_listener: Tell | None = None
 _memory = 0
 
 
@@ -81,15 +86,42 @@ def use_board(board: mmap | None) -> None:
     _board = board
 
 
-def at(place: str) -> None:
-    """Say what is worked on from here: a node's name, for people."""
+def at(place: str, share: float | None = None) -> None:
+    """Say what is worked on from here.
+
+    Args:
+        place: for people: a node's name, or a step such as "exporting it".
+        share: how much of the step is done, if that is known.
+    """
+    if _listener is not None:
+        _listener(place, share)
     if _board is not None:
-        _board[:] = place.encode("utf-8", "replace")[:_LETTERS].ljust(_LETTERS, b"\0")
+        text = f"{'' if share is None else format(share, '.4f')}\t{place}"
+        _board[:] = text.encode("utf-8", "replace")[:_LETTERS].ljust(_LETTERS, b"\0")
 
 
-def read_board(board: mmap | None) -> str:
-    """What is written on a board: "" for nothing."""
-    return "" if board is None else board[:].rstrip(b"\0").decode("utf-8", "replace")
+def at_node(name: str, op: str, share: float | None = None) -> None:
+    """The same for a node of the network."""
+    at(f'node "{name}" ({op})', share)
+
+
+@contextmanager
+def heard_by(listener: Tell | None) -> Generator[None, None, None]:
+    """Let `listener` hear of each place that this process comes to meanwhile; None is nobody."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
+def read_board(board: mmap | None) -> tuple[str, float | None]:
+    """Place and share that are written on a board: "" for nothing."""
+    if board is None:
+        return "", None
+    share, _, place = board[:].rstrip(b"\0").decode("utf-8", "replace").partition("\t")
+    return place, float(share) if share else None
 
 
 def hold(budget: Budget) -> None:
@@ -131,6 +163,6 @@ def _limit(kind: int, wanted: int) -> None:
 
 def too_much_memory() -> tuple[str, str]:
     """Problem and advice for a person, where an allocation has failed."""
-    place = read_board(_board)
+    place, _ = read_board(_board)
     budget = f" than the {_memory / 1e9:.3g} GB that it may have" if _memory else " than there is"
     return f"{place or 'reading it'} needs more memory{budget}", "Check the sizes in the file, or say --max-memory."

@@ -26,7 +26,7 @@ from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.sampling import ASSUMED_BITS, MakeSampler, Sampled
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
-from gnelint.budget import at
+from gnelint.budget import at_node
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.records import dataclass
@@ -42,6 +42,8 @@ PLACEHOLDERS = (
     "read, no number is predicted."
 )
 
+_FORWARD = 0.5
+"""Share of the work that is over once the moments are known, as those who wait are told."""
 _LARGEST = 1e140
 """A phi above this has a square that floating point does not hold: no variance is told."""
 
@@ -251,7 +253,7 @@ def _forward(sampled: Fallback, numbers: bool) -> _Forward:
     pending = list(reversed(sampled.graph.nodes))
     while pending:
         node = pending.pop()
-        at(f'node "{node.name}" ({node.source_op or node.op})')
+        at_node(node.name, node.source_op or node.op, _FORWARD * (1 - len(pending) / len(sampled.graph.nodes)))
         try:
             _apply(sampled.graph, node, found, numbers, sampled.component(node))
             outputs = [found.moments[name] for name in node.outputs if name in found.moments]
@@ -397,8 +399,8 @@ def _pull_back(
     gradients = dict(start)
     kept = start if arrived is not None else {}
     unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
-    for node in reversed(graph.nodes):
-        at(f'node "{node.name}" ({node.source_op or node.op})')
+    for done, node in enumerate(reversed(graph.nodes)):
+        at_node(node.name, node.source_op or node.op, _FORWARD + (1 - _FORWARD) * done / len(graph.nodes))
         touched = [name for name in node.outputs if name in gradients or (name in unknown and name not in kept)]
         if not touched:
             continue

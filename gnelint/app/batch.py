@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gnelint.app.cache import Cache, Visit, key_of
-from gnelint.budget import Budget, budget_of, hold, too_much_memory
+from gnelint.budget import Budget, Tell, budget_of, heard_by, hold, too_much_memory
 from gnelint.errors import DefectError, GnelintError, ModelError
 from gnelint.files import sha256
 from gnelint.lint.baseline import Baseline
@@ -32,7 +32,10 @@ Backend = Literal["processes", "ray"]
 
 
 def answers(
-    jobs: Sequence[Job], processes: int, backend: Backend = "processes"
+    jobs: Sequence[Job],
+    processes: int,
+    backend: Backend = "processes",
+    tell: Tell | None = None,
 ) -> Generator[Checked | Unread, None, None]:
     """The answer to each job, in order.
 
@@ -43,6 +46,7 @@ def answers(
         jobs: what is to be done.
         processes: at most so many at once; a cluster takes as many as it has processors.
         backend: what runs them.
+        tell: hears where in the target the work is, if that can be known.
     """
     if backend == "ray":
         from gnelint.app import cluster
@@ -54,9 +58,11 @@ def answers(
     here = [_works_here(job, processes) for job in jobs]
     others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
     quiet = all(job.target.kind != "python" for job in others)
-    with closing(Workers(_bounded_answer, _lost, processes, quiet).answers(others)) as found:
+    with closing(Workers(_bounded_answer, _lost, processes, quiet).answers(others, tell)) as found:
         for job, is_here in zip(jobs, here, strict=True):
-            yield answer(job) if is_here else next(found)
+            with heard_by(tell):
+                known = answer(job) if is_here else next(found)
+            yield known
 
 
 def _works_here(job: Job, processes: int) -> bool:

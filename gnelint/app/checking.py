@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.sampling import MakeSampler
+from gnelint.budget import at
 from gnelint.errors import GradientNormError, UsageError
 from gnelint.ir.graph import Graph
 from gnelint.lint.engine import lint_and_suppress
@@ -195,6 +196,7 @@ def check_prediction(
         from gnelint.fixes.planning import FixRequest
         from gnelint.writers.init_code import init_code
 
+        at("planning fixes")
         advice = advised(prediction, findings, FixRequest(rules, settings, suppressions))
         findings, plan = advice.findings, advice.plan
         code = None if plan is None else init_code(plan.edits, plan.before, plan.after)

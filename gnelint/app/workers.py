@@ -20,12 +20,14 @@ from contextlib import suppress
 from functools import partial
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from gnelint.budget import new_board, read_board, use_board
+from gnelint.budget import Tell, new_board, read_board, use_board
 
 J = TypeVar("J")
 A = TypeVar("A")
+_TELL_EVERY = 0.3
+"""Seconds."""
 
 
 class Workers(Generic[J, A]):
@@ -44,8 +46,13 @@ class Workers(Generic[J, A]):
         self._lost = lost
         self._processes = processes
 
-    def answers(self, jobs: Sequence[J]) -> Generator[A, None, None]:
-        """The answer to each job, in order; the processes end with it."""
+    def answers(self, jobs: Sequence[J], tell: Tell | None = None) -> Generator[A, None, None]:
+        """The answer to each job, in order; the processes end with it.
+
+        Args:
+            jobs: what is to be done.
+            tell: hears every now and then where the job is whose turn it is.
+        """
         waiting = deque(enumerate(jobs))
         workers = [self._start() for _ in range(min(self._processes, len(jobs)))]
         found: dict[int, A] = {}
@@ -58,7 +65,7 @@ class Workers(Generic[J, A]):
                             worker = workers[index] = self._start()
                         worker.give(waiting.popleft())
                 busy = [worker for worker in workers if worker.job is not None]
-                for ready in wait([worker.pipe for worker in busy]):
+                for ready in self._ready(busy, turn, tell):
                     worker = next(each for each in busy if each.pipe is ready)
                     index, job = worker.job or (0, jobs[0])
                     answer = worker.take()
@@ -70,6 +77,17 @@ class Workers(Generic[J, A]):
             for worker in workers:
                 worker.end()
 
+    def _ready(self, busy: Sequence[_Worker[J, A]], turn: int, tell: Tell | None) -> list[Any]:
+        """The pipes with an answer or an end, once there is one."""
+        pipes = [worker.pipe for worker in busy]
+        if tell is None:
+            return wait(pipes)
+        while not (ready := wait(pipes, _TELL_EVERY)):
+            for worker in busy:
+                if worker.job is not None and worker.job[0] == turn:
+                    tell(*read_board(worker.board))
+        return ready
+
 
 class _Worker(Generic[J, A]):
     """One process, and the job that it has; `job` is None while it waits for one."""
@@ -78,8 +96,8 @@ class _Worker(Generic[J, A]):
         forks = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
         context = multiprocessing.get_context("fork" if forks else "spawn")
         self.pipe, theirs = context.Pipe()
-        self._board: mmap | None = new_board() if forks else None
-        arguments = (answer, quiet, theirs, self.pipe if forks else None, self._board)
+        self.board: mmap | None = new_board() if forks else None
+        arguments = (answer, quiet, theirs, self.pipe if forks else None, self.board)
         self.process = context.Process(target=_serve, args=arguments, daemon=False)  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
@@ -108,7 +126,7 @@ class _Worker(Generic[J, A]):
     @property
     def place(self) -> str:
         """Where in the model it was."""
-        return read_board(self._board)
+        return read_board(self.board)[0]
 
     def end(self) -> None:
         """End the process, whatever it is doing."""

@@ -158,7 +158,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     def known(job: Job, found: Checked) -> Checked:
         return found if job.baseline is None or writing else _new(found, baselines[job.baseline])
 
-    found = batch.answers(planned, given["jobs"], given["backend"])
+    found = batch.answers(planned, given["jobs"], given["backend"], run.line.at if sys.stderr.isatty() else None)
     done = run.answers(planned, found, known, _stream if streamed else None)
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for paths, loaded in sets.items():
@@ -195,7 +195,7 @@ def _fixed_in_place(run: Run, planned: Sequence[Job]) -> list[Job]:
             raise UsageError("--fix", f"{job.target.text} is not a model file", f"Say `{emitted}`.")
     left, clock = [], Clock()
     for index, job in enumerate(planned, start=1):
-        show_progress(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")
+        run.line.begin(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")
         rules = selected_rules(batch.rules_of(job.rules), job.settings)
         try:
             subject = rewriting.subject_of(job, inline=False)

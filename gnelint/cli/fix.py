@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> No
 
 def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.app import batch
+    from gnelint.budget import heard_by
     from gnelint.fixes import FixOptions
     from gnelint.fixes.planning import FixRequest
     from gnelint.lint.selection import selected_rules
@@ -97,13 +99,14 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         loaded = batch.rules_of(job.rules)
         rules = selected_rules(loaded, job.settings)
         request = FixRequest(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
-        show_progress(job.target.text)
+        run.line.begin(job.target.text)
         try:
             to = _fixed_file(job.target, given)
-            subject = rewriting.subject_of(job, given["inline"])
-            done = rewriting.rewrite(
-                subject, request, to, measuring=_measuring(given), verify=given["html"] is not None
-            )
+            with heard_by(run.line.at if sys.stderr.isatty() else None):
+                subject = rewriting.subject_of(job, given["inline"])
+                done = rewriting.rewrite(
+                    subject, request, to, measuring=_measuring(given), verify=given["html"] is not None
+                )
             code = None if done.worse else given["emit_init"]
             if code is not None:
                 write(rewriting.init_code(done), code)

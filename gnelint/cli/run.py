@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gnelint.cli.terminal import EXIT_STOPPED, complain, show_progress, show_trace
 from gnelint.errors import GnelintError, UsageError
+from gnelint.progress import Clock, Line
 from gnelint.words import plural
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Run:
     unread: list[Unread] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
     stopped: bool = False
+    line: Line = field(default_factory=lambda: Line(show_progress))
 
     def targets(self, texts: Sequence[str], weights: Path | None = None, meta: bool = False) -> list[Target]:
         """The models that the user's words name, built from a checkpoint or without numbers if that is asked for."""
@@ -69,13 +71,12 @@ class Run:
             tell: shows an answer at once; None where all are shown together.
         """
         from gnelint.output.report import Unread
-        from gnelint.progress import Clock
 
         done: list[tuple[Job, Checked]] = []
         clock = Clock()
         try:
             for index, job in enumerate(jobs, start=1):
-                show_progress(f"[{index}/{len(jobs)}{clock.left(index - 1, len(jobs))}] {job.target.text}")
+                self.line.begin(f"[{index}/{len(jobs)}{clock.left(index - 1, len(jobs))}] {job.target.text}")
                 answer = next(found)
                 if isinstance(answer, Unread):
                     self._fail(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gnelint.analysis.prediction import Prediction
+from gnelint.budget import at
 from gnelint.lint.explaining import unexplained
 from gnelint.lint.finding import Finding
 from gnelint.lint.fingerprint import marked
@@ -44,6 +45,7 @@ def lint_and_suppress(
     prediction: Prediction, rules: Sequence[Rule], settings: Settings, suppressions: Sequence[Suppression] = ()
 ) -> tuple[LintResult, Suppressed]:
     """What the rules found, and that without what is suppressed, here or in the model file itself."""
+    at("matching the rules")
     result = lint(prediction, rules, settings)
     return result, suppress(result.findings, (*suppressions, *in_model(prediction.graph)), result.ran)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
+from gnelint.budget import at
 from gnelint.errors import ModelError, UnmeasuredError, UsageError
 from gnelint.fixes.base import Refusal
 from gnelint.fixes.edits import Edit
@@ -341,6 +342,7 @@ def _tried(subject: Subject, plan: FixOutcome, measuring: Measuring) -> Tried:
 def _measured(subject: Subject, plan: FixOutcome, measuring: Measuring) -> Tried:
     from gnelint.measure.trial import Bench
 
+    at("measuring the fixes")
     bench = Bench(subject.source, plan.before, measuring.seconds, measuring.seed)
 
     def measure(planned: FixOutcome) -> Trial:

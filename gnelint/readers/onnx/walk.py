@@ -13,7 +13,7 @@ from dataclasses import replace
 import onnx
 from onnx import defs
 
-from gnelint.budget import at
+from gnelint.budget import at_node
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Graph, Parameter, Value
 from gnelint.onnxfile.file import EXPORT_AGAIN, MisfitError
@@ -145,7 +145,7 @@ class Walker:
         attributes = place.attributes_of(node)
         _check_windows(node, attributes)
         origin = self._origin(node, place, module)
-        at(f'node "{origin.name}" ({node.op_type})')
+        at_node(origin.name, node.op_type)
         function = self._functions.called_by(node)
         if function is not None:
             self._expand(node, function, inputs, scope, place, origin, imports(function.opset_import))

@@ -19,6 +19,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
+from gnelint.budget import at
 from gnelint.errors import ModelError
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
@@ -55,6 +56,7 @@ def export_module(
     Raises:
         ModelError: neither torch.export nor torch.fx can trace it.
     """
+    at("exporting it")
     # torch prints the half-traced program when it fails, to either stream: the error says what matters in one line
     with (
         untouched(module),

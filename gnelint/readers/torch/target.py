@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from gnelint.budget import at
 from gnelint.errors import GnelintError, ModelError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import MAX_LISTED, Target, literal_call, suggestion
@@ -91,6 +92,7 @@ def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
     Raises:
         ModelError: it cannot be imported or built, or its inputs are not known.
     """
+    at("building it")
     recorder = InitializerRecorder()
     with importable(target):
         with recorder:
