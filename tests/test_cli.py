@@ -68,11 +68,14 @@ def test_a_bad_network(models: Path) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-def test_a_good_network(models: Path) -> None:
+def test_a_good_network(models: Path, tmp_path: Path) -> None:
     result = gnelint("check", "good.onnx", cwd=models)
     assert (result.returncode, result.stderr) == (0, "")
     assert "No findings." in result.stdout
     assert gnelint("check", "good.onnx", "-q", cwd=models).stdout == ""
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_bytes((models / "good.onnx").read_bytes())
+    assert gnelint("check", "a.onnx", "b.onnx", "-q", cwd=tmp_path).stdout == ""
 
 
 def test_json_and_determinism(models: Path) -> None:

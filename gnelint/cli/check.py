@@ -31,7 +31,7 @@ from gnelint.words import plural
 if TYPE_CHECKING:
     from gnelint.lint.baseline import Baseline
     from gnelint.lint.rulefile import Rule
-    from gnelint.output.report import Checked, Report, Unread
+    from gnelint.output.report import Checked, Earlier, Report, Unread
     from gnelint.settings.jobs import Job
 
 FORMATS = ("text", "json", "jsonl", "sarif", "github", "junit", "markdown")
@@ -53,7 +53,8 @@ FORMATS = ("text", "json", "jsonl", "sarif", "github", "junit", "markdown")
     "--compare",
     type=click.Path(path_type=Path),
     metavar="OLD.json",
-    help="Say what has changed since this report, in --html or markdown.",
+    multiple=True,
+    help="Say what has changed since this report, in --html or markdown. Several, the oldest first: a page shows all.",
 )
 @click.option(
     "--node-data", type=click.Path(path_type=Path), metavar="FILE", help="Write each node's phi for Model Explorer."
@@ -138,7 +139,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 
     if given["statistics"] and given["format"] not in ("text", "json"):
         raise UsageError("--statistics", f"has no {given['format']} form", "Choose --format text or json.")
-    old = _earlier(given)
+    earlier = _earlier(given)
     run = Run(given["verbose"])
     planned = jobs.plan(run.targets(texts, given["weights"], given["meta"]), job_options(given), batch.rules_of)
     for job in planned:
@@ -166,14 +167,14 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     if writing:
         _write_baselines(baselines, done)
         return EXIT_FAILED if run.unread else EXIT_CLEAN
-    report = replace(_judged(run, _report(run, done), given), earlier=old)
+    report = replace(_judged(run, _report(run, done), given), earlier=earlier)
     try:
-        renderings = _renderings(report, old, given)
+        renderings = _renderings(report, given)
     except GnelintError:
         raise
     except Exception as error:  # of what one model holds: the others are shown all the same
         report = _judged(run, _without_culprits(run, report, given, error), given)
-        renderings = _renderings(report, old, given)
+        renderings = _renderings(report, given)
     for text, file, option in renderings:
         if not (streamed and option == "-o"):
             write(text, file, option)
@@ -222,7 +223,7 @@ def _without_culprits(run: Run, report: Report, given: Mapping[str, Any], error:
     shown = []
     for target in report.targets:
         try:
-            _renderings(replace(report, targets=(target,)), None, given)
+            _renderings(replace(report, targets=(target,), earlier=()), given)
             _rendered(replace(report, targets=(target, target)), given)  # several are shown in another form than one
             shown.append(target)
         except Exception as reason:
@@ -297,7 +298,7 @@ def _rendered(report: Report, given: Mapping[str, Any]) -> str:
     if given["statistics"]:
         return text.statistics(json.statistics(entries, names))
     if len(entries) > 1 and not given["verbose"]:
-        return text.summary([entry for entry in entries if entry["findings"] or not given["quiet"]])
+        return text.summary(entries, clean=not given["quiet"])
     style = text.Style(
         colour=in_colour(given["output"]),
         table=not given["quiet"],
@@ -326,20 +327,19 @@ def _fix_command(target: str, given: Mapping[str, Any]) -> str:
     return shlex.join([*words, *(["--preview"] if given["preview"] else [])])
 
 
-def _earlier(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The report to compare with, if one is given."""
-    if given["compare"] is None:
-        return None
+def _earlier(given: Mapping[str, Any]) -> tuple[Earlier, ...]:
+    """The reports to compare with."""
+    if not given["compare"]:
+        return ()
     if given["html"] is None and given["format"] != "markdown":
         raise UsageError("--compare", "is shown in a page or a comment", "Add --html FILE, or --format markdown.")
     from gnelint.output.json import read
+    from gnelint.output.report import Earlier
 
-    return read(given["compare"])
+    return tuple(Earlier(file.stem, read(file)) for file in given["compare"])
 
 
-def _renderings(
-    report: Report, old: Mapping[str, Any] | None, given: Mapping[str, Any]
-) -> list[tuple[str, Path | None, str]]:
+def _renderings(report: Report, given: Mapping[str, Any]) -> list[tuple[str, Path | None, str]]:
     """Every text that is asked for, the file that it goes to, and the option that names the file."""
     entries = [target.entry for target in report.targets]
     found: list[tuple[str, Path | None, str]] = []
@@ -352,5 +352,5 @@ def _renderings(
     if given["html"] is not None:
         from gnelint.output import html, json
 
-        found.append((html.render(json.document(entries, report.rules), old), given["html"], "--html"))
+        found.append((html.render(json.document(entries, report.rules), report.earlier), given["html"], "--html"))
     return [*found, (_rendered(report, given), given["output"], "-o")]

@@ -82,9 +82,9 @@ def _opening(report: Report, speaking: Sequence[Checked], silent: Sequence[Check
         yield from (f"- {_escaped(unread.reason)}" for unread in report.unread[:_MOST_UNREAD])
         if len(report.unread) > _MOST_UNREAD:
             yield f"- ... and {len(report.unread) - _MOST_UNREAD} more"
-    if report.earlier is not None:
+    if report.earlier:
         yield ""
-        yield from _since(changes(report.earlier, [target.entry for target in report.targets]), report)
+        yield from _since(changes(report.earlier[-1].report, [target.entry for target in report.targets]), report)
 
 
 def _since(found: Sequence[Change], report: Report) -> Iterator[str]:

@@ -67,6 +67,14 @@ class Unread:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The JSON report of an earlier run, and the name that it goes by."""
+
+    name: str
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Report:
     """A run.
 
@@ -76,7 +84,7 @@ class Report:
         rules: all rules that were asked for, by id.
         root: the directory from which paths are given.
         exit_code: of the run.
-        earlier: the report that this one is compared with, None for none.
+        earlier: reports that this one is compared with, the oldest first.
     """
 
     targets: tuple[Checked, ...]
@@ -84,7 +92,7 @@ class Report:
     rules: tuple[Rule, ...] = ()
     root: Path = Path()
     exit_code: int = 0
-    earlier: Mapping[str, Any] | None = None
+    earlier: tuple[Earlier, ...] = ()
 
     @property
     def fails(self) -> bool:

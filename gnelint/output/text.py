@@ -91,9 +91,17 @@ def failure(target: Mapping[str, Any], rule_names: Mapping[str, str], fail_on: F
     return render({**target, "findings": counted}, rule_names, (), Style(table=False)).rstrip()
 
 
-def summary(targets: Sequence[Mapping[str, Any]]) -> str:
-    """Many targets in a line each, the worst first: findings, what becomes of the gradient, the rule that says most."""
-    worst_first = sorted(targets, key=lambda target: tuple(-target["summary"][count] for count in _COUNTS))
+def summary(targets: Sequence[Mapping[str, Any]], *, clean: bool = True) -> str:
+    """Many targets in a line each, the worst first: findings, what becomes of the gradient, the rule that says most.
+
+    Args:
+        targets: entries of the JSON report.
+        clean: whether to show those without findings; where nothing is left, nothing is said.
+    """
+    shown = [target for target in targets if clean or target["findings"]]
+    if not shown:
+        return ""
+    worst_first = sorted(shown, key=lambda target: tuple(-target["summary"][count] for count in _COUNTS))
     folder, names = _told_apart([printable(target["target"]) for target in worst_first], _TARGET)
     title = f"target in {elide(folder, _TARGET - 10)}" if folder else "target"
     lines = [f"  errors warnings  gradient  {title:<{_TARGET}}  first finding"]

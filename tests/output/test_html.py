@@ -22,6 +22,7 @@ from gnelint.output.html.findings import markup
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import bits_text, decimal, number, short
 from gnelint.output.json import dumps
+from gnelint.output.report import Earlier
 from tests.builders import chain, graph, node, prediction
 from tests.command import gnelint
 from tests.output.pages import HOSTILE, report, residual, vanishing
@@ -195,9 +196,9 @@ def test_before_and_after() -> None:
     assert "2 networks" in text
     assert "Better: the gradient norms along the depth are more equal than they were" in text
     assert "GNE101 gain-mismatch" in text
-    worse = said(render(report(vanishing()), report(chain(50, blocks=True))))
+    worse = said(render(report(vanishing()), [Earlier("old", report(chain(50, blocks=True)))]))
     assert "Worse: the gradient norms along the depth are less equal than they were" in worse
-    assert 'class="earlier"' in render(report(vanishing()), report(chain(50, blocks=True)))
+    assert 'class="earlier"' in render(report(vanishing()), [Earlier("old", report(chain(50, blocks=True)))])
 
 
 def test_an_earlier_report_without_the_newer_keys() -> None:
@@ -210,8 +211,25 @@ def test_an_earlier_report_without_the_newer_keys() -> None:
         for each in entry["profile"]:
             for key in ("family", "gradient_log2", "basis", "assumptions", "inputs", "weights"):
                 del each[key]
-    assert "Worse" in render(report(vanishing()), old)
+    assert "Worse" in render(report(vanishing()), [Earlier("old", old)])
     assert "The gradient" in said(render(old))
+
+
+def test_models_over_time() -> None:
+    """Of several earlier reports each network of the last one is shown through all of them."""
+    steps = [report(vanishing()), report(chain(50, blocks=True), vanishing()), report(vanishing())]
+    for step in steps:
+        for entry, name in zip(step["targets"], ("a.onnx", "b.onnx"), strict=False):
+            entry["target"] = name
+    page = render(steps[2], [Earlier("monday", steps[0]), Earlier("tuesday", steps[1])])
+    table = page[page.index("Over time") : page.index("</section>", page.index("Over time"))]
+    assert re.findall(r"<bdi>(.*?)</bdi>", table) == ["monday", "tuesday", "now", "a.onnx"]
+    heights = [float(y) for y in re.findall(r'cy="(.*?)"', table)]
+    assert heights[0] == heights[2] < heights[1]  # the smaller its spread the lower it stands
+    assert table.count("1 error") == 2
+    both = render(steps[1], [Earlier("monday", steps[0]), Earlier("wednesday", steps[2])])
+    assert both.count("not in it") == 2
+    assert "Over time" not in render(steps[1], [Earlier("monday", steps[0])])
 
 
 def test_measured_points_lie_over_the_line() -> None:

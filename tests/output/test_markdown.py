@@ -12,7 +12,7 @@ from gnelint.lint.finding import Finding
 from gnelint.lint.places import visible
 from gnelint.output.json import document
 from gnelint.output.markdown import LIMIT, render
-from gnelint.output.report import Unread
+from gnelint.output.report import Earlier, Unread
 from gnelint.output.since import changes
 from tests.builders import chain
 from tests.output.reports import EVIL, checked, hostile, report, saying, vanishing
@@ -78,7 +78,7 @@ def test_targets_without_findings_are_folded() -> None:
 def test_what_has_changed_since_an_earlier_report() -> None:
     before = [checked(chain(50, blocks=True), "same.onnx"), checked(chain(50, blocks=True), "worse.onnx")]
     before += [checked(vanishing(50), "better.onnx")]
-    old = document([each.entry for each in before])
+    old = (Earlier("old", document([each.entry for each in before])),)
     after = report(
         checked(chain(50, blocks=True), "same.onnx"),
         checked(vanishing(50), "worse.onnx"),

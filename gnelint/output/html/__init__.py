@@ -16,9 +16,10 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from gnelint.lint.places import visible
-from gnelint.output.html import basis, chart, comparison, findings, layers, picture, verdict
+from gnelint.output.html import basis, chart, comparison, findings, history, layers, picture, verdict
 from gnelint.output.html.network import Network
 from gnelint.output.html.words import short
+from gnelint.output.report import Earlier
 from gnelint.records import dataclass
 
 
@@ -51,21 +52,22 @@ class _Part:
     training: Mapping[str, Any] | None
 
 
-def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> str:
+def render(report: Mapping[str, Any], earlier: Sequence[Earlier] = ()) -> str:
     """The page.
 
     Args:
         report: what `json.document` or `verify_json.document` made; measured numbers are shown where there are any.
-        old: an earlier report; its networks are set against those of the same target. Without it, two networks in
-            the report are set against each other, the first as it was before.
+        earlier: other reports, the oldest first. The networks of the last of them are set against those of the same
+            target; of several the page shows how the networks went through them. Without any, two networks in the
+            report are set against each other, the first as it was before.
     """
     rules = {rule["id"]: rule for rule in report.get("rules", [])}
     networks = [Network(entry, f"t{at}", rules) for at, entry in enumerate(report["targets"])]
-    earlier = _earlier(networks, old)
-    parts = [_part(network, earlier.get(network.key), report.get("versions", {})) for network in networks]
+    before = _before(networks, earlier)
+    parts = [_part(network, before.get(network.key), report.get("versions", {})) for network in networks]
     worse = report.get("verification", {}).get("worse", ())
-    compared = [network for network in networks if network.key in earlier]
-    comparisons = [comparison.compare(earlier[network.key], network, worse) for network in compared]
+    compared = [network for network in networks if network.key in before]
+    comparisons = [comparison.compare(before[network.key], network, worse) for network in compared]
     look, script = style(), _asset("report.js")
     page = _environment().get_template("report.html.j2")
     return page.render(
@@ -74,6 +76,9 @@ def render(report: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> s
         schema=report["schema"],
         parts=parts,
         comparisons=comparisons,
+        history=_history(networks, earlier),
+        width=history.WIDTH,
+        height=history.HEIGHT,
         holds=report.get("verification", {}).get("holds"),
         style=look,
         script=script,
@@ -87,16 +92,26 @@ def style() -> Markup:
     return _asset("report.css")
 
 
-def _earlier(networks: Sequence[Network], old: Mapping[str, Any] | None) -> dict[str, Network]:
+def _before(networks: Sequence[Network], earlier: Sequence[Earlier]) -> dict[str, Network]:
     """What each network is compared with, by its key."""
-    if old is None:
+    if not earlier:
         return {networks[1].key: networks[0]} if len(networks) == 2 else {}
-    rules = {rule["id"]: rule for rule in old.get("rules", [])}
-    known = [Network(entry, "old", rules) for entry in old["targets"]]
+    known = _networks_of(earlier[-1])
     if len(known) == len(networks) == 1:  # a mended model has another name
         return {networks[0].key: known[0]}
     by_name = {network.entry["target"]: network for network in known}
     return {each.key: by_name[each.entry["target"]] for each in networks if each.entry["target"] in by_name}
+
+
+def _history(networks: Sequence[Network], earlier: Sequence[Earlier]) -> history.History | None:
+    if len(earlier) < 2:
+        return None
+    return history.history([*((each.name, _networks_of(each)) for each in earlier), ("now", networks)])
+
+
+def _networks_of(earlier: Earlier) -> list[Network]:
+    rules = {rule["id"]: rule for rule in earlier.report.get("rules", [])}
+    return [Network(entry, "old", rules) for entry in earlier.report["targets"]]
 
 
 def _part(network: Network, earlier: Network | None, versions: Mapping[str, str]) -> _Part:
