@@ -71,24 +71,37 @@ class _Weights:
     matrix: np.ndarray
     bias: np.ndarray
 
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        """Of the entries: every step asks for them, forward and back."""
+        entries = self.matrix if self.matrix.dtype == np.float64 else self.matrix.astype(np.float32, copy=False)
+        return entries * entries
+
     def forward(self, hidden: Pair) -> Pair:
         """Mean and variance of U h + b, (batch, gate, unit)."""
         shape = (-1, *self.bias.shape)
         mean = rows_times(self.matrix, hidden.mean, squared=False).reshape(shape) + self.bias
-        return Pair(mean, rows_times(self.matrix, hidden.variance, squared=True).reshape(shape))
+        return Pair(mean, rows_times(self._squares, hidden.variance, squared=False).reshape(shape))
 
     def backward(self, energy: np.ndarray) -> np.ndarray:
         """Energy of U^T d, (batch, unit)."""
-        return columns_times(self.matrix, energy.reshape(len(energy), -1), squared=True)
+        return columns_times(self._squares, energy.reshape(len(energy), -1), squared=False)
 
     def rows(self, gate: int) -> _Weights:
         """Those of one gate."""
-        size = self.bias.shape[1]
-        return _Weights(self.matrix[gate * size : (gate + 1) * size], self.bias[gate : gate + 1])
+        return self._by_gate[gate]
+
+    @cached_property
+    def _by_gate(self) -> list[_Weights]:
+        count, size = self.bias.shape
+        return [_Weights(self.matrix[k * size : (k + 1) * size], self.bias[k : k + 1]) for k in range(count)]
 
 
 def _stacked(*gates: np.ndarray) -> np.ndarray:
-    return np.stack(np.broadcast_arrays(*gates), axis=1)
+    found = np.empty((len(gates[0]), len(gates), gates[0].shape[1]))
+    for place, gate in enumerate(gates):
+        found[:, place] = gate
+    return found
 
 
 def _no_slopes(like: np.ndarray) -> Slopes:

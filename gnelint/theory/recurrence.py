@@ -21,7 +21,7 @@ Source: theory 3.8.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,8 @@ _PASSES = 6
 """At most, of the fixed point of correlations that the recurrence makes by itself."""
 _SETTLED = 1e-3
 """Change of a correlation below which it is taken as found."""
+_FAST = 0.5
+"""What is left of a change, from one step to the next, of correlations that come near a fixed point."""
 
 
 @dataclass(frozen=True)
@@ -211,20 +213,30 @@ class _Past:
 
     def __init__(self, correlations: np.ndarray) -> None:
         """Correlations by distance."""
-        self._correlations = correlations
-        self._amplitudes: list[np.ndarray] = []
+        self._correlations = correlations[:, None, None]
+        self._amplitudes: np.ndarray | None = None
 
     def add(self, amplitude: np.ndarray, steps: int) -> None:
         """So many steps with this root mean square."""
-        reach = self._correlations.size
-        self._amplitudes = [amplitude] * min(steps, reach) + self._amplitudes[: max(reach - steps, 0)]
+        reach = len(self._correlations)
+        if self._amplitudes is None:
+            self._amplitudes = np.zeros((reach, *amplitude.shape))
+        steps = min(steps, reach)
+        self._amplitudes[steps:] = self._amplitudes[: reach - steps].copy()
+        self._amplitudes[:steps] = amplitude
 
     def gathered(self, keep: np.ndarray) -> np.ndarray:
         """sum_j K^{j-1} rho(j) a(j) over the distances j."""
-        found = np.zeros_like(keep)
-        for distance in range(len(self._amplitudes) - 1, -1, -1):
-            found = self._correlations[distance] * self._amplitudes[distance] + keep * found
-        return found
+        if self._amplitudes is None:
+            return np.zeros_like(keep)
+        return np.asarray((_powers(keep, len(self._correlations)) * self._correlations * self._amplitudes).sum(axis=0))
+
+
+def _powers(keep: np.ndarray, count: int) -> np.ndarray:
+    """K^0 .. K^(count - 1), along a new first axis."""
+    found = np.empty((count, *keep.shape))
+    found[:1], found[1:] = 1.0, keep
+    return np.multiply.accumulate(found, axis=0, out=found)
 
 
 def _pasts(*correlations: np.ndarray) -> list[tuple[int, _Past]]:
@@ -409,10 +421,14 @@ def pull(
     moments = _pulled(cell, runs, cotangents, last, given, made)
     for _ in range(_PASSES if given.size else 0):
         at, growth, step = _typical(moments, runs)
-        near = _gate_correlations(step, at, growth, correlations, given, far, made, total)
+
+        def next_to(made: np.ndarray, at: _Moment = at, growth: np.ndarray = growth, step: Step = step) -> np.ndarray:
+            return _gate_correlations(step, at, growth, correlations, given, far, made, total)
+
+        near = next_to(made)
         if np.allclose(near, made, atol=_SETTLED):
             break
-        made = near
+        made = _followed_through(next_to, made, near)
         moments = _pulled(cell, runs, cotangents, last, given, made)
     first, start = moments[0][2], runs[0].step
     return Pulled(
@@ -422,6 +438,20 @@ def pull(
         start.keep_square * first.carry,
         joined_autocorrelation(near, autocorrelation),
     )
+
+
+def _followed_through(next_to: Callable[[np.ndarray], np.ndarray], before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Where correlations go while energies stay: to their fixed point where they come near it fast, else a step."""
+    found, step = after, float(np.abs(after - before).max())
+    for _ in range(_PASSES):
+        ahead = next_to(found)
+        previous, step = step, float(np.abs(ahead - found).max())
+        if step > _FAST * previous:
+            return after
+        found = ahead
+        if step <= _SETTLED:
+            break
+    return found
 
 
 def _typical(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]) -> tuple[_Moment, np.ndarray, Step]:

@@ -33,6 +33,25 @@ def test_tanh() -> None:
     assert_averages(tanh_averages(MEAN, VARIANCE), true, 1e-7)
 
 
+@pytest.mark.parametrize("deviation", [1e-3, 0.5, 0.99, 1.0, 3.0, 40.0, 1e4])
+def test_tanh_at_any_width(deviation: float) -> None:
+    mean = np.array([0.0, 0.01, -1.5, 6.0, 30.0, -500.0])
+    grid, step = np.linspace(-9.0, 9.0, 2_000_001, retstep=True) if deviation > 50 else (GRID, STEP)
+    density = np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi) * step
+    found = tanh_averages(mean, np.full(mean.shape, deviation**2))
+    for k, each in enumerate(mean):
+        f = np.tanh(each + deviation * grid)
+        true = np.array([f @ density, f**2 @ density, (1 - f**2) @ density, (1 - f**2) ** 2 @ density])
+        averages = [array[k] for array in (found.first, found.second, found.slope, found.square)]
+        np.testing.assert_allclose(averages, true, rtol=0, atol=1e-9)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    found = tanh_averages(np.array([np.nan, np.inf, 0.5]), np.array([1.0, 1.0, np.nan]))
+    assert np.isnan(found.first[[0, 2]]).all()
+    assert found.first[1] == 1.0
+
+
 def test_relu() -> None:
     true = expected(lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float))
     assert_averages(relu_averages(MEAN, VARIANCE), true, 1e-4)  # the grid's own error at the step
