@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,6 +33,8 @@ _WORTH = 2e-3
 
 _RANKS = 1024
 """Samples of a cell that its average is taken over."""
+_KNOWN = 64
+"""Batches whose ranks are remembered: every activation of a network asks for those of the same one."""
 
 
 def gaussian_noise(y: Moments) -> float:
@@ -100,8 +103,7 @@ def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
 
 def _moves(axis: Axis, rho: float) -> np.ndarray:
     """The share of each cell's samples that go to each other cell, log q being normal with this correlation."""
-    edges = np.array([-math.inf, *(_deviate(start / axis.size) for start in axis.starts[1:]), math.inf])
-    places = (edges - rho * _scores(axis)[:, None]) / math.sqrt(1.0 - rho**2)
+    places = (_edges(axis) - rho * _scores(axis)[:, None]) / math.sqrt(1.0 - rho**2)
     return np.diff(normal_cdf(places), axis=1)
 
 
@@ -121,6 +123,13 @@ def _ranked(size: int) -> Axis:
     return Axis(size, tuple(sorted(set(cuts))))
 
 
+@lru_cache(_KNOWN)
+def _edges(axis: Axis) -> np.ndarray:
+    """The standard normal deviates between cells, by rank."""
+    return np.array([-math.inf, *(_deviate(start / axis.size) for start in axis.starts[1:]), math.inf])
+
+
+@lru_cache(_KNOWN)
 def _scores(axis: Axis) -> np.ndarray:
     """The average standard normal deviate of each cell, by rank."""
     cells = zip(axis.starts, axis.lengths, strict=True)
