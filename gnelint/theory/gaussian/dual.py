@@ -31,7 +31,8 @@ def slope_of(x: Number) -> Any:
 
 def _chained(outer: Any, inner: Any) -> np.ndarray:
     """outer * inner; where the inner derivative is 0 nothing passes, whatever the outer one is."""
-    return np.where(inner == 0.0, 0.0, outer * inner)
+    product = np.asarray(outer * inner)
+    return np.where(inner == 0.0, 0.0, product) if np.isnan(product).any() else product
 
 
 @dataclass(frozen=True, eq=False)
