@@ -100,6 +100,7 @@ def _interpolated(x: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         index = np.minimum(place.astype(np.int32), _STEPS - 1)  # what is not a number has any index, and stays one
     t = place - index
+    found: np.ndarray
     found, *rest = reversed([each.take(index, mode="clip") for each in _cdf_cubics()])
     for coefficient in rest:
         found *= t
