@@ -149,6 +149,6 @@ def test_a_directory_of_transformers(tmp_path: Path, name: str) -> None:
     assert "squared norm" in verdict(f"hf:./{name}", tmp_path)
 
 
-@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.skipif(None in map(find_spec, ("timm", "torchvision")), reason="timm or torchvision is not installed")
 def test_a_name_of_timm(tmp_path: Path) -> None:
     assert "squared norm at the input is 2^" in verdict("timm:resnet18", tmp_path)

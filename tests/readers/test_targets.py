@@ -218,7 +218,10 @@ def test_python_targets_that_fail(networks: Path, name: str, inputs: list[InputS
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import nothing_like_this\n", r"ModuleNotFoundError.*module\.py:1"),
+        (
+            "import nothing_like_this\n",
+            r"ModuleNotFoundError.*module\.py:1.* install it for the Python",
+        ),
         ("def f(:\n", r"SyntaxError: .*module\.py:1"),
         ("x = 1\nraise RuntimeError('first\\nsecond')\n", r"RuntimeError: first \(.*module\.py:2\)"),
         ("import sys\nsys.exit('bye')\n", r"SystemExit: bye"),

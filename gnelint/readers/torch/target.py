@@ -199,7 +199,15 @@ def _guarded(target: Target, problem: str, action: Callable[[], Any]) -> Any:
     except GnelintError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModelError(target.text, f"{problem} {cause(error)}", "Fix it, or point at something else.") from error
+        raise ModelError(target.text, f"{problem} {cause(error)}", _way_out(error)) from error
+
+
+def _way_out(error: BaseException) -> str:
+    """What to do about an error of the user's code."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        name = error.name.partition(".")[0]
+        return f"Run gnelint where {name} is found, or install it for the Python that runs gnelint ({sys.executable})."
+    return "Fix it, or point at something else."
 
 
 def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str, Any]]:
