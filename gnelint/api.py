@@ -387,14 +387,17 @@ def monitor(
 
     Raises:
         UsageError: the arguments make no sense.
+        ModelError: the module is scripted, and takes no hooks.
     """
     from gnelint.measure.loggers import writing
-    from gnelint.measure.monitor import Monitor, Plan, unwrapped
+    from gnelint.measure.monitor import Monitor, Plan, hookable, unwrapped
     from gnelint.measure.places import plan_of
+    from gnelint.readers.torch.target import refuse_scripted
 
     if every < 1:
         raise UsageError("every", f"{every} steps", "Give 1 or more.")
     watched = unwrapped(module)
+    refuse_scripted(watched, type(watched).__name__)
 
     def planned(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
         try:
@@ -405,7 +408,7 @@ def monitor(
         except GnelintError as error:
             return Plan((), problem=f"the gradient is not monitored: {error}")
         names = {rule.id: rule.name for rule in found.rules}
-        return plan_of(found.prediction, found.findings, dict(watched.named_modules()), names)
+        return plan_of(found.prediction, found.findings, hookable(watched), names)
 
     return Monitor(watched, planned, every=every, log=writing(logger))
 

@@ -34,19 +34,26 @@ class GradientNormWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Place:
-    """An output along the depth where the gradient is measured.
+    """A value along the depth whose gradient is measured.
 
     Attributes:
-        module: qualified name of the module that returns it.
+        module: qualified name of the module that returns it, or takes it.
         parts: names of the blocks between this place and the next one behind.
         predicted: log2 of the squared gradient norm here, relative to the cotangent's; None if not known.
         explanations: what the static check says of these blocks, a clause each.
+        is_input: whether the module takes it: what functions compute no module returns.
     """
 
     module: str
     parts: tuple[str, ...] = ()
     predicted: float | None = None
     explanations: tuple[str, ...] = ()
+    is_input: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it goes by in readings."""
+        return f"{self.module}:input" if self.is_input else self.module
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class Monitor:
         numbers = torch.stack([*seen.values()]).tolist()
         found = dict(zip(seen, numbers, strict=True))
         end = found.pop(OUTPUT)
-        names = [place.module for place in self.plan.places if place.module in found]
+        names = [place.name for place in self.plan.places if place.name in found]
         reading = Reading(self._seen_at, {name: _less(found[name], end) for name in names})
         self.history.append(reading)
         self._log(reading.metrics(), reading.step)
@@ -197,7 +204,11 @@ class Monitor:
         modules = dict(self._module.named_modules())
         for place in plan.places:
             watched = modules[place.module]
-            self._measuring.append(watched.register_forward_hook(self._watching(place.module)))
+            if place.is_input:
+                hook = watched.register_forward_pre_hook(self._watching_input(place.name), with_kwargs=True)
+            else:
+                hook = watched.register_forward_hook(self._watching(place.name))
+            self._measuring.append(hook)
         self._measuring.append(self._module.register_forward_hook(self._end))
 
     def _unhook(self) -> None:
@@ -208,6 +219,12 @@ class Monitor:
     def _watching(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             self._watch(name, output)
+
+        return hook
+
+    def _watching_input(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._watch(name, next(iter(starts((*args, *kwargs.values()))), ()))
 
         return hook
 
@@ -238,16 +255,16 @@ class Monitor:
 
 def alerts(reading: Reading, plan: Plan) -> list[Alert]:
     """What is wrong with the norms of a reading, the worst first."""
-    places = [place for place in plan.places if place.module in reading.gradients]
-    norms = [reading.gradients[place.module] for place in places]
+    places = [place for place in plan.places if place.name in reading.gradients]
+    norms = [reading.gradients[place.name] for place in places]
     at = f"step {reading.step}"
     broken = [place for place, norm in zip(places, norms, strict=True) if math.isnan(norm) or norm == math.inf]
     if broken:
         last = broken[-1]  # the gradient comes from behind: there it broke
-        return [_alert(reading, "not finite", [last], f"{at}: the gradient at {last.module} is no finite number", plan)]
+        return [_alert(reading, "not finite", [last], f"{at}: the gradient at {last.name} is no finite number", plan)]
     dead = [place for place, norm in zip(places, norms, strict=True) if norm == -math.inf]
     if dead:
-        return [_alert(reading, "zero", dead[-1:], f"{at}: no gradient arrives at {dead[-1].module}", plan)]
+        return [_alert(reading, "zero", dead[-1:], f"{at}: no gradient arrives at {dead[-1].name}", plan)]
     return _uneven(reading, places, norms, plan) if places else []
 
 
@@ -291,7 +308,7 @@ def _alert(reading: Reading, kind: str, places: Sequence[Place], text: str, plan
 
 
 def _named(place: Place) -> str:
-    return ", ".join(place.parts) or place.module
+    return ", ".join(place.parts) or place.name
 
 
 def _log2_squared_norm(gradient: Tensor) -> Tensor:
@@ -304,6 +321,11 @@ def _log2_squared_norm(gradient: Tensor) -> Tensor:
 def _less(norm: float, end: float) -> float:
     """Relative to the output's; an output without gradient says nothing of what is in front of it."""
     return norm - end if math.isfinite(end) else math.nan if math.isnan(end) or end == math.inf else norm
+
+
+def hookable(module: nn.Module) -> list[str]:
+    """Qualified names of the submodules that take hooks: scripted ones take none."""
+    return [name for name, part in module.named_modules() if not isinstance(part, torch.jit.ScriptModule)]
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

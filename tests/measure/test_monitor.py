@@ -137,6 +137,71 @@ def test_norms_are_relative_to_the_outputs_that_the_analysis_starts_at() -> None
     assert monitor.history[0].gradients["body.3"] == pytest.approx(alone.history[0].gradients["3"], abs=1e-4)
 
 
+class _Functions(nn.Module):
+    """Its activations are functions: no module returns what the blocks begin at."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(depth))
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = []
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+            self.kept.append(x)
+        return x
+
+
+def test_functions_between_layers_are_measured_where_a_layer_takes_what_they_give() -> None:
+    net = _Functions(6)
+    with gnelint.monitor(net, every=1) as monitor:
+        output = net(torch.randn(16, 32))
+        for value in net.kept:
+            value.retain_grad()
+        output.square().mean().backward()
+    norms = [float(value.grad.double().square().sum()) for value in net.kept if value.grad is not None]
+    assert monitor.history[0].gradients == {
+        f"layers.{at + 1}:input": pytest.approx(math.log2(norms[at] / norms[-1]), abs=1e-4) for at in range(5)
+    }
+    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in net.modules())
+
+
+class _Formulas(nn.Module):
+    """Whose parts are no modules at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.randn(32, 32) / 4 for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for weight in self.weights:
+            x = torch.relu(x @ weight)
+        return x
+
+
+def test_a_network_without_a_place_to_measure_is_told() -> None:
+    net = _Formulas()
+    monitor = gnelint.monitor(net)
+    with pytest.warns(GradientNormWarning, match="at the output alone: no block begins"):
+        train(net, (torch.randn(4, 32),))
+    monitor.close()
+    assert monitor.history[0].gradients == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_scripted_modules() -> None:
+    """They take no hooks; a part that is one is measured around."""
+    with pytest.raises(ModelError, match="is a TorchScript module"):
+        gnelint.monitor(torch.jit.script(chain()))
+    net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), torch.jit.script(chain()), nn.Linear(8, 8), nn.ReLU())
+    with gnelint.monitor(net, every=1) as monitor:
+        train(net, (torch.randn(16, 32),), 2)
+    assert len(monitor.history) == 2
+    assert "1" in monitor.history[0].gradients
+
+
 def test_what_cannot_be_read_is_said_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise ModelError("Net", "cannot be traced", "Not this one.")

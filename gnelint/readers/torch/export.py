@@ -173,7 +173,9 @@ def set_mode(module: torch.nn.Module, training: bool) -> None:
 @contextlib.contextmanager
 def untouched(module: torch.nn.Module) -> Iterator[None]:
     """Put back, afterwards, every submodule's attributes and flags and the state of the random generators."""
-    attributes = [(part, dict(part.__dict__)) for part in module.modules()]
+    # what a scripted part holds is its own program's, and nothing of ours writes there
+    parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+    attributes = [(part, dict(part.__dict__)) for part in parts]
     registries = [
         (registry, dict(registry))
         for _, saved in attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -50,3 +51,12 @@ def test_the_graph_has_the_sizes_of_the_examples_and_no_gradient_where_none_is_r
     assert graph.values[graph.outputs[0]].shape == (3, 4)
     assert "gate.stop_gradient" in {node.name for node in graph.nodes}
     assert {node.scope for node in graph.nodes if node.name == "norm"} == {""}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_a_scripted_part_is_run_and_stays_as_it_was() -> None:
+    part = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    module = nn.Sequential(nn.Linear(4, 4), part)
+    graph = read_module(module, (torch.randn(8, 4),), name="scripted")
+    assert [node.op for node in graph.nodes] == ["linear", "linear", "relu"]
+    assert [*part.state_dict()] == ["0.weight", "0.bias"]
