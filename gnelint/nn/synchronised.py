@@ -39,13 +39,13 @@ class _AcrossProcesses(torch.autograd.Function):  # type: ignore[misc]
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor, dm: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, second, count = ctx.saved_tensors
-        total, product = native.dots(dy, x)
         r = native.root(second)
         q = r + ctx.eps
         factor = native.gain(q, weight)
+        total, product, scaled = native.dots(dy, x, factor)
         dweight = None if weight is None else (product / q).to(weight.dtype)
         distributed.all_reduce(product, group=ctx.group)
-        dx = native.combined(dy, x, factor, product * factor / (q * r * count))
+        dx = native.combined(dy, x, factor, product * factor / (q * r * count), scaled)
         return dx, dweight, None if ctx.bias is None else total.to(ctx.bias), None, None
 
 

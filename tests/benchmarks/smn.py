@@ -74,12 +74,12 @@ class _SameDesign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, inverse, factor = ctx.saved_tensors
-        total, product = native.dots(dy, x)
+        total, product, scaled = native.dots(dy, x, factor)
         by_weight = (product - mean * total) * inverse
         count = native.per_channel(x)
         pull = factor * inverse * by_weight / count
-        dx = native.affine(dy, factor, pull * mean - factor * total / count)
-        dx.addcmul_(x, pull.to(x.dtype)[:, None, None], value=-1)
+        dx = native.combined(dy, x, factor, pull, scaled)
+        dx += (pull * mean - factor * total / count).to(x.dtype)[:, None, None]
         return dx, by_weight, total, None
 
 

@@ -3,9 +3,9 @@
 Its batch normalisation in evaluation form, with mean 0, variance 1 and our gain as weight, is gain x + bias in one
 pass. The derivative of that by the weight is sum(x dy), that by the bias sum(dy), in one pass; of x with itself the
 first is the sum of squares. Where a sample's channel is one piece of memory the Euclidean norm of it is faster still.
-What takes two primitives is done piece by piece, so that the second finds in the cache what the first has written.
 
-Passes over memory (r reads, w writes of the size of x): forward 2r 1w; backward 2r for the sums, 2r 1w for dx.
+Passes over memory (r reads, w writes of the size of x): forward 2r 1w; backward 2r 1w for the sums and the first term
+of dx, which comes with them as the derivative by x, and 2r 1w for the second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _ROWS = 4096
 """Rows that are added up before their sum joins the others': torch's kernel adds them one by one in single precision,
 which over 1.6 million rows costs three digits."""
+
 _PIECE = 1 << 18
 """Entries of a piece: three of them in single precision fit the last cache, whoever else works on the machine."""
 
@@ -55,16 +56,16 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dx, dweight, dbias, dz."""
     dz = dy if y is None else _rectified(dy, y, 0)
-    total, product = dots(dz, x)
     r = root(second)
     q = r + eps
     factor = gain(q, weight)
+    total, product, scaled = dots(dz, x, factor)
     dweight = product / q
     count = per_channel(x)
     pull = (dweight * factor).div_(r.mul_(count))
     if dm is not None:
         pull -= 2.0 / count * dm
-    dx = combined(dz, x, factor, pull)
+    dx = combined(dz, x, factor, pull, scaled)
     return dx, dweight, total, dz.new_empty(0) if not keep else dz.clone() if y is None else dz
 
 
@@ -90,22 +91,41 @@ def squares(x: Tensor) -> Tensor:
     return dots(x, x)[1]
 
 
-def dots(dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of dy and of x dy of each channel."""
+def dots(dy: Tensor, x: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sum of dy and of x dy of each channel; and factor dy, if one is given and it comes with the sums."""
     kind, channels = wide(x), x.size(1)
     zeros = x.new_zeros(channels, dtype=kind)
     if x.numel() == 0:
-        return zeros, zeros.clone()
-    ones = x.new_ones(channels, dtype=kind)
+        return zeros, zeros.clone(), None
+    ones = torch.ones_like(zeros)
     x = dense(x)
-    image, other = _image(x), _image(_laid_out(dy, x))
-    pieces = [(other, image)] if image.is_contiguous() else _pieces(_ROWS * channels, other, image)
-    sums = [_sums(dy, x, ones, zeros, ones, zeros, ones, False, 0.0, [False, True, True]) for dy, x in pieces]
-    _, product, total = sums[0]
-    for _, more, most in sums[1:]:
+    images = _image(_laid_out(dy, x)), _image(x)
+    rest = zeros, ones, zeros, ones, False, 0.0
+    if images[0].is_contiguous() or x.numel() <= _ROWS * channels:
+        comes = factor is not None and x.dim() == 4
+        scaled, product, total = _sums(*images, ones if factor is None else factor, *rest, [comes, True, True])
+        return total, product, scaled if comes else None
+    total, product = zeros, zeros.clone()
+    for pair in _pieces(_ROWS * channels, *images):
+        _, more, most = _sums(*pair, ones, *rest, [False, True, True])
         product += more
-        total += most
-    return total, product
+        total = total + most
+    return total, product, None
+
+
+def combined(dy: Tensor, x: Tensor, factor: Tensor, pull: Tensor, scaled: Tensor | None) -> Tensor:
+    """factor dy - pull x, laid out as x; `scaled`, if it is there, is the first term and becomes the result."""
+    x = dense(x)
+    factor, pull = (each.to(x.dtype)[(..., *(None,) * (x.dim() - 2))] for each in (factor, pull))
+    if scaled is not None:
+        return scaled.addcmul_(x, pull, value=-1)
+    if x.numel() <= _PIECE:
+        return torch.mul(_laid_out(dy, x), factor).addcmul_(x, pull, value=-1)
+    dx = torch.empty_like(x)
+    factor, pull = (each.view(-1, 1, 1) for each in (factor, pull))
+    for to, some, of in _pieces(_PIECE, _image(dx), _image(_laid_out(dy, x)), _image(x)):
+        torch.mul(some, factor, out=to).addcmul_(of, pull, value=-1)
+    return dx
 
 
 def affine(x: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
@@ -123,19 +143,6 @@ def affine(x: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
         _image(x), gain, shift, zeros, ones, False, 0.0, 0.0, out=_image(y), save_mean=unused[0], save_invstd=unused[1]
     )
     return y
-
-
-def combined(dy: Tensor, x: Tensor, gain: Tensor, pull: Tensor) -> Tensor:
-    """gain dy - pull x, laid out as x."""
-    x = dense(x)
-    gain, pull = (factor.to(x.dtype)[(..., *(None,) * (x.dim() - 2))] for factor in (gain, pull))
-    if x.numel() <= _PIECE:
-        return torch.mul(_laid_out(dy, x), gain).addcmul_(x, pull, value=-1)
-    dx = torch.empty_like(x)
-    gain, pull = (factor.view(-1, 1, 1) for factor in (gain, pull))
-    for to, some, of in _pieces(_PIECE, _image(dx), _image(_laid_out(dy, x)), _image(x)):
-        torch.mul(some, gain, out=to).addcmul_(of, pull, value=-1)
-    return dx
 
 
 def _pieces(entries: int, *images: Tensor) -> Iterable[tuple[Tensor, ...]]:
