@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from gnelint.analysis.blocks import span, with_inner_nodes
 from gnelint.analysis.prediction import Block
-from gnelint.analysis.regions import Contraction, Planner
+from gnelint.analysis.regions import LARGE, Contraction, Planner
 from gnelint.analysis.sampling import MakeSampler, NotSampledError, Region, Sampled, Sampler
+from gnelint.analysis.unmixed import unmixed_runs
 from gnelint.components import Component, component_class
 from gnelint.ir.graph import Graph, Node
 from gnelint.theory.fields.moments import Moments
@@ -42,8 +43,10 @@ class Fallback:
         self._refused: dict[str, str] = {}
         self._contraction = Contraction(graph, {})
         unknown = [node.name for node in graph.gradient_nodes if component_class(node.op) is None]
-        if unknown and make is not None:
-            self._plan(unknown)
+        self._runs = unmixed_runs(graph) if make is not None else ()
+        together = [name for run in self._runs if len(run) <= LARGE for name in run]
+        if (unknown or together) and make is not None:
+            self._plan([*unknown, *together])
 
     @property
     def graph(self) -> Graph:
@@ -123,7 +126,10 @@ class Fallback:
                 self._refused.update(dict.fromkeys(fresh, str(error)))
                 return None
         self._seeds.update(fresh)
-        old, self._contraction = self._contraction, self._planner.contraction(self._seeds)
+        old, self._contraction = (
+            self._contraction,
+            self._planner.contraction(self._seeds, [run for run in self._runs if run <= self._seeds]),
+        )
         return _changed(old, self._contraction)
 
     def _is_large(self, node: Node) -> bool:
@@ -144,7 +150,7 @@ class Fallback:
         if not names:
             return ()
         shown = ", ".join(names[:_MOST]) + ("" if len(names) <= _MOST else f" and {len(names) - _MOST} more")
-        return (f"No formula describes {shown}: run on draws from predicted moments, with what surrounds them.",)
+        return (f"Formulas do not describe {shown}: run on draws from predicted moments, with what surrounds them.",)
 
     def whole(self, block: Block) -> Block:
         """A block of the contracted graph as one of the graph itself."""

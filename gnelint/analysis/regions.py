@@ -28,7 +28,7 @@ from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import families
 from gnelint.records import dataclass
 
-_LARGE = 400
+LARGE = 400
 """Nodes up to which a region grows for the sake of what its inputs and outputs have in common."""
 _REACH = 64
 """Values that are looked at on the way to what two have in common."""
@@ -67,9 +67,16 @@ class Planner:
         self._known: dict[str, bool] = {}
         self._full: dict[frozenset[str], frozenset[str]] = {}
 
-    def contraction(self, seeds: Collection[str]) -> Contraction:
-        """The graph with regions around the nodes of these names, and around no others."""
+    def contraction(self, seeds: Collection[str], runs: Sequence[frozenset[str]] = ()) -> Contraction:
+        """The graph with regions around the nodes of these names, and around no others.
+
+        Args:
+            seeds: the names.
+            runs: those of them that are run together.
+        """
         groups: list[frozenset[str]] = []
+        for run in runs:
+            groups = self._joined_by(self._grown(run), groups)
         for seed in sorted(seeds, key=self._graph.positions.__getitem__):
             if not any(seed in group for group in groups):
                 groups = self._joined_by(self._grown(frozenset({seed})), groups)
@@ -132,7 +139,7 @@ class Planner:
     def _belong_together(self, a: frozenset[str], b: frozenset[str]) -> bool:
         if a & b:
             return True
-        if len(a) + len(b) <= _LARGE and (self._follows(a, b) or self._follows(b, a)):
+        if len(a) + len(b) <= LARGE and (self._follows(a, b) or self._follows(b, a)):
             return True
         (first, last), (start, end) = self._span(a), self._span(b)
         return first < end and start < last and bool(self._behind(a, end) & b) and bool(self._ahead(a, start) & b)
@@ -166,7 +173,7 @@ class Planner:
 
     def _growing(self, group: Collection[str]) -> set[str]:
         last = closed = self._closed(group)
-        while len(closed) <= _LARGE:
+        while len(closed) <= LARGE:
             more = self._before(closed) | self._between(closed) | self._meetings(closed) | self._after(closed)
             if more <= closed:
                 return closed

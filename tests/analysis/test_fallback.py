@@ -81,7 +81,7 @@ def test_activations_around_are_inside_and_layers_are_not() -> None:
 
 
 def test_what_has_to_be_inside_may_be_more_than_a_region_grows_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "_LARGE", 0)
+    monkeypatch.setattr(regions, "LARGE", 0)
     ((operations, inputs, outputs),) = planned(lambda x: 2.0 * torch.sort(x, -1)[0] + x)
     assert (operations, inputs, outputs) == ({"unmodelled"}, ("before",), ("sort:0",))
 
