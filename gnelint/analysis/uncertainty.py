@@ -65,7 +65,8 @@ _NOTABLE = 0.02
 """Bits of drift at one activation from which on it is named."""
 NEAR_CRITICAL = "near an unstable fixed point: errors of the second moment grow from layer to layer"
 
-_MIXING_LAST = families()["recurrent"] | {"linear", "matmul", "embedding", "attention"}
+_RECURRENT = families()["recurrent"]
+_MIXING_LAST = _RECURRENT | {"linear", "matmul", "embedding", "attention"}
 _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
 
 
@@ -157,7 +158,9 @@ def gradient_errors(
     features = _features(graph, moments)
     scales = _scale_errors(graph, components, moments, spectra, features)
     known = _Known(components, moments, spectra, gradients, features, scales)
-    found = GradientErrors({name: GradientError() for name in start if name in gradients})
+    # two samples' cotangents over few features are alike: over one they are the same direction
+    at = {name: 1.0 / features[name] if name in features else 0.0 for name in start if name in gradients}
+    found = GradientErrors({name: GradientError(excess_coherence=alike) for name, alike in at.items()})
     arriving: dict[str, list[tuple[float, GradientError]]] = {}
     for node in reversed(graph.nodes):
         for name in node.outputs:
@@ -343,9 +346,14 @@ def _through(node: Node, output: str, known: _Known, error: GradientError) -> tu
         return error, coherence
     features, scale = known.features[first], known.scales.get(node.name, 0.0)
     finite_width_variance, model, drift, excess_coherence = 0.0, 0.0, 0.0, error.excess_coherence
+    unlike = max(coherence - 1.0 / known.features.get(output, math.inf), 0.0)  # each feature's own energy is known
     if _is_weight(node):
         taps = math.prod(node.parameters["weight"].shape[2:]) if node.op in _MIXING_SECOND else 1
-        finite_width_variance = weight_finite_width_variance(coherence, features * (taps * (1.0 - same) + same))
+        finite_width_variance = weight_finite_width_variance(unlike, features * (taps * (1.0 - same) + same))
+        excess_coherence += 1.0 / features
+    elif node.op in _RECURRENT:  # one matrix for what enters, one for what was before
+        hidden = known.features.get(output, features)
+        finite_width_variance = sum(weight_finite_width_variance(unlike, fan) for fan in (features, hidden))
         excess_coherence += 1.0 / features
     elif isinstance(component, Pointwise):
         x, spectrum = known.moments[first], known.spectra[node.name]

@@ -59,6 +59,37 @@ def test_nine_of_ten_draws_lie_within_the_bound(samples: int, act: Callable[[], 
     assert float(np.quantile(np.abs(scaled), 0.9)) >= 0.3  # not by being wide
 
 
+class Last(nn.Module):
+    """A recurrent layer whose last state a head reads."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.cells, self.head = nn.LSTM(inputs, 48, batch_first=True), nn.Linear(48, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.cells(x)[0][:, -1])
+        return found
+
+
+@pytest.mark.parametrize("inputs", [6])
+def test_a_head_of_one_output_leaves_one_direction(inputs: int) -> None:
+    """All samples' gradients lie in the direction of its weights, and scatter together from draw to draw."""
+    errors, bounds = [], []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        module, x = Last(inputs, 1), torch.randn(8, 6, inputs)
+        found = predicted(module, x)
+        assert found.gradient_log2 is not None
+        assert found.error_bits is not None
+        errors.append(abs(found.gradient_log2 - measured(module, x)))
+        bounds.append(found.error_bits)
+    assert float(np.mean(np.array(errors) <= np.array(bounds))) >= 0.8
+    assert float(np.quantile(errors, 0.9)) >= 0.3 * float(np.mean(bounds))
+    wide = predicted(Last(inputs, 48), torch.randn(8, 6, inputs)).error_bits
+    assert wide is not None
+    assert wide < float(np.mean(bounds))
+
+
 def test_one_sample_fluctuates_as_theory_says() -> None:
     torch.manual_seed(0)
     width, depth = 64, 12
