@@ -29,8 +29,8 @@ from gnelint.components.base import Inputs, Remembered, Unary, component, first_
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
-from gnelint.theory.fields.channel_correlation import NONE
-from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.channel_correlation import NONE, NOTHING_AHEAD, Ahead
+from gnelint.theory.fields.gradient import Gradient, leaning
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
@@ -132,6 +132,15 @@ class Pointwise(Unary):
                 rest = np.maximum(square - slope**2 - linear, 0.0)
                 together = together + linear * x.correlation + rest * x.correlation**2
         return cotangent.times(x.axes, square, together, slope**2, lean)
+
+    def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
+        """Correlations keep the linear share, products of two slopes (E f')^2 of E f'^2."""
+        if behind == NOTHING_AHEAD:
+            return behind, 0.0
+        slope, square = self.slopes_of(x)
+        whole = float(square.mean())
+        alike = float((slope**2).mean()) / whole if whole > 0 else 0.0
+        return behind.scaled(alike * self._linear_share(x, y.variance)), 0.0
 
     def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
         """E[f' xhat] / E f' = sqrt(q) E f'' / E f', from f' at means on either side."""
@@ -275,9 +284,21 @@ class ReLU(PiecewisePolynomial):
             together = together + (passed - together) * np.arcsin(r) * (2.0 / math.pi)  # exactly at a mean of 0
         lean = np.zeros_like(passed)
         if g.correlated:
-            lean = np.where(g.mask_overlap > 0, 0.0, resample(self._lean(x, share), x.axes, g.axes))
+            lean = np.where(
+                g.mask_overlap > 0, self._lean_of_known(x, y, g), resample(self._lean(x, share), x.axes, g.axes)
+            )
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
         return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean)
+
+    @staticmethod
+    def _lean_of_known(x: Moments, y: Moments, g: Gradient) -> np.ndarray:
+        """Of a gradient on entries that are above 0, as far as it follows them: there y is x."""
+        if not g.lean.any() or x.axes != y.axes:
+            return np.zeros_like(g.lean)
+        mean, deviation, entry, variance = (
+            resample(each, x.axes, g.axes) for each in (y.mean, np.sqrt(y.variance), x.mean, x.variance)
+        )
+        return np.where(g.lean > 0, leaning(mean + g.lean * deviation - entry, variance), 0.0)
 
     def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
         """pdf(t) / P: the average of xhat where a Gaussian x is positive."""

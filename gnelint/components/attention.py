@@ -328,6 +328,8 @@ class Attention(OneOutput):
         energy = fixed + float(value.free.mean()) * passed
         if fixed < _EVEN * float(energy.mean()):  # else rows are about alike, and a profile would scale the mean too
             y = replace(y, profile=(None, None, normalised(energy), None))
+        passed_whole = float(value.position_covariance.mean()) / max(float(covariance.mean()), 1e-300)
+        y = replace(y, parted=min(passed_whole, 1.0) * x.parted if (x := inputs[2]) is not None else 0.0)
         return self._pack(y, self.output_shapes[0])
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
@@ -338,7 +340,9 @@ class Attention(OneOutput):
         g = self._unpack(g, 0).profiled(2)
         line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
         g = g.only(1, 3).refined(_head_axes(g.shape))
-        energy, common = (a.reshape(g.shape[1], g.shape[3]) for a in g.arrays()[:2])
+        energy, common, across = (
+            a.reshape(g.shape[1], g.shape[3]) for a in (g.energy, g.position_covariance, g.sample_covariance)
+        )
         common = np.maximum(common, 0.0)
 
         received = self._received(rows, line * rows.s2, keys)
@@ -356,9 +360,14 @@ class Attention(OneOutput):
         of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1) + rows.tilt * _amplitude(line) ** 2
         query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)
         found = (
-            (square * gv * key.free * float(through.mean()), square * query_common, through),
-            (square * key_energy, 0.0 * query.second, to_keys),
-            (energy * received.mean() + common * value_pairs, value_covariance, received),
+            (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * energy, through),
+            (square * key_energy, 0.0 * query.second, 0.0 * energy, to_keys),
+            (
+                energy * received.mean() + common * value_pairs,
+                value_covariance,
+                across * (queries / keys) ** 2,
+                received,
+            ),
         )
         gradients = [
             self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
@@ -382,13 +391,16 @@ class Attention(OneOutput):
         return np.asarray(np.maximum(together**2 - self._received(rows, sent / rows.visible, keys), 0.0))
 
     def _gradient(
-        self, part: tuple[np.ndarray, np.ndarray, np.ndarray], split: tuple[int, ...], shape: tuple[int, ...]
+        self,
+        part: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        split: tuple[int, ...],
+        shape: tuple[int, ...],
     ) -> Gradient:
         """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its
         heads."""
         own = split[1]
-        energy, covariance = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:2])
-        g = Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[2]), None))
+        energy, covariance, across = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:3])
+        g = Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[3]), None), across)
         return self._pack(g, shape)
 
 

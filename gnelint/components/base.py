@@ -17,6 +17,7 @@ from gnelint.ir.graph import Node
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import Scalar
 from gnelint.records import dataclass
+from gnelint.theory.fields.channel_correlation import Ahead
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.spectrum import PLAIN, Structure
@@ -176,13 +177,22 @@ class Unary(OneOutput):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         """Gradient at the input."""
 
+    def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
+        """What normalisations make of correlations at the input, for what they make of them at the output, and the
+        share of the gradient that is lost here to what they gained (theory 5.11)."""
+        return (behind if x.variance_of_variance else behind.scaled(1.0)), 0.0
+
     def joined(self, inputs: Inputs) -> Moments:
         x = first_input(inputs)
-        return self.map(x)
+        y = self.map(x)
+        return replace(y, parted=x.parted) if x.parted and not y.parted else y
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         x = first_input(inputs)
-        return (self.pull(x, y, g), *(None,) * (len(inputs) - 1))
+        found = self.pull(x, y, g)
+        ahead, lost = self.ahead(x, y, g.ahead)
+        found = replace(found.scaled(1.0 - lost) if lost else found, ahead=ahead)
+        return (found, *(None,) * (len(inputs) - 1))
 
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, 
 from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
-from gnelint.theory.fields.channel_correlation import mixed
+from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -80,6 +80,7 @@ class _Linear(OneOutput):
                 mean_known=sum(share * x.mean_known for share, x in shares) / total,
                 square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
             )
+        y = replace(y, parted=_parted([(w**2 * float(x.position_covariance.mean()), x) for w, x in terms]))
         return y.with_autocorrelation(autocorrelation)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
@@ -100,8 +101,16 @@ class _Linear(OneOutput):
                 across * weight**2,
                 lean * self._share_of_deviation(number, weight, inputs, y, pulled.axes) if lean.any() else lean,
             )
-            found.append(pulled.behind(Effect.SCALED, arrays).summed_to(shape))
+            pulled = pulled.behind(Effect.SCALED, arrays)
+            if g.ahead is not NOTHING_AHEAD:
+                pulled = replace(pulled, ahead=g.ahead.scaled(self._share_of_variance(number, weight, inputs, y)))
+            found.append(pulled.summed_to(shape))
         return tuple(found)
+
+    @staticmethod
+    def _share_of_variance(number: int, weight: float, inputs: Inputs, y: Moments) -> float:
+        x, whole = inputs[number], float(y.variance.mean())
+        return 0.0 if x is None or whole <= 0 else min(weight**2 * float(x.variance.mean()) / whole, 1.0)
 
     def _share_of_deviation(self, number: int, weight: float, inputs: Inputs, y: Moments, axes: Axes) -> np.ndarray:
         """Correlation of an operand with the sum, on these cells: their ratio of deviations."""
@@ -147,6 +156,12 @@ class _Linear(OneOutput):
         beside = resample(alone.positive_share, alone.axes, y.axes)
         share = np.divide(beside, whole, out=np.ones_like(whole), where=whole > 0)
         return Moments.flat(y.axes, np.clip(1.0 - share, 0.0, 1.0), np.zeros(1))
+
+
+def _parted(parts: Sequence[tuple[float, Moments]]) -> float:
+    """`Moments.parted` of a sum, of operands with what their entries have in common."""
+    total = sum(shared for shared, _ in parts)
+    return sum(shared * x.parted for shared, x in parts) / total if total > 0 else max(x.parted for _, x in parts)
 
 
 def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -209,10 +224,33 @@ class Multiply(OneOutput):
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         shapes = [shape for shape in self.input_shapes if shape is not None]
-        return (
-            g.times(b.axes, b.second, b.position_covariance + b.mean**2, b.mean**2).summed_to(shapes[0]),
-            g.times(a.axes, a.second, a.position_covariance + a.mean**2, a.mean**2).summed_to(shapes[1]),
-        )
+        found = []
+        for factor, shape, other in ((b, shapes[0], shapes[1]), (a, shapes[1], shapes[0])):
+            if math.prod(shape) > math.prod(other):  # the factor is a gate
+                found.append(self._through_gate(g, factor).summed_to(shape))
+            else:
+                found.append(self._scaled(g, factor).summed_to(shape))
+        return tuple(found)
+
+    @staticmethod
+    def _through_gate(g: Gradient, gate: Moments) -> Gradient:
+        """The gradient at what a gate multiplies; one that is positive leaves alone on which entries it sits."""
+        pulled = g.times(gate.axes, gate.second, gate.position_covariance + gate.mean**2, gate.mean**2)
+        if not gate.nonnegative:
+            return pulled
+        known = g.refined(pulled.axes)
+        return replace(pulled, mask_overlap=known.mask_overlap, lean=known.lean)
+
+    @staticmethod
+    def _scaled(g: Gradient, factor: Moments) -> Gradient:
+        """The gradient at one operand, from the other; one that leans on large entries meets a large factor."""
+        raised = factor.mean
+        if g.lean.any():
+            g = g.refined(factor.axes)
+            factor = factor.refined(g.axes)
+            raised = factor.mean + g.lean * np.sqrt(factor.variance)
+        together = factor.position_covariance + raised**2
+        return g.times(factor.axes, factor.second + raised**2 - factor.mean**2, together, raised**2)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """With respect to a whole tensor that a gate b (one number for many of its entries) multiplies:

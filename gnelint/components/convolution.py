@@ -17,6 +17,8 @@ from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axis, counts, pooled
 from gnelint.theory.fields.channel_correlation import (
     NONE,
+    NOTHING_AHEAD,
+    Ahead,
     ChannelCorrelation,
     participation,
     weighted_sum,
@@ -222,9 +224,33 @@ class _Convolution(Unary):
             1.0 / max(len(lines), 1)
         )
 
-    def _coupled(
-        self, y: Moments, border: ChannelCorrelation, x: Moments, variance: np.ndarray, overlap: float
-    ) -> Moments:
+    @property
+    def _window_taps(self) -> float:
+        """How many taps are inside, on average."""
+        return max(float(self._tap_counts.sum()) / max(math.prod(self.shape[2:]), 1), 1.0)
+
+    @property
+    def _others(self) -> float:
+        """Share of the pairs in a window that are of different channels."""
+        return 1.0 - self._groups / self.input_shape[1]
+
+    def _own_correlation(self, variance: np.ndarray) -> float:
+        """Mean squared correlation that the kernel makes of two outputs, which share what they sum within a group."""
+        out, groups = self.shape[1], self._groups
+        return participation(variance) * groups * max(out / groups - 1.0, 0.0) / max(out - 1, 1)
+
+    @property
+    def _overlap(self) -> float:
+        """What windows beside each other have in common."""
+        return window_overlap([axis.taps for axis in self._taps], [axis.stride for axis in self._taps])
+
+    def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
+        if behind == NOTHING_AHEAD:
+            return behind, 0.0
+        taps, own = self._window_taps, self._own_correlation(_channels_only(x)[2])
+        return behind.before_sum(own / taps, taps, self._overlap, self._others)
+
+    def _coupled(self, y: Moments, border: ChannelCorrelation, x: Moments, variance: np.ndarray) -> Moments:
         """With its channel correlations and the variance of its variance that those of x make.
 
         What x has in every sample alike adds to what the border makes here; of that, only this part is known.
@@ -233,17 +259,11 @@ class _Convolution(Unary):
             y: the sum.
             border: what padding makes, the same in every sample.
             x, variance: what is summed, and its variance by channel.
-            overlap: see `weighted_sum`.
         """
-        reached = float(self._tap_counts.sum())
-        taps = max(reached / max(math.prod(self.shape[2:]), 1), 1.0)
-        own, out, groups = participation(variance), self.shape[1], self._groups
+        taps, own, others = self._window_taps, self._own_correlation(variance), self._others
         parts = math.prod(min(axis.stride, axis.taps) for axis in self._taps)
-        in_a_group = max(out / groups - 1.0, 0.0) / max(out - 1, 1)
-        whole = own * groups * in_a_group
-        random = weighted_sum(x.channel_correlation, own / taps, taps, overlap, whole, parts)
+        random = weighted_sum(x.channel_correlation, own / taps, taps, self._overlap, own, parts)
         rest = 1.0 - border.fixed
-        others = 1.0 - self._groups / variance.shape[-1]  # pairs in a window that are of different channels
         carried = replace(random.scaled(rest**2), fixed=random.fixed * rest * self._from_border)
         if taps > 1:
             carried = replace(carried, few=carried.few * _SHIFTED)
@@ -440,8 +460,7 @@ class Convolution(_Convolution):
             kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.position_covariance)
         )
         y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, covariance)
-        overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        return self._coupled(y, NONE, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]), overlap)
+        return self._coupled(y, NONE, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]))
 
     def _map_of_profiles(self, x: Moments) -> Moments:
         x, mean, variance, covariance = _channels_only(x)
@@ -452,8 +471,7 @@ class Convolution(_Convolution):
         variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=False)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
-        overlap = window_overlap([axis.taps for axis in axes], [axis.stride for axis in axes])
-        return self._coupled(y, border, x, variance, overlap)
+        return self._coupled(y, border, x, variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if is_map(x):
@@ -527,8 +545,11 @@ class TransposedConvolution(_Convolution):
         variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
-        overlap = window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
-        return self._with_bias(self._coupled(y, border, x, variance, overlap))
+        return self._with_bias(self._coupled(y, border, x, variance))
+
+    @property
+    def _overlap(self) -> float:
+        return window_overlap(self._kernel_shape, [1] * len(self._kernel_shape))  # one input reaches a whole kernel
 
     def _swapped(self) -> np.ndarray:
         """The kernel as (out, in / groups, taps)."""

@@ -12,7 +12,7 @@ import numpy as np
 from gnelint.components.base import Inputs, NotModelledError, Opaque, Unary, component
 from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
-from gnelint.theory.fields.channel_correlation import participation, weighted_sum
+from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, participation, weighted_sum
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
@@ -98,7 +98,7 @@ class Linear(Unary):
     def map(self, x: Moments) -> Moments:
         if self._positive is not None:
             return self._averages(self._positive, x)
-        x = x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
+        x = self._on_channels(x)
         out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
         both = [variance, covariance] if np.any(covariance) else [variance]
@@ -121,6 +121,10 @@ class Linear(Unary):
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
         return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y)) if len(y.axes) == 2 else y
 
+    @staticmethod
+    def _on_channels(x: Moments) -> Moments:
+        return x.refined((*pooled(x.shape[:-1]), Axis.full(x.shape[-1])))
+
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         out, inner = self.node.parameters["weight"].shape
         positive = self._positive
@@ -140,6 +144,11 @@ class Linear(Unary):
         axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
         found = Gradient.flat(axes, energy, covariance, profile, across)
         return found.with_autocorrelation(self._kept(g.autocorrelation))
+
+    def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
+        if behind == NOTHING_AHEAD or self._positive is not None:
+            return behind, 0.0
+        return behind.before_sum(participation(self._on_channels(x).variance), 1.0, 0.0)
 
     def _kept(self, autocorrelation: Autocorrelation | None) -> Autocorrelation | None:
         """Along the positions; there is none between channels that a weight has mixed."""

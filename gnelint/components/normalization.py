@@ -27,6 +27,7 @@ from gnelint.components.linear import constant_moments, shifted
 from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
+from gnelint.theory.fields.channel_correlation import Ahead
 from gnelint.theory.fields.field import Effect, average_covariance, put, sample_average_energy, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -388,19 +389,27 @@ class BatchNorm(Normalization):
         if not self._frozen:
             if self.entries <= 1:
                 raise NotModelledError("normalises a single value for each channel, which is always its mean")
-            y = self._with_equal_channels(_with_shape(super().map(x), x, self._gamma))
+            y = self._with_equal_channels(_with_shape(super().map(x), x, self._gamma), x.variance_of_variance)
             return replace(y, mean_known=1.0, square_known=1.0) if self.centred else y
         factor, shift = self._stored()
         y = replace(_scaled(x, factor), nonnegative=False)
         return shifted(y, *constant_moments(shift, y))
 
+    def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
+        if self._frozen:
+            return super().ahead(x, y, behind)
+        return replace(behind.scaled(1.0 / (1.0 + x.variance_of_variance)), next=float(x.variance_of_variance > 0)), 0.0
+
     @staticmethod
-    def _with_equal_channels(y: Moments) -> Moments:
-        """Channels that happen to have much that is fixed have more variance, and are divided by it: of a share f is
-        left f - Var(F) (1 - f), F being its energy, with relative variance 2 few (theory 9.4)."""
+    def _with_equal_channels(y: Moments, spread: float) -> Moments:
+        """Channels that happen to lean on few directions have more variance, and are divided by it: correlations become
+        less by the relative variance of the channels' variances. Those that happen to have much that is fixed are, too:
+        of a share f is left f - Var(F) (1 - f), F being its energy, with relative variance 2 few (theory 9.4, 5.11)."""
         found = y.channel_correlation
+        if spread:
+            found = found.scaled(1.0 / (1.0 + spread))
         if not found.fixed:
-            return y
+            return replace(y, channel_correlation=found) if spread else y
         left = found.fixed * (1.0 - 2.0 * found.few * found.fixed * (1.0 - found.fixed))
         return replace(y, channel_correlation=replace(found, fixed=left))
 

@@ -17,7 +17,7 @@ from gnelint.components.base import Basis, Inputs, NotModelledError, Unary, comp
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.gradient import Gradient, leaning
 from gnelint.theory.fields.moments import Moments, Peaks
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis
@@ -346,7 +346,13 @@ class MaxPool(_Window, Maximum):
         again = self._multiplicity * math.prod(self.shape[2:]) / math.prod(self.input_shape[2:])
         energy = np.maximum(g.energy * factor + g.position_covariance * again, 0.0)
         pulled = _on_inputs(g, energy, self.input_shape, profile)
-        return marked(pulled, x.only(0, 1).axes, self.winners(x.only(0, 1), self._count))
+        entries, largest = (each.flattened().only(0, 1) for each in (x, y))
+        pulled = marked(pulled, entries.axes, self.winners(entries, self._count))
+        if not pulled.correlated or largest.mean.shape != entries.mean.shape:
+            return pulled
+        # winners are larger than other entries
+        above = leaning(largest.mean - entries.mean, entries.variance)
+        return replace(pulled, lean=on_cells_of(pulled, above, entries.axes))
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return self._multiplicity
@@ -401,11 +407,16 @@ def _counted_pairs(overlap: np.ndarray, sizes: np.ndarray) -> list[tuple[float, 
     return [(float(a), float(b), float(c), times) for (a, b, c), times in found.items()]
 
 
+def on_cells_of(g: Gradient, array: np.ndarray, axes: Axes) -> np.ndarray:
+    """An array on the cells of these axes, which are no finer than the gradient's, on those of the gradient."""
+    target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
+    return np.broadcast_to(resample(array, axes, target), counts(g.axes))
+
+
 def marked(g: Gradient, axes: Axes, mask_overlap: np.ndarray) -> Gradient:
     """The gradient with `mask_overlap` set from an array on the cells of these axes."""
     g = g.refined(axes)
-    target = tuple(b if a.is_pooled else a for a, b in zip(axes, g.axes, strict=True))
-    return replace(g, mask_overlap=np.broadcast_to(resample(mask_overlap, axes, target), counts(g.axes)))
+    return replace(g, mask_overlap=on_cells_of(g, mask_overlap, axes))
 
 
 @component("lp_pool")

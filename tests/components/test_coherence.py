@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -244,3 +244,59 @@ def test_gates_of_whole_channels(kind: str) -> None:
     pulled = product.backward(moments, product.forward(moments), [stated(kind, shape)])[0]
     assert pulled is not None
     agree(predicted(pulled), measured(torch.stack(found)), 0.1)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1)])
+def test_maxima_behind_gates(kernel: int, stride: int, pad: int) -> None:
+    """What reaches a gate is summed over winners, which are larger than other entries."""
+    shape, narrow = (4, 4, 8, 8), (4, 4, 1, 1)
+    size = (8 + 2 * pad - kernel) // stride + 1
+    window = {"kernel": (kernel,) * 2, "strides": (stride,) * 2, "pads": (pad,) * 4, "dilations": (1, 1)}
+    pool = make("max_pool", [shape], [(4, 4, size, size)], **window)
+    relu, product = make("relu", [shape], [shape]), make("mul", [shape, narrow], [shape])
+    a, b, found = entries(*shape), Input(narrow, 0.5, 0.001, 1, 0.0), []
+    for _ in range(DRAWS):
+        x, gate = a.draw(rng).requires_grad_(), b.draw(rng).abs().requires_grad_()
+        y = F.max_pool2d(x.relu() * gate, kernel, stride, pad)
+        found.append(torch.autograd.grad(y, (x, gate), drawn("constant", y.shape)))
+    moments = [a.moments(), replace(b.moments(), nonnegative=True)]
+    (rectified,) = relu.forward([moments[0]])
+    (multiplied,) = product.forward([rectified, moments[1]])
+    (pooled,) = pool.forward([multiplied])[:1]
+    (g,) = pool.backward([multiplied], [pooled], [stated("constant", pooled.shape)])[:1]
+    through, at_gate = product.backward([rectified, moments[1]], [multiplied], [g])
+    (at_input,) = relu.backward([moments[0]], [rectified], [through])
+    assert at_gate is not None
+    assert at_input is not None
+    squares = [float(torch.stack(each).square().mean()) for each in zip(*found, strict=True)]
+    assert math.log2(predicted(at_input).energy / squares[0]) == pytest.approx(0.0, abs=0.2)
+    assert math.log2(predicted(at_gate).energy / squares[1]) == pytest.approx(0.0, abs=0.3)
+
+
+@pytest.mark.parametrize("batch", [4, 64])
+@pytest.mark.parametrize(("channels", "kernel"), [(16, 1), (48, 1), (8, 3)])
+@pytest.mark.parametrize("function", [None, "relu", "tanh"])
+def test_chains_of_batch_norms(function: str | None, channels: int, kernel: int, batch: int) -> None:
+    """What one normalisation gains on narrow channels the next one's weights lose (theory 5.11)."""
+    shape, errors = (batch, channels, 4, 4), []
+    for _ in range(6):
+        parts: list[Component] = []
+        functions: list[Callable[[Tensor], Tensor]] = []
+        for _ in range(4):
+            mixing = convolution(shape, channels, kernel, 1, 1)
+            parts += [*mixing.parts, batch_norm(shape)]
+            functions += [mixing.function, lambda x: F.batch_norm(x, None, None, training=True)]
+            if function is not None:
+                parts.append(make(function, [shape], [shape]))
+                functions.append(getattr(torch, function))
+        measured_energy = 0.0
+        for _ in range(4):
+            x = y = normal(*shape).requires_grad_()
+            for each in functions:
+                y = each(y)
+            measured_energy += float((torch.autograd.grad(y, x, normal(*shape))[0] ** 2).mean()) / 4
+        chain = Chain(torch.clone, parts)
+        said = predicted(chain.pulled(entries(*shape).moments(), stated("white", shape)))
+        errors.append(math.log2(said.energy / measured_energy))
+    spread = float(np.std(errors)) / math.sqrt(len(errors))
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.2 + 2 * spread)

@@ -123,6 +123,54 @@ def weighted_sum(
     )
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What the normalisations that a gradient has passed make of correlations where it is: the derivative of the sum of
+    their squared correlations by `ChannelCorrelation.same` and `beside`, for what a Jacobian of the network from here
+    on shares with the value's own correlation (theory 5.11).
+
+    Attributes:
+        same, beside: as above.
+        next: of the normalisation right behind, by the correlation of what is summed.
+    """
+
+    same: float = 0.0
+    beside: float = 0.0
+    next: float = 0.0
+
+    def scaled(self, factor: float) -> Ahead:
+        """Behind something that leaves this share of the correlation, before any normalisation."""
+        return Ahead(self.same * factor, self.beside * factor)
+
+    def before_sum(self, own: float, taps: float, overlap: float, others: float = 1.0) -> tuple[Ahead, float]:
+        """The transpose of `weighted_sum`, and by how much of itself the gradient is smaller before the sum.
+
+        Args:
+            own, taps, overlap: see there.
+            others: share of a window's pairs that are of different channels.
+        """
+        here = self.same + overlap * self.beside
+        summed = here + others * self.next
+        before = Ahead(summed / taps, summed * (1.0 - 1.0 / taps) + (1.0 - overlap) * self.beside)
+        return before, 1.0 - math.exp(-2.0 * own * here)
+
+
+NOTHING_AHEAD = Ahead()
+
+
+def mixed_ahead(parts: Sequence[tuple[float, Ahead]]) -> Ahead:
+    """Of a sum of gradients, each given with its energy."""
+    total = sum(energy for energy, _ in parts)
+    if total <= 0 or all(part is NOTHING_AHEAD for _, part in parts):
+        return NOTHING_AHEAD
+    shares = [(energy / total, part) for energy, part in parts]
+    return Ahead(
+        sum(share * part.same for share, part in shares),
+        sum(share * part.beside for share, part in shares),
+        sum(share * part.next for share, part in shares),
+    )
+
+
 def window_overlap(kernel: Sequence[int], strides: Sequence[int]) -> float:
     """Share of a window's entries that it has in common with those around it, within three positions a row."""
     common = math.prod(

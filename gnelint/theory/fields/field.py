@@ -118,13 +118,16 @@ class Field(ABC):
             self.axes if axes is None else axes, self.profile if profile is None else tuple(profile), *arrays, **lasting
         )
 
-    def absorbed(self, index: int) -> Self:
-        """With the profile of one axis turned into cells."""
+    def absorbed(self, index: int, target: Axis | None = None) -> Self:
+        """With the profile of one axis turned into cells, by default one for each index. Coarser ones forget how the
+        energy varies within them, and keep what their entries have in common."""
         profile = self.profile[index]
         if profile is None:
             return self
+        cells = target or Axis.full(profile.size)
+        profile = average(profile, (Axis.full(profile.size),), 0, cells)
         shape = put((1,) * len(self.axes), index, profile.size)
-        axes, kept = put(self.axes, index, Axis.full(self.axes[index].size)), put(self.profile, index, None)
+        axes, kept = put(self.axes, index, cells), put(self.profile, index, None)
         return self.behind(Effect.RECUT, self.weighted(profile.reshape(shape)), axes, kept)
 
     @abstractmethod
@@ -132,8 +135,14 @@ class Field(ABC):
         """The arrays on coarser cells of one axis."""
 
     def averaged_pairs(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
-        """Covariances on coarser cells: a pair of a new cell was in one old cell with about the cells' ratio."""
-        return average(covariance, self.axes, index, target) * (target.count / self.axes[index].count)
+        """Covariances on coarser cells: a pair of a new cell of L indices was in an old one of l with probability
+        (l / L)^2, and had nothing in common otherwise; two entries of one sample always are in the same batch cell."""
+        old = self.axes[index]
+        if index == 0:
+            return average(covariance, self.axes, index, target)
+        shape = put((1,) * len(self.axes), index, -1)
+        found = average(covariance * old.lengths.reshape(shape), self.axes, index, target)
+        return np.asarray(found / target.lengths.reshape(shape))
 
     def pooled(self, index: int, target: Axis | None = None) -> Self:
         """With the cells of one axis averaged into those of `target`, by default into one."""
@@ -169,7 +178,7 @@ class Field(ABC):
         field = self
         for index, axis in enumerate(axes):
             if not axis.is_pooled and field.profile[index] is not None:
-                field = field.absorbed(index)
+                field = field.absorbed(index, axis if field.correlated else None)
         target = refine(field.axes, axes)
         if target == field.axes:
             return field
@@ -247,7 +256,13 @@ class Field(ABC):
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
         moved = field.behind(Effect.MOVED, arrays, axes, new_profile)
+        if moved.shape[:1] != field.shape[:1] and field.correlated and field.axes[0].is_pooled and axes[0].is_pooled:
+            moved = moved.regrouped(field)
         return self._with_its_axis(moved, lambda axis: _axis_behind(axis, shape, groups))
+
+    @abstractmethod
+    def regrouped(self, before: Self) -> Self:
+        """This field, in samples that are parts of those it was in before, or made of several of them."""
 
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
         """Indexing [start:stop:step] along one axis."""

@@ -11,7 +11,8 @@ import numpy as np
 from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
-from gnelint.theory.fields.field import Effect, Field, put, set_average
+from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, mixed_ahead
+from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
 from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Trace
 from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
@@ -35,6 +36,7 @@ class Gradient(Field):
             normalisation takes out a part of the gradient for it.
         rays: the same gradient by the values that it comes from, where what lies between is a function entry by entry
             (theory.fields.law); () elsewhere.
+        ahead: what the normalisations that it has passed make of what channels have in common here.
     """
 
     energy: np.ndarray
@@ -43,6 +45,7 @@ class Gradient(Field):
     sample_covariance: np.ndarray
     lean: np.ndarray
     rays: tuple[Ray, ...] = field(default=(), kw_only=True)
+    ahead: Ahead = field(default=NOTHING_AHEAD, kw_only=True, metadata=outlasts(*Effect))
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -92,17 +95,27 @@ class Gradient(Field):
         overlap, lean = (np.broadcast_to(a, weighted.shape) for a in (self.mask_overlap, self.lean))
         return weighted, self.position_covariance * energy, overlap, self.sample_covariance * energy, lean
 
+    def regrouped(self, before: Gradient) -> Gradient:
+        """What an entry has in common with all others together stays: first with those of its own sample, of a gradient
+        that parts of one sample got alike."""
+        old, new, samples = before.positions, self.positions, self.shape[0]
+        inside, outside = self.position_covariance, self.sample_covariance * (before.shape[0] - 1.0) * old
+        together = inside * (old - 1.0) + outside
+        if new > old:
+            most = inside if old > 1 else self.energy
+            joining = np.where(
+                outside > 0, np.minimum(outside, most * (new - old)), self.sample_covariance * (new - old)
+            )
+            inside = (inside * (old - 1.0) + joining) / (new - 1.0)
+        across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
+        return replace(self, position_covariance=inside, sample_covariance=across)
+
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         energy, overlap, lean = (
             average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap, self.lean)
         )
         together = self.averaged_pairs(self.position_covariance, index, target)
-        pairs = self.averaged_pairs if index else self._averaged_samples
-        return energy, together, overlap, pairs(self.sample_covariance, index, target), lean
-
-    def _averaged_samples(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
-        """Covariances with all other samples, of samples that are put into one cell."""
-        return average(covariance, self.axes, index, target)
+        return energy, together, overlap, self.averaged_pairs(self.sample_covariance, index, target), lean
 
     def profiled(self, index: int) -> Gradient:
         """With the cells of one axis turned into a profile."""
@@ -168,7 +181,8 @@ class Gradient(Field):
         overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
         together = left.position_covariance + right.position_covariance
         arrays = (energy, together, overlap, left.sample_covariance + right.sample_covariance, _mixed_lean(left, right))
-        total = Gradient(left.axes, profile, *arrays)
+        ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
+        total = Gradient(left.axes, profile, *arrays, ahead=ahead)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 
@@ -208,6 +222,11 @@ class Gradient(Field):
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
         return 1 if index < offset else shape[index - offset]
+
+
+def leaning(distance: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """`Gradient.lean` of a gradient on entries that lie this far above the mean."""
+    return np.asarray(np.divide(distance, np.sqrt(variance), out=np.zeros_like(distance), where=variance > 0))
 
 
 def _mixed_lean(left: Gradient, right: Gradient) -> np.ndarray:

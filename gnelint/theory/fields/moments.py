@@ -51,6 +51,8 @@ class Moments(Field):
         mean_known: share of the variance of an average over samples and positions that is not there, because a
             normalisation took it: entries of different samples have that little less than nothing in common.
         square_known: likewise of the average of the squares.
+        parted: what parts of one sample that are samples of their own now (windows) have in common, relative to what
+            two entries of one of them have.
         trace: how the value comes of another one entry by entry (theory.fields.law); None where it does not.
         log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square
             (theory.fields.log_norm); 0 where nothing follows it. Weights and smooth activations hand it on.
@@ -71,6 +73,7 @@ class Moments(Field):
     peaks: Peaks | None = field(default=None, compare=False)
     mean_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     square_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    parted: float = field(default=0.0, metadata=outlasts(*Effect))
     trace: Trace | None = field(default=None, compare=False)
 
     @staticmethod
@@ -150,6 +153,13 @@ class Moments(Field):
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.mean * np.sqrt(energy), self.variance * energy, self.position_covariance * energy
+
+    def regrouped(self, before: Moments) -> Moments:
+        old, new = before.positions, self.positions
+        if new <= old:  # parts have in common what entries had
+            return replace(self, parted=before.parted or 1.0)
+        inside = (old - 1.0 + before.parted * (new - old)) / (new - 1.0)
+        return replace(self, position_covariance=self.position_covariance * inside, parted=0.0)
 
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         mean = average(self.mean, self.axes, index, target)

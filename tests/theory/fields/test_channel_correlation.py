@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gnelint.theory.fields.channel_correlation import (
     NONE,
+    Ahead,
     ChannelCorrelation,
     mixed,
     participation,
@@ -93,3 +95,49 @@ def test_windows_that_overlap() -> None:
     same = np.mean([(1 - abs(p[0] - q[0]) / 3) * (1 - abs(p[1] - q[1]) / 3) for p, q in pairs])
     assert window_overlap([3, 3], [1, 1]) == pytest.approx(same)
     assert window_overlap([], []) == 0.0
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
+@pytest.mark.parametrize("taps", [1.0, 9.0])
+def test_what_lies_ahead_is_the_transpose_of_a_sum(taps: float, overlap: float) -> None:
+    x, ahead, own, step = ChannelCorrelation(0.1, 0.05), Ahead(0.7, 0.4, 1.0), 0.03, 1e-6
+
+    def later(x: ChannelCorrelation, own: float) -> float:
+        """Squared correlations that later normalisations meet, to first order, and what the next one sums."""
+        y = weighted_sum(x, own, taps, overlap)
+        return ahead.same * y.same + ahead.beside * y.beside + ahead.next * x.over(taps)
+
+    before, lost = ahead.before_sum(own, taps, overlap)
+    whole = later(x, own)
+    assert before.same == pytest.approx((later(ChannelCorrelation(0.1 + step, 0.05), own) - whole) / step)
+    assert before.beside == pytest.approx((later(ChannelCorrelation(0.1, 0.05 + step), own) - whole) / step)
+    assert -math.log1p(-lost) == pytest.approx(2 * (whole - later(x, 0.0)))
+
+
+@pytest.mark.parametrize(("inputs", "channels"), [(27, 64), (1000, 64), (27, 256)])
+def test_gains_of_normalisations_are_no_product(inputs: int, channels: int) -> None:
+    """A linear chain over endless samples, each channel divided by its deviation: the gradient at every layer."""
+    rng, found, layers = np.random.default_rng(0), [], 7
+    for _ in range(30):
+        jacobian, maps = np.eye(inputs), []
+        for _ in range(layers):
+            w = rng.standard_normal((channels, len(jacobian))) / len(jacobian) ** 0.5
+            jacobian = w @ jacobian
+            deviation = np.sqrt((jacobian**2).sum(axis=1))
+            jacobian /= deviation[:, None]
+            maps.append(w / deviation[:, None])
+        gradient = np.eye(channels)
+        found.append([((gradient := gradient @ one) ** 2).sum() / channels for one in reversed(maps)])
+    correlations, correlation = [], NONE
+    for layer in range(layers):
+        strays = 2 * correlation.total
+        correlations.append(strays)
+        correlation = weighted_sum(correlation, 1 / (channels if layer else inputs)).scaled(1 / (1 + strays))
+    ahead, total = Ahead(), 1.0
+    for layer in reversed(range(layers)):
+        strays = correlations[layer]
+        ahead = replace(ahead.scaled(1 / (1 + strays)), next=1.0)
+        ahead, lost = ahead.before_sum(1 / (channels if layer else inputs), 1.0, 0.0)
+        total *= (1 - lost) / (1 - strays)
+        measured = float(np.mean(found, axis=0)[layers - 1 - layer])
+        assert math.log2(total) == pytest.approx(math.log2(measured), abs=0.15)

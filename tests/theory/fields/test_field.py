@@ -28,19 +28,21 @@ ALL = replace(
     peaks=Peaks(Moments.uniform((4, 3, 5), 1.0, 2.0), (3,), (2,)),
     mean_known=0.5,
     square_known=0.4,
+    parted=0.5,
     autocorrelation=Autocorrelation(2, np.array([0.5])),
     trace=Trace(Moments.uniform((4, 3, 5), 1.0, 2.0), lambda grid: None, (True,), composed=False, linear=False),
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
 WHERE = {"neighbours", "mean_known", "square_known"}
+ALWAYS = {"channel_correlation", "parted"}
 LASTING = {
-    Effect.RECUT: {"nonnegative", "channel_correlation", "autocorrelation", *WHERE},
-    Effect.MOVED: {"nonnegative", "channel_correlation"},
-    Effect.SCALED: {"nonnegative", "channel_correlation", "autocorrelation", *WHERE},
+    Effect.RECUT: {"nonnegative", "autocorrelation", *ALWAYS, *WHERE},
+    Effect.MOVED: {"nonnegative", *ALWAYS},
+    Effect.SCALED: {"nonnegative", "autocorrelation", *ALWAYS, *WHERE},
     Effect.SHIFTED: {
+        *ALWAYS,
         *WHERE,
         "centred_energy",
-        "channel_correlation",
         "variance_of_variance",
         "log_norm_variance",
         "autocorrelation",

@@ -140,3 +140,40 @@ def test_channels_that_are_alike_stay_apart_through_a_reshape() -> None:
     g = Gradient.flat(axes, np.ones(1), 1.0).reshaped((2, 2, 2, 15))
     assert g.summed_to((2, 1, 1, 15)).total == pytest.approx(2 * 15 * 4.0)
     assert g.summed_to((2, 2, 2, 1)).total == pytest.approx(2 * 4 * 15.0**2)
+
+
+def test_pairs_of_cells_of_unlike_length_count_by_their_number() -> None:
+    """One token beside a hundred that share all: two of them are of the hundred nearly always."""
+    energy = np.array([0.0, 1.0]).reshape(1, 2, 1)
+    g = Gradient.flat((Axis(2), Axis(101, (1,)), Axis(1)), energy, energy)
+    assert g.pooled(1).position_covariance.reshape(-1)[0] == pytest.approx((100 / 101) ** 2)
+    samples = Moments.flat((Axis(4, (2,)), Axis(9)), np.zeros((2, 1)), np.ones((2, 1)), np.ones((2, 1)))
+    assert samples.pooled(0).position_covariance.reshape(-1)[0] == pytest.approx(1.0)
+
+
+def test_a_profile_that_meets_cells_keeps_what_positions_share() -> None:
+    flat = Gradient.flat(
+        (Axis(2), Axis(101), Axis(1)), np.ones(1), 1.0, (None, normalised(np.arange(1.0, 102.0)), None)
+    )
+    cells = flat.refined((Axis(2), Axis(101, (1,)), Axis(1)))
+    assert cells.axes[1] == Axis(101, (1,))
+    assert cells.position_covariance[0, 1, 0] == pytest.approx(cells.energy[0, 1, 0])
+    assert cells.total == pytest.approx(flat.total)
+
+
+def test_windows_and_back() -> None:
+    """A gradient that all tokens share is shared by windows of them; what windows made of a value is theirs alone."""
+    shared = Gradient.flat((Axis(2), Axis(64), Axis.full(3)), np.ones((1, 1, 3)), 0.8)
+    apart = shared.reshaped((8, 16, 3))
+    assert apart.position_covariance.reshape(-1) == pytest.approx(0.8)
+    # of the seven other windows three are of the same sample
+    assert apart.sample_covariance.reshape(-1) == pytest.approx(0.8 * 3 / 7)
+    back = apart.reshaped((2, 64, 3))
+    assert back.position_covariance.reshape(-1) == pytest.approx(0.8)
+    assert back.sample_covariance.reshape(-1) == pytest.approx(0.0)
+
+    value = Moments.flat((Axis(2), Axis(64), Axis.full(3)), np.zeros((1, 1, 3)), np.ones((1, 1, 3)), 0.5)
+    assert value.reshaped((8, 16, 3)).reshaped((2, 64, 3)).position_covariance.reshape(-1) == pytest.approx(0.5)
+    assert value.reshaped((128, 3)).reshaped((2, 64, 3)).position_covariance.reshape(-1) == pytest.approx(0.5)
+    windows = Moments.flat((Axis(8), Axis(16), Axis.full(3)), np.zeros((1, 1, 3)), np.ones((1, 1, 3)), 0.5)
+    assert windows.reshaped((2, 64, 3)).position_covariance.reshape(-1) == pytest.approx(0.5 * 15 / 63)
