@@ -4,6 +4,7 @@
     python -m tests.benchmarks.accuracy --all --seeds 3  every fixture network
     python -m tests.benchmarks.accuracy --held-out       those that nothing was developed on
     python -m tests.benchmarks.accuracy --deep           plain stacks of 50 and 100 layers, each activation
+    python -m tests.benchmarks.accuracy --vision         designs from papers, of which every third is kept unseen
     python -m tests.benchmarks.accuracy --case resnet50  one of them
     python -m tests.benchmarks.accuracy --layers vit     every layer of one, side by side
     python -m tests.benchmarks.accuracy --onnx           also: the same network read from ONNX, layer by layer
@@ -33,9 +34,12 @@ from torch import Tensor, nn
 from gnelint.analysis.prediction import NodePrediction, Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.measure.program import RunSettings
+from gnelint.measure.regions.sampler import TorchSampler
+from gnelint.measure.regions.torch_network import TorchNetwork
 from gnelint.measure.tape import Moments, Tape
 from gnelint.measure.torch_program import TorchProgram
 from gnelint.readers.torch.reader import Traced, trace_module
+from tests.benchmarks.vision import UNSEEN, VISION
 from tests.models import CASES, DEEP, HELD_OUT, SEVEN, Case
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
@@ -119,7 +123,8 @@ def run(case: Case, *, seed: int, probes: int) -> Run:
     traced = trace_module(module, inputs, name=case.name)
     read = time.perf_counter() - begin
     begin = time.perf_counter()
-    prediction = analyse(traced.graph)
+    # the designs are to be covered as a whole, the other tables show what formulas alone do
+    prediction = analyse(traced.graph, (lambda: TorchSampler(TorchNetwork(traced))) if case.name in VISION else None)
     seconds = time.perf_counter() - begin
     measured = measure(traced, prediction, probes=probes, seed=seed)
     layers = tuple(Layer(node, measured.get(node.output)) for node in prediction.nodes)
@@ -255,6 +260,25 @@ def text_table(rows: Sequence[Row]) -> str:
     )
 
 
+def summary(rows: Sequence[Row]) -> list[str]:
+    """How many networks are within which errors, of all and of those that are kept unseen."""
+    lines = []
+    groups = {"All": list(rows), "Unseen": [one for one in rows if one.case in UNSEEN]}
+    for name, group in groups.items():
+        if not group:
+            continue
+        near = sum(one.median_bits <= 0.3 and one.p95_bits <= 1.0 and one.end_to_end_bits <= 1.0 for one in group)
+        close = sum(one.median_bits <= 0.1 and one.p95_bits <= 0.5 and one.end_to_end_bits <= 0.3 for one in group)
+        layers = sum(one.layers - one.unmatched for one in group)
+        inside = sum((one.layers - one.unmatched) * one.within_bound for one in group) / max(layers, 1)
+        lines.append(
+            f"{name}: {near} of {len(group)} within 0.3 (median), 1.0 (p95), 1.0 (end to end); {close} within "
+            f"0.1, 0.5, 0.3; {inside:.1%} of the layers inside their bound; median of medians "
+            f"{statistics.median(one.median_bits for one in group):.3f}."
+        )
+    return lines
+
+
 def markdown(rows: Sequence[Row], command: str) -> str:
     """The table and what it says, as Markdown."""
     lines = [
@@ -268,6 +292,7 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         "|" + "|".join("---" if side == "<" else "---:" for _, side in HEAD) + "|",
         *("| " + " | ".join(cells(one)) + " |" for one in rows),
         "",
+        *(line for each in summary(rows) for line in (each, "")),
     ]
     if any(one.onnx for one in rows):
         lines += [
@@ -337,6 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="every fixture network")
     parser.add_argument("--held-out", action="store_true", help="every network that nothing was developed on")
     parser.add_argument("--deep", action="store_true", help="every plain stack of 50 and 100 layers")
+    parser.add_argument("--vision", action="store_true", help="designs from papers")
+    parser.add_argument("--seen", action="store_true", help="of these only what may be looked at while formulas change")
     parser.add_argument("--case", action="append", default=[], metavar="NAME", help="this network (repeatable)")
     parser.add_argument("--layers", metavar="NAME", help="print every layer of one network and write nothing")
     parser.add_argument("--seeds", type=int, default=1)
@@ -345,14 +372,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=None, help="stem of the files to write, or - for none")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore", FutureWarning)
-    cases = {**CASES, **HELD_OUT, **DEEP}
+    vision = {name: case for name, case in VISION.items() if not (chosen.seen and name in UNSEEN)}
+    cases = {**VISION, **CASES, **HELD_OUT, **DEEP}
     unknown = [name for name in [*chosen.case, *filter(None, [chosen.layers])] if name not in cases]
     if unknown:
         parser.error(f"no network {', '.join(unknown)}; there are {', '.join(cases)}")
     if chosen.layers:
         print_layers(run(cases[chosen.layers], seed=0, probes=chosen.probes))
         return
-    groups = {"all": CASES, "held-out": HELD_OUT, "deep": DEEP}
+    groups = {"all": CASES, "held-out": HELD_OUT, "deep": DEEP, "vision": vision}
     group = next((name for name in groups if getattr(chosen, name.replace("-", "_"))), None)
     names = list(groups[group]) if group else chosen.case or list(SEVEN)
     rows = []
@@ -363,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(found)
         print(" ".join(text_table([found]).splitlines()[1].split()), *found.onnx.items(), flush=True)
     print()
-    print(text_table(rows))
+    print(text_table(rows), *summary(rows), sep="\n")
     if str(chosen.output) == "-" or (chosen.case and chosen.output is None):
         return
     stem = chosen.output or REPORTS / ("accuracy" + (f"_{group.replace('-', '_')}" if group else ""))
