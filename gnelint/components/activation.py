@@ -278,27 +278,24 @@ class ReLU(PiecewisePolynomial):
         g = cotangent.refined(x.axes)
         share = resample(share, x.axes, g.axes)
         passed = share + g.mask_overlap * (1.0 - share)
-        together = across = np.where(g.mask_overlap > 0, passed, share**2)
+        together = across = passed**2
         if x.correlated:
             r = resample(x.correlation, x.axes, g.axes)
             together = together + (passed - together) * np.arcsin(r) * (2.0 / math.pi)  # exactly at a mean of 0
         lean = np.zeros_like(passed)
         if g.correlated:
-            lean = np.where(
-                g.mask_overlap > 0, self._lean_of_known(x, y, g), resample(self._lean(x, share), x.axes, g.axes)
-            )
+            lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
         return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean)
 
     @staticmethod
-    def _lean_of_known(x: Moments, y: Moments, g: Gradient) -> np.ndarray:
-        """Of a gradient on entries that are above 0, as far as it follows them: there y is x."""
-        if not g.lean.any() or x.axes != y.axes:
-            return np.zeros_like(g.lean)
+    def _lean_behind(x: Moments, y: Moments, g: Gradient, passed: np.ndarray) -> np.ndarray:
+        """What passes sits on entries above 0, where x is y: E y / P on average, more where it leant on large ones."""
         mean, deviation, entry, variance = (
             resample(each, x.axes, g.axes) for each in (y.mean, np.sqrt(y.variance), x.mean, x.variance)
         )
-        return np.where(g.lean > 0, leaning(mean + g.lean * deviation - entry, variance), 0.0)
+        whole = np.divide(mean + g.lean * deviation, passed, out=entry.copy(), where=passed > 1e-3)
+        return leaning(whole - entry, variance)
 
     def _lean(self, x: Moments, slope: np.ndarray) -> np.ndarray:
         """pdf(t) / P: the average of xhat where a Gaussian x is positive."""
@@ -389,6 +386,14 @@ class Clip(PiecewisePolynomial):
         return replace(
             y, mean=first + low, variance=variance, position_covariance=covariance, cumulants=(third, fourth)
         )
+
+    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
+        pulled = super().pull(x, y, cotangent)
+        if not cotangent.mask_overlap.any() or self._ends()[0] != 0.0:
+            return pulled
+        overlap = cotangent.refined(pulled.axes).mask_overlap
+        share = np.maximum(resample(self.slopes_of(x)[1], x.axes, pulled.axes), 1e-6)
+        return replace(pulled, energy=pulled.energy * (1.0 + overlap * (1.0 - share) / share))
 
     @staticmethod
     def _above(x: Moments, end: float) -> tuple[np.ndarray, ...]:

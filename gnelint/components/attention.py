@@ -360,8 +360,8 @@ class Attention(OneOutput):
         of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1) + rows.tilt * _amplitude(line) ** 2
         query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)
         found = (
-            (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * energy, through),
-            (square * key_energy, 0.0 * query.second, 0.0 * energy, to_keys),
+            (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * query.second, through),
+            (square * key_energy, 0.0 * query.second, 0.0 * query.second, to_keys),
             (
                 energy * received.mean() + common * value_pairs,
                 value_covariance,

@@ -482,7 +482,50 @@ class Convolution(_Convolution):
             return Gradient.flat(map_axes((g.axes[0], *x.axes[1:])), energy, covariance)
         g, rows = _channel_gradient(cotangent)
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
-        return self._pulled(self._kernel, g, rows, sent, widens=True)
+        pulled = self._pulled(self._kernel, g, rows, sent, widens=True)
+        if self._kernel.shape[1] > _FEW or not g.lean.any():
+            return pulled
+        level = float(self._tap_counts.sum()) / math.prod(self.input_shape[2:]) / self._kernel.shape[-1]
+        again, own = self._met_again((g.lean**2 * g.position_covariance).reshape(-1))
+        energy = np.maximum(pulled.energy + level * again, 0.0)
+        pulled = replace(pulled, energy=energy)
+        if not x.nonnegative:
+            return pulled
+        # what follows an input's own entries lies where these are: E xhat^2 of those that are positive
+        x, mean, variance, _ = _channels_only(x)
+        silent = 1.0 - x.positive_share.reshape(1, -1)
+        there = np.divide(mean**2, variance, out=np.ones_like(mean), where=variance > 0)
+        surely = np.clip(1.0 - there, 0.0, 1.0) * (silent > 0)
+        share = np.divide(level * own, energy, out=np.zeros_like(energy), where=energy > 0)
+        return replace(pulled, mask_overlap=np.clip(share, 0.0, 1.0) * surely.reshape(energy.shape))
+
+    def _met_again(self, followed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What inputs get because a gradient's positions are as alike as the values there, by as much; and what of
+        their gradient follows their own entries.
+
+        Two outputs at a distance are correlated by the kernel's own autocorrelation r, and so is a gradient that leans
+        on them: `lean^2 c r`. The kernel meets that with its autocorrelation A: sum of A r over the distances.
+        """
+        out, inner, _ = self._kernel.shape
+        sizes = self._kernel_shape
+        axes = tuple(range(2, 2 + len(sizes)))
+        whole = np.fft.rfftn(self._kernel.reshape(out, inner, *sizes), [2 * size - 1 for size in sizes], axes)
+        own = np.fft.irfftn(np.abs(whole) ** 2, [2 * size - 1 for size in sizes], axes)
+        kept = np.ones(own.shape[2:])
+        for axis, (size, taps) in enumerate(zip(sizes, self._taps, strict=True)):
+            far = np.concatenate([np.arange(size), np.arange(1, size)[::-1]]) % taps.stride == 0
+            kept = kept * far.reshape([-1 if i == axis else 1 for i in range(len(sizes))])
+        kept[(0,) * len(sizes)] = 0.0
+        together = own.sum(axis=1, keepdims=True)
+        none = together[(slice(None), slice(None), *(slice(0, 1),) * len(sizes))]
+        alike = np.divide(together * kept, none, out=np.zeros_like(together), where=none > 0)
+        here = own[(slice(None), slice(None), *(0,) * len(sizes))]
+        parts = (own * alike).sum(axis=axes), np.divide(here**2, none.reshape(-1, 1), out=0.0 * here, where=here > 0)
+        shape = (1, -1, *(1,) * len(sizes))
+        again, same = (
+            (each * followed[:, None]).reshape(self._groups, -1, inner).sum(axis=1).reshape(shape) for each in parts
+        )
+        return again, same
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)

@@ -211,7 +211,9 @@ class Normalization(Unary):
         energy = np.maximum(energy, 0.0) * known.factor
         covariance = np.clip(covariance * known.factor, -energy / max(g.positions - 1, 1), energy)
         across = self._left_across(energy, covariance, g) if 0 in axes else g.sample_covariance * known.factor
-        result = g.behind(Effect.SCALED, (energy, covariance, 0.0 * energy, across))
+        # what is left still follows the value, which is the same but for its scale
+        lean = g.lean * math.sqrt(1.0 - 1.0 / g.axes[0].size) if 0 in axes and g.axes[0].size else 0.0 * g.lean
+        result = g.behind(Effect.SCALED, (energy, covariance, 0.0 * energy, across, lean))
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:
                 result = _divided_by_profile(result, index, profile)

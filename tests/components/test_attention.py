@@ -374,7 +374,12 @@ def test_cross_attention_has_as_many_keys_as_the_memory() -> None:
 
 @pytest.mark.parametrize(
     ("shapes", "out"),
-    [([(3, 5, 8)] * 3, (3, 5, 8)), ([(5, 8)] * 3, (5, 8)), ([(2, 2, 3, 5, 8)] * 3, (2, 2, 3, 5, 8))],
+    [
+        ([(3, 5, 8)] * 3, (3, 5, 8)),
+        ([(5, 8)] * 3, (5, 8)),
+        ([(2, 2, 3, 5, 8)] * 3, (2, 2, 3, 5, 8)),
+        ([(3, 5, 8), (3, 5, 8), (3, 5, 12)], (3, 5, 12)),
+    ],
 )
 def test_other_ranks(shapes: list[tuple[int, ...]], out: tuple[int, ...]) -> None:
     inputs = [Moments.uniform(shape, 0.0, 1.0) for shape in shapes]

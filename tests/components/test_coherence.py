@@ -273,6 +273,31 @@ def test_maxima_behind_gates(kernel: int, stride: int, pad: int) -> None:
     assert math.log2(predicted(at_gate).energy / squares[1]) == pytest.approx(0.0, abs=0.3)
 
 
+@pytest.mark.parametrize("kind", ["constant", "mixed"])
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 16), (5, 1, 16), (5, 2, 16), (3, 1, 8)])
+@pytest.mark.parametrize("function", ["relu", "silu"])
+def test_kernels_of_one_channel_meet_their_own_masks(
+    function: str, kernel: int, stride: int, groups: int, kind: str
+) -> None:
+    """Masks behind a kernel are as alike as what it makes, which the kernel meets again on the way back."""
+    shape = (4, 16, 8, 8)
+    errors = []
+    for _ in range(8):
+        mixing = convolution(shape, 16, kernel, stride, groups)
+        behind = (4, 16, 8 // stride, 8 // stride)
+        relu, norm = make("relu", [shape], [shape]), make("batch_norm", [behind], [behind], epsilon=1e-5, training=True)
+        parts = (relu, *mixing.parts, norm, make(function, [behind], [behind]))
+        act = getattr(F, function)
+        measured_energy = 0.0
+        for _ in range(12):
+            x = normal(*shape).requires_grad_()
+            y = act(F.batch_norm(mixing.function(x.relu()), None, None, training=True))
+            measured_energy += float((torch.autograd.grad(y, x, drawn(kind, y.shape))[0] ** 2).mean()) / 12
+        said = predicted(Chain(torch.clone, parts).pulled(entries(*shape).moments(), stated(kind, behind)))
+        errors.append(math.log2(said.energy / measured_energy))
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.2)
+
+
 @pytest.mark.parametrize("batch", [4, 64])
 @pytest.mark.parametrize(("channels", "kernel"), [(16, 1), (48, 1), (8, 3)])
 @pytest.mark.parametrize("function", [None, "relu", "tanh"])

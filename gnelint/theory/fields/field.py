@@ -256,7 +256,9 @@ class Field(ABC):
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
         moved = field.behind(Effect.MOVED, arrays, axes, new_profile)
-        if moved.shape[:1] != field.shape[:1] and field.correlated and field.axes[0].is_pooled and axes[0].is_pooled:
+        # tokens that became samples of their own keep what they had in common
+        apart = moved.shape[:1] != field.shape[:1] and min(field.positions, moved.positions) > 1
+        if apart and field.correlated and field.axes[0].is_pooled and axes[0].is_pooled:
             moved = moved.regrouped(field)
         return self._with_its_axis(moved, lambda axis: _axis_behind(axis, shape, groups))
 

@@ -102,10 +102,8 @@ class Gradient(Field):
         inside, outside = self.position_covariance, self.sample_covariance * (before.shape[0] - 1.0) * old
         together = inside * (old - 1.0) + outside
         if new > old:
-            most = inside if old > 1 else self.energy
-            joining = np.where(
-                outside > 0, np.minimum(outside, most * (new - old)), self.sample_covariance * (new - old)
-            )
+            one = self.sample_covariance * (new - old)
+            joining = np.where(outside > 0, np.minimum(outside, inside * (new - old)), one)
             inside = (inside * (old - 1.0) + joining) / (new - 1.0)
         across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
         return replace(self, position_covariance=inside, sample_covariance=across)
