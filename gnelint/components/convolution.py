@@ -511,21 +511,20 @@ class Convolution(_Convolution):
         axes = tuple(range(2, 2 + len(sizes)))
         whole = np.fft.rfftn(self._kernel.reshape(out, inner, *sizes), [2 * size - 1 for size in sizes], axes)
         own = np.fft.irfftn(np.abs(whole) ** 2, [2 * size - 1 for size in sizes], axes)
-        kept = np.ones(own.shape[2:])
-        for axis, (size, taps) in enumerate(zip(sizes, self._taps, strict=True)):
-            far = np.concatenate([np.arange(size), np.arange(1, size)[::-1]]) % taps.stride == 0
-            kept = kept * far.reshape([-1 if i == axis else 1 for i in range(len(sizes))])
-        kept[(0,) * len(sizes)] = 0.0
-        together = own.sum(axis=1, keepdims=True)
-        none = together[(slice(None), slice(None), *(slice(0, 1),) * len(sizes))]
-        alike = np.divide(together * kept, none, out=np.zeros_like(together), where=none > 0)
-        here = own[(slice(None), slice(None), *(0,) * len(sizes))]
-        parts = (own * alike).sum(axis=axes), np.divide(here**2, none.reshape(-1, 1), out=0.0 * here, where=here > 0)
+        distances = [np.fft.ifftshift(np.arange(1 - size, size)) for size in sizes]
+        kept = outer([(d % axis.stride == 0).astype(float) for d, axis in zip(distances, self._taps, strict=True)])
+        kept[0] = 0.0
+        own = own.reshape(out, inner, -1)
+        here, together = own[:, :, :1], own.sum(axis=1, keepdims=True)
+        whole_here = together[:, :, :1]
+        alike = np.divide(together * kept, whole_here, out=np.zeros_like(together), where=whole_here > 0)
+        same = np.divide(here**2, whole_here, out=np.zeros_like(here), where=whole_here > 0)
+        parts = (own * alike).sum(axis=2), same.sum(axis=2)
         shape = (1, -1, *(1,) * len(sizes))
-        again, same = (
+        again, own = (
             (each * followed[:, None]).reshape(self._groups, -1, inner).sum(axis=1).reshape(shape) for each in parts
         )
-        return again, same
+        return again, own
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         return (self._phi,)
