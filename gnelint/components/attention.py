@@ -541,12 +541,37 @@ class MatMul(OneOutput):
         lead = g.axes[:-2]
         grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)
         grad_b = Gradient.flat((*lead, a.axes[-1], columns), to_b)
+        grad_a, grad_b = self._passed_whole(grad_a, g, b, -1), self._passed_whole(grad_b, g, a, -2)
         assert inputs[0] is not None
         assert inputs[1] is not None
         return (
             self._back(grad_a, inputs[0].shape, bool(self.node.attribute("transpose_a"))),
             self._back(grad_b, inputs[1].shape, bool(self.node.attribute("transpose_b"))),
         )
+
+    def _passed_whole(self, pulled: Gradient, g: Gradient, factor: Moments, index: int) -> Gradient:
+        """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them.
+
+        Args:
+            pulled: the gradient at the other operand.
+            g: the cotangent.
+            factor: an operand, whose inner axis is the last but one for index -1, the last for -2.
+            index: of the cotangent's axis that is summed over.
+        """
+        inner, kept = (-1, -2) if index == -1 else (-2, -1)
+        summed, mean = g.axes[index], factor.only().mean.reshape(-1)[0] * factor.amplitude()
+        if not (mean and summed.is_pooled and pulled.axes[inner].is_pooled and g.correlated):
+            return pulled
+        if pulled.axes[kept].count < pulled.axes[kept].size:
+            return pulled
+        count = summed.size
+        whole = count * np.maximum(g.energy + g.position_covariance * (count - 1.0), 0.0)
+        covariance = float(self.node.attribute("factor")) ** 2 * mean**2 * whole
+        apart = tuple(Axis.full(a.size) if 0 < i < len(pulled.axes) - 2 else a for i, a in enumerate(pulled.axes))
+        if math.prod(a.count for a in apart) > MAX_CELLS:
+            return pulled
+        covariance = np.minimum(np.broadcast_to(covariance, pulled.energy.shape), pulled.energy)
+        return replace(pulled, position_covariance=covariance).refined(apart)
 
     @staticmethod
     def _back(g: Gradient, shape: tuple[int, ...], flag: bool) -> Gradient:
