@@ -33,6 +33,12 @@ class ConstantTensor(Protocol):
 
 V = TypeVar("V", bound=Value)
 C = TypeVar("C", bound=ConstantTensor)
+Part = TypeVar("Part", bound="Value | ConstantTensor")
+
+
+def with_entries(parts: Sequence[Part], axis: int) -> list[Part]:
+    """Those of the parts of a concatenation that have an entry along the axis; the first if none has."""
+    return [part for part in parts if part.shape is None or part.shape[axis] != 0] or list(parts[:1])
 
 
 def shape_of(operand: Value | ConstantTensor) -> Shape:
@@ -245,11 +251,12 @@ class Emitter(ABC, Generic[V, C]):
         return self.emit("slice", [flow], kept, axes=(axis,), starts=(start,), ends=(end,), steps=(step,))
 
     def concat(self, parts: Sequence[V], axis: int) -> V:
-        """The parts one behind the other along an axis.
+        """The parts one behind the other along an axis; those without an entry along it are none.
 
         Raises:
             CannotLowerError: their sizes along it are not known.
         """
+        parts = with_entries(parts, axis)
         if len(parts) == 1:
             return parts[0]
         shape = shape_of(parts[0])

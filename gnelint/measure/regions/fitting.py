@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, counts
@@ -38,32 +39,40 @@ class Tally:
 
     Attributes:
         shape: of the tensor.
+        signed: whether the entries' own sums are wanted, beside those of their squares.
         count: draws so far.
         first, second: sums of the entries and of their squares in each half.
         kept: the first draws as they are.
     """
 
     shape: tuple[int, ...]
+    signed: bool = True
     count: int = 0
     first: list[np.ndarray] = field(default_factory=list)
     second: list[np.ndarray] = field(default_factory=list)
     kept: list[np.ndarray] = field(default_factory=list)
     lowest: float = math.inf
 
-    def add(self, draw: Tensor) -> float:
-        """Take in one draw; the average of its squared entries."""
-        entries = draw.detach().double().cpu().numpy()
-        if not self.first:
-            self.first = [np.zeros(self.shape), np.zeros(self.shape)]
+    def add(self, draw: Tensor) -> float | None:
+        """Take in one draw; the sum of its squared entries. One with entries that are not finite is left out: None."""
+        kind = draw.detach()
+        entries = (kind if kind.dtype in (torch.float32, torch.float64) else kind.float()).cpu().numpy()
+        squares = entries.astype(np.float64)
+        squares *= squares
+        energy = float(squares.sum())
+        if not math.isfinite(energy):
+            return None
+        if not self.second:
             self.second = [np.zeros(self.shape), np.zeros(self.shape)]
-        self.first[self.count % 2] += entries
-        squares = np.square(entries)
+            self.first = [np.zeros(self.shape), np.zeros(self.shape)] if self.signed else []
         self.second[self.count % 2] += squares
+        if self.signed:
+            self.first[self.count % 2] += entries
+            self.lowest = min(self.lowest, float(entries.min(initial=math.inf)))
         if (len(self.kept) + 1) * entries.size <= _KEPT or len(self.kept) < 2:
-            self.kept.append(entries.astype(np.float32))
+            self.kept.append(entries.astype(np.float32, order="C", copy=False))
         self.count += 1
-        self.lowest = min(self.lowest, float(entries.min(initial=math.inf)))
-        return float(squares.mean()) if squares.size else math.nan
+        return energy
 
     def halves(self, sums: Sequence[np.ndarray]) -> Pair:
         """The averages in either half."""
@@ -129,9 +138,10 @@ def _overlap(gradients: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> f
     """How much of the energy sits on positive entries beyond their share."""
     total = positive = share = 0.0
     for g, x in zip(gradients, values, strict=False):
-        total += float((g**2).sum())
-        positive += float((g**2 * (x > 0)).sum())
-        share += float((x > 0).mean()) / len(values)
+        squares, above = g * g, x > 0
+        total += float(squares.sum())
+        positive += float((squares * above).sum())
+        share += float(above.mean()) / len(values)
     if total <= 0 or not 0.0 < share < 1.0:
         return 0.0
     return min(max((positive / total - share) / (1.0 - share), 0.0), 1.0)
@@ -197,8 +207,10 @@ def _correlation(centred: Sequence[np.ndarray], axes: Axes, variance: np.ndarray
         return 0.0
     found = []
     for draw in centred:
-        sums = draw.astype(np.float64).sum(axis=pooled)
-        squares = (draw.astype(np.float64) ** 2).sum(axis=pooled)
+        entries = draw.astype(np.float64)
+        sums = entries.sum(axis=pooled)
+        entries *= entries
+        squares = entries.sum(axis=pooled)
         found.append(float((sums**2 - squares).mean()) / (n * (n - 1)))
     average = sum(found) / len(found)
     error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf

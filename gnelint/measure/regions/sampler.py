@@ -169,19 +169,18 @@ class _Drawn:
             with torch.no_grad():
                 found = self._counted(number) if number == 0 else self._values(number, grad=False)[1]
             for name, value in found.items():
-                if not bool(torch.isfinite(value).all()):  # inside, -inf may say what is left out
-                    if name in self._region.outputs:
-                        raise NotSampledError(f'its value "{name}" overflows')
-                    continue
                 energy = tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
-                estimates.setdefault(name, _Estimate()).totals.append(energy)
+                if energy is not None:
+                    estimates.setdefault(name, _Estimate()).totals.append(energy)
+                elif name in self._region.outputs:  # inside, -inf may say what is left out
+                    raise NotSampledError(f'its value "{name}" overflows')
             number += 1
             if number >= LEAST and all(estimates[name].bits <= PRECISION for name in self._region.outputs):
                 break
         missing = [name for name in self._region.outputs if name not in tallies]
         if missing:
             raise NotSampledError(f'its output "{missing[0]}" is not to be seen')
-        return {name: moments_of(tally) for name, tally in tallies.items()}
+        return {name: moments_of(tally) for name, tally in tallies.items() if tally.count}
 
     def _counted(self, number: int) -> Mapping[str, Tensor]:
         """The first draw, with how many there may be."""
@@ -211,21 +210,19 @@ class _Drawn:
         for number in range(self._most):
             feeds, found = self._values(number, grad=True)
             gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number))
-            for name in self._inputs:
-                if not bool(torch.isfinite(gradients[name]).all()):
-                    raise NotSampledError(f'the gradient at "{name}" overflows')
-            gradients = {name: each for name, each in gradients.items() if bool(torch.isfinite(each).all())}
-            norms = {name: float(gradient.double().square().sum()) for name, gradient in gradients.items()}
-            estimate.totals.append(sum(norms[name] for name in feeds))
-            for name, norm in norms.items():
-                if name not in feeds:
-                    inner[name].totals.append(norm)
+            at_inputs = 0.0
             for name, gradient in gradients.items():
-                tally = tallies.setdefault(name, Tally(tuple(gradient.shape)))
+                tally = tallies.setdefault(name, Tally(tuple(gradient.shape), signed=False))
                 kept = len(tally.kept)
-                tally.add(gradient)
+                norm = tally.add(gradient)
+                if norm is None and name in self._inputs:
+                    raise NotSampledError(f'the gradient at "{name}" overflows')
+                if norm is not None and name not in feeds:
+                    inner[name].totals.append(norm)
+                at_inputs += norm if norm is not None and name in feeds else 0.0
                 if len(tally.kept) > kept:
-                    values.setdefault(name, []).append({**found, **feeds}[name].detach())
+                    values.setdefault(name, []).append((feeds if name in feeds else found)[name].detach())
+            estimate.totals.append(at_inputs)
             settled = all(each.bits <= INNER_PRECISION for each in inner.values())
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
                 break
@@ -234,6 +231,7 @@ class _Drawn:
         found_gradients = {
             name: gradient_of(tally, [value.numpy() for value in values[name]]).scaled(scale)
             for name, tally in tallies.items()
+            if tally.count
         }
         return Pulled(found_gradients, estimate.bits, {name: each.bits for name, each in inner.items()})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gnelint.readers.emitter import CannotLowerError, Shape, entries
+from gnelint.readers.emitter import CannotLowerError, Shape, entries, with_entries
 from gnelint.readers.lowering import add, gather, last_two_exchanged
 from gnelint.readers.torch.constants import Constant, Tensors
 from gnelint.readers.torch.emitter import Call, Emitter, Operand
@@ -137,7 +137,7 @@ def _unbind(em: Emitter, call: Call) -> Any:
 def _cat(em: Emitter, call: Call) -> Operand:
     pieces = [piece for piece in call["tensors"] if piece.shape != (0,)]  # torch ignores these
     axis = call["dim"] % len(call.shape)
-    return em.emit("concat", pieces, call.shape, call.dtype, axis=axis)
+    return em.emit("concat", with_entries(pieces, axis), call.shape, call.dtype, axis=axis)
 
 
 def _stack(em: Emitter, call: Call) -> Operand:
