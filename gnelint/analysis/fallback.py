@@ -68,6 +68,10 @@ class Fallback:
         inputs = tuple(values[name].concrete_shape for name in region.inputs)
         return Sampled(node, inputs, shapes, region, self._sampler)
 
+    def leave(self, name: str, reason: str) -> None:
+        """Never sample this node, for a reason."""
+        self._refused.setdefault(name, reason)
+
     def refusal(self, name: str, reason: str) -> str:
         """Why a node has no numbers: why no formula gives them, and why it was not sampled."""
         return f"{reason}; not sampled: {self._refused[name]}" if name in self._refused else reason

@@ -88,6 +88,10 @@ class Scaled:
         return Scaled(high.gradient.plus(scaled), high.exponent)
 
 
+class _OverflowError(NotModelledError):
+    """Numbers that leave double precision: draws of them would leave single precision long before."""
+
+
 @dataclass
 class _Forward:
     """What the forward pass found.
@@ -263,6 +267,8 @@ def _forward(sampled: Fallback, numbers: bool) -> _Forward:
         except _FAILURES as error:
             if node.name not in on_path:
                 continue
+            if isinstance(error, _OverflowError):
+                sampled.leave(node.name, "draws overflow sooner")
             again = sampled.failed(sampled.missing(node, found.moments) or [node.name], _reason(error))
             if again is None:
                 found.problems[node.name] = sampled.refusal(node.name, _reason(error))
@@ -321,7 +327,7 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
         results = component.forward(states)
     for name, moments in zip(node.outputs, results, strict=True):
         if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.variance))):
-            raise NotModelledError("the predicted moments overflow")
+            raise _OverflowError("the predicted moments overflow")
         if moments.shape != graph.values[name].concrete_shape:
             raise NotModelledError(
                 f"has the shape {graph.values[name].concrete_shape}, where its component finds {moments.shape}"
