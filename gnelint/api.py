@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gnelint.app.checking import Analysis, check_graph
 from gnelint.app.sampling import sampler_of
-from gnelint.errors import GnelintError, UsageError
+from gnelint.errors import GnelintError, ModelError, UsageError
 from gnelint.lint.engine import lint_and_suppress
 from gnelint.lint.finding import Finding
 from gnelint.lint.losses import LOSSES
@@ -57,6 +60,8 @@ def check(
     preview: bool = False,
     params: Mapping[str, Mapping[str, float | str | bool]] | None = None,
     sampling: bool = True,
+    timeout: float | None = None,
+    max_memory: float | None = None,
 ) -> Analysis:
     """Analyse and lint one network without running it. Configuration files are the command line's; none is read.
 
@@ -74,9 +79,12 @@ def check(
         preview: run rules that are not yet stable as well.
         params: values for the parameters of rules, by rule id.
         sampling: run what no formula describes on draws of its inputs, if PyTorch is there.
+        timeout, max_memory: seconds of computing and gigabytes that this may take beside what the process has; None
+            for no end. A command line holds files of strangers to both, in a process of their own: where a library
+            ends the process, this one goes with it.
 
     Raises:
-        ModelError: the model cannot be read.
+        ModelError: the model cannot be read, or takes more than it may.
         RuleError: a rule file is not valid.
         UsageError: the arguments make no sense, or the target names several models.
     """
@@ -89,12 +97,38 @@ def check(
     loaded = load_rules([Path(path) for path in rules])
     settings = replace(_settings(loaded, select, extend_select, ignore, preview, stage, params), loss=loss)
     chosen = selected_rules(loaded, settings)
-    read = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
-    sampler = sampler_of(read) if sampling else None
-    others = unselected_rules(loaded, settings)
-    result = check_graph(read.graph, chosen, settings, others=others, sampler=sampler)
+    with _bounded(target, timeout, max_memory):
+        read = _read(target, example_inputs, example_kwargs, inputs, training=mode == "train")
+        sampler = sampler_of(read) if sampling else None
+        others = unselected_rules(loaded, settings)
+        result = check_graph(read.graph, chosen, settings, others=others, sampler=sampler)
     more = (*loaded.warnings, *without_effect(loaded, settings), *unused(result.verdicts, loaded))
     return replace(result, notes=(*more, *result.notes))
+
+
+@contextmanager
+def _bounded(target: Any, seconds: float | None, gigabytes: float | None) -> Generator[None, None, None]:
+    """What is done with a target meanwhile, held to a budget if there is one."""
+    if seconds is None and gigabytes is None:
+        yield
+        return
+    from gnelint.budget import Budget, SpentError, ran_out, too_much_memory, within
+
+    if threading.current_thread() is not threading.main_thread():
+        raise UsageError("timeout", "holds in the main thread only", "Call check there, or run `gnelint check`.")
+    name = str(target) if isinstance(target, (str, Path)) else type(target).__name__
+    try:
+        with within(Budget(math.inf if gigabytes is None else gigabytes * 1e9, seconds or math.inf)):
+            try:
+                yield
+            except (MemoryError, OSError, ImportError, RuntimeError, SystemError) as error:
+                if not (isinstance(error, MemoryError) or ran_out(error)):
+                    raise
+                problem, _ = too_much_memory()
+                raise ModelError(name, problem, "Check the sizes in it, or allow more by max_memory.") from error
+    except SpentError:
+        problem = f"takes more than the {seconds:.3g} s of computing that it may have"
+        raise ModelError(name, problem, "Allow more by timeout.") from None
 
 
 def _settings(

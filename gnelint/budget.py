@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
+from types import FrameType
 
 from gnelint.records import dataclass
 
@@ -130,35 +132,100 @@ def hold(budget: Budget) -> None:
     at("")
     if resource is None:
         return
-    _memory = int(budget.memory)
+    _memory = int(budget.memory) if math.isfinite(budget.memory) else 0
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + budget.seconds))
-    _limit(resource.RLIMIT_DATA, _memory)
+    _limit(resource.RLIMIT_CPU, used.ru_utime + used.ru_stime + budget.seconds)
+    _limit(resource.RLIMIT_DATA, budget.memory)
     _limit(resource.RLIMIT_CORE, 0)
+
+
+class SpentError(BaseException):
+    """The time of a budget is over: no handler of errors on the way takes it for one of its own."""
+
+
+@contextmanager
+def within(budget: Budget) -> Generator[None, None, None]:
+    """Hold this process to a budget for a while, beyond what it has and has used; the limits from before hold behind.
+
+    Raises:
+        SpentError: the time is over.
+        MemoryError: the memory is, as far as Python asked for it.
+        ValueError: this is not the main thread, which alone hears that the time is over.
+    """
+    global _memory
+    if resource is None:
+        yield
+        return
+    before = [(kind, resource.getrlimit(kind)) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)]
+    known, listening = _memory, signal.signal(signal.SIGXCPU, _spent)
+    try:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, used.ru_utime + used.ru_stime + budget.seconds)
+        _limit(resource.RLIMIT_DATA, _data() + budget.memory)
+        _memory = int(budget.memory) if math.isfinite(budget.memory) else 0
+        yield
+    finally:
+        for kind, limits in before:
+            resource.setrlimit(kind, limits)
+        signal.signal(signal.SIGXCPU, listening)
+        _memory = known
+
+
+def _spent(number: int, frame: FrameType | None) -> None:
+    raise SpentError
+
+
+def _data() -> int:
+    """Bytes that this process has already, as the system counts them against a limit; 0 where it does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def allow(path: Path) -> None:
     """Raise this process' budget of memory, if it has one, for a data file that belongs to the target."""
-    global _memory
-    if _memory:
-        _memory += MEMORY_FOR_EACH_BYTE * _stored(path)
-        _limit(resource.RLIMIT_DATA, _memory)
+    _allow(MEMORY_FOR_EACH_BYTE * _stored(path), 0.0)
 
 
 def allow_torch() -> None:
     """Raise this process' budget, if it has one, for PyTorch and what is run with it."""
+    _allow(TORCH_MEMORY, TORCH_SECONDS)
+
+
+def _allow(memory: float, seconds: float) -> None:
     global _memory
-    if _memory and resource is not None:
-        _memory += TORCH_MEMORY
-        _limit(resource.RLIMIT_DATA, _memory)
-        soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    if not _memory or resource is None:
+        return
+    _memory += int(memory)
+    for kind, more in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, seconds)):
+        soft, _ = resource.getrlimit(kind)
         if soft != resource.RLIM_INFINITY:
-            _limit(resource.RLIMIT_CPU, math.ceil(soft + TORCH_SECONDS))
+            _limit(kind, soft + more)
 
 
-def _limit(kind: int, wanted: int) -> None:
+def _limit(kind: int, wanted: float) -> None:
     hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    soft = math.ceil(wanted) if math.isfinite(wanted) else hard
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+_NO_MEMORY = (
+    "failed to map segment", "cannot map zero-fill pages", "Cannot allocate memory", "can't allocate memory",
+    "not enough memory", "error return without exception set",
+)  # fmt: skip
+"""What loaders and libraries say of a failed allocation."""
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error that is no `MemoryError` is one all the same."""
+    kinds = (OSError, ImportError, RuntimeError, SystemError)
+    return bool(_memory) and isinstance(error, kinds) and any(each in str(error) for each in _NO_MEMORY)
+
+
+def allowed() -> str:
+    """The memory that this process may have, for people."""
+    return f"the {_memory / 1e9:.3g} GB that it may have" if _memory else "memory"
 
 
 def too_much_memory() -> tuple[str, str]:

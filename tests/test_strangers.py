@@ -18,6 +18,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gnelint import check
+from gnelint.errors import ModelError
 from tests.test_cli import write_mlp
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals are of POSIX")
@@ -197,14 +199,16 @@ def test_a_small_file_costs_little(make: Any, tmp_path: Path) -> None:
     assert memory < MEMORY
 
 
+@pytest.mark.parametrize("command", [("check", "-q", "--no-cache"), ("fix", "--diff"), ("verify",)])
 @pytest.mark.parametrize(("option", "said"), [("--max-memory=0.3", "0.3 GB"), ("--timeout=1", "1 s of computing")])
-def test_budgets_name_the_node(option: str, said: str, tmp_path: Path) -> None:
+def test_budgets_name_the_node(command: tuple[str, ...], option: str, said: str, tmp_path: Path) -> None:
     (_softmax if "memory" in option else _long)(tmp_path / "m.onnx")
-    result = gnelint("check", "-q", "--no-cache", option, "m.onnx", cwd=tmp_path)
+    result = gnelint(*command, option, "m.onnx", cwd=tmp_path)
     assert result.returncode == 2
-    assert said in result.stderr
-    assert 'node "' in result.stderr
-    assert option.partition("=")[0] in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert said in line
+    assert 'node "' in line or command == ("verify",)  # it loads PyTorch first, which takes both
+    assert option.partition("=")[0] in line
 
 
 def _long(path: Path) -> Path:
@@ -440,3 +444,17 @@ def test_two_runs_write_one_baseline(tmp_path: Path) -> None:
     for run in runs:
         run.communicate()
     assert set(json.loads((tmp_path / "known.json").read_text())["targets"]) == {"a.onnx", "b.onnx", "c.onnx"}
+
+
+@pytest.mark.parametrize(("given", "said"), [({"max_memory": 0.3}, "0.3 GB"), ({"timeout": 1.0}, "1 s of computing")])
+def test_budgets_from_python_end_with_the_call(given: dict[str, float], said: str, tmp_path: Path) -> None:
+    import resource
+
+    limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)]
+    path = (_softmax if "max_memory" in given else _long)(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=said):
+        check(path, **given)  # type: ignore[arg-type]
+    assert [resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)] == limits
+    assert check(
+        save(tmp_path / "small.onnx", [relu("x", "y")], [info("x", [4])], [info("y", [4])]), timeout=60
+    ).profile

@@ -1,20 +1,35 @@
-"""Many targets checked, one after the other or in several processes, with the same answers in the same order."""
+"""Many targets, one after the other or in several processes, with the same answers in the same order.
+
+What is done with each is a function of its job; files are worked on in processes that the system holds to a budget.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gnelint.app.cache import Cache, Visit, key_of
-from gnelint.budget import Budget, Tell, budget_of, heard_by, hold, too_much_memory
+from gnelint.budget import (
+    TORCH_MEMORY,
+    TORCH_SECONDS,
+    Budget,
+    Tell,
+    budget_of,
+    heard_by,
+    hold,
+    ran_out,
+    too_much_memory,
+)
 from gnelint.errors import DefectError, GnelintError, ModelError
 from gnelint.files import sha256
 from gnelint.lint.baseline import Baseline
@@ -25,43 +40,102 @@ from gnelint.output.json import counts
 from gnelint.output.report import Checked, Unread
 from gnelint.readers.reading import open_target
 from gnelint.readers.target import source_file
+from gnelint.records import dataclass
 from gnelint.settings.jobs import Job
 
 Backend = Literal["processes", "ray"]
 """What runs the processes: this machine, or a Ray cluster."""
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What work on a file may cost unless the user says so.
+
+    Attributes:
+        times: the time of a check.
+        more: than that, and than a check's memory.
+    """
+
+    times: float = 1.0
+    more: Budget = Budget(0.0, 0.0)
+
+    def of(self, job: Job) -> Budget | None:
+        """For one job; the user's own code may cost what it likes unless something else was said."""
+        if job.target.kind == "python":
+            return Budget(job.memory or math.inf, job.seconds or math.inf) if job.memory or job.seconds else None
+        assert job.target.path is not None
+        with_torch = job.target.kind == "pt2" or "torch" in sys.modules
+        found = budget_of(job.target.path, with_torch=with_torch, memory=job.memory, seconds=job.seconds)
+        memory = job.memory or found.memory + self.more.memory
+        return Budget(memory, job.seconds or self.times * found.seconds + self.more.seconds)
+
+
+CHECK = Cost()
+_ROUNDS = 10.0
+"""Checks that fixing a network may take: each round of edits is one."""
+_MEASURED = 600.0
+"""Seconds of probes."""
+
+
+def fixing(measured: float | None) -> Cost:
+    """What fixing a file may cost, where what is written is measured for so many seconds; None for not."""
+    if measured is None:
+        return Cost(_ROUNDS)
+    return Cost(_ROUNDS, Budget(TORCH_MEMORY, TORCH_SECONDS + (os.cpu_count() or 1) * measured))
+
+
+def measuring(files: Sequence[Path], steps: int) -> Cost:
+    """What running models may cost: what a network computes takes any memory, and training for steps any time."""
+    more = sum(budget_of(path, with_torch=True, memory=None, seconds=None).seconds for path in files[1:])
+    return Cost(_ROUNDS, Budget(math.inf, math.inf if steps else _MEASURED + _ROUNDS * more))
+
 
 def answers(
-    jobs: Sequence[Job],
-    processes: int,
-    backend: Backend = "processes",
-    tell: Tell | None = None,
+    jobs: Sequence[Job], processes: int, backend: Backend = "processes", tell: Tell | None = None
 ) -> Generator[Checked | Unread, None, None]:
-    """The answer to each job, in order.
-
-    Files are read in processes of their own, whose end is an answer. What runs code of the user's anyway does so here,
-    unless more than one process was asked for.
-
-    Args:
-        jobs: what is to be done.
-        processes: at most so many at once; a cluster takes as many as it has processors.
-        backend: what runs them.
-        tell: hears where in the target the work is, if that can be known.
-    """
+    """What a check says of each job, in order; the arguments are those of `done`."""
     if backend == "ray":
         from gnelint.app import cluster
 
-        yield from cluster.answers(_bounded_answer, _gone, jobs)
+        yield from cluster.answers(partial(_bounded, _cached, CHECK), _gone, jobs)
         return
-    from gnelint.app.workers import Workers  # slow to import, and `fix` needs none
+    yield from done(_cached, CHECK, jobs, processes, tell)
+
+
+def done(
+    work: Callable[[Job], T],
+    cost: Cost,
+    jobs: Sequence[Job],
+    processes: int = 1,
+    tell: Tell | None = None,
+    *,
+    quiet: bool = True,
+) -> Generator[T | Unread, None, None]:
+    """What `work` makes of each job, in order.
+
+    Files are worked on in processes of their own, whose end is an answer. What runs code of the user's anyway does so
+    here, unless more than one process was asked for.
+
+    Args:
+        work: what is done; a function that other processes can be handed.
+        cost: what it may cost.
+        jobs: with what.
+        processes: at most so many at once; a cluster takes as many as it has processors.
+        tell: hears where in the target the work is, if that can be known.
+        quiet: let what libraries write to standard error of files go nowhere.
+    """
+    from gnelint.app.workers import Workers  # slow to import, and what has no targets needs none
 
     here = [_works_here(job, processes) for job in jobs]
     others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
-    quiet = all(job.target.kind != "python" for job in others)
-    with closing(Workers(_bounded_answer, _lost, processes, quiet).answers(others, tell)) as found:
+    quiet = quiet and all(job.target.kind != "python" for job in others)
+    workers = Workers(partial(_bounded, work, cost), partial(_lost, cost), processes, quiet)
+    with closing(workers.answers(others, tell)) as found:
         for job, is_here in zip(jobs, here, strict=True):
             with heard_by(tell):
-                known = answer(job) if is_here else next(found)
+                known = attempted(work, job) if is_here else next(found)
             yield known
 
 
@@ -72,13 +146,20 @@ def _works_here(job: Job, processes: int) -> bool:
 
 def answer(job: Job) -> Checked | Unread:
     """Check one target; one that cannot be checked is an answer too."""
+    return attempted(_cached, job)
+
+
+def attempted(work: Callable[[Job], T], job: Job) -> T | Unread:
+    """What is made of one target; that nothing can be made of it is an answer too."""
     try:
-        return _cached(job)
+        return work(job)
     except GnelintError as error:
         return _unread(job, error)
     except MemoryError:
         return _unread(job, ModelError(job.target.text, *too_much_memory()))
     except Exception as error:  # a defect of gnelint must not take the other targets with it
+        if ran_out(error):
+            return _unread(job, ModelError(job.target.text, *too_much_memory()))
         return _unread(job, DefectError(job.target.text, error))
 
 
@@ -86,34 +167,27 @@ def _unread(job: Job, error: GnelintError) -> Unread:
     return Unread(job.target.text, str(error), traceback.format_exc())
 
 
-def _bounded_answer(job: Job) -> Checked | Unread:
+def _bounded(work: Callable[[Job], T], cost: Cost, job: Job) -> T | Unread:
     """The same in a process that the system holds to a budget."""
-    budget = _budget(job)
+    budget = cost.of(job)
     if budget is not None:
         hold(budget)
-    return answer(job)
+    return attempted(work, job)
 
 
-def _budget(job: Job) -> Budget | None:
-    """What the target may cost; the user's own code may cost what it likes unless something else was said."""
-    if job.target.kind == "python":
-        return Budget(job.memory or math.inf, job.seconds or math.inf) if job.memory or job.seconds else None
-    assert job.target.path is not None
-    with_torch = job.target.kind == "pt2" or "torch" in sys.modules
-    return budget_of(job.target.path, with_torch=with_torch, memory=job.memory, seconds=job.seconds)
-
-
-def _lost(job: Job, code: int, place: str) -> Unread:
+def _lost(cost: Cost, job: Job, code: int, place: str) -> Unread:
     """The answer for a target whose process is gone."""
-    budget = _budget(job)
+    budget = cost.of(job)
     cause = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
     where = f" at {place}" if place else ""
     if budget is not None and cause == "SIGXCPU":
         problem = f"takes more than the {budget.seconds:.3g} s of computing that it may have; stopped{where}"
         advice = "Allow more with --timeout, if you trust it."
     else:
-        problem = f"ended the process that was reading it{where} ({cause}{'; out of memory?' * (cause == 'SIGKILL')})"
-        advice = "Check it with onnx.checker: it may be damaged."
+        tight = budget is not None and math.isfinite(budget.memory) and (code > 0 or cause in ("SIGKILL", "SIGABRT"))
+        doubt = f"; out of memory? It may have {budget.memory / 1e9:.3g} GB" if tight and budget is not None else ""
+        problem = f"ended the process that was reading it{where} ({cause}{doubt})"
+        advice = "Check it with onnx.checker: it may be damaged." + " Or allow more with --max-memory." * tight
     return Unread(job.target.text, str(ModelError(job.target.text, problem, advice)))
 
 

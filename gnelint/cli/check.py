@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +77,8 @@ FORMATS = ("text", "json", "jsonl", "sarif", "github", "junit", "markdown")
     default="processes",
     help="Check in processes of this machine, or on the Ray cluster that is there [processes].",
 )
-@click.option("--max-memory", type=options.AMOUNT, metavar="GB", help="For a model file [0.9, and 16 times its size].")
-@click.option(
-    "--timeout", type=options.AMOUNT, metavar="SECONDS", help="Of computing for a model file [20, and 24 for each MB]."
-)
+@options.memory
+@options.timeout("20, and 24 for each MB")
 @click.option(
     "--no-sampling", "sampling", is_flag=True, flag_value=False, default=True, help="Run nothing: formulas alone."
 )
@@ -184,9 +184,9 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
 def _fixed_in_place(run: Run, planned: Sequence[Job]) -> list[Job]:
     """Fix the file of each job and say what was done; a job whose file cannot be is said, and left out."""
     from gnelint.app import batch
-    from gnelint.fixes.planning import FixRequest
-    from gnelint.lint.selection import selected_rules
-    from gnelint.output import fix_json, fix_text
+    from gnelint.app.fixing import Wanted, fixed
+    from gnelint.output import fix_text
+    from gnelint.output.report import Unread
     from gnelint.progress import Clock
     from gnelint.writers import rewriting
 
@@ -194,20 +194,19 @@ def _fixed_in_place(run: Run, planned: Sequence[Job]) -> list[Job]:
         if job.target.kind == "python":
             emitted = shlex.join(["gnelint", "fix", job.target.text, "--emit-init", "init_weights.py"])
             raise UsageError("--fix", f"{job.target.text} is not a model file", f"Say `{emitted}`.")
+    wanted = Wanted(in_place=True, measuring=rewriting.Measuring())
     left, clock = [], Clock()
-    for index, job in enumerate(planned, start=1):
-        run.line.begin(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")
-        rules = selected_rules(batch.rules_of(job.rules), job.settings)
-        try:
-            subject = rewriting.subject_of(job, inline=False)
-            request = FixRequest(rules, job.settings, job.suppressions)
-            done = rewriting.rewrite(subject, request, job.target.path, measuring=rewriting.Measuring())
-        except Exception as error:  # whatever it is, the other files are fixed all the same
-            known = error if isinstance(error, GnelintError) else DefectError(job.target.text, error)
-            run.fail(job.target.text, known)
-            continue
-        run.warn(fix_text.sentence(fix_json.entry(done)))
-        left.append(job)
+    tell = run.line.at if sys.stderr.isatty() else None
+    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=tell)
+    with closing(answers):
+        for index, job in enumerate(planned, start=1):
+            run.line.begin(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")
+            done = next(answers)
+            if isinstance(done, Unread):
+                run.tell(done)
+                continue
+            run.warn(fix_text.sentence(done.entry))
+            left.append(job)
     show_progress("")
     return left
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,6 @@ from gnelint.errors import GnelintError, UsageError
 from gnelint.lint.severity import FAIL_ON
 
 if TYPE_CHECKING:
-    from gnelint.readers.target import Target
     from gnelint.writers.rewriting import Measuring
 
 
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of weights that are drawn [0].")
 @click.option("--centre", is_flag=True, help="Subtract the filters' means where gains are fixed.")
 @click.option("--inline", is_flag=True, help="Write new normalisations as plain ONNX nodes, not as a function.")
+@options.memory
+@options.timeout("200, and 240 for each MB, and what measuring may take")
 @options.config
 @click.option("-v", "--verbose", is_flag=True, help="Show every edit, and tracebacks.")
 @click.pass_context
@@ -77,14 +80,11 @@ def fix(context: click.Context, /, targets: tuple[str, ...], **given: Any) -> No
 
 def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     from gnelint.app import batch
-    from gnelint.budget import heard_by
+    from gnelint.app.fixing import Wanted, fixed
     from gnelint.fixes import FixOptions
-    from gnelint.fixes.planning import FixRequest
-    from gnelint.lint.selection import selected_rules
-    from gnelint.lint.severity import reaches
-    from gnelint.output import fix_json, fix_text
+    from gnelint.output import fix_text
+    from gnelint.output.report import Unread
     from gnelint.settings import jobs
-    from gnelint.writers import rewriting
 
     _check_fix_options(given)
     run = Run(given["verbose"])
@@ -93,33 +93,37 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         raise UsageError("-o", f"is one file, for {len(found)} models", "Say --output-dir, or --in-place.")
     if len(found) > 1 and given["html"] is not None:
         raise UsageError("--html", f"is one page, for {len(found)} models", "Fix them one by one.")
-    options = FixOptions(draw=given["draw"], seed=given["seed"], centre=given["centre"])
+    write_one = not given["diff"] and bool(given["output"] or given["output_dir"] or given["in_place"])
+    wanted = Wanted(
+        write_one, given["output"], given["output_dir"], given["in_place"], given["force"], given["unsafe_fixes"],
+        FixOptions(draw=given["draw"], seed=given["seed"], centre=given["centre"]), given["inline"],
+        _measuring(given), given["html"] is not None, given["emit_init"] is not None,
+    )  # fmt: skip
+    planned = jobs.plan(found, job_options(given), batch.rules_of)
+    tell = run.line.at if sys.stderr.isatty() else None
+    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=tell)
     fails = False
-    for job in jobs.plan(found, job_options(given), batch.rules_of):
-        loaded = batch.rules_of(job.rules)
-        rules = selected_rules(loaded, job.settings)
-        request = FixRequest(rules, job.settings, job.suppressions, options, given["unsafe_fixes"])
-        run.line.begin(job.target.text)
-        try:
-            to = _fixed_file(job.target, given)
-            with heard_by(run.line.at if sys.stderr.isatty() else None):
-                subject = rewriting.subject_of(job, given["inline"])
-                done = rewriting.rewrite(
-                    subject, request, to, measuring=_measuring(given), verify=given["html"] is not None
-                )
-            code = None if done.worse else given["emit_init"]
-            if code is not None:
-                write(rewriting.init_code(done), code)
-            if given["html"] is not None:
-                _write_measured(fix_json.measured(done, rules), given["html"])
-        except GnelintError as error:
-            run.fail(job.target.text, error)
-            continue
-        show_progress("")
-        entry = fix_json.entry(done)
-        names = {rule.id: rule.name for rule in loaded.rules}
-        click.echo(fix_text.render(entry, names, whole=given["verbose"], dry=to is None, code=code), nl=False)
-        fails |= bool(entry["worse"]) or any(reaches(finding.severity, job.fail_on) for finding in done.remaining)
+    with closing(answers):
+        for job in planned:
+            run.line.begin(job.target.text)
+            done = next(answers)
+            if isinstance(done, Unread):
+                run.tell(done)
+                continue
+            show_progress("")
+            try:
+                code = given["emit_init"] if done.code is not None else None
+                if code is not None and done.code is not None:
+                    write(done.code, code)
+                if given["html"] is not None:
+                    _write_measured(done.page, given["html"])
+            except GnelintError as error:
+                run.fail(job.target.text, error)
+                continue
+            names = {rule.id: rule.name for rule in batch.rules_of(job.rules).rules}
+            shown = fix_text.render(done.entry, names, whole=given["verbose"], dry=not write_one, code=code)
+            click.echo(shown, nl=False)
+            fails |= done.fails
     return EXIT_FAILED if run.unread else EXIT_FINDINGS if fails else EXIT_CLEAN
 
 
@@ -159,11 +163,3 @@ def _check_fix_options(given: Mapping[str, Any]) -> None:
         raise UsageError("--verify", "measures what is written, and --diff writes nothing", "Say -o FILE instead.")
     if given["html"] is not None and (given["verify"] is False or not places or given["diff"]):
         raise UsageError("--html", "shows what is measured of a model that is written", "Say -o FILE, no --no-verify.")
-
-
-def _fixed_file(target: Target, given: Mapping[str, Any]) -> Path | None:
-    from gnelint.writers.rewriting import output_of
-
-    if given["diff"] or not (given["output"] or given["output_dir"] or given["in_place"]):
-        return None
-    return output_of(target, given["output"], given["output_dir"], in_place=given["in_place"], overwrite=given["force"])

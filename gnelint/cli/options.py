@@ -64,6 +64,15 @@ stage = click.option(
 loss = click.option(
     "--loss", type=click.Choice(LOSSES), help="What stands behind the output, for rules about the head."
 )
+memory = click.option("--max-memory", type=AMOUNT, metavar="GB", help="For a model file [0.9, and 64 times its size].")
+memory_if_said = click.option("--max-memory", type=AMOUNT, metavar="GB", help="For model files [what there is].")
+
+
+def timeout(default: str) -> Callable[[Command], Command]:
+    """--timeout, with what it is where nobody says it."""
+    return click.option("--timeout", type=AMOUNT, metavar="SECONDS", help=f"Of computing for a model file [{default}].")
+
+
 config = click.option(
     "--config", type=click.Path(path_type=Path), help="Read this file instead of the nearest configuration."
 )

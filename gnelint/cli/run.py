@@ -79,7 +79,7 @@ class Run:
                 self.line.begin(f"[{index}/{len(jobs)}{clock.left(index - 1, len(jobs))}] {job.target.text}")
                 answer = next(found)
                 if isinstance(answer, Unread):
-                    self._fail(answer)
+                    self.tell(answer)
                 else:
                     self.warn(*filter(None, [answer.warning]))
                     answer = known(job, answer)
@@ -113,9 +113,10 @@ class Run:
         """Say why a target could not be done."""
         from gnelint.output.report import Unread
 
-        self._fail(Unread(target, str(error), traceback.format_exc()))
+        self.tell(Unread(target, str(error), traceback.format_exc()))
 
-    def _fail(self, unread: Unread) -> None:
+    def tell(self, unread: Unread) -> None:
+        """Say why a target could not be done, for people."""
         self.unread.append(unread)
         show_progress("")
         complain(unread.reason)

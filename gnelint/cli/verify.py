@@ -5,14 +5,29 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gnelint.cli import options
-from gnelint.cli.terminal import EXIT_CLEAN, EXIT_FINDINGS, give_up, in_colour, show_progress, write
+from gnelint.cli.terminal import (
+    EXIT_CLEAN,
+    EXIT_FAILED,
+    EXIT_FINDINGS,
+    complain,
+    give_up,
+    in_colour,
+    show_progress,
+    show_trace,
+    write,
+)
 from gnelint.errors import UsageError
+
+if TYPE_CHECKING:
+    from gnelint.settings.jobs import Job
 
 
 @click.command()
@@ -36,6 +51,8 @@ from gnelint.errors import UsageError
 )
 @click.option("--tolerance", type=float, default=0.5, help="Bits that predictions may lie off the interval [0.5].")
 @click.option("--train", type=click.IntRange(0), default=0, metavar="STEPS", help="Train so long, watching gradients.")
+@options.memory_if_said
+@options.timeout("800, and 240 for each MB; none with --train")
 @click.option("--format", type=click.Choice(("text", "json")), default="text", help="How to report [text].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report to this file.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page to look at, too.")
@@ -57,22 +74,31 @@ def verify(context: click.Context, /, target: str, fixed: str | None, **given: A
 def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
     if importlib.util.find_spec("torch") is None:
         raise UsageError("verify", "needs PyTorch, which is not installed", 'Install it: pip install "gnelint[torch]"')
-    from gnelint.api import verify as run_verify
+    from gnelint.app import batch
     from gnelint.output import json, text, verify_text
+    from gnelint.output.report import Unread
+    from gnelint.readers.target import resolve
+    from gnelint.settings.jobs import Job
 
-    options = ("weights", "mode", "data", "probes", "seed", "device", "dtype", "tolerance", "train")
-    result = run_verify(
-        target,
-        fixed,
-        inputs=given["inputs"],
-        relative_error=given["rel_error"],
-        progress=show_progress,
-        **{name: given[name] for name in options},
-    )
+    targets = [one for each in (target, fixed) if each is not None for one in resolve(each)]
+    files = [one.path for one in targets if one.kind != "python" and one.path is not None]
+    said = {"memory": given["max_memory"] and given["max_memory"] * 1e9, "seconds": given["timeout"]}
+    names = ("inputs", "weights", "mode", "data", "probes", "seed", "device", "dtype", "tolerance", "train")
+    asked = {"relative_error": given["rel_error"], **{name: given[name] for name in names}}
+    work = partial(_measured, target, fixed, asked)
+    with closing(
+        batch.done(work, batch.measuring(files, given["train"]), [Job(targets[0], **said)], quiet=False)
+    ) as answers:
+        done = next(answers)
     show_progress("")
+    if isinstance(done, Unread):
+        complain(done.reason)
+        if given["verbose"]:
+            show_trace(done.trace)
+        return EXIT_FAILED
+    holds, report = done
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
-        return EXIT_CLEAN if result.holds else EXIT_FINDINGS
-    report = result.to_dict()
+        return EXIT_CLEAN if holds else EXIT_FINDINGS
     if given["html"] is not None:
         from gnelint.output import html
 
@@ -83,4 +109,12 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
         colour = in_colour(given["output"])
         shown = verify_text.render(report, text.Style(colour, not given["quiet"], not given["verbose"]))
     write(shown, given["output"])
-    return EXIT_CLEAN if result.holds else EXIT_FINDINGS
+    return EXIT_CLEAN if holds else EXIT_FINDINGS
+
+
+def _measured(target: str, fixed: str | None, asked: Mapping[str, Any], job: Job) -> tuple[bool, dict[str, Any]]:
+    """Whether predictions hold, and the report; in a process of its own where the targets are files."""
+    from gnelint.api import verify as run_verify
+
+    result = run_verify(target, fixed, progress=show_progress, **asked)
+    return result.holds, result.to_dict()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
+from gnelint.budget import allowed
 from gnelint.errors import ModelError
 from gnelint.ir.graph import Graph
 from gnelint.measure.compare import Comparison, compare, is_worse
@@ -146,7 +147,8 @@ def verify_source(source: Source, plan: Plan, team: Team, progress: Progress = l
 def _half(graph: Graph, name: str) -> int:
     batch = batch_size(graph)
     if batch is None or batch < 2:
-        raise ModelError(name, "one example does not fit into memory", "Give smaller inputs: --input 1,3,64,64.")
+        advice = "Give smaller inputs: --input 1,3,64,64. Or allow more by --max-memory."
+        raise ModelError(name, f"one example does not fit into {allowed()}", advice)
     return batch // 2
 
 
