@@ -267,7 +267,7 @@ def _forward(sampled: Fallback, numbers: bool) -> _Forward:
         except _FAILURES as error:
             if node.name not in on_path:
                 continue
-            if isinstance(error, _OverflowError):
+            if isinstance(error, (_OverflowError, OverflowError)):
                 sampled.leave(node.name, "draws overflow sooner")
             again = sampled.failed(sampled.missing(node, found.moments) or [node.name], _reason(error))
             if again is None:

@@ -328,7 +328,7 @@ class Planner:
             reached = [name for name in marked if name in own]
             if not marked:
                 continue
-            way = tuple(dict.fromkeys((*(step for name in reached for step in own[name]), node.name)))
+            way = _joined([own[name] for name in reached], node.name)
             together = frozenset().union(*(marks[name] for name in marked))
             if reached and len(marked) > 1 and len(together) > 1 and node.op != "concat":
                 found.update(way)
@@ -337,6 +337,12 @@ class Planner:
                 if reached:
                     own[name] = way
         return found
+
+
+def _joined(ways: Sequence[tuple[str, ...]], last: str) -> tuple[str, ...]:
+    """The nodes on ways that meet in a node; no more than make any region too large, however long they are."""
+    long = next((way for way in ways if len(way) > _LARGE), None)
+    return long or tuple(dict.fromkeys((*(step for way in ways for step in way), last)))[: _LARGE + 1]
 
 
 def _contracted(graph: Graph, regions: Mapping[str, Region]) -> Contraction:
