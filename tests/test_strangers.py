@@ -250,9 +250,9 @@ def test_what_cannot_be_shown_costs_its_own_report(tmp_path: Path, monkeypatch: 
     (tmp_path / "sitecustomize.py").write_text(
         "import gnelint.output.text as text\n"
         "usual = text.summary\n"
-        "def evil(entries, *rest):\n"
+        "def evil(entries, *rest, **more):\n"
         "    if any('evil' in entry['target'] for entry in entries): raise KeyError('a defect')\n"
-        "    return usual(entries, *rest)\n"
+        "    return usual(entries, *rest, **more)\n"
         "text.summary = evil\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
