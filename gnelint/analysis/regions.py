@@ -341,8 +341,8 @@ class Planner:
 
 def _joined(ways: Sequence[tuple[str, ...]], last: str) -> tuple[str, ...]:
     """The nodes on ways that meet in a node; no more than make any region too large, however long they are."""
-    long = next((way for way in ways if len(way) > _LARGE), None)
-    return long or tuple(dict.fromkeys((*(step for way in ways for step in way), last)))[: _LARGE + 1]
+    long = next((way for way in ways if len(way) > LARGE), None)
+    return long or tuple(dict.fromkeys((*(step for way in ways for step in way), last)))[: LARGE + 1]
 
 
 def _contracted(graph: Graph, regions: Mapping[str, Region]) -> Contraction:
