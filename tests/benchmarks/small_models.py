@@ -33,6 +33,7 @@ SMALL: Mapping[str, Any] = {
     "num_labels": 5, "num_frames": 2, "num_mel_bins": 16, "max_source_positions": 32, "num_channels": 3,
     "projection_dim": 64, "decoder_start_token_id": 1, "max_target_positions": 64, "num_queries": 8,
     "rotary_dim": 8, "encoder_hidden_size": 64, "cross_attention_hidden_size": 64, "mm_hidden_size": 64,
+    "cross_hidden_size": 64, "cross_num_attention_heads": 4, "cross_num_key_value_heads": 4, "cross_head_dim": 16,
     "mamba_d_state": 8, "mamba_n_groups": 1, "n_groups": 1, "prediction_length": 4,
 }  # fmt: skip
 """Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
@@ -57,6 +58,11 @@ LARGEST = 100_000_000
 
 UNSAID = frozenset({"head_dim", "vocab_size", "pad_token_id", "prediction_length"})
 """What some configurations leave open by default, and their networks need."""
+
+UNSAID_WORDS: Mapping[str, int] = dict.fromkeys(
+    ("image_token_id", "image_token_index", "video_token_id", "video_token_index"), 2
+)
+"""Words that stand for something else, left open by default; no text that is fed has them."""
 
 LISTS: Mapping[str, Any] = {"layer_types": 2, "mlp_layer_types": 2, "layers_block_type": 2, "attention_layers": 2}
 """Lists with an entry for each layer, cut to so many."""
@@ -116,6 +122,9 @@ def small(kind: type[Any], sizes: Mapping[str, Any] = SMALL) -> Any:
 
 def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
     given: dict[str, Any] = {}
+    as_usual = _usual(type(config))
+    changed = (name for name, value in vars(config).items() if as_usual.get(name, value) != value)
+    given.update({name: getattr(config, name) for name in changed if not name.startswith("_")})
     if any(vars(config).get(name) for name in _OUTPUTS_OF_LAYERS):
         sizes = {name: size for name, size in sizes.items() if "layer" not in name and name != "depth"}
     for name, value in vars(config).items():
@@ -123,6 +132,8 @@ def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
             given[name] = _smaller(value, sizes)
         elif name in sizes and _is_size(name, value):
             given[name] = sizes[name]
+        elif value is None and name in UNSAID_WORDS:
+            given[name] = UNSAID_WORDS[name]
         elif name in LISTS and isinstance(value, list):
             given[name] = value[: LISTS[name]]
     try:
@@ -133,8 +144,17 @@ def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
         found, left = config, given
     for name, value in left.items():
         setattr(found, name, value)
+    vars(found).update({name: vars(config)[name] for name in _OUTPUTS_OF_LAYERS if vars(config).get(name)})
     _fit(found)
     return found
+
+
+def _usual(kind: type[Any]) -> Mapping[str, Any]:
+    """What a configuration of a kind holds where nobody says otherwise: what differs was said by whom it is part of."""
+    try:
+        return vars(kind())
+    except Exception:
+        return {}
 
 
 def _is_size(name: str, value: Any) -> bool:

@@ -139,6 +139,8 @@ def _check(model: SmallModel, out: Connection, seconds: int) -> None:
                 if build is model.builds[-1] and stage == "not built":
                     raise
                 continue
+            if type(module).forward is torch.nn.Module.forward:
+                raise NotImplementedError("has no forward of its own: its parts are called one by one")
             stage, found = "no inputs", find_inputs(module)
             if found is not None:
                 break

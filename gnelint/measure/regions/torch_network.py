@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
 from gnelint.analysis.sampling import NotSampledError, Region
-from gnelint.ir.graph import Graph
+from gnelint.ir.graph import Graph, Shape
 from gnelint.measure.program import RunSettings
 from gnelint.measure.regions.sampler import Meter
 from gnelint.measure.torch_runner import Runner, is_forced, user_inputs
@@ -37,7 +37,7 @@ class TorchNetwork:
         if node is None:
             return False
         traced = node.meta.get("val")
-        return isinstance(traced, Tensor) and tuple(traced.shape) == self._graph.values[value].shape
+        return isinstance(traced, Tensor) and _same_sizes(traced.shape, self._graph.values[value].shape)
 
     def part(self, region: Region) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
         fed = {self._nodes[self._operations[name]]: name for name in region.inputs}
@@ -101,6 +101,14 @@ class TorchNetwork:
         if isinstance(tensor, Tensor) and tensor.is_meta:
             raise NotSampledError(f'parameter "{name}" is on the meta device and holds no numbers')
         return tensor.detach() if isinstance(tensor, Tensor) else tensor
+
+
+def _same_sizes(traced: Sequence[Any], read: Shape) -> bool:
+    """Whether sizes agree as far as tracing knew them: how much a mask keeps only the reading knows."""
+    return len(traced) == len(read) and all(
+        isinstance(known, int) and (not isinstance(size, int) or size == known)
+        for size, known in zip(traced, read, strict=True)
+    )
 
 
 def _edited(region: Region, graph: Graph) -> dict[str, Tensor]:

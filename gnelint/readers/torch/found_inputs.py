@@ -6,7 +6,8 @@ What a candidate is tried on has shapes only; a module whose way depends on numb
 from __future__ import annotations
 
 import inspect
-import math
+import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -16,15 +17,19 @@ from torch.utils import _pytree as pytree
 
 from gnelint.readers.torch.by_examples import write_to_copies
 from gnelint.readers.torch.export import quietly, untouched
+from gnelint.readers.torch.input_makers import (
+    BATCH,
+    LENGTH,
+    OTHER_FORMS,
+    PATCHES,
+    SIDE,
+    Makers,
+    noise_of,
+    tokens_of,
+)
 from gnelint.readers.torch.outputs import without_caches
 from gnelint.readers.torch.stand_ins import stand_ins
 from gnelint.records import dataclass
-
-BATCH, LENGTH, SIDE, SAMPLES = 2, 16, 64, 4000
-"""Examples, tokens, pixels of a side and samples of sound where nothing says how many."""
-
-_FIRST_TOKEN = 3
-"""Rows before it stand for padding and the like."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _default_configuration(module: nn.Module) -> FoundInputs | None:
         configuration = getattr(module, attribute, None)
         size = configuration.get("input_size") if isinstance(configuration, Mapping) else None
         if size:
-            return FoundInputs((_noise(module, (BATCH, *size)),), {}, f"the input_size of its {attribute}")
+            return FoundInputs((noise_of(module, (BATCH, *size)),), {}, f"the input_size of its {attribute}")
     return None
 
 
@@ -106,10 +111,10 @@ def _first_layer(module: nn.Module) -> FoundInputs | None:
         elif isinstance(part, nn.RNNBase):
             shape = (BATCH * 4, LENGTH, part.input_size)
         elif isinstance(part, nn.Embedding):
-            tokens = _tokens(part.num_embeddings, (BATCH * 4, LENGTH))
+            tokens = tokens_of(part.num_embeddings, (BATCH * 4, LENGTH))
             return _accepted(module, {required[0].name: tokens}, "guessed from its first layer")
         if shape is not None:
-            return _accepted(module, {required[0].name: _noise(module, shape)}, "guessed from its first layer")
+            return _accepted(module, {required[0].name: noise_of(module, shape)}, "guessed from its first layer")
     return None
 
 
@@ -122,37 +127,105 @@ def _accepted(module: nn.Module, kwargs: Mapping[str, Any], source: str) -> Foun
 
 
 def _of_configuration(module: nn.Module) -> FoundInputs | None:
-    """What `forward` takes by the names that configurations of transformers give to sizes."""
+    """What `forward` takes by its documentation and by the names that configurations give to sizes."""
     configuration = getattr(module, "config", None)
-    if configuration is None or not hasattr(module, "main_input_name"):
+    if configuration is None or not hasattr(configuration, "__dict__"):
         return None
-    makers = _Makers(module, configuration)
+    makers = Makers(module, configuration)
     names = list(inspect.signature(module.forward).parameters)
     perhaps: dict[str, Any] = {}
+    tried: set[tuple[Any, ...]] = set()
     for chosen in dict.fromkeys(_candidates(module, names)):
-        for kwargs in _made(makers, chosen):
-            answer = _answer(module, (), kwargs)
+        waiting = [(kwargs, 0) for kwargs in reversed(list(_made(makers, chosen)))]
+        while waiting:
+            kwargs, repairs = waiting.pop()
+            shapes = tuple((name, *value.shape) for name, value in kwargs.items())
+            if shapes in tried or len(tried) >= _MOST_TRIES:
+                continue
+            tried.add(shapes)
+            answer, error = _answer(module, (), kwargs)
             if answer == "runs":
                 return FoundInputs((), kwargs, "from its configuration")
             if answer == "unseen" and len(kwargs) > len(perhaps):
                 perhaps = kwargs  # what comes behind the numbers that are missing may need more, hardly ever less
+            if error is not None and repairs < _MOST_REPAIRS:
+                mended = list(_repaired(kwargs, error, makers, names))
+                waiting += [(other, repairs + 1) for other in reversed(mended)]
     return FoundInputs((), perhaps, "from its configuration") if perhaps else None
 
 
-def _made(makers: _Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+_MOST_TRIES, _MOST_REPAIRS = 100, 3
+"""Calls of a module, and of those how many in a row that each follow what the last one's error says."""
+
+_MISFITS = (
+    re.compile(r"reduction dim, but got \[.*?(?P<got>\d+)\] X \[(?P<wanted>\d+),"),
+    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*size.*?(?P<got>\d+)\]"),
+    re.compile(r"to have (?P<wanted>\d+) channels, but got (?P<got>\d+) channels"),
+    re.compile(r"broadcast a dimension of length (?P<wanted>\d+) at -\d.*\b(?P<got>\d+)\]$"),
+    re.compile(r"Sizes of tensors must match.*Expected.*? (?P<wanted>\d+).* got (?P<got>\d+)"),
+)
+"""What torch says of a size that does not fit."""
+_IMAGE_MISFIT = re.compile(r"\((\d+)\*(\d+)\) doesn't match model \((\d+)\*(\d+)\)")
+_ABSENT = re.compile(
+    r"'NoneType'|'bool' object|[Yy]ou (have|need) to (specify|provide|pass)|must be (given|provided|specified)|required"
+)
+"""What is said where an argument is missing."""
+_NEVER_ASKED = re.compile(
+    r"label|cache|past_key|position_ids|encoder_outputs|head_mask|inputs_embeds|returns?_|output_"
+)
+"""Arguments that nobody has to give: targets, and what stands in for others."""
+
+
+def _repaired(
+    kwargs: Mapping[str, Any], error: BaseException, makers: Makers, names: list[str]
+) -> Iterator[dict[str, Any]]:
+    """What else to try where an error says which size it wants, or that something is missing."""
+    said = str(error).strip()
+    for misfit in _MISFITS:
+        for found in misfit.finditer(said):
+            got, wanted = int(found["got"]), int(found["wanted"])
+            for name, value in kwargs.items():
+                if value.is_floating_point() and got in value.shape[1:] and got != wanted:
+                    shape = [wanted if size == got else size for size in value.shape[1:]]
+                    yield {**kwargs, name: makers.noise(*shape)}
+    if (sides := _IMAGE_MISFIT.search(said)) is not None:
+        rows, columns, high, wide = map(int, sides.groups())
+        yield {
+            name: makers.noise(*value.shape[1:-2], value.shape[-2] * high // rows, value.shape[-1] * wide // columns)
+            if value.dim() > 3
+            else value
+            for name, value in kwargs.items()
+        }
+    if _ABSENT.search(said):
+        lines = " ".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__)[-3:])
+        left = [name for name in names if name not in kwargs and not _NEVER_ASKED.search(name)]
+        for name in sorted(left, key=lambda name: not re.search(rf"\b{name}\b", f"{said} {lines}"))[:_MOST_ASKED]:
+            try:
+                yield {**kwargs, name: makers.made(name)}
+            except _NO_SIZE:
+                continue
+
+
+_NO_SIZE = (AttributeError, TypeError, KeyError, StopIteration, OverflowError)
+"""What happens where a configuration does not say a size."""
+_MOST_ASKED = 6
+"""Arguments that are tried where one is missing."""
+
+
+def _made(makers: Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The tensors of some arguments, in the usual forms first, then each in its other forms."""
     usual: dict[str, Any] = {}
     for name in chosen:
         try:
             usual[name] = makers.made(name)
-        except (AttributeError, TypeError, KeyError):
+        except _NO_SIZE:
             usual[name] = None
     in_patches = any(name.endswith("grid_thw") for name in chosen)
     others = [
         {**usual, name: maker(makers), **masked}
         for name in chosen
-        for maker in _OTHER_FORMS.get(name, ())
-        if (maker in _PATCHES) == in_patches and _has_sizes(maker, makers)
+        for maker in OTHER_FORMS.get(name, ())
+        if (maker in PATCHES) == in_patches and _has_sizes(maker, makers)
         for masked in _masks(f"{name}_mask", maker(makers), chosen)
     ]
     # a grid says how many rows there are of which image: nothing else fits, though only the numbers would tell
@@ -167,10 +240,10 @@ def _masks(name: str, value: torch.Tensor, chosen: tuple[str, ...]) -> list[dict
     return [{name: torch.ones(len(value), size, dtype=torch.long)} for size in steps] or [{}]
 
 
-def _has_sizes(maker: Callable[[_Makers], Any], makers: _Makers) -> bool:
+def _has_sizes(maker: Callable[[Makers], Any], makers: Makers) -> bool:
     try:
         maker(makers)
-    except (AttributeError, TypeError, KeyError):
+    except _NO_SIZE:
         return False
     return True
 
@@ -186,7 +259,8 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
     required = [
         p.name for p in signature.parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
     ]
-    main = module.main_input_name if module.main_input_name in names else None
+    said = getattr(module, "main_input_name", None)
+    main = said if said in names else None
     extra = [
         name
         for name in (
@@ -226,222 +300,6 @@ def _candidates(module: nn.Module, names: list[str]) -> Iterator[tuple[str, ...]
 _OF_DECISIONS = ("actions", "rewards", "returns_to_go", "timesteps")
 
 
-class _Makers:
-    """Tensors by the names of arguments, with the sizes of a configuration."""
-
-    def __init__(self, module: nn.Module, configuration: Any) -> None:
-        self._module = module
-        parts = [configuration, *(part for part in vars(configuration).values() if hasattr(part, "to_dict"))]
-        self._parts = parts
-
-    def made(self, name: str) -> torch.Tensor:
-        """The tensor of an argument.
-
-        Raises:
-            KeyError: nothing is known of an argument of this name.
-        """
-        return _BY_NAME[name](self)
-
-    def size(self, *names: str, default: int | None = None) -> int:
-        """The first of these sizes that the configuration, or a part of it, has."""
-        for part in self._parts:
-            for name in names:
-                found = getattr(part, name, None)
-                if isinstance(found, (list, tuple)) and found:
-                    found = found[0]
-                if isinstance(found, int) and not isinstance(found, bool):
-                    return found
-        if default is None:
-            raise KeyError(names[0])
-        return default
-
-    def tokens(self) -> torch.Tensor:
-        length = min(LENGTH, self.size("max_position_embeddings", "n_positions", default=LENGTH))
-        return _tokens(self.size("vocab_size", "num_embeddings", default=100), (BATCH, length))
-
-    def noise(self, *shape: int) -> torch.Tensor:
-        return _noise(self._module, (BATCH, *shape))
-
-    def pixels(self) -> torch.Tensor:
-        frames = self.size("num_frames", default=0) if self.size("tubelet_size", "num_frames", default=0) else 0
-        return self.noise(*((frames,) if frames else ()), *self._image())
-
-    def large_image(self) -> torch.Tensor:
-        """For a trunk that halves often."""
-        return self.noise(self._channels(), 4 * SIDE, 4 * SIDE)
-
-    def film(self) -> torch.Tensor:
-        """As few frames as make a patch."""
-        return self.noise(2 * self.size("tubelet_size", "temporal_patch_size", default=2), *self._image())
-
-    def _image(self) -> tuple[int, ...]:
-        for part in self._parts:
-            found = getattr(part, "image_size", None)
-            if isinstance(found, Mapping):
-                found = (found["height"], found["width"])
-            if isinstance(found, (list, tuple)) and len(found) == 2:
-                return (self._channels(), int(found[0]), int(found[1]))
-        side = self.size("image_size", "img_size", default=SIDE)
-        return (self._channels(), side, side)
-
-    def _channels(self) -> int:
-        return self.size("num_channels", "in_channels", "in_chans", "image_channels", default=3)
-
-    def features(self) -> torch.Tensor:
-        bins = self.size("num_mel_bins", "feature_projection_input_dim", "feature_size", "n_mels", "mel_bins")
-        steps = 2 * self.size("max_source_positions", default=SIDE // 2)
-        channels_first = any(hasattr(part, "max_source_positions") for part in self._parts) and not any(
-            hasattr(part, "num_conv_layers") for part in self._parts
-        )
-        return self.noise(bins, steps) if channels_first else self.noise(min(steps, 2 * SIDE), bins)
-
-    def chunks(self) -> torch.Tensor:
-        """Features of sound, as many steps as a whole number of windows has."""
-        return self.noise(self.size("num_mel_bins"), 2 * self.size("n_window", default=SIDE))
-
-    def sound(self) -> torch.Tensor:
-        bins = self.size("num_mel_bins", default=0)
-        return self.noise(self.size("max_length", default=SIDE), bins) if bins else self.noise(SAMPLES)
-
-    def channels_of_sound(self) -> torch.Tensor:
-        """As codecs take it, the channels of the sound apart; a length that frames of usual lengths divide."""
-        return self.noise(self.size("audio_channels", default=1), 3840)
-
-    def frames_of_sound(self) -> torch.Tensor:
-        """A whole number of frames of usual lengths."""
-        return self.noise(3840)
-
-    def frames(self) -> torch.Tensor:
-        """Features of sound, the steps first."""
-        bins = self.size("input_dim", "input_feat_size", "feature_size", "num_mel_bins", "input_size", default=80)
-        return self.noise(SIDE, bins)
-
-    def grid(self) -> torch.Tensor:
-        """Frames, rows and columns of patches, of one image."""
-        side = max(_GRID, 2 * self.size("spatial_merge_size", "merge_size", default=2))
-        return torch.tensor([[1, side, side]])
-
-    def patches(self) -> torch.Tensor:
-        """The patches of one image in a row each."""
-        side = self.size("patch_size", default=14)
-        frames = self.size("temporal_patch_size", default=1)
-        return _noise(self._module, (int(self.grid().prod()), self._channels() * frames * side * side))
-
-    def first_layers_patches(self) -> torch.Tensor:
-        """The patches of one image as wide as the first layer takes them."""
-        first = next(part for part in self._module.modules() if isinstance(part, nn.Linear))
-        return _noise(self._module, (int(self.grid().prod()), first.in_features))
-
-    def rows_of_patches(self) -> torch.Tensor:
-        """The patches of each image in a row each."""
-        side = self.size("patch_size", default=16)
-        return self.noise(_GRID * _GRID, self._channels() * side * side)
-
-    def places(self) -> torch.Tensor:
-        """Column and row of each patch."""
-        at = torch.arange(_GRID)
-        places = torch.cartesian_prod(at, at).flip(-1)
-        return places.expand(BATCH, -1, -1).contiguous()
-
-    def embedded_patches(self) -> torch.Tensor:
-        """The patches of one image as the width of the network."""
-        return _noise(self._module, (int(self.grid().prod()), self.size("hidden_size", "embed_dim")))
-
-    def pair(self) -> torch.Tensor:
-        """Two images to be matched."""
-        return self.noise(2, *self._image())
-
-    def vectors(self) -> torch.Tensor:
-        """Tokens as vectors."""
-        return self.noise(LENGTH, self.size("hidden_size", "d_model", "dim", "embed_dim"))
-
-    def steps(self, *names: str) -> torch.Tensor:
-        """A vector a step, of the first of these sizes."""
-        return self.noise(LENGTH, self.size(*names, default=1))
-
-    def past(self) -> torch.Tensor:
-        length = self.size("context_length", default=LENGTH)
-        lags = max((max(getattr(part, "lags_sequence", None) or [0]) for part in self._parts), default=0)
-        channels = self.size("num_input_channels", default=0) or self.size("input_size", default=1)
-        alone = channels == 1 and not self.size("num_input_channels", default=0)
-        return self.noise(length + lags) if alone else self.noise(length + lags, channels)
-
-
-_GRID = 4
-"""Rows and columns of patches, at least."""
-
-_VECTORS = ("query_embeds", "inputs_embeds", "noise_embeds", "hidden_states", "context_hidden_states", "latents")
-"""Arguments that are tokens as vectors."""
-
-_BY_NAME: Mapping[str, Callable[[_Makers], torch.Tensor]] = {
-    **dict.fromkeys(("input_ids", "decoder_input_ids", "inputs", "qformer_input_ids"), _Makers.tokens),
-    **dict.fromkeys(("token_type_ids", "mm_token_type_ids"), lambda made: torch.zeros_like(made.tokens())),
-    **dict.fromkeys(("grid_thw", "image_grid_thw"), _Makers.grid),
-    **dict.fromkeys(_VECTORS, _Makers.vectors),
-    "states": lambda made: made.steps("state_dim"),
-    "actions": lambda made: made.steps("act_dim"),
-    **dict.fromkeys(("rewards", "returns_to_go"), lambda made: made.steps("reward_dim")),
-    "timesteps": lambda made: torch.arange(LENGTH).expand(BATCH, LENGTH).contiguous(),
-    "audio_mel": _Makers.frames,
-    "audio_mel_mask": lambda made: torch.zeros(made.frames().shape[:2], dtype=torch.bool),
-    "image_attention_mask": lambda made: torch.ones(*made.tokens().shape, 1, dtype=torch.long),
-    "pixel_attention_mask": lambda made: torch.ones(BATCH, _GRID * _GRID, dtype=torch.long),
-    **dict.fromkeys(("pixel_position_ids", "image_position_ids"), _Makers.places),
-    "merge_sizes": lambda made: torch.tensor([made.size("spatial_merge_size", "merge_size", default=2)]),
-    "lang_ids": lambda made: torch.zeros(BATCH, dtype=torch.long),
-    **dict.fromkeys(("target_sizes", "spatial_shapes"), lambda made: torch.tensor([[_GRID, _GRID]] * BATCH)),
-    **dict.fromkeys(("attention_mask", "decoder_attention_mask"), lambda made: torch.ones_like(made.tokens())),
-    **dict.fromkeys(("pixel_values", "pixel_values_videos"), _Makers.pixels),
-    "input_features": _Makers.features,
-    "input_features_mask": lambda made: torch.ones(BATCH, made.features().shape[-1], dtype=torch.long),
-    "pixel_mask": lambda made: torch.ones(BATCH, *made.pixels().shape[-2:], dtype=torch.long),
-    **dict.fromkeys(("input_values", "audio_values"), _Makers.sound),
-    "bbox": lambda made: torch.zeros_like(made.tokens())[..., None].expand(-1, -1, 4).contiguous(),
-    "past_values": _Makers.past,
-    "past_time_features": lambda made: made.noise(made.past().shape[1], made.size("num_time_features", default=1)),
-    "past_observed_mask": lambda made: torch.ones_like(made.past()),
-}
-
-
-_PATCHES = (_Makers.patches, _Makers.embedded_patches, _Makers.first_layers_patches)
-"""A row a patch."""
-
-_OTHER_FORMS: Mapping[str, tuple[Callable[[_Makers], torch.Tensor], ...]] = {
-    "pixel_values": (
-        _Makers.patches,
-        _Makers.first_layers_patches,
-        _Makers.pair,
-        lambda made: made.pixels()[:, None],
-        _Makers.rows_of_patches,
-        _Makers.large_image,
-    ),
-    "pixel_values_videos": (_Makers.film, lambda made: made.pixels()[:, None]),
-    "bbox": (lambda made: torch.zeros(*made.tokens().shape, 4),),
-    "hidden_states": (_Makers.patches, _Makers.embedded_patches),
-    "inputs": (_Makers.sound,),
-    "input_values": (_Makers.channels_of_sound, _Makers.frames_of_sound),
-    "input_features": (
-        _Makers.frames,
-        lambda made: made.features()[:, None],
-        lambda made: made.features().transpose(1, 2).contiguous(),
-        _Makers.chunks,
-        _Makers.vectors,
-    ),
-}
-"""What other forms an argument of a name has; `_PATCHES` where a grid comes with it."""
-
-
-def _tokens(rows: int, shape: tuple[int, ...]) -> torch.Tensor:
-    first = min(_FIRST_TOKEN, rows - 1)
-    count = torch.arange(math.prod(shape))
-    return (first + count % max(min(rows, 100) - first, 1)).reshape(shape)
-
-
-def _noise(module: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
 _UNSEEN = (
     "data-dependent",
     "DataDependent",
@@ -458,12 +316,14 @@ _UNSEEN = (
 
 def accepts(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether `forward` runs on such inputs, or fails only because they hold no numbers."""
-    return _answer(module, args, kwargs) != "fails"
+    return _answer(module, args, kwargs)[0] != "fails"
 
 
-def _answer(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Literal["runs", "unseen", "fails"]:
-    """What `forward` does on such inputs without numbers; "unseen" where it stops for want of them and the module has
-    none either: one that has some computes once."""
+def _answer(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Literal["runs", "unseen", "fails"], Exception | None]:
+    """What `forward` does on such inputs without numbers, and its error; "unseen" where it stops for want of them and
+    the module has none either: one that has some computes once."""
     try:
         with (
             untouched(module),
@@ -477,19 +337,21 @@ def _answer(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     except Exception as error:
         said = f"{type(error).__name__} {error}"
         if isinstance(error, AttributeError) or not any(word in said for word in _UNSEEN):
-            return "fails"
+            return "fails", error
         if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
-            return "unseen"
-        return "runs" if _computes(module, args, kwargs) else "fails"
-    return "runs"
+            return "unseen", None
+        failure = _failure(module, args, kwargs)
+        return ("runs", None) if failure is None else ("fails", failure)
+    return "runs", None
 
 
-def _computes(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _failure(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception | None:
+    """What goes wrong where the module computes."""
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, dict(kwargs)))
     try:
         with untouched(module), quietly(), torch.no_grad(), without_caches(module):
             write_to_copies(module)
             module(*args, **kwargs)
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return error
+    return None

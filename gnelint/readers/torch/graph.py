@@ -420,7 +420,7 @@ def _attribute(program: ExportedProgram, path: Any) -> Any:
 
 def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
     """The same for two names of one tensor. A tensor without storage of its own is only itself."""
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return (id(tensor),)
     return (storage_key(tensor), tensor.storage_offset(), *tensor.shape, *tensor.stride())
 

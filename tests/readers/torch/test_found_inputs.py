@@ -94,3 +94,54 @@ def test_an_argument_in_the_form_that_fits(kind: type[nn.Module]) -> None:
     assert found is not None
     assert found.source == "from its configuration"
     module(*found.args, **found.kwargs)
+
+
+class _Documented(nn.Module):
+    """Says what it takes as packages do: by names of sizes, some of them its configuration's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=12, layers=[0, 1, 2], vocab_size=9)
+        self.words, self.up = nn.Embedding(9, 12), nn.Linear(36, 12)
+
+    def forward(self, states: torch.Tensor, code_tokens: torch.Tensor, keep: torch.Tensor | None = None) -> Any:
+        """Run it.
+
+        Args:
+            states (`torch.Tensor` of shape `(batch size, tokens, hidden_size * len(config.layers))`): of all.
+            code_tokens (`torch.LongTensor` of shape `(batch_size, sequence_length)`): words.
+            keep (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*): which are left.
+        """
+        if keep is None:
+            raise ValueError("You have to specify keep")
+        return (self.up(states) + self.words(code_tokens)) * keep[..., None]
+
+
+def test_what_forward_documents_is_fed() -> None:
+    found = find_inputs(_Documented())
+    assert found is not None
+    assert {name: tuple(value.shape) for name, value in found.kwargs.items()} == {
+        "states": (2, 16, 36), "code_tokens": (2, 16), "keep": (2, 16)
+    }  # fmt: skip
+    assert found.kwargs["code_tokens"].dtype == torch.int64
+    assert found.kwargs["keep"].dtype == torch.bool
+
+
+class _Misled(nn.Module):
+    """Its first layer is wider than its configuration says, which only the error tells."""
+
+    main_input_name = "hidden_states"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=12)
+        self.up = nn.Linear(20, 4)
+
+    def forward(self, hidden_states: torch.Tensor) -> Any:
+        return self.up(hidden_states)
+
+
+def test_a_size_that_an_error_asks_for_is_tried() -> None:
+    found = find_inputs(_Misled())
+    assert found is not None
+    assert tuple(found.kwargs["hidden_states"].shape) == (2, 16, 20)
