@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
 from gnelint.analysis.sampling import NotSampledError, Region
-from gnelint.ir.graph import Graph, Shape
+from gnelint.ir.graph import Dim, Graph
 from gnelint.measure.program import RunSettings
 from gnelint.measure.regions.sampler import Meter
 from gnelint.measure.torch_runner import Runner, is_forced, user_inputs
@@ -103,7 +103,7 @@ class TorchNetwork:
         return tensor.detach() if isinstance(tensor, Tensor) else tensor
 
 
-def _same_sizes(traced: Sequence[Any], read: Shape) -> bool:
+def _same_sizes(traced: Sequence[Any], read: Sequence[Dim]) -> bool:
     """Whether sizes agree as far as tracing knew them: how much a mask keeps only the reading knows."""
     return len(traced) == len(read) and all(
         isinstance(known, int) and (not isinstance(size, int) or size == known)
