@@ -53,21 +53,26 @@ class TorchNetwork:
         shapes = {source: _zeros(source) for source in read if source is not None}
         steps = [node for node in plan if node.op != "placeholder"]
 
+        found: dict[str, Tensor] = {}
+        meter = Meter()
+
+        def watch(name: str, tensor: Tensor) -> Tensor:
+            meter.saw(tensor)
+            found[name] = tensor
+            return tensor
+
+        # one for all draws: it walks the whole program when it is made
+        runner = Runner(self._program.graph_module, RunSettings(), shown, watch, self._forced)
+
         def run(feeds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            found: dict[str, Tensor] = {}
-            meter = Meter()
-
-            def watch(name: str, tensor: Tensor) -> Tensor:
-                meter.saw(tensor)
-                found[name] = tensor
-                return tensor
-
-            runner = Runner(self._program.graph_module, RunSettings(), shown, watch, self._forced)
+            nonlocal found, meter
+            found, meter = {}, Meter()
             data: dict[fx.Node, Any] = {**shapes, **constants}
             for node, name in fed.items():
                 data[node] = feeds[name].to(node.meta["val"].dtype)
             runner.run_nodes(steps, data)
-            return found
+            drawn, found, runner.env = found, {}, {}  # nothing of a draw is held until the next
+            return drawn
 
         return run
 
@@ -103,11 +108,15 @@ class TorchNetwork:
         return tensor.detach() if isinstance(tensor, Tensor) else tensor
 
 
-def _same_sizes(traced: Sequence[Any], read: Sequence[Dim]) -> bool:
+def _same_sizes(traced: Sequence[Any], read: Sequence[Dim] | None) -> bool:
     """Whether sizes agree as far as tracing knew them: how much a mask keeps only the reading knows."""
-    return len(traced) == len(read) and all(
-        isinstance(known, int) and (not isinstance(size, int) or size == known)
-        for size, known in zip(traced, read, strict=True)
+    return (
+        read is not None
+        and len(traced) == len(read)
+        and all(
+            isinstance(known, int) and (not isinstance(size, int) or size == known)
+            for size, known in zip(traced, read, strict=True)
+        )
     )
 
 
