@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from gnelint.readers.torch.checkpoint import empty_on_meta
 from gnelint.readers.torch.libraries import HEADS
+from tests.benchmarks.small_model import SmallModel
+from tests.benchmarks.small_models_other import diffusers_models, x_transformers_models
 
 SMALL: Mapping[str, Any] = {
     "hidden_size": 64, "d_model": 64, "n_embd": 64, "dim": 64, "embed_dim": 64, "embedding_size": 64, "emb_dim": 64,
@@ -66,23 +66,6 @@ UNSAID_WORDS: Mapping[str, int] = dict.fromkeys(
 
 LISTS: Mapping[str, Any] = {"layer_types": 2, "mlp_layer_types": 2, "layers_block_type": 2, "attention_layers": 2}
 """Lists with an entry for each layer, cut to so many."""
-
-
-@dataclass(frozen=True)
-class SmallModel:
-    """One network that a package makes.
-
-    Attributes:
-        package, family: where it is from.
-        name: of its class.
-        builds: ways to make it, fresh weights drawn as the package draws them: the first of which it can be called is
-            the one to take.
-    """
-
-    package: str
-    family: str
-    name: str
-    builds: tuple[Callable[[], nn.Module], ...]
 
 
 def transformers_models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
@@ -185,37 +168,18 @@ _OUTPUTS_OF_LAYERS = ("out_indices", "_out_indices", "backbone_out_indices", "ou
 _HEADS_OF_STATES = (("num_heads", "head_dim"), ("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim"))
 
 
-def x_transformers_models() -> Iterator[SmallModel]:
-    """Decoders and encoders with the main options of x-transformers."""
-    try:
-        package = importlib.import_module("x_transformers")
-    except ImportError:
-        return
-    options: Mapping[str, Mapping[str, Any]] = {
-        "plain": {}, "rotary": {"rotary_pos_emb": True}, "alibi": {"alibi_pos_bias": True},
-        "rmsnorm": {"use_rmsnorm": True}, "swiglu": {"ff_glu": True, "ff_swish": True},
-        "talking heads": {"attn_pre_talking_heads": True}, "one key head": {"attn_one_kv_head": True},
-        "relative bias": {"rel_pos_bias": True}, "qk norm": {"attn_qk_norm": True}, "sandwich": {"sandwich_norm": True},
-    }  # fmt: skip
-    for kind in ("Decoder", "Encoder"):
-        for option, keywords in options.items():
-            layers = partial(getattr(package, kind), dim=64, depth=2, heads=4, **keywords)
-            build = partial(_wrapped, package, layers)
-            yield SmallModel("x-transformers", f"{kind} {option}", "TransformerWrapper", (build,))
-
-
-def _wrapped(package: Any, layers: Callable[[], nn.Module]) -> nn.Module:
-    made: nn.Module = package.TransformerWrapper(num_tokens=128, max_seq_len=64, attn_layers=layers())
-    return made
-
-
 def families() -> list[str]:
     """The names of all networks that are made here."""
     configurations = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
-    return [*sorted(configurations), *(model.family for model in x_transformers_models())]
+    return [*sorted(configurations), *(model.family for model in _others())]
 
 
 def models(only: Sequence[str] = ()) -> Iterator[SmallModel]:
     """All of them, or the families named."""
     yield from transformers_models(only)
-    yield from (model for model in x_transformers_models() if not only or model.family in only)
+    yield from (model for model in _others() if not only or model.family in only)
+
+
+def _others() -> Iterator[SmallModel]:
+    yield from diffusers_models()
+    yield from x_transformers_models()

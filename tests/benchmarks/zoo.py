@@ -36,7 +36,8 @@ import torch
 import gnelint
 from gnelint.errors import GnelintError
 from gnelint.readers.torch.found_inputs import find_inputs
-from tests.benchmarks.small_models import SmallModel, families, models
+from tests.benchmarks.small_model import SmallModel
+from tests.benchmarks.small_models import families, models
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "zoo.json"
 WANTED_READ, WANTED_WHOLE = 0.97, 0.90

@@ -9,6 +9,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -20,11 +21,12 @@ from gnelint.readers.torch.export import quietly, untouched
 from gnelint.readers.torch.input_makers import (
     BATCH,
     LENGTH,
-    OTHER_FORMS,
+    NO_SIZE,
     PATCHES,
     SIDE,
     Makers,
     noise_of,
+    other_forms,
     tokens_of,
 )
 from gnelint.readers.torch.outputs import without_caches
@@ -154,7 +156,7 @@ def _of_configuration(module: nn.Module) -> FoundInputs | None:
     return FoundInputs((), perhaps, "from its configuration") if perhaps else None
 
 
-_MOST_TRIES, _MOST_REPAIRS = 100, 3
+_MOST_TRIES, _MOST_REPAIRS = 100, 6
 """Calls of a module, and of those how many in a row that each follow what the last one's error says."""
 
 _MISFITS = (
@@ -167,11 +169,12 @@ _MISFITS = (
 """What torch says of a size that does not fit."""
 _IMAGE_MISFIT = re.compile(r"\((\d+)\*(\d+)\) doesn't match model \((\d+)\*(\d+)\)")
 _ABSENT = re.compile(
-    r"'NoneType'|'bool' object|[Yy]ou (have|need) to (specify|provide|pass)|must be (given|provided|specified)|required"
+    r"NoneType|'bool' object|missing \d+ required|[Yy]ou (have|need) to (specify|provide|pass)|requires? |required|"
+    r"(must|should) be (given|provided|specified)"
 )
 """What is said where an argument is missing."""
 _NEVER_ASKED = re.compile(
-    r"label|cache|past_key|position_ids|encoder_outputs|head_mask|inputs_embeds|returns?_|output_"
+    r"(?<!class_)label|cache|past_key|position_ids|encoder_outputs|head_mask|inputs_embeds|returns?_|output_"
 )
 """Arguments that nobody has to give: targets, and what stands in for others."""
 
@@ -200,16 +203,12 @@ def _repaired(
         lines = " ".join(frame.line or "" for frame in traceback.extract_tb(error.__traceback__)[-3:])
         left = [name for name in names if name not in kwargs and not _NEVER_ASKED.search(name)]
         for name in sorted(left, key=lambda name: not re.search(rf"\b{name}\b", f"{said} {lines}"))[:_MOST_ASKED]:
-            try:
-                yield {**kwargs, name: makers.made(name)}
-            except _NO_SIZE:
-                continue
+            for value in islice(makers.forms(name), _MOST_FORMS):
+                yield {**kwargs, name: value}
 
 
-_NO_SIZE = (AttributeError, TypeError, KeyError, StopIteration, OverflowError)
-"""What happens where a configuration does not say a size."""
-_MOST_ASKED = 6
-"""Arguments that are tried where one is missing."""
+_MOST_ASKED, _MOST_FORMS = 6, 2
+"""Arguments that are tried where one is missing, and forms of each."""
 
 
 def _made(makers: Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -218,13 +217,13 @@ def _made(makers: Makers, chosen: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for name in chosen:
         try:
             usual[name] = makers.made(name)
-        except _NO_SIZE:
+        except NO_SIZE:
             usual[name] = None
     in_patches = any(name.endswith("grid_thw") for name in chosen)
     others = [
         {**usual, name: maker(makers), **masked}
         for name in chosen
-        for maker in OTHER_FORMS.get(name, ())
+        for maker in other_forms(name)
         if (maker in PATCHES) == in_patches and _has_sizes(maker, makers)
         for masked in _masks(f"{name}_mask", maker(makers), chosen)
     ]
@@ -243,7 +242,7 @@ def _masks(name: str, value: torch.Tensor, chosen: tuple[str, ...]) -> list[dict
 def _has_sizes(maker: Callable[[Makers], Any], makers: Makers) -> bool:
     try:
         maker(makers)
-    except _NO_SIZE:
+    except NO_SIZE:
         return False
     return True
 

@@ -20,6 +20,10 @@ _FIRST_TOKEN = 3
 """Rows before it stand for padding and the like."""
 
 
+NO_SIZE = (AttributeError, TypeError, KeyError, StopIteration, OverflowError)
+"""What happens where a configuration does not say a size."""
+
+
 class Makers:
     """Tensors by the names of arguments, with the sizes of a configuration."""
 
@@ -35,7 +39,10 @@ class Makers:
         Raises:
             KeyError: nothing is known of an argument of this name.
         """
-        return _BY_NAME[name](self) if name in _BY_NAME else self.as_documented(name)
+        try:
+            return _BY_NAME[name](self)
+        except NO_SIZE:
+            return self.as_documented(name)
 
     def as_documented(self, name: str) -> torch.Tensor:
         """The tensor of an argument, of the type and shape that the documentation of `forward` says.
@@ -55,9 +62,17 @@ class Makers:
             return torch.zeros(shape, dtype=torch.bool if kind == "bool" else torch.long)
         return noise_of(self._module, shape)
 
-    def documented(self) -> Iterator[str]:
-        """The arguments whose shapes the documentation says."""
-        yield from self._documented
+    def forms(self, name: str) -> Iterator[torch.Tensor]:
+        """The tensors that an argument may be: by its name, as it is documented, and in the other forms of its name."""
+        shapes = set()
+        for maker in (lambda made: made.made(name), *other_forms(name)):
+            try:
+                found = maker(self)
+            except NO_SIZE:
+                continue
+            if found.shape not in shapes:
+                shapes.add(found.shape)
+                yield found
 
     def _extent(self, axis: ast.expr) -> int:
         """The size of an axis from the word or the formula that stands for it."""
@@ -118,7 +133,7 @@ class Makers:
                 found = (found["height"], found["width"])
             if isinstance(found, (list, tuple)) and len(found) == 2:
                 return (self.channels(), int(found[0]), int(found[1]))
-        side = self.size("image_size", "img_size", default=SIDE)
+        side = self.size("image_size", "img_size", "sample_size", default=SIDE)
         return (self.channels(), side, side)
 
     def channels(self) -> int:
@@ -239,6 +254,15 @@ _BY_NAME: Mapping[str, Callable[[Makers], torch.Tensor]] = {
     **dict.fromkeys(("pixel_position_ids", "image_position_ids"), Makers.places),
     "merge_sizes": lambda made: torch.tensor([made.size("spatial_merge_size", "merge_size", default=2)]),
     "lang_ids": lambda made: torch.zeros(BATCH, dtype=torch.long),
+    "timestep": lambda made: torch.arange(1, BATCH + 1),
+    "encoder_attention_mask": lambda made: torch.ones(BATCH, LENGTH, dtype=torch.bool),
+    "class_labels": lambda made: torch.zeros(BATCH, dtype=torch.long),
+    "guidance": lambda made: torch.ones(BATCH),
+    "encoder_hidden_states": lambda made: made.noise(LENGTH, made.size(*_CONDITIONS)),
+    "pooled_projections": lambda made: made.noise(made.size("pooled_projection_dim")),
+    "proj_embedding": lambda made: made.noise(made.size("embedding_proj_dim", "embedding_dim")),
+    **dict.fromkeys(("img_ids", "txt_ids"), lambda made: torch.zeros(LENGTH, 3)),
+    "controlnet_cond": lambda made: made.noise(made.size("conditioning_channels"), 8 * SIDE, 8 * SIDE),
     **dict.fromkeys(("target_sizes", "spatial_shapes"), lambda made: torch.tensor([[_GRID, _GRID]] * BATCH)),
     **dict.fromkeys(("attention_mask", "decoder_attention_mask"), lambda made: torch.ones_like(made.tokens())),
     **dict.fromkeys(("pixel_values", "pixel_values_videos"), Makers.pixels),
@@ -270,7 +294,8 @@ OTHER_FORMS: Mapping[str, tuple[Callable[[Makers], torch.Tensor], ...]] = {
     "decoder_input_ids": (lambda made: made.as_documented("decoder_input_ids"), Makers.tokens_of_channels),
     "pixel_values_videos": (Makers.film, lambda made: made.pixels()[:, None]),
     "bbox": (lambda made: torch.zeros(*made.tokens().shape, 4),),
-    "hidden_states": (Makers.patches, Makers.embedded_patches),
+    "sample": (lambda made: made.noise(*made.image()),),
+    "hidden_states": (lambda made: made.noise(*made.image()), Makers.patches, Makers.embedded_patches),
     "inputs": (Makers.sound,),
     "input_values": (Makers.channels_of_sound, Makers.frames_of_sound),
     "input_features": (
@@ -296,25 +321,48 @@ _AXES: tuple[tuple[re.Pattern[str], Callable[[Makers], int]], ...] = (
     (re.compile("channel"), lambda made: made.channels()),
 )
 """Sizes of axes by words in their names."""
+_CONDITIONS: tuple[str, ...] = (
+    "caption_channels",
+    "joint_attention_dim",
+    "cross_attention_input_dim",
+    "text_embed_dim",
+    "text_dim",
+    "cap_feat_dim",
+    "cross_attention_dim",
+    "encoder_hid_dim",
+    "cross_attention_hidden_size",
+    "encoder_hidden_size",
+    "embedding_dim",
+    "hidden_size",
+)
+"""How wide what a network attends to is, by the names of that width."""
+
 _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("dim", "hidden_size", "embed_dim", "embed_dims"), ("hidden_size", "d_model", "dim", "embed_dim")),
     **dict.fromkeys(("mel_bins", "num_mel_bins", "feature_size"), ("num_mel_bins", "feature_size", "n_mels")),
+    **dict.fromkeys(("feature_dim", "embed_dims"), _CONDITIONS),
+    "projection_dim": ("pooled_projection_dim",),
     "num_codebooks": ("num_codebooks", "num_channels", "n_codebooks"),
 }
 _WORDS = ("input_ids", "codes", "tokens")
 """Ends of the names of arguments whose numbers are words."""
-_DOCUMENTED = re.compile(
-    r"^\s*(\w+) \(`?(?:torch\.)?(\w*)Tensor`? of shape `?[(\[]([^)\]`]*(?:\([^)]*\))?[^)\]`]*)[)\]]", re.M
-)
-"""`name (torch.LongTensor of shape (batch_size, sequence_length))`, as most packages write it."""
+_ENTRY = re.compile(r"^\s*(\w+):? \( ?(?:`?(?:torch\.)?(\w*)Tensor)?", re.MULTILINE)
+_SHAPE = re.compile(r"shape `?[(\[]((?:[^()\[\]`]|\([^()]*\))*)")
+"""`name (torch.LongTensor of shape (batch_size, sequence_length))`, or the shape in the lines below it."""
 _KINDS = {"Float": "float", "Long": "long", "Int": "long", "Bool": "bool"}
 
 
 def _documented(module: nn.Module) -> Iterator[tuple[str, tuple[str, list[ast.expr]]]]:
     """The kind and the axes of each tensor whose shape the documentation of `forward` says."""
-    for name, kind, shape in _DOCUMENTED.findall(inspect.getdoc(module.forward) or ""):
+    said = inspect.getdoc(module.forward) or ""
+    ends = [*(entry.start() for entry in _ENTRY.finditer(said)), len(said)][1:]
+    for entry, end in zip(_ENTRY.finditer(said), ends, strict=False):
+        name, kind = entry.groups()
+        shape = _SHAPE.search(said, entry.end(), end)
+        if kind is None or shape is None:
+            continue
         try:
-            axes = ast.parse(f"({re.sub(_SPACE_OF_A_NAME, '_', shape)},)", mode="eval").body
+            axes = ast.parse(f"({re.sub(_SPACE_OF_A_NAME, '_', shape[1])},)", mode="eval").body
         except SyntaxError:
             continue
         if isinstance(axes, ast.Tuple):
@@ -322,6 +370,11 @@ def _documented(module: nn.Module) -> Iterator[tuple[str, tuple[str, list[ast.ex
 
 
 _SPACE_OF_A_NAME = re.compile(r"(?<=[a-z]) (?=[a-z])")
+
+
+def other_forms(name: str) -> tuple[Callable[[Makers], torch.Tensor], ...]:
+    """What else an argument of a name may be, its documented shape the last."""
+    return (*OTHER_FORMS.get(name, ()), lambda made: made.as_documented(name))
 
 
 def tokens_of(rows: int, shape: tuple[int, ...]) -> torch.Tensor:
