@@ -125,9 +125,16 @@ def _in_directory(text: str, path: Path) -> tuple[Target, ...]:
         raise ModelError(text, "a SavedModel of TensorFlow", advice)
     if not found and (path / "config.json").is_file():
         raise ModelError(text, "a directory of transformers", f"Check the design that it configures: hf:{text}")
+    if not found and any((path / name).exists() for name in _ORBAX):
+        advice = "Write the function with jax2onnx (to_onnx) and check the .onnx file."
+        raise ModelError(text, "a checkpoint of JAX, which holds no network", advice)
     if not found:
         raise ModelError(text, "no .onnx or .pt2 file in this directory", FORMS)
     return tuple(_file(str(file), file) for file in found)
+
+
+_ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
+"""Files that Orbax writes into a checkpoint's directory."""
 
 
 def _matching(text: str) -> tuple[Target, ...]:
@@ -149,7 +156,8 @@ def _file(text: str, path: Path) -> Target:
         listed = f"; it defines {', '.join(names[:MAX_LISTED])}" if names else ""
         raise UsageError(text, "which module of this file?", f"Name it behind a colon, as in {example}{listed}.")
     if suffix in WEIGHT_SUFFIXES:
-        raise UsageError(text, _weights_kind(path), _WITH_WEIGHTS.format(text))
+        problem = _weights_kind(path)
+        raise UsageError(text, problem, _WITH_WEIGHTS.format(text) if problem == _NO_NETWORK else _STATE_DICT)
     if suffix in ELSEWHERE:
         what, way = ELSEWHERE[suffix]
         raise UsageError(text, what, f"The way here: {way.format(text)}.")
@@ -159,17 +167,39 @@ def _file(text: str, path: Path) -> Target:
 _WITH_WEIGHTS = "Point at the code that builds the network, package.module:name, and pass --weights {}."
 
 
+_STATE_DICT = (
+    "Point at the code that builds the network, package.module:name; for its weights, save its state_dict() with "
+    "torch.save and pass --weights FILE."
+)
+_NO_NETWORK = "a file of weights holds no network"
+
+
 def _weights_kind(path: Path) -> str:
     """What a file of weights is; nothing in it is unpickled."""
     import zipfile
 
     if not zipfile.is_zipfile(path):
-        return "a file of weights holds no network"
+        return _NO_NETWORK
     with zipfile.ZipFile(path) as archive:
-        names = [name.partition("/")[2] for name in archive.namelist()]
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        return "a TorchScript archive, whose program cannot be traced"
-    return "a file of weights holds no network"
+        names = {name.partition("/")[2]: name for name in archive.namelist()}
+        if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+            return "a TorchScript archive, whose program cannot be traced"
+        pickled = _pickled_class(archive.read(names["data.pkl"])) if "data.pkl" in names else None
+    if pickled is not None:
+        return f"a pickled module ({pickled}), which is code and is not run"
+    return _NO_NETWORK
+
+
+def _pickled_class(pickled: bytes) -> str | None:
+    """The class of the object in a pickle, None where it is a collection; nothing is unpickled."""
+    import pickletools
+
+    try:
+        first = next(found for found in pickletools.genops(pickled) if found[0].name not in ("PROTO", "FRAME"))
+    except (ValueError, StopIteration):
+        return None
+    place, _, name = str(first[1]).partition(" ")
+    return f"{place}.{name}" if first[0].name == "GLOBAL" and place not in ("collections", "torch._utils") else None
 
 
 def _python(text: str) -> Target:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from gnelint.errors import ModelError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import suggestion
-from gnelint.readers.torch.found_inputs import find_inputs
+from gnelint.readers.torch.found_inputs import find_inputs, why_not
 from gnelint.records import dataclass
 
 
@@ -74,7 +74,9 @@ def arguments(
             return Arguments((), {})
     found = find_inputs(module)
     if found is None:
-        taken = f" (forward takes {', '.join(missing)})" if missing else ""
+        said = [f"forward takes {', '.join(missing)}"] if missing else []
+        said += [failed] if (failed := why_not(module)) is not None else []
+        taken = f" ({'; '.join(said)})" if said else ""
         raise ModelError(name, f"the shapes of its inputs are not known{taken}", how_to_say(module))
     return Arguments(found.args, found.kwargs, (found.note,))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -244,9 +245,11 @@ def _pickled(path: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _loaded(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError as error:
-        if "mmap can only be used" not in str(error):
-            raise
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of an archive of TorchScript before it refuses it
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from gnelint.readers.torch.by_examples import write_to_copies
-from gnelint.readers.torch.export import quietly, untouched
+from gnelint.readers.torch.export import cause, quietly, untouched
 from gnelint.readers.torch.input_makers import (
     BATCH,
     LENGTH,
@@ -98,6 +98,12 @@ def _default_configuration(module: nn.Module) -> FoundInputs | None:
 
 
 def _first_layer(module: nn.Module) -> FoundInputs | None:
+    """A shape that fits the first layer, where `forward` runs on it."""
+    found = guessed(module)
+    return found if found is not None and accepts(module, found.args, {}) else None
+
+
+def guessed(module: nn.Module) -> FoundInputs | None:
     """A shape that fits the first layer, for a `forward` of one input."""
     parameters = inspect.signature(module.forward).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
@@ -114,15 +120,23 @@ def _first_layer(module: nn.Module) -> FoundInputs | None:
             shape = (BATCH * 4, LENGTH, part.input_size)
         elif isinstance(part, nn.Embedding):
             tokens = tokens_of(part.num_embeddings, (BATCH * 4, LENGTH))
-            return _accepted(module, {required[0].name: tokens}, "guessed from its first layer")
+            return FoundInputs((tokens,), {}, _GUESSED)
         if shape is not None:
-            return _accepted(module, {required[0].name: noise_of(module, shape)}, "guessed from its first layer")
+            return FoundInputs((noise_of(module, shape),), {}, _GUESSED)
     return None
 
 
-def _accepted(module: nn.Module, kwargs: Mapping[str, Any], source: str) -> FoundInputs | None:
-    positional = tuple(kwargs.values())
-    return FoundInputs(positional, {}, source) if accepts(module, positional, {}) else None
+_GUESSED = "guessed from its first layer"
+
+
+def why_not(module: nn.Module) -> str | None:
+    """How a guess at a module's inputs failed, for people."""
+    guess = guessed(module)
+    error = None if guess is None else _answer(module, guess.args, {})[1]
+    if guess is None or error is None:
+        return None
+    sizes = ",".join(map(str, guess.args[0].shape))
+    return f"on {sizes}, {_GUESSED}, it fails: {cause(error)}"
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

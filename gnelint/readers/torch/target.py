@@ -235,6 +235,7 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
     if isinstance(found, (tuple, list)) and len(found) in (2, 3) and isinstance(found[0], torch.nn.Module):
         own, keywords = found[1], found[2] if len(found) == 3 else {}
         found = found[0]
+        refuse_scripted(found, target.text)
     if not isinstance(found, torch.nn.Module):
         raise ModelError(
             target.text,
