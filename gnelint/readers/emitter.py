@@ -164,7 +164,8 @@ class Emitter(ABC, Generic[V, C]):
         parameters: Mapping[str, Parameter | None] | None = None,
         **attributes: Any,
     ) -> V:
-        """Write one node with one output; its type is the first input's where none is given."""
+        """Write one node with one output; where no type is given, it is that of the first input that is floating, as
+        the product of a mask and a number is a number, else the first input's."""
         return self.emit_many(op, inputs, [(shape, dtype)], parameters, **attributes)[0]
 
     def emit_many(
@@ -177,7 +178,8 @@ class Emitter(ABC, Generic[V, C]):
     ) -> tuple[V, ...]:
         """Write one node with several outputs."""
         flows = [None if operand is None else self.flow(operand) for operand in inputs]
-        first = next((flow.dtype for flow in flows if flow is not None), None)
+        present = [flow for flow in flows if flow is not None]
+        first = next((flow.dtype for flow in (*(each for each in present if each.is_floating), *present)), None)
         found = tuple(self.new_value(shape, dtype or first) for shape, dtype in outputs)
         self._drafts.append(
             Draft(

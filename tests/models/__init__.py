@@ -294,6 +294,8 @@ def _examples() -> dict[str, Case]:
         wiring.counted_loop: (16, 32),
         wiring.looped_cell: (8, 24, 16),
         wiring.stacked_critics: (16, 12),
+        wiring.picked_experts: (8, 12, 16),
+        wiring.learnt_slots: (3, 10, 16),
         wiring.used_weights: (16, 32),
         wiring.encoder_blocks: (16, 16),
         wiring.counted_layers: (16, 32),

@@ -560,3 +560,40 @@ class Scored(nn.Module):
 def own_scores(*, wrong: bool = False) -> nn.Module:
     """Wrong: a sigmoid in front of a loss that applies its own."""
     return Scored(32, wrong)
+
+
+class PickedExperts(nn.Module):
+    """The experts of a token are named by indices, whose comparisons choose among the router's weights."""
+
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.router = nn.Linear(width, experts)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, picked = self.router(x).softmax(-1).topk(2, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        shares = [((picked == at) * weights).sum(-1, keepdim=True) for at in range(len(self.experts))]
+        return torch.stack([share * expert(x) for share, expert in zip(shares, self.experts, strict=True)]).sum(0)
+
+
+def picked_experts() -> nn.Module:
+    """A gradient comes to the router through the weights, past a mask that is no number."""
+    return PickedExperts(16, 4)
+
+
+class Slots(nn.Module):
+    """Learnt queries that every sample is given share its positions out among them."""
+
+    def __init__(self, width: int, slots: int) -> None:
+        super().__init__()
+        self.slots, self.query = nn.Parameter(torch.randn(1, slots, width)), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(self.slots.expand(len(x), -1, -1))
+        return torch.softmax(query @ x.transpose(1, 2) / x.shape[-1] ** 0.5, 1) @ x
+
+
+def learnt_slots() -> nn.Module:
+    """Samples start from the same queries, and are meant to."""
+    return Slots(16, 4)

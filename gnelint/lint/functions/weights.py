@@ -97,6 +97,8 @@ def _equal_members(facts: Facts, node: Node) -> float | None:
     value = node.parameters.get("value") if node.op == "constant" else None
     if value is None or not value.trainable or value.provenance != "data" or len(value.shape) < 3:
         return None
+    if value.leaves != (value,):
+        return None  # worked out from what is stored: a tensor that every sample of a batch is given, say
     readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
     array = value.array()
     alike = bool(np.all(array == array[:1])) and bool(np.any(array != array.flat[0]))
