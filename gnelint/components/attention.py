@@ -560,7 +560,7 @@ class MatMul(OneOutput):
         """
         inner, kept = (-1, -2) if index == -1 else (-2, -1)
         summed, mean = g.axes[index], factor.only().mean.reshape(-1)[0] * factor.amplitude()
-        if not (mean and summed.is_pooled and pulled.axes[inner].is_pooled and g.correlated):
+        if not (mean and summed.is_pooled and pulled.axes[inner].is_pooled):
             return pulled
         if pulled.axes[kept].count < pulled.axes[kept].size:
             return pulled

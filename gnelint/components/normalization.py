@@ -28,7 +28,7 @@ from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
 from gnelint.theory.fields.channel_correlation import Ahead
-from gnelint.theory.fields.field import Effect, average_covariance, put, sample_average_energy, set_average
+from gnelint.theory.fields.field import Effect, Field, average_covariance, put, sample_average_energy, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
@@ -182,7 +182,7 @@ class Normalization(Unary):
             if self.centred:
                 x = shifted(replace(x, nonnegative=False), _cells_without(x, axes), -found.centre, 0.0 * found.centre)
             mean, variance = x.mean * np.sqrt(factor), np.maximum(x.variance - found.removed, 0.0)
-        covariance = np.maximum(x.position_covariance - found.removed, 0.0)
+        covariance = np.maximum(x.position_covariance - _of_one_set(x, axes) * found.removed, 0.0)
         y = self._affine(x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor)))
         return y.with_autocorrelation(autocorrelation_unless_along(y.autocorrelation, *axes))
 
@@ -207,7 +207,7 @@ class Normalization(Unary):
         if self.centred:
             own = self._with_average(g.energy, 1.0, 1.0, g)
             together = 2 * own - set_average(own, g, axes)
-            energy, covariance = energy - together, covariance - together
+            energy, covariance = energy - together, covariance - _of_one_set(g, axes) * together
         energy = np.maximum(energy, 0.0) * known.factor
         covariance = np.clip(covariance * known.factor, -energy / max(g.positions - 1, 1), energy)
         across = self._left_across(energy, covariance, g) if 0 in axes else g.sample_covariance * known.factor
@@ -293,6 +293,12 @@ class Normalization(Unary):
         scale = float(np.mean(a * found.inflation) * square.mean())
         relative = _relative_variance(a) + _relative_variance(square) + float(np.mean(1.0 - 1.0 / found.inflation))
         return (scale * (1.0 - removed)) ** 2 * relative + scale**2 * removed * (1.0 - removed)
+
+
+def _of_one_set(x: Field, axes: Sequence[int]) -> float:
+    """Share of the pairs of one sample's entries in a cell that are of one set: their average is what is taken out."""
+    inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
+    return (inside - 1.0) / (x.positions - 1.0) if x.positions > 1 else 1.0
 
 
 def _whole_positions(g: Gradient, axes: Sequence[int]) -> bool:

@@ -230,6 +230,40 @@ def test_layer_norms_of_tokens(kind: str) -> None:
     hold(chain, entries(*shape), kind, 0.1)
 
 
+def test_the_mean_that_a_layer_norm_takes_is_no_other_tokens() -> None:
+    """What is taken from a token's channels is shared by them, not by tokens: the sum over 40 tokens is that of 40."""
+    shape = (2, 24, 40)
+    norm = make("layer_norm", [shape], [shape], axes=(1,), epsilon=1e-5)
+    chain = Chain(lambda x: F.layer_norm(x.transpose(1, 2), (24,)).transpose(1, 2), (norm,))
+    hold(chain, entries(*shape), "white", 0.01)
+
+
+@pytest.mark.parametrize("heads", [None, 2])
+def test_weights_of_an_average_share_their_cotangent(heads: int | None) -> None:
+    """Every key gets about the same of every query: a white cotangent is coherent behind a product with weights."""
+    lead = (3,) if heads is None else (3, heads)
+    a, b, y = (*lead, 12, 10), (*lead, 10, 6), (*lead, 12, 6)
+    found, weights = [], []
+    for _ in range(DRAWS):
+        weight, value = torch.rand(*a, generator=rng, dtype=torch.float64) / 5, normal(*b).requires_grad_()
+        weights.append(weight)
+        found.append(torch.autograd.grad(weight @ value, value, normal(*y))[0])
+    stack = torch.stack(weights)
+    pooled = [Axis(n) for n in a]
+    moments = [
+        Moments.flat(tuple(pooled), np.full(1, float(stack.mean())), np.full(1, float(stack.var()))),
+        Input(b, axis=len(b) - 1, scatter=0.0).moments(),
+    ]
+    product = make("matmul", [a, b], [y])
+    white = Gradient.flat((*(Axis(n) for n in y[:-1]), Axis.full(y[-1])), np.ones(1))
+    pulled = product.backward(moments, product.forward(moments), [white])[1]
+    assert pulled is not None
+    flat = torch.stack(found).reshape(DRAWS, -1, *b[-2:]).transpose(2, 3)
+    true, said = measured(flat), predicted(pulled)
+    assert said.energy == pytest.approx(true.energy, rel=0.05)
+    assert said.positions == pytest.approx(true.positions, rel=0.05)
+
+
 @pytest.mark.parametrize("kind", COTANGENTS)
 def test_gates_of_whole_channels(kind: str) -> None:
     shape, narrow = (4, 4, 4, 4), (4, 4, 1, 1)
