@@ -30,6 +30,8 @@ MEMORY_FOR_EACH_BYTE = 64
 """A node takes some hundred and fifty bytes of a file at least, and once it is analysed 13 KB with its weights."""
 SECONDS, SECONDS_FOR_EACH_BYTE = 20.0, 24e-6
 """For a file of a few nodes, and more for larger ones: a node takes some milliseconds and a hundred bytes."""
+SECONDS_FOR_EACH_BYTE_OF_DATA = 4e-7
+"""For files that hold nothing but numbers, which are read several times over, some nanoseconds each."""
 TORCH_MEMORY, TORCH_SECONDS = 4_000_000_000, 60.0
 """More for a file that PyTorch reads: loading it takes some of both."""
 
@@ -184,8 +186,8 @@ def _data() -> int:
 
 
 def allow(path: Path) -> None:
-    """Raise this process' budget of memory, if it has one, for a data file that belongs to the target."""
-    _allow(MEMORY_FOR_EACH_BYTE * _stored(path), 0.0)
+    """Raise this process' budget, if it has one, for a data file that belongs to the target."""
+    _allow(MEMORY_FOR_EACH_BYTE * _stored(path), SECONDS_FOR_EACH_BYTE_OF_DATA * _stored(path))
 
 
 def allow_torch() -> None:

@@ -25,6 +25,7 @@ from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
 from gnelint.records import dataclass
 from gnelint.theory.gaussian.arrays import NUMPY
+from gnelint.theory.weights.contraction import is_zero
 
 Cause = Literal[
     "unread", "flat", "single", "detached", "cancelled", "shared", "fixed", "zero weight", "zero operand",
@@ -183,7 +184,7 @@ def _holds_zeros(parameter: Parameter) -> bool:
     array = parameter.array()
     if array.size == 0 or array.flat[0] != 0:
         return False  # of most weights one number is enough
-    return not bool(np.any(array))
+    return is_zero(array)
 
 
 def _still_zero(graph: Graph, state: _State, moving: set[str]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
-from gnelint.theory.weights.contraction import columns_times, frobenius2, rows_times, squared_gram
+from gnelint.theory.weights.contraction import columns_times, frobenius2, is_positive, rows_times, squared_gram
 from gnelint.theory.weights.independent import Matrix, matrix_of
 
 
@@ -62,9 +62,9 @@ class Linear(Unary):
         Entries without neighbours are no part of one cell with the others: what divides by their number divides by 0.
         """
         weight = self._weight
-        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2 or np.any(weight < 0):
+        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2:
             return None
-        return weight if weight.any(axis=1).all() else None
+        return weight if is_positive(weight) else None
 
     def _averages(self, weight: np.ndarray, x: Moments) -> Moments:
         """Of positive weights, which sum what the entries share; they stay one cell."""

@@ -15,6 +15,7 @@ import onnx
 from gnelint.budget import allow
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import FLOATING, Parameter, TensorKind
+from gnelint.ir.mapped import LARGE, let_go
 from gnelint.onnxfile.file import EXPORT_AGAIN, ModelFile, mapped
 from gnelint.onnxfile.types import STRING, bits, dtype_name, numpy_dtype
 
@@ -33,6 +34,7 @@ class WeightReader:
     def __init__(self, file: ModelFile) -> None:
         self._file = file
         self._mapped: dict[Path, np.ndarray] = {}
+        self._last: np.ndarray | None = None
         self._locations: dict[str, None] = {}
         self._kinds = _recorded_kinds(file.proto.graph)
 
@@ -45,6 +47,14 @@ class WeightReader:
     def kinds_recorded(self) -> bool:
         """Whether the exporter wrote down which tensors are parameters."""
         return bool(self._kinds)
+
+    def _decoded_by_itself(self, stored: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """`decode` of numbers that the memory need not hold together with those of other large tensors."""
+        if stored.nbytes >= LARGE:
+            if self._last is not None:
+                let_go(self._last)
+            self._last = stored
+        return decode(stored, shape, dtype)
 
     def initializer(self, index: int) -> Parameter:
         """The main graph's initializer of this index."""
@@ -67,7 +77,8 @@ class WeightReader:
         """
         shape, dtype = self._header(tensor, name)
         if tensor.data_location == _EXTERNAL:
-            load: Callable[[], np.ndarray] = partial(decode, self._external(tensor, name, shape, dtype), shape, dtype)
+            external = self._external(tensor, name, shape, dtype)
+            load: Callable[[], np.ndarray] = partial(self._decoded_by_itself, external, shape, dtype)
         elif tensor.HasField("raw_data"):
             if dtype == STRING:
                 raise UnreadableError(

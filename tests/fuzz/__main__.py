@@ -93,7 +93,7 @@ def _shown(found: Checked) -> list[str]:
             elif form == "json":
                 json_report.dumps(document)
             elif form == "html":
-                html.render(document, None)
+                html.render(document)
             else:
                 import_module(f"gnelint.output.{form}").render(report)
         except Exception:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from gnelint.ir.mapped import LARGE, let_go
 from gnelint.theory.weights.independent import IndependentMatrix, Matrix
 
 CHUNK_ENTRIES = 1 << 16
@@ -30,9 +31,27 @@ def _scaled(vector: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, float]:
 def _slabs(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Runs of rows of a matrix or a stack of matrices, each about CHUNK_ENTRIES entries, as floats."""
     rows = max(1, CHUNK_ENTRIES // max(1, array[:1].size))
+    read = 0 if array.nbytes >= LARGE and array.flags.c_contiguous else None
     for start in range(0, len(array), rows):
         part = slice(start, start + rows)
         yield part, _as_float(array[part])
+        if read is not None and array[read : start + rows].nbytes >= LARGE // 4:
+            let_go(array[read : start + rows])
+            read = start + rows
+
+
+def is_positive(matrix: np.ndarray) -> bool:
+    """Whether no entry of a matrix is below 0, and no row of it all 0."""
+    stored = matrix if matrix.strides[0] >= matrix.strides[1] else matrix.T
+    used = np.zeros(len(matrix), dtype=bool)
+    for part, chunk in _slabs(stored):
+        if np.any(chunk < 0):
+            return False
+        if stored is matrix:
+            used[part] = chunk.any(axis=1)
+        else:
+            used |= chunk.any(axis=0)
+    return bool(used.all())
 
 
 def rows_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndarray:
@@ -184,13 +203,23 @@ def row_energies(kernel: np.ndarray) -> np.ndarray:
     return found
 
 
+def _as_stored(array: np.ndarray) -> np.ndarray:
+    """Of any rank, as two or more axes in the order in which it is stored."""
+    stored = array.T if array.ndim > 1 and array.strides[0] < array.strides[-1] else array
+    return stored if stored.ndim > 1 else stored.reshape(-1, 1)
+
+
+def is_zero(array: np.ndarray) -> bool:
+    """Whether every entry is 0."""
+    return not any(chunk.any() for _, chunk in _slabs(_as_stored(array)))
+
+
 def frobenius2(array: Matrix) -> float:
     """Squared Frobenius norm of an array of any rank and type."""
     if isinstance(array, IndependentMatrix):
         return array.frobenius2
-    stored = array.T if array.ndim > 1 and array.strides[0] < array.strides[-1] else array
     total = 0.0
-    for _, chunk in _slabs(stored if stored.ndim > 1 else stored.reshape(-1, 1)):
+    for _, chunk in _slabs(_as_stored(array)):
         flat = chunk.reshape(-1)
         total += float(np.dot(flat, flat))
     return total

@@ -13,6 +13,7 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
+from gnelint.ir.mapped import LARGE, let_go
 from gnelint.records import dataclass
 
 CHUNK_ENTRIES = 1 << 16
@@ -62,9 +63,13 @@ def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.nd
     The stored array may be memory-mapped: no more than one chunk is converted at a time.
     """
     stored = parameter.load().reshape(-1)
+    read = 0 if stored.nbytes >= LARGE else None
     for start in range(0, stored.size, entries):
         chunk = stored[start : start + entries]
         yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
+        if read is not None and (start - read) * stored.itemsize >= LARGE // 4:
+            let_go(stored[read:start])
+            read = start
 
 
 _LARGE = 1e9

@@ -13,6 +13,8 @@ from gnelint.theory.weights import contraction
 from gnelint.theory.weights.contraction import (
     columns_times,
     frobenius2,
+    is_positive,
+    is_zero,
     kernel_times,
     kernel_transposed_times,
     row_energies,
@@ -148,3 +150,19 @@ def test_sums_of_taps_are_squared_beside_the_taps(groups: int, taps: int) -> Non
     pulled = kernel_transposed_times(kernel, groups, back, forms)
     np.testing.assert_allclose(pulled, kernel_transposed_times(wide, groups, back), rtol=1e-10)
     assert kernel_transposed_times(kernel, groups, 0.0 * back, forms).shape == pulled.shape
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_signs_and_zeros_are_those_of_the_whole(turned: bool) -> None:
+    matrix = np.abs(np.random.default_rng(0).standard_normal((400, 300))) + 0.1
+    matrix = matrix.T.copy().T if turned else matrix
+    assert is_positive(matrix)
+    assert not is_zero(matrix)
+    assert is_zero(0 * matrix)
+    for place, number in (((399, 299), -1.0), ((7, slice(None)), 0.0)):
+        changed = matrix.copy(order="K")
+        changed[place] = number
+        assert not is_positive(changed)
+    changed = 0 * matrix
+    changed[399, 299] = 1.0
+    assert not is_zero(changed)
