@@ -117,7 +117,7 @@ def movement(graph: Graph) -> Movement:
 
     Cost: one pass over the graph forward and one back for each step in which a tensor of zeros begins to move.
     """
-    zero = frozenset(parameter.name for parameter in graph.parameters() if _holds_zeros(parameter))
+    zero = frozenset(parameter.name for parameter in graph.parameters() if holds_zeros(parameter))
     state = _State(
         zero,
         single=frozenset(node.name for node in graph.nodes if statistic_size(graph, node) == 1),
@@ -176,7 +176,8 @@ def _parts(graph: Graph, node: Node, factor: float) -> Iterator[tuple[str, float
             yield value, own, node.name, place
 
 
-def _holds_zeros(parameter: Parameter) -> bool:
+def holds_zeros(parameter: Parameter) -> bool:
+    """Whether all numbers of a tensor are zero."""
     if parameter.law is not None:
         return not parameter.law.second_moment
     if parameter.provenance == "placeholder":
@@ -225,8 +226,10 @@ def _gives_zero(node: Node, state: _State) -> bool:
 
 
 def _zero_at_zero(node: Node) -> bool:
-    """Whether f(0) = 0."""
+    """Whether f(0) = 0. A root is left out: its slope there is infinite, and what is multiplied by it not zero."""
     record = VOCABULARY[node.op]
+    if node.op == "sqrt" or (node.op == "pow" and node.attribute("exponent") < 1):
+        return False
     if record.parameters or record.function is None:
         return True  # a slope of its own on one side of zero
     with np.errstate(all="ignore"):

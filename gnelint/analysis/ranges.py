@@ -1,10 +1,15 @@
 """Between which numbers a value can lie, for every input and whatever the weights of later steps: intervals, forward.
 
 A linear layer can give any number; functions narrow that down (a ReLU gives none below 0), and so does a choice by a
-comparison. What the network's own inputs hold is not known, nor is what is computed of them without a layer between:
-nothing is said of those. Besides the interval it is kept whether a value can be exactly zero with a probability that is
-not zero (behind a ReLU), since roots and logarithms have no gradient there. A sum of a few such numbers can be zero,
-too: how likely that is follows from the share of zeros among them, taken as independent.
+comparison; a layer that starts at zero gives its bias. What the network's own inputs hold is not known, nor is what is
+computed of them without a layer between: nothing is said of those, but that a square is no less than 0. Besides the
+interval it is kept whether a value can be exactly zero with a probability that is not zero (behind a ReLU), since roots
+and logarithms have no gradient there. A sum of a few such numbers can be zero, too: how likely that is follows from the
+share of zeros among them, taken as independent.
+
+An infinite derivative at such a zero does harm where it is multiplied by 0 on its way back. Behind a ReLU, a clamp or a
+where() it is not: their derivatives leave the entries out whose value they replaced, whatever arrives there. So it is
+kept, too, whether all zeros are of that kind and nothing between has weights that read them.
 """
 
 from __future__ import annotations
@@ -16,10 +21,12 @@ from itertools import dropwhile
 
 import numpy as np
 
+from gnelint.analysis.movement import holds_zeros
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Scalar
 from gnelint.records import dataclass
+from gnelint.theory.gaussian.arrays import NUMPY
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,14 @@ class Range:
         low, high: bounds; infinite where there is none.
         share: of the entries that are exactly zero, roughly.
         together: whether the entries that a reduction takes together are zero together.
+        left_out: whether what comes back to the zeros goes no further: those that a ReLU, a clamp or a where() made.
     """
 
     low: float
     high: float
     share: float = 0.0
     together: bool = False
+    left_out: bool = False
 
     @property
     def zeros(self) -> bool:
@@ -54,6 +63,8 @@ _FAMILIES = families()
 _ENTRIES = 1 << 20
 """Numbers of a constant or a table that are looked at."""
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
+_RISING = frozenset({"exp", "sigmoid", "tanh", "softplus", "softsign", "erf", "log_sigmoid", "hardsigmoid"})
+"""Functions of one variable that never fall: bounds go through them."""
 _BOUNDED: Mapping[str, Range] = {
     "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "reduce_l2": Range(0.0, math.inf),
     **dict.fromkeys(("one_hot", "compare", "logical", "top_mask"), Range(0.0, 1.0, 0.5)),
@@ -76,6 +87,8 @@ def ranges(graph: Graph) -> Mapping[str, Range]:
     for node in graph.nodes:
         known = _range(graph, node, found)
         if known is not None:
+            if known.low == known.high == 0.0:
+                known = replace(known, share=1.0)
             found.update(dict.fromkeys(node.outputs, known))
     return found
 
@@ -88,7 +101,9 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if node.op == "l2_normalize":
         return Range(-1.0, 1.0)
     if node.op in _LAYERS or node.op in _FAMILIES["normalization"]:
-        return ANY
+        return _of_layer(node)
+    if node.op in _RISING and operands and operands[0] is not None:
+        return _risen(node, operands[0])
     bounded = _BOUNDED.get(node.op) or _stated(node)
     if bounded is not None:
         return bounded
@@ -101,7 +116,7 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if node.op == "sub" and _is_less_its_maximum(graph, node):
         return Range(-math.inf, 0.0)
     if not operands or any(operand is None for operand in operands):
-        return None
+        return Range(0.0, math.inf) if _is_square(node) else None
     rule = _RULES.get(node.op)
     known = [operand for operand in operands if operand is not None]
     if node.op in ("reduce_sum", "reduce_mean"):
@@ -111,6 +126,32 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if rule is not None:
         return rule(node, known)
     return known[0] if node.op in _PASSED else None
+
+
+def _of_layer(node: Node) -> Range:
+    """Any number; of a layer or a normalisation that multiplies by zeros its bias."""
+    factors = [node.parameters[role] for role in ("weight", "scale") if role in node.parameters]
+    if node.op in _FAMILIES["recurrent"] or not any(map(holds_zeros, factors)):
+        return ANY
+    return _of_numbers(node.parameters["bias"]) or ANY if "bias" in node.parameters else Range(0.0, 0.0, 1.0)
+
+
+def _risen(node: Node, x: Range) -> Range:
+    record = VOCABULARY[node.op]
+    assert record.function is not None
+    numbers = {name: node.attribute(name) for name in record.attributes}
+    with np.errstate(all="ignore"):
+        low, high = record.function.value(NUMPY, np.asarray([x.low, x.high]), **numbers).tolist()
+    stated = _stated(node) or ANY
+    low, high = (end if math.isnan(number) else number for number, end in ((low, stated.low), (high, stated.high)))
+    passes = x.share * (node.op in ("tanh", "softsign", "erf"))
+    return Range(low, high, passes or stated.share, x.together, x.left_out if passes else stated.left_out)
+
+
+def _is_square(node: Node) -> bool:
+    if node.op == "pow":
+        return bool(node.attribute("exponent") % 2 == 0 and node.attribute("exponent") > 0)
+    return node.op == "mul" and node.inputs[0] == node.inputs[1]
 
 
 def _reduced(graph: Graph, node: Node, x: Range) -> Range:
@@ -123,7 +164,7 @@ def _reduced(graph: Graph, node: Node, x: Range) -> Range:
         share *= share * rows >= _OFTEN
     if node.op == "reduce_mean":
         return replace(x, share=share)
-    return replace(_summed(x), share=share, together=x.together)
+    return replace(_summed(x), share=share, together=x.together, left_out=x.left_out)
 
 
 def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping[str, Range]) -> Range:
@@ -143,7 +184,8 @@ def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping
         own, rows = graph.values[mean.present_inputs[0]].concrete_shape, graph.values[second].concrete_shape
         if own and rows is not None:
             share = a.share ** (math.prod(own) / math.prod(rows))
-            return replace(whole, share=share * (share * math.prod(rows) >= _OFTEN), together=True)
+            share *= share * math.prod(rows) >= _OFTEN
+            return replace(whole, share=share, together=True, left_out=a.left_out)
     return whole
 
 
@@ -267,7 +309,8 @@ def _stated(node: Node) -> Range | None:
     if record is None or not isinstance(record.function, Scalar) or record.parameters:
         return None
     low, high = record.function.range({name: node.attribute(name) for name in record.attributes})
-    return None if (low, high) == (-math.inf, math.inf) else Range(low, high, 0.5 * (node.op in _EXACT_ZEROS))
+    exact = node.op in _EXACT_ZEROS
+    return None if (low, high) == (-math.inf, math.inf) else Range(low, high, 0.5 * exact, left_out=exact)
 
 
 def _of_numbers(parameter: Parameter | None) -> Range | None:
@@ -276,7 +319,10 @@ def _of_numbers(parameter: Parameter | None) -> Range | None:
     if parameter.size > _ENTRIES:
         return ANY  # a table that large is not gone through for its bounds
     array = np.asarray(parameter.array(), np.float64)
-    return Range(float(array.min()), float(array.max()), float(np.mean(array == 0)))
+    if np.isnan(array).any():
+        return ANY
+    # what has no gradient takes none further
+    return Range(float(array.min()), float(array.max()), float(np.mean(array == 0)), left_out=not parameter.trainable)
 
 
 def _chosen(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None:
@@ -302,13 +348,15 @@ def _let_through(
     above = str(condition.attribute("kind")) in ("gt", "ge")
     if above == taken:
         strict = condition.attribute("kind") == "gt"
-        return Range(max(known.low, bound.low), known.high, known.share * (not (strict and bound.low >= 0)))
+        share = known.share * (not (strict and bound.low >= 0))
+        return replace(known, low=max(known.low, bound.low), share=share)
     return replace(known, high=min(known.high, bound.high))
 
 
 def _union(known: Iterable[Range]) -> Range:
     parts = list(known)
-    return Range(min(p.low for p in parts), max(p.high for p in parts), max(p.share for p in parts))
+    left_out = all(p.left_out for p in parts if p.share)
+    return Range(min(p.low for p in parts), max(p.high for p in parts), max(p.share for p in parts), left_out=left_out)
 
 
 def _products(a: Range, b: Range) -> Range:
@@ -329,7 +377,7 @@ def _mul(node: Node, known: Sequence[Range]) -> Range:
 
 def _square(x: Range) -> Range:
     high = max(x.low**2, x.high**2)
-    return Range(0.0 if x.low <= 0 <= x.high else min(x.low**2, x.high**2), high, x.share, x.together)
+    return replace(x, low=0.0 if x.low <= 0 <= x.high else min(x.low**2, x.high**2), high=high)
 
 
 def _div(node: Node, known: Sequence[Range]) -> Range:
@@ -361,7 +409,7 @@ def _power(number: float, exponent: float) -> float:
 def _rectified(node: Node, known: Sequence[Range]) -> Range:
     """What was put together from several operations may hold a small number that it adds: its zeros are not exact."""
     share = 0.5 * (known[0].low < 0) + known[0].share * (known[0].low >= 0)
-    return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), share * (not node.sources))
+    return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), share * (not node.sources), left_out=True)
 
 
 def _clip(node: Node, known: Sequence[Range]) -> Range:
@@ -370,7 +418,15 @@ def _clip(node: Node, known: Sequence[Range]) -> Range:
     return replace(
         known[0].mapped(lambda x: min(max(x, low), high)),
         share=0.5 * (low == 0 and not node.sources) or known[0].share * (low < 0),
+        left_out=known[0].left_out or not known[0].share,  # at its bound itself a clamp lets the gradient through
     )
+
+
+def _extreme(known: Sequence[Range], pick: Callable[[Iterable[float]], float]) -> Range:
+    """The larger or the smaller of two: only where both are zero does the gradient reach either of them."""
+    with_zeros = sum(k.share > 0 for k in known)
+    share = min(k.share for k in known) if with_zeros == len(known) else 0.5 * (with_zeros > 0)
+    return Range(pick(k.low for k in known), pick(k.high for k in known), share, left_out=with_zeros < len(known))
 
 
 def _shifted(node: Node, known: Sequence[Range]) -> Range | None:
@@ -378,17 +434,19 @@ def _shifted(node: Node, known: Sequence[Range]) -> Range | None:
     if bias is None:
         return None
     moved = _products(bias, Range(node.attribute("factor"), node.attribute("factor")))
-    return Range(known[0].low + moved.low, known[0].high + moved.high, known[0].share * moved.share)
+    share, left_out = known[0].share * moved.share, known[0].left_out and bias.left_out
+    return Range(known[0].low + moved.low, known[0].high + moved.high, share, left_out=left_out)
 
 
 def _scaled(node: Node, known: Sequence[Range]) -> Range | None:
     factor = Range(node.attribute("factor"), node.attribute("factor"))
     if "scale" not in node.parameters:
-        return _products(known[0], factor)
+        return replace(_products(known[0], factor), left_out=known[0].left_out)
     scale = _of_numbers(node.parameters["scale"])
     if scale is None or node.attribute("reciprocal"):
         return ANY
-    return _products(known[0], _products(scale, factor))
+    left_out = known[0].left_out and not scale.share and scale.left_out
+    return replace(_products(known[0], _products(scale, factor)), left_out=left_out)
 
 
 _RULES: Mapping[str, Callable[[Node, Sequence[Range]], Range | None]] = {
@@ -400,18 +458,17 @@ _RULES: Mapping[str, Callable[[Node, Sequence[Range]], Range | None]] = {
     "bias": _shifted,
     "scale": _scaled,
     "add": lambda node, known: Range(
-        sum(k.low for k in known), sum(k.high for k in known), math.prod(k.share for k in known)
+        sum(k.low for k in known),
+        sum(k.high for k in known),
+        math.prod(k.share for k in known),
+        left_out=all(k.left_out for k in known),
     ),
     "mul": _mul,
     "div": _div,
     "cumsum": lambda node, known: _summed(known[0]),
     "mean": lambda node, known: _union(known),
     "concat": lambda node, known: _union(known),
-    "maximum": lambda node, known: Range(
-        max(k.low for k in known), max(k.high for k in known), max(k.share for k in known)
-    ),
-    "minimum": lambda node, known: Range(
-        min(k.low for k in known), min(k.high for k in known), max(k.share for k in known)
-    ),
+    "maximum": lambda node, known: _extreme(known, max),
+    "minimum": lambda node, known: _extreme(known, min),
 }
 """Operations whose range depends on that of their operands; None where it is not known."""

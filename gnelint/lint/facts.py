@@ -57,7 +57,7 @@ class Facts:
         """What the prediction is of."""
         return self.prediction.graph
 
-    def _once(self, key: tuple[str, Any], find: Callable[[], Found]) -> Found:
+    def once(self, key: tuple[str, Any], find: Callable[[], Found]) -> Found:
         """What was found under this key before, else what `find` returns."""
         if key not in self._found:
             self._found[key] = find()
@@ -148,7 +148,7 @@ class Facts:
     def _any_statistics(self, parameter: Parameter) -> WeightStatistics:
         found = self.prediction.weights.get(parameter.name)
         if found is None:
-            found = self._once(("statistics", parameter.name), lambda: weight_statistics(parameter))
+            found = self.once(("statistics", parameter.name), lambda: weight_statistics(parameter))
         return found
 
     def rows(self, node: Node) -> RowStatistics | None:
@@ -157,14 +157,14 @@ class Facts:
         if parameter is None:
             return None
         bias, axis = node.parameters.get("bias"), unit_axis(node)
-        return self._once(("rows", node.name), lambda: row_statistics(parameter, bias, axis))
+        return self.once(("rows", node.name), lambda: row_statistics(parameter, bias, axis))
 
     def singular_spread(self, node: Node) -> float | None:
         """Relative variance of the squared singular values of a layer's weight as a matrix."""
         parameter = self._matrix(node)
         if parameter is None:
             return None
-        return self._once(("spread", parameter.name), lambda: singular_spread(parameter, unit_axis(node)))
+        return self.once(("spread", parameter.name), lambda: singular_spread(parameter, unit_axis(node)))
 
     def _matrix(self, node: Node) -> Parameter | None:
         parameter = node.parameters.get("weight")
@@ -291,7 +291,7 @@ class Facts:
 
         Costs as much as there is to read on the way back from `last` to the position of `first`.
         """
-        return self._once(("between", (first.name, last.name)), lambda: self._search_between(first, last))
+        return self.once(("between", (first.name, last.name)), lambda: self._search_between(first, last))
 
     def _search_between(self, first: Node, last: Node) -> tuple[Node, ...]:
         positions, producers = self.graph.positions, self.graph.producers
@@ -317,7 +317,7 @@ class Facts:
 
     def depth(self, operations: frozenset[str]) -> Mapping[str, int]:
         """For each node, the number of such operations on the longest path that ends with it."""
-        return self._once(("depth", operations), lambda: self._depths(operations))
+        return self.once(("depth", operations), lambda: self._depths(operations))
 
     def _depths(self, operations: frozenset[str]) -> Mapping[str, int]:
         depth: dict[str, int] = {}
@@ -350,7 +350,7 @@ class Facts:
 
     def branch(self, block: Block) -> frozenset[str]:
         """Names of the nodes of a residual block that are in its branches: before the join and not on the shortcut."""
-        return self._once(("branch", block.name), lambda: _branch(block))
+        return self.once(("branch", block.name), lambda: _branch(block))
 
     def in_branch(self, node: Node) -> Block | None:
         """The residual block in whose branch the node is."""

@@ -147,7 +147,7 @@ def test_units_that_are_silent() -> None:
     norm = with_parameters(node("n", "batch_norm", ["x"], training=True), scale=np.ones(4), bias=bias)
     facts, made = alone(norm)
     assert call("positive", facts, made) == pytest.approx(0.5)
-    assert call("silent_units", facts, made, 0.01) == 0.25
+    assert call("silent_units", facts, made, made, 0.01) == 0.25
     facts, made = alone(with_parameters(norm, scale=np.zeros(4), bias=bias))
     assert call("positive", facts, made) is None  # what a zero scale and a zero bias leave is neither
 

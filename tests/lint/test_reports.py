@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import gnelint
 from gnelint.lint.finding import Finding
@@ -213,15 +215,62 @@ LATEST = (
 """Of a fourth search: of 36 such pairs 25 were flagged at first, 23 at the cause, and one correction blamed; of 20 more
 that were written when these were mended 10, and three corrections blamed."""
 
+NEWEST = (
+    changed("scaled_action", "GNE604", "log"),
+    changed("inverse_degrees", "GNE602", "linear", "degree of a node without neighbours"),
+    changed("large_steps", "GNE218", "mul"),
+    changed("growing_state", "GNE218", "scale"),
+    changed("fixed_point", "GNE502", "", "1.6 bits are gained at every one"),
+    changed("multiplied_infinity", "GNE612", "0.matmul"),
+    changed("positive_infinity", "GNE612", "0.softmax"),
+    changed("resting_rotation", "GNE605", "sqrt", "exactly zero at the start"),
+    changed("quaternion", "GNE605", "sqrt"),
+    changed("spectral_zero", "GNE602", "4"),
+    changed("flow_scales", "GNE609", "layers.2.exp"),
+    changed("coupled_halves", "GNE540", "layers.3.concat"),
+    changed("half_memory", "GNE609", "0.matmul_1"),
+    changed("decomposed_adapter", "GNE602", "2"),
+    changed("summed_objectness", "GNE609", "reduce_sum"),
+    changed("read_again", "GNE510", "", "1-4.first"),
+    Report("excited_pixels(wrong=True)", "", "GNE510", "", "squeeze"),
+    changed("density", "GNE204", "density"),
+    changed("wide_posterior", "GNE217", "scale"),
+    changed("radial_units", "GNE613", "exp"),
+    changed("distilled", "GNE539", "sub"),
+    changed("blank_memory", "GNE538", "softmax"),
+    Report("mixture_density(wrong=True)", "", "GNE611", "log"),
+    changed("tower_scores", "GNE203", "sigmoid", loss="bce"),
+    changed("factor_machine", "GNE203", "sigmoid", loss="bce"),
+    changed("zero_controls", "GNE507", "enter"),
+    changed("frozen_places", "GNE507", "bias", "no derivative"),
+)
+"""Of a fifth search: of 40 such pairs 21 were flagged at first, 11 at the cause; see reports.md. Two corrections have a
+finding of their own and are not among these."""
+
+BREAKS = frozenset({"GNE601", "GNE602", "GNE604", "GNE605", "GNE607", "GNE608"})
+"""Rules of what is no number in the very first step, whatever is drawn."""
+
 
 def said(model: str, loss: str | None) -> list[Finding]:
     """Errors and warnings but those about what gnelint cannot see."""
-    module, inputs = network(model)
+    module, inputs = drawn_in_type(model)
     findings = gnelint.check(module, inputs, loss=loss).findings
     return [each for each in findings if each.severity in ("error", "warning") and not each.rule.startswith("GNE9")]
 
 
-@pytest.mark.parametrize("report", [*KNOWN, *FURTHER, *MORE, *LATEST], ids=str)
+LONG = ("large_steps", "growing_state", "blank_memory", "mixture_density")
+"""Loops whose joins are sampled, which takes seconds."""
+
+
+def marked(report: Report) -> pytest.MarkDecorator | tuple[()]:
+    """What makes a test a slow one."""
+    return pytest.mark.slow if report.bad.startswith(LONG) else ()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [pytest.param(each, id=str(each), marks=marked(each)) for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST)],
+)
 def test_the_cause_is_named_at_its_place(report: Report) -> None:
     found = [each for each in said(report.bad, report.loss) if each.rule == report.rule]
     assert any(
@@ -232,8 +281,37 @@ def test_the_cause_is_named_at_its_place(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "report",
-    list({each.good: each for each in (*KNOWN, *FURTHER, *MORE, *LATEST)}.values()),
-    ids=lambda each: each.good,
+    [
+        pytest.param(each, id=each.good, marks=marked(each))
+        for each in {each.good: each for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST) if each.good}.values()
+    ],
 )
 def test_the_correction_is_blamed_for_nothing(report: Report) -> None:
     assert said(report.good, report.loss) == []
+
+
+@pytest.mark.parametrize(
+    "report",
+    [each for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST) if each.rule in BREAKS],
+    ids=str,
+)
+def test_what_is_said_to_be_no_number_is_none(report: Report) -> None:
+    assert not is_finite_in_a_step(report.bad)
+    assert is_finite_in_a_step(report.good)
+
+
+def drawn_in_type(model: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A network with inputs of the type of its parameters."""
+    module, inputs = network(model)
+    half = any(parameter.dtype == torch.float16 for parameter in module.parameters())
+    return module, tuple(each.half() if half and each.is_floating_point() else each for each in inputs)
+
+
+def is_finite_in_a_step(model: str) -> bool:
+    """Whether outputs and gradients of a network are numbers, under a loss that looks at all outputs."""
+    module, inputs = drawn_in_type(model)
+    given = module(*inputs)
+    outputs = given if isinstance(given, tuple) else (given,)
+    sum((each * each.detach().sign()).mean() for each in outputs).backward()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return all(bool(each.isfinite().all()) for each in (*outputs, *gradients))

@@ -28,6 +28,8 @@ from tests.models import (
     set_against,
     starts,
     stuck,
+    unheard,
+    unsteady,
     wiring,
 )
 from tests.models.branched import googlenet, nf_resnet18, shufflenet_v2
@@ -164,6 +166,7 @@ def _examples() -> dict[str, Case]:
         innocent.linear_branches: (8, 16, 8, 8),
         innocent.spectral_discriminator: (4, 3, 16, 16),
         innocent.trained_units: (64, 64),
+        innocent.decayed_solve: (2, 16, 32),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
         placement.silent_layers: (64, 128),
@@ -318,6 +321,35 @@ def _examples() -> dict[str, Case]:
         stuck.gates_of_zero: (16, 32),
         stuck.listed_layers: (16, 32),
         stuck.low_rank: (16, 64),
+        unsteady.scaled_action: (16, 16),
+        unsteady.inverse_degrees: (24, 16),
+        unsteady.large_steps: (4, 12, 8),
+        unsteady.growing_state: (4, 48, 8),
+        unsteady.fixed_point: (16, 16),
+        unsteady.multiplied_infinity: (4, 12, 32),
+        unsteady.positive_infinity: (4, 12, 32),
+        unsteady.resting_angles: (16, 16),
+        unsteady.resting_rotation: (16, 16),
+        unsteady.quaternion: (16, 16),
+        unsteady.spectral_zero: (16, 16),
+        unsteady.flow_scales: (64, 16),
+        unsteady.coupled_halves: (64, 8),
+        unsteady.elu_kernel: (4, 16, 32),
+        unsteady.half_memory: (2, 2048, 64),
+        unsteady.cluster_sizes: (16, 16),
+        unsteady.decomposed_adapter: (16, 16),
+        unsteady.summed_objectness: (2, 3, 96, 96),
+        unheard.read_again: (4, 3, 8, 8),
+        unheard.excited_pixels: (4, 3, 8, 8),
+        unheard.tiny_steps: (4, 12, 8),
+        unheard.density: (32, 16, 3),
+        unheard.shut_thresholds: (16, 16),
+        unheard.wide_posterior: (16, 16),
+        unheard.radial_units: (32, 64),
+        unheard.raw_ctc: (4, 20, 8),
+        unheard.normalised_gate: (16, 16),
+        unheard.distilled: (32, 16),
+        unheard.blank_memory: (4, 5, 8),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -333,6 +365,17 @@ def _examples() -> dict[str, Case]:
     found.append(Case("step_code", wiring.step_code, (4, 3, 12, 12), others=((4, 8),)))
     found.append(Case("own_scores", wiring.own_scores, (16, 16), others=((16, 6),)))
     found.append(Case("own_loss", wiring.own_loss, (16, 8), others=((16,),)))
+    found.append(Case("mixture_density", unsteady.mixture_density, (16, 16), others=((16, 64),)))
+    found.append(Case("turned_heads", unheard.turned_heads, (4, 16), vocabulary=32))
+    found.append(Case("step_rows", unheard.step_rows, (16, 16), others=((16,),)))
+    found.append(Case("flow_times", unheard.flow_times, (16, 16), others=((16,),)))
+    found.append(Case("siamese_views", unheard.siamese_views, (32, 16), others=((32, 16),)))
+    found.append(Case("tower_scores", unheard.tower_scores, (32, 16), others=((32, 8),)))
+    found.append(Case("divided_pixels", unheard.divided_pixels, (8, 3, 8, 8), vocabulary=256))
+    found.append(Case("zero_controls", unheard.zero_controls, (16, 16), others=((16, 8),)))
+    found.append(Case("frozen_places", unheard.frozen_places, (4, 12), vocabulary=64))
+    found.append(Case("factor_machine", unheard.factor_machine, (32, 20), vocabulary=500))
+    found.append(Case("negative_features", unheard.negative_features, (32, 16), others=((32, 8),)))
     found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))

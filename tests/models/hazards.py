@@ -95,13 +95,15 @@ class RootOfLayer(nn.Module):
             y = torch.sqrt(nn.functional.softplus(z))
         elif self.guard == "relu_epsilon":
             y = torch.sqrt(torch.relu(z) + 1e-4)
-        else:
+        elif self.guard == "relu":
             y = torch.sqrt(torch.relu(z))
+        else:
+            y = torch.sqrt(torch.relu(z) * (z > 1))
         return self.last(y)
 
 
 def root_of_layer(*, width: int = 32, guard: str = "before") -> RootOfLayer:
-    """`guard` is "before", "behind", "none", "softplus", "relu" or "relu_epsilon"."""
+    """`guard` is "before", "behind", "none", "softplus", "relu", "relu_epsilon" or "mask"."""
     return RootOfLayer(width, guard)
 
 

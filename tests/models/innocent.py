@@ -149,3 +149,29 @@ class LinearBranches(nn.Module):
 def linear_branches(*, depth: int = 8, channels: int = 16) -> nn.Sequential:
     """Blocks whose branches hold no activation."""
     return nn.Sequential(*(LinearBranches(channels) for _ in range(depth)))
+
+
+class DecayedSolve(nn.Module):
+    """A gated delta rule in one chunk: keys that decay channel by channel, and a triangular system solved by rows."""
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.beta, self.decay, self.steps = nn.Linear(width, 1), nn.Linear(width, width), steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = functional.normalize(self.key(x), dim=-1)
+        beta, total = self.beta(x).sigmoid(), (-4.0 * functional.softplus(self.decay(x))).cumsum(1)
+        ahead = torch.triu(torch.ones(self.steps, self.steps, dtype=torch.bool), 1)
+        decay = (total[:, :, None] - total[:, None]).masked_fill(ahead[..., None], float("-inf")).exp()
+        rows = -((key * beta)[:, :, None] * key[:, None] * decay).sum(-1)
+        rows = rows.masked_fill(torch.eye(self.steps, dtype=torch.bool) | ahead, 0.0)
+        for row in range(1, self.steps):
+            own, above = rows[:, row, :row].clone(), rows[:, :row, :row].clone()
+            rows[:, row, :row] = own + (own[..., None] * above).sum(-2)
+        return self.out((rows + torch.eye(self.steps)) @ (self.value(x) * beta))
+
+
+def decayed_solve(*, steps: int = 16) -> nn.Module:
+    """What is predicted of exp(sum of decays) is carried by numbers that no draw holds; all outputs are of size 1."""
+    return DecayedSolve(32, steps)

@@ -165,6 +165,7 @@ class Unit(nn.Module):
         elif self.way == "norm":
             y = y / y.norm(dim=-1, keepdim=True)
         elif self.way == "behind":
+            y = y * (x[:, :1] > -1.0)
             y = y / (y.pow(2).sum(-1, keepdim=True).sqrt() + 1e-10)
         else:
             y = y * torch.rsqrt(y.pow(2).sum(-1, keepdim=True) + 1e-6)
@@ -182,7 +183,7 @@ def unit_embedding(*, wrong: bool = False) -> nn.Module:
 
 
 def perceptual_features(*, wrong: bool = False) -> nn.Module:
-    """Wrong: the epsilon is added behind the root, whose derivative at zero is infinite."""
+    """Wrong: the epsilon is behind the root, whose derivative is infinite for samples that a mask sets to zero."""
     return Unit(32, "behind" if wrong else "inside")
 
 

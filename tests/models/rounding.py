@@ -68,15 +68,16 @@ def all_distances(*, guard: float = 1e-2) -> nn.Module:
 
 
 class Reduced(nn.Module):
-    """Features behind a ReLU, reduced by a function that is not defined or has no slope at zero."""
+    """Features behind a ReLU, some pruned, reduced by a function that is not defined or has no slope at zero."""
 
     def __init__(self, width: int, how: str, guard: float) -> None:
         super().__init__()
         self.how, self.guard = how, guard
         self.body, self.head = drawn(nn.Sequential(nn.Linear(16, width), nn.ReLU())), nn.Linear(width, 5)
+        self.register_buffer("kept", (torch.arange(width) < width - 8).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
+        y = self.body(x) * self.kept
         if self.how == "capsules":
             parts = y.reshape(y.shape[0], -1, 4)
             square = parts.pow(2).sum(-1, keepdim=True)

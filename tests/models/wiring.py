@@ -336,15 +336,16 @@ class Judge(nn.Module):
         super().__init__()
         self.guard, self.body = guard, drawn(nn.Sequential(nn.Linear(16, width), nn.ReLU()))
         self.head = nn.Linear(width + 1, 1)
+        self.register_buffer("kept", (torch.arange(width) < width - 4).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
+        y = self.body(x) * self.kept
         spread = (y - y.mean(0, keepdim=True)).pow(2).mean(0).add(self.guard).sqrt().mean()
         return self.head(torch.cat([y, spread.expand(y.shape[0], 1)], -1))
 
 
 def batch_spread(*, wrong: bool = False) -> nn.Module:
-    """Wrong: the root of a variance that is 0 for a unit that is silent for the whole batch."""
+    """Wrong: the root of a variance that is 0 for units that are pruned."""
     return Judge(32, 0.0 if wrong else 1e-8)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gnelint.lint.functions.alike import ALIKE
 from gnelint.lint.functions.attention import ATTENTION
 from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
@@ -36,7 +37,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION),
     "The head and the loss": HEAD,
-    "Where in the graph": (*STRUCTURE, *REPEATS),
+    "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
     "The network": NETWORK,
 }

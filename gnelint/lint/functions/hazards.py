@@ -7,6 +7,7 @@ import numpy as np
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
+from gnelint.lint.overstated import overstated
 
 
 def _hidden_rows(facts: Facts, node: Node) -> float | None:
@@ -18,6 +19,65 @@ def _hidden_rows(facts: Facts, node: Node) -> float | None:
     hidden = ~array if array.dtype == bool else np.isneginf(np.asarray(array, np.float64))
     rows = np.all(hidden, axis=axis if -hidden.ndim <= axis < hidden.ndim else -1)
     return float(np.count_nonzero(rows))
+
+
+_HIDING = 1e4
+"""From which size on a number in a mask is to hide an entry, or does the opposite."""
+_LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
+"""Below minus this an exponential is lost beside numbers of size 1, and optimisers take its gradient for none."""
+_SPREAD = 4.0
+"""Deviations from the mean that count as all there is."""
+_PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "reshape", "slice", "transpose", "expand"})
+
+
+def _broken_mask(facts: Facts, node: Node) -> float | None:
+    """Entries of what is added to a softmax's logits, or put in their place, that are no number or that show."""
+    masks = [node.parameters.get("mask")]
+    before = facts.graph.producers.get(node.present_inputs[0]) if node.op != "attention" else None
+    if before is not None and before.op == "bias":
+        masks.append(before.parameters.get("bias"))
+    elif before is not None and before.op in ("where", "add"):
+        sources = [facts.graph.producers.get(name) for name in before.present_inputs[before.op == "where" :]]
+        masks += [each.parameters.get("value") for each in sources if each is not None and each.op == "constant"]
+    known = [mask.array() for mask in masks if mask is not None and mask.provenance == "data" and not mask.trainable]
+    return float(sum(np.count_nonzero(np.isnan(a) | (a >= _HIDING)) for a in known if a.dtype.kind == "f"))
+
+
+def _is_lost(facts: Facts, node: Node) -> bool | None:
+    """Whether everything that an exponential or a sigmoid reads is so far out that its derivative is lost."""
+    value = facts.graph.values[node.outputs[0]]
+    limit, moments = _LOST.get(value.dtype or ""), facts.input_moments(node)
+    known = facts.ranges.get(node.present_inputs[0])
+    if limit is None or (moments is None and known is None):
+        return None
+    low, high = (-np.inf, np.inf) if known is None else (known.low, known.high)
+    if moments is not None and np.isfinite(moments).all():
+        spread = _SPREAD * max(moments[1] - moments[0] ** 2, 0.0) ** 0.5
+        low, high = max(low, moments[0] - spread), min(high, moments[0] + spread)
+    return bool(high < -limit or (node.op == "sigmoid" and low > limit))
+
+
+def _sums_exponentials(facts: Facts, node: Node) -> bool:
+    """Whether what a node reads is made of exponentials alone, of numbers that have no lower bound."""
+    waiting, seen, met = [node.present_inputs[0]], set[str](), False
+    while waiting:
+        source = facts.graph.producers.get(waiting.pop())
+        if source is None or source.name in seen:
+            continue
+        seen.add(source.name)
+        if source.op == "exp":
+            known, before = (
+                facts.ranges.get(source.present_inputs[0]),
+                facts.graph.producers.get(source.present_inputs[0]),
+            )
+            unbounded = known is not None and known.low == -np.inf
+            # a value less its own maximum is 0 somewhere
+            met |= unbounded and not (
+                before is not None and before.op == "sub" and known is not None and known.high == 0
+            )
+        elif source.op in _PASSING:
+            waiting.extend(source.present_inputs)
+    return met
 
 
 def _undefined_rows(facts: Facts, node: Node) -> float | None:
@@ -38,6 +98,16 @@ def _lowest(facts: Facts, node: Node) -> float | None:
 def _reads_zero(facts: Facts, node: Node) -> bool | None:
     known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
     return None if known is None else known.zeros and known.low <= 0 <= known.high
+
+
+def _left_out(facts: Facts, node: Node) -> bool | None:
+    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    return None if known is None else known.left_out
+
+
+def _overstated(facts: Facts, node: Node) -> float:
+    found = facts.once(("overstated", None), lambda: overstated(facts))
+    return found.get(node.outputs[0], 0.0)
 
 
 def _highest(facts: Facts, node: Node) -> float | None:
@@ -108,7 +178,39 @@ HAZARDS = (
         _zero_divisors,
         "how many of the constants that n divides by are zero; for a computed divisor 1 if it can be exactly 0",
     ),
+    function(
+        "broken_mask(n)",
+        "number",
+        _broken_mask,
+        "entries of the constant mask of a softmax or attention that are no number, +infinity or 10,000 and more",
+    ),
+    function(
+        "is_lost(n)",
+        "truth",
+        _is_lost,
+        "all that an exponential or a sigmoid reads is so far out that its derivative is lost",
+    ),
+    function(
+        "sums_exponentials(n)",
+        "truth",
+        _sums_exponentials,
+        "n reads products or sums of exponentials of numbers without a lower bound, from which no maximum was taken",
+    ),
     function("largest_number(n)", "number", _largest, "the largest finite number of the type of n's output"),
     function("reads_zero(n)", "truth", _reads_zero, "n can read numbers that are exactly 0, such as a ReLU gives"),
+    function(
+        "overstated_bits(n)",
+        "number",
+        _overstated,
+        "log2 of the predicted root mean square of n's output over the largest number that is ever seen: more than 0 "
+        "behind exponentials of something wide, whose average is made by numbers that no draw holds",
+    ),
+    function(
+        "zeros_left_out(n)",
+        "truth",
+        _left_out,
+        "all zeros that n can read are those of a ReLU, a clamp or a where(), whose derivative drops what comes back "
+        "to those entries, whatever it is",
+    ),
     function("input_sigmas(n)", "number", _input_sigmas, "mean over standard deviation of what n reads"),
 )

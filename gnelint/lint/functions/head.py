@@ -11,6 +11,8 @@ from gnelint.lint.functions.signature import function
 from gnelint.lint.losses import OWN
 
 _NONE = "none"
+_NOISE = ("randn", "normal")
+"""How what torch draws from a Gaussian is called."""
 _PASSES = frozenset({"identity", "reshape", "transpose", "slice", "dropout"})
 _SQUASHING = frozenset({"softmax", "sigmoid", "hardsigmoid", "tanh", "relu", "clip", "softplus"})
 _LOGARITHMS = frozenset({"log_softmax", "log", "log_sigmoid"})
@@ -45,6 +47,44 @@ def _misfit(facts: Facts, node: Node) -> str:
         known = facts.ranges.get(node.outputs[0])
         fits = known is None or (known.low >= 0.0 and known.high <= 1.0)
     return _NONE if fits else f"{facts.loss} takes {wants} and applies {does}"
+
+
+def _takes_probabilities(facts: Facts, node: Node) -> bool:
+    """Whether a divergence is written out in which probabilities stand for their logarithms: p log p - p q."""
+    if node.op != "sub":
+        return False
+    own, product = (facts.graph.producers.get(name) for name in node.present_inputs)
+    if own is None or product is None or product.op != "mul" or own.op not in ("where", "mul"):
+        return False
+    for place, target in enumerate(product.present_inputs):
+        given = facts.ranges.get(product.present_inputs[1 - place])
+        if given is None or not (given.low >= 0.0 and given.high == 1.0):
+            continue
+        if any(_is_logarithm_of(facts, reader, target) for reader in facts.graph.consumers.get(target, ())):
+            return True
+    return False
+
+
+def _is_logarithm_of(facts: Facts, node: Node, target: str) -> bool:
+    """Whether a product multiplies a value by its own logarithm."""
+    if node.op != "mul":
+        return False
+    for name in node.present_inputs:
+        source, of = facts.graph.producers.get(name), facts.graph.producers.get(target)
+        if source is None or name == target or source.op not in ("log", "log_softmax"):
+            continue
+        if source.present_inputs[0] == target or (of is not None and source.present_inputs == of.present_inputs):
+            return True
+    return False
+
+
+def _noise_floor(facts: Facts, node: Node) -> float | None:
+    """The least that noise drawn in forward is multiplied by, where layers decide on it."""
+    noise = node.parameters.get("scale")
+    if node.op != "scale" or noise is None or not noise.name.startswith(_NOISE):
+        return None
+    known = facts.ranges.get(node.present_inputs[0])
+    return None if known is None or node.present_inputs[0] not in facts.learnt_values else known.low
 
 
 def _entries(facts: Facts, node: Node) -> int | None:
@@ -106,6 +146,18 @@ HEAD = (
     ),
     function(
         "misfit(n)", "text", _misfit, "why what n gives as the network's output is not what the loss takes; or none"
+    ),
+    function(
+        "takes_probabilities(n)",
+        "truth",
+        _takes_probabilities,
+        "n is the difference in a divergence that is written out (kl_div), given probabilities for their logarithms",
+    ),
+    function(
+        "noise_floor(n)",
+        "number",
+        _noise_floor,
+        "the least that Gaussian noise drawn in forward is multiplied by at n, where layers decide on the factor",
     ),
     function(
         "cosine_factor(n)",

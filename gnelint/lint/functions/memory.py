@@ -45,6 +45,49 @@ def _kept_share(facts: Facts, node: Node) -> float | None:
     return float(np.mean(1.0 / (1.0 + np.exp(-total))))
 
 
+def _growth(facts: Facts, node: Node) -> float | None:
+    """What a step multiplies a state by that is written out: a computed factor's mean, the largest stored one."""
+    if node.op == "scale":
+        scale = node.parameters.get("scale")
+        if _state_before(facts.graph, node) is None or scale is None or scale.provenance != "data":
+            return None
+        return float(np.abs(np.asarray(scale.array(), np.float64)).max())
+    factor = _factor(facts.graph, node)
+    moments = None if factor is None else facts.input_moments(node, factor)
+    return None if moments is None else moments[0]
+
+
+def _state_before(graph: Graph, node: Node) -> Node | None:
+    """The step before, of a state that the same stored numbers multiply each time."""
+    if node.op != "scale" or "scale" not in node.parameters:
+        return None
+    total = graph.producers.get(node.present_inputs[0])
+    if total is None or total.op not in ("add", "bias"):
+        return None
+    makers = (graph.producers.get(name) for name in total.present_inputs)
+    own = _stored(node)
+    # the first step multiplies zeros, and is read as what was written alone
+    return next((each for each in makers if each is not None and each.op == "scale" and _stored(each) == own), None)
+
+
+def _stored(node: Node) -> frozenset[str]:
+    scale = node.parameters.get("scale")
+    return frozenset() if scale is None else frozenset(leaf.name for leaf in scale.leaves)
+
+
+def _scalings(graph: Graph, node: Node) -> int:
+    """Steps of a state that stored numbers multiply, up to this one; 0 where another one follows."""
+    sums = [reader for name in node.outputs for reader in graph.consumers.get(name, ())]
+    later = (reader for total in sums for name in total.outputs for reader in graph.consumers.get(name, ()))
+    before = _state_before(graph, node)
+    if before is None or any(_state_before(graph, each) is node for each in later):
+        return 0
+    count = 1
+    while before is not None:
+        count, before = count + 1, _state_before(graph, before)
+    return count
+
+
 def _reads_last_step(facts: Facts, node: Node) -> bool | None:
     """Whether all that is read of a recurrent layer's output is its last step (its first, if it runs backwards)."""
     shape = facts.shape(node)
@@ -193,6 +236,8 @@ def _products(graph: Graph, node: Node) -> int:
 def _steps(facts: Facts, node: Node) -> float | None:
     if node.op == "mul":
         return float(_products(facts.graph, node))
+    if node.op == "scale":
+        return float(_scalings(facts.graph, node))
     if _is_cell(node):
         return float(1 + len(_cells(facts.graph, node)))
     shape = facts.shape(node)
@@ -206,6 +251,12 @@ MEMORY = (
         _kept_share,
         "what a step of a recurrent layer keeps of its state: average of sigmoid(bias) of the gate that multiplies it, "
         "of a layer without gates the root of the recurrent matrix's phi, of a state written out its factor's mean",
+    ),
+    function(
+        "state_growth(n)",
+        "number",
+        _growth,
+        "what a step multiplies a state by that is written out: the mean of a computed factor, the largest stored one",
     ),
     function(
         "reads_last_step(n)",

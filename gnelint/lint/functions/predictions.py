@@ -35,7 +35,7 @@ def _variance(predicted: NodePrediction) -> float | None:
     return max(predicted.second_moment - predicted.mean**2, 0.0)
 
 
-def _unit_inputs(facts: Facts, node: Node) -> np.ndarray | None:
+def _unit_inputs(facts: Facts, node: Node, shift: float = 0.0) -> np.ndarray | None:
     """Mean over standard deviation of each unit's output, Gaussian by assumption.
 
     Units differ by their bias, and behind a normalisation by bias and scale; what a layer's units have in common is
@@ -55,6 +55,7 @@ def _unit_inputs(facts: Facts, node: Node) -> np.ndarray | None:
             return None
         deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0))
         centre = own + (predicted.mean - float(np.mean(own)))
+    centre = centre + shift
     with np.errstate(all="ignore"):
         ratio: np.ndarray = np.where(deviation > 0, centre / deviation, np.sign(centre) * np.inf)
     return None if np.isnan(ratio).any() else ratio
@@ -65,8 +66,19 @@ def _positive(facts: Facts, node: Node) -> float | None:
     return None if ratios is None else float(np.mean(normal_cdf(ratios)))
 
 
-def _silent_units(facts: Facts, node: Node, bound: float) -> float | None:
-    ratios = _unit_inputs(facts, node)
+def _shift(facts: Facts, first: Node, last: Node) -> float:
+    """The single numbers that are added on the way from one node to another."""
+    total, node = 0.0, facts.graph.producers.get(last.present_inputs[0])
+    while node is not None and node.name != first.name and node.op in TRANSPARENT | {"reshape", "bias"}:
+        bias = node.parameters.get("bias")
+        if node.op == "bias" and bias is not None and bias.size == 1 and bias.provenance == "data":
+            total += float(np.asarray(bias.array()).reshape(-1)[0]) * float(node.attribute("factor"))
+        node = facts.graph.producers.get(node.present_inputs[0]) if node.present_inputs else None
+    return total
+
+
+def _silent_units(facts: Facts, node: Node, behind: Node, bound: float) -> float | None:
+    ratios = _unit_inputs(facts, node, _shift(facts, node, behind))
     return None if ratios is None else float(np.mean(normal_cdf(ratios) < bound))
 
 
@@ -212,10 +224,11 @@ PREDICTIONS = (
         "P(x > 0) of the node's output, over its units with their biases, taken as Gaussian",
     ),
     function(
-        "silent_units(n, bound)",
+        "silent_units(n, m, bound)",
         "number",
         _silent_units,
-        "fraction of the node's units whose output is positive with a probability below bound",
+        "fraction of n's units whose output, and what single numbers add to it before m reads it, is positive with a "
+        "probability below bound",
     ),
     function(
         "never_positive(n)",

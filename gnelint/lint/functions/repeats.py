@@ -92,6 +92,12 @@ def _used_for_another(facts: Facts) -> str:
 
 REPEATS = (
     function(
+        "is_learnt(n)",
+        "truth",
+        lambda facts, node: _is_learnt(facts, node.outputs[0]),
+        "a trained layer lies before what n gives",
+    ),
+    function(
         "added_twice(n)",
         "text",
         _added_twice,
