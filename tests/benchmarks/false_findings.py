@@ -1,11 +1,15 @@
 """What gnelint says of networks that others wrote and that train: small configurations of transformers, all families.
 
     python -m tests.benchmarks.false_findings [--only NAME ...] [--limit N] [--seconds N] [--out FILE]
+    python -m tests.benchmarks.false_findings --own
 
 Runs in an environment of its own with transformers beside torch==2.13.0 (`pip install --no-deps transformers`, and what
 it asks for but torch). Each family's configuration is made small, its model is drawn as the package draws it, and
 checked as a module with the stable rules. Every error and warning is listed, to be judged by a person: the judgements
 are kept in `JUDGED`, by rule and family. Written to reports/benchmarks/false_findings.json and .md.
+
+With --own every network that one rule's tests or a report call right, and no rule's tests call wrong, is checked with
+all other rules (no other package is needed). These rows are kept in false_findings_own.json, and in the same table.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import signal
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -25,9 +30,13 @@ import torch
 from torch import nn
 
 import gnelint
+from gnelint.lint.rulefile import load_rules
 from tests.benchmarks.small_models import SmallModel, transformers_models
+from tests.lint.test_reports import FURTHER, KNOWN, LATEST, MORE, NEWEST
+from tests.models import CASES, network
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "false_findings.json"
+OWN = OUT.with_name("false_findings_own.json")
 
 JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE203", "bailing_hybrid"): "right: what the forget gate's sigmoid reads has the second moment 1061, measured",
@@ -108,8 +117,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10_000)
     parser.add_argument("--seconds", type=int, default=120, help="of the processor, for a network")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--own", action="store_true", help="the networks of tests/models instead")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.own:
+        own(given.only, given.seconds)
+        return
     rows: list[Row] = []
     for model in transformers_models(given.only):
         rows.append(checked(model, given.seconds))
@@ -120,6 +133,47 @@ def main() -> None:
     print(summary(rows))
 
 
+def own(only: Sequence[str], seconds: int) -> None:
+    """Check the right networks of tests/models."""
+    rows = []
+    for name in only or right_networks():
+        rows.append(
+            checked(SmallModel("tests", name, name, (partial(_module, name),)), seconds, partial(_inputs, name))
+        )
+        if rows[-1].findings or rows[-1].outcome != "checked":
+            print(line(rows[-1]), flush=True)
+    print(summary(rows))
+    if not only:
+        OWN.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        write(kept(OUT), OUT)
+
+
+def right_networks() -> list[str]:
+    """What tests of rules and reports call right, and none of them wrong."""
+    tests = [test for rule in load_rules().rules for test in rule.tests if ":" not in test["model"]]
+    named = {test["model"] for test in tests if not test["findings"] and not test["model"].endswith(".onnx")}
+    wrong = {test["model"] for test in tests if test["findings"]}
+    reports = {report.good for report in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST) if report.good and not report.loss}
+    return sorted((named | reports | set(CASES)) - wrong)
+
+
+def _module(name: str) -> nn.Module:
+    return network(name)[0]
+
+
+def _inputs(name: str, model: nn.Module) -> tuple[torch.Tensor, ...]:
+    half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    return tuple(each.half() if half and each.is_floating_point() else each for each in network(name)[1])
+
+
+def kept(path: Path) -> list[Row]:
+    """Rows as they were written."""
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Row(**{**row, "findings": tuple(tuple(each) for each in row["findings"])}) for row in rows]
+
+
 def inputs(model: nn.Module) -> tuple[torch.Tensor]:
     """What its `forward` takes first: token ids or pixels."""
     if getattr(model, "main_input_name", "input_ids") == "pixel_values":
@@ -127,7 +181,7 @@ def inputs(model: nn.Module) -> tuple[torch.Tensor]:
     return (torch.randint(3, 120, (2, 16)),)
 
 
-def checked(small: SmallModel, seconds: int) -> Row:
+def checked(small: SmallModel, seconds: int, given_by: Callable[[nn.Module], tuple[torch.Tensor, ...]] = inputs) -> Row:
     """Build and check one, within a time."""
     signal.signal(signal.SIGPROF, _stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor, however busy the machine is
@@ -136,7 +190,7 @@ def checked(small: SmallModel, seconds: int) -> Row:
         torch.manual_seed(0)
         model = small.builds[0]()
         stage = "not read"
-        given = inputs(model)
+        given = given_by(model)
         started = time.perf_counter()
         analysis = gnelint.check(model, given)
     except TimeoutError:
@@ -186,7 +240,14 @@ def write(rows: Sequence[Row], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     lines = ["# What is said of small configurations of transformers", "", summary(rows), ""]
-    lines += ["| family | model | rule | severity | times | first | judged |", "|---|---|---|---|--:|---|---|"]
+    lines += [*table(rows), "", "# What is said of the right networks of tests/models", "", summary(kept(OWN)), ""]
+    lines += table(kept(OWN))
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """What was said, and what a person says of it."""
+    lines = ["| family | model | rule | severity | times | first | judged |", "|---|---|---|---|--:|---|---|"]
     for row in rows:
         grouped: dict[tuple[str, str], list[tuple[str, str, str, str]]] = {}
         for finding in row.findings:
@@ -194,7 +255,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
         for (rule, severity), found in grouped.items():
             cells = (row.family, row.model, rule, severity, str(len(found)), found[0][2], judgement(rule, row.family))
             lines.append(f"| {' | '.join(cells)} |")
-    out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return lines
 
 
 if __name__ == "__main__":
