@@ -175,7 +175,6 @@ LATEST = (
     changed("learnt_places", "GNE411", "tokens"),
     changed("loud_head", "GNE111", "head"),
     changed("tied_head", "GNE111", "head"),
-    changed("state_space", "GNE216", "0.mul", "mean 0.2"),
     changed("twin_critics", "GNE519", "second.0"),
     changed("wide_variance", "GNE609", "exp"),
     changed("film", "GNE507", "stem", "scales.2.weight, scales.2.bias of zeros"),
