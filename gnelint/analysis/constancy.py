@@ -36,7 +36,7 @@ def equal_axes(graph: Graph) -> Mapping[str, Axes]:
 
 
 def _axes(graph: Graph, node: Node, found: Mapping[str, Axes]) -> Axes:
-    shape = graph.values[node.outputs[0]].concrete_shape
+    shape = _shape(graph, node.outputs[0])
     if not shape:
         return frozenset()
     own = [found.get(name, frozenset()) for name in node.present_inputs]
@@ -59,8 +59,13 @@ def _axes(graph: Graph, node: Node, found: Mapping[str, Axes]) -> Axes:
         perm, rank = node.attribute("perm"), len(shape)
         return frozenset(perm.index(axis % rank) - rank for axis in own[0])
     if node.op == "reshape":
-        return _reshaped(graph.values[node.present_inputs[0]].concrete_shape, shape, own[0])
+        return _reshaped(_shape(graph, node.present_inputs[0]), shape, own[0])
     return frozenset()
+
+
+def _shape(graph: Graph, name: str) -> tuple[int, ...] | None:
+    value = graph.values.get(name)
+    return None if value is None else value.concrete_shape
 
 
 def _of(parameter: Parameter | None) -> Axes:
@@ -75,7 +80,7 @@ def _of(parameter: Parameter | None) -> Axes:
 
 
 def _broadcast(graph: Graph, node: Node, found: Mapping[str, Axes], shape: tuple[int, ...]) -> Axes:
-    operands = [(graph.values[name].concrete_shape, found.get(name, frozenset())) for name in node.present_inputs]
+    operands = [(_shape(graph, name), found.get(name, frozenset())) for name in node.present_inputs]
     operands += [(parameter.shape, _of(parameter)) for parameter in node.parameters.values()]
     return frozenset(
         axis

@@ -33,7 +33,8 @@ _PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "resha
 def _broken_mask(facts: Facts, node: Node) -> float | None:
     """Entries of what is added to a softmax's logits, or put in their place, that are no number or that show."""
     masks = [node.parameters.get("mask")]
-    before = facts.graph.producers.get(node.present_inputs[0]) if node.op != "attention" else None
+    softmax = node.op != "attention" and node.present_inputs
+    before = facts.graph.producers.get(node.present_inputs[0]) if softmax else None
     if before is not None and before.op == "bias":
         masks.append(before.parameters.get("bias"))
     elif before is not None and before.op in ("where", "add"):
@@ -47,7 +48,7 @@ def _is_lost(facts: Facts, node: Node) -> bool | None:
     """Whether everything that an exponential or a sigmoid reads is so far out that its derivative is lost."""
     value = facts.graph.values[node.outputs[0]]
     limit, moments = _LOST.get(value.dtype or ""), facts.input_moments(node)
-    known = facts.ranges.get(node.present_inputs[0])
+    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
     if limit is None or (moments is None and known is None):
         return None
     low, high = (-np.inf, np.inf) if known is None else (known.low, known.high)
@@ -59,7 +60,7 @@ def _is_lost(facts: Facts, node: Node) -> bool | None:
 
 def _sums_exponentials(facts: Facts, node: Node) -> bool:
     """Whether what a node reads is made of exponentials alone, of numbers that have no lower bound."""
-    waiting, seen, met = [node.present_inputs[0]], set[str](), False
+    waiting, seen, met = [*node.present_inputs[:1]], set[str](), False
     while waiting:
         source = facts.graph.producers.get(waiting.pop())
         if source is None or source.name in seen:

@@ -51,7 +51,7 @@ def _misfit(facts: Facts, node: Node) -> str:
 
 def _takes_probabilities(facts: Facts, node: Node) -> bool:
     """Whether a divergence is written out in which probabilities stand for their logarithms: p log p - p q."""
-    if node.op != "sub":
+    if node.op != "sub" or len(node.present_inputs) != 2:
         return False
     own, product = (facts.graph.producers.get(name) for name in node.present_inputs)
     if own is None or product is None or product.op != "mul" or own.op not in ("where", "mul"):
@@ -71,7 +71,7 @@ def _is_logarithm_of(facts: Facts, node: Node, target: str) -> bool:
         return False
     for name in node.present_inputs:
         source, of = facts.graph.producers.get(name), facts.graph.producers.get(target)
-        if source is None or name == target or source.op not in ("log", "log_softmax"):
+        if source is None or name == target or source.op not in ("log", "log_softmax") or not source.present_inputs:
             continue
         if source.present_inputs[0] == target or (of is not None and source.present_inputs == of.present_inputs):
             return True

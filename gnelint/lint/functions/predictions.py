@@ -68,7 +68,7 @@ def _positive(facts: Facts, node: Node) -> float | None:
 
 def _shift(facts: Facts, first: Node, last: Node) -> float:
     """The single numbers that are added on the way from one node to another."""
-    total, node = 0.0, facts.graph.producers.get(last.present_inputs[0])
+    total, node = 0.0, facts.graph.producers.get(last.present_inputs[0]) if last.present_inputs else None
     while node is not None and node.name != first.name and node.op in TRANSPARENT | {"reshape", "bias"}:
         bias = node.parameters.get("bias")
         if node.op == "bias" and bias is not None and bias.size == 1 and bias.provenance == "data":
