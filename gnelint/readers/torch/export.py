@@ -145,13 +145,17 @@ def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return torch.export.export(module, args, kwargs, strict=False)
 
 
+_READS_DATA = torch.Tensor.data.__get__
+"""Looked up once: a trace asks a hundred times an operation whether it is this."""
+
+
 class _DataDetaches(TorchFunctionMode):  # type: ignore[misc]
     """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, or for x itself."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func == torch.Tensor.data.__get__:  # made anew at each access
+        if func == _READS_DATA:  # equal, not the same: it is made anew at each access
             return args[0].detach()
         return func(*args, **(kwargs or {}))
 
