@@ -211,6 +211,8 @@ def write(rows: Sequence[Row], out: Path) -> None:
         "",
         summary(rows),
         "",
+        "A run keeps the rows that are there: they may be of several commits and limits of time.",
+        "",
         "| cause | networks | such as |",
         "|---|--:|---|",
     ]
