@@ -435,11 +435,3 @@ def test_reading_imports_no_torch(tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
-
-
-def test_parts_without_entries_are_no_parts(tmp_path: Path) -> None:
-    nodes = [node("Concat", ["x", "none"], ["m"], axis=1), node("Concat", ["none", "m", "x"], ["y"], axis=1)]
-    graph = load(model(nodes, {"x": (2, 4)}, weights={"none": np.zeros((2, 0), np.float32)}), tmp_path)
-    assert ops(graph) == ["identity", "concat"]
-    assert graph.nodes[1].inputs[1] == "x"
-    assert graph.values["y"].shape == (2, 8)
