@@ -35,13 +35,16 @@ def _broken_mask(facts: Facts, node: Node) -> float | None:
     masks = [node.parameters.get("mask")]
     softmax = node.op != "attention" and node.present_inputs
     before = facts.graph.producers.get(node.present_inputs[0]) if softmax else None
+    factor = 1.0
     if before is not None and before.op == "bias":
         masks.append(before.parameters.get("bias"))
+        factor = float(before.attribute("factor"))
     elif before is not None and before.op in ("where", "add"):
         sources = [facts.graph.producers.get(name) for name in before.present_inputs[before.op == "where" :]]
         masks += [each.parameters.get("value") for each in sources if each is not None and each.op == "constant"]
     known = [mask.array() for mask in masks if mask is not None and mask.provenance == "data" and not mask.trainable]
-    return float(sum(np.count_nonzero(np.isnan(a) | (a >= _HIDING)) for a in known if a.dtype.kind == "f"))
+    floats = (np.asarray(array, np.float64) * factor for array in known if array.dtype.kind == "f")
+    return float(sum(np.count_nonzero(np.isnan(array) | (array >= _HIDING)) for array in floats))
 
 
 def _is_lost(facts: Facts, node: Node) -> bool | None:
