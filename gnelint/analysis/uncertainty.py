@@ -125,6 +125,7 @@ class _Known:
     Attributes:
         features: entries that weights mix, by value.
         scales: at each activation the drift of its phi, at each normalisation the error in bits of what it divides by.
+        begun: the excess coherence of the cotangent: one direction through masks that the weights tell is no draw.
     """
 
     components: Mapping[str, Component]
@@ -133,6 +134,7 @@ class _Known:
     gradients: Mapping[str, tuple[Gradient, float]]
     features: Mapping[str, int]
     scales: Mapping[str, float]
+    begun: float = 0.0
 
     def samples(self, name: str) -> int:
         """Vectors of features in a value."""
@@ -157,9 +159,9 @@ def gradient_errors(
     """
     features = _features(graph, moments)
     scales = _scale_errors(graph, components, moments, spectra, features)
-    known = _Known(components, moments, spectra, gradients, features, scales)
     # two samples' cotangents over few features are alike: over one they are the same direction
     at = {name: 1.0 / features[name] if name in features else 0.0 for name in start if name in gradients}
+    known = _Known(components, moments, spectra, gradients, features, scales, max(at.values(), default=0.0))
     found = GradientErrors({name: GradientError(excess_coherence=alike) for name, alike in at.items()})
     arriving: dict[str, list[tuple[float, GradientError]]] = {}
     for node in reversed(graph.nodes):
@@ -359,7 +361,7 @@ def _through(node: Node, output: str, known: _Known, error: GradientError) -> tu
         x, spectrum = known.moments[first], known.spectra[node.name]
         relative, alike = _relative_variance(spectrum), _alike(x)
         finite_width_variance = mask_finite_width_variance(
-            relative, features, known.samples(output), alike, excess_coherence
+            relative, features, known.samples(output), alike, max(excess_coherence - known.begun, 0.0)
         )
         kept = math.sqrt(spectrum.structure.coherence)
         excess_coherence *= (kept + (1.0 - kept) * alike) ** 2
