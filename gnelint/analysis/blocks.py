@@ -248,15 +248,19 @@ def _closing(segment: _Segment) -> Node | None:
     return next((node for node in reversed(segment.main) if len(segment.inside(node)) > 1), None)
 
 
+_BENDING = frozenset({"activation", "attention", "pointwise", "recurrent", "reduction"})
+"""Families behind which a value is no shortcut: a sum of logarithms of shares is no residual block."""
+
+
 def _shortcut(segment: _Segment, closing: Node) -> str | None:
-    """The operand of the join that comes from the entry past at most one linear map and no activation."""
+    """The operand of the join that comes from the entry past at most one linear map and nothing that bends it."""
     producers = {name: node for node in segment.main for name in node.outputs}
     best: tuple[int, str] | None = None
     for operand in segment.inside(closing):
         name, weights = operand, 0
         while name != segment.entry:
             node = producers.get(name)
-            if node is None or _family(node) == "activation":
+            if node is None or _family(node) in _BENDING:
                 break
             inside = segment.inside(node)
             if node.op == "concat" and closing.op == "concat" and segment.entry in inside:
