@@ -22,6 +22,7 @@ from gnelint.components.base import (
 from gnelint.components.combine import join
 from gnelint.ir.graph import Node
 from gnelint.theory.fields.cells import Axis, pooled
+from gnelint.theory.fields.channel_correlation import mixed_ahead
 from gnelint.theory.fields.field import Effect, Field, put
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -208,7 +209,7 @@ class Split(Component):
         if len(parts) == 1:
             return (parts[0],)
         axes, arrays, profile = join(parts, self._axis)
-        return (Gradient(axes, profile, *arrays),)
+        return (Gradient(axes, profile, *arrays, ahead=mixed_ahead([(g.total, g.ahead) for g in parts])),)
 
 
 @component("gather")

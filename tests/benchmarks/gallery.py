@@ -22,6 +22,7 @@ from gnelint.lint.rulefile import load_rules
 from gnelint.output import html
 from gnelint.output.html.words import power
 from gnelint.output.json import document
+from gnelint.output.report import Earlier
 from tests.models import network
 from tests.output.browser import chromium, opened
 
@@ -169,9 +170,9 @@ def main() -> None:
 
 def _written(exhibit: Exhibit, folder: Path) -> _Card:
     report = _report(exhibit.network)
-    old = _report(exhibit.before) if exhibit.before else None
+    earlier = [Earlier(exhibit.before, _report(exhibit.before))] if exhibit.before else []
     file = folder / f"{exhibit.file}.html"
-    file.write_text(html.render(report, old), encoding="utf-8")
+    file.write_text(html.render(report, earlier), encoding="utf-8")
     bits = report["targets"][0]["summary"]["gradient_log2"]
     print(f"{file.name:<28} {file.stat().st_size / 1000:>5.0f} kB  2^{bits:.1f}")
     return _Card(file.name, exhibit.title, power(bits), exhibit.see)

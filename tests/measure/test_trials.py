@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import gnelint
 from gnelint.api import FixPlan
+from gnelint.app import batch
 from gnelint.cli import cli
 from gnelint.fixes import planning
 from gnelint.fixes.edits import Edit, EditTensor, Fill
@@ -74,6 +75,12 @@ def killing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are fixed in this process, where what a test has patched holds."""
+    monkeypatch.setattr(batch, "_works_here", lambda job, processes: True)
+
+
+@pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     module, inputs = chain()
@@ -94,7 +101,7 @@ def zeroed(tensor: str) -> Edit:
     return Edit(EditTensor(tensor, Fill(0.0)), "GNE402", (), "zero_scale", "init")
 
 
-def test_a_fix_that_kills_is_taken_back_and_named(killing: None, model: Path) -> None:
+def test_a_fix_that_kills_is_taken_back_and_named(here: None, killing: None, model: Path) -> None:
     done = run("bad.onnx", "-o", "good.onnx", "--emit-init", "init.py")
     assert done.exit_code == 1
     assert "Taken back: gain (GNE102): 6 of 14 parameters lost their gradient" in " ".join(done.output.split())
@@ -190,7 +197,7 @@ def test_what_only_follows_from_what_is_taken_back_is_left_out() -> None:
     assert [back.kind for back in found.taken_back] == ["a"]
 
 
-def test_without_torch_one_line_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_one_line_says_so(here: None, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials.importlib.util, "find_spec", lambda name: None)
     done = run("bad.onnx", "-o", "good.onnx")
     assert done.exit_code == 0
