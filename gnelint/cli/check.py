@@ -159,7 +159,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
     def known(job: Job, found: Checked) -> Checked:
         return found if job.baseline is None or writing else _new(found, baselines[job.baseline])
 
-    found = batch.answers(planned, given["jobs"], given["backend"], run.line.at if sys.stderr.isatty() else None)
+    found = batch.answers(planned, given["jobs"], given["backend"], run.listener)
     done = run.answers(planned, found, known, _stream if streamed else None)
     sets = {job.rules: batch.rules_of(job.rules) for job in planned}
     for paths, loaded in sets.items():
@@ -196,8 +196,7 @@ def _fixed_in_place(run: Run, planned: Sequence[Job]) -> list[Job]:
             raise UsageError("--fix", f"{job.target.text} is not a model file", f"Say `{emitted}`.")
     wanted = Wanted(in_place=True, measuring=rewriting.Measuring())
     left, clock = [], Clock()
-    tell = run.line.at if sys.stderr.isatty() else None
-    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=tell)
+    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=run.listener)
     with closing(answers):
         for index, job in enumerate(planned, start=1):
             run.line.begin(f"fixing [{index}/{len(planned)}{clock.left(index - 1, len(planned))}] {job.target.text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -100,8 +99,7 @@ def _fix(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         _measuring(given), given["html"] is not None, given["emit_init"] is not None,
     )  # fmt: skip
     planned = jobs.plan(found, job_options(given), batch.rules_of)
-    tell = run.line.at if sys.stderr.isatty() else None
-    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=tell)
+    answers = batch.done(partial(fixed, wanted), batch.fixing(wanted.seconds), planned, tell=run.listener)
     fails = False
     with closing(answers):
         for job in planned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,7 @@ from gnelint.progress import Clock, Line
 from gnelint.words import plural
 
 if TYPE_CHECKING:
+    from gnelint.budget import Tell
     from gnelint.output.report import Checked, Report, Unread
     from gnelint.readers.target import Target
     from gnelint.settings.jobs import Job, Options
@@ -36,6 +38,11 @@ class Run:
     said: set[str] = field(default_factory=set)
     stopped: bool = False
     line: Line = field(default_factory=lambda: Line(show_progress))
+
+    @property
+    def listener(self) -> Tell | None:
+        """What is told where the work is; nobody, unless standard error is a terminal."""
+        return self.line.at if sys.stderr.isatty() else None
 
     def targets(self, texts: Sequence[str], weights: Path | None = None, meta: bool = False) -> list[Target]:
         """The models that the user's words name, built from a checkpoint or without numbers if that is asked for."""

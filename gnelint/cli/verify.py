@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gnelint.cli import options
+from gnelint.cli.run import Run
 from gnelint.cli.terminal import (
     EXIT_CLEAN,
     EXIT_FAILED,
     EXIT_FINDINGS,
-    complain,
     give_up,
     in_colour,
     show_progress,
-    show_trace,
     write,
 )
 from gnelint.errors import UsageError
@@ -92,9 +91,7 @@ def _verify(target: str, fixed: str | None, given: Mapping[str, Any]) -> int:
         done = next(answers)
     show_progress("")
     if isinstance(done, Unread):
-        complain(done.reason)
-        if given["verbose"]:
-            show_trace(done.trace)
+        Run(given["verbose"]).tell(done)
         return EXIT_FAILED
     holds, report = done
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all

@@ -16,7 +16,7 @@ from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.ops import families
 
-_BOUNDED = families()["normalization"] | {"softmax", "sigmoid", "tanh", "log_softmax", "l2_normalize"}
+_BOUNDED = families()["normalization"] | {"softmax", "sigmoid", "tanh", "log_softmax"}
 """Operations that give numbers of one size whatever they read."""
 REACH = 4.0
 """Deviations from the mean that count as ever seen."""

@@ -7,7 +7,7 @@ import numpy as np
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
-from gnelint.lint.overstated import overstated
+from gnelint.lint.overstated import REACH, overstated
 
 
 def _hidden_rows(facts: Facts, node: Node) -> float | None:
@@ -25,8 +25,6 @@ _HIDING = 1e4
 """From which size on a number in a mask is to hide an entry, or does the opposite."""
 _LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
 """Below minus this an exponential is lost beside numbers of size 1, and optimisers take its gradient for none."""
-_SPREAD = 4.0
-"""Deviations from the mean that count as all there is."""
 _PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "reshape", "slice", "transpose", "expand"})
 
 
@@ -56,7 +54,7 @@ def _is_lost(facts: Facts, node: Node) -> bool | None:
         return None
     low, high = (-np.inf, np.inf) if known is None else (known.low, known.high)
     if moments is not None and np.isfinite(moments).all():
-        spread = _SPREAD * max(moments[1] - moments[0] ** 2, 0.0) ** 0.5
+        spread = REACH * max(moments[1] - moments[0] ** 2, 0.0) ** 0.5
         low, high = max(low, moments[0] - spread), min(high, moments[0] + spread)
     return bool(high < -limit or (node.op == "sigmoid" and low > limit))
 
