@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -167,22 +169,24 @@ class LargeKernel(nn.Module):
         return found
 
 
+def mixing(c: int, factor: int, mixer: Callable[[int], nn.Module]) -> nn.Module:
+    """A mixer over positions and a convolutional perceptron of `factor` times the width, each on a scaled branch."""
+    wide = nn.Sequential(
+        nn.Conv2d(c, factor * c, 1),
+        nn.Conv2d(factor * c, factor * c, 3, padding=1, groups=factor * c),
+        nn.GELU(),
+        nn.Conv2d(factor * c, c, 1),
+    )
+    branches = (mixer(c), wide)
+    return nn.Sequential(
+        *[Residual(nn.Sequential(nn.BatchNorm2d(c), each, LayerScale(c, 0.1, True))) for each in branches]
+    )
+
+
 def van() -> nn.Module:
     """Visual attention network (arXiv 2202.09741)."""
 
-    def block(c: int) -> nn.Module:
-        wide = [
-            nn.Conv2d(c, 2 * c, 1),
-            nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c),
-            nn.GELU(),
-            nn.Conv2d(2 * c, c, 1),
-        ]
-        mixers = (LargeKernel(c), nn.Sequential(*wide))
-        return nn.Sequential(
-            *[Residual(nn.Sequential(nn.BatchNorm2d(c), each, LayerScale(c, 0.1, True))) for each in mixers]
-        )
-
-    return nn.Sequential(conv(3, C, 7, 4, act=None), *[block(C) for _ in range(3)], head(C))
+    return nn.Sequential(conv(3, C, 7, 4, act=None), *[mixing(C, 2, LargeKernel) for _ in range(3)], head(C))
 
 
 class Orders(nn.Module):
@@ -207,20 +211,8 @@ class Orders(nn.Module):
 def moganet() -> nn.Module:
     """MogaNet (arXiv 2211.03295)."""
 
-    def block(c: int) -> nn.Module:
-        wide = [
-            nn.Conv2d(c, 4 * c, 1),
-            nn.Conv2d(4 * c, 4 * c, 3, padding=1, groups=4 * c),
-            nn.GELU(),
-            nn.Conv2d(4 * c, c, 1),
-        ]
-        mixers = (Orders(c), nn.Sequential(*wide))
-        return nn.Sequential(
-            *[Residual(nn.Sequential(nn.BatchNorm2d(c), each, LayerScale(c, 0.1, True))) for each in mixers]
-        )
-
     return nn.Sequential(
-        conv(3, C, 3, 2, act=nn.GELU), conv(C, C, 3, 2, act=None), *[block(C) for _ in range(3)], head(C)
+        conv(3, C, 3, 2, act=nn.GELU), conv(C, C, 3, 2, act=None), *[mixing(C, 4, Orders) for _ in range(3)], head(C)
     )
 
 
