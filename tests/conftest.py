@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: threads of their own would wait for one another
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
+    if config.getoption("--device") == "cpu":  # read where Triton is imported, and torch imports it on its own account
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     os.environ["GNELINT_TEST_DEVICE"] = config.getoption("--device")  # for tests.measure.device and its processes
 
 

@@ -31,8 +31,8 @@ nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
 
 part 120 "second moment normalisation" "$python" -m tests.benchmarks.smn --device cuda --rounds 20 -o "$out/smn.json"
 if "$python" -c 'import click, onnx, pytest, yaml' 2>/dev/null; then
-  part 60 "kernels" "$python" -m pytest -q -p no:cacheprovider tests/nn/test_on_triton.py
-  part 60 "CUDA tests" "$python" -m pytest -q -p no:cacheprovider tests/measure/test_cuda.py
+  part 60 "kernels" "$python" -m pytest -q -p no:cacheprovider --device cuda tests/nn/test_on_triton.py
+  part 60 "CUDA tests" "$python" -m pytest -q -p no:cacheprovider --device cuda tests/measure/test_cuda.py
   part 60 "verify a ResNet-50" "$python" -m gnelint verify tests/models/resnet.py:resnet50 --input 2,3,224,224 \
     --device cuda --format json -o "$out/gpu_verify.json"
   folder=$(mktemp -d)

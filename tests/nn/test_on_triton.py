@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 
 import pytest
 import torch
 
 from gnelint.nn import SecondMomentNorm2d
 from gnelint.nn.kernels import native
+from tests.measure.device import DEVICE
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if importlib.util.find_spec("triton") is None:
     reason = "triton is not installed: there is none but for Linux"
     pytest.skip(reason, allow_module_level=True)
-if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is made, so before the import
 
-from gnelint.nn.kernels import on_triton  # noqa: E402
+from gnelint.nn.kernels import on_triton
 
 SHAPES: list[tuple[int, ...]] = [
     (2, 5), (70, 3), (9, 70), (3, 4, 33), (4, 3, 5, 7), (1, 2, 70, 60), (130, 2, 3, 3), (2, 3, 2, 3, 2), (1, 3, 1, 2),
@@ -37,7 +34,7 @@ def test_kernels_are_torchs_primitives(shape: tuple[int, ...], last: bool, dtype
         assert_alike(shape, last, dtype, options)
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="there is no card")
+@pytest.mark.skipif(DEVICE == "cpu", reason="no card was asked for: --device cuda")
 @pytest.mark.parametrize("shape", [(16, 64, 112, 112), (128, 512, 7, 7), (32, 256, 14, 14), (8, 33, 31, 29)], ids=str)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -71,7 +68,7 @@ def assert_alike(shape: tuple[int, ...], last: bool, dtype: torch.dtype, options
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * scale)
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="there is no card")
+@pytest.mark.skipif(DEVICE == "cpu", reason="no card was asked for: --device cuda")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("relu", [False, True])
 def test_layers_on_a_card_are_those_on_the_cpu(dtype: torch.dtype, relu: bool) -> None:
