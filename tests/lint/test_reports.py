@@ -231,7 +231,7 @@ NEWEST = (
     changed("decomposed_adapter", "GNE602", "2"),
     changed("summed_objectness", "GNE609", "reduce_sum"),
     changed("read_again", "GNE510", "", "1-4.first"),
-    Report("excited_pixels(wrong=True)", "", "GNE510", "", "squeeze"),
+    changed("excited_pixels", "GNE510", "", "squeeze"),
     changed("density", "GNE204", "density"),
     changed("wide_posterior", "GNE217", "scale"),
     changed("radial_units", "GNE613", "exp"),

@@ -170,6 +170,7 @@ def _examples() -> dict[str, Case]:
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
         placement.silent_layers: (64, 128),
+        placement.excited_maps: (4, 3, 16, 16),
         placement.selu_layers: (64, 128),
         placement.normed_weights: (64, 128),
         placement.normalized_chain: (64, 128),

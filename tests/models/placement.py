@@ -35,6 +35,28 @@ def saturated_units(*, depth: int = 4, width: int = 128, scale: float = 1.0) -> 
     return nn.Sequential(*layers)
 
 
+class ExcitedMaps(nn.Module):
+    """A residual block whose normalised branch is weighted by what is squeezed out of its averages."""
+
+    def __init__(self, width: int, bias: float | None) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.squeeze, self.excite = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, width, 1)
+        if bias is not None:
+            nn.init.constant_(self.squeeze.bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        shares = self.excite(self.squeeze(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return (x + y * shares).relu()
+
+
+def excited_maps(*, depth: int = 3, width: int = 32, bias: float | None = None) -> nn.Sequential:
+    """Squeeze and excitation as the framework draws it: noise has averages of nearly 0, images do not."""
+    blocks = [ExcitedMaps(width, bias) for _ in range(depth)]
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), *blocks, nn.Flatten(), nn.Linear(width * 256, 10))
+
+
 def silent_layers(*, depth: int = 3, width: int = 128, bias: float = 0.0, normalized: bool = False) -> nn.Sequential:
     """ReLU layers with this bias, of the layer or of the normalisation behind it."""
     layers: list[nn.Module] = []

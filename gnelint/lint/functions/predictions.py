@@ -10,6 +10,7 @@ import numpy as np
 from gnelint.analysis.prediction import Block, NodePrediction
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
+from gnelint.lint.functions.averages import averaging
 from gnelint.lint.functions.bounds import never_positive
 from gnelint.lint.functions.logits import logit_variance
 from gnelint.lint.functions.shapes import size
@@ -39,7 +40,8 @@ def _unit_inputs(facts: Facts, node: Node, shift: float = 0.0) -> np.ndarray | N
     """Mean over standard deviation of each unit's output, Gaussian by assumption.
 
     Units differ by their bias, and behind a normalisation by bias and scale; what a layer's units have in common is
-    what the node's moments leave when those of its bias are taken out.
+    what the node's moments leave when those of its bias are taken out. Behind an average over positions it is what
+    they have where positions agree, see `averages`.
     """
     predicted, bias = facts.of(node), node.parameters.get("bias")
     if predicted is None or predicted.mean is None:
@@ -53,7 +55,7 @@ def _unit_inputs(facts: Facts, node: Node, shift: float = 0.0) -> np.ndarray | N
         variance = _variance(predicted)
         if variance is None:
             return None
-        deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0))
+        deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0) * averaging(facts, node))
         centre = own + (predicted.mean - float(np.mean(own)))
     centre = centre + shift
     with np.errstate(all="ignore"):
