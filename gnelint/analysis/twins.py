@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.mapped import pieces, taken
 
 
 def twins(graph: Graph) -> Mapping[str, str]:
@@ -44,33 +45,61 @@ def twins(graph: Graph) -> Mapping[str, str]:
 
 
 class _Alike:
-    """Nodes that differ in their numbers at most; what is read of a node that is alone here is nothing."""
+    """Nodes that differ in their numbers at most; what is read of a node that is alone here is nothing.
 
-    def __init__(self) -> None:
+    Args:
+        tests: what tells nodes apart, the least costly first; those that none does hold the same.
+    """
+
+    def __init__(self, tests: tuple[Callable[[Parameter], str], ...] | None = None) -> None:
+        self._tests = (_beginning, _digest) if tests is None else tests
         self._alone: Node | None = None
-        self._by_numbers: dict[tuple[str, ...], Node] = {}
+        self._groups: dict[tuple[str, ...], _Alike] = {}
 
     def met(self, node: Node) -> Node | None:
         """The first one that holds the numbers of this one, None if it is itself that one."""
-        if self._alone is None and not self._by_numbers:
+        if self._alone is None and not self._groups:
             self._alone = node
             return None
+        if not self._tests:
+            return self._alone
         if self._alone is not None:
-            self._by_numbers[_numbers(self._alone)] = self._alone
-            self._alone = None
-        first = self._by_numbers.setdefault(_numbers(node), node)
-        return None if first is node else first
+            other, self._alone = self._alone, None
+            self._group(other).met(other)
+        return self._group(node).met(node)
+
+    def _group(self, node: Node) -> _Alike:
+        key = tuple(self._tests[0](parameter) for _, parameter in sorted(node.parameters.items()))
+        return self._groups.setdefault(key, _Alike(self._tests[1:]))
 
 
-def _numbers(node: Node) -> tuple[str, ...]:
-    return tuple(_digest(parameter) for _, parameter in sorted(node.parameters.items()))
+_FIRST = 16
+"""Entries along an axis by which most tensors differ."""
+_ROWS = 1 << 20
+"""Entries that are hashed at a time."""
+
+
+def _beginning(parameter: Parameter) -> str:
+    if _is_unknown(parameter):
+        return parameter.name
+    array = parameter.array()
+    return taken(array[tuple(slice(_FIRST) for _ in array.shape)]).tobytes().hex()
 
 
 def _digest(parameter: Parameter) -> str:
-    if parameter.provenance != "data":
-        return parameter.name  # stands in for others, or is not drawn yet
-    array = np.ascontiguousarray(parameter.array())
-    return hashlib.sha1(array.reshape(-1).view(np.uint8).data).hexdigest()
+    if _is_unknown(parameter):
+        return parameter.name
+    if parameter.law is not None:
+        return repr(parameter.law)
+    array, digest = np.atleast_1d(parameter.array()), hashlib.sha1(usedforsecurity=False)
+    for _, piece in pieces(array, max(1, _ROWS // max(1, array[:1].size))):
+        digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _is_unknown(parameter: Parameter) -> bool:
+    """Whether the numbers stand in for others, or nobody has drawn them."""
+    return parameter.provenance != "data"
 
 
 def _is_copy(node: Node, other: Node) -> bool:
@@ -79,6 +108,8 @@ def _is_copy(node: Node, other: Node) -> bool:
         names = {leaf.name for leaf in parameter.leaves}
         own = not names & {leaf.name for leaf in other.parameters[role].leaves}
         if own and parameter.trainable and other.parameters[role].trainable and parameter.size > 1:
+            if parameter.law is not None:
+                continue
             array = parameter.array()
             if bool(np.any(array != array.flat[0])):
                 return True

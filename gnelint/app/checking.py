@@ -30,9 +30,11 @@ COLUMNS = (
     "error_bits", "basis",
 )  # fmt: skip
 """What a table of layers holds of the profile in the JSON report."""
+MOST_CHANGED = 1 << 28
+"""Entries of weights up to which it does: it tries other numbers in all of them at once."""
 NOT_PLANNED = (
-    f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes `gnelint fix` alone "
-    "works out the edits."
+    f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes, or "
+    f"of {MOST_CHANGED / 1e6:.0f} million weights, `gnelint fix` alone works out the edits."
 )
 
 
@@ -189,7 +191,7 @@ def check_prediction(
     beyond = excess(prediction, result, others, settings)
     findings, code = left.findings, None
     fixable = any(finding.fix is not None and finding.fix.safety != "display" for finding in findings)
-    if fixable and len(prediction.graph.nodes) > MOST_PLANNED:
+    if fixable and not _is_planned(prediction.graph):
         notes = (*notes, NOT_PLANNED)
     elif fixable:
         from gnelint.fixes.advice import advised  # what plans fixes is slow to import
@@ -201,3 +203,9 @@ def check_prediction(
         findings, plan = advice.findings, advice.plan
         code = None if plan is None else init_code(plan.edits, plan.before, plan.after)
     return Analysis(prediction, findings, notes, left.count, left.verdicts, ran, settings, beyond, init_code=code)
+
+
+def _is_planned(graph: Graph) -> bool:
+    """Whether a check works out edits of the network."""
+    weights = sum(parameter.size for parameter in graph.parameters() if parameter.provenance == "data")
+    return len(graph.nodes) <= MOST_PLANNED and weights <= MOST_CHANGED

@@ -97,3 +97,22 @@ class Drawn(ABC):
 
     @abstractmethod
     def __call__(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Nothing(Drawn):
+    """Zeros that no file holds: a part of a sparse file that nobody has written to.
+
+    Attributes:
+        shape, dtype: of the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def law(self) -> Law:
+        return Law.constant(0.0)
+
+    def __call__(self) -> np.ndarray:
+        return np.broadcast_to(np.zeros((), self.dtype), self.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +16,8 @@ import onnx
 from gnelint.budget import allow
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import FLOATING, Parameter, TensorKind
-from gnelint.ir.mapped import LARGE, let_go
+from gnelint.ir.laws import Nothing
+from gnelint.ir.mapped import LARGE, Handed
 from gnelint.onnxfile.file import EXPORT_AGAIN, ModelFile, mapped
 from gnelint.onnxfile.types import STRING, bits, dtype_name, numpy_dtype
 
@@ -34,7 +36,7 @@ class WeightReader:
     def __init__(self, file: ModelFile) -> None:
         self._file = file
         self._mapped: dict[Path, np.ndarray] = {}
-        self._last: np.ndarray | None = None
+        self._handed = Handed()
         self._locations: dict[str, None] = {}
         self._kinds = _recorded_kinds(file.proto.graph)
 
@@ -48,13 +50,9 @@ class WeightReader:
         """Whether the exporter wrote down which tensors are parameters."""
         return bool(self._kinds)
 
-    def _decoded_by_itself(self, stored: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """`decode` of numbers that the memory need not hold together with those of other large tensors."""
-        if stored.nbytes >= LARGE:
-            if self._last is not None:
-                let_go(self._last)
-            self._last = stored
-        return decode(stored, shape, dtype)
+    def _in_a_file(self, stored: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """`decode` of numbers in a mapped file, which the memory need not hold together with those of many others."""
+        return decode(self._handed.out(stored), shape, dtype)
 
     def initializer(self, index: int) -> Parameter:
         """The main graph's initializer of this index."""
@@ -66,7 +64,7 @@ class WeightReader:
         start, end = cut
         _check_size(tensor.name, shape, dtype, end - start)
         stored = self._file.content[start:end]
-        load = partial(decode, stored, shape, dtype)
+        load = partial(self._in_a_file, stored, shape, dtype)
         return Parameter(tensor.name, shape, dtype, load, kind=self._kind(tensor.name, dtype))
 
     def parameter(self, tensor: onnx.TensorProto, name: str) -> Parameter:
@@ -77,8 +75,7 @@ class WeightReader:
         """
         shape, dtype = self._header(tensor, name)
         if tensor.data_location == _EXTERNAL:
-            external = self._external(tensor, name, shape, dtype)
-            load: Callable[[], np.ndarray] = partial(self._decoded_by_itself, external, shape, dtype)
+            load = self._external(tensor, name, shape, dtype)
         elif tensor.HasField("raw_data"):
             if dtype == STRING:
                 raise UnreadableError(
@@ -146,7 +143,10 @@ class WeightReader:
             raise UnreadableError(f'tensor "{name}" is stored in segments, which is not supported', EXPORT_AGAIN)
         return shape, dtype
 
-    def _external(self, tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    def _external(
+        self, tensor: onnx.TensorProto, name: str, shape: tuple[int, ...], dtype: str
+    ) -> Callable[[], np.ndarray]:
+        """What reads a tensor whose numbers are in a file of their own."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         path = data_path(self._file.path, location, name)
@@ -170,7 +170,9 @@ class WeightReader:
                 f"{content.size}",
                 "Copy the data file again: it is cut short.",
             )
-        return content[offset : offset + needed]
+        if needed >= LARGE and dtype in FLOATING and bits(dtype) >= 8 and is_hole(path, offset, offset + needed):
+            return Nothing(shape, numpy_dtype(dtype))
+        return partial(self._in_a_file, content[offset : offset + needed], shape, dtype)
 
 
 _PLAIN: Mapping[str, tuple[str, type]] = {
@@ -244,6 +246,17 @@ def data_path(model: Path, location: str, name: str) -> Path:
     if not found:
         raise UnreadableError(f"{what}, which is missing", f'Copy "{location}" into {directory.resolve()}.')
     return path
+
+
+def is_hole(path: Path, start: int, end: int) -> bool:
+    """Whether nobody has written to these bytes of a sparse file, where the system tells: all of them are 0."""
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    with path.open("rb") as file:
+        try:
+            return os.lseek(file.fileno(), start, os.SEEK_DATA) >= end
+        except OSError as error:
+            return error.errno == errno.ENXIO  # there are no data behind
 
 
 def stored_bytes(shape: tuple[int, ...], dtype: str) -> int:

@@ -31,6 +31,16 @@ def test_a_copy_that_reads_the_same_is_named_with_its_original() -> None:
     assert found(Two(layer, copy.deepcopy(layer))) == {"second": "first"}
 
 
+def test_layers_that_begin_alike_are_read_to_their_ends() -> None:
+    layer = nn.Linear(8, 64)
+    other, copied = copy.deepcopy(layer), copy.deepcopy(layer)
+    with torch.no_grad():
+        other.weight[-1, -1] += 1.0
+    assert found(Two(layer, other)) == {}
+    several = Two(Two(layer, other), Two(nn.Linear(8, 64), copied))
+    assert found(several) == {"second.second": "first.first"}
+
+
 def test_what_reads_something_else_is_no_twin() -> None:
     layer = nn.Linear(8, 8)
     assert found(Two(layer, copy.deepcopy(layer), chained=True)) == {}

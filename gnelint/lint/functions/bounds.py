@@ -8,8 +8,9 @@ import numpy as np
 
 from gnelint.analysis.ranges import ANY
 from gnelint.ir.graph import Node, Parameter
+from gnelint.ir.mapped import taken
 from gnelint.lint.facts import LAYERS, Facts
-from gnelint.theory.weights.rows import row_chunks
+from gnelint.theory.weights.rows import row_chunks, stored_across
 
 
 def never_positive(facts: Facts, node: Node) -> float | None:
@@ -31,13 +32,40 @@ def _layer_bound(facts: Facts, node: Node) -> np.ndarray | None:
     low, high = known.low, known.high
     if node.op == "conv":  # padding reads zeros
         low, high = min(low, 0.0), max(high, 0.0)
+    if _is_boundless(weight, low, high):
+        return np.full(weight.shape[0], math.inf)
     above, below = _sums_of_one_sign(weight)
     highest: np.ndarray = _times(above, high) + _times(below, low)
     return highest if bias is None else highest + bias.array().reshape(-1).astype(np.float64)
 
 
+_FIRST = 16
+"""Entries of a row, along each axis, one of which lets most of them grow without bound."""
+
+
+def _is_boundless(weight: Parameter, low: float, high: float) -> bool:
+    """Whether the first entries of each row tell that nothing bounds it."""
+    if math.isfinite(low) and math.isfinite(high):
+        return False
+    array = weight.array()
+    first = taken(array[(slice(None), *(slice(_FIRST) for _ in array.shape[1:]))]).reshape(len(array), -1)
+    grows = np.zeros(len(array), bool)
+    if high == math.inf:
+        grows |= (first > 0).any(axis=1)
+    if low == -math.inf:
+        grows |= (first < 0).any(axis=1)
+    return bool(grows.all())
+
+
 def _sums_of_one_sign(weight: Parameter) -> tuple[np.ndarray, np.ndarray]:
     """Of each row: the sum of its positive entries, and that of its negative ones."""
+    sums = np.zeros((2, weight.shape[0]))
+    if weight.law is not None and not weight.law.second_moment:
+        return sums[0], sums[1]
+    if stored_across(weight):
+        for chunk in row_chunks(weight, 1):
+            sums += np.maximum(chunk, 0.0).sum(0, dtype=np.float64), np.minimum(chunk, 0.0).sum(0, dtype=np.float64)
+        return sums[0], sums[1]
     empty = np.zeros(0)
     above, below = [empty], [empty]
     for chunk in row_chunks(weight):

@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.mapped import taken
 from gnelint.ops import families
 from gnelint.theory.sorting import distinct, median
+from gnelint.theory.weights.contraction import is_nonnegative, is_symmetric, zeros
 
 _POINTWISE = families()["activation"] | {"identity", "dropout", "bias", "scale", "add", "sub", "mul", "div"}
 _ON_FEATURES = frozenset({"linear", "layer_norm", "rms_norm"})
@@ -107,7 +109,7 @@ def _is_no_draw(weight: Parameter) -> bool:
     if weight.size < _MIN_ENTRIES or weight.provenance != "data":
         return False
     numbers = weight.array()
-    return bool(np.all(numbers >= 0) or np.array_equal(numbers, numbers.T) or np.mean(numbers == 0) > 0.5)
+    return is_nonnegative(numbers) or is_symmetric(numbers) or zeros(numbers) > 0.5 * numbers.size
 
 
 def _is_made(node: Node) -> bool:
@@ -118,11 +120,11 @@ def _is_made(node: Node) -> bool:
     if weight.size < _MIN_MATRIX or weight.provenance != "data" or len(weight.shape) < 2:
         return False
     numbers = weight.array()
-    rows = numbers[:_MOST_ROWS].reshape(min(len(numbers), _MOST_ROWS), -1).astype(np.float64)
+    rows = taken(numbers[:_MOST_ROWS]).reshape(min(len(numbers), _MOST_ROWS), -1).astype(np.float64)
     if not np.all(np.isfinite(rows)) or np.all(rows == rows[0, 0]) or _is_selection(rows):
         return False
     flat = len(weight.shape) == 2
-    if flat and np.array_equal(rows[0], numbers[:, 0]) and np.array_equal(numbers, numbers.T):
+    if flat and is_symmetric(numbers):
         return True
     return _is_average(rows, numbers) or _is_basis(rows) or (flat and _is_basis(rows.T))
 
@@ -134,7 +136,7 @@ def _is_selection(rows: np.ndarray) -> bool:
 
 def _is_average(rows: np.ndarray, numbers: np.ndarray) -> bool:
     """Entries of one sign that make averages, a mask or a filter bank: equal sums, two values, or mostly zeros."""
-    if np.any(rows < 0) or np.any(numbers < 0):
+    if np.any(rows < 0) or not is_nonnegative(numbers):
         return False
     sums = rows.sum(axis=1)
     alike = float(np.ptp(sums)) <= 1e-4 * float(np.max(sums))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
+from gnelint.ir.mapped import taken
 from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct, median
 
@@ -84,7 +85,7 @@ def sketch(array: np.ndarray) -> np.ndarray:
     taps = math.prod(array.shape[2:])
     rows = max(1, -(-array.shape[0] // MOST_ROWS))
     columns = max(1, -(-array.shape[1] * taps // MOST_COLUMNS))
-    part = np.asarray(array[::rows, :: min(columns, array.shape[1])], np.float64)
+    part = np.asarray(taken(array[::rows, :: min(columns, array.shape[1])]), np.float64)
     found = part.reshape(part.shape[0], part.shape[1], -1) if taps else np.zeros((0, 0, 0))
     found = found[:, :, :MOST_COLUMNS]
     return found[np.any(found != 0, axis=(1, 2))][:, np.any(found != 0, axis=(0, 2))]
@@ -166,8 +167,9 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
         second: (outputs, units) or (outputs, units, taps).
     """
     step = max(1, -(-first.shape[0] // MOST_ROWS))
-    rows = np.asarray(first[::step], np.float64).reshape(-1, math.prod(first.shape[1:]))[:, : 2 * MOST_COLUMNS]
-    columns = np.asarray(second[: 2 * MOST_ROWS, ::step], np.float64)
+    beginnings = first[::step] if first.ndim > 2 else first[::step, : 2 * MOST_COLUMNS]
+    rows = np.asarray(taken(beginnings), np.float64).reshape(-1, math.prod(beginnings.shape[1:]))[:, : 2 * MOST_COLUMNS]
+    columns = np.asarray(taken(second[: 2 * MOST_ROWS, ::step]), np.float64)
     columns = np.moveaxis(columns, 1, 0).reshape(len(rows), -1)[:, : 2 * MOST_COLUMNS]
     if len(rows) < 6 or min(rows.shape[1], columns.shape[1]) < 3 or is_built(rows) or is_built(columns):
         return []
@@ -214,9 +216,9 @@ def _angles(array: np.ndarray) -> Oddity | None:
     if long > MOST_LONG or short < 4:
         return None
     if array.shape[0] <= inner:
-        vectors = np.asarray(array[:_VECTORS], np.float64).reshape(-1, inner)
+        vectors = np.asarray(taken(array[:_VECTORS]), np.float64).reshape(-1, inner)
     else:
-        vectors = np.asarray(array.reshape(array.shape[0], inner)[:, :_VECTORS].T, np.float64)
+        vectors = np.asarray(taken(array.reshape(array.shape[0], inner)[:, :_VECTORS]).T, np.float64)
     norms = np.sqrt((vectors**2).sum(1))
     if norms.min() == 0:
         return None

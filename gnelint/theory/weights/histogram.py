@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gnelint.ir.graph import Parameter
+from gnelint.ir.mapped import sampled
 from gnelint.records import dataclass
 
 BINS = 24
@@ -26,7 +27,7 @@ def histogram(parameter: Parameter) -> Histogram | None:
     if parameter.law is not None or parameter.provenance == "placeholder":
         return None
     stored = parameter.load().reshape(-1)
-    sample = np.asarray(stored[:: max(1, stored.size // _SAMPLE)]).astype(np.float64)
+    sample = sampled(stored, max(1, stored.size // _SAMPLE)).astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
         return None

@@ -10,9 +10,10 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
+from gnelint.ir.mapped import LARGE, pieces, taken
 from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct
-from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, frobenius2, squared_gram
+from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, as_float, frobenius2, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix
 
 CHUNK_ENTRIES = 1 << 20
@@ -46,31 +47,59 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     if weight.law is not None:
         return _rows_of_law(weight.shape[axis], weight.size // max(weight.shape[axis], 1), weight.law)
     own = None if bias is None or bias.size != weight.shape[axis] else bias.array().reshape(-1)
+    rows = weight.shape[axis] if weight.shape else 1
+    columns = weight.size // max(rows, 1)
+    if not rows or not columns:
+        return None
+    across = stored_across(weight, axis)
+    energy, mean, constant, zero = _of_columns(weight, axis) if across else _of_rows(weight, axis)
+    total = float(energy.sum())
+    return RowStatistics(
+        rows=rows,
+        columns=columns,
+        duplicate=_copies(weight, own, axis) / rows,
+        constant=constant / rows,
+        zero=zero / (rows * columns),
+        mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
+        norm_spread=float(np.std(energy) / np.mean(energy)) if total > 0 else 0.0,
+    )
+
+
+_Sums = tuple[np.ndarray, np.ndarray, int, int]
+"""Of each row its squared norm and its mean; how many rows are of one number, and how many entries are zero."""
+
+
+def _of_rows(weight: Parameter, axis: int) -> _Sums:
     norms: list[np.ndarray] = []
     means: list[np.ndarray] = []
-    constant = zero = start = 0
-    columns = 0
+    constant = zero = 0
     for chunk in row_chunks(weight, axis):
-        columns = chunk.shape[1]
-        start += len(chunk)
-        alike = chunk[chunk[:, 0] == chunk[:, -1]] if columns else chunk
+        alike = chunk[chunk[:, 0] == chunk[:, -1]]
         constant += int((alike == alike[:, :1]).all(axis=1).sum())
         zero += int(np.count_nonzero(chunk == 0))
         norms.append(np.einsum("ij,ij->i", chunk, chunk, dtype=np.float64))
         means.append(chunk.mean(axis=1, dtype=np.float64))
-    if not start or not columns:
-        return None
-    energy, mean = np.concatenate(norms), np.concatenate(means)
-    total = float(energy.sum())
-    return RowStatistics(
-        rows=start,
-        columns=columns,
-        duplicate=_copies(weight, own, axis) / start,
-        constant=constant / start,
-        zero=zero / (start * columns),
-        mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
-        norm_spread=float(np.std(energy) / np.mean(energy)) if total > 0 else 0.0,
-    )
+    return np.concatenate(norms), np.concatenate(means), constant, zero
+
+
+def _of_columns(weight: Parameter, axis: int) -> _Sums:
+    """The same of a matrix whose columns lie together: each run of rows is a part of every page of a large one."""
+    energy, total, zero = np.zeros(weight.shape[axis]), np.zeros(weight.shape[axis]), 0
+    first: np.ndarray | None = None
+    alike = np.ones(weight.shape[axis], bool)
+    for chunk in row_chunks(weight, 1 - axis):
+        first = chunk[0].copy() if first is None else first
+        alike &= (chunk == first).all(axis=0)
+        zero += int(np.count_nonzero(chunk == 0))
+        energy += np.einsum("ij,ij->j", chunk, chunk, dtype=np.float64)
+        total += chunk.sum(axis=0, dtype=np.float64)
+    return energy, total / weight.shape[1 - axis], int(alike.sum()), zero
+
+
+def stored_across(weight: Parameter, axis: int = 0) -> bool:
+    """Whether it is a large matrix whose columns lie together."""
+    array = weight.array()
+    return array.ndim == 2 and array.nbytes >= LARGE and array.strides[axis] < array.strides[1 - axis]
 
 
 def _rows_of_law(rows: int, columns: int, law: Law) -> RowStatistics | None:
@@ -94,7 +123,9 @@ _BEGINNING = 4
 def _copies(weight: Parameter, own: np.ndarray | None, axis: int) -> int:
     """How many rows equal an earlier one, with the unit's bias; only rows that begin alike are read whole."""
     rows = np.moveaxis(weight.array(), axis, 0)
-    beginnings = _flat(rows[(slice(None), *(slice(0, _BEGINNING) for _ in rows.shape[1:]))])
+    part = rows[(slice(None), *(slice(0, _BEGINNING) for _ in rows.shape[1:]))]
+    together = max(1, LARGE // 8 // max(part.strides[0], 1))
+    beginnings = np.concatenate([_flat(piece) for _, piece in pieces(part, together)])
     if _all_differ(beginnings):
         return 0
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -122,8 +153,7 @@ def _all_differ(beginnings: np.ndarray) -> bool:
 
 def _flat(rows: np.ndarray) -> np.ndarray:
     """As a matrix in float32 or float64."""
-    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    return flat if flat.dtype in (np.float32, np.float64) else flat.astype(np.float32)
+    return as_float(np.ascontiguousarray(rows).reshape(len(rows), -1))
 
 
 def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
@@ -141,7 +171,9 @@ def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
         whole = IndependentMatrix((rows, columns), weight.law, 0)
         once = whole.frobenius2
         return min(rows, columns) * whole.squared_gram / once**2 - 1.0 if once > 0 else None
-    if min(rows, columns) > EXACT_GRAM:
+    if stored_across(weight, axis):  # the Gram matrices of either side have one trace
+        axis, columns = 1 - axis, rows
+    if min(weight.size // columns, columns) > EXACT_GRAM:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, PROBES))
         squares, once = np.zeros((columns, PROBES)), 0.0
         for chunk in row_chunks(weight, axis):
@@ -158,7 +190,5 @@ def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
 def row_chunks(weight: Parameter, axis: int = 0) -> Iterator[np.ndarray]:
     """The tensor as a matrix with a row for each unit, some rows at a time, in float32 or float64."""
     array = np.moveaxis(weight.array(), axis, 0)
-    step = max(1, CHUNK_ENTRIES // max(1, weight.size // max(1, len(array))))
-    for start in range(0, len(array), step):
-        chunk = array[start : start + step]
-        yield _flat(chunk)
+    for _, piece in pieces(array, max(1, CHUNK_ENTRIES // max(1, weight.size // max(1, len(array))))):
+        yield _flat(taken(piece))

@@ -13,8 +13,9 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
-from gnelint.ir.mapped import LARGE, let_go
+from gnelint.ir.mapped import pieces, sampled, taken
 from gnelint.records import dataclass
+from gnelint.theory.weights.contraction import as_float
 
 CHUNK_ENTRIES = 1 << 16
 """Entries converted at a time: few enough to stay in a core's cache."""
@@ -62,14 +63,8 @@ def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.nd
 
     The stored array may be memory-mapped: no more than one chunk is converted at a time.
     """
-    stored = parameter.load().reshape(-1)
-    read = 0 if stored.nbytes >= LARGE else None
-    for start in range(0, stored.size, entries):
-        chunk = stored[start : start + entries]
-        yield chunk if chunk.dtype in (np.float32, np.float64) else chunk.astype(np.float32)
-        if read is not None and (start - read) * stored.itemsize >= LARGE // 4:
-            let_go(stored[read:start])
-            read = start
+    for _, piece in pieces(parameter.load().reshape(-1), entries):
+        yield as_float(piece)
 
 
 _LARGE = 1e9
@@ -149,7 +144,7 @@ def mostly_zero(parameter: Parameter, entries: int = 1 << 14) -> bool:
     """Whether most of a sample of the entries is exactly zero, as in delta-orthogonal, identity and sparse
     initialisation."""
     stored = parameter.load().reshape(-1)
-    sample = np.asarray(stored[:: max(1, stored.size // entries)])
+    sample = sampled(stored, max(1, stored.size // entries))
     return sample.size > 0 and float(np.mean(sample == 0)) > 0.5
 
 
@@ -197,9 +192,9 @@ def _orthogonal(array: np.ndarray) -> bool:
     """Whether the first few rows, or columns where there are more rows, are of one length and at right angles."""
     rows, inner = array.shape[0], math.prod(array.shape[1:])
     if rows <= inner:
-        vectors = np.asarray(array[:_SAMPLE], np.float64).reshape(-1, inner)
+        vectors = np.asarray(taken(array[:_SAMPLE]), np.float64).reshape(-1, inner)
     else:
-        vectors = np.asarray(array[:, :_SAMPLE], np.float64).reshape(rows, -1)[:, :_SAMPLE].T
+        vectors = np.asarray(taken(array[:, :_SAMPLE]), np.float64).reshape(rows, -1)[:, :_SAMPLE].T
     if not np.isfinite(vectors).all():
         return False
     gram = vectors @ vectors.T

@@ -11,16 +11,47 @@ from hypothesis import strategies as st
 from gnelint.theory.fields.taps import TapAxis, marginals, outer
 from gnelint.theory.weights import contraction
 from gnelint.theory.weights.contraction import (
+    as_float,
     columns_times,
     frobenius2,
+    is_nonnegative,
     is_positive,
+    is_symmetric,
     is_zero,
     kernel_times,
     kernel_transposed_times,
     row_energies,
     rows_times,
     squared_gram,
+    zeros,
 )
+
+HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+
+
+def test_half_precision_is_read_as_it_is() -> None:
+    finite = HALVES[np.isfinite(HALVES)]
+    found = as_float(finite)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.view(np.uint32), finite.astype(np.float32).view(np.uint32))
+    np.testing.assert_array_equal(as_float(HALVES), HALVES.astype(np.float32))
+    square = finite[: 251 * 251].reshape(251, 251).T[::3]
+    np.testing.assert_array_equal(as_float(square), square.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (300, 299), (7, 7), (4, 4, 4)])
+def test_what_is_asked_of_signs_zeros_and_symmetry(shape: tuple[int, ...]) -> None:
+    drawn = np.random.default_rng(0).integers(0, 3, shape).astype(np.float16)
+    for array in (drawn, drawn.T, -drawn, np.where(drawn == 2, np.nan, drawn)):
+        assert is_nonnegative(array) == bool(np.all(array >= 0))
+        assert zeros(array) == np.count_nonzero(array == 0)
+    if len(shape) == 2 and shape[0] == shape[1]:
+        both = drawn + drawn.T
+        assert is_symmetric(both)
+        both[-1, 0] += 1
+        assert not is_symmetric(both)
+    assert not is_symmetric(drawn)
+
 
 AXES = st.builds(
     TapAxis,
