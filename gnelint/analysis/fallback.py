@@ -21,8 +21,8 @@ _TREES = frozenset(f"ai.onnx.ml.TreeEnsemble{kind}" for kind in ("", "Classifier
 """Operators that nothing runs: for them PyTorch need not be loaded, which takes longer than all else."""
 _MOST_READ = 1 << 28
 """Entries that the windows of a pooling may read together."""
-_REGIONS = 32
-"""Regions of one graph; each takes up to a second."""
+_REGIONS, _DOUBTS = 64, 16
+"""Regions of one graph, and those of them around joins that have a formula: what has none must find room."""
 _MOST = 3
 """Names in a sentence."""
 
@@ -41,6 +41,7 @@ class Fallback:
         self._planner = Planner(graph, self._shows)
         self._seeds: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._doubted = 0
         self._contraction = Contraction(graph, {})
         unknown = [node.name for node in graph.gradient_nodes if component_class(node.op) is None]
         self._runs = unmixed_runs(graph) if make is not None else ()
@@ -81,10 +82,12 @@ class Fallback:
 
     def doubts(self, node: Node, outputs: Iterable[Moments]) -> bool:
         """Whether a node's formula leaves out what its operands have in common, and it could be sampled."""
-        if self._make is None or node.name in self.regions or node.name in self._refused:
+        if self._make is None or node.name in self.regions or node.name in self._refused or self._doubted >= _DOUBTS:
             return False
         known = all(y.trace is not None and y.trace.composed for y in outputs)
-        return not known and self._planner.is_doubtful(node)
+        doubtful = not known and self._planner.is_doubtful(node)
+        self._doubted += doubtful
+        return doubtful
 
     def missing(self, node: Node, known: Collection[str]) -> list[str]:
         """The nodes that write what a region reads and nobody knows, beside the gradient's path."""

@@ -412,7 +412,8 @@ def _pull_back(
             continue
         component = forward.components.get(node.name)
         lost = component is None or any(name in unknown and name not in kept for name in node.outputs)
-        pulled = None if lost or component is None else _pulled(node, component, forward, gradients)
+        at_ends = component.at_ends() if isinstance(component, Sampled) and arrived is not None else component
+        pulled = None if lost or at_ends is None else _pulled(node, at_ends, forward, gradients)
         if pulled is None:
             unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
             continue

@@ -75,8 +75,13 @@ class Draws(Protocol):
     def moments(self) -> Mapping[str, Moments]:
         """Of its outputs, and of the values in it that the sampler sees."""
 
-    def pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
-        """Send cotangents back."""
+    def pulled(self, cotangents: Mapping[str, Gradient], *, inside: bool = True) -> Pulled:
+        """Send cotangents back.
+
+        Args:
+            cotangents: at the outputs.
+            inside: whether the gradients at the values inside are wanted too, which cost as much again.
+        """
 
 
 class Sampler(Protocol):
@@ -128,9 +133,21 @@ class Sampled(Component):
         return tuple(draws.moments[name] for name in self.region.outputs)
 
     def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
+        return self.pulled(cotangents, inside=True)
+
+    def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
+        return self.at_ends().phis(inputs, outputs)
+
+    def at_ends(self) -> Component:
+        """What stands for it where nobody asks what is inside."""
+        return _AtEnds(self.node, self.input_shapes, self.output_shapes, self)
+
+    def pulled(self, cotangents: Cotangents, *, inside: bool) -> Gradients:
+        """The gradients at its inputs, with or without those inside."""
         arrived = {name: g for name, g in zip(self.region.outputs, cotangents, strict=True) if g is not None}
-        found = self._found[0].pulled(arrived)
-        self._last[:] = [found]
+        found = self._found[0].pulled(arrived, inside=inside)
+        if inside:
+            self._last[:] = [found]
         return tuple(found.gradients.get(name) for name in self.region.inputs)
 
     def keep(self) -> Mapping[str, Gradient]:
@@ -150,3 +167,23 @@ class Sampled(Component):
 
     def model_error_bits_of(self, index: int) -> float | None:
         return math.hypot(ASSUMED_BITS, max((found.error_bits for found in self._own), default=0.0))
+
+
+@dataclass(frozen=True)
+class _AtEnds(Component):
+    """A region between its inputs and its outputs.
+
+    Attributes:
+        whole: the region.
+    """
+
+    whole: Sampled
+
+    basis: ClassVar[Basis] = Sampled.basis
+    assumptions: ClassVar[tuple[str, ...]] = Sampled.assumptions
+
+    def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
+        return self.whole.forward(inputs)
+
+    def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
+        return self.whole.pulled(cotangents, inside=False)

@@ -89,6 +89,8 @@ class Runner(fx.Interpreter):  # type: ignore[misc]  # torch is not followed
             return self._batch_norm(target, args, kwargs)
         if name in ("view", "_unsafe_view"):  # what was contiguous when it was traced need not be so here
             return args[0].reshape(args[1])
+        if name == "copy":  # has no derivative, being what a write in place is traced as
+            return args[1].to(args[0].dtype).expand(args[0].shape)
         if name == "scaled_dot_product_attention":
             kwargs = {**_by_name(target, args, kwargs), "dropout_p": 0.0}
             return target(**kwargs)

@@ -115,7 +115,7 @@ class _Doubled:
         (self.x,) = inputs.values()
         self.moments = {name: self.x.scaled(2.0) for name in region.outputs}
 
-    def pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
+    def pulled(self, cotangents: Mapping[str, Gradient], *, inside: bool = True) -> Pulled:
         (g,) = cotangents.values()
         return Pulled({self.region.inputs[0]: g.scaled(4.0)}, 0.3)
 
@@ -237,3 +237,13 @@ def test_a_normalisation_behind_a_residual_block_that_was_run_is_no_part_of_it()
     (block,) = (block for block in blocks if block.kind == "residual")
     assert block.join == "add"
     assert "last" not in block.nodes
+
+
+def test_joins_with_a_formula_leave_room_for_what_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "_DOUBTS", 2)
+    functions = [lambda x: x * x.mean(-1, keepdim=True)] * 4
+    twin = Twin()
+    found = analyse(graph_of(*functions, lambda x: torch.sort(x, -1)[0]), lambda: twin)
+    assert len(twin.regions) == 3
+    assert found.coverage == 1.0
+    assert found.by_node["sort"].basis == "sampled"

@@ -28,6 +28,8 @@ _KEPT = 1 << 23
 """Entries of draws that are kept for what takes more than sums."""
 _SHAPED = 8.0
 """Excess kurtosis up to which cumulants say something of a shape."""
+_FINE = 1 << 14
+"""Sums that are kept of a value inside a region: of a larger one the longest axes are averaged over as it is seen."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """What either half of the draws found."""
@@ -40,6 +42,7 @@ class Tally:
     Attributes:
         shape: of the tensor.
         signed: whether the entries' own sums are wanted, beside those of their squares.
+        pooled: axes that each draw is averaged over at once; where there are any, no draw is kept.
         count: draws so far.
         first, second: sums of the entries and of their squares in each half.
         kept: the first draws as they are.
@@ -47,6 +50,7 @@ class Tally:
 
     shape: tuple[int, ...]
     signed: bool = True
+    pooled: tuple[int, ...] = ()
     count: int = 0
     first: list[np.ndarray] = field(default_factory=list)
     second: list[np.ndarray] = field(default_factory=list)
@@ -56,6 +60,8 @@ class Tally:
     def add(self, draw: Tensor) -> float | None:
         """Take in one draw; the sum of its squared entries. One with entries that are not finite is left out: None."""
         kind = draw.detach()
+        if self.pooled:
+            return self._add_averages(kind)
         entries = (kind if kind.dtype in (torch.float32, torch.float64) else kind.float()).cpu().numpy()
         squares = entries.astype(np.float64)
         squares *= squares
@@ -74,16 +80,47 @@ class Tally:
         self.count += 1
         return energy
 
+    def _add_averages(self, draw: Tensor) -> float | None:
+        """Take in the averages of one draw over the pooled axes."""
+        entries = draw if draw.dtype in (torch.float32, torch.float64) else draw.float()
+        averages = entries.square().mean(self.pooled, keepdim=True)
+        if not bool(averages.isfinite().all()):  # squares of what single precision still holds
+            averages = entries.double().square().mean(self.pooled, keepdim=True)
+        squares = averages.cpu().double().numpy()
+        energy = float(squares.sum()) * float(draw.numel() / max(squares.size, 1))
+        if not math.isfinite(energy):
+            return None
+        if not self.second:
+            self.second = [np.zeros(squares.shape), np.zeros(squares.shape)]
+            self.first = [np.zeros(squares.shape), np.zeros(squares.shape)] if self.signed else []
+        self.second[self.count % 2] += squares
+        if self.signed:
+            self.first[self.count % 2] += entries.mean(self.pooled, keepdim=True).cpu().double().numpy()
+            self.lowest = min(self.lowest, float(entries.min()))
+        self.count += 1
+        return energy
+
     def halves(self, sums: Sequence[np.ndarray]) -> Pair:
         """The averages in either half."""
         return sums[0] / ((self.count + 1) // 2), sums[1] / max(self.count // 2, 1)
+
+
+def inside(shape: tuple[int, ...], signed: bool = True) -> Tally:
+    """A tally of a value inside a region, whose cells need not be fine: what it costs must not exceed what running it
+    does."""
+    left, pooled = list(shape), set[int]()
+    while math.prod(left) > _FINE:
+        longest = max(range(len(left)), key=left.__getitem__)
+        pooled.add(longest)
+        left[longest] = 1
+    return Tally(shape, signed, tuple(sorted(pooled)))
 
 
 def moments_of(tally: Tally) -> Moments:
     """What the draws of a value show."""
     means, seconds = tally.halves(tally.first), tally.halves(tally.second)
     energy = float(sum(half.mean() for half in seconds)) / 2.0
-    axes = _cells([(means, _LOST * energy), (seconds, _UNEVEN * energy**2)])
+    axes = _cells([(means, _LOST * energy), (seconds, _UNEVEN * energy**2)], tally)
     (one, two), second = _averaged(means, axes), _both(seconds, axes)
     mean = 0.5 * (one + two)
     square = float((mean**2).mean())
@@ -91,6 +128,8 @@ def moments_of(tally: Tally) -> Moments:
     seen = tally.count * math.prod(axis.size / axis.count for axis in axes)
     variance = np.maximum(second - 0.25 * (one + two) ** 2, 0.0) * (seen / max(seen - 1.0, 1.0))
     found = Moments.flat(axes, mean, variance, nonnegative=tally.lowest >= 0.0)
+    if not tally.kept:
+        return found
     return _with_shape(found, [draw - 0.5 * (one + two) for draw in tally.kept], tally.kept)
 
 
@@ -127,8 +166,10 @@ def gradient_of(tally: Tally, values: Sequence[np.ndarray] | None = None) -> Gra
     """
     seconds = tally.halves(tally.second)
     energy = float(sum(half.mean() for half in seconds)) / 2.0
-    axes = _cells([(seconds, _UNEVEN * energy**2)])
+    axes = _cells([(seconds, _UNEVEN * energy**2)], tally)
     cells = _both(seconds, axes)
+    if not tally.kept:
+        return Gradient.flat(axes, cells)
     correlation = _correlation(tally.kept, axes, cells)
     overlap = 0.0 if values is None else _overlap(tally.kept, values)
     return replace(Gradient.flat(axes, cells, correlation * cells), mask_overlap=np.full_like(cells, overlap))
@@ -150,11 +191,12 @@ def _overlap(gradients: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> f
 # --- cells -------------------------------------------------------------------------------------------------
 
 
-def _cells(pairs: Sequence[tuple[Pair, float]]) -> Axes:
+def _cells(pairs: Sequence[tuple[Pair, float]], tally: Tally) -> Axes:
     """The cells: an axis is pooled unless more than allowed is lost, and surely.
 
     Args:
         pairs: what the halves found, with the mean square that may be lost of it.
+        tally: whose sums they are of.
     """
     shape = pairs[0][0][0].shape
     found = [Axis.full(size) for size in shape]
@@ -171,6 +213,8 @@ def _cells(pairs: Sequence[tuple[Pair, float]]) -> Axes:
     for index in sorted(lost, key=lost.__getitem__):
         if math.prod(counts(tuple(found))) > MAX_CELLS:
             found[index] = Axis(shape[index])
+    for index in tally.pooled:
+        found[index] = Axis(tally.shape[index])
     return tuple(found)
 
 

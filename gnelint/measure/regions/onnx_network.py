@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from gnelint.ir.graph import Graph
 from gnelint.measure.data import drawn_input
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
-from gnelint.measure.regions.sampler import Meter
+from gnelint.measure.regions.sampler import Meter, Part
+from gnelint.measure.regions.sharing import Sketch
 
 _SEED = 0
 """Of the integers that stand in for an input's, of which a file has no example."""
@@ -36,7 +37,7 @@ class OnnxNetwork:
     def shows(self, value: str) -> bool:
         return value in self._own
 
-    def part(self, region: Region) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+    def part(self, region: Region) -> Part:
         own = self._graph.positions
         if any(node.name not in own or self._graph.node(node.name) is not node for node in region.nodes):
             raise NotSampledError("it is not the file's own any more")
@@ -58,7 +59,8 @@ class OnnxNetwork:
             part.run({**others, **feeds}, watch)
             return found
 
-        return values
+        names = (*region.inputs, *region.outputs)  # a region is like itself, when the graph is walked again
+        return Part(values, Sketch((region.inputs, region.outputs), names))
 
     def _integers(self, name: str) -> Tensor:
         """What stands in for an input of integers."""

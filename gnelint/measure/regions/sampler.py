@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Protocol
 
 import torch
@@ -22,7 +22,8 @@ from gnelint.errors import GnelintError
 from gnelint.measure.memory import available, ran_out
 from gnelint.measure.regions.counting import Counting
 from gnelint.measure.regions.drawing import cotangent, drawn
-from gnelint.measure.regions.fitting import Tally, gradient_of, moments_of
+from gnelint.measure.regions.fitting import Tally, gradient_of, inside, moments_of
+from gnelint.measure.regions.sharing import Shared, Sketch, same_gradients
 from gnelint.measure.tape import recording
 from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
@@ -35,10 +36,15 @@ INNER_PRECISION = 0.15
 UNSETTLED = 1.0
 """Bits of standard error beyond which draws say nothing."""
 LEAST, MOST = 8, 64
-"""Draws."""
-WORK = 2e9
-"""Multiplications that a region may cost, forward: the number of draws is cut to it. Beyond it LEAST_LARGE are made."""
+"""Draws; of values inside only the first are looked at entry by entry."""
+WORK, TOTAL = 2e9, 8e9
+"""Multiplications that a region and a network may cost, forward: the number of draws is cut to it, LEAST_LARGE are made
+as long as anything is left. Sending cotangents back costs about twice as much again."""
 LEAST_LARGE = 4
+_SHARES = 4
+"""Parts of what is left of a network's work: a region takes one at most, so that those to come have theirs."""
+_ENTRY, _CALL = 10.0, 1e5
+"""Multiplications that take as long as one entry of a value, and as one operation, whatever it does."""
 MOST_ENTRIES, MOST_VALUES = 1 << 28, 20_000
 """Numbers and tensors that one draw may compute."""
 _COPIES = 4
@@ -70,13 +76,51 @@ class Meter:
             raise NotSampledError(f"one draw computes more than {MOST_ENTRIES:.0e} numbers or {MOST_VALUES} values")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A region cut out of a network.
+
+    Attributes:
+        run: what computes its values.
+        sketch: what it computes, for others that do the same.
+    """
+
+    run: Run
+    sketch: Sketch
+
+
+@dataclass
+class Budget:
+    """What the regions of one network may cost together.
+
+    It counts work and no seconds: the same network is told the same on any machine.
+
+    Attributes:
+        left: multiplications.
+    """
+
+    left: float = TOTAL
+
+    def most(self, work: float) -> int:
+        """How many draws a region may have, each of which takes this many multiplications.
+
+        Raises:
+            NotSampledError: there is nothing left for it.
+        """
+        own = min(WORK, self.left / _SHARES)
+        least = LEAST_LARGE * work
+        if least > max(self.left, 0.0) and self.left < TOTAL:
+            raise NotSampledError("what may be run of one network is spent on parts before it")
+        return max(min(MOST, int(own / max(work, 1.0))), LEAST_LARGE)
+
+
 class Network(Protocol):
     """A network parts of which can be run."""
 
     def shows(self, value: str) -> bool:
         """Whether a value of the graph is one of the network's own."""
 
-    def part(self, region: Region) -> Run:
+    def part(self, region: Region) -> Part:
         """What computes the values of a region from its inputs.
 
         Raises:
@@ -86,16 +130,29 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class TorchSampler:
-    """Samples regions of a network on the CPU."""
+    """Samples regions of a network on the CPU; those that are alike once.
+
+    Attributes:
+        network: whose regions.
+        budget: what they may cost.
+    """
 
     network: Network
+    budget: Budget = field(default_factory=Budget, compare=False)
+    _drawn: dict[Hashable, list[Shared]] = field(default_factory=lambda: defaultdict(list), compare=False)
 
     def shows(self, value: str) -> bool:
         return self.network.shows(value)
 
     def draws(self, region: Region, inputs: Mapping[str, Moments]) -> Draws:
         with _refusals():
-            return _Drawn(region, inputs, self.network.part(region))
+            part, given = self.network.part(region), tuple(inputs[name] for name in region.inputs)
+            alike = self._drawn[part.sketch.outline]
+            known = next((each for each in alike if each.stands_for(part.sketch, given)), None)
+            if known is None:
+                known = Shared(part.sketch, given, _Drawn(region, inputs, part.run, self.budget))
+                alike.append(known)
+            return known.as_of(part.sketch)
 
 
 @contextmanager
@@ -130,6 +187,17 @@ class _Estimate:
         variance = math.fsum((total - average) ** 2 for total in self.totals) / (n - 1)
         return math.sqrt(variance / n) / average / math.log(2.0)
 
+    def since(self, count: int) -> float:
+        """The average over that of the first ones."""
+        first = math.fsum(self.totals[:count])
+        return math.fsum(self.totals) * count / (first * len(self.totals)) if first > 0 else 1.0
+
+
+def _squared_norm(gradient: Tensor) -> float | None:
+    """None where it is not finite."""
+    norm = float(gradient.square().sum())
+    return norm if math.isfinite(norm) else None
+
 
 class _Drawn:
     """A region with draws of its inputs; the n-th draw has the same numbers each time."""
@@ -139,10 +207,13 @@ class _Drawn:
         region: Region,
         inputs: Mapping[str, Moments],
         run: Run,
+        budget: Budget,
     ) -> None:
         self._region = region
         self._inputs = inputs
         self._run = run
+        self._budget = budget
+        self._sent: list[tuple[Mapping[str, Gradient], bool, Pulled]] = []
         self._seed = zlib.crc32("\0".join(region.outputs).encode())
         self._most = MOST
         self.moments: Mapping[str, Moments] = self._forward()
@@ -169,14 +240,21 @@ class _Drawn:
             with torch.no_grad():
                 found = self._counted(number) if number == 0 else self._values(number, grad=False)[1]
             for name, value in found.items():
-                energy = tallies.setdefault(name, Tally(tuple(value.shape))).add(value)
+                leaves = name in self._region.outputs
+                if not leaves and number >= LEAST:
+                    continue
+                if name not in tallies:
+                    shape = tuple(value.shape)
+                    tallies[name] = Tally(shape) if leaves else inside(shape)
+                energy = tallies[name].add(value)
                 if energy is not None:
                     estimates.setdefault(name, _Estimate()).totals.append(energy)
-                elif name in self._region.outputs:  # inside, -inf may say what is left out
+                elif leaves:  # inside, -inf may say what is left out
                     raise NotSampledError(f'its value "{name}" overflows')
             number += 1
             if number >= LEAST and all(estimates[name].bits <= PRECISION for name in self._region.outputs):
                 break
+        self._budget.left -= number * self._work
         missing = [name for name in self._region.outputs if name not in tallies]
         if missing:
             raise NotSampledError(f'its output "{missing[0]}" is not to be seen')
@@ -191,30 +269,39 @@ class _Drawn:
         memory = available(torch.device("cpu"))
         if memory is not None and entries * 4 * _COPIES > memory:
             raise NotSampledError("there is not enough memory to run it")
-        work = counter.operations / 2 + 10.0 * entries
-        self._most = max(min(MOST, int(WORK / max(work, 1.0))), LEAST_LARGE)
+        self._work = counter.operations / 2 + _ENTRY * entries + _CALL * len(found)
+        self._most = self._budget.most(self._work)
         return found
 
-    def pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
-        with _refusals():
-            return self._pulled(cotangents)
-
-    def _pulled(self, cotangents: Mapping[str, Gradient]) -> Pulled:
+    def pulled(self, cotangents: Mapping[str, Gradient], *, inside: bool = True) -> Pulled:
+        """Send cotangents back, unless the same have been."""
         scale = max((float(g.energy.max(initial=0.0)) for g in cotangents.values()), default=0.0)
         if scale == 0.0 or not math.isfinite(scale):
             return Pulled({name: _nothing(x) for name, x in self._inputs.items()}, 0.0)
         sent = {name: g.scaled(1.0 / scale) for name, g in cotangents.items()}
+        known = (pulled for before, had, pulled in self._sent if had >= inside and same_gradients(before, sent))
+        found = next(known, None)
+        if found is None:
+            with _refusals():
+                found = self._pulled(sent, inside)
+            self._sent.append((sent, inside, found))
+        return replace(found, gradients={name: g.scaled(scale) for name, g in found.gradients.items()})
+
+    def _pulled(self, sent: Mapping[str, Gradient], inside_too: bool) -> Pulled:
         tallies: dict[str, Tally] = {}
         values: dict[str, list[Tensor]] = {}
         estimate, inner = _Estimate(), defaultdict[str, _Estimate](_Estimate)
         for number in range(self._most):
             feeds, found = self._values(number, grad=True)
-            gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number))
+            gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number), inside_too)
             at_inputs = 0.0
             for name, gradient in gradients.items():
-                tally = tallies.setdefault(name, Tally(tuple(gradient.shape), signed=False))
+                if name not in tallies:
+                    shape = tuple(gradient.shape)
+                    tallies[name] = Tally(shape, signed=False) if name in feeds else inside(shape, signed=False)
+                tally = tallies[name]
                 kept = len(tally.kept)
-                norm = tally.add(gradient)
+                norm = tally.add(gradient) if name in feeds or number < LEAST else _squared_norm(gradient)
                 if norm is None and name in self._inputs:
                     raise NotSampledError(f'the gradient at "{name}" overflows')
                 if norm is not None and name not in feeds:
@@ -229,7 +316,9 @@ class _Drawn:
         if estimate.bits > UNSETTLED:
             raise NotSampledError(f"its gradient scatters by {estimate.bits:.1f} bits after {number + 1} draws")
         found_gradients = {
-            name: gradient_of(tally, [value.numpy() for value in values[name]]).scaled(scale)
+            name: gradient_of(tally, [value.numpy() for value in values.get(name, ())]).scaled(
+                inner[name].since(tally.count) if name in inner else 1.0
+            )
             for name, tally in tallies.items()
             if tally.count
         }
@@ -241,12 +330,15 @@ class _Drawn:
         found: Mapping[str, Tensor],
         sent: Mapping[str, Gradient],
         generator: torch.Generator,
+        inside_too: bool,
     ) -> dict[str, Tensor]:
         """The gradient at every input and every value inside, for one draw of the cotangents."""
         probes = {name: cotangent(g, found[name], generator) for name, g in sent.items()}
         ends = {name: value for name, value in found.items() if value.requires_grad}
         starts = [name for name in probes if name in ends]
-        wanted = {**feeds, **{name: value for name, value in ends.items() if name not in starts}}
+        wanted = dict(feeds)
+        if inside_too:
+            wanted |= {name: value for name, value in ends.items() if name not in starts}
         made: Sequence[Tensor | None] = [None] * len(wanted)
         if starts:
             with recording():

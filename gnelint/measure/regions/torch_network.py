@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch.export.graph_signature import InputKind
 from gnelint.analysis.sampling import NotSampledError, Region
 from gnelint.ir.graph import Dim, Graph
 from gnelint.measure.program import RunSettings
-from gnelint.measure.regions.sampler import Meter
+from gnelint.measure.regions.sampler import Meter, Part
+from gnelint.measure.regions.sharing import Sketch
 from gnelint.measure.torch_runner import Runner, is_forced, user_inputs
 from gnelint.readers.torch.constants import from_numpy
 from gnelint.readers.torch.operations import shape_only
@@ -39,12 +41,12 @@ class TorchNetwork:
         traced = node.meta.get("val")
         return isinstance(traced, Tensor) and _same_sizes(traced.shape, self._graph.values[value].shape)
 
-    def part(self, region: Region) -> Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]:
+    def part(self, region: Region) -> Part:
         fed = {self._nodes[self._operations[name]]: name for name in region.inputs}
         ends = [self._nodes[self._operations[name]] for name in region.outputs]
         plan = self._plan(ends, fed)
         shown: dict[str, list[str]] = defaultdict(list)
-        for value in region.written:
+        for value in (name for node in region.nodes for name in node.outputs):
             if value in self._operations and self.shows(value):
                 shown[self._operations[value]].append(value)
         edited = _edited(region, self._graph)
@@ -74,7 +76,34 @@ class TorchNetwork:
             drawn, found, runner.env = found, {}, {}  # nothing of a draw is held until the next
             return drawn
 
-        return run
+        return Part(run, self._sketch(steps, fed, {**shapes, **constants}, region.outputs, shown))
+
+    def _sketch(
+        self,
+        steps: Sequence[fx.Node],
+        fed: Mapping[fx.Node, str],
+        others: Mapping[fx.Node, Any],
+        outputs: Sequence[str],
+        shown: Mapping[str, Sequence[str]],
+    ) -> Sketch:
+        """The operations with numbers in the place of names."""
+        numbers = {node: number for number, node in enumerate([*fed, *others, *steps])}
+        constants: list[Any] = list(others.values())
+
+        def numbered(node: fx.Node) -> str:
+            return f"%{numbers[node]}" if node in numbers else node.name
+
+        operations: list[Any] = []
+        for node in steps:
+            target = str(node.target)
+            if node.op == "get_attr":
+                constants.append(operator.attrgetter(target)(self._program.graph_module))
+                target = ""
+            given = (fx.node.map_arg(node.args, numbered), fx.node.map_arg(dict(node.kwargs), numbered))
+            operations.append((node.op, target, repr(given), len(shown.get(node.name, ()))))
+        ends = tuple(numbers[self._nodes[self._operations[name]]] for name in outputs)
+        seen = (name for node in steps for name in shown.get(node.name, ()))
+        return Sketch((len(fed), tuple(operations), ends), (*fed.values(), *outputs, *seen), tuple(constants))
 
     def _plan(self, ends: list[fx.Node], fed: Mapping[fx.Node, str]) -> list[fx.Node]:
         """The operations that the ends need, in order; the fed ones and what is before them left out."""
