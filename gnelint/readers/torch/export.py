@@ -25,6 +25,7 @@ from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
+from gnelint.readers.torch.own_backward import own_backwards
 from gnelint.readers.torch.stand_ins import stand_ins
 from gnelint.records import dataclass
 
@@ -140,7 +141,7 @@ def central_draws() -> Iterator[None]:
 
 
 def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with contextlib.suppress(Exception), _DataDetaches():
+    with contextlib.suppress(Exception), _DataDetaches(), own_backwards():
         return torch.export.export(module, args, kwargs, strict=False)
     return torch.export.export(module, args, kwargs, strict=False)
 

@@ -35,11 +35,11 @@ UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new
 
 
 def shape_only(node: fx.Node) -> fx.Node | None:
-    """The operand of which an operation reads the shape and type alone."""
+    """The operand of which an operation reads the shape and type alone; `y.view_as(y)` reads its numbers as well."""
     name = operation_name(node.target)
     place = 0 if name in SHAPE_ONLY else 1 if name in _SHAPED_LIKE else None
     found = None if place is None or place >= len(node.args) else node.args[place]
-    return found if isinstance(found, fx.Node) else None
+    return found if isinstance(found, fx.Node) and (place == 0 or found is not node.args[0]) else None
 
 
 def operation_name(target: Any) -> str:

@@ -1,0 +1,181 @@
+"""Functions with a backward of their own: the program says what that does, as autograd measures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gnelint
+
+
+class Step(torch.autograd.Function):
+    """1 where a number is positive."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+
+class Straight(Step):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class StraightWhileSmall(Step):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * (x.abs() <= 1)
+
+
+class Nothing(Step):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient)
+
+
+class Surrogate(Step):
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient / (1 + x.abs()) ** 2
+
+
+class Swish(torch.autograd.Function):
+    """x sigmoid(x), whose backward is the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        share = x.sigmoid()
+        return gradient * share * (1 + x * (1 - share))
+
+
+class Reversed(torch.autograd.Function):
+    """The same number, half of the gradient with the other sign."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -0.5 * gradient
+
+
+class Rounded(torch.autograd.Function):
+    """To multiples of 1/8, straight through, in the form with a context of its own."""
+
+    @staticmethod
+    def forward(x: Tensor, steps: int) -> Tensor:
+        return torch.round(x * steps) / steps
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class Between(nn.Module):
+    """A function between two layers."""
+
+    def __init__(self, function: Any, *more: Any) -> None:
+        super().__init__()
+        self.first, self.last, self.function, self.more = nn.Linear(64, 64), nn.Linear(64, 64), function, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.function.apply(self.first(x), *self.more))
+        return found
+
+
+def drawn(function: Any, *more: Any) -> tuple[Between, Tensor]:
+    torch.manual_seed(0)
+    return Between(function, *more), torch.randn(256, 64)
+
+
+def measured(model: nn.Module, x: Tensor) -> float:
+    """log2 of the squared gradient norm at the first layer's output over that at the network's."""
+    kept: list[Tensor] = []
+    model.get_submodule("first").register_forward_hook(lambda module, given, output: kept.append(output))
+    output = model(x)
+    back = torch.randn_like(output)
+    (gradient,) = torch.autograd.grad(output, kept[0], back)
+    return float((gradient.square().sum() / back.square().sum()).log2())
+
+
+@pytest.mark.parametrize(
+    ("function", "more"),
+    [(Straight, ()), (StraightWhileSmall, ()), (Swish, ()), (Reversed, ()), (Rounded, (8,))],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_the_gradient_goes_the_way_that_the_function_says(function: Any, more: tuple[Any, ...]) -> None:
+    model, x = drawn(function, *more)
+    analysis = gnelint.check(model, (x,))
+    first = next(each for each in analysis.prediction.nodes if each.node.name == "first")
+    assert first.gradient_log2 == pytest.approx(measured(model, x), abs=0.25)
+    assert {each.rule for each in analysis.findings if each.severity != "info"} <= {"GNE512"}
+
+
+def test_a_backward_of_zeros_stops_the_gradient() -> None:
+    model, x = drawn(Nothing)
+    assert [(each.rule, each.nodes) for each in gnelint.check(model, (x,)).findings] == [("GNE507", ("first",))]
+
+
+def test_another_backward_is_not_known() -> None:
+    model, x = drawn(Surrogate)
+    assert {each.rule for each in gnelint.check(model, (x,)).findings if each.severity != "info"} == {"GNE901"}
+
+
+class Checkpointed(nn.Module):
+    """A part that is run again in the backward pass, behind a layer or right at the input."""
+
+    def __init__(self, behind: bool) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(64, 64), nn.ReLU()) if behind else nn.Identity()
+        self.part, self.last = nn.Sequential(nn.Linear(64, 64), nn.ReLU()), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(checkpoint(self.part, self.first(x), use_reentrant=True))
+        return found
+
+
+def without_gradient(model: nn.Module, x: Tensor) -> set[str]:
+    model(x).sum().backward()
+    return {name.rpartition(".")[0] for name, parameter in model.named_parameters() if parameter.grad is None}
+
+
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+def test_a_reentrant_checkpoint_passes_a_gradient_where_it_is_given_one(behind: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Checkpointed(behind), torch.randn(16, 64)
+    stuck = {each.nodes[0] for each in gnelint.check(model, (x,)).findings if each.rule == "GNE507"}
+    assert stuck == without_gradient(model, x) == (set() if behind else {"part.0"})
+
+
+def test_numbers_of_what_is_shaped_like_itself_are_read() -> None:
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return y.view_as(y) + y.expand_as(y) + y.type_as(y)
+
+    assert not math.isnan(gnelint.check(Same(), (torch.randn(4, 8),)).prediction.nodes[0].gradient_log2 or math.nan)
