@@ -2,7 +2,7 @@
 
 `dataclasses.dataclass(frozen=True)` compiles six methods for each class, 0.4 ms; a check of a small file spent a fifth
 of its time on that. Five of the six are the same for every class once its fields are known, so they are written here
-once; only `__init__`, which callers run often, is compiled. A class behaves as one of the standard decorator's does:
+once; only `__init__`, which callers run often, is compiled, when the first object is made. A class behaves as one of the standard decorator's does:
 fields, defaults, `replace`, equality, hash, `FrozenInstanceError`.
 """
 
@@ -25,6 +25,8 @@ else:
         """The standard decorator; a frozen class is made here."""
 
         def made(cls):
+            if cls.__doc__ is None:  # or the standard decorator looks for its signature, 13 ms the first time
+                cls.__doc__ = cls.__name__
             if not frozen:
                 return dataclasses.dataclass(cls, eq=eq, repr=repr, kw_only=kw_only)
             return _frozen(dataclasses.dataclass(cls, init=False, eq=False, repr=False, kw_only=kw_only), eq, repr)
@@ -36,10 +38,11 @@ def _frozen(cls: type, eq: bool, repr: bool) -> type:
     """The class with its methods."""
     fields = dataclasses.fields(cls)
     methods: dict[str, Callable[..., Any]] = {
-        "__init__": _init(cls, fields),
         "__setattr__": _refuse_setting,
         "__delattr__": _refuse_deleting,
     }
+    if "__init__" not in cls.__dict__:
+        methods |= {"__init__": _first(cls, fields), "__signature__": _Arguments(cls, fields)}
     if eq:
         methods |= _comparison(tuple(field.name for field in fields if field.compare))
     if repr:
@@ -48,6 +51,32 @@ def _frozen(cls: type, eq: bool, repr: bool) -> type:
         if name not in cls.__dict__ or (name == "__hash__" and cls.__dict__[name] is None):
             setattr(cls, name, method)
     return cls
+
+
+def _first(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
+    """An `__init__` that makes the real one and puts it in its own place."""
+
+    def first(self: Any, *arguments: Any, **named: Any) -> None:
+        cls.__init__ = real = _init(cls, fields)  # type: ignore[misc]
+        real(self, *arguments, **named)
+
+    first.__qualname__ = f"{cls.__qualname__}.__init__"
+    return first
+
+
+class _Arguments:
+    """The signature of a class whose `__init__` may not be made yet, for those who ask `inspect`."""
+
+    def __init__(self, cls: type, fields: tuple[Field[Any], ...]) -> None:
+        self._cls, self._fields = cls, fields
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is not None or owner is not self._cls:
+            raise AttributeError("__signature__")
+        import inspect
+
+        whole = inspect.signature(_init(self._cls, self._fields))
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 def _init(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:

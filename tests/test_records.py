@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 from dataclasses import field
 from typing import Any
@@ -101,3 +102,40 @@ def test_nothing_is_set_or_deleted() -> None:
 def test_copies() -> None:
     record = Under(1, e=5)
     assert copy.deepcopy(record) == pickle.loads(pickle.dumps(record)) == record
+
+
+@dataclass(frozen=True)
+class Late:
+    """Its `__init__` is made with its first object."""
+
+    name: str
+    parts: tuple[int, ...] = ()
+    more: dict[str, int] = field(default_factory=dict, kw_only=True)
+
+
+class Derived(Late):
+    def __init__(self, number: int) -> None:
+        super().__init__(str(number), (number,))
+
+
+def test_a_class_tells_its_arguments_before_and_after_its_first_object() -> None:
+    before = inspect.signature(Late)
+    assert list(before.parameters) == ["name", "parts", "more"]
+    assert before.parameters["parts"].default == ()
+    assert before.parameters["more"].kind is inspect.Parameter.KEYWORD_ONLY
+    made = Derived(3)
+    assert (made.name, made.parts, made.more) == ("3", (3,), {})
+    assert Late("a").more is not Late("a").more
+    assert inspect.signature(Late) == before
+    assert list(inspect.signature(Derived).parameters) == ["number"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        Late("a", other=1)  # type: ignore[call-arg]
+
+
+def test_a_class_without_words_gets_its_name() -> None:
+    @dataclass(frozen=True)
+    class Silent:
+        number: int
+
+    assert Silent.__doc__ == "Silent"
+    assert Silent(1) == Silent(1)
