@@ -2,8 +2,8 @@
 
 `dataclasses.dataclass(frozen=True)` compiles six methods for each class, 0.4 ms; a check of a small file spent a fifth
 of its time on that. Five of the six are the same for every class once its fields are known, so they are written here
-once; only `__init__`, which callers run often, is compiled, when the first object is made. A class behaves as one of the standard decorator's does:
-fields, defaults, `replace`, equality, hash, `FrozenInstanceError`.
+once; only `__init__`, which callers run often, is compiled, when the first object is made. A class behaves as one of
+the standard decorator's does: fields, defaults, `replace`, equality, hash, `FrozenInstanceError`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ else:
 def _frozen(cls: type, eq: bool, repr: bool) -> type:
     """The class with its methods."""
     fields = dataclasses.fields(cls)
-    methods: dict[str, Callable[..., Any]] = {
+    methods: dict[str, Any] = {
         "__setattr__": _refuse_setting,
         "__delattr__": _refuse_deleting,
     }
