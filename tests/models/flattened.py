@@ -87,6 +87,27 @@ def cosine_classes(*, factor: float = 16.0) -> nn.Module:
     return Cosines(64, factor)
 
 
+class Turned(nn.Module):
+    """Features of length 1 against learnt directions."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.body, self.directions = (
+            axis,
+            drawn(nn.Sequential(nn.Linear(64, 64), nn.ReLU())),
+            nn.Linear(64, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.directions(8 * functional.normalize(self.body(x), dim=self.axis))
+        return found
+
+
+def turned_features(*, axis: int = 1) -> nn.Module:
+    """Along axis 0 each feature is divided by its length over the batch."""
+    return Turned(axis)
+
+
 class Pairs(nn.Module):
     """Similarities of two views of a batch, scaled by a fixed temperature or by a learnt number."""
 

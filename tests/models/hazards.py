@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def _he(layer: nn.Linear) -> nn.Linear:
@@ -143,3 +144,48 @@ def sine_network(*, width: int = 64, depth: int = 4, first: str = "first") -> nn
         nn.init.uniform_(layer.weight, -bound, bound)
         layers += [layer, Sine()]
     return nn.Sequential(*layers, nn.Linear(width, 1))
+
+
+class ScoredMean(nn.Module):
+    """A mean over positions, weighted by learnt scores."""
+
+    def __init__(self, width: int, way: str) -> None:
+        super().__init__()
+        self.way, self.score, self.value, self.out = (
+            way,
+            nn.Linear(width, 1),
+            nn.Linear(width, width),
+            nn.Linear(width, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.score(x)
+        if self.way == "positive":
+            scores = functional.softplus(scores)
+        weights = scores.softmax(1) if self.way == "softmax" else scores / (scores.sum(1, keepdim=True) + 1e-6)
+        return self.out((weights * self.value(x)).sum(1))
+
+
+def scored_mean(*, way: str = "softmax") -> nn.Module:
+    """Shares by a softmax, or by dividing by the sum of scores: "positive" or "signed" ones."""
+    return ScoredMean(32, way)
+
+
+class FlowingGrid(nn.Module):
+    """An image sampled where a grid and a small flow say."""
+
+    def __init__(self, pixels: bool) -> None:
+        super().__init__()
+        self.flow, self.head = nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+        rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+        grid = torch.stack([columns, rows], -1)
+        self.register_buffer("grid", grid if pixels else (2 * grid + 1) / 16 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.get_buffer("grid") + 0.1 * self.flow(x).permute(0, 2, 3, 1)
+        return self.head(functional.grid_sample(x, grid, align_corners=False))
+
+
+def flowing_grid(*, pixels: bool = False) -> nn.Module:
+    """With a grid of pixel numbers most samples lie outside of the image."""
+    return FlowingGrid(pixels)

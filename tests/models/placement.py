@@ -69,6 +69,25 @@ def silent_layers(*, depth: int = 3, width: int = 128, bias: float = 0.0, normal
     return nn.Sequential(*layers)
 
 
+def bounded_shares(*, width: int = 64, way: str = "sigmoid") -> nn.Sequential:
+    """Outputs between 0.5 and 1 by a sigmoid or a clamp of numbers about 0; codes that are shrunk by 5, or by 0.1."""
+    body = [linear(width, width), nn.ReLU(), linear(width, 8, "lecun", gain=0.1)]
+    ends: dict[str, list[nn.Module]] = {
+        "sigmoid": [nn.Sigmoid()],
+        "clamp": [nn.Hardtanh(0.5, 1.0)],
+        "shrink": [nn.BatchNorm1d(8), nn.Softshrink(5.0), linear(8, 8, "lecun")],
+        "slight": [nn.BatchNorm1d(8), nn.Softshrink(0.1), linear(8, 8, "lecun")],
+    }
+    return nn.Sequential(*body, *ends[way])
+
+
+def straight_layers(*, width: int = 64, way: str = "clamp", bound: float = 1.0) -> nn.Sequential:
+    """Layers with clamps at this bound between them, or with softplus of this beta."""
+    kinds = {"clamp": lambda: nn.Hardtanh(-bound, bound), "softplus": lambda: nn.Softplus(bound)}
+    layers = [each for _ in range(2) for each in (linear(width, width, "lecun"), kinds[way]())]
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
+
+
 def selu_layers(*, depth: int = 20, width: int = 128, dropout: float = 0.0) -> nn.Sequential:
     """LeCun weights and SELU, with a dropout behind each if asked for."""
     layers: list[nn.Module] = []

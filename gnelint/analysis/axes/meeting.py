@@ -10,20 +10,23 @@ from gnelint.ir.graph import Graph, Node
 
 
 def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
-    """Attention, recurrences and softmaxes that run along the samples of a batch.
+    """Attention, recurrences, softmaxes and lengths that run along the samples of a batch.
 
-    The axis of the samples is known where the outputs have a row for each of its entries and lack another axis, which a
+    A length along the first axis is one over samples where the outputs have a row for each of them. For all others the
+    axis of the samples is known where the outputs have a row for each of its entries and lack another axis, which a
     pooling or the last step took (and not the width of the input, which a layer takes), or where the network has
     numbers of its own for positions along the second axis and none for the first.
     """
     tokens = not graph.values[graph.inputs[0]].is_floating if graph.inputs else False
     if len(found.shape) == 2 and not tokens:
         yield from _softmaxes_of_rows(graph, found)
-    if len(found.shape) < (2 if tokens else 3):
-        return
     outputs = [found.layouts.get(name) for name in graph.outputs]
     heads = [layout for layout in outputs if layout]
     if not heads or len(heads) < len(outputs):
+        return
+    if all(label(layout[0]) == 0 for layout in heads):
+        yield from _lengths_over_samples(graph, found)
+    if len(found.shape) < (2 if tokens else 3):
         return
     ahead = found.shape if tokens else found.shape[:-1]
     positions = [axis for axis, size in enumerate(ahead) if size > 1]
@@ -45,6 +48,16 @@ def _softmaxes_of_rows(graph: Graph, found: Axes) -> Iterator[Mixing]:
     for mixing in found.mixings:
         if mixing.kind == "softmax" and mixing.axis == 0 and graph.node(mixing.node).outputs[0] in graph.outputs:
             yield mixing
+
+
+def _lengths_over_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:
+    """Where vectors are divided by their lengths along the samples alone, none of them a square of similarities."""
+    for mixing in found.mixings:
+        node = graph.node(mixing.node)
+        if mixing.axis == 0 and node.op == "l2_normalize" and len(node.attribute("axes")) == 1:
+            layout = found.layouts.get(node.present_inputs[0]) or ()
+            if sum(0 in {label for label, _ in axis} for axis in layout) == 1:
+                yield mixing
 
 
 def coded_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:

@@ -21,6 +21,23 @@ def _hidden_rows(facts: Facts, node: Node) -> float | None:
     return float(np.count_nonzero(rows))
 
 
+_KEEPS = frozenset({"identity", "reshape", "expand", "bias", "clip"})
+"""What a sum passes on the way to where it divides: copies, and a small number that is added."""
+
+
+def _divides_by_signed_sum(facts: Facts, node: Node) -> bool:
+    """Whether a value that layers make, of either sign, is divided by its own sum or mean: that passes through zero."""
+    if node.op != "div" or len(node.present_inputs) != 2:
+        return False
+    (name, _), total = node.present_inputs, facts.producer(node, 1)
+    while total is not None and total.op in _KEEPS and total.present_inputs:
+        total = facts.producer(total)
+    if total is None or total.op not in ("reduce_sum", "reduce_mean") or total.present_inputs[0] != name:
+        return False
+    known = facts.ranges.get(name)
+    return name in facts.learnt_values and (known is None or known.low < 0.0 < known.high)
+
+
 _HIDING = 1e4
 """From which size on a number in a mask is to hide an entry, or does the opposite."""
 _LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
@@ -147,6 +164,12 @@ def _input_sigmas(facts: Facts, node: Node) -> float | None:
 
 
 HAZARDS = (
+    function(
+        "divides_by_signed_sum(n)",
+        "truth",
+        _divides_by_signed_sum,
+        "the division n divides what layers make, of either sign, by its own sum or mean",
+    ),
     function(
         "whole_power(n)",
         "truth",

@@ -32,21 +32,27 @@ def _gives_output(facts: Facts, node: Node) -> bool:
 
 
 def _misfit(facts: Facts, node: Node) -> str:
-    """Why what the node gives is not what the loss takes; only of the node that the output comes from."""
+    """Why what the node that the output comes from gives is not what the loss takes, and what to do."""
     wants, does = OWN.get(facts.loss or "", ("", ""))
     if not wants or node.op in _PASSES or not _gives_output(facts, node):
         return _NONE
+    shape = facts.shape(node)
+    if facts.loss == "cross_entropy" and shape is not None and len(shape) > 1 and shape[1] == 1:
+        return "cross_entropy of one class is 0 whatever it is: give an output for each, or take bce_with_logits"
+    unfit = (
+        f"{facts.loss} takes {wants} and applies {does}: give it those, and apply {node.op} where predictions are read"
+    )
     if wants == "logits":
         # log-softmax of log-probabilities changes nothing
         squashed = node.op in _SQUASHING and not (facts.loss == "cross_entropy" and node.op == "log_softmax")
         squashed = squashed or (facts.loss == "bce_with_logits" and node.op in _LOGARITHMS)
-        return f"{facts.loss} takes logits and applies {does}" if squashed else _NONE
+        return unfit if squashed else _NONE
     if wants == "log-probabilities":
         fits = node.op in _LOGARITHMS
     else:
         known = facts.ranges.get(node.outputs[0])
         fits = known is None or (known.low >= 0.0 and known.high <= 1.0)
-    return _NONE if fits else f"{facts.loss} takes {wants} and applies {does}"
+    return _NONE if fits else unfit
 
 
 def _takes_probabilities(facts: Facts, node: Node) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gnelint.analysis.prediction import Block, NodePrediction
 from gnelint.ir.graph import Node
-from gnelint.lint.facts import NORMALIZATIONS, Facts, fan_in
+from gnelint.lint.facts import LAYERS, NORMALIZATIONS, Facts, fan_in
 from gnelint.lint.functions.averages import averaging
 from gnelint.lint.functions.bounds import never_positive
 from gnelint.lint.functions.logits import logit_variance
@@ -36,8 +36,8 @@ def _variance(predicted: NodePrediction) -> float | None:
     return max(predicted.second_moment - predicted.mean**2, 0.0)
 
 
-def _unit_inputs(facts: Facts, node: Node, shift: float = 0.0) -> np.ndarray | None:
-    """Mean over standard deviation of each unit's output, Gaussian by assumption.
+def _units(facts: Facts, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation of each unit's output, Gaussian by assumption.
 
     Units differ by their bias, and behind a normalisation by bias and scale; what a layer's units have in common is
     what the node's moments leave when those of its bias are taken out. Behind an average over positions it is what
@@ -49,23 +49,26 @@ def _unit_inputs(facts: Facts, node: Node, shift: float = 0.0) -> np.ndarray | N
     own = np.zeros(1) if bias is None else bias.array().reshape(-1).astype(np.float64)
     if node.op in NORMALIZATIONS:
         scale = node.parameters.get("scale")
-        deviation = np.ones(1) if scale is None else np.abs(scale.array().reshape(-1).astype(np.float64))
-        centre = own
-    else:
-        variance = _variance(predicted)
-        if variance is None:
-            return None
-        deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0) * averaging(facts, node))
-        centre = own + (predicted.mean - float(np.mean(own)))
-    centre = centre + shift
+        return own, np.ones(1) if scale is None else np.abs(scale.array().reshape(-1).astype(np.float64))
+    variance = _variance(predicted)
+    if variance is None:
+        return None
+    deviation = np.sqrt(np.maximum(np.full(1, variance - float(np.var(own))), 0.0) * averaging(facts, node))
+    return own + (predicted.mean - float(np.mean(own))), deviation
+
+
+def _above(units: tuple[np.ndarray, np.ndarray], bound: float) -> np.ndarray | None:
+    """Of each unit: the probability that it is more than a bound."""
+    centre, deviation = units[0] - bound, units[1]
     with np.errstate(all="ignore"):
         ratio: np.ndarray = np.where(deviation > 0, centre / deviation, np.sign(centre) * np.inf)
-    return None if np.isnan(ratio).any() else ratio
+    return None if np.isnan(ratio).any() else normal_cdf(ratio)
 
 
 def _positive(facts: Facts, node: Node) -> float | None:
-    ratios = _unit_inputs(facts, node)
-    return None if ratios is None else float(np.mean(normal_cdf(ratios)))
+    units = _units(facts, node)
+    found = None if units is None else _above(units, 0.0)
+    return None if found is None else float(np.mean(found))
 
 
 def _shift(facts: Facts, first: Node, last: Node) -> float:
@@ -80,8 +83,50 @@ def _shift(facts: Facts, first: Node, last: Node) -> float:
 
 
 def _silent_units(facts: Facts, node: Node, behind: Node, bound: float) -> float | None:
-    ratios = _unit_inputs(facts, node, _shift(facts, node, behind))
-    return None if ratios is None else float(np.mean(normal_cdf(ratios) < bound))
+    units, shift = _units(facts, node), _shift(facts, node, behind)
+    if units is None:
+        return None
+    low, high = _slope_between(behind)
+    above, beyond = _above(units, low - shift), _above(units, high - shift)
+    if above is None or beyond is None:
+        return None
+    within = above - beyond if behind.op != "shrink" else 1.0 - (above - beyond)
+    return float(np.mean(within < bound))
+
+
+def _slope_between(node: Node) -> tuple[float, float]:
+    """Between which numbers an activation has a slope; a shrinkage has none there, and one everywhere else."""
+    if node.op == "shrink":
+        return -float(node.attribute("lambd")), float(node.attribute("lambd"))
+    if node.op == "thresholded_relu":
+        return float(node.attribute("alpha")), math.inf
+    if node.op == "clip":
+        low, high = node.attribute("min"), node.attribute("max")
+        return -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    return 0.0, math.inf
+
+
+_REACH = 4.0
+"""Deviations from the mean that count as ever seen."""
+_BENT = 0.05
+"""The part of a softplus' slope by which that changes over a deviation, beta std / 4, from which on it is bent."""
+
+
+def _is_straight(facts: Facts, node: Node) -> bool:
+    """Whether a clamp or softplus between two layers is a straight line over all that the first of them gives."""
+    source = facts.producer(node)
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    if source is None or source.op not in LAYERS or not readers or any(reader.op not in LAYERS for reader in readers):
+        return False
+    units = _units(facts, source)
+    if units is None:
+        return False
+    centre, deviation = units
+    if node.op == "softplus":
+        beta = float(node.attribute("beta"))
+        return beta <= 0.1 and bool(np.all(beta * (deviation + np.abs(centre)) < 4.0 * _BENT))
+    low, high = _slope_between(node)
+    return bool(np.all((centre - _REACH * deviation > low) & (centre + _REACH * deviation < high)))
 
 
 def _receives_gradient(facts: Facts, node: Node) -> bool | None:
@@ -229,8 +274,14 @@ PREDICTIONS = (
         "silent_units(n, m, bound)",
         "number",
         _silent_units,
-        "fraction of n's units whose output, and what single numbers add to it before m reads it, is positive with a "
-        "probability below bound",
+        "fraction of n's units whose output, and what single numbers add to it before m reads it, lies where the "
+        "activation m has a slope with a probability below bound",
+    ),
+    function(
+        "is_straight(n)",
+        "truth",
+        _is_straight,
+        "the clamp or softplus n between two layers bends nowhere over four deviations of what the first of them gives",
     ),
     function(
         "never_positive(n)",
