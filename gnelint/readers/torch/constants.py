@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import fx
 
+from gnelint.errors import ModelError
 from gnelint.ir.graph import Derivation, Parameter, Provenance, Stored, TensorKind, foremost
 from gnelint.ir.laws import Drawn, Law
 from gnelint.readers.torch.initializers import InitializerRecorder, seeded
 from gnelint.readers.torch.masks import Mask, find_mask
+from gnelint.readers.torch.names import user_location
 from gnelint.readers.torch.operations import (
     DROPOUT,
     PART_VIEWS,
@@ -392,11 +394,26 @@ class ConstantFolder:
                 kwargs = dict(found_kwargs)  # fx's own dictionaries cannot be changed
                 if "device" in kwargs:
                     kwargs["device"] = torch.device("cpu")
-                made = current.target(*args, **kwargs)
+                try:
+                    made = current.target(*args, **kwargs)
+                except (IndexError, RuntimeError, ValueError) as error:
+                    raise _not_computed(current, error) from error
                 # memory that nobody has written to holds anything; the same each time is needed
                 results[current] = made.zero_() if operation_name(current.target) in UNWRITTEN else made
         found: torch.Tensor = results[node]
         return found
+
+
+def _not_computed(node: fx.Node, error: Exception) -> ModelError:
+    """An error for people where what a module computes of its own tensors fails: tracing looks at shapes alone."""
+    place = user_location(node.meta.get("stack_trace"))
+    subject = node.name if place is None else f"{place.file}:{place.line}"
+    said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return ModelError(
+        subject,
+        f"what {operation_name(node.target)} computes of the module's own tensors fails: {said}",
+        "Run the module on such inputs by itself: it fails there too.",
+    )
 
 
 _KEEPING_LAW = (WHOLE_VIEWS | PART_VIEWS) - {"expand", "expand_as"}

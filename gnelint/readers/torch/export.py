@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 import sys
 import traceback
 import warnings
@@ -246,12 +247,23 @@ def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
     return None
 
 
+_INTEGERS = (
+    re.compile(r"Input type \((?:torch\.\w*LongTensor|long int|int)\)"),
+    re.compile(r"(?i)\b(?:not implemented for|got|but found) '?(?:long|int)\b"),
+    re.compile(r"must be either a floating point or complex dtype. Got: (?:torch\.)?u?int"),
+    re.compile(r"(?:Long|Int) != (?:Float|Half|Double|BFloat16)"),
+)
+"""What torch says of integers where floating-point numbers are wanted."""
+
+
 def _advice(error: BaseException) -> str:
     text = str(error)
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return "Its way depends on the values of tensors, on example inputs too; point gnelint at a part without it."
     if "Long, Int" in text or ("indices" in text and "Float" in text):
         return "An input of integers is needed: --input 8,16:int64."
+    if any(each.search(text) for each in _INTEGERS):
+        return "An input of floating-point numbers is needed: --input 8,3,32,32."
     if isinstance(error, RuntimeError):
         return "Check the shapes and types of its inputs (--input 8,3,32,32)."
     return "Run the module on such inputs by itself, or export it with torch.export and check the .pt2 file."

@@ -24,6 +24,7 @@ from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.graph import Reading, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
+from gnelint.readers.torch.operands import refuse_integers
 from gnelint.readers.torch.pt2.archive import load_program
 from gnelint.readers.torch.registered import aliases, asks_for_more, unregistered
 from gnelint.records import dataclass
@@ -91,6 +92,7 @@ def trace_module(
     """
     keywords = dict(example_kwargs or {})
     exported = export_module(module, example_inputs, keywords, name, training)
+    refuse_integers(exported.program, name)
     reading = Reading(
         name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses, reads
     )
