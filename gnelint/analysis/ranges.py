@@ -66,7 +66,7 @@ _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"})
 _RISING = frozenset({"exp", "sigmoid", "tanh", "softplus", "softsign", "erf", "log_sigmoid", "hardsigmoid"})
 """Functions of one variable that never fall: bounds go through them."""
 _BOUNDED: Mapping[str, Range] = {
-    "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0), "reduce_l2": Range(0.0, math.inf),
+    "softmax": Range(0.0, 1.0), "log_softmax": Range(-math.inf, 0.0),
     **dict.fromkeys(("one_hot", "compare", "logical", "top_mask"), Range(0.0, 1.0, 0.5)),
 }  # fmt: skip
 """The range, whatever is read, of operations that are no functions of one variable."""
@@ -116,11 +116,13 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if node.op == "sub" and _is_less_its_maximum(graph, node):
         return Range(-math.inf, 0.0)
     if not operands or any(operand is None for operand in operands):
-        return Range(0.0, math.inf) if _is_square(node) else None
+        return Range(0.0, math.inf) if node.op == "reduce_l2" or _is_square(node) else None
     rule = _RULES.get(node.op)
     known = [operand for operand in operands if operand is not None]
     if node.op in ("reduce_sum", "reduce_mean"):
         return _reduced(graph, node, known[0])
+    if node.op == "reduce_l2":  # its zeros count where its derivative has none
+        return _reduced(graph, node, _square(known[0])) if node.attribute("exposed") else Range(0.0, math.inf)
     if node.op == "sub":
         return _difference(graph, node, known, found)
     if rule is not None:

@@ -121,11 +121,18 @@ class ReduceMin(_Reduction):
         return self._widened(cotangent, 1.0 / self._count, 0.0)
 
 
+_MANY = 1 << 16
+"""Entries of a norm from which on the difference of two large numbers is rounding."""
+
+
 @component("reduce_l2")
 class ReduceL2(_Reduction):
-    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector); the norm hardly fluctuates for large k.
+    """Euclidean norm of k entries: phi = 1 (its gradient is a unit vector).
 
-    Source: theory 3.4.
+        Var |x| -> q (mu^2 + v q) / (mu^2 + q),   v = k - 2 (Gamma((k + 1) / 2) / Gamma(k / 2))^2
+
+    Exact for Gaussian entries of mean zero (the chi law: v = 1 - 2 / pi, 0.429, ... 1/2), and to first order far from
+    zero. Source: theory 3.4.
     """
 
     basis: ClassVar[Basis] = "approximate"
@@ -135,8 +142,10 @@ class ReduceL2(_Reduction):
     def map(self, x: Moments) -> Moments:
         x = self._rows(x)
         square = self._count * x.second
+        ratio = math.exp(math.lgamma((self._count + 1) / 2) - math.lgamma(self._count / 2))
+        spread = self._count - 2.0 * ratio**2 if self._count < _MANY else 0.5
         variance = np.divide(
-            x.variance * (x.mean**2 + x.variance / 2), x.second, out=np.zeros_like(square), where=x.second > 0
+            x.variance * (x.mean**2 + spread * x.variance), x.second, out=np.zeros_like(square), where=x.second > 0
         )
         mean = np.sqrt(np.maximum(square - variance, 0.0))
         return Moments.flat(self._narrow(x.axes), mean, variance, nonnegative=True).reshaped(self.shape)

@@ -12,6 +12,7 @@ from gnelint.fusion.activations import fuse_activations
 from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks
 from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import keep_hidden
+from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
 from gnelint.fusion.pooling import fuse_padded_pools
@@ -33,7 +34,7 @@ _PASSES = (
     fuse_rolls,
     fuse_padded_pools,
 )
-_LAST = (keep_hidden,)
+_LAST = (keep_hidden, fuse_lengths)
 """Of what the others have left."""
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""

@@ -80,7 +80,8 @@ RECORDS = (
     Operation("reduce_sum", "reduction", "The sum over axes.", attributes=_OVER_AXES),
     Operation("reduce_max", "reduction", "The largest along axes.", attributes=_OVER_AXES),
     Operation("reduce_min", "reduction", "The smallest along axes.", attributes=_OVER_AXES),
-    Operation("reduce_l2", "reduction", "The Euclidean norm along axes.", attributes=_OVER_AXES),
+    # exposed: written out as the root of a sum of squares, whose derivative at 0 is infinite
+    Operation("reduce_l2", "reduction", "The Euclidean norm along axes.", attributes={**_OVER_AXES, "exposed": False}),
     Operation("cumsum", "reduction", "Sums of all entries up to one.",
               attributes={"axis": ..., "reverse": False, "exclusive": False}),
 )  # fmt: skip

@@ -518,6 +518,19 @@ CASES += [
         together=2e-3,
         because=NORM,
     ),
+    Case(
+        "pairs",
+        "reduce_l2",
+        lambda x: x.norm(dim=3),
+        (Input((64, 3, 24, 2), 0.0, 1.5, 1),),
+        {},
+        {"axes": (3,), "keepdims": False},
+        draws=40,
+        forward=2e-3,
+        gradient=2e-3,
+        together=2e-3,
+        because=LARGEST,
+    ),
 ]
 
 

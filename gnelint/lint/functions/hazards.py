@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gnelint.analysis.ranges import Range
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -110,17 +111,24 @@ def _undefined_rows(facts: Facts, node: Node) -> float | None:
 
 
 def _lowest(facts: Facts, node: Node) -> float | None:
-    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    known = _read(facts, node)
     return None if known is None else known.low
 
 
+def _read(facts: Facts, node: Node) -> Range | None:
+    """What a node reads; of a length written out the sum under the root, which is zero where the length is."""
+    if node.op == "reduce_l2" and node.attribute("exposed"):
+        return facts.ranges.get(node.outputs[0])
+    return facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+
+
 def _reads_zero(facts: Facts, node: Node) -> bool | None:
-    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    known = _read(facts, node)
     return None if known is None else known.zeros and known.low <= 0 <= known.high
 
 
 def _left_out(facts: Facts, node: Node) -> bool | None:
-    known = facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+    known = _read(facts, node)
     return None if known is None else known.left_out
 
 
