@@ -46,7 +46,7 @@ class _Reduction(Unary):
 
     def _widened(self, g: Gradient, energy: float, covariance: float) -> Gradient:
         """The same gradient, times factors, at every index of the reduced axes."""
-        g = g.reshaped(self._kept)
+        g = g if g.shape == self._kept else g.reshaped(self._kept)
         axes = tuple(Axis(self.input_shape[i]) if i in self._reduced else a for i, a in enumerate(g.axes))
         outside = math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced)
         together = g.energy * covariance if outside <= 1 else g.position_covariance * covariance
@@ -73,9 +73,18 @@ class ReduceMean(_Reduction):
         y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative)
         return replace(y, channel_correlation=x.channel_correlation.averaged()).reshaped(self.shape)
 
+    def _apart(self, g: Gradient) -> Gradient:
+        """A white gradient with the indices of the one kept axis in cells of their own: what they then have in common
+        with their copies is not to be taken for common to all."""
+        kept = [index for index, size in enumerate(self._kept) if index and size > 1]
+        if self._count == 1 or len(kept) != 1 or g.correlated:
+            return g
+        g = g.reshaped(self._kept)
+        return g.refined(tuple(Axis.full(a.size) if i in kept else a for i, a in enumerate(g.axes)))
+
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
-        g = self._widened(cotangent, factor, factor)
+        g = self._widened(self._apart(cotangent), factor, factor)
         # `position_covariance` takes axis 0 for samples; where it is time, something moves it to its place
         return g.with_autocorrelation(Autocorrelation(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
 

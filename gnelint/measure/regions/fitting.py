@@ -17,6 +17,7 @@ from torch import Tensor
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, counts
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.profiles import Profiles, normalised
 
 _LOST = 1e-3
 """Share of a second moment that may be lost from the means where an axis is pooled."""
@@ -24,6 +25,10 @@ _UNEVEN = 1e-2
 """Square of the relative deviation of energies that pooling may hide."""
 _SIGMAS = 4.0
 """Standard errors beyond which a difference between indices is none of the draws'."""
+_COHERENT = 0.05
+"""Correlation along an axis from which on it is not cut: cells share nothing with each other, and it would be lost."""
+_UNSHAPED = 2e-2
+"""Share of a variance that means may lose where a profile stands for the cells of such an axis."""
 _KEPT = 1 << 23
 """Entries of draws that are kept for what takes more than sums."""
 _SHAPED = 8.0
@@ -121,16 +126,25 @@ def moments_of(tally: Tally) -> Moments:
     means, seconds = tally.halves(tally.first), tally.halves(tally.second)
     energy = float(sum(half.mean() for half in seconds)) / 2.0
     axes = _cells([(means, _LOST * energy), (seconds, _UNEVEN * energy**2)], tally)
+    profile: Profiles = (None,) * len(axes)
+    if tally.kept:
+        average = _both(means, tuple(Axis.full(size) for size in tally.shape))
+        scatter = energy - float((means[0] * means[1]).mean())
+        centred = [draw - average for draw in tally.kept]
+        axes, profile = _coherent(axes, seconds, centred, (means, _UNSHAPED * scatter))
+    amplitude = np.sqrt(_lines(profile, axes))
+    means, seconds = _divided(means, amplitude), _divided(seconds, amplitude**2)
+    draws = [draw / amplitude for draw in tally.kept] if amplitude.size > 1 else tally.kept
     (one, two), second = _averaged(means, axes), _both(seconds, axes)
     mean = 0.5 * (one + two)
     square = float((mean**2).mean())
     mean = mean * math.sqrt(min(max(float((one * two).mean()) / square, 0.0), 1.0)) if square > 0 else mean
     seen = tally.count * math.prod(axis.size / axis.count for axis in axes)
     variance = np.maximum(second - 0.25 * (one + two) ** 2, 0.0) * (seen / max(seen - 1.0, 1.0))
-    found = Moments.flat(axes, mean, variance, nonnegative=tally.lowest >= 0.0)
+    found = replace(Moments.flat(axes, mean, variance, nonnegative=tally.lowest >= 0.0), profile=profile)
     if not tally.kept:
         return found
-    return _with_shape(found, [draw - 0.5 * (one + two) for draw in tally.kept], tally.kept)
+    return _with_shape(found, [draw - 0.5 * (one + two) for draw in draws], tally.kept)
 
 
 def _with_shape(x: Moments, centred: Sequence[np.ndarray], draws: Sequence[np.ndarray]) -> Moments:
@@ -167,12 +181,15 @@ def gradient_of(tally: Tally, values: Sequence[np.ndarray] | None = None) -> Gra
     seconds = tally.halves(tally.second)
     energy = float(sum(half.mean() for half in seconds)) / 2.0
     axes = _cells([(seconds, _UNEVEN * energy**2)], tally)
-    cells = _both(seconds, axes)
     if not tally.kept:
-        return Gradient.flat(axes, cells)
-    correlation = _correlation(tally.kept, axes, cells)
+        return Gradient.flat(axes, _both(seconds, axes))
+    axes, profile = _coherent(axes, seconds, tally.kept)
+    lines = _lines(profile, axes)
+    cells = _both(_divided(seconds, lines), axes)
+    draws = [draw / np.sqrt(lines) for draw in tally.kept] if lines.size > 1 else tally.kept
     overlap = 0.0 if values is None else _overlap(tally.kept, values)
-    return replace(Gradient.flat(axes, cells, correlation * cells), mask_overlap=np.full_like(cells, overlap))
+    found = Gradient.flat(axes, cells, _correlation(draws, axes, cells) * cells, profile)
+    return replace(found, mask_overlap=np.full_like(cells, overlap))
 
 
 def _overlap(gradients: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> float:
@@ -216,6 +233,58 @@ def _cells(pairs: Sequence[tuple[Pair, float]], tally: Tally) -> Axes:
     for index in tally.pooled:
         found[index] = Axis(tally.shape[index])
     return tuple(found)
+
+
+def _coherent(
+    axes: Axes, seconds: Pair, draws: Sequence[np.ndarray], means: tuple[Pair, float] | None = None
+) -> tuple[Axes, Profiles]:
+    """Cells by which what entries have in common is told: axes along which they have it pooled, with a profile, and
+    all others cut, whose entries would else count as pairs that have it too.
+
+    Args:
+        axes: cells by means and energies alone; they stay where nothing is in common.
+        seconds, draws: of the value.
+        means: with the mean square that may be lost of them behind a division by the profile.
+    """
+    profile = list[np.ndarray | None]([None] * len(axes))
+    together = [index for index, axis in enumerate(axes) if index > 0 and _correlated(draws, index)]
+    others = [Axis.full(axis.size) for axis in axes]
+    if not together or math.prod(a.size for i, a in enumerate(axes) if i > 0 and i not in together) > MAX_CELLS:
+        return axes, tuple(profile)
+    found = [axes[0], *others[1:]]
+    for index in together:
+        apart = tuple(i for i in range(len(axes)) if i != index)
+        line = normalised((0.5 * (seconds[0] + seconds[1])).mean(axis=apart))
+        if line is None or axes[index].is_pooled:
+            found[index] = Axis(axes[index].size)
+            continue
+        shaped = line.reshape([-1 if i == index else 1 for i in range(len(axes))])
+        if not np.all(line > 0) or (means and _loss(_divided(means[0], np.sqrt(shaped)), index) > means[1]):
+            return axes, (None,) * len(axes)
+        found[index], profile[index], seconds = Axis(axes[index].size), line, _divided(seconds, shaped)
+        means = means and (_divided(means[0], np.sqrt(shaped)), means[1])
+    return tuple(found), tuple(profile)
+
+
+def _correlated(draws: Sequence[np.ndarray], index: int) -> bool:
+    """Whether entries along an axis have more in common than may be lost."""
+    n = draws[0].shape[index]
+    energy = sum(float(np.square(draw, dtype=np.float64).sum()) for draw in draws)
+    together = sum(float(np.square(draw.sum(axis=index), dtype=np.float64).sum()) for draw in draws)
+    return bool(n > 1 and together - energy > _COHERENT * (n - 1) * energy)
+
+
+def _divided(pair: Pair, by: np.ndarray) -> Pair:
+    return (pair[0] / by, pair[1] / by) if by.size > 1 else pair
+
+
+def _lines(profile: Profiles, axes: Axes) -> np.ndarray:
+    """The relative energy of the indices over all axes."""
+    whole = np.ones((1,) * len(axes))
+    for index, line in enumerate(profile):
+        if line is not None:
+            whole = whole * line.reshape([-1 if i == index else 1 for i in range(len(axes))])
+    return whole
 
 
 def _loss(pair: Pair, index: int) -> float:

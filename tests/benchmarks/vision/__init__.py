@@ -14,7 +14,7 @@ from tests.benchmarks.vision import attention, convolutional, mixers, modern
 from tests.models import Case
 
 _SHAPES = {"pvt": (4, 3, 64, 64)}
-_SKIPPED = frozenset({"conv", "depthwise", "head", "stem", "mlp", "on_tokens", "prenorm", "small", "drawn"})
+_SKIPPED = frozenset({"conv", "depthwise", "head", "stem", "mlp", "on_tokens", "prenorm", "small", "drawn", "mixing"})
 
 
 def _designs(module: ModuleType) -> dict[str, Callable[[], nn.Module]]:

@@ -206,6 +206,45 @@ def test_blocks_behind_a_region_stay_right() -> None:
     assert node.second_moment == pytest.approx(float(values.square().mean()), rel=0.1)
 
 
+class Neighbours(nn.Module):
+    """Sums over a graph's nodes and those beside them, more for some than for others, pooled in the end."""
+
+    def __init__(self, nodes: int = 16) -> None:
+        super().__init__()
+        beside = torch.rand(nodes, nodes, generator=torch.Generator().manual_seed(3)) < 0.3
+        self.register_buffer("beside", (beside | beside.T).float())
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(12, 12), nn.ReLU()) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x + self.beside @ x)
+        return x.sum(1)
+
+
+def test_what_nodes_of_a_graph_share_is_not_lost_where_some_have_more_neighbours() -> None:
+    torch.manual_seed(0)
+    module, x = Neighbours(), torch.randn(32, 16, 12)
+    prediction = predicted(traced_of(module, x))
+    assert any(node.basis == "sampled" for node in prediction.nodes)
+    assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.4)
+
+
+@pytest.mark.parametrize("together", [0.0, 0.8])
+def test_an_axis_whose_entries_are_alike_keeps_that_beside_one_whose_are_not(together: float) -> None:
+    line = np.linspace(0.5, 1.5, 12)
+    axes = (Axis(32), Axis(12), Axis.full(6))
+    energy = np.ones((1, 1, 6))
+    g = Gradient.flat(axes, energy, together * energy, (None, line, None))
+    traced, draws = drawn(lambda x: x * 1.0 + 0.0 * x, Moments.uniform((32, 12, 6), 0.0, 1.0))
+    found = draws.pulled({traced.graph.outputs[0]: g}).gradients[traced.graph.inputs[0]]
+    if not together:
+        assert not found.correlated
+        return
+    assert found.axes == axes, "positions are one cell, channels are cells of their own"
+    assert found.profile[1] == pytest.approx(line, rel=0.1)
+    assert float(found.position_covariance.mean() / found.energy.mean()) == pytest.approx(together, abs=0.05)
+
+
 def test_integers_are_those_of_the_example() -> None:
     class Messages(nn.Module):
         def __init__(self) -> None:
