@@ -92,7 +92,7 @@ class Pointwise(Unary):
             linear = np.minimum(slope**2 * x.variance, variance)
             covariance = linear * r + (variance - linear) * r**2
         y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=self.keeps_nonnegative(x))
-        if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known):
+        if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known or x.levelled):
             return y
         linear = self._linear_share(x, variance)
         return replace(
@@ -100,6 +100,7 @@ class Pointwise(Unary):
             channel_correlation=x.channel_correlation.mapped(linear),
             neighbours=linear * x.neighbours + (1.0 - linear) * x.neighbours**2,
             mean_known=self._mean_known(x, variance),
+            levelled=linear**2 * x.levelled,
         )
 
     def _linear_share(self, x: Moments, variance: np.ndarray) -> float:
@@ -286,7 +287,7 @@ class ReLU(PiecewisePolynomial):
         if g.correlated:
             lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
-        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean)
+        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike)
 
     @staticmethod
     def _lean_behind(x: Moments, y: Moments, g: Gradient, passed: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, 
 from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
@@ -79,6 +79,8 @@ class _Linear(OneOutput):
                 neighbours=sum(share * x.neighbours for share, x in shares) / total,
                 mean_known=sum(share * x.mean_known for share, x in shares) / total,
                 square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
+                balanced=sum(share * x.balanced for share, x in shares) / total,
+                levelled=sum(share**2 * x.levelled for share, x in shares) / total**2,
             )
         y = replace(y, parted=_parted([(w**2 * float(x.position_covariance.mean()), x) for w, x in terms]))
         return y.with_autocorrelation(autocorrelation)
@@ -104,6 +106,9 @@ class _Linear(OneOutput):
             pulled = pulled.behind(Effect.SCALED, arrays)
             if g.ahead is not NOTHING_AHEAD:
                 pulled = replace(pulled, ahead=g.ahead.scaled(self._share_of_variance(number, weight, inputs, y)))
+            if g.projected is not UNPROJECTED:  # it followed the sum, which its operand is a part of
+                share = self._share_of_variance(number, weight, inputs, y)
+                pulled = replace(pulled, projected=replace(g.projected, along=g.projected.along * share))
             found.append(pulled.summed_to(shape))
         return tuple(found)
 
@@ -435,6 +440,17 @@ def join(
     return axes, arrays, profile
 
 
+_ALIKE = 1e-2
+"""Share of a second moment by which the parts of a stack may differ and are still one cell."""
+
+
+def _is_alike(x: Moments, index: int) -> bool:
+    """Whether means and variances hardly change along an axis."""
+    allowed = _ALIKE * x.total_second
+    spread = [array - array.mean(axis=index, keepdims=True) for array in (x.mean, x.variance)]
+    return float((spread[0] ** 2).mean()) <= allowed and float(np.abs(spread[1]).mean()) <= allowed
+
+
 @component("concat")
 class Concatenate(OneOutput):
     """Values laid side by side: phi = m_i / m for the input of m_i entries; moments stay with their cells (theory 2.3
@@ -452,6 +468,9 @@ class Concatenate(OneOutput):
             return Moments.flat(pooled(self.output_shapes[0]), np.zeros(1), np.zeros(1))
         axes, arrays, profile = join(parts, self._axis)
         y = Moments(axes, profile, *arrays, nonnegative=all(x.nonnegative for x in parts))
+        if len(parts) > 1 and self._axis and all(x.shape[self._axis] == 1 for x in parts) and _is_alike(y, self._axis):
+            y = y.pooled(self._axis)  # no gradient that a stack's parts share is lost
+            axes = y.axes
         sizes = [float(x.variance.mean()) * x.shape[self._axis] for x in parts]
         joined = mixed_autocorrelation([(x.total_second * x.size, x.autocorrelation) for x in parts])
         return replace(

@@ -116,6 +116,7 @@ class Linear(Unary):
             channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
             variance_of_variance=2.0 * x.channel_correlation.total,
             mean_known=x.mean_known,
+            levelled=x.levelled,  # independent weights keep what they sum of, and add what is theirs
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
@@ -143,6 +144,7 @@ class Linear(Unary):
         )
         axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
         found = Gradient.flat(axes, energy, covariance, profile, across)
+        found = replace(found, alike=g.alike - {len(axes) - 1})
         return found.with_autocorrelation(self._kept(g.autocorrelation))
 
     def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:

@@ -29,7 +29,7 @@ from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
 from gnelint.theory.fields.channel_correlation import Ahead
 from gnelint.theory.fields.field import Effect, Field, average_covariance, put, sample_average_energy, set_average
-from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.gradient import UNPROJECTED, Gradient, Projected
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.spectrum import Structure
@@ -48,6 +48,7 @@ class Statistic:
         removed: Var m, what centring takes from each entry's variance.
         inflation: E[1/s^2] s^2.
         entries: N.
+        scatter: relative variance of s^2 over the sets, were the features independent but for their correlations.
     """
 
     centre: np.ndarray
@@ -55,6 +56,7 @@ class Statistic:
     removed: np.ndarray
     inflation: np.ndarray
     entries: int
+    scatter: float = 0.0
 
 
 def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
@@ -66,6 +68,8 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
         removed = sample_average_energy(x.variance, x.position_covariance, x, axes)
         if 0 in axes:  # what a normalisation before has taken out is no longer there
             removed = removed * (1.0 - x.mean_known)
+        if _of_features(x, axes):
+            removed = removed * (1.0 - x.balanced)
         square = np.maximum(second - centre**2 - removed, 0.0)
     else:
         centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
@@ -79,7 +83,15 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
         relative = relative + 2.0 * x.channel_correlation.total / positions
-    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries)
+    found = float(relative.mean())
+    if _of_features(x, axes):  # what a normalisation before has levelled does not scatter
+        relative = relative - x.levelled
+    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries, found)
+
+
+def _of_features(x: Field, axes: Sequence[int]) -> bool:
+    """Whether a set is the last axis at one position."""
+    return tuple(axes) == (len(x.axes) - 1,) and len(x.axes) > 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,12 @@ class Normalization(Unary):
                 x = shifted(replace(x, nonnegative=False), _cells_without(x, axes), -found.centre, 0.0 * found.centre)
             mean, variance = x.mean * np.sqrt(factor), np.maximum(x.variance - found.removed, 0.0)
         covariance = np.maximum(x.position_covariance - _of_one_set(x, axes) * found.removed, 0.0)
-        y = self._affine(x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor)))
+        y = x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor))
+        if _of_features(y, axes):
+            y = replace(y, balanced=float(self.centred), levelled=found.scatter)
+        else:
+            y = replace(y, balanced=0.0, levelled=0.0)
+        y = self._affine(y)
         return y.with_autocorrelation(autocorrelation_unless_along(y.autocorrelation, *axes))
 
     def _affine(self, y: Moments) -> Moments:
@@ -201,11 +218,13 @@ class Normalization(Unary):
         rho, xhat2, alike = known.rho, known.xhat2, known.alike
         leaning = g.lean**2  # E h h' xhat xhat' of a gradient that a mask has made to follow the value
         product = self._with_average(g.energy * xhat2, alike + leaning, leaning, g)  # E h xhat mean(h xhat)
+        before = g.projected if _of_features(g, axes) else UNPROJECTED
+        product = product * (1.0 - before.along)
         lost = rho**2 * set_average(product, g, axes)
         energy = g.energy - (2 * rho * product - lost * xhat2)
         covariance = g.position_covariance - self._taken_from_pairs(g, alike, xhat2, rho, lost)
         if self.centred:
-            own = self._with_average(g.energy, 1.0, 1.0, g)
+            own = self._with_average(g.energy, 1.0, 1.0, g) * (1.0 - before.average)
             together = 2 * own - set_average(own, g, axes)
             energy, covariance = energy - together, covariance - _of_one_set(g, axes) * together
         energy = np.maximum(energy, 0.0) * known.factor
@@ -214,6 +233,8 @@ class Normalization(Unary):
         # what is left still follows the value, which is the same but for its scale
         lean = g.lean * math.sqrt(1.0 - 1.0 / g.axes[0].size) if 0 in axes and g.axes[0].size else 0.0 * g.lean
         result = g.behind(Effect.SCALED, (energy, covariance, 0.0 * energy, across, lean))
+        left_out = Projected(float(self.centred), 1.0) if _of_features(g, axes) else UNPROJECTED
+        result = replace(result, projected=left_out)
         for index, profile in enumerate(x.profile):
             if profile is not None and index not in axes:
                 result = _divided_by_profile(result, index, profile)

@@ -118,7 +118,7 @@ def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
     if len(fields) == 1:
         return fields[0]
     axes, arrays, profile = join(fields, index)
-    return Gradient(axes, profile, *arrays)
+    return Gradient(axes, profile, *arrays, alike=g.alike)
 
 
 def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradient:
@@ -209,7 +209,11 @@ class Split(Component):
         if len(parts) == 1:
             return (parts[0],)
         axes, arrays, profile = join(parts, self._axis)
-        return (Gradient(axes, profile, *arrays, ahead=mixed_ahead([(g.total, g.ahead) for g in parts])),)
+        alike = frozenset.intersection(
+            *(g.alike for g in parts if g.correlated or g.total), frozenset(range(len(axes)))
+        )
+        ahead = mixed_ahead([(g.total, g.ahead) for g in parts])
+        return (Gradient(axes, profile, *arrays, ahead=ahead, alike=alike - {self._axis}),)
 
 
 @component("gather")

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from gnelint.analysis.propagation import analyse
 from gnelint.components import NotModelledError
+from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -401,3 +404,41 @@ def test_l2_normalisation_keeps_the_share_that_positions_have_in_common() -> Non
     (found,) = component.backward([x], component.forward([x]), [cotangent])
     assert found is not None
     assert float(found.position_covariance.mean() / found.energy.mean()) == pytest.approx(0.2, rel=0.05)
+
+
+class PostNorm(nn.Module):
+    """A stack of x -> LayerNorm(x + W x), of a width at which one position's features scatter."""
+
+    def __init__(self, width: int = 12, blocks: int = 5, factor: float = 0.4) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks + 1))
+        self.branches = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        for branch in self.branches:
+            nn.init.normal_(branch.weight, std=factor / math.sqrt(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norms[0](self.first(x))
+        for norm, branch in zip(self.norms[1:], self.branches, strict=True):
+            x = norm(x + branch(x))
+        return x
+
+
+def test_what_a_normalisation_has_levelled_does_not_scatter_at_the_next() -> None:
+    """E[1/s^2] s^2 of every block but the first is near 1: without that each gained 0.4 bit here."""
+    errors = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        module, x = PostNorm().double(), normal(16, 8, 4)
+        prediction = analyse(trace_module(module, (x,), name="post").graph)
+        levelled = module.norms[0](module.first(x)).detach().requires_grad_()
+        y = levelled
+        for norm, branch in zip(module.norms[1:], module.branches, strict=True):
+            y = norm(y + branch(y))
+        cotangent = normal(*y.shape)
+        (gradient,) = torch.autograd.grad(y, levelled, cotangent)
+        truth = math.log2(float(gradient.square().sum() / cotangent.square().sum()))
+        predicted = prediction.by_node["norms.0"].gradient_log2
+        assert predicted is not None
+        errors.append(predicted - truth)
+    assert sum(errors) / len(errors) == pytest.approx(0.0, abs=0.25)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnelint.theory.fields.cells import Axes
+from gnelint.theory.fields.cells import Axes, Axis
 from gnelint.theory.fields.field import Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -72,14 +72,17 @@ def cotangent(g: Gradient, y: Tensor, generator: torch.Generator) -> Tensor:
 
 def _correlated(z: Tensor, x: Field, variance: np.ndarray, covariance: np.ndarray) -> Tensor:
     """Independent entries of unit variance, made to correlate as these arrays say."""
-    n = x.positions
+    n, axes = x.positions, x.axes
+    if x.alike:
+        n *= math.prod(axes[index].count for index in x.alike)
+        axes = tuple(Axis(axis.size) if index in x.alike else axis for index, axis in enumerate(axes))
     if n <= 1 or not covariance.any():
         return z
     safe = np.where(variance > 0, variance, 1.0)
     correlation = np.clip(covariance / safe, -1.0 / (n - 1), 1.0)
     own = np.sqrt(1.0 - correlation)
     common = np.sqrt(np.maximum(own**2 + n * correlation, 0.0)) - own
-    return _spread(own, x.axes) * z + _spread(common, x.axes) * _cell_means(z, x.axes)
+    return _spread(own, x.axes) * z + _spread(common, x.axes) * _cell_means(z, axes)
 
 
 def _cell_means(z: Tensor, axes: Axes) -> Tensor:

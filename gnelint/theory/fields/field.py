@@ -87,12 +87,17 @@ class Field(ABC):
         autocorrelation: how entries of one channel are correlated along an axis by their distance, where something
             follows it; `position_covariance` is then its average over the pairs of a cell. A factor and a constant
             leave correlations as they are; what moves entries says itself to which axis it goes.
+        alike: axes that were one cell, and have many only because something else differs there: entries of two cells
+            along them share what entries of one do, the root of the product of their `position_covariance`.
     """
 
     axes: Axes
     profile: Profiles
     autocorrelation: Autocorrelation | None = field(
         default=None, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
+    alike: frozenset[int] = field(
+        default=frozenset(), kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
     )
 
     @abstractmethod
@@ -299,11 +304,11 @@ def set_average(array: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
 def average_covariance(energy: np.ndarray, covariance: np.ndarray, x: Field, axes: Sequence[int]) -> np.ndarray:
     """E of an entry of each cell times the set's average, for zero-mean entries with these second moments and
     covariances."""
-    inside = math.prod(x.axes[i].size / x.axes[i].count for i in axes if i != 0)
+    inside = math.prod(x.axes[i].size / (1 if i in x.alike else x.axes[i].count) for i in axes if i != 0)
     outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
     together = covariance if outside <= 1 else np.zeros_like(covariance)
     cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
-    cells = math.prod(x.axes[i].count for i in axes if i != 0)
+    cells = math.prod(x.axes[i].count for i in axes if i != 0 and i not in x.alike)
     samples = x.axes[0].size if 0 in axes else 1
     return cell / (cells * samples)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, replace
 from functools import cached_property, reduce
 
@@ -10,12 +10,52 @@ import numpy as np
 
 from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
-from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
+from gnelint.theory.fields.cells import (
+    Axes,
+    Axis,
+    average,
+    counts,
+    matching_groups,
+    on_cells,
+    pooled,
+    resample,
+    total_average,
+)
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, mixed_ahead
 from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
 from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Trace
 from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
+
+_MOSTLY = 0.7
+"""Share of what factors of one cell have in common from which on those of two cells are said to have all of it."""
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What a normalisation over the last axis, the next one behind it in a chain of them, has left out of a gradient.
+
+    Attributes:
+        average: share of its average over the axis that is not there.
+        along: share of what follows the value that is not there.
+    """
+
+    average: float = 0.0
+    along: float = 0.0
+
+
+UNPROJECTED = Projected()
+
+
+def _mixed_projected(parts: Sequence[tuple[float, Projected]]) -> Projected:
+    """Of a sum of gradients, each given with its energy."""
+    total = sum(energy for energy, _ in parts)
+    if total <= 0 or all(part is UNPROJECTED for _, part in parts):
+        return UNPROJECTED
+    return Projected(
+        sum(energy * part.average for energy, part in parts) / total,
+        sum(energy * part.along for energy, part in parts) / total,
+    )
 
 
 @dataclass(frozen=True)
@@ -37,6 +77,7 @@ class Gradient(Field):
         rays: the same gradient by the values that it comes from, where what lies between is a function entry by entry
             (theory.fields.law); () elsewhere.
         ahead: what the normalisations that it has passed make of what channels have in common here.
+        projected: what the normalisation over features behind has left out of it.
     """
 
     energy: np.ndarray
@@ -46,6 +87,9 @@ class Gradient(Field):
     lean: np.ndarray
     rays: tuple[Ray, ...] = field(default=(), kw_only=True)
     ahead: Ahead = field(default=NOTHING_AHEAD, kw_only=True, metadata=outlasts(*Effect))
+    projected: Projected = field(
+        default=UNPROJECTED, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -108,11 +152,28 @@ class Gradient(Field):
         across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
         return replace(self, position_covariance=inside, sample_covariance=across)
 
+    def refined(self, axes: Axes) -> Gradient:
+        """As for any field; entries of what was one cell go on sharing what they shared."""
+        found = super().refined(axes)
+        if found is self or not self.correlated:
+            return found
+        cut = (i for i, (old, new) in enumerate(zip(self.axes, found.axes, strict=True)) if i and old.count < new.count)
+        return replace(found, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
+
+    def pooled(self, index: int, target: Axis | None = None) -> Gradient:
+        found = super().pooled(index, target)
+        whole = index in found.alike and found.axes[index].is_pooled
+        return replace(found, alike=found.alike - {index}) if whole else found
+
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         energy, overlap, lean = (
             average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap, self.lean)
         )
-        together = self.averaged_pairs(self.position_covariance, index, target)
+        together = (
+            average(_root(self.position_covariance), self.axes, index, target) ** 2
+            if index in self.alike
+            else self.averaged_pairs(self.position_covariance, index, target)
+        )
         return energy, together, overlap, self.averaged_pairs(self.sample_covariance, index, target), lean
 
     def profiled(self, index: int) -> Gradient:
@@ -154,6 +215,13 @@ class Gradient(Field):
 
         factor = fitted(energy)
         together = factor if covariance is None else fitted(covariance)
+        apart = frozenset(index for index in field.alike if not axes[index].is_pooled)
+        if apart:  # factors of different cells are as little to each other as those of two samples
+            between = fitted(across)
+            if field.positions == 1:
+                together, apart = between, frozenset()
+            elif float(between.sum()) > _MOSTLY * float(together.sum()):
+                apart = frozenset()
         arrays = (
             field.energy * factor,
             field.position_covariance * together,
@@ -162,7 +230,9 @@ class Gradient(Field):
             fitted(lean),
         )
         cells = counts(field.axes)
-        return Gradient(field.axes, field.profile, *[on_cells(array, cells) for array in arrays])
+        return Gradient(
+            field.axes, field.profile, *[on_cells(array, cells) for array in arrays], alike=field.alike - apart
+        )
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""
@@ -180,7 +250,11 @@ class Gradient(Field):
         together = left.position_covariance + right.position_covariance
         arrays = (energy, together, overlap, left.sample_covariance + right.sample_covariance, _mixed_lean(left, right))
         ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
-        total = Gradient(left.axes, profile, *arrays, ahead=ahead)
+        projected = _mixed_projected(((left.total, left.projected), (right.total, right.projected)))
+        alike = left.alike | right.alike
+        for part in (left, right):
+            alike = alike & part.alike if part.correlated else alike
+        total = Gradient(left.axes, profile, *arrays, ahead=ahead, projected=projected, alike=alike)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 
@@ -203,7 +277,8 @@ class Gradient(Field):
             field = field._summed_over(index)
         drop = len(field.axes) - len(shape)
         arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()]
-        return field.behind(Effect.MOVED, arrays, field.axes[drop:], field.profile[drop:])
+        found = field.behind(Effect.MOVED, arrays, field.axes[drop:], field.profile[drop:])
+        return replace(found, alike=frozenset(i - drop for i in field.alike if i >= drop))
 
     def _summed_over(self, index: int) -> Gradient:
         """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over
@@ -215,11 +290,36 @@ class Gradient(Field):
         covariance = length * (1.0 + together) * self.position_covariance
         across = length * (length if index else 0.0) * self.sample_covariance
         arrays = [a.sum(axis=index, keepdims=True) for a in (energy, covariance, 0.0 * energy, across)]
-        return self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
+        if index in self.alike:  # cells are summed as one would be
+            whole = (length * _root(self.position_covariance)).sum(axis=index, keepdims=True) ** 2
+            arrays[:2] = [arrays[0] - arrays[1] + whole, whole]
+        found = self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
+        return replace(found, alike=self.alike - {index})
+
+    def reshaped(self, shape: Sequence[int]) -> Gradient:
+        found = super().reshaped(shape)
+        if not self.alike:
+            return found
+        alike: set[int] = set()
+        for old, new in matching_groups(self.shape, shape):
+            if all(i in self.alike or self.axes[i].is_pooled for i in old if self.shape[i] > 1):
+                alike |= {i for i in new if i and not found.axes[i].is_pooled}
+        return replace(found, alike=frozenset(alike))
+
+    def _with_its_axis(self, moved: Gradient, axis: Callable[[int], int | None]) -> Gradient:
+        found = super()._with_its_axis(moved, axis)
+        if not self.alike:
+            return found
+        places = (axis(index) for index in self.alike)
+        return replace(found, alike=frozenset(place for place in places if place is not None))
 
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
         return 1 if index < offset else shape[index - offset]
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.maximum(covariance, 0.0)))
 
 
 def leaning(distance: np.ndarray, variance: np.ndarray) -> np.ndarray:

@@ -51,6 +51,11 @@ class Moments(Field):
         mean_known: share of the variance of an average over samples and positions that is not there, because a
             normalisation took it: entries of different samples have that little less than nothing in common.
         square_known: likewise of the average of the squares.
+        balanced: share of the variance of a position's average over its last axis that is not there, because a
+            normalisation over it took it.
+        levelled: how much less than that of independent features with their correlations the relative variance of a
+            position's average square over its last axis is, because a normalisation over it has made all positions
+            alike.
         parted: what parts of one sample that are samples of their own now (windows) have in common, relative to what
             two entries of one of them have.
         trace: how the value comes of another one entry by entry (theory.fields.law); None where it does not.
@@ -73,6 +78,8 @@ class Moments(Field):
     peaks: Peaks | None = field(default=None, compare=False)
     mean_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     square_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    balanced: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    levelled: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     parted: float = field(default=0.0, metadata=outlasts(*Effect))
     trace: Trace | None = field(default=None, compare=False)
 

@@ -28,12 +28,15 @@ ALL = replace(
     peaks=Peaks(Moments.uniform((4, 3, 5), 1.0, 2.0), (3,), (2,)),
     mean_known=0.5,
     square_known=0.4,
+    balanced=0.3,
+    levelled=0.2,
+    alike=frozenset({2}),
     parted=0.5,
     autocorrelation=Autocorrelation(2, np.array([0.5])),
     trace=Trace(Moments.uniform((4, 3, 5), 1.0, 2.0), lambda grid: None, (True,), composed=False, linear=False),
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
-WHERE = {"neighbours", "mean_known", "square_known"}
+WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "alike"}
 ALWAYS = {"channel_correlation", "parted"}
 LASTING = {
     Effect.RECUT: {"nonnegative", "autocorrelation", *ALWAYS, *WHERE},

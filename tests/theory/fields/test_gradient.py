@@ -1,0 +1,67 @@
+"""What a gradient's entries share along an axis that is cut because something else differs there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gnelint.theory.fields.cells import Axis, pooled
+from gnelint.theory.fields.gradient import Gradient
+
+SHAPE = (4, 6, 8)
+CUT = (Axis(4), Axis.full(6), Axis.full(8))
+
+
+def shared(correlation: float) -> Gradient:
+    """Channels of their own, positions that share this much."""
+    axes = (Axis(4), Axis.full(6), Axis(8))
+    energy = np.linspace(0.5, 1.5, 6).reshape(1, 6, 1)
+    return Gradient.flat(axes, energy, correlation * energy)
+
+
+def correlation(g: Gradient) -> float:
+    return float(g.position_covariance.mean() / g.energy.mean())
+
+
+def test_what_positions_share_is_there_again_behind_a_cut() -> None:
+    g = shared(0.8).refined(CUT)
+    assert g.alike == {2}
+    again = g.pooled(2)
+    assert correlation(again) == pytest.approx(0.8)
+    assert again.alike == frozenset()
+
+
+def test_cells_of_their_own_share_nothing() -> None:
+    g = Gradient.flat(CUT, np.ones((1, 6, 8)), 0.8)
+    assert correlation(g.pooled(2)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_sum_is_the_same_whether_positions_are_cut(share: float) -> None:
+    whole, cut = shared(share).summed_to((4, 6, 1)), shared(share).refined(CUT).summed_to((4, 6, 1))
+    assert cut.energy == pytest.approx(whole.energy)
+    assert cut.total == pytest.approx(shared(share).total * (1.0 + 7.0 * share))
+
+
+def test_axes_follow_a_permutation_and_a_reshape() -> None:
+    g = shared(0.8).refined(CUT)
+    assert g.permuted((0, 2, 1)).alike == {1}
+    assert g.reshaped((4, 6, 2, 4)).alike == {2, 3}
+    assert g.reshaped((4, 6, 2, 4)).reshaped(SHAPE).alike == {2}
+    assert g.sliced(2, 1, 5, 1).alike == {2}
+
+
+def test_factors_without_a_mean_leave_cells_nothing_in_common() -> None:
+    """Positions times weights of their own that are drawn about 0 are summed incoherently, about 1 coherently."""
+    one = shared(1.0)
+    drawn = one.times(CUT, np.ones((1, 6, 8)), np.ones((1, 6, 8)), np.zeros((1, 6, 8)))
+    known = one.times(CUT, np.ones((1, 6, 8)), np.ones((1, 6, 8)), np.ones((1, 6, 8)))
+    assert drawn.summed_to((4, 6, 1)).total == pytest.approx(one.total)
+    assert known.summed_to((4, 6, 1)).total == pytest.approx(8.0 * one.total)
+
+
+def test_a_sum_shares_what_its_parts_do() -> None:
+    coherent, white = shared(0.8).refined(CUT), Gradient.white(SHAPE).refined((*pooled(SHAPE[:2]), Axis.full(8)))
+    apart = Gradient.flat(CUT, np.ones((1, 6, 8)), 0.5)
+    assert coherent.plus(white).alike == {2}
+    assert coherent.plus(apart).alike == frozenset()
