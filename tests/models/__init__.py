@@ -251,6 +251,7 @@ def _examples() -> dict[str, Case]:
         reported.normalised_vector: (8, 3, 16, 16),
         reported.utterance_norm: (8, 12, 32),
         mixed_up.asking_queries: (4, 12, 32),
+        mixed_up.induced_set: (4, 16, 32),
         mixed_up.hidden_positions: (4, 12, 32),
         mixed_up.last_states: (6, 10, 24),
         mixed_up.row_scores: (16, 16),

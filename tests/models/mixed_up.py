@@ -216,3 +216,21 @@ def row_scores(*, wrong: bool = False) -> nn.Module:
     """Wrong: the softmax of classes runs along the batch."""
     body = drawn(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 5)))
     return nn.Sequential(body, nn.Softmax(0 if wrong else 1))
+
+
+class Induced(nn.Module):
+    """Learnt queries look at a set, as many of them as heads: axes of one size that are not one axis."""
+
+    def __init__(self, width: int, queries: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, queries, width) * width**-0.5)
+        self.look, self.norm = nn.MultiheadAttention(width, 4, batch_first=True), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.look(self.queries.expand(len(x), -1, -1), x, x)[0]
+        return self.norm(found)
+
+
+def induced_set() -> nn.Module:
+    """4 samples of 16 entries for 4 heads: what is read of the set has 16 rows, one for each sample and query."""
+    return nn.Sequential(Induced(32, 4), nn.Linear(32, 10))

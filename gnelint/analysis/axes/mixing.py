@@ -109,7 +109,8 @@ def _attended(walk: Walk, node: Node) -> Layout | None:
     batch = [common((a, b)) for a, b in zip(query[:-2], key[:-2], strict=True)]
     if any(axis is None for axis in batch):
         return None
-    return (*query[:-1], ((None, shape[-1]),))
+    # of learnt queries the keys know what the heads and samples are
+    return (*(axis for axis in batch if axis is not None), query[-2], ((None, shape[-1]),))
 
 
 def _product(walk: Walk, node: Node) -> Layout | None:
