@@ -172,6 +172,7 @@ def _examples() -> dict[str, Case]:
         placement.silent_layers: (64, 128),
         placement.excited_maps: (4, 3, 16, 16),
         placement.bounded_shares: (64, 64),
+        placement.actor: (64, 16),
         placement.straight_layers: (64, 64),
         placement.selu_layers: (64, 128),
         placement.normed_weights: (64, 128),

@@ -49,12 +49,15 @@ def decoder(*, mode: str = "stride", stages: int = 5, channels: int = 64) -> nn.
     return nn.Sequential(*layers, last)
 
 
-def leaky_mlp(*, slope: float = 0.2, a: float | None = None, depth: int = 24, width: int = 128) -> nn.Sequential:
-    """Linear layers with leaky ReLU, drawn by He's formula for slope `a` (by default the one that is there)."""
+def leaky_mlp(
+    *, slope: float = 0.2, a: float | None = None, depth: int = 24, width: int = 128, default: bool = False
+) -> nn.Sequential:
+    """Linear layers with leaky ReLU, drawn by He's formula for slope `a` (by default the one that is there), or by
+    the framework."""
     gain = 1 / math.sqrt(1 + (slope if a is None else a) ** 2)
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [linear(width, width, gain=gain), nn.LeakyReLU(slope)]
+        layers += [nn.Linear(width, width) if default else linear(width, width, gain=gain), nn.LeakyReLU(slope)]
     return nn.Sequential(*layers)
 
 

@@ -88,6 +88,14 @@ def straight_layers(*, width: int = 64, way: str = "clamp", bound: float = 1.0) 
     return nn.Sequential(*layers, linear(width, 10, "lecun"))
 
 
+def actor(*, width: int = 64, bound: float = 3e-3) -> nn.Sequential:
+    """A deterministic policy: as the framework draws it, but for a last layer near zero in front of a tanh."""
+    last = nn.Linear(width, 4)
+    nn.init.uniform_(last.weight, -bound, bound)
+    nn.init.uniform_(last.bias, -bound, bound)
+    return nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last, nn.Tanh())
+
+
 def selu_layers(*, depth: int = 20, width: int = 128, dropout: float = 0.0) -> nn.Sequential:
     """LeCun weights and SELU, with a dropout behind each if asked for."""
     layers: list[nn.Module] = []
