@@ -24,6 +24,7 @@ from gnelint.budget import at
 from gnelint.errors import ModelError
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
+from gnelint.readers.torch.memories import forget
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
 from gnelint.readers.torch.own_backward import own_backwards
@@ -178,7 +179,8 @@ def set_mode(module: torch.nn.Module, training: bool) -> None:
 
 @contextlib.contextmanager
 def untouched(module: torch.nn.Module) -> Iterator[None]:
-    """Put back, afterwards, every submodule's attributes and flags and the state of the random generators."""
+    """Put back, afterwards, every submodule's attributes and flags and the state of the random generators; what its
+    functions remember of their calls is cleared before and behind."""
     # what a scripted part holds is its own program's, and nothing of ours writes there
     parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
     attributes = [(part, dict(part.__dict__)) for part in parts]
@@ -189,11 +191,13 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     ]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    forget(module)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.backends.mha.set_fastpath_enabled(False)  # one fused operation hides a whole encoder layer
             yield
     finally:
+        forget(module)
         torch.backends.mha.set_fastpath_enabled(fast_path)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
