@@ -6,9 +6,9 @@ Formulas for moments and gradients are those of `activation`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 
 import numpy as np
@@ -21,9 +21,17 @@ from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_samp
 from gnelint.theory.fields.maps import alike, positions_apart
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.arrays import NUMPY
-from gnelint.theory.gaussian.quadrature import Function, smooth_expectations
+from gnelint.theory.gaussian.quadrature import smooth_expectations
 from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.spectrum import Structure
+
+_AVERAGED = {
+    "values": (False, (1, 2)),
+    "slopes": (True, (1, 2)),
+    "fourth": (False, (4,)),
+    "fourth slope": (True, (4,)),
+}
+"""What is averaged together: whether of the slope, and its powers."""
 
 
 @component(ops.Smooth)
@@ -100,28 +108,30 @@ class Smooth(Pointwise):
         """Averages taken before: every pass over the graph asks for those of the same moments."""
         return {}
 
-    @cached_property
-    def _averaged(self) -> dict[str, tuple[Function, ...]]:
-        return {
-            "values": (self.f, lambda z: self.f(z) ** 2),
-            "slopes": (self.slope, lambda z: self.slope(z) ** 2),
-            "fourth": (lambda z: (self.f(z) ** 2) ** 2,),
-            "fourth slope": (lambda z: (self.slope(z) ** 2) ** 2,),
-        }
+    def _powers(self, names: Sequence[str], z: np.ndarray) -> Iterator[np.ndarray]:
+        """What is averaged for these names, in their order; the function and its slope are worked out once."""
+        worked: dict[bool, np.ndarray] = {}
+        for name in names:
+            of_slope, powers = _AVERAGED[name]
+            if of_slope not in worked:
+                worked[of_slope] = self.slope(z) if of_slope else self.f(z)
+            first = worked[of_slope]
+            for power in powers:
+                yield first if power == 1 else first**2 if power == 2 else (first**2) ** 2
 
     def _expected(self, name: str, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:
         digest = blake2b(mean.tobytes() + variance.tobytes()).digest()
         if (name, mean.shape, digest) not in self._known:
             on_map = mean.ndim > 2 and math.prod(mean.shape[2:]) > 1  # many cells: finding their places is the cost
-            for each, found in self._integrated(tuple(self._averaged) if on_map else (name,), mean, variance).items():
+            for each, found in self._integrated(tuple(_AVERAGED) if on_map else (name,), mean, variance).items():
                 self._known[each, mean.shape, digest] = found
         return self._known[name, mean.shape, digest]
 
     def _integrated(
         self, names: Sequence[str], mean: np.ndarray, variance: np.ndarray
     ) -> dict[str, tuple[np.ndarray, ...]]:
-        functions = [function for name in names for function in self._averaged[name]]
-        found = [np.empty(mean.shape) for _ in functions]
+        found = [np.empty(mean.shape) for name in names for _ in _AVERAGED[name][1]]
+        functions = partial(self._powers, names)
         for part in alike(mean, variance):  # one interpolation would hold them all to the error of the largest
             expected = smooth_expectations(
                 functions, mean[part], variance[part], self.bend, settled=self.function.settled
@@ -129,7 +139,7 @@ class Smooth(Pointwise):
             for whole, some in zip(found, expected, strict=True):
                 whole[part] = some
         rest = iter(found)
-        return {name: tuple(next(rest) for _ in self._averaged[name]) for name in names}
+        return {name: tuple(next(rest) for _ in _AVERAGED[name][1]) for name in names}
 
 
 @component("sin", "cos")

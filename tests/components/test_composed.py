@@ -19,6 +19,10 @@ from gnelint.ir.graph import Graph, Node, Parameter, Value
 from gnelint.nn.arrays import TORCH
 from gnelint.ops import VOCABULARY
 from gnelint.readers.torch.reader import read_module
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.law import root_law
+from gnelint.theory.fields.moments import Moments
+from gnelint.theory.gaussian.quadrature import GRIDS
 
 SAMPLES = 1 << 20
 SHAPE = (1 << 10, 1 << 10)
@@ -177,3 +181,15 @@ def test_lerp_between_a_value_and_a_layer_of_it() -> None:
 
     found = analyse(read_module(Mixed(), (torch.randn(32, 64),), name="mixed", training=True))
     assert found.gradient_log2 == pytest.approx(-1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_grid_on_many_cells_takes_bounded_memory(grid: int) -> None:
+    """Samples, channels and positions in cells of their own, as behind padded convolutions: eight megabytes an array,
+    of which each function of a chain keeps two."""
+    shape = (5, 16, 8, 8)
+    rng = np.random.default_rng(0)
+    x = Moments.flat(tuple(Axis.full(size) for size in shape), rng.standard_normal(shape), rng.random(shape))
+    found = root_law(x, grid)
+    assert found.number.value.nbytes <= 8 << 20
+    assert len(found.axes[1].starts) == 16

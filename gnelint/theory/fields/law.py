@@ -24,7 +24,7 @@ from gnelint.theory.gaussian.piecewise import rectified_source
 from gnelint.theory.gaussian.quadrature import panels
 from gnelint.theory.gaussian.special import normal_cdf
 
-MOST = 1 << 22
+MOST = 1 << 20
 """Numbers on the largest grid."""
 _CONCENTRATED = 0.08
 """Share of an average that one point of a grid may have: beyond it the grid is too coarse, or the average infinite."""

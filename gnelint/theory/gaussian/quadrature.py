@@ -15,7 +15,7 @@ import numpy as np
 from gnelint.records import dataclass
 
 Function = Callable[[np.ndarray], np.ndarray]
-Functions = Sequence[Function] | Callable[[np.ndarray], Sequence[np.ndarray]]
+Functions = Sequence[Function] | Callable[[np.ndarray], Iterable[np.ndarray]]
 
 SPAN = 8.0
 """Half-width of the integration interval in standard deviations: the mass outside is 1e-15."""
