@@ -64,11 +64,6 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE901", "openai_privacy_filter"): "right: `index` and `index_add` by computed places have no formula",
     ("GNE411", "pegasus"): "right: tokens have the deviation 0.02, codes of positions 0.7, and nothing scales either",
     ("GNE307", "pp_lcnet"): "right: the last stages have maps of few values here",
-    (
-        "GNE413",
-        "kimi_linear",
-    ): "false: a triangular solve, written as a loop, is predicted to grow and does not",
-    ("GNE609", "kimi_linear"): "false: the same loop; its outputs and gradients are finite",
     ("GNE512", "kimi_linear"): "right: of this width the two layers without an activation between them save nothing",
     ("GNE901", "kimi_linear"): "right: `masked_fill` by a computed mask has no formula",
     ("GNE901", "lara_mini"): "right: `masked_fill` by a computed mask has no formula",
