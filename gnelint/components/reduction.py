@@ -11,10 +11,11 @@ import numpy as np
 from gnelint.components.base import Basis, Unary, component
 from gnelint.components.pooling import Maximum, marked, maximum_cumulants
 from gnelint.theory.fields.autocorrelation import Autocorrelation
-from gnelint.theory.fields.cells import Axes, Axis
-from gnelint.theory.fields.field import Effect, sample_average_energy, set_average
+from gnelint.theory.fields.cells import Axes, Axis, counts
+from gnelint.theory.fields.field import Effect, put, sample_average_energy, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.spectrum import Structure
 
 
@@ -163,30 +164,74 @@ class ReduceL2(_Reduction):
         return self._widened(cotangent, 1.0 / self._count, 0.0)
 
 
+_MEAN_FREE = 1e-2
+"""Share of a second moment up to which means let sums have a profile."""
+_MOST_CELLS = 1 << 14
+"""Cells that sums with a mean may have, one for each index."""
+
+
 @component("cumsum")
 class CumulativeSum(Unary):
-    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis (theory 3.7)."""
+    """y_p = sum of x_q over q <= p: phi = (n + 1) / 2, on average over the axis (theory 3.7).
+
+    With e_q the energy of the gradient at index q and r what two indices share of it, x_p gets
+
+        (1 - r) E_p + r (sum of sqrt(e_q) over q >= p)^2,      E_p = sum of e_q over q >= p
+
+    and x_p and x_p' with p < p' share all that comes from q >= p'. Source: theory 3.7.
+    """
 
     basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the positions of a running sum are pooled",)
+    assumptions: ClassVar[tuple[str, ...]] = ("what two indices share is the same for all",)
 
-    def _terms(self) -> np.ndarray:
-        size = self.shape[int(self.node.attribute("axis")) % len(self.shape)]
-        return np.arange(size) + (0.0 if self.node.attribute("exclusive") else 1.0)
+    @property
+    def _index(self) -> int:
+        return int(self.node.attribute("axis")) % len(self.shape)
+
+    def _sums(self, line: np.ndarray, reverse: bool) -> np.ndarray:
+        """At each index the sum of a line up to it; down to it if `reverse`."""
+        sums = np.cumsum(line[::-1])[::-1] if reverse else np.cumsum(line)
+        return np.asarray(sums - line if self.node.attribute("exclusive") else sums)
+
+    def _summed(
+        self, x: Moments | Gradient, apart: np.ndarray, reverse: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Energy and covariance of sums of entries that have so much apart from what they share, and the energy of
+        each index."""
+        own = x.profile[self._index]
+        line = np.ones(self.shape[self._index]) if own is None else own
+        alone, shared = self._sums(line, reverse), self._sums(np.sqrt(line), reverse) ** 2
+        pairs = max(line.size * (line.size - 1), 1)
+        # of two sums the shorter one is in both
+        nested = 2.0 * float((np.sort(alone)[::-1] * np.arange(line.size)).sum()) / pairs
+        both = (float(np.sqrt(shared).sum()) ** 2 - float(shared.sum())) / pairs
+        energy = apart * float(alone.mean()) + x.position_covariance * float(shared.mean())
+        covariance = np.clip(apart * nested + x.position_covariance * both, 0.0, energy)
+        if x.positions > line.size:  # others than those along the axis share as much as they did
+            whole = apart + x.position_covariance
+            covariance = covariance * np.divide(x.position_covariance, whole, out=0.0 * whole, where=whole > 0)
+        return energy, covariance, float(apart.mean()) * alone + float(x.position_covariance.mean()) * shared
 
     def map(self, x: Moments) -> Moments:
-        index = int(self.node.attribute("axis")) % len(self.shape)
-        x = x.flattened().pooled(index)
-        terms = self._terms()
-        mean = x.mean * terms.mean()
-        second = x.mean**2 * (terms**2).mean() + x.variance * terms.mean()
-        second = second + x.position_covariance * (terms * (terms - 1)).mean()
-        return Moments.flat(x.axes, mean, second - mean**2, nonnegative=x.nonnegative)
+        reverse = bool(self.node.attribute("reverse"))
+        x = x.flattened().pooled(self._index)
+        terms = self._sums(np.ones(self.shape[self._index]), reverse)
+        energy, covariance, line = self._summed(x, x.variance - x.position_covariance, reverse)
+        square = x.mean**2 * float((terms**2).mean())
+        if float(square.mean()) > _MEAN_FREE * float((square + energy).mean()):
+            if math.prod(counts(x.axes)) * terms.size > _MOST_CELLS:
+                mean = x.mean * float(terms.mean())
+                return Moments.flat(x.axes, mean, energy + square - mean**2, nonnegative=x.nonnegative)
+            each = terms.reshape([-1 if i == self._index else 1 for i in range(len(x.axes))])
+            variance = x.variance * each + x.position_covariance * each * np.maximum(each - 1.0, 0.0)
+            axes = put(x.axes, self._index, Axis.full(terms.size))
+            return Moments.flat(axes, x.mean * each, variance, nonnegative=x.nonnegative)
+        profile = put(x.profile, self._index, normalised(line))
+        y = Moments.flat(x.axes, x.mean * float(terms.mean()), energy, covariance, nonnegative=x.nonnegative)
+        return replace(y, profile=profile, mean=y.mean / amplitude(profile))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        index = int(self.node.attribute("axis")) % len(self.shape)
-        g = cotangent.pooled(index)
-        terms = self._terms()
-        pairs = float((terms * (terms - 1)).mean())
-        covariance = g.position_covariance * pairs
-        return g.behind(Effect.MOVED, (g.energy * terms.mean() + covariance, covariance))
+        g = cotangent.profiled(self._index)
+        reverse = not self.node.attribute("reverse")
+        energy, covariance, line = self._summed(g, g.energy - g.position_covariance, reverse)
+        return g.behind(Effect.MOVED, (energy, covariance), profile=put(g.profile, self._index, normalised(line)))

@@ -498,17 +498,21 @@ class Tile(Unary):
 
 @component("roll", "flip")
 class Move(Unary):
-    """Entries moved along axes, circularly or mirrored: phi = 1. Cells of a moved axis are pooled (theory 3.7)."""
+    """Entries moved along axes, circularly or mirrored: phi = 1. Cells of an axis that is rolled are pooled (theory
+    3.7)."""
 
     def _moved(self, field: F) -> F:
         for axis in self.node.attribute("axes"):
             index = int(axis) % len(self.shape)
+            if self.node.op == "flip":
+                field = field.mirrored(index)
+                continue
             field = field.pooled(index)
             field = field.behind(Effect.MOVED, field.arrays(), profile=put(field.profile, index, None))
         return field
 
     def map(self, x: Moments) -> Moments:
-        return self._moved(x.flattened())
+        return self._moved(x if self.node.op == "flip" else x.flattened())
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._moved(cotangent)

@@ -271,6 +271,13 @@ class Field(ABC):
     def regrouped(self, before: Self) -> Self:
         """This field, in samples that are parts of those it was in before, or made of several of them."""
 
+    def mirrored(self, index: int) -> Self:
+        """`numpy.flip` along one axis."""
+        line = self.profile[index]
+        axes, arrays = put(self.axes, index, mirrored(self.axes[index])), [np.flip(a, index) for a in self.arrays()]
+        moved = self.behind(Effect.MOVED, arrays, axes, put(self.profile, index, None if line is None else line[::-1]))
+        return self._with_its_axis(moved, lambda axis: axis)
+
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:
         """Indexing [start:stop:step] along one axis."""
         old = self.axes[index]
@@ -283,6 +290,11 @@ class Field(ABC):
         arrays = [np.take(a, cell, axis=index) for a in self.arrays()]
         moved = self.behind(Effect.MOVED, arrays, put(self.axes, index, axis), put(self.profile, index, None))
         return self._with_its_axis(moved, lambda axis: None if axis == index and abs(step) != 1 else axis)
+
+
+def mirrored(axis: Axis) -> Axis:
+    """The axis with its indices in the opposite order."""
+    return axis if axis.cuts is None else Axis(axis.size, tuple(sorted(axis.size - cut for cut in axis.cuts)))
 
 
 def _axis_behind(axis: int, shape: Sequence[int], groups: Sequence[tuple[range, range]]) -> int | None:
