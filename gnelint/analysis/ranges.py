@@ -63,6 +63,8 @@ _FAMILIES = families()
 _ENTRIES = 1 << 20
 """Numbers of a constant or a table that are looked at."""
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "matmul", "attention"}) | _FAMILIES["recurrent"]
+_SUMS = frozenset({"linear", "conv", "conv_transpose", "matmul"})
+"""Layers whose outputs are sums of what they read times their weights, or times each other."""
 _RISING = frozenset({"exp", "sigmoid", "tanh", "softplus", "softsign", "erf", "log_sigmoid", "hardsigmoid"})
 """Functions of one variable that never fall: bounds go through them."""
 _BOUNDED: Mapping[str, Range] = {
@@ -101,7 +103,7 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if node.op == "l2_normalize":
         return Range(-1.0, 1.0)
     if node.op in _LAYERS or node.op in _FAMILIES["normalization"]:
-        return _of_layer(node)
+        return _of_layer(node, operands)
     if node.op in _RISING and operands and operands[0] is not None:
         return _risen(node, operands[0])
     bounded = _BOUNDED.get(node.op) or _stated(node)
@@ -130,12 +132,28 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     return known[0] if node.op in _PASSED else None
 
 
-def _of_layer(node: Node) -> Range:
-    """Any number; of a layer or a normalisation that multiplies by zeros its bias."""
+def _of_layer(node: Node, operands: Sequence[Range | None]) -> Range:
+    """Any number; of a layer or a normalisation that multiplies by zeros its bias; of sums of numbers that are not
+    negative by weights that are not (a filter bank) none below its least bias."""
+    if node.op in _SUMS and operands and all(x is not None and x.low >= 0 for x in operands):
+        lowest = 0.0 if "weight" not in node.parameters else _lowest_sum(node.parameters["weight"])
+        bias = _of_numbers(node.parameters.get("bias"))
+        if lowest == 0.0 and ("bias" not in node.parameters or bias is not None):
+            return Range(0.0 if bias is None else bias.low, math.inf)
     factors = [node.parameters[role] for role in ("weight", "scale") if role in node.parameters]
     if node.op in _FAMILIES["recurrent"] or not any(map(holds_zeros, factors)):
         return ANY
     return _of_numbers(node.parameters["bias"]) or ANY if "bias" in node.parameters else Range(0.0, 0.0, 1.0)
+
+
+def _lowest_sum(weight: Parameter) -> float:
+    """0 of weights none of which is negative, else minus infinity."""
+    if weight.provenance != "data" or weight.size > _ENTRIES or not weight.size:
+        return -math.inf
+    array = weight.array()
+    if array[(0,) * (array.ndim - 1)].min() < 0:
+        return -math.inf  # of most weights one row is enough
+    return 0.0 if array.min() >= 0 else -math.inf
 
 
 def _risen(node: Node, x: Range) -> Range:

@@ -179,3 +179,24 @@ def test_sums_are_zero_where_all_they_add_can_be(reduce: Callable[[Tensor], Tens
     assert known.zeros is zeros
     drawn = Reduced()(torch.randn(64, 6))
     assert zeros or not bool((drawn == 0).any())
+
+
+@pytest.mark.parametrize(
+    ("sign", "bias", "low"),
+    [(1.0, None, 0.0), (-1.0, None, -math.inf), (1.0, 0.5, 0.5), (1.0, -0.5, -0.5)],
+    ids=["filter bank", "with a negative weight", "raised", "lowered"],
+)
+def test_sums_by_weights_that_are_not_negative_are_not_negative(sign: float, bias: float | None, low: float) -> None:
+    class Bank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.bank = nn.Linear(6, 6), nn.Linear(6, 4, bias=bias is not None)
+            nn.init.constant_(self.bank.weight, 0.2)
+            self.bank.weight.data[3, 5] *= sign
+            if bias is not None:
+                nn.init.constant_(self.bank.bias, bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bank(self.layer(x) ** 2)
+
+    assert output_range(Bank()).low == low

@@ -304,6 +304,8 @@ _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 def _describe(parameter: Parameter, step: Step, operands: Sequence[Parameter | None]) -> Parameter:
     """Add where the numbers come from and how they were derived."""
+    if operands and step.op_type in _WRITTEN_INTO:
+        operands = operands[1:]  # the numbers are those that are written, what they are written into is the ground
     provenance: Provenance = "data"
     if any(operand is not None and operand.provenance == "placeholder" for operand in operands):
         provenance = "placeholder"
@@ -311,6 +313,7 @@ def _describe(parameter: Parameter, step: Step, operands: Sequence[Parameter | N
     return replace(parameter, provenance=provenance, transform=_transform(step.types), kind=kind)
 
 
+_WRITTEN_INTO = frozenset({"Scatter", "ScatterElements", "ScatterND"})
 _VIEWS = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather",
                     "Concat", "Cast", "CastLike", "Expand", "Tile"})  # fmt: skip
 _NORMS = frozenset({"ReduceL2", "LpNormalization"})

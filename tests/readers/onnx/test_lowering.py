@@ -435,3 +435,23 @@ def test_reading_imports_no_torch(tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+def test_numbers_written_into_a_filled_constant_are_numbers(tmp_path: Path) -> None:
+    """A filter bank that is scattered into zeros (torch's exporter writes sparse ones so) has weights, no stand-in."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    bank (float[N, 4] x) => (float[N, 3] y)
+    <int64[1] size = {12}, int64[4] places = {0, 4, 8, 11}, float[4] numbers = {0.5, 1, 1.5, 2},
+     int64[2] shape = {4, 3}>
+    {
+        zeros = ConstantOfShape <value = float[1] {0}> (size)
+        flat = ScatterElements <axis = 0> (zeros, places, numbers)
+        weight = Reshape (flat, shape)
+        y = MatMul (x, weight)
+    }"""
+    path = tmp_path / "bank.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    (layer,) = read(path).nodes
+    weight = layer.parameters["weight"]
+    assert weight.provenance == "data"
+    assert sorted(set(weight.array().ravel().tolist())) == [0.0, 0.5, 1.0, 1.5, 2.0]
