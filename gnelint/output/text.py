@@ -171,11 +171,16 @@ def clipped(text: str, width: int) -> str:
     return elide(visible(elide(text, width)), width)
 
 
+def _parameters(summary: Mapping[str, Any]) -> str:
+    count = summary["parameters"]
+    return f"{size(count)} parameter{'s' * (count != 1)}"
+
+
 def _header(target: Mapping[str, Any]) -> str:
     summary = target["summary"]
     state = state_words(summary)
     mode = {"train": "training mode", "eval": "evaluation mode"}[target["mode"]]
-    facts = [plural(summary["nodes"], "node"), f"{size(summary['parameters'])} parameters", *state, mode]
+    facts = [plural(summary["nodes"], "node"), _parameters(summary), *state, mode]
     return f"{target['target']}: {', '.join(facts)}"
 
 

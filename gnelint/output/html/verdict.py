@@ -212,7 +212,7 @@ def identity(network: Network) -> list[str]:
     mode = {"train": "training mode", "eval": "evaluation mode"}[network.entry["mode"]]
     return [
         count(summary["nodes"], "node"),
-        f"{size(summary['parameters'], ' ')} parameters",
+        f"{size(summary['parameters'], ' ')} parameter{'s' * (summary['parameters'] != 1)}",
         count(summary["blocks"], "block"),
         *state_words(summary),
         mode,
