@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gnelint.components.base import Inputs, Remembered, Unary, component, first_input
+from gnelint.components.composed import slope_powers
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
@@ -91,7 +92,9 @@ class Pointwise(Unary):
             r = x.correlation
             linear = np.minimum(slope**2 * x.variance, variance)
             covariance = linear * r + (variance - linear) * r**2
-        y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=self.keeps_nonnegative(x))
+        nonnegative = self.keeps_nonnegative(x)
+        positive = nonnegative and self.keeps_positive(x)
+        y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=nonnegative, positive=positive)
         if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known or x.levelled):
             return y
         linear = self._linear_share(x, variance)
@@ -154,6 +157,9 @@ class Pointwise(Unary):
         return found
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
+        known = slope_powers(self, inputs, outputs[0])
+        if known is not None:
+            return max(known[2] - known[1] ** 2, 0.0)
         x = first_input(inputs)
         weight = cell_weights(x)
         _, square = self.slopes_of(x)
@@ -161,6 +167,10 @@ class Pointwise(Unary):
         return max(float((fourth * weight).sum()) - float((square * weight).sum()) ** 2, 0.0)
 
     def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
+        known = slope_powers(self, inputs, outputs[0])
+        if known is not None:
+            together, whole = known[:2]
+            return Structure(coherence=(together / whole) ** 2 if whole > 0 else 1.0)
         x = first_input(inputs)
         weight = cell_weights(x)
         slope, square = self.slopes_of(x)
@@ -170,6 +180,10 @@ class Pointwise(Unary):
     def keeps_nonnegative(self, x: Moments) -> bool:
         """Whether no output is negative."""
         return bool(self.function.range(self.numbers)[0] >= 0.0)
+
+    def keeps_positive(self, x: Moments) -> bool:
+        """Whether of outputs that are not negative none is exactly zero."""
+        return x.positive
 
 
 def cell_weights(x: Moments) -> np.ndarray:

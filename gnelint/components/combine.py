@@ -20,6 +20,7 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
+from gnelint.theory.gaussian.lengths import directions, mean_length, shares
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 UNCORRELATED = "the branches are uncorrelated"
@@ -68,7 +69,8 @@ class _Linear(OneOutput):
         variance = sum((w**2 * x.variance for w, x in terms), np.zeros(1))
         covariance = sum((w**2 * x.position_covariance for w, x in terms), np.zeros(1))
         nonnegative = all((x.nonnegative and w >= 0) or e == 0 for (w, x), e in zip(terms, energies, strict=True))
-        y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative=nonnegative)
+        positive = nonnegative and any(x.positive for _, x in terms)
+        y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative=nonnegative, positive=positive)
         shares = [(w**2 * float(x.variance.mean()), x) for w, x in terms]
         autocorrelation = mixed_autocorrelation([(share, x.autocorrelation) for share, x in shares])
         channel_correlation = mixed([(share, x.channel_correlation) for share, x in shares])
@@ -221,6 +223,7 @@ class Multiply(OneOutput):
         variance = a.second * b.second - mean**2
         covariance = (a.position_covariance + a.mean**2) * (b.position_covariance + b.mean**2) - mean**2
         y = Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative)
+        y = replace(y, positive=a.positive and b.positive)
         if gated is None:
             return y
         # a gate that is one number for a whole channel changes nothing about where the channel has its energy
@@ -364,6 +367,39 @@ class Minimum(Maximum):
 
     assumptions: ClassVar[tuple[str, ...]] = ("the operands of a minimum are independent and Gaussian",)
     sign: ClassVar[float] = -1.0
+
+
+@component("hypot")
+class Hypot(OneOutput):
+    """The length of independent Gaussians, y^2 = c + sum x_i^2 (magnitudes of spectra): phi of each is E x_i^2 / y^2,
+    together 1 without c.
+
+    For two of mean 0 with deviations s and r it is s / (s + r) and r / (s + r). Source: theory 3.4, 3.7.
+    """
+
+    basis: ClassVar[Basis] = "approximate"
+    assumptions: ClassVar[tuple[str, ...]] = ("the operands of a length are independent and Gaussian",)
+
+    def _entries(self, inputs: Inputs) -> tuple[list[Moments], list[tuple[np.ndarray, np.ndarray]], float]:
+        parts = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        return parts, [(x.mean, x.variance) for x in parts], float(self.node.attribute("added"))
+
+    def joined(self, inputs: Inputs) -> Moments:
+        parts, entries, added = self._entries(inputs)
+        mean = mean_length(entries, [1] * len(entries), added)
+        second = sum((x.second for x in parts), np.full_like(mean, added))
+        y = Moments.flat(parts[0].axes, mean, np.maximum(second - mean**2, 0.0), nonnegative=True)
+        return replace(y, positive=added > 0 or any(x.positive or not x.nonnegative for x in parts))
+
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        parts, entries, added = self._entries(inputs)
+        shapes = [shape for shape in self.input_shapes if shape is not None]
+        return tuple(
+            g.times(part.axes, share, direction**2).summed_to(shape)
+            for part, share, direction, shape in zip(
+                parts, shares(entries, added), directions(entries, added), shapes, strict=True
+            )
+        )
 
 
 @component("where")

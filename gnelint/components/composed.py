@@ -112,6 +112,30 @@ def pulled_back(
     return tuple(found)
 
 
+def slope_powers(
+    component: Operation, inputs: Sequence[Moments | None], y: Moments
+) -> tuple[float, float, float] | None:
+    """E[(E_cell d)^2], E d^2 and E d^4 of the derivative d of an output by its one input, by that input's own law.
+
+    None where the output is not known by its law.
+    """
+    operands = [x for x in inputs if x is not None]
+    trace = y.trace
+    if trace is None or not trace.composed or trace.grid is None or len(operands) != 1 or not trace.live[0]:
+        return None
+    if component.node.op == "slice":
+        return None
+    law = _applied(component, [_held(law, True) for law in _laws(component, operands, trace.live, trace.grid)])
+    sizes = np.ones(counts(law.axes))
+    for index, axis in enumerate(law.axes):
+        sizes = sizes * np.reshape(axis.lengths, [-1 if i == index else 1 for i in range(len(law.axes))])
+    share = sizes / max(float(sizes.sum()), 1.0)
+    square = law.number.slope**2
+    means = law.mean(law.number.slope) ** 2, law.mean(square), law.mean(square**2)
+    first, second, fourth = (float((share * mean).sum()) for mean in means)
+    return (first, second, fourth) if np.isfinite(fourth) else None
+
+
 def _ones(trace: Trace) -> np.ndarray:
     assert trace.grid is not None
     return np.ones_like(trace.law(trace.grid).number.value)

@@ -16,7 +16,7 @@ from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, part
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
-from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.moments import MANY, Moments
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, is_positive, rows_times, squared_gram
@@ -79,6 +79,7 @@ class Linear(Unary):
             variance + float(rows.var()) * x.mean**2,
             covariance,
             nonnegative=x.nonnegative,
+            positive=x.positive or (x.nonnegative and int(np.count_nonzero(weight)) >= MANY * len(rows)),
             channel_correlation=x.channel_correlation,
         )
         bias = self.node.parameters.get("bias")

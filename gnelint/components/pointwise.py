@@ -34,6 +34,9 @@ class Exponential(Pointwise):
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         return self._power(4, mean, variance)
 
+    def keeps_positive(self, x: Moments) -> bool:
+        return True
+
 
 @component(Expanded)
 class Expansion(Pointwise):
@@ -119,6 +122,9 @@ class Power(Expansion):
 
     def keeps_nonnegative(self, x: Moments) -> bool:
         return x.nonnegative or (self._polynomial and self._exponent % 2 == 0)
+
+    def keeps_positive(self, x: Moments) -> bool:
+        return x.positive or not x.nonnegative
 
 
 @component("step")

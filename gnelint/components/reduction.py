@@ -14,7 +14,7 @@ from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axes, Axis, counts
 from gnelint.theory.fields.field import Effect, put, sample_average_energy, set_average
 from gnelint.theory.fields.gradient import Gradient
-from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.moments import MANY, Moments
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.spectrum import Structure
 
@@ -71,7 +71,8 @@ class ReduceMean(_Reduction):
         covariance = set_average(x.position_covariance, x, self._reduced) if outside > 1 else np.zeros_like(variance)
         profile = tuple(None if i in self._reduced else p for i, p in enumerate(x.profile))
         arrays = (factor * mean, factor**2 * variance, factor**2 * np.minimum(covariance, variance))
-        y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative)
+        positive = x.positive or (x.nonnegative and self._count >= MANY)
+        y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative, positive=positive)
         return replace(y, channel_correlation=x.channel_correlation.averaged()).reshaped(self.shape)
 
     def _apart(self, g: Gradient) -> Gradient:
@@ -146,7 +147,7 @@ class ReduceL2(_Reduction):
     """
 
     basis: ClassVar[Basis] = "approximate"
-    assumptions: ClassVar[tuple[str, ...]] = ("the norm hardly fluctuates",)
+    assumptions: ClassVar[tuple[str, ...]] = ("the entries of a norm are independent and Gaussian",)
     fixed_phi_variance: ClassVar[float | None] = 0.0
 
     def map(self, x: Moments) -> Moments:
@@ -158,7 +159,9 @@ class ReduceL2(_Reduction):
             x.variance * (x.mean**2 + spread * x.variance), x.second, out=np.zeros_like(square), where=x.second > 0
         )
         mean = np.sqrt(np.maximum(square - variance, 0.0))
-        return Moments.flat(self._narrow(x.axes), mean, variance, nonnegative=True).reshaped(self.shape)
+        positive = x.positive or not x.nonnegative or self._count >= MANY
+        y = Moments.flat(self._narrow(x.axes), mean, variance, nonnegative=True)
+        return replace(y, positive=positive).reshaped(self.shape)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._widened(cotangent, 1.0 / self._count, 0.0)

@@ -92,6 +92,9 @@ class Smooth(Pointwise):
     def _stratified_inputs(self, inputs: Inputs) -> list[Moments | None]:
         return [None if x is None else self._stratified(x) for x in inputs]
 
+    def keeps_positive(self, x: Moments) -> bool:
+        return x.positive or not x.nonnegative  # the ends of a range are not reached
+
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first, second = self._expected("values", mean, variance)
         return first, second

@@ -31,6 +31,7 @@ _PASSES = (
     fuse_attention,
     keep_constant_masks,
     fuse_linear,
+    fuse_lengths,
     fuse_rolls,
     fuse_padded_pools,
 )

@@ -28,6 +28,11 @@ RECORDS = (
     Operation("minimum", "combine", "The smallest of the operands.", ("x*",),
               function=Joined(lambda xp, *xs: reduce(xp.minimum, xs)),
               torch=(TorchForm("minimum", inputs=_PAIR), TorchForm("min.other", inputs=_PAIR))),
+    # added: under the root
+    Operation("hypot", "combine", "The Euclidean length of the operands, entry by entry.", ("x*",),
+              attributes={"added": 0.0},
+              function=Joined(lambda xp, *xs, added: xp.sqrt(sum((x * x for x in xs), xp.asarray(added)))),
+              torch=(TorchForm("hypot", inputs=_PAIR),)),
     Operation("concat", "combine", "The operands one after the other.", ("x*",), attributes={"axis": ...}),
     Operation("where", "combine", "a where the condition holds, else b.", ("condition", "a", "b"),
               function=Joined(lambda xp, condition, a, b: xp.where(condition, a, b)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,9 +47,11 @@ def sampled(
     together: float | None = 1e-3,
     because: str = SAMPLED,
     draws: int = 60,
+    attributes: Mapping[str, float] | None = None,
 ) -> Case:
+    known = attributes or {}
     return Case(
-        name, op, function, inputs, {}, {}, output_axis, forward, gradient, together, draws=draws, because=because
+        name, op, function, inputs, {}, known, output_axis, forward, gradient, together, draws=draws, because=because
     )
 
 
@@ -147,6 +149,15 @@ CASES = [
         forward=2e-3,
         gradient=2e-3,
         because=EXPANSION,
+    ),
+    sampled("two", "hypot", torch.hypot, (MANY, MANY_OTHER)),
+    sampled("spectrum", "hypot", torch.hypot, (Input((64, 3, 5), 0.0, 0.3, 1), Input((64, 3, 5), 0.0, 2.0, 1))),
+    sampled(
+        "three",
+        "hypot",
+        lambda a, b, c: torch.sqrt(a * a + b * b + c * c + 0.5),
+        (MANY, MANY_OTHER, MANY),
+        attributes={"added": 0.5},
     ),
     sampled("two", "maximum", torch.maximum, (MANY, MANY_OTHER)),
     sampled("two", "minimum", torch.minimum, (MANY, MANY_OTHER)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ import gnelint
 from gnelint.fusion import fuse
 from gnelint.readers.torch import reader
 from tests.fusion.test_torch import assert_same_function, read
+from tests.models import network
 
 
 class Magnitude(nn.Module):
@@ -68,3 +72,47 @@ def test_normalisations_keep_their_own_form() -> None:
 
     graph = reader.read_module(Normalised(), (torch.randn(8, 16),), name="network")
     assert [node.op for node in graph.nodes] == ["linear", "l2_normalize"]
+
+
+class Pair(nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(6, 6), nn.Linear(6, 6), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.first(x), self.second(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "added"),
+    [
+        (lambda a, b: torch.sqrt(a * a + b**2), 0.0),
+        (lambda a, b: (a.square() + b.square() + 1e-6) ** 0.5, 1e-6),
+        (torch.hypot, 0.0),
+        (lambda a, b: torch.complex(a, b).abs(), 0.0),
+        (lambda a, b: torch.sqrt(a * a + b), None),
+        (lambda a, b: torch.sqrt(a * a + (a * a)), None),
+        (lambda a, b: torch.sqrt((a * a + b * b).clamp(min=0.1)), None),
+        (lambda a, b: torch.sqrt(a * a - b * b), None),
+    ],
+    ids=["written", "epsilon", "hypot", "complex", "one square", "one value", "clamped", "difference"],
+)
+def test_roots_of_squares_added_up_are_lengths(
+    function: Callable[[Tensor, Tensor], Tensor], added: float | None
+) -> None:
+    graph = reader.read_module(Pair(function), (torch.randn(4, 6),), name="pair")
+    found = [node.attribute("added") for node in graph.nodes if node.op == "hypot"]
+    assert found == ([] if added is None else [pytest.approx(added)])
+
+
+@pytest.mark.parametrize("power", ["square", "length", "complex"])
+def test_a_spectrogram_is_predicted_by_formulas(power: str) -> None:
+    """Logarithms of energies in bands: no zeros are in a sum of squares, though a rectified Gaussian of its mean and
+    variance would have 3 % (it was said to explode by 34 bits)."""
+    module, inputs = network(f"spectrogram(power='{power}')")
+    report = gnelint.check(module, example_inputs=inputs, sampling=False).to_dict()
+    assert report["summary"]["coverage"] == 1.0
+    assert not [finding for finding in report["findings"] if finding["severity"] != "info"]
+    (target,) = gnelint.verify(module, example_inputs=inputs, probes=16).to_dict()["targets"]
+    measured = target["summary"]["measured"]
+    assert math.log2(measured["gradient_ratio"]) == pytest.approx(report["summary"]["gradient_log2"], abs=1.0)

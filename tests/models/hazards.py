@@ -98,13 +98,17 @@ class RootOfLayer(nn.Module):
             y = torch.sqrt(torch.relu(z) + 1e-4)
         elif self.guard == "relu":
             y = torch.sqrt(torch.relu(z))
+        elif self.guard in ("length", "length_epsilon"):
+            kept = z * (z > 1)
+            y = torch.sqrt(kept**2 + kept.roll(1, -1) ** 2 + 1e-6 * (self.guard == "length_epsilon"))
         else:
             y = torch.sqrt(torch.relu(z) * (z > 1))
         return self.last(y)
 
 
 def root_of_layer(*, width: int = 32, guard: str = "before") -> RootOfLayer:
-    """`guard` is "before", "behind", "none", "softplus", "relu", "relu_epsilon" or "mask"."""
+    """`guard` is "before", "behind", "none", "softplus", "relu", "relu_epsilon", "length", "length_epsilon" or
+    "mask"."""
     return RootOfLayer(width, guard)
 
 

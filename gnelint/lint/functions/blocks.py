@@ -48,6 +48,11 @@ def _contains(facts: Facts, block: Block, named: frozenset[str]) -> bool:
     return any(facts.graph.node(name).op in named for name in block.nodes)
 
 
+def _trains(facts: Facts, block: Block) -> bool:
+    nodes = (facts.graph.node(name) for name in block.nodes)
+    return any(parameter.trainable for node in nodes for parameter in node.parameters.values())
+
+
 def _count_in(facts: Facts, block: Block, named: frozenset[str]) -> float:
     return float(sum(facts.graph.node(name).op in named for name in block.nodes))
 
@@ -168,6 +173,7 @@ BLOCKS = (
         "n is in a block without normalisation, serial or with branches that only concatenations join: gains multiply",
     ),
     function("contains(b, op)", "truth", _contains, "the block holds an op"),
+    function("trains(b)", "truth", _trains, "training changes a number of the block: it is no fixed transform"),
     function("count_in(b, op)", "number", _count_in, "how many of an op the block holds"),
     function("branch_phi(b)", "number", lambda facts, block: block.branch_phi, "phi of what a shortcut is added to"),
     function(

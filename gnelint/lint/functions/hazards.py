@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gnelint.analysis.ranges import Range
@@ -43,6 +45,8 @@ _HIDING = 1e4
 """From which size on a number in a mask is to hide an entry, or does the opposite."""
 _LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
 """Below minus this an exponential is lost beside numbers of size 1, and optimisers take its gradient for none."""
+_OF_COMPLEX = "aten.abs.default"
+"""The length of complex numbers, whose derivative at 0 torch takes for 0."""
 _PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "reshape", "slice", "transpose", "expand"})
 
 
@@ -110,16 +114,27 @@ def _undefined_rows(facts: Facts, node: Node) -> float | None:
     return float(np.count_nonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
 
 
-def _lowest(facts: Facts, node: Node) -> float | None:
-    known = _read(facts, node)
-    return None if known is None else known.low
-
-
 def _read(facts: Facts, node: Node) -> Range | None:
     """What a node reads; of a length written out the sum under the root, which is zero where the length is."""
+    if node.op == "hypot":
+        return _sum_of_squares(facts, node)
     if node.op == "reduce_l2" and node.attribute("exposed"):
         return facts.ranges.get(node.outputs[0])
     return facts.ranges.get(node.present_inputs[0]) if node.present_inputs else None
+
+
+def _sum_of_squares(facts: Facts, node: Node) -> Range | None:
+    known = [facts.ranges.get(name) for name in node.present_inputs]
+    read = [x for x in known if x is not None]
+    if len(read) < len(known):
+        return None
+    share = 0.0 if node.source_op == _OF_COMPLEX else math.prod(x.share for x in read)
+    return Range(node.attribute("added"), math.inf, share, left_out=all(x.left_out for x in read))
+
+
+def _lowest(facts: Facts, node: Node) -> float | None:
+    known = _read(facts, node)
+    return None if known is None else known.low
 
 
 def _reads_zero(facts: Facts, node: Node) -> bool | None:

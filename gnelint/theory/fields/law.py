@@ -22,7 +22,7 @@ from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.dual import Dual, slope_of, value_of
 from gnelint.theory.gaussian.piecewise import rectified_source
 from gnelint.theory.gaussian.quadrature import panels
-from gnelint.theory.gaussian.special import normal_cdf
+from gnelint.theory.gaussian.special import log_gamma, normal_cdf
 
 MOST = 1 << 20
 """Numbers on the largest grid."""
@@ -30,6 +30,8 @@ _CONCENTRATED = 0.08
 """Share of an average that one point of a grid may have: beyond it the grid is too coarse, or the average infinite."""
 _OUTSIDE = 1e-9
 """Probability of what is left out where a function is not defined."""
+_SHARP = 1e3
+"""Shape of a gamma distribution from which on it hardly fluctuates: no tail that matters."""
 _SHAPED = 8.0
 """Excess kurtosis up to which cumulants say something of a shape."""
 
@@ -99,6 +101,7 @@ class Law:
         r = self.root.correlation
         covariance = linear * r + (variance - linear) * r**2
         found = Moments.flat(self.axes, mean, variance, covariance, nonnegative=bool(np.all(y >= 0)))
+        found = replace(found, positive=bool(np.all(y > 0)))
         total = float(variance.mean())
         if self.root.channel_correlation != NONE and total > 0:
             kept = min(float(linear.mean()) / total, 1.0)
@@ -110,8 +113,8 @@ class Law:
 
 
 def root_law(x: Moments, grid: int | np.ndarray) -> Law:
-    """The root's own law: a Gaussian, what a rectifier left of one, or, where it is positive as a whole, the gamma
-    distribution of its mean and variance.
+    """The root's own law: a Gaussian, what a rectifier left of one, or, where it is positive, the gamma distribution of
+    its mean and variance.
 
     Args:
         x: the root.
@@ -125,7 +128,9 @@ def root_law(x: Moments, grid: int | np.ndarray) -> Law:
                 x = x.only(*kept)
     mean, variance = x.mean[..., None], x.variance[..., None]
     value = mean + np.sqrt(variance) * points
-    if x.nonnegative:
+    if x.positive:
+        value = _gamma(mean, variance, points)
+    elif x.nonnegative:
         location, scale = rectified_source(x.mean, x.variance)
         silent = normal_cdf(np.divide(-location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
         rectified = np.maximum(location[..., None] + scale[..., None] * points, 0.0)
@@ -134,7 +139,13 @@ def root_law(x: Moments, grid: int | np.ndarray) -> Law:
 
 
 def _gamma(mean: np.ndarray, variance: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Quantiles at those of a Gaussian, by Wilson and Hilferty: the cube root is nearly Gaussian."""
+    """Quantiles at those of a Gaussian, by Wilson and Hilferty: the cube root is nearly Gaussian.
+
+    Towards 0 that is too small, and what a logarithm or a root makes of it too large. There the distribution function
+    of shape k, P(x < z) < (z / theta)^k / Gamma(k + 1), bounds the quantile at p from below, and is sharp for small p.
+    """
     ninth = np.divide(variance, 9.0 * mean**2, out=np.zeros_like(mean), where=mean > 0)
     root = np.maximum(1.0 - ninth + np.sqrt(ninth) * points, 1e-3)
-    return np.asarray(mean * root * root * root)
+    shape = np.divide(mean**2, variance, out=np.full_like(mean, _SHARP), where=variance * _SHARP > mean**2)
+    lowest = np.exp((np.log(normal_cdf(points)) + log_gamma(shape + 1.0)) / shape) / shape
+    return np.asarray(mean * np.maximum(root * root * root, lowest * (shape < _SHARP)))

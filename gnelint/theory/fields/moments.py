@@ -24,6 +24,10 @@ _MANY = 32
 """Cells from which on a coarser grid does: what a kink costs differs in sign from cell to cell."""
 
 
+MANY = 10
+"""Entries from which on a sum of rectified ones counts as `positive`: all are zero once in a thousand times."""
+
+
 @dataclass(frozen=True)
 class Moments(Field):
     """First and second moments of a tensor's entries over inputs, positions of a cell and samples.
@@ -33,6 +37,8 @@ class Moments(Field):
         variance: Var[x] likewise, times profile(p).
         position_covariance: covariance of two different entries of the cell in one sample.
         nonnegative: whether no entry can be negative (the value left a ReLU).
+        positive: whether, besides, none is exactly zero: of squares, and of sums over many. What is `nonnegative` alone
+            is taken for a rectified Gaussian.
         centred_energy: for each axis the relative energy of x - E x at its indices, E x being the cell's average over
             all indices; None where nobody knows better than `profile`. Where padding shifts each channel's mean in a
             way of its own, the border has the most of it although it has the least energy. A convolution computes it,
@@ -68,6 +74,7 @@ class Moments(Field):
     position_covariance: np.ndarray
     _: KW_ONLY
     nonnegative: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.MOVED, Effect.SCALED))
+    positive: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.MOVED, Effect.SCALED))
     centred_energy: Profiles | None = field(default=None, metadata=outlasts(Effect.SHIFTED))
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
     floor: np.ndarray | None = None
@@ -126,7 +133,9 @@ class Moments(Field):
 
     @cached_property
     def positive_share(self) -> np.ndarray:
-        """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z."""
+        """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z, unless it is positive."""
+        if self.positive:
+            return np.ones_like(self.mean)
         if self.nonnegative:
             location, scale = rectified_source(self.mean, self.variance)
             return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))

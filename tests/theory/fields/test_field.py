@@ -18,6 +18,7 @@ from gnelint.theory.fields.moments import Moments, Peaks, Trace
 ALL = replace(
     Moments.uniform((4, 3, 5), 1.0, 2.0),
     nonnegative=True,
+    positive=True,
     centred_energy=(None, None, np.linspace(0.5, 1.5, 5)),
     cumulants=(np.ones((1, 1, 1)), np.ones((1, 1, 1))),
     floor=np.zeros((1, 1, 1)),
@@ -39,9 +40,9 @@ OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default 
 WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "alike"}
 ALWAYS = {"channel_correlation", "parted"}
 LASTING = {
-    Effect.RECUT: {"nonnegative", "autocorrelation", *ALWAYS, *WHERE},
-    Effect.MOVED: {"nonnegative", *ALWAYS},
-    Effect.SCALED: {"nonnegative", "autocorrelation", *ALWAYS, *WHERE},
+    Effect.RECUT: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
+    Effect.MOVED: {"nonnegative", "positive", *ALWAYS},
+    Effect.SCALED: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
     Effect.SHIFTED: {
         *ALWAYS,
         *WHERE,

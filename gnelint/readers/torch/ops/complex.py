@@ -104,6 +104,16 @@ def each_part(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call]
     return of_parts
 
 
+def length_of_parts(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call], Any]:
+    """The lowering of abs, for complex tensors the length of both parts."""
+
+    def of_parts(em: Emitter, call: Call) -> Any:
+        x = call["self"]
+        return em.emit("hypot", [x.real, x.imaginary], call.shape) if isinstance(x, Complex) else lower(em, call)
+
+    return of_parts
+
+
 def _part(index: int) -> Callable[[Emitter, Call], Any]:
     def lower(em: Emitter, call: Call) -> Any:
         return em.flow(_parts(em, call["self"])[index])

@@ -19,7 +19,7 @@ from gnelint.readers.lowering import add, divide, multiply, power_of
 from gnelint.readers.tables import once
 from gnelint.readers.torch.constants import Constant
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
-from gnelint.readers.torch.ops.complex import COMPLEX_OPS, each_part, multiplied
+from gnelint.readers.torch.ops.complex import COMPLEX_OPS, each_part, length_of_parts, multiplied
 from gnelint.readers.torch.ops.linear import LINEAR_OPS
 from gnelint.readers.torch.ops.normalization import NORMALIZATION_OPS
 from gnelint.readers.torch.ops.pooling import POOLING_OPS
@@ -246,12 +246,12 @@ _OWN: Mapping[str, Lowering] = {
     "detach": _detach,
 }
 
-_MOVING = frozenset({"reshape", "identity"})
-"""Operations that do the same to both parts of a complex tensor."""
+_OF_PARTS = {"reshape": each_part, "identity": each_part, "abs": length_of_parts}
+"""What complex tensors make of recorded operations."""
 
 LOWERINGS: Mapping[str, Lowering] = once(
     {
-        form.name: each_part(_as_recorded(name, form)) if name in _MOVING else _as_recorded(name, form)
+        form.name: _OF_PARTS[name](_as_recorded(name, form)) if name in _OF_PARTS else _as_recorded(name, form)
         for name, record in VOCABULARY.items()
         for form in record.torch or ()
     },
@@ -270,5 +270,5 @@ An overload that means something else has an entry of its own ("max.other")."""
 
 COMPLEX_AWARE = frozenset(
     {"permute", "transpose", "expand", "broadcast_to", "expand_as", "slice", "narrow", "select", "mul", *COMPLEX_OPS}
-).union(form.name for name in _MOVING for form in VOCABULARY[name].torch or ())
+).union(form.name for name in _OF_PARTS for form in VOCABULARY[name].torch or ())
 """Operations that are read where a complex tensor is among what they read."""
