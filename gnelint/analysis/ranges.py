@@ -135,15 +135,15 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
 def _of_layer(node: Node, operands: Sequence[Range | None]) -> Range:
     """Any number; of a layer or a normalisation that multiplies by zeros its bias; of sums of numbers that are not
     negative by weights that are not (a filter bank) none below its least bias."""
+    factors = [node.parameters[role] for role in ("weight", "scale") if role in node.parameters]
+    if node.op not in _FAMILIES["recurrent"] and any(map(holds_zeros, factors)):
+        return _of_numbers(node.parameters["bias"]) or ANY if "bias" in node.parameters else Range(0.0, 0.0, 1.0)
     if node.op in _SUMS and operands and all(x is not None and x.low >= 0 for x in operands):
         lowest = 0.0 if "weight" not in node.parameters else _lowest_sum(node.parameters["weight"])
         bias = _of_numbers(node.parameters.get("bias"))
-        if lowest == 0.0 and ("bias" not in node.parameters or bias is not None):
+        if lowest == 0.0 and node.attributes.get("factor", 1.0) >= 0 and ("bias" not in node.parameters or bias):
             return Range(0.0 if bias is None else bias.low, math.inf)
-    factors = [node.parameters[role] for role in ("weight", "scale") if role in node.parameters]
-    if node.op in _FAMILIES["recurrent"] or not any(map(holds_zeros, factors)):
-        return ANY
-    return _of_numbers(node.parameters["bias"]) or ANY if "bias" in node.parameters else Range(0.0, 0.0, 1.0)
+    return ANY
 
 
 def _lowest_sum(weight: Parameter) -> float:
