@@ -275,6 +275,8 @@ _ZERO: Mapping[str, Callable[[Node, _State], bool]] = {
     "attention": lambda node, state: state.is_zero(node.inputs[2]),
     **dict.fromkeys(("stop_gradient", "straight_through"), lambda node, state: state.is_zero(node.inputs[0])),
     "constant": lambda node, state: state.all_zero(node.parameters.get("value")),
+    # written out it is a root (`_zero_at_zero`)
+    "reduce_l2": lambda node, state: state.is_zero(node.inputs[0]) and not node.attribute("exposed"),
     "pad": lambda node, state: (
         state.is_zero(node.inputs[0]) and (node.attribute("mode") != "constant" or node.attribute("value") == 0)
     ),
