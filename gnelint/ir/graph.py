@@ -296,6 +296,7 @@ class Graph:
         values: every value by name, inputs and node outputs.
         notes: what the reader wants a person to know ("normalisation was folded at export"), one sentence each.
         subgraphs: bodies of If, Loop and Scan nodes as graphs of their own, by "node name/attribute".
+        deciding: values that say which branch of an If runs, of those that were entered since only one branch fits.
         ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
         data_files: files beside the model that hold weights, as the model names them.
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.
@@ -316,6 +317,7 @@ class Graph:
     values: Mapping[str, Value]
     notes: tuple[str, ...] = ()
     subgraphs: Mapping[str, Graph] = field(default_factory=dict)
+    deciding: frozenset[str] = frozenset()
     ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     data_files: tuple[str, ...] = ()
     returned: frozenset[str] = frozenset()

@@ -24,7 +24,6 @@ from gnelint.onnxfile.nodes import (
     in_order,
     is_constant,
     own_name,
-    reads,
     schema_of,
     types_of,
     with_attributes,
@@ -86,6 +85,7 @@ class Walker:
         self.types = TypeInference(model.ir_version or 3)
         own = ignored_rules(metadata(model))
         self.ignores: dict[str, tuple[str, ...]] = {"": own} if own else {}
+        self._deciding: set[str] = set()
         self._functions = Functions(model.functions)
         self._weights = weights
         self._sizes = sizes
@@ -299,14 +299,19 @@ class Walker:
         scope.take(node.output, inner, function.output, f'function "{function.name}"')
 
     def _control_flow(self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place) -> None:
-        """Enter a branch that is decided; read the bodies of everything else as graphs of their own."""
+        """Enter a branch that is decided, by a constant or as the only one that fits; read the bodies of all else
+        as graphs of their own."""
         condition = call.input(0)
         if call.op_type == "If" and not call.domain and isinstance(condition, Parameter) and condition.size == 1:
             taken = call.attributes.get("then_branch" if bool(condition.array().reshape(-1)[0]) else "else_branch")
             if taken is not None:
                 self._enter(node, taken.g, scope, place, call.origin)
                 return
-        captured = self._bodies(node, call, scope, place)
+        captured, fitting = self._bodies(node, call, scope, place)
+        if fitting is not None:
+            self._deciding.update(operand.name for operand in call.inputs if isinstance(operand, Value))
+            self._enter(node, fitting, scope, place, call.origin)
+            return
         outputs = tuple(output_type(None, place.declared.get(name), self._sizes) for name in node.output)
         call = replace(call, outputs=_body_outputs(call, outputs))
         self.emitter.begin(call)
@@ -315,10 +320,13 @@ class Walker:
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
         self._bind(node, results, call, scope, place)
 
-    def _bodies(self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place) -> Mapping[str, Value]:
+    def _bodies(
+        self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place
+    ) -> tuple[Mapping[str, Value], onnx.GraphProto | None]:
         """Read the bodies of undecided control flow; the values of the graph around them that they read.
 
-        Of two branches one may be meant for other sizes of the input (another sampling rate): it is left out, and said.
+        Of two branches one may be meant for other sizes of the input (another sampling rate): it is left out, and said,
+        and the other one, which is then the only one that can run, is what comes second.
         """
         captured: dict[str, Value] = {}
         bodies = {
@@ -336,12 +344,14 @@ class Walker:
                 if len(misfits) == len(bodies):
                     raise misfits[0] from error
                 self.emitter.notes[f"{where} does not fit these sizes and was left out."] = None
-                outer = (scope.find(each) for each in reads(node))
-                captured.update((value.name, value) for value in outer if isinstance(value, Value))
             else:
                 self.emitter.subgraphs[where] = body
                 captured.update(read)
-        return captured
+        if not misfits:
+            return captured, None
+        (fitting,) = (name for name in bodies if f"{call.origin.name}/{name}" in self.emitter.subgraphs)
+        del self.emitter.subgraphs[f"{call.origin.name}/{fitting}"]
+        return captured, bodies[fitting]
 
     def _enter(
         self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope[Operand], place: Place, origin: Origin
@@ -403,6 +413,7 @@ class Walker:
             values=emitter.values,
             notes=(*notes, *emitter.notes, *constant),
             subgraphs=emitter.subgraphs,
+            deciding=frozenset(self._deciding),
             ignores=self.ignores,
             data_files=self._weights.data_files,
             returned=frozenset(returned),

@@ -373,7 +373,7 @@ def test_a_branch_may_name_its_weights_as_the_graph_does(tmp_path: Path) -> None
 
 
 def test_a_branch_for_other_sizes_is_left_out(tmp_path: Path) -> None:
-    """Two sampling rates in one file: no length of the input fits both branches."""
+    """Two sampling rates in one file: no length of the input fits both branches, so that the other one is what runs."""
 
     def branch(size: int) -> onnx.GraphProto:
         out = [helper.make_tensor_value_info("o", TensorProto.FLOAT, [8, 4])]
@@ -387,9 +387,10 @@ def test_a_branch_for_other_sizes_is_left_out(tmp_path: Path) -> None:
 
     graph = load(two(512, 256), tmp_path)
     assert graph.values["x"].shape == (8, 512)
-    assert list(graph.subgraphs) == ["if/then_branch"]
+    assert not graph.subgraphs
     assert "if/else_branch does not fit these sizes and was left out." in graph.notes
-    assert graph.nodes[-1].present_inputs == ("c", "r")
+    assert [(found.name, found.op) for found in graph.nodes] == [("relu", "relu"), ("of512", "linear")]
+    assert graph.deciding == {"c"}
     with pytest.raises(ModelError, match="does not fit its inputs"):
         load(two(7, 9), tmp_path)
 
