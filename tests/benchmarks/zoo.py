@@ -21,11 +21,12 @@ import random
 import re
 import resource
 import signal
+import subprocess
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -55,6 +56,7 @@ class Row:
         coverage: the share of nodes with a formula.
         causes: of a coverage below 1, or of a network that was not read.
         seconds: of reading and analysis.
+        commit: of gnelint, as git names it in short; "" where nobody wrote it down.
     """
 
     package: str
@@ -64,6 +66,7 @@ class Row:
     coverage: float | None = None
     causes: tuple[str, ...] = ()
     seconds: float = 0.0
+    commit: str = ""
 
     @property
     def whole(self) -> bool:
@@ -87,9 +90,10 @@ def main() -> None:
     names = given.only or families()
     if given.shuffled:
         random.Random(0).shuffle(names)
+    _commit()
     gnelint.check(torch.nn.Linear(2, 2), inputs="1,2")  # what reading imports is there when the processes fork
     for model in islice(models([name for name in names if given.only or name not in rows]), given.limit):
-        rows[model.family] = checked(model, given.seconds)
+        rows[model.family] = replace(checked(model, given.seconds), commit=_commit())
         print(line(rows[model.family]), flush=True)
         write(list(rows.values()), given.out)
     write(list(rows.values()), given.out)
@@ -192,8 +196,20 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 @lru_cache
+def _commit() -> str:
+    """What is measured; it is asked for once, when the run begins."""
+    asked = ["git", "-C", str(Path(gnelint.__file__).parent), "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@lru_cache
 def _count() -> int:
     return len(families())
+
+
+def _by_commit(rows: Sequence[Row]) -> str:
+    counted = Counter(row.commit or "not written down" for row in rows)
+    return ", ".join(f"{commit} {count}" for commit, count in counted.most_common())
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
@@ -211,16 +227,16 @@ def write(rows: Sequence[Row], out: Path) -> None:
         "",
         summary(rows),
         "",
-        "A run keeps the rows that are there: they may be of several commits and limits of time.",
+        f"A run keeps the rows that are there, of several commits and limits of time: {_by_commit(rows)}.",
         "",
         "| cause | networks | such as |",
         "|---|--:|---|",
     ]
     lines += [f"| {cause} | {count} | {', '.join(causes[cause][:4])} |" for cause, count in counted.most_common()]
-    lines += ["", "| package | family | model | outcome | coverage | s |", "|---|---|---|---|--:|--:|"]
+    lines += ["", "| package | family | model | outcome | coverage | s | commit |", "|---|---|---|---|--:|--:|---|"]
     for row in ordered:
         coverage = "" if row.coverage is None else f"{row.coverage:.3f}"
-        cells = (row.package, row.family, row.model, row.outcome, coverage, f"{row.seconds:.1f}")
+        cells = (row.package, row.family, row.model, row.outcome, coverage, f"{row.seconds:.1f}", row.commit)
         lines.append(f"| {' | '.join(cells)} |")
     out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
