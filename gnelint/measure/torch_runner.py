@@ -91,6 +91,8 @@ class Runner(fx.Interpreter):  # type: ignore[misc]  # torch is not followed
             return args[0].reshape(args[1])
         if name == "copy":  # has no derivative, being what a write in place is traced as
             return args[1].to(args[0].dtype).expand(args[0].shape)
+        if name in ("slice_scatter", "select_scatter") and args[0].is_complex():
+            return _into_complex(target, args, kwargs)
         if name == "scaled_dot_product_attention":
             kwargs = {**_by_name(target, args, kwargs), "dropout_p": 0.0}
             return target(**kwargs)
@@ -134,6 +136,13 @@ def given_inputs(program: ExportedProgram) -> list[Any]:
     """The example inputs in the order of the program's own."""
     found = program.example_inputs
     return [] if found is None else pytree.tree_leaves(found)
+
+
+def _into_complex(target: Any, args: Any, kwargs: Any) -> Tensor:
+    """A write into a complex tensor, of which torch has no derivative: one into its parts."""
+    given = _by_name(target, args, kwargs)
+    parts = {name: torch.view_as_real(given[name].resolve_conj()) for name in ("self", "src")}
+    return torch.view_as_complex(target(**{**given, **parts, "dim": given["dim"] % args[0].dim()}))
 
 
 def _by_name(target: Any, args: Any, kwargs: Any) -> dict[str, Any]:

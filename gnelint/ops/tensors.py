@@ -10,7 +10,7 @@ from gnelint.ops.record import Joined, OnnxForm, Operation, TorchForm
 _PAIR = ("self", "other")
 _TOP = {"axis": -1, "k": ..., "largest": True}
 _OVER_AXES = {"axes": ..., "keepdims": True}
-_COPIES = ("clone", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_of", "_conj_physical",
+_COPIES = ("clone", "alias", "contiguous", "to", "_to_copy", "type_as", "lift_fresh_copy", "view_of",
            "resolve_conj", "resolve_neg", "positive")  # fmt: skip
 _VIEWS = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
           "_reshape_alias", "view_copy", "squeeze_copy", "unsqueeze_copy")  # fmt: skip

@@ -97,6 +97,17 @@ class Cells(nn.Module):
         return torch.cat(state, -1) if isinstance(state, tuple) else state
 
 
+MATRIX = torch.arange(64.0).reshape(8, 8).sin()
+
+
+def written_spectrum(x: torch.Tensor) -> torch.Tensor:
+    """As Fourier neural operators have it: the lowest frequencies times complex weights, all others 0."""
+    spectrum = torch.fft.rfft(x, dim=1)
+    kept = torch.zeros_like(spectrum)
+    kept[:, :2] = torch.einsum("bfi,io->bfo", spectrum[:, :2], torch.complex(MATRIX, MATRIX.flip(0)))
+    return torch.fft.irfft(torch.cat([kept[:, :1], kept[:, 1:].roll(1, -1)], 1), 5, 1)
+
+
 MODULES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv": (nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), IMAGE),
     "conv same": (nn.Conv2d(4, 6, 4, padding="same"), IMAGE),
@@ -210,6 +221,11 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "rfft of odd length": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho"), 5, 1, "ortho"),
     "fft": lambda m, x: torch.fft.ifft(torch.fft.fft(x, norm="forward").transpose(1, 2), dim=1).imag,
     "fft of two axes": lambda m, x: torch.fft.fft2(x).real,
+    "spectral convolution": lambda m, x: written_spectrum(x),
+    "product of spectra": lambda m, x: (torch.fft.fft(x) @ torch.fft.fft(x).mT.conj()).real,
+    "spectrum by a real matrix": lambda m, x: (
+        torch.einsum("btc,dc->btd", torch.fft.fft(x, dim=1), MATRIX.cfloat()).imag
+    ),
     "kernels of samples": lambda m, x: F.conv2d(
         x[:, :4].reshape(1, 4, 4, 4), x.reshape(2, 40)[:, :36].reshape(4, 2, 3, 3), x[0, 0, :4], padding=1, groups=2
     ),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.lowering import add, multiply
@@ -71,6 +72,14 @@ def _view_as_real(em: Emitter, call: Call) -> Any:
     return em.concat(parts, len(call.shape) - 1)
 
 
+def _conjugated(em: Emitter, call: Call) -> Any:
+    x = call["self"]
+    if not _is_complex(x):
+        return em.flow(x)
+    real, imaginary = _parts(em, x)
+    return Complex(em.flow(real), em.scale(em.flow(imaginary), -1.0))
+
+
 def _complex(em: Emitter, call: Call) -> Any:
     return Complex(em.flow(call["real"]), em.flow(call["imag"]))
 
@@ -92,16 +101,57 @@ def _is_complex(x: Any) -> bool:
 
 
 def each_part(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call], Any]:
-    """A lowering that moves entries, for complex tensors part by part."""
+    """A lowering that moves entries, of one tensor or of several, for complex ones part by part."""
 
     def of_parts(em: Emitter, call: Call) -> Any:
-        x = call["self"]
-        if not isinstance(x, Complex):
+        moved = {name: call[name] for name in ("self", "src", "tensors") if name in call.arguments}
+        if not any(map(_is_complex, tree_leaves(list(moved.values())))):
             return lower(em, call)
-        found = [lower(em, Call(call.node, {**call.arguments, "self": part}, call.outputs)) for part in _parts(em, x)]
+        found = []
+        for index in (0, 1):
+            own = {name: tree_map(lambda x: _parts(em, x)[index], given) for name, given in moved.items()}  # noqa: B023
+            found.append(lower(em, _real_call(call, own)))
         return Complex(*map(em.flow, found))
 
     return of_parts
+
+
+def product_of_parts(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call], Any]:
+    """A lowering that multiplies two tensors and sums, for complex ones (a + ib)(c + id) = ac - bd + i (ad + bc)."""
+
+    def of_parts(em: Emitter, call: Call) -> Any:
+        names = [name for name in ("tensors", "self", "other", "mat2", "vec2") if name in call.arguments]
+        operands = tree_leaves([call[name] for name in names])
+        if not any(map(_is_complex, operands)):
+            return lower(em, call)
+        if len(operands) != 2:
+            raise CannotLowerError("a product of several complex numbers")
+
+        def product(*pair: Any) -> Any:
+            given = {"tensors": list(pair)} if names == ["tensors"] else dict(zip(names, pair, strict=True))
+            return lower(em, _real_call(call, given))
+
+        a, b = operands
+        if not _is_complex(a):
+            return Complex(*(em.flow(product(a, part)) for part in _parts(em, b)))
+        if not _is_complex(b):
+            return Complex(*(em.flow(product(part, b)) for part in _parts(em, a)))
+        (r1, i1), (r2, i2) = _parts(em, a), _parts(em, b)
+        real = add(em, product(r1, r2), product(i1, i2), call.shape, -1.0)
+        return Complex(em.flow(real), em.flow(add(em, product(r1, i2), product(i1, r2), call.shape)))
+
+    return of_parts
+
+
+def _real_call(call: Call, given: Mapping[str, Any]) -> Call:
+    """The same operation on parts, which are real."""
+    outputs = tuple(
+        None if output is None else (output[0], _PARTS.get(output[1], output[1])) for output in call.outputs
+    )
+    return Call(call.node, {**call.arguments, **given}, outputs)
+
+
+_PARTS = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}
 
 
 def length_of_parts(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call], Any]:
@@ -209,6 +259,7 @@ COMPLEX_OPS: Mapping[str, Callable[[Emitter, Call], Any]] = {
     "view_as_complex": _view_as_complex,
     "view_as_real": _view_as_real,
     "complex": _complex,
+    **dict.fromkeys(("_conj", "_conj_physical", "conj_physical"), _conjugated),
     "real": _part(0),
     "imag": _part(1),
     "fft_fft": _fft(inverse=False),

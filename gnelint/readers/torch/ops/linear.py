@@ -13,6 +13,7 @@ from gnelint.readers.emitter import CannotLowerError, Shape, concrete
 from gnelint.readers.lowering import add, last_two_exchanged, matmul
 from gnelint.readers.torch.constants import Constant, derived
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
+from gnelint.readers.torch.ops.complex import product_of_parts
 
 Lowering = Callable[[Emitter, Call], Any]
 
@@ -199,12 +200,12 @@ def _einsum(em: Emitter, call: Call) -> Operand:
 
 LINEAR_OPS: Mapping[str, Lowering] = {
     "linear": _linear,
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), _matmul),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), product_of_parts(_matmul)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",
                      "conv_transpose2d", "conv_transpose3d"), _conv),
     "embedding": _embedding,
     **dict.fromkeys(("grouped_mm_fallback", "_grouped_mm"), _grouped),
     **dict.fromkeys(("embedding_bag", "_embedding_bag"), _embedding_bag),
-    "einsum": _einsum,
+    "einsum": product_of_parts(_einsum),
 }  # fmt: skip

@@ -269,6 +269,32 @@ LOWERINGS: Mapping[str, Lowering] = once(
 An overload that means something else has an entry of its own ("max.other")."""
 
 COMPLEX_AWARE = frozenset(
-    {"permute", "transpose", "expand", "broadcast_to", "expand_as", "slice", "narrow", "select", "mul", *COMPLEX_OPS}
+    {
+        "permute",
+        "transpose",
+        "expand",
+        "broadcast_to",
+        "expand_as",
+        "slice",
+        "narrow",
+        "select",
+        "mul",
+        "slice_scatter",
+        "mT",
+        "select_scatter",
+        "copy",
+        "cat",
+        "concat",
+        "stack",
+        "roll",
+        "flip",
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "dot",
+        "einsum",
+        *COMPLEX_OPS,
+    }
 ).union(form.name for name in _OF_PARTS for form in VOCABULARY[name].torch or ())
 """Operations that are read where a complex tensor is among what they read."""
