@@ -253,7 +253,9 @@ def test_each_target_fails_by_its_own_configuration(folder: Path) -> None:
 # several processes
 
 
-@pytest.mark.parametrize("options", [[], ["--format", "json"], ["--statistics"]])
+@pytest.mark.parametrize(
+    "options", [["--format", "json"], *(pytest.param(each, marks=pytest.mark.slow) for each in ([], ["--statistics"]))]
+)
 def test_several_processes_say_the_same(folder: Path, options: list[str]) -> None:
     (folder / "broken.onnx").write_bytes(b"not a model at all" * 10)
     (folder / "nets.py").write_text("import torch\nnet = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())\n")

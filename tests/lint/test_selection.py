@@ -77,7 +77,7 @@ def test_selecting_preview_rules_without_preview_is_said(tmp_path: Path) -> None
         (Settings(ignore=("X",)), "no rule has this id"),
         (Settings(never=("X",)), "no rule has this id"),
         (Settings(params={"GNE999": {}}), "no rule has this id"),
-        (Settings(params={"GNE101": {"tolerence": 1.0}}), "Did you mean tolerance. GNE101 has: tolerance"),
+        (Settings(params={"GNE101": {"tolerence": 1.0}}), "Did you mean tolerance. GNE101 has: meant, tolerance"),
         (Settings(params={"GNE101": {"tolerance": "high"}}), "not of the type"),
         (Settings(params={"GNE101": {"tolerance": True}}), "not of the type"),
     ],

@@ -187,8 +187,8 @@ def test_a_network_without_anything() -> None:
 
 
 def test_gradients_beyond_a_double() -> None:
-    page = render(report(chain(3000, gain=0.5, blocks=True), findings=()))
-    assert "2<sup>−3000</sup>" in page
+    page = render(report(chain(1200, gain=0.5, blocks=True), findings=()))
+    assert "2<sup>−1200</sup>" in page
 
 
 def test_before_and_after() -> None:

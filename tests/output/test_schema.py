@@ -235,4 +235,4 @@ def test_reports_of_extremes_are_valid() -> None:
         nodes = tuple(dataclasses.replace(node, gradient_log2=bits, shape=None) for node in made.nodes)
         extreme = dataclasses.replace(made, nodes=nodes, blocks=(), gradient_log2=bits, stage=Judgement())
         valid(dumps(document([target(extreme, [dataclasses.replace(FOUND, location=None, fix=None, nodes=())])])))
-    valid(dumps(verify_document(Verification(verified(chain(4000, gain=0.25, blocks=True))))))
+    valid(dumps(verify_document(Verification(verified(chain(700, gain=0.25, blocks=True))))))

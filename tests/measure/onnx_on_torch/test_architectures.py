@@ -31,6 +31,8 @@ QUICK = (
     ("unet", 18, True),
     ("dcgan_generator", 19, False),
 )
+HEAVY = {"shufflenet_v2", "vit_spelled", "llama", "bert"}
+"""Exports whose gradients alone are looked at in the quick run: these need the outputs, too."""
 GRADIENT_LIMIT = 1e-5
 
 
@@ -49,7 +51,10 @@ def assert_matches(tmp_path: Path, name: str, opset: int, dynamo: bool) -> None:
     assert found.result == "matches", f"{found.result} {found.error} {found.line}"
 
 
-@pytest.mark.parametrize(("name", "opset", "dynamo"), QUICK)
+@pytest.mark.parametrize(
+    ("name", "opset", "dynamo"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[0] in HEAVY else []) for case in QUICK],
+)
 def test_some_exports_run_as_in_onnx_runtime(tmp_path: Path, name: str, opset: int, dynamo: bool) -> None:
     assert_matches(tmp_path, name, opset, dynamo)
 

@@ -172,7 +172,6 @@ KINDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "the inverse of a product": lambda x: (
         torch.linalg.inv(x.view(-1, 4, 8) @ x.view(-1, 4, 8).mT + torch.eye(4)) @ x.view(-1, 4, 8)
     ).flatten(1),
-    "an amplitude of the spectrum": lambda x: torch.fft.fft(x, norm="ortho").abs(),
     "a gate of its own rank": lambda x: x * (x > x.kthvalue(20, -1, keepdim=True)[0]),
     "through the exponential of a sampled value": lambda x: torch.logcumsumexp(x, -1).neg().exp(),
 }

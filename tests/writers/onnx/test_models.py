@@ -252,7 +252,7 @@ CHOICES = ("GNE310", "GNE311", "GNE402")
 NETWORKS = ["plain_conv(depth=50, gain=0.5)", "plain_mlp(depth=20, gain=0.5)", "a_bad", "vgg11_bn"]
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("dynamo", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_fix_finds_nothing_to_do_in_what_it_wrote(tmp_path: Path, name: str, dynamo: bool) -> None:
     source, output = tmp_path / "model.onnx", tmp_path / "fixed.onnx"
