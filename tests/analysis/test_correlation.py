@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ def test_weights_in_one_branch_are_enough() -> None:
         assert correlated_joins(graph(Join(branch))) == frozenset()
 
 
+@pytest.mark.slow
 def test_known_designs_have_none() -> None:
     for name in ("resnet18", "mobilenet_v3_small", "vit", "gpt2", "llama", "densenet121"):
         case = CASES[name]

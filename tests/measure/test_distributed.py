@@ -81,6 +81,7 @@ def test_an_onnx_files_weights_are_sharded_too(tmp_path: Path) -> None:
     assert same(one, sharded)
 
 
+@pytest.mark.slow
 def test_processes_that_draw_different_weights_are_told(tmp_path: Path) -> None:
     module = tmp_path / "unseeded.py"
     module.write_text(
