@@ -27,6 +27,7 @@ from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Scalar
 from gnelint.records import dataclass
 from gnelint.theory.gaussian.arrays import NUMPY
+from gnelint.theory.weights.contraction import is_nonnegative
 
 
 @dataclass(frozen=True)
@@ -139,21 +140,19 @@ def _of_layer(node: Node, operands: Sequence[Range | None]) -> Range:
     if node.op not in _FAMILIES["recurrent"] and any(map(holds_zeros, factors)):
         return _of_numbers(node.parameters["bias"]) or ANY if "bias" in node.parameters else Range(0.0, 0.0, 1.0)
     if node.op in _SUMS and operands and all(x is not None and x.low >= 0 for x in operands):
-        lowest = 0.0 if "weight" not in node.parameters else _lowest_sum(node.parameters["weight"])
+        weighted = "weight" not in node.parameters or _has_no_negative(node.parameters["weight"])
         bias = _of_numbers(node.parameters.get("bias"))
-        if lowest == 0.0 and node.attributes.get("factor", 1.0) >= 0 and ("bias" not in node.parameters or bias):
+        if weighted and node.attributes.get("factor", 1.0) >= 0 and ("bias" not in node.parameters or bias):
             return Range(0.0 if bias is None else bias.low, math.inf)
     return ANY
 
 
-def _lowest_sum(weight: Parameter) -> float:
-    """0 of weights none of which is negative, else minus infinity."""
+def _has_no_negative(weight: Parameter) -> bool:
     if weight.provenance != "data" or weight.size > _ENTRIES or not weight.size:
-        return -math.inf
+        return False
     array = weight.array()
-    if array[(0,) * (array.ndim - 1)].min() < 0:
-        return -math.inf  # of most weights one row is enough
-    return 0.0 if array.min() >= 0 else -math.inf
+    first = array[(0,) * (array.ndim - 1)]  # of most weights one row is enough
+    return bool(first.min() >= 0) and is_nonnegative(array)
 
 
 def _risen(node: Node, x: Range) -> Range:

@@ -20,7 +20,7 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
-from gnelint.theory.gaussian.lengths import directions, mean_length, shares
+from gnelint.theory.gaussian.lengths import derivatives, mean_length
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 UNCORRELATED = "the branches are uncorrelated"
@@ -396,9 +396,7 @@ class Hypot(OneOutput):
         shapes = [shape for shape in self.input_shapes if shape is not None]
         return tuple(
             g.times(part.axes, share, direction**2).summed_to(shape)
-            for part, share, direction, shape in zip(
-                parts, shares(entries, added), directions(entries, added), shapes, strict=True
-            )
+            for part, (direction, share), shape in zip(parts, derivatives(entries, added), shapes, strict=True)
         )
 
 

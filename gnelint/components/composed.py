@@ -15,7 +15,7 @@ import numpy as np
 
 from gnelint.ir.graph import Node
 from gnelint.ops import VOCABULARY
-from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample, squeeze_constant
+from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample, squeeze_constant, total_average
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient, Ray, gradient_of
 from gnelint.theory.fields.law import MOST, Law, root_law
@@ -126,13 +126,9 @@ def slope_powers(
     if component.node.op == "slice":
         return None
     law = _applied(component, [_held(law, True) for law in _laws(component, operands, trace.live, trace.grid)])
-    sizes = np.ones(counts(law.axes))
-    for index, axis in enumerate(law.axes):
-        sizes = sizes * np.reshape(axis.lengths, [-1 if i == index else 1 for i in range(len(law.axes))])
-    share = sizes / max(float(sizes.sum()), 1.0)
     square = law.number.slope**2
     means = law.mean(law.number.slope) ** 2, law.mean(square), law.mean(square**2)
-    first, second, fourth = (float((share * mean).sum()) for mean in means)
+    first, second, fourth = (total_average(mean, law.axes) for mean in means)
     return (first, second, fourth) if np.isfinite(fourth) else None
 
 

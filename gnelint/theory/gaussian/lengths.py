@@ -40,26 +40,20 @@ def mean_length(entries: Sequence[tuple[Array, Array]], counts: Sequence[int], a
     return np.asarray((survival / np.sqrt(t)).sum(-1) * _STEP / (2.0 * np.sqrt(np.pi)) * (whole > 0))
 
 
-def shares(entries: Sequence[tuple[Array, Array]], added: float = 0.0) -> list[Array]:
-    """E x_i^2 / S of each entry, 0 where S is 0. Args: as of `mean_length`."""
+def derivatives(entries: Sequence[tuple[Array, Array]], added: float = 0.0) -> list[tuple[Array, Array]]:
+    """E x_i / sqrt(S) and E x_i^2 / S of each entry, the moments of the length's derivative by it; 0 where S is 0.
+
+    Args: as of `mean_length`.
+    """
     whole, t = _times(entries, [1] * len(entries), added)
-    together = np.exp(_log_laplace(entries, [1] * len(entries), added, t)) * t * _STEP
+    together = np.exp(_log_laplace(entries, [1] * len(entries), added, t)) * _STEP * (whole > 0)[..., None]
     found = []
     for mean, variance in entries:
         mean, variance = mean[..., None], variance[..., None]
         q = 1.0 + 2.0 * t * variance
-        found.append(((variance / q + (mean / q) ** 2) * together).sum(-1) * (whole > 0))
+        direction = (mean / q * together * np.sqrt(t / np.pi)).sum(-1)
+        found.append((direction, ((variance / q + (mean / q) ** 2) * together * t).sum(-1)))
     return found
-
-
-def directions(entries: Sequence[tuple[Array, Array]], added: float = 0.0) -> list[Array]:
-    """E x_i / sqrt(S) of each entry, 0 where S is 0. Args: as of `mean_length`."""
-    whole, t = _times(entries, [1] * len(entries), added)
-    together = np.exp(_log_laplace(entries, [1] * len(entries), added, t)) * np.sqrt(t / np.pi) * _STEP
-    return [
-        (mean[..., None] / (1.0 + 2.0 * t * variance[..., None]) * together).sum(-1) * (whole > 0)
-        for mean, variance in entries
-    ]
 
 
 def _times(entries: Sequence[tuple[Array, Array]], counts: Sequence[int], added: float) -> tuple[Array, Array]:

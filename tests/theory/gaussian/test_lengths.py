@@ -7,7 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from gnelint.theory.gaussian.lengths import directions, mean_length, shares
+from gnelint.theory.gaussian.lengths import derivatives, mean_length
+
+
+def shares(entries: list[tuple[np.ndarray, np.ndarray]], added: float = 0.0) -> list[np.ndarray]:
+    return [square for _, square in derivatives(entries, added)]
 
 
 def pair(mean: float, variance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +44,7 @@ def test_of_any_means_and_variances_it_is_what_draws_give() -> None:
     length = np.sqrt((x**2).sum(0) + 0.1)
     known = [pair(*entry) for entry in entries]
     assert mean_length(known, [1, 1, 1], 0.1)[0] == pytest.approx(length.mean(), rel=2e-3)
-    for share, direction, row in zip(shares(known, 0.1), directions(known, 0.1), x, strict=True):
+    for (direction, share), row in zip(derivatives(known, 0.1), x, strict=True):
         assert share[0] == pytest.approx(((row / length) ** 2).mean(), rel=4e-3)
         assert direction[0] == pytest.approx((row / length).mean(), abs=3e-3)
 

@@ -86,14 +86,20 @@ def _complex(em: Emitter, call: Call) -> Any:
 
 def multiplied(em: Emitter, a: Any, b: Any, shape: Shape) -> Any:
     """The product of two tensors one of which is complex."""
-    if not _is_complex(b):
+    if not _is_complex(a):
         a, b = b, a
-    if not _is_complex(a) and not isinstance(a, Complex):
-        return Complex(*(em.flow(multiply(em, part, a, shape)) for part in _parts(em, b)))
+    return _product(em, a, b, lambda one, other: multiply(em, one, other, shape), shape)
+
+
+def _product(em: Emitter, a: Any, b: Any, real_product: Callable[[Any, Any], Any], shape: Shape) -> Complex:
+    """(a + ib)(c + id) = ac - bd + i (ad + bc) for whatever multiplies real tensors; either may be real itself."""
+    if not _is_complex(a):
+        return Complex(*(em.flow(real_product(a, part)) for part in _parts(em, b)))
+    if not _is_complex(b):
+        return Complex(*(em.flow(real_product(part, b)) for part in _parts(em, a)))
     (r1, i1), (r2, i2) = _parts(em, a), _parts(em, b)
-    real = add(em, multiply(em, r1, r2, shape), multiply(em, i1, i2, shape), shape, -1.0)
-    imaginary = add(em, multiply(em, r1, i2, shape), multiply(em, i1, r2, shape), shape)
-    return Complex(em.flow(real), em.flow(imaginary))
+    real = add(em, real_product(r1, r2), real_product(i1, i2), shape, -1.0)
+    return Complex(em.flow(real), em.flow(add(em, real_product(r1, i2), real_product(i1, r2), shape)))
 
 
 def _is_complex(x: Any) -> bool:
@@ -117,7 +123,7 @@ def each_part(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call]
 
 
 def product_of_parts(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call], Any]:
-    """A lowering that multiplies two tensors and sums, for complex ones (a + ib)(c + id) = ac - bd + i (ad + bc)."""
+    """A lowering that multiplies two tensors and sums, for complex ones by their parts."""
 
     def of_parts(em: Emitter, call: Call) -> Any:
         names = [name for name in ("tensors", "self", "other", "mat2", "vec2") if name in call.arguments]
@@ -127,18 +133,12 @@ def product_of_parts(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter
         if len(operands) != 2:
             raise CannotLowerError("a product of several complex numbers")
 
-        def product(*pair: Any) -> Any:
-            given = {"tensors": list(pair)} if names == ["tensors"] else dict(zip(names, pair, strict=True))
+        def product(one: Any, other: Any) -> Any:
+            given = {"tensors": [one, other]} if names == ["tensors"] else dict(zip(names, (one, other), strict=True))
             return lower(em, _real_call(call, given))
 
         a, b = operands
-        if not _is_complex(a):
-            return Complex(*(em.flow(product(a, part)) for part in _parts(em, b)))
-        if not _is_complex(b):
-            return Complex(*(em.flow(product(part, b)) for part in _parts(em, a)))
-        (r1, i1), (r2, i2) = _parts(em, a), _parts(em, b)
-        real = add(em, product(r1, r2), product(i1, i2), call.shape, -1.0)
-        return Complex(em.flow(real), em.flow(add(em, product(r1, i2), product(i1, r2), call.shape)))
+        return _product(em, a, b, product, call.shape)
 
     return of_parts
 
