@@ -281,6 +281,10 @@ def _is_plain(node: Node) -> bool:
     return weight.kind not in _GIVEN and (node.op == "linear" or node.attribute("groups") == 1)
 
 
+_RUN = 4
+"""Equal numbers in a row that no draw gives."""
+
+
 # --- biases -----------------------------------------------------------------------------------------------
 
 
@@ -333,11 +337,11 @@ def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:
     """A cell's biases without what somebody set a whole gate to, or added to it: a forget bias is no training.
 
     A gate's middle is that of its largest and smallest entry: no entry of a uniform draw lies further from it than its
-    bound.
+    bound. Of a cell written by hand nobody says where its gates are: runs of one number are what somebody set.
     """
     recurrent = node.parameters.get("recurrent")
     if recurrent is None:
-        return numbers
+        return _without_runs(numbers)
     gates = numbers.reshape(-1, recurrent.shape[-1])
     middles = (gates.max(axis=1) + gates.min(axis=1)) / 2.0
     kept = [
@@ -346,6 +350,14 @@ def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:
         if np.ptp(gate) > 0 or not gate.any()
     ]
     return np.concatenate(kept) if kept else numbers
+
+
+def _without_runs(numbers: np.ndarray) -> np.ndarray:
+    """The numbers without those that follow on equal ones, where enough others are left to tell a draw."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=np.nan) != 0.0)
+    lengths = np.diff(starts, append=numbers.size)
+    drawn = numbers[np.repeat(lengths < _RUN, lengths)]
+    return drawn if distinct(drawn).size > 2 else numbers
 
 
 def _layer_before(graph: Graph, node: Node) -> Node | None:

@@ -306,6 +306,7 @@ class Graph:
         in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
         classes: what the class of each module is called, by its qualified name; of a module only.
+        lost: results that a statement computes and does not keep, each with its place; of a module only.
     """
 
     name: str
@@ -327,6 +328,7 @@ class Graph:
     in_losses: frozenset[str] = frozenset()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

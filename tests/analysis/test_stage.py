@@ -102,6 +102,14 @@ def forgetting(module: Any) -> None:
             layer.bias.data[:8] = 1.0
 
 
+def remembering(module: Any) -> None:
+    """A forget bias in a cell written by hand: one number over a part of a uniform draw."""
+    for layer in module:
+        if hasattr(layer, "bias") and layer.bias.numel() >= 16:
+            layer.reset_parameters()
+            layer.bias.data[: layer.bias.numel() // 4] = 3.0
+
+
 def small_biases(module: Any) -> None:
     for layer in module:
         if hasattr(layer, "bias"):
@@ -109,7 +117,7 @@ def small_biases(module: Any) -> None:
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("change", [zeroed, halved, forgetting, small_biases])
+@pytest.mark.parametrize("change", [zeroed, halved, forgetting, remembering, small_biases])
 def test_odd_starts_are_fresh(start: str, change: Callable[[Any], None]) -> None:
     module = built(Design("mlp", init=start))
     change(module)

@@ -20,6 +20,7 @@ from tests.models import (
     hazards,
     initialisation,
     innocent,
+    misplaced,
     mixed_up,
     placement,
     reported,
@@ -29,6 +30,7 @@ from tests.models import (
     spectrogram,
     starts,
     stuck,
+    unasked,
     unheard,
     unsteady,
     wiring,
@@ -360,6 +362,31 @@ def _examples() -> dict[str, Case]:
         unheard.normalised_gate: (16, 16),
         unheard.distilled: (32, 16),
         unheard.blank_memory: (4, 5, 8),
+        unasked.learnt_threshold: (64, 32),
+        unasked.blended_branches: (64, 16),
+        unasked.fused_scales: (4, 3, 16, 16),
+        unasked.turned_estimator: (64, 16),
+        unasked.mixed_channels: (64, 8),
+        unasked.hyperbolic_places: (64, 16),
+        unasked.learnt_metric: (64, 16),
+        unasked.transported_points: (8, 16, 4),
+        unasked.brightened_images: (4, 3, 8, 8),
+        unasked.forward_sums: (8, 6, 8),
+        unasked.coarse_weights: (64, 16),
+        unasked.binary_weights: (64, 16),
+        misplaced.short_reach: (8, 4, 64),
+        misplaced.early_strides: (8, 3, 16, 16),
+        misplaced.doubled_skip: (4, 3, 16, 16),
+        misplaced.rolled_samples: (8, 12, 4),
+        misplaced.reversed_samples: (8, 12, 4),
+        misplaced.noise_schedule: (32, 16),
+        misplaced.masked_order: (32, 8),
+        misplaced.single_expert: (32, 16),
+        misplaced.detached_adversary: (32, 4),
+        misplaced.squashed_cell: (8, 40, 4),
+        misplaced.leaky_units: (8, 20, 4),
+        misplaced.half_positions: (4, 512, 4),
+        misplaced.spline_grid: (32, 8),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -376,6 +403,13 @@ def _examples() -> dict[str, Case]:
     found.append(Case("own_scores", wiring.own_scores, (16, 16), others=((16, 6),)))
     found.append(Case("own_loss", wiring.own_loss, (16, 8), others=((16,),)))
     found.append(Case("mixture_density", unsteady.mixture_density, (16, 16), others=((16, 64),)))
+    found.append(Case("lost_mask", unasked.lost_mask, (8, 12), vocabulary=16))
+    found.append(Case("half_mask", unasked.half_mask, (8, 12), vocabulary=16))
+    found.append(Case("dirichlet_policy", unasked.dirichlet_policy, (32, 8), others=((32, 5),)))
+    found.append(Case("weighted_tasks", unasked.weighted_tasks, (32, 16), others=((32, 4), (32, 4))))
+    found.append(Case("paired_candidates", misplaced.paired_candidates, (8, 8), others=((8, 5, 8),)))
+    found.append(Case("drawn_positions", misplaced.drawn_positions, (8, 12), vocabulary=16))
+    found.append(Case("sloped_attention", misplaced.sloped_attention, (8, 24), vocabulary=16))
     found.append(Case("turned_heads", unheard.turned_heads, (4, 16), vocabulary=32))
     found.append(Case("step_rows", unheard.step_rows, (16, 16), others=((16,),)))
     found.append(Case("flow_times", unheard.flow_times, (16, 16), others=((16,),)))

@@ -12,7 +12,8 @@ from gnelint.ir.graph import Graph, Node
 def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
     """Attention, recurrences, softmaxes and lengths that run along the samples of a batch.
 
-    A length along the first axis is one over samples where the outputs have a row for each of them. For all others the
+    A length along the first axis is one over samples where the outputs have a row for each of them, and so is what
+    moves entries of a sequence along it, unless attention or a recurrence runs there. For all others the
     axis of the samples is known where the outputs have a row for each of its entries and lack another axis, which a
     pooling or the last step took (and not the width of the input, which a layer takes), or where the network has
     numbers of its own for positions along the second axis and none for the first.
@@ -26,6 +27,7 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
         return
     if all(label(layout[0]) == 0 for layout in heads):
         yield from _lengths_over_samples(graph, found)
+        yield from _moved_samples(found, tokens)
     if len(found.shape) < (2 if tokens else 3):
         return
     ahead = found.shape if tokens else found.shape[:-1]
@@ -58,6 +60,17 @@ def _lengths_over_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:
             layout = found.layouts.get(node.present_inputs[0]) or ()
             if sum(0 in {label for label, _ in axis} for axis in layout) == 1:
                 yield mixing
+
+
+_ALONG = frozenset({"attention", "recurrent", "window", "statistic"})
+"""What runs along positions: where any of it runs along the first axis, time stands there and not the samples."""
+
+
+def _moved_samples(found: Axes, tokens: bool) -> Iterator[Mixing]:
+    """Of sequences, samples first: what is turned round or shifted along the first axis and has positions, too."""
+    along = {mixing.axis for mixing in found.mixings if mixing.kind in _ALONG}
+    if len(found.shape) == (2 if tokens else 3) and 0 not in along:
+        yield from (each for each in found.mixings if each.kind == "moved" and each.axis == 0)
 
 
 def coded_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from gnelint.analysis.axes.layout import Axis, Layout, common, label, plain, regrouped, resized
+from gnelint.analysis.axes.layout import Axis, Layout, common, label, plain, regrouped, resized, sizes
 from gnelint.analysis.axes.walk import Walk
 from gnelint.ir.graph import Node
 from gnelint.ops import families
@@ -67,6 +67,23 @@ def _cut(walk: Walk, node: Node) -> Layout | None:
     return tuple(resized(axis, size) for axis, size in zip(layout, shape, strict=True))
 
 
+def _shifted(walk: Walk, node: Node) -> Layout | None:
+    layout = _cut(walk, node)
+    for axis in node.attribute("axes") if layout is not None else ():
+        walk.meet(node, layout[axis], "moved", None)  # type: ignore[index]
+    return layout
+
+
+def _tiled(walk: Walk, node: Node) -> Layout | None:
+    """Whole repetitions: the copies count ahead of the entries."""
+    layout, shape = walk.layout(node), walk.shape(node.outputs[0])
+    if layout is None or shape is None or len(layout) > len(shape):
+        return None
+    whole = (*((((None, 1),),) * (len(shape) - len(layout))), *layout)
+    times = [size // own for size, own in zip(shape, sizes(whole), strict=True)]
+    return tuple(((None, count), *axis) if count > 1 else axis for count, axis in zip(times, whole, strict=True))
+
+
 def _gathered(walk: Walk, node: Node) -> Layout | None:
     return _cut(walk, node) if "indices" in node.parameters else None
 
@@ -119,7 +136,9 @@ MOVING: Mapping[str, Callable[[Walk, Node], Layout | None]] = {
     "identity": _same,
     "transpose": _transposed,
     "reshape": _reshaped,
-    **dict.fromkeys(("slice", "split", "pad", "flip", "roll"), _cut),
+    **dict.fromkeys(("slice", "split", "pad"), _cut),
+    **dict.fromkeys(("flip", "roll"), _shifted),
+    "tile": _tiled,
     "gather": _gathered,
     "concat": _concatenated,
     "expand": _expanded,

@@ -9,7 +9,7 @@ from gnelint.analysis.axes.layout import Axis, Layout, labels
 from gnelint.ir.graph import Graph, Node
 from gnelint.records import dataclass
 
-Kind = Literal["attention", "recurrent", "softmax", "product", "layer", "statistic", "window", "codes"]
+Kind = Literal["attention", "recurrent", "softmax", "product", "layer", "statistic", "window", "codes", "moved"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Mixing:
         node: its name.
         axis: of the network's main input.
         kind: attention, recurrence, softmax; a product or a layer that sums over the axis; a mean or a norm; a window.
-            "codes" mixes nothing: the node has numbers of its own for each entry along the axis.
+            "codes" mixes nothing: the node has numbers of its own for each entry along the axis; nor does "moved": it
+        turns their order round, or shifts them.
         causal: whether an entry meets earlier ones alone; None where that is not known.
     """
 

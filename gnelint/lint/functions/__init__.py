@@ -21,6 +21,7 @@ from gnelint.lint.functions.predictions import PREDICTIONS
 from gnelint.lint.functions.repeats import REPEATS
 from gnelint.lint.functions.shapes import SHAPES
 from gnelint.lint.functions.shortcuts import SHORTCUTS
+from gnelint.lint.functions.slices import SLICES
 from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
 from gnelint.lint.functions.weights import WEIGHTS
@@ -33,7 +34,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Movement": MOVEMENT,
     "Numbers at the first step": HAZARDS,
     "What a value is set against": STATISTICS,
-    "Along time": MEMORY,
+    "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION),
     "The head and the loss": HEAD,

@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from gnelint.analysis.axes.layout import tears
+from gnelint.analysis.axes.layout import Axis, tears
 from gnelint.analysis.axes.masks import shown
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
@@ -150,6 +150,35 @@ def _crosses_samples(facts: Facts, node: Node) -> bool:
     return bool(shape) and len(places[0]) == len(places[1]) == 1 and places[0] != places[1] and max(shape or (0,)) > 1
 
 
+def _pairs_others(facts: Facts, node: Node) -> bool:
+    """Whether operands hold the samples along the same axis in different order: 0 1 2 0 1 2 beside 0 0 1 1 2 2.
+
+    As many copies as there are samples are all pairs of them, which somebody wanted.
+    """
+    if node.op not in ("add", "sub", "mul", "div", "concat") or len(node.present_inputs) < 2:
+        return False
+    found = [facts.axes.layouts.get(_unexpanded(facts, name)) for name in node.present_inputs]
+    known = [layout for layout in found if layout is not None]
+    if len(known) < len(found) or len({len(layout) for layout in known}) > 1:
+        return False
+    joined = node.attribute("axis") % len(known[0]) if node.op == "concat" else None
+    for place, parts in enumerate(zip(*known, strict=True)):
+        orders = [_order(part) for part in parts]
+        if place != joined and len({order for order in orders if order}) > 1 and all(orders):
+            return True
+    return False
+
+
+def _order(axis: Axis) -> tuple[int, int]:
+    """How many copies or positions stand ahead of the samples along an axis, and behind; zeros where they are alone,
+    not there, or as many."""
+    place = next((at for at, (label, size) in enumerate(axis) if label == 0 and size > 1), None)
+    if place is None:
+        return (0, 0)
+    ahead, behind = (math.prod(size for _, size in part) for part in (axis[:place], axis[place + 1 :]))
+    return (0, 0) if ahead * behind in (1, axis[place][1]) else (ahead, behind)
+
+
 def _unexpanded(facts: Facts, name: str) -> str:
     """What is broadcast, where a loss writes that out."""
     maker = facts.graph.producers.get(name)
@@ -168,6 +197,12 @@ AXES = (
         "truth",
         _crosses_samples,
         "operands of n of different rank hold the samples at different places, so that each meets each other one",
+    ),
+    function(
+        "pairs_others(n)",
+        "truth",
+        _pairs_others,
+        "operands of n hold copies of the samples along one axis in different order: others are set beside each",
     ),
     function(
         "codes_samples(n)",

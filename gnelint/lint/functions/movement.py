@@ -152,5 +152,11 @@ MOVEMENT = (
         lambda facts: float(len(_skipped(facts))),
         "how many of them are never called, though others of their numbered list are used",
     ),
+    function(
+        "lost_results()",
+        "text",
+        lambda facts: ", ".join(facts.graph.lost) or _NONE,
+        "results that a statement of the module's code computes and does not keep, with their lines; or none",
+    ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

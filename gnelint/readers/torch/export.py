@@ -24,6 +24,7 @@ from gnelint.budget import at
 from gnelint.errors import ModelError
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
+from gnelint.readers.torch.lost import lost_results
 from gnelint.readers.torch.memories import forget
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
@@ -40,12 +41,14 @@ class Exported:
         program: the program.
         called: names of the parameters that something reads in it, whether or not an output depends on them.
         losses: positions of outputs that are losses beside others.
+        lost: results that a statement computes and does not keep.
         notes: what a person should know about how it was obtained.
     """
 
     program: ExportedProgram
     called: frozenset[str]
     losses: frozenset[int] = frozenset()
+    lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -76,9 +79,9 @@ def export_module(
 
         def done(program: ExportedProgram, *more: str) -> Exported:
             given.put_back(program)
-            read = called(program)
+            read, lost = called(program), lost_results(program)
             notes = (*cached, *returned.notes, *more)
-            return Exported(functional(program), read, returned.losses, notes)
+            return Exported(functional(program), read, returned.losses, lost, notes)
 
         try:
             return done(_program(module, given.args, given.kwargs))
