@@ -20,7 +20,7 @@ import numpy as np
 
 from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.analysis.invariance import is_fixed, taken_out
-from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
 from gnelint.records import dataclass
@@ -29,13 +29,13 @@ from gnelint.theory.weights.contraction import is_zero
 
 Cause = Literal[
     "unread", "flat", "single", "detached", "cancelled", "shared", "fixed", "zero weight", "zero operand",
-    "reads zeros", "no state", "a number", "zero slope", "dropped",
+    "reads zeros", "no state", "a number", "zero slope", "dropped", "flat here",
 ]  # fmt: skip
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
 value; a detached value; a sum takes away as much of it as it adds; a softmax or norm takes out what is the same all
 along its axis; the mean of what has been given a mean, or the sum of shares; all weights of a node behind are zero; it
 is multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0;
-a dropout that keeps nothing; the numbers are computed from it by what has no derivative."""
+a dropout that keeps nothing; the numbers are computed from it by what has no derivative, or none where they start."""
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,13 @@ def _moving(graph: Graph, state: _State, live: set[str]) -> set[str]:
         for role, parameter in node.parameters.items()
         if parameter.trainable and not _reads_zeros(node, role, state)
         for leaf in parameter.leaves
+        if not is_flat_here(parameter, leaf.name)
     } | {leaf.name for body in graph.subgraphs.values() for parameter in body.parameters() for leaf in parameter.leaves}
+
+
+def is_flat_here(parameter: Parameter, name: str) -> bool:
+    """Whether what a parameter is computed by is flat where this tensor of it starts."""
+    return isinstance(parameter.load, Derivation) and parameter.load.slopes().get(name) == 0.0
 
 
 def _lacks_state(node: Node, role: str, state: _State) -> bool:
@@ -401,6 +407,8 @@ def _block(node: Node, parameter: Parameter, live: set[str], behind: Mapping[str
     if any(name in live for name in node.outputs):
         if not parameter.trainable:
             return Block("a number", node.name)
+        if all(is_flat_here(parameter, leaf.name) for leaf in parameter.leaves if leaf.trainable):
+            return Block("flat here", node.name)
         return Block("no state" if node.op in _FAMILIES["recurrent"] else "reads zeros", node.name)
     return next((behind[name] for name in node.outputs if name in behind), Block("unread", node.name))
 

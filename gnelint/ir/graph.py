@@ -74,6 +74,14 @@ class Derivation(ABC):
     def evaluate(self, changed: Stored) -> np.ndarray:
         """The numbers as they are once some of the stored tensors are changed."""
 
+    def slopes(self) -> Mapping[str, float]:
+        """By the name of a trained tensor: the largest entry of what comes back to it of a gradient of random numbers.
+
+        0 where the recipe is flat at the numbers as they are, and stays so whatever others of its tensors become; no
+        number where its derivative is none. What is not asked, as of large tensors, is missing.
+        """
+        return {}
+
     def __call__(self) -> np.ndarray:
         """The numbers as they are; small ones are worked out once, because many rules and components ask for them."""
         kept: np.ndarray | None = self.__dict__.get("_kept")

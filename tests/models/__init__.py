@@ -368,7 +368,7 @@ def _examples() -> dict[str, Case]:
         unasked.turned_estimator: (64, 16),
         unasked.mixed_channels: (64, 8),
         unasked.hyperbolic_places: (64, 16),
-        unasked.learnt_metric: (64, 16),
+        unasked.learnt_metric: (64, 8),
         unasked.transported_points: (8, 16, 4),
         unasked.brightened_images: (4, 3, 8, 8),
         unasked.forward_sums: (8, 6, 8),

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gnelint.analysis.ranges import Range
-from gnelint.ir.graph import Node
+from gnelint.ir.graph import Derivation, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.overstated import REACH, overstated
@@ -114,6 +114,18 @@ def _undefined_rows(facts: Facts, node: Node) -> float | None:
     return float(np.count_nonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
 
 
+def _undefined_slopes(facts: Facts, node: Node) -> str:
+    """The trained tensors that numbers are computed from, which are finite, and whose gradient is not."""
+    found = [
+        name
+        for parameter in node.parameters.values()
+        if isinstance(parameter.load, Derivation) and parameter.trainable and facts.is_finite(parameter)
+        for name, slope in parameter.load.slopes().items()
+        if not math.isfinite(slope)
+    ]
+    return ", ".join(dict.fromkeys(found)) or "none"
+
+
 def _read(facts: Facts, node: Node) -> Range | None:
     """What a node reads; of a length written out the sum under the root, which is zero where the length is."""
     if node.op == "hypot":
@@ -211,6 +223,13 @@ HAZARDS = (
         _undefined_rows,
         "rows of a weight that the model computes (weight norm, standardisation) that are no number though what it is "
         "computed from is",
+    ),
+    function(
+        "undefined_slopes(n)",
+        "text",
+        _undefined_slopes,
+        "the trained tensors that the numbers of n are computed from and whose gradient is no number, or infinite, "
+        "though the numbers are finite; or none",
     ),
     function(
         "lowest_input(n)",

@@ -42,6 +42,8 @@ _CAUSES = {
     "shared": "it adds the same number all along the axis of {}, which takes that out again",
     "fixed": "{} is the same for every input: the mean of what has been given a mean, or the sum of shares",
     "a number": "{} gets numbers that were computed from it by what has no derivative (detach, .data, sign, round)",
+    "flat here": "what {} uses is computed from it by a function that is flat at the numbers it starts with (outside "
+    "of a clamp's bounds, far out in a sigmoid, below zero in a ReLU)",
     "dropped": "{} drops everything (p = 1)",
     "no state": "{} is called without the state of the step before, and starts from zeros every time",
     "zero weight": "the weights of {} are all zero",

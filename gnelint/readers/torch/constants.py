@@ -8,6 +8,7 @@ it is drawn anew in every pass; it is recognised here so that multiplying by it 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +41,9 @@ from gnelint.records import dataclass
 RANDOM_SEED = 0
 """Seed of the draws that stand in for noise a forward pass adds (not dropout masks, which are neutral)."""
 
+SLOPE_ENTRIES = 1 << 16
+"""Numbers of the tensors of a recipe up to which its derivative is looked at."""
+
 EXTENSION_TYPES = {
     torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
     torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
@@ -66,6 +70,7 @@ class Constant:
         mask: the two values of a random tensor that has no others; None for everything else.
         base: the same numbers before they were expanded by broadcasting, None if they were not.
         leaves: the tensors of the module that it is computed from, none where it is one itself.
+        slopes: as in `graph.Derivation`, if anybody asks.
         law: of its entries where nobody has drawn them and they are independent, None otherwise.
     """
 
@@ -80,6 +85,7 @@ class Constant:
     leaves: tuple[Constant, ...] = ()
     kind: TensorKind = "constant"
     law: Law | None = None
+    slopes: Callable[[], Mapping[str, float]] = dict
 
     @property
     def compact(self) -> Constant:
@@ -138,6 +144,14 @@ class _Computed(Derivation):
 
     def leaves(self) -> tuple[Parameter, ...]:
         return tuple({leaf.name: leaf.parameter() for leaf in self.constant.leaves}.values())
+
+    def slopes(self) -> Mapping[str, float]:
+        kept: Mapping[str, float] | None = self.__dict__.get("_slopes")
+        if kept is None:
+            sizes = sum(math.prod(leaf.shape) for leaf in self.constant.leaves)
+            known = all(leaf.provenance == "data" for leaf in self.constant.leaves)
+            kept = self.__dict__["_slopes"] = self.constant.slopes() if known and sizes <= SLOPE_ENTRIES else {}
+        return kept
 
     def evaluate(self, changed: Stored) -> np.ndarray:
         return _load(self.constant, {name: from_numpy(array) for name, array in changed.items()})
@@ -320,6 +334,7 @@ class ConstantFolder:
             base=self._base(node),
             leaves=tuple(leaves),
             kind=foremost(leaf.kind for leaf in self._with_gradient(node, leaves)),
+            slopes=lambda: self._slopes(node),
             law=leaves[0].law if len(leaves) == 1 and names <= _KEEPING_LAW else None,
         )
         self._constants[node] = found
@@ -375,6 +390,46 @@ class ConstantFolder:
         return [leaf for leaf in leaves if leaf.kind != "parameter" or leaf in own]
 
     def _run(self, node: fx.Node, changed: Tensors) -> torch.Tensor:
+        with torch.no_grad():
+            return self._computed(node, lambda leaf: leaf.compute(changed).detach().cpu())
+
+    def _slopes(self, node: fx.Node) -> Mapping[str, float]:
+        """What is flat counts as flat only if it stays so when all that is not has moved."""
+        with contextlib.suppress(ModelError, RuntimeError):
+            slopes = self._slopes_with(node, frozenset())
+            moving = frozenset[str]()
+            while (found := frozenset(name for name, slope in slopes.items() if slope != 0.0)) != moving:
+                moving = found
+                if len(moving) == len(slopes):
+                    break
+                later = self._slopes_with(node, moving)
+                slopes = {name: slopes[name] or later.get(name, 0.0) for name in slopes}
+            return slopes
+        return {}
+
+    def _slopes_with(self, node: fx.Node, moved: frozenset[str]) -> dict[str, float]:
+        """The largest slopes, with some of the tensors a step away from where they are."""
+        asked: dict[str, torch.Tensor] = {}
+        random = torch.Generator().manual_seed(RANDOM_SEED)
+
+        def given(leaf: Constant) -> torch.Tensor:
+            tensor = leaf.compute({}).detach().cpu()
+            if leaf.kind != "parameter" or not tensor.is_floating_point():
+                return tensor
+            step = torch.randn(tensor.shape, generator=random).to(tensor.dtype) * 0.1 if leaf.name in moved else 0.0
+            return asked.setdefault(leaf.name, (tensor + step).requires_grad_())
+
+        with torch.enable_grad():
+            made = self._computed(node, given)
+            if not made.requires_grad:
+                return {}
+            cotangent = torch.randn(made.shape, generator=random).to(made.dtype)
+            found = torch.autograd.grad(made, tuple(asked.values()), cotangent, allow_unused=True)
+        with_slope = ((name, slope) for name, slope in zip(asked, found, strict=True) if slope is not None)
+        return {name: float(slope.abs().max()) for name, slope in with_slope if slope.numel()}
+
+    def _computed(self, node: fx.Node, given: Callable[[Constant], torch.Tensor]) -> torch.Tensor:
+        """What the recipe makes of what is given for the tensors it reads."""
         results: dict[fx.Node, Any] = {}
 
         def operand(source: fx.Node) -> Any:
@@ -385,10 +440,10 @@ class ConstantFolder:
 
         order = self._ancestors(node)
         draws = any(operation_name(found.target) in RANDOM for found in order)
-        with torch.no_grad(), seeded(RANDOM_SEED) if draws else contextlib.nullcontext():
+        with seeded(RANDOM_SEED) if draws else contextlib.nullcontext():
             for current in order:
                 if current in self._leaves:
-                    results[current] = self._leaves[current].compute(changed).detach().cpu()
+                    results[current] = given(self._leaves[current])
                     continue
                 args, found_kwargs = fx.map_arg((current.args, current.kwargs), operand)
                 kwargs = dict(found_kwargs)  # fx's own dictionaries cannot be changed
