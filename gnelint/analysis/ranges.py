@@ -276,16 +276,16 @@ def cosine_bound(graph: Graph, node: Node) -> float | None:
     """The bound of products of vectors of known length: |a b| is at most |a| |b|."""
     if node.op == "matmul":
         places = (-2 if node.attribute("transpose_a") else -1, -1 if node.attribute("transpose_b") else -2)
-        lengths = [_length(graph, name, axis) for name, axis in zip(node.present_inputs, places, strict=True)]
+        lengths = [vector_length(graph, name, axis) for name, axis in zip(node.present_inputs, places, strict=True)]
         factor = abs(float(node.attribute("factor")))
     elif node.op == "linear" and "bias" not in node.parameters:
-        lengths = [_length(graph, node.present_inputs[0], -1), _rows_length(node.parameters["weight"])]
+        lengths = [vector_length(graph, node.present_inputs[0], -1), _rows_length(node.parameters["weight"])]
         factor = 1.0
     elif node.op == "reduce_sum" and len(node.attribute("axes")) == 1:
         product = graph.producers.get(node.present_inputs[0])
         if product is None or product.op != "mul":
             return None
-        lengths = [_length(graph, name, node.attribute("axes")[0]) for name in product.present_inputs]
+        lengths = [vector_length(graph, name, node.attribute("axes")[0]) for name in product.present_inputs]
         factor = 1.0
     else:
         return None
@@ -301,7 +301,7 @@ def _rows_length(weight: Parameter) -> float | None:
     return float(lengths[0]) if np.allclose(lengths, lengths[0], rtol=1e-3) and lengths[0] > 0 else None
 
 
-def _length(graph: Graph, value: str, axis: int) -> float | None:
+def vector_length(graph: Graph, value: str, axis: int) -> float | None:
     """The Euclidean length along an axis of what was normalised to it and perhaps scaled by one number since."""
     node, shape = graph.producers.get(value), graph.values[value].shape
     if node is None or shape is None:
@@ -310,11 +310,11 @@ def _length(graph: Graph, value: str, axis: int) -> float | None:
     if node.op == "l2_normalize":
         return 1.0 if node.attribute("axes") == (place,) else None
     if node.op in ("identity", "straight_through", "stop_gradient"):
-        return _length(graph, node.present_inputs[0], place)
+        return vector_length(graph, node.present_inputs[0], place)
     if node.op == "transpose":
-        return _length(graph, node.present_inputs[0], node.attribute("perm")[place])
+        return vector_length(graph, node.present_inputs[0], node.attribute("perm")[place])
     if node.op == "scale" and not node.attribute("reciprocal"):
-        inner, scale = _length(graph, node.present_inputs[0], place), node.parameters.get("scale")
+        inner, scale = vector_length(graph, node.present_inputs[0], place), node.parameters.get("scale")
         by = Range(1.0, 1.0) if scale is None else _of_numbers(scale) if scale.size == 1 else None
         return None if inner is None or by is None else inner * abs(by.low * node.attribute("factor"))
     return None

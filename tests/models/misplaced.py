@@ -364,3 +364,51 @@ class SplineNetwork(nn.Module):
 def spline_grid(*, wrong: bool = False) -> nn.Module:
     """Wrong: the grid ends at 0.5, where the features have a deviation of 5."""
     return SplineNetwork(0.5 if wrong else 15.0)
+
+
+class Located(nn.Module):
+    """A transformer block over tokens with codes of their places: sines, or rows of a table."""
+
+    def __init__(self, kind: str, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.table = wrong, nn.Embedding(16, 32)
+        self.rows = nn.Embedding(12, 32) if kind == "rows" else None
+        angles = torch.arange(12)[:, None] * 10.0 ** (-torch.arange(16) / 8)
+        angles = torch.full_like(angles, 12.0) if wrong else angles
+        self.register_buffer("codes", torch.cat([angles.sin(), angles.cos()], -1))
+        self.block = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
+        self.out = nn.Linear(32, 16)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        places = torch.zeros(12, dtype=torch.long) if self.wrong else torch.arange(12)
+        codes = self.codes if self.rows is None else self.rows(places)
+        return self.out(self.block(self.table(tokens) + codes))
+
+
+def equal_codes(*, kind: str = "sines", wrong: bool = False) -> nn.Module:
+    """Wrong: every position has the code of the same place."""
+    return Located(kind, wrong)
+
+
+class Cosine(nn.Module):
+    """Attention by the cosines of queries and keys."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale, self.table, self.places = scale, nn.Embedding(16, 32), nn.Parameter(torch.randn(24, 32))
+        self.query, self.key, self.value, self.out = (nn.Linear(32, 32) for _ in range(4))
+        self.head = nn.Linear(32, 16)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens) + self.places
+        batch, time, width = x.shape
+        made = (layer(x).view(batch, time, 2, 16) for layer in (self.query, self.key, self.value))
+        query, key, value = (each.transpose(1, 2) for each in made)
+        scores = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).transpose(-1, -2)
+        mixed = (scores * self.scale).softmax(-1) @ value
+        return self.head(x + self.out(mixed.transpose(1, 2).reshape(batch, time, width)))
+
+
+def cosine_attention(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the cosines are the logits, and no key can get more than a quarter."""
+    return Cosine(1.0 if wrong else 12.0)

@@ -11,6 +11,7 @@ from gnelint.lint.functions.alike import ALIKE
 from gnelint.lint.functions.attention import ATTENTION
 from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
+from gnelint.lint.functions.codes import CODES
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
 from gnelint.lint.functions.memory import MEMORY
@@ -33,7 +34,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Weights": WEIGHTS,
     "Movement": MOVEMENT,
     "Numbers at the first step": HAZARDS,
-    "What a value is set against": STATISTICS,
+    "What a value is set against": (*STATISTICS, *CODES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from gnelint.analysis.ranges import cosine_bound, vector_length
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -59,6 +61,31 @@ def _contractions(facts: Facts, node: Node, axis: int) -> Iterator[bool]:
                 yield axis == len(shape) - (1 if first != turned else 2)
             else:
                 yield True
+
+
+def _highest_share(facts: Facts, node: Node) -> float | None:
+    """The most that one key can get where logits are bounded: the best of n at c and all others at -c."""
+    keys, bound = _bounded_logits(facts, node)
+    return None if bound is None or keys < 2 else 1.0 / (1.0 + (keys - 1) * math.exp(-2.0 * bound))
+
+
+def _bounded_logits(facts: Facts, node: Node) -> tuple[int, float | None]:
+    """How many keys there are, and the bound of the cosines between them and queries, with what scales them."""
+    if node.op == "attention" and not node.attribute("packed") and len(node.present_inputs) == 3:
+        shape = facts.graph.values[node.present_inputs[1]].concrete_shape
+        lengths = [vector_length(facts.graph, name, -1) for name in node.present_inputs[:2]]
+        known = [length for length in lengths if length is not None]
+        if not shape or len(known) < 2 or "bias" in node.parameters:
+            return 0, None
+        scale = node.attribute("scale")
+        return shape[-2], math.prod(known) * abs(shape[-1] ** -0.5 if scale is None else float(scale))
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    shape = facts.shape(node)
+    if node.op != "softmax" or not shape or not any(reader.op == "matmul" for reader in readers):
+        return 0, None
+    product = facts.producer(node)
+    bound = None if product is None or product.op != "matmul" else cosine_bound(facts.graph, product)
+    return shape[node.attribute("axis") % len(shape)], bound
 
 
 def _mask_fault(facts: Facts, node: Node) -> str:
@@ -187,6 +214,12 @@ def _is_trained(node: Node) -> bool:
 
 
 ATTENTION = (
+    function(
+        "highest_share(n)",
+        "number",
+        _highest_share,
+        "the most that one key of an attention or softmax can get, where queries and keys have known lengths",
+    ),
     function(
         "over_queries(n)",
         "truth",

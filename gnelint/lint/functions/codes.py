@@ -1,0 +1,112 @@
+"""Numbers that a network adds for each position: codes that are equal, drawn anew, or louder than all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gnelint.analysis.axes.layout import label
+from gnelint.ir.graph import Derivation, Node, Parameter
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+
+_LEAST = 4
+"""Positions and features from which on a table is one of codes."""
+_MOST = 1 << 22
+_HIDES = -1e3
+"""Masks hold numbers below this one."""
+
+
+def _tables(facts: Facts, node: Node) -> Iterator[Parameter]:
+    """What a node adds, or puts beside the features."""
+    if node.op == "bias":
+        yield from (each for each in (node.parameters.get("bias"),) if each is not None)
+    elif node.op == "concat" and node.attribute("axis") in (-1, len(facts.shape(node) or ()) - 1):
+        for name in node.present_inputs:
+            source = facts.graph.producers.get(name)
+            while source is not None and source.op in ("expand", "reshape", "identity"):
+                source = facts.producer(source)
+            if source is not None and source.op == "constant":
+                yield source.parameters["value"]
+
+
+def _of_positions(facts: Facts, node: Node, table: Parameter) -> bool:
+    """Whether a table has a row for each entry of an axis of the main input that is not the samples'."""
+    layout = facts.axes.layouts.get(node.outputs[0])
+    if layout is None or len(layout) < 2 or len(table.shape) < 2 or any(size > 1 for size in table.shape[:-2]):
+        return False
+    rows, width = table.shape[-2:]
+    return min(rows, width) >= _LEAST and rows != width and label(layout[-2]) not in (None, 0)
+
+
+def _repeated_codes(facts: Facts, node: Node) -> float:
+    """The share of positions whose code is that of the one before: all of them, or some as rounding makes them equal.
+
+    Codes of rows beside those of columns repeat, too, in runs of one length. A stored table that is trained moves its
+    rows apart; one that is looked up at equal places does not.
+    """
+    found = [_repeated(table) for table in _tables(facts, node) if _of_positions(facts, node, table)]
+    return max(found, default=0.0)
+
+
+def _repeated(table: Parameter) -> float:
+    computed = isinstance(table.load, Derivation)
+    if table.provenance != "data" or table.size > _MOST or (table.trainable and not computed):
+        return 0.0
+    rows = np.asarray(table.array(), np.float64).reshape(table.shape[-2:])
+    if table.trainable and not any(leaf.shape and leaf.shape[0] >= len(rows) for leaf in table.leaves):
+        return 0.0  # a kind of token, of which there are few
+    if not rows.any() or rows.min() < _HIDES:
+        return 0.0
+    equal = (rows[1:] == rows[:-1]).all(axis=1)
+    if equal.all():
+        return 1.0
+    runs = np.diff(np.flatnonzero(np.append(np.insert(~equal, 0, True), True)))
+    return float(equal.mean()) if np.unique(runs[:-1]).size > 1 else 0.0
+
+
+def _is_drawn(table: Parameter | None) -> bool:
+    return table is not None and table.transform == "random" and not any(leaf.trainable for leaf in table.leaves)
+
+
+def _drawn_codes(facts: Facts, node: Node) -> bool:
+    """Whether numbers drawn anew in every pass are added for each position, the same for all samples."""
+    return any(_is_drawn(table) and _of_positions(facts, node, table) for table in _tables(facts, node))
+
+
+def _input_share(facts: Facts, node: Node) -> float | None:
+    """The share that what fixed numbers scale has in the second moment behind noise or constants that are added."""
+    source, table = facts.producer(node), node.parameters.get("bias")
+    if node.op != "bias" or source is None or source.op != "scale" or table is None:
+        return None
+    scale, own = source.parameters.get("scale"), facts.input_moments(node)
+    if (scale is None and source.attribute("factor") == 1.0) or (scale is not None and scale.trainable) or own is None:
+        return None
+    if table.trainable and not _is_drawn(table):
+        return None
+    added = facts.statistics(table)
+    return None if added is None or not added.second_moment else own[1] / (own[1] + added.second_moment)
+
+
+CODES = (
+    function(
+        "repeated_codes(n)",
+        "number",
+        _repeated_codes,
+        "share of the positions to which n gives the very code of the one before, by a table that is not trained apart",
+    ),
+    function(
+        "drawn_codes(n)",
+        "truth",
+        _drawn_codes,
+        "n adds numbers for each position that are drawn anew in every pass and the same for all samples",
+    ),
+    function(
+        "input_share(n)",
+        "number",
+        _input_share,
+        "share of the second moment behind n that what it reads has, where fixed numbers scale that and n adds noise "
+        "or constants; unknown elsewhere",
+    ),
+)
