@@ -76,7 +76,7 @@ _FAMILIES = families()
 _LAYERS = frozenset({"linear", "conv", "conv_transpose"})
 _NO_GRADIENT = {"embedding": (0,), "gather": (1,), "where": (0,), "one_hot": (0,), "scatter": (1,)}
 """Operands that are only looked at, by operation."""
-_SUMS = frozenset({"add", "sub"})
+SUMS = frozenset({"add", "sub"})
 _FLAT = frozenset({"step", "compare", "logical", "top_mask", "one_hot"})
 
 
@@ -149,29 +149,29 @@ def movement(graph: Graph) -> Movement:
 def _cancelled(graph: Graph) -> Iterator[tuple[str, int]]:
     """The operands of sums whose parts cancel: z in z + (r - z)."""
     for node in graph.nodes:
-        if node.op not in _SUMS or _is_part(graph, node.outputs[0]):
+        if node.op not in SUMS or is_part(graph, node.outputs[0]):
             continue
         parts: dict[str, list[tuple[float, str, int]]] = {}
-        for value, factor, holder, place in _parts(graph, node, 1.0):
+        for value, factor, holder, place in sum_parts(graph, node, 1.0):
             parts.setdefault(value, []).append((factor, holder, place))
         for found in parts.values():
             if len(found) > 1 and sum(factor for factor, *_ in found) == 0.0:
                 yield from ((holder, place) for _, holder, place in found)
 
 
-def _is_part(graph: Graph, value: str) -> bool:
+def is_part(graph: Graph, value: str) -> bool:
     """Whether nothing but one sum reads a value."""
     readers = graph.consumers.get(value, ())
-    return len(readers) == 1 and readers[0].op in _SUMS and value not in graph.outputs
+    return len(readers) == 1 and readers[0].op in SUMS and value not in graph.outputs
 
 
-def _parts(graph: Graph, node: Node, factor: float) -> Iterator[tuple[str, float, str, int]]:
+def sum_parts(graph: Graph, node: Node, factor: float) -> Iterator[tuple[str, float, str, int]]:
     """What a sum adds, with its factor and where it stands; sums that nothing else reads are taken apart."""
     for place, value in enumerate(node.present_inputs):
         own = -factor if node.op == "sub" and place else factor
         source = graph.producers.get(value)
-        if source is not None and source.op in _SUMS and _is_part(graph, value):
-            yield from _parts(graph, source, own)
+        if source is not None and source.op in SUMS and is_part(graph, value):
+            yield from sum_parts(graph, source, own)
         else:
             yield value, own, node.name, place
 

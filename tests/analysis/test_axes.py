@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gnelint.analysis.axes.following import axes
 from gnelint.analysis.axes.layout import regrouped, tears
 from gnelint.analysis.axes.meeting import coded_samples, leaks, samples_that_meet
+from gnelint.analysis.axes.reach import reach
 from gnelint.ir.graph import Graph
 from gnelint.lint.functions.axes import torn_axis
 from gnelint.readers.torch.reader import read_module
@@ -126,3 +127,31 @@ def test_codes_along_the_batch_are_told_from_those_of_positions(name: str, count
 def test_a_memory_outside_the_causal_stack_may_be_seen_as_a_whole() -> None:
     graph = read(*network("t5"))
     assert list(leaks(graph, axes(graph))) == []
+
+
+@pytest.mark.parametrize(
+    ("layers", "steps"),
+    [
+        ((nn.Conv1d(4, 4, 3, padding=1), nn.Conv1d(4, 4, 3, padding=1)), (29, 31)),
+        ((nn.Conv1d(4, 4, 3, dilation=4, padding=4),), (27, 31)),
+        ((nn.Conv1d(4, 4, 2, stride=2), nn.MaxPool1d(2)), (28, 31)),
+        ((nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4), nn.ReLU()), (31, 31)),
+        ((nn.Conv1d(4, 4, 1), nn.GroupNorm(1, 4)), (0, 31)),
+    ],
+)
+def test_reach_of_the_last_step_is_what_autograd_finds(layers: tuple[nn.Module, ...], steps: tuple[int, int]) -> None:
+    class Last(nn.Sequential):
+        """The last step of what the layers give."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, :, -1]
+
+    module = Last(*layers)
+    graph = read_module(module, (torch.randn(3, 4, 32),), name="last")
+    assert reach(graph, axes(graph), graph.inputs[0])[2] == steps
+    x = torch.randn(3, 4, 32, requires_grad=True)
+    module(x).sin().sum().backward()
+    assert x.grad is not None
+    moved = x.grad.abs().sum((0, 1)).nonzero().flatten().tolist()
+    assert steps[0] <= moved[0]
+    assert moved[-1] <= steps[1]

@@ -13,7 +13,7 @@ _RULES = {**MOVING, **MIXING}
 
 def axes(graph: Graph) -> Axes:
     """Follow the axes of the main input; one pass."""
-    main = _main_input(graph)
+    main = main_input(graph)
     walk = Walk(graph, {}, [])
     shape: tuple[int, ...] = ()
     if main is not None:
@@ -34,7 +34,7 @@ def _enter(walk: Walk, node: Node) -> None:
         walk.layouts[name] = found if fits else None
 
 
-def _main_input(graph: Graph) -> str | None:
+def main_input(graph: Graph) -> str | None:
     """The input of the network that its gradient is taken at, or that its first table looks up."""
     name = graph.gradient_source
     while name is not None and name not in graph.inputs:

@@ -8,13 +8,17 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from gnelint.analysis.axes.following import main_input
 from gnelint.analysis.axes.layout import Axis, tears
 from gnelint.analysis.axes.masks import shown
+from gnelint.analysis.axes.reach import reach
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 
 _NONE = "none"
+_LONG = 16
+"""Entries from which on an axis counts as one of positions."""
 _NORMALISES = frozenset({"div", "pow", "abs", "reduce_l2"})
 
 
@@ -179,6 +183,20 @@ def _order(axis: Axis) -> tuple[int, int]:
     return (0, 0) if ahead * behind in (1, axis[place][1]) else (ahead, behind)
 
 
+def _read_share(facts: Facts) -> float:
+    """The least share of the main input's entries, along an axis that is not the samples', that outputs depend on."""
+    main = main_input(facts.graph)
+    if main is None or not facts.axes.shape:
+        return 1.0
+    found = reach(facts.graph, facts.axes, main)
+    shares = (
+        (high - low + 1) / facts.axes.shape[axis]
+        for axis, (low, high) in found.items()
+        if axis and facts.axes.shape[axis] >= _LONG
+    )
+    return min(shares, default=1.0)
+
+
 def _unexpanded(facts: Facts, name: str) -> str:
     """What is broadcast, where a loss writes that out."""
     maker = facts.graph.producers.get(name)
@@ -203,6 +221,12 @@ AXES = (
         "truth",
         _pairs_others,
         "operands of n hold copies of the samples along one axis in different order: others are set beside each",
+    ),
+    function(
+        "read_share()",
+        "number",
+        _read_share,
+        "least share of the entries of the main input along an axis of 16 and more that outputs can depend on",
     ),
     function(
         "codes_samples(n)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gnelint.analysis.movement import Block
+from gnelint.analysis.movement import SUMS, Block, is_part, sum_parts
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -61,6 +61,25 @@ def _told(facts: Facts, block: Block) -> str:
     too = " and never move either" if block.cause == "zero weight" and _stuck(facts, node) != _NONE else ""
     starts = f", which {', '.join(folded(block.zeros)[:2])} of zeros makes it" if block.zeros else ""
     return _CAUSES[block.cause].format(f"{node.name} ({node.source_op or node.op})") + too + starts
+
+
+def _turned_estimator(facts: Facts, node: Node) -> bool:
+    """Whether a sum takes a value away and adds it again detached: what is left of it is its gradient, turned round.
+
+    Straight through it is added, and taken away detached.
+    """
+    if node.op not in SUMS or is_part(facts.graph, node.outputs[0]):
+        return False
+    parts: dict[tuple[str, bool], float] = {}
+    for value, factor, _, _ in sum_parts(facts.graph, node, 1.0):
+        source = facts.graph.producers.get(value)
+        detached = source is not None and source.op == "stop_gradient"
+        own = (source.present_inputs[0] if source is not None and detached else value, detached)
+        parts[own] = parts.get(own, 0.0) + factor
+    return any(
+        not detached and factor < 0.0 and parts.get((value, True)) == -factor and value in facts.learnt_values
+        for (value, detached), factor in parts.items()
+    )
 
 
 def _first_step(facts: Facts, node: Node) -> float | None:
@@ -135,6 +154,12 @@ MOVEMENT = (
         _first_step,
         "the step, from 1, by which all trained parameters of n have got a gradient that is not zero; unknown if one "
         "never does",
+    ),
+    function(
+        "turned_estimator(n)",
+        "truth",
+        _turned_estimator,
+        "the sum n takes a learnt value away and adds it again detached, which leaves its gradient with the other sign",
     ),
     function(
         "unregistered(n)",
