@@ -146,7 +146,7 @@ def test_reach_of_the_last_step_is_what_autograd_finds(layers: tuple[nn.Module, 
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)[:, :, -1]
 
-    module = Last(*layers)
+    module = Last(*layers).eval()  # statistics of a batch are of all its positions
     graph = read_module(module, (torch.randn(3, 4, 32),), name="last")
     assert reach(graph, axes(graph), graph.inputs[0])[2] == steps
     x = torch.randn(3, 4, 32, requires_grad=True)

@@ -175,3 +175,73 @@ class DecayedSolve(nn.Module):
 def decayed_solve(*, steps: int = 16) -> nn.Module:
     """What is predicted of exp(sum of decays) is carried by numbers that no draw holds; all outputs are of size 1."""
     return DecayedSolve(32, steps)
+
+
+class BranchFirst(nn.Module):
+    """Tokens are added to what a small branch makes of them, and not the other way round (XLNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.branch = nn.Embedding(64, 32), nn.Linear(32, 32, bias=False)
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 64)
+        for weight in (self.table.weight, self.branch.weight):
+            nn.init.normal_(weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        return self.head(self.norm(self.branch(x) + x))
+
+
+def branch_first() -> nn.Module:
+    """The first operand of the sum is not what the tokens are."""
+    return BranchFirst()
+
+
+class ResNetConvLayer(nn.Module):
+    """A convolution of a residual network, called after the network (transformers)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.normalization, self.activation = nn.BatchNorm2d(channels), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.activation(self.normalization(self.convolution(x))))
+
+
+class ResNetBasicLayer(nn.Module):
+    """Two of them and the addition."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(ResNetConvLayer(channels), ResNetConvLayer(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.layer(x) + x)
+
+
+def named_layers() -> nn.Module:
+    """Parts of residual blocks are called after residual networks."""
+    return nn.Sequential(nn.Conv2d(3, 16, 3), *(ResNetBasicLayer(16) for _ in range(2)), nn.Conv2d(16, 4, 1))
+
+
+class EmptySum(nn.Module):
+    """A running average in logarithms, whose largest exponent is -1e38 before anything was seen (RWKV)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value, self.out = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        key, value = self.key(x), self.value(x)
+        above, below, most = torch.zeros_like(key[:, 0]), torch.zeros_like(key[:, 0]), torch.full_like(key[:, 0], -1e38)
+        for step in range(x.shape[1]):
+            largest = torch.maximum(most, key[:, step])
+            before, now = (most - largest).exp(), (key[:, step] - largest).exp()
+            above, below, most = before * above + now * value[:, step], before * below + now, largest
+        return self.out(above / below)
+
+
+def empty_sum() -> nn.Module:
+    """Of nothing the exponential is zero on purpose."""
+    return EmptySum()

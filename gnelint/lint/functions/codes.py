@@ -86,7 +86,9 @@ def _input_share(facts: Facts, node: Node) -> float | None:
     if table.trainable and not _is_drawn(table):
         return None
     added = facts.statistics(table)
-    return None if added is None or not added.second_moment else own[1] / (own[1] + added.second_moment)
+    if added is None or not 0.0 < added.second_moment < _HIDES**2:
+        return None  # numbers that hide entries
+    return own[1] / (own[1] + added.second_moment)
 
 
 CODES = (

@@ -78,6 +78,8 @@ def _is_lost(facts: Facts, node: Node) -> bool | None:
     if moments is not None and np.isfinite(moments).all():
         spread = REACH * max(moments[1] - moments[0] ** 2, 0.0) ** 0.5
         low, high = max(low, moments[0] - spread), min(high, moments[0] + spread)
+    if high < -_HIDING:
+        return False  # entries that are hidden, a maximum of nothing: zeros on purpose
     return bool(high < -limit or (node.op == "sigmoid" and low > limit))
 
 

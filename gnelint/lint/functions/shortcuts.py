@@ -36,7 +36,10 @@ def _without_shortcut(facts: Facts) -> str:
 
 _RESIDUAL = re.compile(r"(^|[a-z\d_])Res(?=[A-Z\d_]|$)|Resid|^Res(Net|net)?(?=Block|Unit|Layer)|ResBlock|ResUnit|^res_")
 """What the classes of residual blocks are called."""
-_NO_BLOCK = re.compile("Quanti|VQ|Stage|Group|Tower|Stack|Encoder|Decoder|Generator|Discriminator|Model|Network|Net$")
+_NO_BLOCK = re.compile(
+    "Quanti|VQ|Stage|Group|Tower|Stack|Encoder|Decoder|Generator|Discriminator|Model|Network|Net$"
+    "|Res[Nn]et(Conv|Norm|Embed|Shortcut|Stem|Pool)"
+)
 """What holds blocks, or something else, has such a name beside."""
 _JOINS = frozenset({"add", "sub", "mul", "concat", "matmul", "attention", "where", "maximum", "minimum"})
 _MOST_LAYERS = 6

@@ -99,13 +99,19 @@ def _operand_share(facts: Facts, node: Node) -> float | None:
 
 
 def _adds_codes(facts: Facts, node: Node) -> bool:
-    """Whether all operands but the first are constants, or looked up in a table."""
-    return all(_is_code(facts.graph, name) for name in node.present_inputs[1:])
+    """Whether the first operand is looked up in a table, and all others are, too, or constants.
+
+    A branch that its tokens are added to, `x = branch(x) + x`, adds no codes to them.
+    """
+    first, *others = node.present_inputs
+    return _is_code(facts.graph, first, _CODES_PASS | {"layer_norm"}) and all(
+        _is_code(facts.graph, name, _CODES_PASS) for name in others
+    )
 
 
-def _is_code(graph: Graph, value: str) -> bool:
+def _is_code(graph: Graph, value: str, passes: frozenset[str]) -> bool:
     node = graph.producers.get(value)
-    while node is not None and node.op in _CODES_PASS and node.present_inputs:
+    while node is not None and node.op in passes and node.present_inputs:
         node = graph.producers.get(node.present_inputs[0])
     return node is not None and node.op in ("embedding", "constant")
 
@@ -188,7 +194,7 @@ STATISTICS = (
         "part of E[x^2] that the first operand of a sum brings, constants that are added counted",
     ),
     function(
-        "adds_codes(n)", "truth", _adds_codes, "all that a sum adds to its first operand is constant or a table's rows"
+        "adds_codes(n)", "truth", _adds_codes, "a sum adds nothing but constants and a table's rows to rows of a table"
     ),
     function("contracted(n)", "number", _contracted, "size of the axis that a matrix product sums over"),
 )
