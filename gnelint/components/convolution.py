@@ -32,6 +32,7 @@ from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
+from gnelint.theory.weights.passes import row_sums
 
 _ROUNDING = 1e-12
 _FEW = 8
@@ -87,7 +88,8 @@ class _Convolution(Unary):
     @cached_property
     def _row_energies(self) -> np.ndarray:
         """Energy of each row of the kernel at each tap."""
-        return row_energies(self._kernel)
+        known = row_sums(self.node.parameters["weight"])
+        return row_energies(self._kernel) if known is None else known.energy
 
     @cached_property
     def _tap_counts(self) -> np.ndarray:
@@ -99,16 +101,11 @@ class _Convolution(Unary):
         """(taps, columns) with which a kernel's taps are summed, and what they make: the square of the sum over all
         positions, and at how many positions of the small and of the large grid two taps are inside together."""
         exact = self._kernel.shape[1] <= _FEW
-        near = [_form(kron([a @ a.T for a in lines]), exact) for lines in self._insides]
+        near = [_form(kron([axis.meetings[grid] for axis in self._taps]), exact) for grid in (0, 1)]
         columns = [self._tap_counts[:, None], *(vectors for vectors, _ in near)]
         ends = np.cumsum([each.shape[1] for each in columns])
         forms = [_Form(slice(a, b), rest) for (_, rest), a, b in zip(near, ends, ends[1:], strict=False)]
         return np.concatenate(columns, axis=1), [_Form(slice(0, 1), np.zeros(len(self._tap_counts))), *forms]
-
-    @property
-    def _insides(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Along each axis (taps, positions): 1 where a tap is inside, over the small grid and over the large one."""
-        return [axis.gather(None) for axis in self._taps], [axis.scatter(None) for axis in self._taps]
 
     def _parted(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a product with the kernel's squares found for taps, and for their sums by `_forms`."""
@@ -219,7 +216,7 @@ class _Convolution(Unary):
     @cached_property
     def _from_border(self) -> float:
         """How many taps read an entry at the border, relative to one anywhere: what is fixed lies there."""
-        lines = [sum(line) for line in self._insides[1]]
+        lines = [axis.scatter(None).sum(axis=0) for axis in self._taps]
         return math.prod((line[0] + line[-1]) / 2.0 / line.mean() if line.any() else 1.0 for line in lines) ** (
             1.0 / max(len(lines), 1)
         )

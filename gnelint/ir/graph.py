@@ -13,13 +13,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from gnelint.ir.laws import Drawn, Law
 from gnelint.ops import default_attribute, families
 from gnelint.records import dataclass
+
+Found = TypeVar("Found")
 
 Dim = int | str
 """A dimension: its size, or the name of a symbolic one that nothing has fixed."""
@@ -135,6 +137,13 @@ class Parameter:
     def law(self) -> Law | None:
         """That of its entries where they are independent draws which nobody has made; None where it has numbers."""
         return self.load.law if isinstance(self.load, Drawn) else None
+
+    def once(self, key: str, find: Callable[[], Found]) -> Found:
+        """What was found of the numbers under this key before, else what `find` returns."""
+        kept: dict[str, Found] = self.__dict__.setdefault("_found", {})
+        if key not in kept:
+            kept[key] = find()
+        return kept[key]
 
     def array(self) -> np.ndarray:
         """The numbers in the canonical layout and storage type; a view on the stored array where that is possible."""

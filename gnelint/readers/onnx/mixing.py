@@ -16,7 +16,7 @@ from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ir.mapped import taken
 from gnelint.ops import families
 from gnelint.theory.sorting import distinct, median
-from gnelint.theory.weights.contraction import is_nonnegative, is_symmetric, zeros
+from gnelint.theory.weights.contraction import as_float, is_nonnegative, is_symmetric, zeros
 
 _POINTWISE = families()["activation"] | {"identity", "dropout", "bias", "scale", "add", "sub", "mul", "div"}
 _ON_FEATURES = frozenset({"linear", "layer_norm", "rms_norm"})
@@ -120,7 +120,7 @@ def _is_made(node: Node) -> bool:
     if weight.size < _MIN_MATRIX or weight.provenance != "data" or len(weight.shape) < 2:
         return False
     numbers = weight.array()
-    rows = taken(numbers[:_MOST_ROWS]).reshape(min(len(numbers), _MOST_ROWS), -1).astype(np.float64)
+    rows = as_float(np.ascontiguousarray(taken(numbers[:_MOST_ROWS]))).reshape(min(len(numbers), _MOST_ROWS), -1)
     if not np.all(np.isfinite(rows)) or np.all(rows == rows[0, 0]) or _is_selection(rows):
         return False
     flat = len(weight.shape) == 2
@@ -138,7 +138,7 @@ def _is_average(rows: np.ndarray, numbers: np.ndarray) -> bool:
     """Entries of one sign that make averages, a mask or a filter bank: equal sums, two values, or mostly zeros."""
     if np.any(rows < 0) or not is_nonnegative(numbers):
         return False
-    sums = rows.sum(axis=1)
+    sums = rows.sum(axis=1, dtype=np.float64)
     alike = float(np.ptp(sums)) <= 1e-4 * float(np.max(sums))
     return alike or len(distinct(rows)) == 2 or float(np.mean(rows == 0)) > 0.5
 
@@ -149,7 +149,7 @@ def _is_basis(rows: np.ndarray) -> bool:
         return False
     if _no_waves(rows[: len(rows) // 2 + 1]):
         return False  # whatever the others are: they are too few
-    power, total, live = _spectra(rows)
+    power, total, live = _spectra(rows.astype(np.float64))
     strongest = np.partition(power, -3, axis=1)[:, -3:].sum(axis=1)
     return bool(np.any(live)) and median(strongest[live] / total[live]) > _WAVE_SHARE
 

@@ -50,6 +50,23 @@ class TapAxis:
         """Number of outputs at which each tap is inside the input."""
         return np.array([where.stop - where.start for where, _ in self.spans], dtype=np.float64)
 
+    @cached_property
+    def meetings(self) -> tuple[np.ndarray, np.ndarray]:
+        """At how many outputs two taps are inside together, and how many inputs both reach: (taps, taps) each.
+
+        The outputs of a tap are a run, its inputs one in steps of the stride: two of the same remainder overlap.
+        """
+        first = np.array([where.start for where, _ in self.spans])
+        begin = np.array([source.start for _, source in self.spans])
+        counts = self.counts.astype(int)
+
+        def overlap(start: np.ndarray, step: int) -> np.ndarray:
+            end = start + step * counts
+            shared = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
+            return np.where((start[:, None] - start) % step == 0, np.maximum(shared, 0) // step, 0).astype(np.float64)
+
+        return overlap(first, 1), overlap(begin, self.stride)
+
     def gather(self, profile: np.ndarray | None) -> np.ndarray:
         """(taps, outputs): the input profile that each tap sees at each output, 0 outside."""
         seen = np.zeros((self.taps, self.outputs))

@@ -17,6 +17,7 @@ import numpy as np
 from gnelint.ir.mapped import taken
 from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct, median
+from gnelint.theory.weights.contraction import as_float
 
 MOST_ROWS, MOST_COLUMNS = 192, 384
 """Of the part of a matrix that is looked at."""
@@ -97,7 +98,9 @@ def is_built(part: np.ndarray) -> bool:
         return False
     sizes = np.abs(part).reshape(-1)
     single = sizes.astype(np.float32)
-    sizes = np.sort(single if np.array_equal(single, sizes) else sizes)  # of half the width in half the time
+    if sizes.dtype != np.float32 and np.array_equal(single, sizes):
+        sizes = single  # of half the width in half the time
+    sizes.sort()
     return bool(1 + np.count_nonzero(sizes[1:] != sizes[:-1]) < 0.8 * sizes.size)
 
 
@@ -167,14 +170,13 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
         second: (outputs, units) or (outputs, units, taps).
     """
     step = max(1, -(-first.shape[0] // MOST_ROWS))
-    beginnings = first[::step] if first.ndim > 2 else first[::step, : 2 * MOST_COLUMNS]
-    rows = np.asarray(taken(beginnings), np.float64).reshape(-1, math.prod(beginnings.shape[1:]))[:, : 2 * MOST_COLUMNS]
-    columns = np.asarray(taken(second[: 2 * MOST_ROWS, ::step]), np.float64)
-    columns = np.moveaxis(columns, 1, 0).reshape(len(rows), -1)[:, : 2 * MOST_COLUMNS]
+    rows = _beginnings(first[::step])
+    columns = _beginnings(np.moveaxis(second[:, ::step], 1, 0))
     if len(rows) < 6 or min(rows.shape[1], columns.shape[1]) < 3 or is_built(rows) or is_built(columns):
         return []
     if not (np.isfinite(rows).all() and np.isfinite(columns).all()):
         return []
+    rows, columns = rows.astype(np.float64), columns.astype(np.float64)
     products = [centred @ centred.T for centred in (rows - rows.mean(), columns - columns.mean())]
     upper = np.triu_indices(len(rows), 1)
     for product, vectors in zip(products, (rows, columns), strict=True):
@@ -187,6 +189,13 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
         for one, other in zip(*pairs, strict=True)
         if (found := _correlation(one, other)) is not None
     ]
+
+
+def _beginnings(rows: np.ndarray) -> np.ndarray:
+    """The first entries of each row, as a matrix of floats; no more is read than they need."""
+    each = max(1, math.prod(rows.shape[2:]))
+    part = as_float(np.ascontiguousarray(taken(rows[:, : -(-2 * MOST_COLUMNS // each)])))
+    return part.reshape(len(rows), math.prod(part.shape[1:]))[:, : 2 * MOST_COLUMNS]
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -268,8 +277,10 @@ def _edge(part: np.ndarray, kurtosis: float) -> Iterator[Oddity]:
 def _bound(part: np.ndarray, fan_in: int, entries: Entries) -> Iterator[Oddity]:
     """Beyond +-1/sqrt(fan_in), where the rest is uniform in that."""
     bound, count, extreme = fan_in**-0.5, part.size, entries.extreme
+    if entries.kurtosis > 2.1 + 3.0 / math.sqrt(count):
+        return
     shown = median(np.abs(part)) / bound  # 0.5, with a deviation of 0.5 / sqrt(count)
-    if entries.kurtosis > 2.1 + 3.0 / math.sqrt(count) or abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
+    if abs(shown - 0.5) > 0.01 + 1.5 / math.sqrt(count):
         return
     if float(np.mean(np.abs(part) > 0.98 * extreme)) > 0.01:
         return  # an edge further out: another bound

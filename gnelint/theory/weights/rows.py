@@ -15,6 +15,7 @@ from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct
 from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, as_float, frobenius2, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix
+from gnelint.theory.weights.passes import row_sums
 
 CHUNK_ENTRIES = 1 << 20
 
@@ -43,7 +44,7 @@ class RowStatistics:
 
 
 def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int = 0) -> RowStatistics | None:
-    """One pass over the tensor; None if it is empty. `axis` is that of the units."""
+    """From the one pass over the tensor, where its units lie so; None if it is empty. `axis` is that of the units."""
     if weight.law is not None:
         return _rows_of_law(weight.shape[axis], weight.size // max(weight.shape[axis], 1), weight.law)
     own = None if bias is None or bias.size != weight.shape[axis] else bias.array().reshape(-1)
@@ -51,8 +52,11 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     columns = weight.size // max(rows, 1)
     if not rows or not columns:
         return None
-    across = stored_across(weight, axis)
-    energy, mean, constant, zero = _of_columns(weight, axis) if across else _of_rows(weight, axis)
+    known = row_sums(weight, axis)
+    if known is not None:
+        energy, mean, constant, zero = known.energy.sum(axis=1), known.mean, known.constant, known.zero
+    else:
+        energy, mean, constant, zero = _across(weight, axis) if stored_across(weight, axis) else _along(weight, axis)
     total = float(energy.sum())
     return RowStatistics(
         rows=rows,
@@ -69,7 +73,7 @@ _Sums = tuple[np.ndarray, np.ndarray, int, int]
 """Of each row its squared norm and its mean; how many rows are of one number, and how many entries are zero."""
 
 
-def _of_rows(weight: Parameter, axis: int) -> _Sums:
+def _along(weight: Parameter, axis: int) -> _Sums:
     norms: list[np.ndarray] = []
     means: list[np.ndarray] = []
     constant = zero = 0
@@ -82,7 +86,7 @@ def _of_rows(weight: Parameter, axis: int) -> _Sums:
     return np.concatenate(norms), np.concatenate(means), constant, zero
 
 
-def _of_columns(weight: Parameter, axis: int) -> _Sums:
+def _across(weight: Parameter, axis: int) -> _Sums:
     """The same of a matrix whose columns lie together: each run of rows is a part of every page of a large one."""
     energy, total, zero = np.zeros(weight.shape[axis]), np.zeros(weight.shape[axis]), 0
     first: np.ndarray | None = None

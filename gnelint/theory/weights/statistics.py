@@ -13,12 +13,9 @@ import numpy as np
 
 from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
-from gnelint.ir.mapped import pieces, sampled, taken
+from gnelint.ir.mapped import sampled, taken
 from gnelint.records import dataclass
-from gnelint.theory.weights.contraction import as_float
-
-CHUNK_ENTRIES = 1 << 16
-"""Entries converted at a time: few enough to stay in a core's cache."""
+from gnelint.theory.weights.passes import CHUNK_ENTRIES, flat_chunks, passed
 
 
 @dataclass(frozen=True)
@@ -63,57 +60,26 @@ def chunks(parameter: Parameter, entries: int = CHUNK_ENTRIES) -> Iterator[np.nd
 
     The stored array may be memory-mapped: no more than one chunk is converted at a time.
     """
-    for _, piece in pieces(parameter.load().reshape(-1), entries):
-        yield as_float(piece)
+    yield from flat_chunks(parameter.load(), entries)
 
 
-_LARGE = 1e9
-"""Entries beyond this are added up in float64: their fourth powers leave float32."""
-
-
-@np.errstate(over="ignore", invalid="ignore")  # the squares of a mask of the lowest float64
 def weight_statistics(parameter: Parameter) -> WeightStatistics:
-    """One pass over the tensor; the powers are taken about the first entry's chunk mean to stay accurate.
-
-    An empty tensor has size 0 and moments 0.
-    """
+    """From one pass over the tensor. An empty tensor has size 0 and moments 0."""
     if parameter.law is not None:
         return _statistics_of_law(parameter.size, parameter.law)
     if parameter.provenance == "placeholder":  # may stand for more entries than any memory holds
         return _constant_statistics(parameter)
-    size, shift, finite = 0, 0.0, True
-    sums = np.zeros(4)
-    minimum, maximum = math.inf, -math.inf
-    for chunk in chunks(parameter):
-        low, high = chunk.min(), chunk.max()
-        if not (low > -_LARGE and high < _LARGE):  # masks of the lowest float, infinities, no numbers
-            known = np.isfinite(chunk)
-            finite = finite and bool(known.all())
-            chunk = chunk[known].astype(np.float64)
-            if chunk.size == 0:
-                continue
-            low, high = chunk.min(), chunk.max()
-        total = float(chunk.sum())
-        if size == 0 and abs(total) > 0.1 * chunk.size * float(np.std(chunk)):
-            shift = total / chunk.size
-        if shift:
-            less = chunk.dtype.type(shift)
-            chunk, low, high = chunk - less, low - less, high - less
-            total -= shift * chunk.size
-        squares = chunk * chunk
-        # float32 sums of this length are exact to about 1e-6 (numpy adds pairwise), enough for every statistic here
-        sums += (total, float(squares.sum()), float(np.dot(squares, chunk)), float(np.dot(squares, squares)))
-        minimum, maximum = min(minimum, float(low) + shift), max(maximum, float(high) + shift)
-        size += chunk.size
-    if size == 0:
-        return WeightStatistics(0, 0.0, 0.0, math.nan, 0.0, 0.0, finite)
-    m1, m2, m3, m4 = sums / size
+    found = passed(parameter)
+    if found.size == 0:
+        return WeightStatistics(0, 0.0, 0.0, math.nan, 0.0, 0.0, found.finite)
+    m1, m2, m3, m4 = found.powers
     variance = max(m2 - m1**2, 0.0)
     fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
-    mean = shift + m1
+    mean = found.shift + m1
     square = variance**2 if variance < 1e150 else math.inf
-    kurtosis = fourth / square if minimum < maximum and 0 < square < math.inf else math.nan
-    return WeightStatistics(size, mean, variance + mean**2, kurtosis, minimum, maximum, finite)
+    kurtosis = fourth / square if found.minimum < found.maximum and 0 < square < math.inf else math.nan
+    second = variance + mean**2
+    return WeightStatistics(found.size, mean, second, kurtosis, found.minimum, found.maximum, found.finite)
 
 
 def _constant_statistics(parameter: Parameter) -> WeightStatistics:

@@ -77,6 +77,14 @@ def dense(axis: TapAxis) -> np.ndarray:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(AXES)
+def test_taps_that_meet_are_counted_as_in_the_grids(axis: TapAxis) -> None:
+    small, large = axis.meetings
+    seen, sent = axis.gather(None), axis.scatter(None)
+    np.testing.assert_array_equal(small, seen @ seen.T)
+    np.testing.assert_array_equal(large, sent @ sent.T)
+
+
+@given(AXES)
 def test_taps_are_those_of_the_definition(axis: TapAxis) -> None:
     V = dense(axis)
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gnelint.ir.graph import Parameter
+from gnelint.theory.weights import passes
 from gnelint.theory.weights.statistics import chunks, distribution, looks_initialised, mostly_zero, weight_statistics
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn"]
@@ -52,7 +53,7 @@ def test_several_chunks_are_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.random.default_rng(1).normal(3.0, 0.1, 5001).astype(np.float32)
     array[4000:] += 2.0  # far from the first chunk's mean
     whole = weight_statistics(stored(array))
-    monkeypatch.setattr(chunks, "__defaults__", (512,))
+    monkeypatch.setattr(passes, "CHUNK_ENTRIES", 512)
     pieces = weight_statistics(stored(array))
     assert pieces.mean == pytest.approx(whole.mean, rel=1e-6)
     assert pieces.second_moment == pytest.approx(whole.second_moment, rel=1e-6)  # float32 sums
