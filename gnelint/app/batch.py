@@ -214,7 +214,7 @@ def rules_of(paths: tuple[Path, ...]) -> RuleSet:
 def _cached(job: Job) -> Checked:
     model = job.target.path if job.target.kind in ("onnx", "pt2") else None
     if job.cache_dir is None or job.target.kind != "onnx" or model is None:
-        return _checked(job, None if model is None else sha256(model))[0]
+        return _checked(job, sha256(model) if model is not None and job.hashed else None)[0]
     visit = Visit(model)
     digest = sha256(model)
     options = (job.target.text, job.inputs, job.training, job.settings, job.suppressions, job.sampling)

@@ -147,6 +147,7 @@ def _check(texts: Sequence[str], given: Mapping[str, Any]) -> int:
         run.warn(*loaded.warnings, *without_effect(loaded, job.settings), *filter(None, [job.silenced]))
     if given["show_settings"]:
         return _show_settings(run, planned)
+    planned = [replace(job, hashed=_shows_hashes(given)) for job in planned]
     if given["fix"]:
         planned = _fixed_in_place(run, planned)
     writing = given["write_baseline"]
@@ -254,6 +255,11 @@ def _stream(answer: Checked | Unread) -> None:
 
     write(jsonl.line(answer), None)
     sys.stdout.flush()
+
+
+def _shows_hashes(given: Mapping[str, Any]) -> bool:
+    """Whether something that is written has the hashes of the files: JSON, and the page, which is made of it."""
+    return given["html"] is not None or given["format"] in ("json", "jsonl")
 
 
 def _report(run: Run, done: Sequence[tuple[Job, Checked]]) -> Report:

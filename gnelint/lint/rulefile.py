@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,7 +135,7 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     """
     found: dict[str, Rule] = {}
     warnings: list[str] = []
-    documents = shipped_documents(sorted(builtin_directory().glob("*.yaml")))
+    documents = shipped_documents(sorted(builtin_directory().glob("*.yaml"), key=attrgetter("name")))
     for rule in (*map(_rule, documents), *(load_rule(path) for path in rule_files(paths))):
         if isinstance(rule, str):
             warnings.append(rule)

@@ -96,6 +96,8 @@ def unselected_rules(rules: RuleSet, settings: Settings) -> tuple[Rule, ...]:
 def _is_selected(rule: Rule, settings: Settings) -> bool:
     if rule.status == "preview" and not settings.preview:
         return False
+    if not (settings.select or settings.extend_select or settings.ignore or settings.never):
+        return True
     if any(names(selector, rule.id) for selector in settings.never):
         return False
 

@@ -68,6 +68,7 @@ class Job:
         memory, seconds: what checking it may cost in bytes and in computing; None leaves it to the target's size.
         config: the configuration file that holds for it, None for none.
         sampling: whether what no formula describes is run.
+        hashed: whether the answer names the hash of the file's bytes, which costs a pass over them.
     """
 
     target: Target
@@ -84,6 +85,7 @@ class Job:
     seconds: float | None = None
     config: Path | None = None
     sampling: bool = True
+    hashed: bool = True
 
 
 def plan(targets: Iterable[Target], options: Options, load: Callable[[tuple[Path, ...]], RuleSet]) -> list[Job]:
