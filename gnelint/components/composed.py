@@ -25,6 +25,8 @@ from gnelint.theory.gaussian.quadrature import GRIDS
 
 _SUMS = frozenset({"add", "sub", "mean"})
 _LINEAR = _SUMS | {"bias", "scale", "identity", "dropout", "stop_gradient", "slice", "expand"}
+_AFFINE = frozenset({"bias", "scale", "identity"})
+"""Of what is known in closed form so are these; a grid would know no more of them, at a hundred times the cost."""
 _SCALAR = (
     _LINEAR
     | {"straight_through", "compare", "logical"}
@@ -68,7 +70,9 @@ def trace_of(component: Operation, inputs: Sequence[Moments | None]) -> Trace | 
     def find(grid: int) -> Law:
         return _applied(component, _laws(component, operands, live, grid))
 
-    return Trace(some[0], find, live, behind or sum(live) > 1, component.node.op in _LINEAR and not behind)
+    known = component.node.op in _AFFINE and not any(x.trace is not None and x.trace.composed for x in operands)
+    composed = sum(live) > 1 or (behind and not known)
+    return Trace(some[0], find, live, composed, component.node.op in _LINEAR and not behind)
 
 
 def moments_of(trace: Trace) -> Moments | None:

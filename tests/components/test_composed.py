@@ -167,6 +167,24 @@ def test_closed_forms_agree_with_the_grid(op: str) -> None:
     assert composed.gradient_log2 == pytest.approx(alone.gradient_log2, abs=5e-3)
 
 
+@pytest.mark.parametrize("op", ["relu", "hardswish", "gelu", "tanh"])
+def test_affine_maps_behind_a_function_need_no_grid(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PaddleOCR has them behind each activation: a grid of a million numbers for each took 4.4 GB for one file."""
+    numbers = next(numbers for name, numbers in UNARY if name == op)
+    steps = (Step(op, numbers, (0,)), Step("scale", {"factor": 2.5}, (1,)), Step("shifted", {}, (2,)))
+    made: list[object] = []
+    monkeypatch.setattr("gnelint.components.composed.root_law", lambda x, grid: made.append(grid) or root_law(x, grid))
+    found, alone = predicted(steps), predicted(steps[:1])
+    assert not made
+    mean, second = alone.nodes[-1].mean, alone.nodes[-1].second_moment
+    assert mean is not None
+    assert second is not None
+    assert found.nodes[-1].second_moment == pytest.approx(6.25 * second + 1.5 * mean + 0.09, rel=1e-6)
+    assert found.gradient_log2 == pytest.approx(alone.gradient_log2 + math.log2(6.25), abs=1e-6)  # type: ignore[operator]
+    predicted((*steps, Step("sin", {}, (3,))))
+    assert made  # what is neither Gaussian nor a function of one
+
+
 def test_lerp_between_a_value_and_a_layer_of_it() -> None:
     """Half of x and half of an orthogonal map of it: phi is 1/4 + 1/4."""
 
