@@ -81,11 +81,19 @@ class Scaled:
         shift = math.floor(math.log2(largest))
         return Scaled(self.gradient.scaled(2.0**-shift), self.exponent + shift)
 
+    def spent(self) -> Scaled:
+        """For whoever asks for its size and how alike it is, and pulls it back no more: where it has many cells, their
+        average in place of each, which takes no memory."""
+        return Scaled(self.gradient.levelled(), self.exponent) if self.gradient.energy.size > _MANY_CELLS else self
+
     def plus(self, other: Scaled) -> Scaled:
         """The sum of two uncorrelated gradients."""
         high, low = (self, other) if self.exponent >= other.exponent else (other, self)
         scaled = low.gradient.scaled(2.0 ** max(low.exponent - high.exponent, -1000.0))
         return Scaled(high.gradient.plus(scaled), high.exponent)
+
+
+_MANY_CELLS = 1 << 12
 
 
 class _OverflowError(NotModelledError):
@@ -121,10 +129,10 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     weights = _weight_statistics(graph)
     sampled = Fallback(graph, sampler if numbers else None)
     forward = _forward(sampled, numbers)
-    cotangent_at, gradients = _backward(sampled.graph, forward) if numbers else ("output", {})
+    cotangent_at, gradients = _backward(sampled.graph, forward, spent=True) if numbers else ("output", {})
     while sampled.failed(forward.problems) is not None:  # what a component could not pull back
         forward = _forward(sampled, numbers)
-        cotangent_at, gradients = _backward(sampled.graph, forward)
+        cotangent_at, gradients = _backward(sampled.graph, forward, spent=True)
     spectra = _spectra(sampled.graph, forward) if numbers else {}
     errors = _gradient_errors(sampled.graph, forward, gradients, spectra, cotangent_at)
     spectra = {name: _with_weak(spectrum, errors.weak.get(name, ())) for name, spectrum in spectra.items()}
@@ -339,8 +347,8 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
 # --- backward --------------------------------------------------------------------------------------------
 
 
-def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled]]:
-    """Gradients at every value that one reaches, and the value at which the cotangent stands."""
+def _backward(graph: Graph, forward: _Forward, spent: bool = False) -> tuple[str, Mapping[str, Scaled]]:
+    """Gradients at every value that one reaches, `spent` or whole, and the value at which the cotangent stands."""
     start = {
         name: Scaled(Gradient.white(shape))
         for name in graph.outputs
@@ -349,7 +357,7 @@ def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled
     length = sum(scaled.gradient.size for scaled in start.values())
     if length == 0:
         return "output", {}
-    gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()})
+    gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()}, spent=spent)
     at = graph.gradient_source
     moved: str | None = None
     for _ in range(MOST_HEADS):
@@ -362,7 +370,8 @@ def _backward(graph: Graph, forward: _Forward) -> tuple[str, Mapping[str, Scaled
         shape = graph.values[moved].concrete_shape
         assert shape is not None
         white = Scaled(Gradient.white(shape))
-        gradients = {**gradients, **_pull_back(graph, forward, {moved: _unit(white, white.gradient.size)})}
+        again = _pull_back(graph, forward, {moved: _unit(white, white.gradient.size)}, spent=spent)
+        gradients = {**gradients, **again}
     return moved or "output", gradients
 
 
@@ -396,11 +405,13 @@ def _pull_back(
     start: Mapping[str, Scaled],
     arrived: dict[str, Scaled] | None = None,
     wanted: Collection[str] | None = None,
+    spent: bool = False,
 ) -> dict[str, Scaled]:
     """The gradients that reach each value from those in `start`.
 
     With `arrived`, what comes to a value of `start` is collected there and goes no further. With `wanted`, others are
-    forgotten once they have been pulled back: those of a large network take as much memory as its moments.
+    forgotten once they have been pulled back: those of a large network take as much memory as its moments. With `spent`
+    no more of the rest is kept then than their sizes.
     """
     gradients = dict(start)
     kept = start if arrived is not None else {}
@@ -424,10 +435,11 @@ def _pull_back(
             found[name] = found[name].plus(gradient) if name in found else gradient
         if isinstance(component, Sampled) and arrived is None:
             gradients.update(_inside(component, gradients, node))
-        if wanted is not None:
-            for name in touched:
-                if name not in wanted:
-                    gradients.pop(name, None)
+        for name in touched:
+            if wanted is not None and name not in wanted:
+                gradients.pop(name, None)
+            elif spent and name in gradients:
+                gradients[name] = gradients[name].spent()
     for name in unknown:
         (gradients if name not in kept or arrived is None else arrived).pop(name, None)
     return gradients

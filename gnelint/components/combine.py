@@ -14,7 +14,7 @@ from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Opaque, Remembered, component
 from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
-from gnelint.theory.fields.cells import Axes, Axis, counts, pooled, refine, resample
+from gnelint.theory.fields.cells import Axes, Axis, counts, is_zero, pooled, refine, resample
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
@@ -460,7 +460,7 @@ def join(
             f.refined(tuple(Axis.full(a.size) if i == index else a for i, a in enumerate(f.axes))) for f in fields
         ]  # type: ignore[assignment]
     axes = (*fields[0].axes[:index], axis, *fields[0].axes[index + 1 :])
-    arrays = [np.concatenate(group, axis=index) for group in zip(*(f.arrays() for f in fields), strict=True)]
+    arrays = [_concatenated(group, index) for group in zip(*(f.arrays() for f in fields), strict=True)]
     energies = [
         float(np.mean(f.arrays()[0] ** 2 + f.arrays()[1] if isinstance(f, Moments) else f.arrays()[0])) * f.size
         for f in fields
@@ -472,6 +472,14 @@ def join(
         for i, a in enumerate(axes)
     )
     return axes, arrays, profile
+
+
+def _concatenated(parts: Sequence[np.ndarray], index: int) -> np.ndarray:
+    """The parts along one axis; zeros, of which fields have many, take no memory."""
+    if all(map(is_zero, parts)):
+        size = sum(part.shape[index] for part in parts)
+        return np.broadcast_to(0.0, (*parts[0].shape[:index], size, *parts[0].shape[index + 1 :]))
+    return np.concatenate(parts, axis=index)
 
 
 _ALIKE = 1e-2

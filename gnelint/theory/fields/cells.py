@@ -110,11 +110,29 @@ def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
         if before == after:
             continue
         if before.is_pooled:
-            array = np.repeat(array, after.count, axis=index)
+            array = np.broadcast_to(array, (*array.shape[:index], after.count, *array.shape[index + 1 :]))
         else:
             cell = np.searchsorted(before.starts, after.starts, side="right") - 1
             array = np.take(array, cell, axis=index)
     return array
+
+
+def is_zero(array: np.ndarray) -> bool:
+    """Whether all numbers are 0; those that a broadcast repeats are looked at once."""
+    return not array[tuple(slice(None) if stride else slice(0, 1) for stride in array.strides)].any()
+
+
+def summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left + right of one shape, for arrays one of which is often zero: then nothing is written."""
+    if is_zero(right):
+        return left
+    return right if is_zero(left) else left + right
+
+
+def times(array: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """array * factor, for arrays that are often zero."""
+    shape = np.broadcast_shapes(array.shape, factor.shape)
+    return np.broadcast_to(0.0, shape) if is_zero(array) else array * factor
 
 
 def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:

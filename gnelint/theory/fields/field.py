@@ -287,9 +287,17 @@ class Field(ABC):
             return self.absorbed(index).sliced(index, start, stop, step)
         first = picked.start + picked.step * axis.starts[: len(picked)]
         cell = np.searchsorted(old.starts, first, side="right") - 1
-        arrays = [np.take(a, cell, axis=index) for a in self.arrays()]
+        arrays = [_picked(a, cell, index) for a in self.arrays()]
         moved = self.behind(Effect.MOVED, arrays, put(self.axes, index, axis), put(self.profile, index, None))
         return self._with_its_axis(moved, lambda axis: None if axis == index and abs(step) != 1 else axis)
+
+
+def _picked(array: np.ndarray, places: np.ndarray, index: int) -> np.ndarray:
+    """The entries at these places of an axis; a view on those that follow each other at one distance."""
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if len(places) and step > 0 and np.array_equal(places, np.arange(places[0], places[-1] + 1, step)):
+        return array[(slice(None),) * index + (slice(int(places[0]), int(places[-1]) + 1, step),)]
+    return np.take(array, places, axis=index)
 
 
 def mirrored(axis: Axis) -> Axis:

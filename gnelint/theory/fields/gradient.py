@@ -15,10 +15,13 @@ from gnelint.theory.fields.cells import (
     Axis,
     average,
     counts,
+    is_zero,
     matching_groups,
     on_cells,
     pooled,
     resample,
+    summed,
+    times,
     total_average,
 )
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, mixed_ahead
@@ -114,7 +117,7 @@ class Gradient(Field):
 
     @cached_property
     def correlated(self) -> bool:
-        return bool(self.position_covariance.any())
+        return not is_zero(self.position_covariance)
 
     def behind(
         self,
@@ -125,10 +128,13 @@ class Gradient(Field):
     ) -> Gradient:
         """As for any field; `arrays` may leave out the last ones, of which nothing is known then: 0."""
         missing = len(self.arrays()) - len(arrays)
-        return super().behind(effect, (*arrays, *[np.zeros_like(arrays[0])] * missing), axes, profile)
+        nothing = np.broadcast_to(0.0, arrays[0].shape)
+        return super().behind(effect, (*arrays, *[nothing] * missing), axes, profile)
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
+        if factor == 1.0:
+            return self
         energy, covariance, overlap, across, lean = self.arrays()
         arrays = (energy * factor, covariance * factor, overlap, across * factor, lean)
         rays = tuple(replace(ray, factor=ray.factor * factor) for ray in self.rays)
@@ -137,7 +143,8 @@ class Gradient(Field):
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         weighted = self.energy * energy
         overlap, lean = (np.broadcast_to(a, weighted.shape) for a in (self.mask_overlap, self.lean))
-        return weighted, self.position_covariance * energy, overlap, self.sample_covariance * energy, lean
+        together, across = (times(a, energy) for a in (self.position_covariance, self.sample_covariance))
+        return weighted, together, overlap, across, lean
 
     def regrouped(self, before: Gradient) -> Gradient:
         """What an entry has in common with all others together stays: first with those of its own sample, of a gradient
@@ -190,6 +197,13 @@ class Gradient(Field):
     def total(self) -> float:
         """Squared L2 norm of the whole gradient."""
         return total_average(self.energy, self.axes) * self.size
+
+    def levelled(self) -> Gradient:
+        """With the average over all cells in each of them, and the same total."""
+        means = [np.broadcast_to(np.mean(array), array.shape) for array in self.arrays()]
+        found = Gradient(self.axes, (None,) * len(self.axes), *means, ahead=self.ahead, alike=self.alike)
+        found.__dict__["total"] = self.total
+        return found
 
     def times(
         self,
@@ -244,11 +258,14 @@ class Gradient(Field):
             mixed_profile(((left.total, p), (right.total, q)), axis.size)
             for p, q, axis in zip(left.profile, right.profile, left.axes, strict=True)
         )
-        energy = left.energy + right.energy
-        known = left.energy * left.mask_overlap + right.energy * right.mask_overlap
-        overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
-        together = left.position_covariance + right.position_covariance
-        arrays = (energy, together, overlap, left.sample_covariance + right.sample_covariance, _mixed_lean(left, right))
+        energy = summed(left.energy, right.energy)
+        overlap = left.mask_overlap
+        if not (is_zero(left.mask_overlap) and is_zero(right.mask_overlap)):
+            known = left.energy * left.mask_overlap + right.energy * right.mask_overlap
+            overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
+        together = summed(left.position_covariance, right.position_covariance)
+        across = summed(left.sample_covariance, right.sample_covariance)
+        arrays = (energy, together, overlap, across, _mixed_lean(left, right))
         ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
         projected = _mixed_projected(((left.total, left.projected), (right.total, right.projected)))
         alike = left.alike | right.alike
@@ -329,7 +346,7 @@ def leaning(distance: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 def _mixed_lean(left: Gradient, right: Gradient) -> np.ndarray:
     """The lean of a sum: squares are weighted by what positions share."""
-    if not (left.lean.any() or right.lean.any()):
+    if is_zero(left.lean) and is_zero(right.lean):
         return left.lean
     weights = [np.maximum(g.position_covariance, 0.0) for g in (left, right)]
     square = weights[0] * left.lean**2 + weights[1] * right.lean**2

@@ -222,6 +222,19 @@ def test_a_part_that_is_not_there_is_unmodelled(tmp_path: Path) -> None:
     ]
 
 
+def test_a_concatenation_reads_no_part_without_entries(tmp_path: Path) -> None:
+    """Such a part has no moments: the whole was run on draws for it."""
+    ends = {"from": np.array([4]), "to": np.array([4]), "axis": np.array([1])}
+    cut = node("Slice", ["x", "from", "to", "axis"], ["none"])
+    graph = load(model([cut, node("Concat", ["x", "none"], ["y"], axis=1)], {"x": (2, 4)}, weights=ends), tmp_path)
+    assert ops(graph)[-1] == "identity"
+    assert graph.nodes[-1].inputs == ("x",)
+    parts = [cut, node("Concat", ["x", "none", "x"], ["y"], axis=1)]
+    graph = load(model(parts, {"x": (2, 4)}, weights=ends), tmp_path)
+    assert graph.nodes[-1].inputs == ("x", "x")
+    assert graph.values["y"].shape == (2, 8)
+
+
 def test_gather_forms(tmp_path: Path) -> None:
     table = weight(10, 4)
     nodes = [node("Gather", ["t", "ids"], ["y"])]

@@ -65,3 +65,26 @@ def test_a_sum_shares_what_its_parts_do() -> None:
     apart = Gradient.flat(CUT, np.ones((1, 6, 8)), 0.5)
     assert coherent.plus(white).alike == {2}
     assert coherent.plus(apart).alike == frozenset()
+
+
+def test_a_gradient_that_is_spent_keeps_its_size_and_takes_no_memory() -> None:
+    """That of every value was kept: 1.7 GB for a file of 3 MB with 7,500 positions in cells of their own."""
+    g = shared(0.6).refined(CUT)
+    level = g.levelled()
+    assert level.total == g.total
+    assert (level.shape, level.positions, level.correlated) == (g.shape, g.positions, g.correlated)
+    assert correlation(level) == pytest.approx(correlation(g))
+    assert all(not any(array.strides) for array in level.arrays())
+
+
+def test_zeros_and_runs_are_not_written_out() -> None:
+    """Finer cells of a field without correlations, a sum of such, a cut of it."""
+    energy = np.random.default_rng(0).random((1, 6, 8))
+    g, white = Gradient.flat(CUT, energy), Gradient.white(SHAPE)
+    for found in (white.refined(CUT), g.plus(white), g.plus(g)):
+        assert all(not any(array.strides) for array in found.arrays()[1:])
+    np.testing.assert_array_equal(g.plus(white).energy, energy + 1.0)
+    part = g.sliced(2, 1, 8, 3)
+    assert np.shares_memory(part.energy, energy)
+    np.testing.assert_array_equal(part.energy, energy[..., 1:8:3])
+    np.testing.assert_array_equal(g.sliced(2, 6, 1, -2).energy, energy[..., 6:1:-2])

@@ -9,7 +9,7 @@ from typing import Any
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Dim, Value
 from gnelint.onnxfile.file import MisfitError
-from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, entries, rank
+from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, entries, rank, with_entries
 from gnelint.readers.lowering import gather
 from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
@@ -120,6 +120,7 @@ def _sequence_at(call: Call, em: Emitter) -> Results:
 def _concat(call: Call, em: Emitter) -> Results:
     operands = [call.need(index) for index in range(len(call.inputs))]
     axis = axis_of(call.get("axis", 1), rank(operands[0]))
+    operands = with_entries(operands, axis)
     if len(operands) == 1:
         return [em.emit("identity", operands, call.shape, call.dtype)]
     return [em.emit("concat", operands, call.shape, call.dtype, axis=axis)]
