@@ -267,3 +267,12 @@ def test_a_known_answer_is_told_without_numpy() -> None:
         "import sys, gnelint.app.batch, gnelint.output.json, gnelint.output.text; sys.exit('numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_a_file_is_hashed_for_those_who_show_it(job: Job, hashed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(batch, "sha256", lambda file: read.append(file) or "ab" * 32)
+    found = ask(replace(job, cache_dir=None, hashed=hashed))
+    assert found.entry["sha256"] == ("ab" * 32 if hashed else None)
+    assert read == ([job.target.path] if hashed else [])

@@ -342,16 +342,25 @@ class _Drawn:
         made: Sequence[Tensor | None] = [None] * len(wanted)
         if starts:
             with recording():
-                made = torch.autograd.grad(
-                    [ends[name] for name in starts],
-                    list(wanted.values()),
-                    [probes[name].to(ends[name].dtype) for name in starts],
-                    allow_unused=True,
-                )
+                made = _pulled_back([(ends[name], probes[name]) for name in starts], list(wanted.values()))
         return {
             name: torch.zeros_like(wanted[name]) if gradient is None else gradient
             for name, gradient in zip(wanted, made, strict=True)
         }
+
+
+def _pulled_back(ends: Sequence[tuple[Tensor, Tensor]], wanted: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients at tensors for these cotangents at the ends: those of the sum of their products.
+
+    Cotangents of more than one number would do, but to compare their sizes torch loads sympy, for half a second.
+    """
+    sources, cotangents = [value for value, _ in ends], None
+    if any(value.is_complex() for value in sources):
+        cotangents = [probe.to(value.dtype) for value, probe in ends]
+    else:
+        sources = [torch.stack([(value * probe.to(value.dtype)).sum().double() for value, probe in ends]).sum()]
+    found: Sequence[Tensor | None] = torch.autograd.grad(sources, wanted, cotangents, allow_unused=True)
+    return found
 
 
 def _nothing(x: Moments) -> Gradient:

@@ -333,3 +333,16 @@ def test_what_a_router_leaves_out_is_minus_infinity_inside() -> None:
         return x * torch.sigmoid(torch.full_like(x, -math.inf).scatter(-1, places, scores))
 
     assert predicted(traced_of(Function(routed, 8), torch.randn(64, 8))).coverage == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+def test_cotangents_are_pulled_back_as_autograd_does(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, unused = (torch.randn(5, generator=generator, dtype=dtype, requires_grad=True) for _ in range(2))
+    ends = [x * x, (x * 3.0).reshape(1, 5)]
+    probes = [torch.randn(end.shape, generator=generator, dtype=dtype) for end in ends]
+    wanted = torch.autograd.grad(ends, [x], probes, retain_graph=True)
+    found = sampling._pulled_back(list(zip(ends, probes, strict=True)), [x, unused])
+    assert found[1] is None
+    assert found[0] is not None
+    torch.testing.assert_close(found[0], wanted[0], rtol=0, atol=0)
