@@ -130,8 +130,8 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     sampled = Fallback(graph, sampler if numbers else None)
     forward = _forward(sampled, numbers)
     cotangent_at, gradients = _backward(sampled.graph, forward, spent=True) if numbers else ("output", {})
-    while sampled.failed(forward.problems) is not None:  # what a component could not pull back
-        forward = _forward(sampled, numbers)
+    while (again := sampled.failed(forward.problems)) is not None:  # what a component could not pull back
+        forward = _walked_again(sampled, again, forward)
         cotangent_at, gradients = _backward(sampled.graph, forward, spent=True)
     spectra = _spectra(sampled.graph, forward) if numbers else {}
     errors = _gradient_errors(sampled.graph, forward, gradients, spectra, cotangent_at)
@@ -261,8 +261,27 @@ class Trial:
 def _forward(sampled: Fallback, numbers: bool) -> _Forward:
     """Moments of every value; with `numbers` False only which nodes have a component."""
     found = _with_inputs(sampled.graph) if numbers else _Forward()
+    return _walk(sampled, numbers, found, sampled.graph.nodes[::-1])
+
+
+def _walked_again(sampled: Fallback, names: frozenset[str], before: _Forward) -> _Forward:
+    """The same for a graph that has changed at the nodes of these names, and behind them: a deep network with a node
+    in every layer that cannot be pulled back is not walked from its input for each."""
+    graph = sampled.graph
+    nodes = {node.name for node in graph.nodes}
+    values = {*graph.inputs, *(name for node in graph.nodes for name in node.outputs)}
+    found = _Forward(
+        {name: x for name, x in before.moments.items() if name in values},
+        {name: component for name, component in before.components.items() if name in nodes},
+        {name: problem for name, problem in before.problems.items() if name in nodes},
+    )
+    return _walk(sampled, True, found, _again(graph, names, found, ()))
+
+
+def _walk(sampled: Fallback, numbers: bool, found: _Forward, waiting: Sequence[Node]) -> _Forward:
+    """Moments of what these nodes write, the last of which is walked first."""
     on_path = {node.name for node in sampled.graph.gradient_nodes}
-    pending = list(reversed(sampled.graph.nodes))
+    pending = list(waiting)
     while pending:
         node = pending.pop()
         at_node(node.name, node.source_op or node.op, _FORWARD * (1 - len(pending) / len(sampled.graph.nodes)))

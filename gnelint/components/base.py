@@ -132,16 +132,17 @@ class OneOutput(Component):
     def forward(self, inputs: Inputs) -> tuple[Moments, ...]:
         trace = trace_of(self, inputs)
         if trace is None:
-            return (self.joined(inputs),)
+            y = self.joined(inputs)
+            return (y if y.trace is None else replace(y, trace=None),)  # moved as it is: the trace is another node's
         if not trace.composed:
             try:
                 return (replace(self.joined(inputs), trace=trace),)
             except NotModelledError:
                 trace.composed = True
-        y = moments_of(trace)
-        if y is None:
+        known = moments_of(trace)
+        if known is None:
             raise NotModelledError(f"{self.node.op} of a value that may leave the range where its average is finite")
-        return (y,)
+        return (known,)
 
     def backward(self, inputs: Inputs, outputs: Sequence[Moments], cotangents: Cotangents) -> Gradients:
         g = cotangents[0]

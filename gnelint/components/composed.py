@@ -24,7 +24,9 @@ from gnelint.theory.gaussian.dual import DUAL, Dual
 from gnelint.theory.gaussian.quadrature import GRIDS
 
 _SUMS = frozenset({"add", "sub", "mean"})
-_LINEAR = _SUMS | {"bias", "scale", "identity", "dropout", "stop_gradient", "slice", "expand"}
+_KEPT = frozenset({"dropout", "expand", "reshape"})
+"""What these write is what they read; a reshape, where the shape stays."""
+_LINEAR = _SUMS | _KEPT | {"bias", "scale", "identity", "stop_gradient", "slice"}
 _AFFINE = frozenset({"bias", "scale", "identity"})
 """Of what is known in closed form so are these; a grid would know no more of them, at a hundred times the cost."""
 _SCALAR = (
@@ -57,6 +59,8 @@ def trace_of(component: Operation, inputs: Sequence[Moments | None]) -> Trace | 
     if component.node.op not in _SCALAR or len(operands) < len(inputs):
         return None
     if component.node.op == "dropout" and not component.node.attribute("inverted"):
+        return None
+    if component.node.op == "reshape" and operands[0].shape != component.output_shapes[0]:
         return None
     roots = [x if x.trace is None else x.trace.root for x in operands]
     vary = [_varies(component, x, operands) for x in operands]
@@ -247,7 +251,7 @@ def _applied(component: Operation, laws: Sequence[Law]) -> Law:
             return first.of(Dual(x.value, np.zeros(1)))
         if node.op == "straight_through":
             return first.of(Dual(x.value, rest[0].slope))
-        if node.op in ("dropout", "expand"):
+        if node.op in _KEPT:
             return first
         if node.op == "compare":
             return first.of(_COMPARED[node.attribute("kind")](x.value, rest[0].value).astype(np.float64))

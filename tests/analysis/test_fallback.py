@@ -16,6 +16,8 @@ from gnelint.analysis.propagation import analyse
 from gnelint.analysis.regions import Planner
 from gnelint.analysis.sampling import Draws, NotSampledError, Pulled, Region
 from gnelint.components import component_class
+from gnelint.components.base import Component, Gradients, Inputs, NotModelledError
+from gnelint.components.linear import Linear
 from gnelint.ir.graph import Graph
 from gnelint.readers.torch.reader import read_module
 from gnelint.theory.fields.gradient import Gradient
@@ -178,6 +180,31 @@ def test_a_network_with_a_formula_for_everything_asks_for_no_sampler() -> None:
 
     found = analyse(graph_of(torch.tanh), asked)
     assert found.coverage == 1.0
+
+
+def test_what_comes_before_a_node_that_cannot_be_pulled_back_is_not_walked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A function in every layer whose gradient nobody knows: one is found after the other, from the last."""
+    walked: list[str] = []
+    forward, kind = Linear.forward, component_class("erf")
+    assert kind is not None
+
+    def counted(self: Linear, inputs: Inputs) -> tuple[Moments, ...]:
+        walked.append(self.node.name)
+        return forward(self, inputs)
+
+    def unknown(self: Component, *_: object) -> Gradients:
+        raise NotModelledError("its gradient is not known")
+
+    monkeypatch.setattr(Linear, "forward", counted)
+    monkeypatch.setattr(kind, "backward", unknown)
+    twin = Twin()
+    found = analyse(graph_of(*[torch.erf] * 4), lambda: twin)
+    assert found.coverage == 1.0
+    assert walked.count("before") == 1
+    assert walked.count("behind.3") == 5
+    assert len(walked) == 1 + 2 + 3 + 4 + 5
 
 
 def test_operands_that_have_more_in_common_than_a_formula_knows_are_sampled() -> None:

@@ -150,6 +150,14 @@ def test_values_inside_an_expression_have_their_own_gradient() -> None:
     assert predicted(steps).gradient_log2 == pytest.approx(math.log2(4.0 * 5.0**-1.5), abs=1e-3)
 
 
+def test_a_reshape_to_the_same_shape_changes_nothing() -> None:
+    """x + sin(x)^2 as snakes of audio networks compute it, between two reshapes: phi = E (1 + sin 2x)^2."""
+    steps = (Step("reshape", {}, (0,)), Step("sin", {}, (1,)), Step("pow", {"exponent": 2.0}, (2,)))
+    found = predicted((*steps, Step("add", {}, (1, 3)), Step("reshape", {}, (4,))))
+    assert found.coverage == 1.0
+    assert found.gradient_log2 == pytest.approx(math.log2(1.0 + (1.0 - math.exp(-8.0)) / 2.0), abs=1e-3)
+
+
 def test_an_infinite_average_has_no_number() -> None:
     found = predicted((Step("shifted", {}, (0,)), Step("reciprocal", {}, (1,))))
     assert found.coverage < 1.0
