@@ -27,7 +27,7 @@ _SUMS = frozenset({"add", "sub", "mean"})
 _KEPT = frozenset({"dropout", "expand", "reshape"})
 """What these write is what they read; a reshape, where the shape stays."""
 _LINEAR = _SUMS | _KEPT | {"bias", "scale", "identity", "stop_gradient", "slice"}
-_AFFINE = frozenset({"bias", "scale", "identity"})
+_AFFINE = frozenset({"bias", "scale", "identity", "reshape"})
 """Of what is known in closed form so are these; a grid would know no more of them, at a hundred times the cost."""
 _SCALAR = (
     _LINEAR

@@ -34,7 +34,7 @@ SMALL: Mapping[str, Any] = {
     "projection_dim": 64, "decoder_start_token_id": 1, "max_target_positions": 64, "num_queries": 8,
     "rotary_dim": 8, "encoder_hidden_size": 64, "cross_attention_hidden_size": 64, "mm_hidden_size": 64,
     "cross_hidden_size": 64, "cross_num_attention_heads": 4, "cross_num_key_value_heads": 4, "cross_head_dim": 16,
-    "mamba_d_state": 8, "mamba_n_groups": 1, "n_groups": 1, "prediction_length": 4,
+    "output_channels": 64, "mamba_d_state": 8, "mamba_n_groups": 1, "n_groups": 1, "prediction_length": 4,
 }  # fmt: skip
 """Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
 
@@ -53,10 +53,12 @@ SHORT: Mapping[str, Any] = {
     if "layer" in name or "expert" in name or name in ("depth", "vocab_size", "first_k_dense_replace")
 }
 """Two layers, few experts and words, of the design's own width, where narrow ones do not fit together."""
-BUILDS = (SMALL, ALIKE, BROAD, SHORT)
-LARGEST = 100_000_000
+LOW: Mapping[str, Any] = {**SHORT, "image_size": 64}
+"""The same with small images, where they fit."""
+BUILDS = (SMALL, ALIKE, BROAD, LOW, SHORT)
+LARGEST = 170_000_000
 
-UNSAID = frozenset({"head_dim", "vocab_size", "pad_token_id", "prediction_length"})
+UNSAID = frozenset({"head_dim", "vocab_size", "pad_token_id", "prediction_length", "num_experts_per_tok"})
 """What some configurations leave open by default, and their networks need."""
 
 UNSAID_WORDS: Mapping[str, int] = dict.fromkeys(
@@ -106,9 +108,9 @@ def small(kind: type[Any], sizes: Mapping[str, Any] = SMALL) -> Any:
 def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
     given: dict[str, Any] = {}
     as_usual = _usual(type(config))
-    changed = (name for name, value in vars(config).items() if as_usual.get(name, value) != value)
+    changed = (name for name, value in vars(config).items() if as_usual and as_usual.get(name, _UNUSUAL) != value)
     given.update({name: getattr(config, name) for name in changed if not name.startswith("_")})
-    if any(vars(config).get(name) for name in _OUTPUTS_OF_LAYERS):
+    if any(vars(config).get(name) for name in _OUTPUTS_OF_LAYERS) or _has_a_size_a_layer(config):
         sizes = {name: size for name, size in sizes.items() if "layer" not in name and name != "depth"}
     for name, value in vars(config).items():
         if hasattr(value, "to_dict"):
@@ -122,7 +124,11 @@ def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
     try:
         taken = inspect.signature(type(config)).parameters
         found = type(config)(**{name: value for name, value in given.items() if name in taken})
-        left = {name: value for name, value in given.items() if name not in taken and hasattr(value, "to_dict")}
+        left = {
+            name: value
+            for name, value in given.items()
+            if name not in taken and (hasattr(value, "to_dict") or name not in vars(found))
+        }
     except Exception:  # sizes that belong together are checked one by one
         found, left = config, given
     for name, value in left.items():
@@ -130,6 +136,16 @@ def _smaller(config: Any, sizes: Mapping[str, Any]) -> Any:
     vars(found).update({name: vars(config)[name] for name in _OUTPUTS_OF_LAYERS if vars(config).get(name)})
     _fit(found)
     return found
+
+
+_UNUSUAL = object()
+"""What no configuration holds."""
+
+
+def _has_a_size_a_layer(config: Any) -> bool:
+    """Whether a list says the width of each layer: such a design keeps its depth."""
+    depth, widths = vars(config).get("num_hidden_layers"), vars(config).get("hidden_sizes")
+    return isinstance(widths, (list, tuple)) and len(widths) == depth
 
 
 def _usual(kind: type[Any]) -> Mapping[str, Any]:
@@ -169,9 +185,11 @@ _HEADS_OF_STATES = (("num_heads", "head_dim"), ("mamba_n_heads", "mamba_d_head")
 
 
 def families() -> list[str]:
-    """The names of all networks that are made here."""
+    """The names of all networks that are made here: parts that no class of models is listed for are none."""
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
     configurations = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
-    return [*sorted(configurations), *(model.family for model in _others())]
+    listed = {*auto.MODEL_MAPPING_NAMES}.union(*(getattr(auto, f"MODEL_FOR_{head}_MAPPING_NAMES") for head in HEADS))
+    return [*(name for name in sorted(configurations) if name in listed), *(model.family for model in _others())]
 
 
 def models(only: Sequence[str] = ()) -> Iterator[SmallModel]:

@@ -178,13 +178,13 @@ _MISFITS = (
     re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*size.*?(?P<got>\d+)\]"),
     re.compile(r"to have (?P<wanted>\d+) channels, but got (?P<got>\d+) channels"),
     re.compile(r"broadcast a dimension of length (?P<wanted>\d+) at -\d.*\b(?P<got>\d+)\]$"),
-    re.compile(r"Sizes of tensors must match.*Expected.*? (?P<wanted>\d+).* got (?P<got>\d+)"),
+    re.compile(r"Sizes of tensors must match.*Expected.*? (?P<wanted>\d+).*? got (?:size )?(?P<got>\d+)"),
 )
 """What torch says of a size that does not fit."""
 _IMAGE_MISFIT = re.compile(r"\((\d+)\*(\d+)\) doesn't match model \((\d+)\*(\d+)\)")
 _ABSENT = re.compile(
     r"NoneType|'bool' object|missing \d+ required|[Yy]ou (have|need) to (specify|provide|pass)|requires? |required|"
-    r"(must|should) be (given|provided|specified)"
+    r"(must|should) be (given|provided|specified)|cannot be .?None"
 )
 """What is said where an argument is missing."""
 _NEVER_ASKED = re.compile(
@@ -202,9 +202,8 @@ def _repaired(
         for found in misfit.finditer(said):
             got, wanted = int(found["got"]), int(found["wanted"])
             for name, value in kwargs.items():
-                if value.is_floating_point() and got in value.shape[1:] and got != wanted:
-                    shape = [wanted if size == got else size for size in value.shape[1:]]
-                    yield {**kwargs, name: makers.noise(*shape)}
+                if value.is_floating_point() and value.dim() > 1:
+                    yield from ({**kwargs, name: makers.noise(*shape)} for shape in _resized(value, got, wanted))
     if (sides := _IMAGE_MISFIT.search(said)) is not None:
         rows, columns, high, wide = map(int, sides.groups())
         yield {
@@ -221,6 +220,26 @@ def _repaired(
                 yield {**kwargs, name: value}
 
 
+def _resized(value: torch.Tensor, got: int, wanted: int) -> Iterator[tuple[int, ...]]:
+    """Shapes of one example where another size was wanted than a tensor had, at all axes of that size, or at one.
+
+    Of two tensors that do not fit together either may be the wrong one; a size may have been multiplied on the way, or
+    a few columns been taken off."""
+    shape = tuple(value.shape[1:])
+    last, found = shape[-1], list[tuple[int, ...]]()
+    for one, other in ((got, wanted), (wanted, got)):
+        found.append(tuple(other if size == one else size for size in shape))
+        places = [place for place, size in enumerate(shape) if size == one]
+        found += [(*shape[:place], other, *shape[place + 1 :]) for place in places]
+    if got != last and got % last == 0 and wanted * last % got == 0:
+        found.append((*shape[:-1], wanted * last // got))
+    if 0 < last - got <= _MOST_COLUMNS:
+        found.append((*shape[:-1], wanted + last - got))
+    yield from (other for other in dict.fromkeys(found) if other != shape)
+
+
+_MOST_COLUMNS = 4
+"""Columns at the head of each row that say where it is."""
 _MOST_ASKED, _MOST_FORMS = 6, 2
 """Arguments that are tried where one is missing, and forms of each."""
 

@@ -315,7 +315,7 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[int, int], int]] = {
 _AXES: tuple[tuple[re.Pattern[str], Callable[[Makers], int]], ...] = (
     (re.compile("^batch"), lambda made: BATCH),
     (re.compile("num_frames"), lambda made: made.size("num_frames", default=2)),
-    (re.compile("seq|len|tokens|steps|time|frames|residual"), lambda made: LENGTH),
+    (re.compile("seq|len|tokens|steps|time|frames|residual|num_.*features"), lambda made: LENGTH),
     (re.compile("height|image_size"), lambda made: made.image()[1]),
     (re.compile("width"), lambda made: made.image()[2]),
     (re.compile("channel"), lambda made: made.channels()),

@@ -145,3 +145,75 @@ def test_a_size_that_an_error_asks_for_is_tried() -> None:
     found = find_inputs(_Misled())
     assert found is not None
     assert tuple(found.kwargs["hidden_states"].shape) == (2, 16, 20)
+
+
+class _Places(_Misled):
+    """The first two columns of each row say where it is; the layer takes what is left."""
+
+    def forward(self, hidden_states: torch.Tensor) -> Any:
+        return self.up(hidden_states[..., 2:])
+
+
+class _Stacked(_Misled):
+    """Four steps beside each other are one for the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(80, 4)
+
+    def forward(self, hidden_states: torch.Tensor) -> Any:
+        return self.up(hidden_states.reshape(len(hidden_states), -1, 4 * hidden_states.shape[-1]))
+
+
+@pytest.mark.parametrize(("kind", "width"), [(_Places, 22), (_Stacked, 20)])
+def test_a_size_that_was_changed_on_the_way_is_found(kind: type[nn.Module], width: int) -> None:
+    found = find_inputs(kind())
+    assert found is not None
+    assert tuple(found.kwargs["hidden_states"].shape) == (2, 16, width)
+
+
+class _Paired(nn.Module):
+    """Eight rows of sound make a step, beside which there has to be a step of features."""
+
+    main_input_name = "input_values"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_mel_bins=8, max_length=64, max_source_positions=8)
+        self.sound, self.features = nn.Linear(64, 8), nn.Linear(8, 8)
+
+    def forward(self, input_values: torch.Tensor, input_features: torch.Tensor) -> torch.Tensor:
+        steps = self.sound(input_values.reshape(len(input_values), -1, 64))
+        return torch.cat([self.features(input_features.transpose(1, 2)), steps], -1)
+
+
+def test_of_two_that_do_not_fit_either_may_be_the_wrong_one() -> None:
+    """The error names both lengths, and only the second is one of an input."""
+    found = find_inputs(_Paired())
+    assert found is not None
+    _Paired()(**found.kwargs)
+
+
+class _Seeing(_Configured):
+    """Says in words that no size stands in what it lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config.visual_feat_dim = 8
+
+    def forward(self, input_ids: Tensor, visual_feats: Tensor | None = None) -> Tensor:
+        """Both.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): words.
+            visual_feats (`torch.FloatTensor` of shape `(batch_size, num_visual_features, visual_feat_dim)`): seen.
+        """
+        if visual_feats is None:
+            raise ValueError("`visual_feats` cannot be `None`")
+        return self.layer(visual_feats)
+
+
+def test_what_cannot_be_none_is_fed() -> None:
+    found = find_inputs(_Seeing())
+    assert found is not None
+    assert tuple(found.kwargs["visual_feats"].shape) == (2, 16, 8)
