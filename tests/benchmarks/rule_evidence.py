@@ -52,6 +52,7 @@ PAIRS = {
     "GNE101": ("plain_mlp(gain=0.5, depth=50)", "plain_mlp(depth=50)"),
     "GNE102": ("plain_mlp(init='default', depth=50)", "plain_mlp(depth=50)"),
     "GNE115": ("half_mlp(gain=0.6, depth=60)", "half_mlp"),
+    "GNE218": ("growing_state(wrong=True)", "growing_state"),
     "GNE401": ("skipinit", "skipinit(scale=0.2)"),
     "GNE501": ("plain_mlp(gain=0.5, depth=50)", "plain_mlp(depth=50)"),
     "GNE502": ("plain_mlp(gain=2.0, depth=50)", "plain_mlp(depth=50)"),
@@ -63,7 +64,14 @@ PAIRS = {
 benchmark does not need what they lose (one class for all positions does not mind scattered ones)."""
 
 
-TASKS = {"GNE213": "signed", "GNE215": "signed", "GNE512": "signed", "GNE210": "early", "GNE216": "early"}
+TASKS = {
+    "GNE213": "signed",
+    "GNE215": "signed",
+    "GNE512": "signed",
+    "GNE210": "early",
+    "GNE216": "early",
+    "GNE219": "early",
+}
 """By rule: what the patterns are like, where the plain ones do not need what the rule is about."""
 
 
