@@ -14,7 +14,7 @@ from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Opaque, Remembered, component
 from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
-from gnelint.theory.fields.cells import Axes, Axis, counts, is_zero, pooled, refine, resample
+from gnelint.theory.fields.cells import SMALL, Axes, Axis, counts, is_zero, pooled, refine, resample
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
@@ -476,7 +476,7 @@ def join(
 
 def _concatenated(parts: Sequence[np.ndarray], index: int) -> np.ndarray:
     """The parts along one axis; zeros, of which fields have many, take no memory."""
-    if all(map(is_zero, parts)):
+    if max(part.size for part in parts) > SMALL and all(map(is_zero, parts)):
         size = sum(part.shape[index] for part in parts)
         return np.broadcast_to(0.0, (*parts[0].shape[:index], size, *parts[0].shape[index + 1 :]))
     return np.concatenate(parts, axis=index)

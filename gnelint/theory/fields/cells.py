@@ -21,6 +21,9 @@ from gnelint.records import dataclass
 MAX_CELLS = 1 << 20
 """Above this many cells an axis is pooled rather than kept apart."""
 
+SMALL = 1 << 12
+"""Numbers up to which it takes longer to see that nothing need be written than to write it."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -110,20 +113,32 @@ def resample(array: np.ndarray, old: Axes, new: Axes) -> np.ndarray:
         if before == after:
             continue
         if before.is_pooled:
-            array = np.broadcast_to(array, (*array.shape[:index], after.count, *array.shape[index + 1 :]))
+            if array.size * after.count > SMALL:
+                array = np.broadcast_to(array, (*array.shape[:index], after.count, *array.shape[index + 1 :]))
+            else:
+                array = np.repeat(array, after.count, axis=index)
         else:
             cell = np.searchsorted(before.starts, after.starts, side="right") - 1
             array = np.take(array, cell, axis=index)
     return array
 
 
+def nothing_like(array: np.ndarray) -> np.ndarray:
+    """Zeros of the same shape."""
+    return np.zeros_like(array) if array.size <= SMALL else np.broadcast_to(0.0, array.shape)
+
+
 def is_zero(array: np.ndarray) -> bool:
     """Whether all numbers are 0; those that a broadcast repeats are looked at once."""
+    if array.size <= SMALL:
+        return not array.any()
     return not array[tuple(slice(None) if stride else slice(0, 1) for stride in array.strides)].any()
 
 
 def summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left + right of one shape, for arrays one of which is often zero: then nothing is written."""
+    if left.size <= SMALL:
+        return np.asarray(left + right)
     if is_zero(right):
         return left
     return right if is_zero(left) else left + right
@@ -131,6 +146,8 @@ def summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def times(array: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """array * factor, for arrays that are often zero."""
+    if array.size <= SMALL:
+        return np.asarray(array * factor)
     shape = np.broadcast_shapes(array.shape, factor.shape)
     return np.broadcast_to(0.0, shape) if is_zero(array) else array * factor
 

@@ -17,6 +17,7 @@ from gnelint.theory.fields.cells import (
     counts,
     is_zero,
     matching_groups,
+    nothing_like,
     on_cells,
     pooled,
     resample,
@@ -128,8 +129,7 @@ class Gradient(Field):
     ) -> Gradient:
         """As for any field; `arrays` may leave out the last ones, of which nothing is known then: 0."""
         missing = len(self.arrays()) - len(arrays)
-        nothing = np.broadcast_to(0.0, arrays[0].shape)
-        return super().behind(effect, (*arrays, *[nothing] * missing), axes, profile)
+        return super().behind(effect, (*arrays, *[nothing_like(arrays[0])] * missing), axes, profile)
 
     def scaled(self, factor: float) -> Gradient:
         """The gradient times sqrt(factor)."""
