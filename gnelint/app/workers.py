@@ -58,24 +58,29 @@ class Workers(Generic[J, A]):
         found: dict[int, A] = {}
         turn = 0
         try:
+            self._hand_out(workers, waiting)
             while turn < len(jobs):
-                for index, worker in enumerate(workers):
-                    if worker.job is None and waiting:
-                        if not worker.process.is_alive():
-                            worker = workers[index] = self._start()
-                        worker.give(waiting.popleft())
                 busy = [worker for worker in workers if worker.job is not None]
                 for ready in self._ready(busy, turn, tell):
                     worker = next(each for each in busy if each.pipe is ready)
                     index, job = worker.job or (0, jobs[0])
                     answer = worker.take()
                     found[index] = self._lost(job, worker.exit_code, worker.place) if answer is None else answer[0]
+                self._hand_out(workers, waiting)  # what is done with an answer may take a while
                 while turn in found:
                     yield found.pop(turn)
                     turn += 1
         finally:
             for worker in workers:
                 worker.end()
+
+    def _hand_out(self, workers: list[_Worker[J, A]], waiting: deque[tuple[int, J]]) -> None:
+        """A job for each that has none, while there are any."""
+        for index, worker in enumerate(workers):
+            if worker.job is None and waiting:
+                if not worker.process.is_alive():
+                    worker = workers[index] = self._start()
+                worker.give(waiting.popleft())
 
     def _ready(self, busy: Sequence[_Worker[J, A]], turn: int, tell: Tell | None) -> list[Any]:
         """The pipes with an answer or an end, once there is one."""

@@ -422,19 +422,17 @@ class Upsample(Unary):
         return [i for i, (a, b) in enumerate(zip(self.input_shape, self.shape, strict=True)) if a != b]
 
     def map(self, x: Moments) -> Moments:
-        axes, profile = list(x.axes), list(x.profile)
-        variance = x.variance
         for index in self._resized_axes():
+            x = x.pooled(index)
             weights = self._matrix(index)
             own = np.ones(self.input_shape[index]) if x.profile[index] is None else x.profile[index]
             energy = (weights**2) @ own
-            share = float(energy.mean())
-            variance = np.maximum(variance - x.position_covariance, 0.0) * share + x.position_covariance
-            axes[index] = Axis(self.shape[index])
-            profile[index] = None if x.profile[index] is None else normalised(energy)
-            x = x.pooled(index)
-        arrays = (x.mean, np.broadcast_to(variance, x.mean.shape), x.position_covariance)
-        return x.behind(Effect.MOVED, arrays, tuple(axes), profile)
+            variance = np.maximum(x.variance - x.position_covariance, 0.0) * float(energy.mean())
+            arrays = (x.mean, variance + x.position_covariance, x.position_covariance)
+            line = None if x.profile[index] is None else normalised(energy)
+            axes = put(x.axes, index, Axis(self.shape[index]))
+            x = x.behind(Effect.MOVED, arrays, axes, put(x.profile, index, line))
+        return x
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent

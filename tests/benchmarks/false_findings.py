@@ -33,7 +33,7 @@ from torch import nn
 import gnelint
 from gnelint.lint.rulefile import load_rules
 from tests.benchmarks.small_models import SmallModel, transformers_models
-from tests.lint.test_reports import FURTHER, KNOWN, LATEST, MORE, NEWEST
+from tests.lint.test_reports import ALL
 from tests.models import CASES, network
 
 OUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "false_findings.json"
@@ -177,7 +177,7 @@ def right_networks() -> list[str]:
     """What tests of rules and reports call right, and none of them wrong."""
     tests = [test for rule in load_rules().rules for test in rule.tests if ":" not in test["model"]]
     named = {test["model"] for test in tests if not test["findings"] and not test["model"].endswith(".onnx")}
-    pairs = (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST)
+    pairs = ALL
     wrong = {test["model"] for test in tests if test["findings"]} | {report.bad for report in pairs}
     right = {report.good for report in pairs if report.good and not report.loss}
     return sorted((named | right | set(CASES)) - wrong)

@@ -622,6 +622,19 @@ def test_upsampling_what_all_positions_share_keeps_it() -> None:
     assert g.total == pytest.approx(2 * float(weights.sum(1).square().sum()), rel=1e-9)
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+def test_upsampling_positions_in_cells_of_their_own(axis: int) -> None:
+    """As behind a part that was run on draws: nothing broadcast such cells, and the map was run as well."""
+    rng = np.random.default_rng(0)
+    axes = tuple(Axis.full(size) if place == axis else Axis(size) for place, size in enumerate((2, 3, 4, 4)))
+    shape = tuple(each.count for each in axes)
+    x = Moments.flat(axes, rng.random(shape), rng.random(shape))
+    (y,) = make("upsample", [(2, 3, 4, 4)], [(2, 3, 8, 8)], mode="nearest").forward([x])
+    assert (y.shape, y.mean.shape) == ((2, 3, 8, 8), (1, 1, 1, 1))
+    assert y.total_mean == pytest.approx(x.total_mean)
+    assert y.total_second == pytest.approx(x.total_second)
+
+
 def test_tiling_an_axis_of_one_entry_is_broadcasting() -> None:
     """The batch stays the first axis: copies of a key head for its query heads share what the head has, no more."""
     before, behind = (4, 3, 1, 5, 2), (4, 3, 2, 5, 2)

@@ -13,6 +13,7 @@ from gnelint.errors import UsageError
 from gnelint.readers.target import resolve
 from gnelint.settings.config import read_config
 from gnelint.settings.jobs import Options, plan
+from tests.models import network
 
 HEADS = {
     "none": nn.Identity(), "softmax": nn.Softmax(-1), "log_softmax": nn.LogSoftmax(-1), "sigmoid": nn.Sigmoid(),
@@ -55,3 +56,9 @@ def test_the_configuration_names_it_and_the_command_line_wins(tmp_path: Path) ->
     for given, expected in ((None, "bce"), ("mse", "mse")):
         (job,) = plan(targets, Options(loss=given, config=config), lambda paths: load_rules(list(paths)))
         assert job.settings.loss == expected
+
+
+def test_targets_that_a_loss_picks_entries_by_are_read() -> None:
+    """The places are worked out of the example's integers, and no path of numbers leads from them."""
+    module, (x, _) = network("likelihood(given='picked')")
+    assert gnelint.check(module, (x, torch.randint(5, (16,))), select=["GNE522"]).findings == ()

@@ -246,6 +246,38 @@ NEWEST = (
 """Of a fifth search: of 40 such pairs 21 were flagged at first, 11 at the cause; see reports.md. Two corrections have a
 finding of their own and are not among these."""
 
+LAST = (
+    changed("learnt_threshold", "GNE507", "constant"),
+    changed("blended_branches", "GNE507", "scale", "share never moves.*flat at the numbers it starts with"),
+    changed("fused_scales", "GNE507", "scale", "weights never moves"),
+    changed("turned_estimator", "GNE548", "add"),
+    changed("learnt_metric", "GNE615", "linear", "computed from metric"),
+    changed("transported_points", "GNE112", "div"),
+    changed("half_mask", "GNE612", "matmul_1"),
+    changed("weighted_tasks", "GNE607", "scale"),
+    changed("coarse_weights", "GNE110", "linear"),
+    changed("binary_weights", "GNE101", "linear"),
+    changed("lost_mask", "GNE542", "", r"masked_fill \(unasked.py"),
+    Report("likelihood(given='probabilities')", "likelihood", "GNE549", "gather", "mean of probabilities"),
+    Report("likelihood(given='logits')", "likelihood", "GNE549", "gather", "mean of logits"),
+    changed("short_reach", "GNE547", "", "11%"),
+    changed("doubled_skip", "GNE532", "concat"),
+    changed("paired_candidates", "GNE541", "concat"),
+    changed("rolled_samples", "GNE514", "1.roll"),
+    changed("reversed_samples", "GNE514", "flip"),
+    changed("drawn_positions", "GNE545", "bias"),
+    changed("noise_schedule", "GNE546", "bias"),
+    changed("single_expert", "GNE507", "router"),
+    changed("squashed_cell", "GNE219", "slice"),
+    changed("leaky_units", "GNE219", "slice"),
+    changed("half_positions", "GNE544", "concat"),
+    changed("equal_codes", "GNE544", "bias"),
+    changed("cosine_attention", "GNE543", "matmul"),
+)
+"""Of a seventh search: of 31 such pairs 12 were flagged at first, 9 at the cause; see reports.md."""
+
+ALL = (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST, *LAST)
+
 BREAKS = frozenset({"GNE601", "GNE602", "GNE604", "GNE605", "GNE607", "GNE608"})
 """Rules of what is no number in the very first step, whatever is drawn."""
 SOMETIMES = frozenset({"pooled_moments"})
@@ -270,7 +302,7 @@ def marked(report: Report) -> pytest.MarkDecorator | tuple[()]:
 
 @pytest.mark.parametrize(
     "report",
-    [pytest.param(each, id=str(each), marks=marked(each)) for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST)],
+    [pytest.param(each, id=str(each), marks=marked(each)) for each in ALL],
 )
 def test_the_cause_is_named_at_its_place(report: Report) -> None:
     found = [each for each in said(report.bad, report.loss) if each.rule == report.rule]
@@ -284,7 +316,7 @@ def test_the_cause_is_named_at_its_place(report: Report) -> None:
     "report",
     [
         pytest.param(each, id=each.good, marks=marked(each))
-        for each in {each.good: each for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST) if each.good}.values()
+        for each in {each.good: each for each in ALL if each.good}.values()
     ],
 )
 def test_the_correction_is_blamed_for_nothing(report: Report) -> None:
@@ -293,11 +325,7 @@ def test_the_correction_is_blamed_for_nothing(report: Report) -> None:
 
 @pytest.mark.parametrize(
     "report",
-    [
-        each
-        for each in (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST)
-        if each.rule in BREAKS and each.good not in SOMETIMES
-    ],
+    [each for each in ALL if each.rule in BREAKS and each.good not in SOMETIMES],
     ids=str,
 )
 def test_what_is_said_to_be_no_number_is_none(report: Report) -> None:

@@ -171,6 +171,7 @@ def _examples() -> dict[str, Case]:
         innocent.trained_units: (64, 64),
         innocent.decayed_solve: (2, 16, 32),
         innocent.named_layers: (4, 3, 12, 12),
+        innocent.windowed_image: (8, 12, 8),
         innocent.empty_sum: (8, 6, 16),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),
@@ -409,6 +410,7 @@ def _examples() -> dict[str, Case]:
     found.append(Case("equal_codes", misplaced.equal_codes, (8, 12), vocabulary=16))
     found.append(Case("cosine_attention", misplaced.cosine_attention, (8, 24), vocabulary=16))
     found.append(Case("branch_first", innocent.branch_first, (8, 12), vocabulary=64))
+    found.append(Case("likelihood", unasked.likelihood, (16, 16), others=((16, 5),)))
     found.append(Case("half_mask", unasked.half_mask, (8, 12), vocabulary=16))
     found.append(Case("dirichlet_policy", unasked.dirichlet_policy, (32, 8), others=((32, 5),)))
     found.append(Case("weighted_tasks", unasked.weighted_tasks, (32, 16), others=((32, 4), (32, 4))))

@@ -245,3 +245,23 @@ class EmptySum(nn.Module):
 def empty_sum() -> nn.Module:
     """Of nothing the exponential is zero on purpose."""
     return EmptySum()
+
+
+class Windows(nn.Module):
+    """An image in two windows, a class token before each: cut off, repeated for all windows and put back (RF-DETR)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.out = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.first, self.places = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(13, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), self.enter(x)], 1) + self.places
+        first, rest = x[:, :1], x[:, 1:]
+        windows = rest.reshape(-1, 6, 16)
+        return self.out(torch.cat([first.repeat(2, 1, 1), windows], 1).tanh().mean(1).view(-1, 2, 16).mean(1))
+
+
+def windowed_image() -> nn.Module:
+    """The class token is the same for all samples, in whatever order it is repeated."""
+    return Windows()

@@ -356,3 +356,24 @@ class Causal(nn.Module):
 def lost_mask(*, wrong: bool = False) -> nn.Module:
     """Wrong: the masked scores are computed and not kept."""
     return Causal(wrong)
+
+
+class Likelihood(nn.Module):
+    """A classifier that gives its own loss."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__()
+        self.given, self.body = given, trunk(16, 64, 5)
+
+    def forward(self, x: Tensor, right: Tensor) -> Tensor:
+        logits = self.body(x)
+        target = right.argmax(-1) if right.is_floating_point() else right
+        if self.given == "picked":
+            return -logits.log_softmax(-1).gather(1, target[:, None]).mean()
+        taken = {"logarithms": logits.log_softmax(-1), "probabilities": logits.softmax(-1), "logits": logits}
+        return functional.nll_loss(taken[self.given], target)
+
+
+def likelihood(*, given: str = "logarithms") -> nn.Module:
+    """Wrong with "probabilities" and "logits": nll_loss takes logarithms of probabilities."""
+    return Likelihood(given)

@@ -161,6 +161,8 @@ def _pairs_others(facts: Facts, node: Node) -> bool:
     """
     if node.op not in ("add", "sub", "mul", "div", "concat") or len(node.present_inputs) < 2:
         return False
+    if any(_is_fixed_part(facts, name) for name in node.present_inputs):
+        return False
     found = [facts.axes.layouts.get(_unexpanded(facts, name)) for name in node.present_inputs]
     known = [layout for layout in found if layout is not None]
     if len(known) < len(found) or len({len(layout) for layout in known}) > 1:
@@ -170,6 +172,34 @@ def _pairs_others(facts: Facts, node: Node) -> bool:
         orders = [_order(part) for part in parts]
         if place != joined and len({order for order in orders if order}) > 1 and all(orders):
             return True
+    return False
+
+
+_THROUGH = frozenset({"tile", "reshape", "identity", "bias", "scale", "expand", "transpose"})
+"""What leaves alike what is the same for all samples."""
+
+
+def _is_fixed_part(facts: Facts, value: str) -> bool:
+    """Whether a value is the same for all samples though it was joined to what is not: a class token cut out again."""
+    node = facts.graph.producers.get(value)
+    while node is not None and node.op in _THROUGH and node.present_inputs:
+        node = facts.producer(node)
+    if node is None or node.op != "slice" or len(node.attribute("axes")) != 1:
+        return False
+    axis, start, end = (node.attribute(name)[0] for name in ("axes", "starts", "ends"))
+    joined = facts.producer(node)
+    while joined is not None and joined.op in ("bias", "scale", "identity", "dropout"):
+        joined = facts.producer(joined)
+    if joined is None or joined.op != "concat" or joined.attribute("axis") != axis:
+        return False
+    begin = 0
+    for name in joined.present_inputs:
+        shape = facts.graph.values[name].concrete_shape
+        if shape is None:
+            return False
+        if begin <= start and end <= begin + shape[axis]:
+            return name not in facts.graph.gradient_values
+        begin += shape[axis]
     return False
 
 

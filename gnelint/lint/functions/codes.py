@@ -14,6 +14,8 @@ from gnelint.lint.functions.signature import function
 _LEAST = 4
 """Positions and features from which on a table is one of codes."""
 _MOST = 1 << 22
+_FAINT = 1e-6
+"""Mean square of a scale that may drown what it scales: what a layer of zeros makes small will grow."""
 _HIDES = -1e3
 """Masks hold numbers below this one."""
 
@@ -80,15 +82,22 @@ def _input_share(facts: Facts, node: Node) -> float | None:
     source, table = facts.producer(node), node.parameters.get("bias")
     if node.op != "bias" or source is None or source.op != "scale" or table is None:
         return None
-    scale, own = source.parameters.get("scale"), facts.input_moments(node)
-    if (scale is None and source.attribute("factor") == 1.0) or (scale is not None and scale.trainable) or own is None:
-        return None
-    if table.trainable and not _is_drawn(table):
+    own, scaled = facts.input_moments(node), _fixed_scale(facts, source)
+    if scaled is None or scaled > _FAINT or own is None or not own[1] or (table.trainable and not _is_drawn(table)):
         return None
     added = facts.statistics(table)
     if added is None or not 0.0 < added.second_moment < _HIDES**2:
         return None  # numbers that hide entries
     return own[1] / (own[1] + added.second_moment)
+
+
+def _fixed_scale(facts: Facts, node: Node) -> float | None:
+    """Mean square of the fixed numbers that a node scales with; None where they are trained or divided by."""
+    scale, factor = node.parameters.get("scale"), float(node.attribute("factor")) ** 2
+    if scale is None:
+        return factor
+    found = None if scale.trainable or node.attribute("reciprocal") else facts.statistics(scale)
+    return None if found is None else found.second_moment * factor
 
 
 CODES = (

@@ -84,6 +84,28 @@ def _is_logarithm_of(facts: Facts, node: Node, target: str) -> bool:
     return False
 
 
+_ON_THE_WAY = frozenset({"reshape", "identity", "scale", "where", "reduce_sum", "reduce_mean", "div"})
+"""Operations of a loss between the entry of the right class and its average."""
+_IS_TAKEN = {"softmax": "probabilities", "linear": "logits"}
+
+
+def _bare_likelihood(facts: Facts, node: Node) -> str:
+    """What a loss takes the entries of the right classes from, negates and averages, where that is no logarithm."""
+    source = facts.producer(node) if node.op == "gather" else None
+    while source is not None and source.op in ("reshape", "identity"):
+        source = facts.producer(source)
+    if source is None or source.op not in _IS_TAKEN:
+        return "none"
+    sign, value = 1.0, node.outputs[0]
+    while value not in facts.graph.outputs:
+        readers = facts.graph.consumers.get(value, ())
+        if len(readers) != 1 or readers[0].op not in _ON_THE_WAY:
+            return "none"
+        sign, value = sign * float(readers[0].attributes.get("factor", 1.0)), readers[0].outputs[0]
+    alone = facts.graph.values[value].concrete_shape == () and len(facts.graph.outputs) == 1
+    return _IS_TAKEN[source.op] if sign < 0.0 and alone else "none"
+
+
 def _noise_floor(facts: Facts, node: Node) -> float | None:
     """The least that noise drawn in forward is multiplied by, where layers decide on it."""
     noise = node.parameters.get("scale")
@@ -158,6 +180,13 @@ HEAD = (
         "truth",
         _takes_probabilities,
         "n is the difference in a divergence that is written out (kl_div), given probabilities for their logarithms",
+    ),
+    function(
+        "bare_likelihood(n)",
+        "text",
+        _bare_likelihood,
+        "what the loss that the network gives takes the entries of the right classes from at n, negated: "
+        "probabilities, logits; or none, as where they are logarithms of probabilities",
     ),
     function(
         "noise_floor(n)",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnelint.analysis.movement import holds_zeros
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -233,6 +234,15 @@ def _products(graph: Graph, node: Node) -> int:
     return count
 
 
+def _gates_nothing(facts: Facts, node: Node) -> bool:
+    """Whether all that a value does is to be multiplied by zeros: the gate of a state that was not written yet."""
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    scales = [reader.parameters.get("scale") for reader in readers if reader.op == "scale"]
+    return (
+        bool(readers) and len(scales) == len(readers) and all(each is not None and holds_zeros(each) for each in scales)
+    )
+
+
 def _steps(facts: Facts, node: Node) -> float | None:
     if node.op == "mul":
         return float(_products(facts.graph, node))
@@ -269,6 +279,12 @@ MEMORY = (
         "truth",
         _reads_first_step,
         "of a recurrent layer's output nothing but the step at which it begins is read: its state has seen no other",
+    ),
+    function(
+        "gates_nothing(n)",
+        "truth",
+        _gates_nothing,
+        "all that reads n multiplies it by zeros, as the gate of a state before the first step",
     ),
     function(
         "steps(n)",
