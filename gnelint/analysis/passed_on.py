@@ -1,0 +1,74 @@
+"""Parts of a graph network in which neighbours pass on what neighbours have passed to them.
+
+A sum over neighbours makes entries alike that lie side by side, and its gradient too. The next sum over the same edges
+adds up what is alike: a triangle, a loop at each node, two ways to one neighbour give more than the sum of energies.
+How much is a matter of the edges, which a covariance between any two entries does not know; the run itself does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gnelint.analysis.regions import LARGE
+from gnelint.ir.graph import UNMODELLED, Graph, Node
+from gnelint.theory.weights.contraction import is_nonnegative
+
+_FEW = 2
+"""Sums over neighbours from which on the second adds up what the first has made alike."""
+_LARGEST = 1 << 24
+"""Entries of a matrix up to which it is looked at."""
+_SUMS = frozenset({
+    "aten.scatter_add", "aten.scatter_reduce", "aten.index_add", "aten.index_reduce", "aten.index_put",
+    "aten.segment_reduce", "ScatterElements", "ScatterND",
+})  # fmt: skip
+"""Operations that add up entries whose places a table gives, as they are called where the network comes from."""
+
+
+def passing_runs(graph: Graph, moving: Collection[str]) -> tuple[frozenset[str], ...]:
+    """Names of the sums over neighbours of each run, one behind the other.
+
+    Args:
+        graph: the network.
+        moving: values that depend on its floating inputs: where they say who is a neighbour, as a router does, the
+            places are others for each draw.
+    """
+    runs: list[set[str]] = []
+    run_of: dict[str, int] = {}
+    places = {node.name: place for place, node in enumerate(graph.gradient_nodes)}
+    first: dict[int, int] = {}
+    for node in graph.gradient_nodes:
+        before = {run_of[name] for name in node.present_inputs if name in run_of}
+        run = max(before, default=None)
+        if _adds_neighbours(graph, node, moving):
+            if run is None or places[node.name] - first[run] >= LARGE:
+                run = len(runs)
+                runs.append(set())
+                first[run] = places[node.name]
+            runs[run].add(node.name)
+        if run is not None:
+            run_of.update(dict.fromkeys(node.outputs, run))
+    return tuple(frozenset(run) for run in runs if len(run) >= _FEW)
+
+
+def _adds_neighbours(graph: Graph, node: Node, moving: Collection[str]) -> bool:
+    return _scatters(graph, node, moving) or _is_adjacency(graph, node)
+
+
+def _scatters(graph: Graph, node: Node, moving: Collection[str]) -> bool:
+    """Whether a node adds up entries whose places do not depend on them."""
+    source = node.source_op or ""
+    if node.op != UNMODELLED or not (source in _SUMS or source.rpartition(".")[0] in _SUMS):
+        return False
+    places = [name for name in node.present_inputs if (graph.values[name].dtype or "").startswith("int")]
+    return bool(places) and not any(name in moving for name in places)
+
+
+def _is_adjacency(graph: Graph, node: Node) -> bool:
+    """Whether a node adds up positions, which a transposition has put last, by a matrix that nobody trains."""
+    weight = node.parameters.get("weight")
+    if node.op != "linear" or weight is None or weight.kind not in ("buffer", "constant"):
+        return False
+    producer = graph.producers.get(node.present_inputs[0])
+    if producer is None or producer.op != "transpose" or weight.size > _LARGEST:
+        return False
+    return is_nonnegative(weight.array())
