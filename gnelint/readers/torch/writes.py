@@ -241,10 +241,23 @@ def _out_of_place(node: fx.Node) -> Any:
     if written != [0] or not name.endswith("_") or node.target.namespace != "aten":
         raise OtherFormError
     name = name.rstrip("_")
-    found = getattr(getattr(aten, _NO_SUFFIX.get(name, name), None), node.target._overloadname, None)
+    found = _overload(getattr(aten, _NO_SUFFIX.get(name, name), None), schema)
     if found is None or name in ("resize", "set", "squeeze", "unsqueeze", "transpose", "t", "as_strided", "swapaxes"):
         raise OtherFormError
     return found
+
+
+def _overload(operation: Any, schema: Any) -> Any:
+    """The one that takes arguments of the same types; it may be called otherwise: pow_.Scalar is pow.Tensor_Scalar."""
+    for name in operation.overloads() if operation is not None else ():
+        overload = getattr(operation, name)
+        if _arguments(overload._schema) == _arguments(schema):
+            return overload
+    return None
+
+
+def _arguments(schema: Any) -> list[str]:
+    return [str(argument.type) for argument in schema.arguments]
 
 
 def _aliases(node: fx.Node) -> bool:

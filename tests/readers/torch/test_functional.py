@@ -66,6 +66,13 @@ def _indexed(x: Tensor) -> Tensor:
     return y.masked_fill_(x < -1.0, 0.5)
 
 
+def _other_overload(x: Tensor) -> Tensor:
+    """What is written in place has another name out of place: pow_.Scalar is pow.Tensor_Scalar."""
+    y = x.abs() + 0.5
+    y.pow_(-0.5)
+    return y.pow_(x)
+
+
 def _copied(x: Tensor) -> Tensor:
     y = x.t().contiguous()  # a copy: what is written to it x does not see
     y += 1.0
@@ -91,6 +98,7 @@ FORMS = [
     _row,
     _indexed,
     _copied,
+    _other_overload,
     _without_gradient,
     _composites,
 ]
