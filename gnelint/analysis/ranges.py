@@ -109,7 +109,7 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return _risen(node, operands[0])
     bounded = _BOUNDED.get(node.op) or _stated(node)
     if bounded is not None:
-        return bounded
+        return replace(bounded, share=0.0) if _compares_results(graph, node) else bounded
     if node.op == "embedding":
         return _of_numbers(node.parameters.get("weight"))
     if node.op == "constant":
@@ -131,6 +131,22 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
     if rule is not None:
         return rule(node, known)
     return known[0] if node.op in _PASSED else None
+
+
+def _compares_results(graph: Graph, node: Node) -> bool:
+    """Whether two results of the network are compared, as a sorted row with its own sums in a sparsemax: they may be
+    bound to each other, and nobody knows how often it is true."""
+    return (
+        node.op == "compare" and len(node.present_inputs) > 1 and all(_is_result(graph, n) for n in node.present_inputs)
+    )
+
+
+def _is_result(graph: Graph, value: str) -> bool:
+    """Whether a value is worked out, neither given nor a number that the program holds."""
+    producer = graph.producers.get(value)
+    while producer is not None and producer.op in _FAMILIES["shape"] and producer.present_inputs:
+        producer = graph.producers.get(producer.present_inputs[0])
+    return producer is not None and producer.op != "constant"
 
 
 def _of_layer(node: Node, operands: Sequence[Range | None]) -> Range:

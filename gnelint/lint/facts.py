@@ -405,6 +405,25 @@ class Facts:
         references = [value for value in map(self._gradient_into_head, heads) if value is not None]
         return None if not references else arrived - max(references)
 
+    @cached_property
+    def steady_log2(self) -> float | None:
+        """See `steady_log2` among the functions."""
+        if self.body_log2 is None or self.prediction.gradient_at is None:
+            return self.body_log2
+        return self.body_log2 - min(self._steps_of_gradient(self.prediction.gradient_at), default=0.0)
+
+    def _steps_of_gradient(self, value: str) -> Iterator[float]:
+        """log2 of what each node on the way of the largest gradient leaves of it, from a value to the outputs; of what
+        loses some."""
+        arrived = self.prediction.gradient_log2
+        while arrived is not None and math.isfinite(arrived) and (readers := self._differentiable_readers(value)):
+            reached = [(found.gradient_log2, found.output) for node in readers if (found := self.of(node)) is not None]
+            largest = max(((bits, name) for bits, name in reached if bits is not None), default=None)
+            if largest is None:
+                return
+            yield min(arrived - largest[0], 0.0)
+            arrived, value = largest
+
     def _gradient_at_body(self) -> float | None:
         """log2 of the squared gradient norm where the first layer reads the network's input, shifted and scaled.
 

@@ -163,6 +163,10 @@ def test_nothing_is_said_of_the_networks_input() -> None:
         (lambda x: (x[:, None] - x[None]).pow(2).sum(-1), True),
         (lambda x: (x[:, None] - x[None]).pow(2).sum(-1) + 1e-6, False),
         (lambda x: x.sum(-1), False),
+        (lambda x: (x > 0.5).sum(-1), True),
+        # of a sparsemax: the largest is always more than the mean of the larger ones less what it is divided by
+        (lambda x: (x.sort(-1, descending=True)[0] * torch.arange(1, 9) > x.sort(-1, descending=True)[0].cumsum(-1) - 1)
+         .sum(-1), False),
     ],
 )  # fmt: skip
 def test_sums_are_zero_where_all_they_add_can_be(reduce: Callable[[Tensor], Tensor], zeros: bool) -> None:

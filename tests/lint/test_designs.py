@@ -50,6 +50,7 @@ LOOK_WRONG = (
     Case("ReZero", designs.rezero, VECTORS),
     Case("ReZero, 128 layers", partial(designs.rezero, depth=128), VECTORS),
     Case("LayerScale 1e-6", designs.layer_scale, (4, 16, 128)),
+    Case("LayerScale 1e-5 at a class token", designs.class_token, (4, 16, 128)),
     Case("LayerScale 1e-4", partial(designs.layer_scale, scale=1e-4), (4, 16, 128)),
     Case("ConvNeXt-T at 1e-6", convnext_tiny, IMAGE),
     Case("bottlenecks by fan_out", designs.bottlenecks, (4, 128, 16, 16)),

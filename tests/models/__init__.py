@@ -203,6 +203,7 @@ def _examples() -> dict[str, Case]:
         residual_examples.one_layer_off: (16, 64),
         residual_examples.prenorm_mlps: (16, 8, 32),
         residual_examples.rounded: (16, 32),
+        residual_examples.switched: (16, 32),
         residual_examples.scaled_shortcut: (16, 8, 32),
         residual_examples.skipinit: (16, 32),
         residual_examples.waist: (16, 128),

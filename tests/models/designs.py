@@ -92,6 +92,40 @@ def layer_scale(*, depth: int = 24, width: int = 128, scale: float = 1e-6) -> nn
     return nn.Sequential(*(Scaled(mlp(), torch.full((width,), scale)) for _ in range(depth)))
 
 
+class _SelfAttention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        found: Tensor = self.attention(y, y, y, need_weights=False)[0]
+        return found
+
+
+class ClassToken(nn.Module):
+    """A token that hears of the others through branches alone."""
+
+    def __init__(self, width: int, depth: int, scale: float) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        blocks: list[nn.Module] = []
+        for _ in range(depth):
+            blocks.append(Scaled(_SelfAttention(width), torch.full((width,), scale)))
+            blocks += layer_scale(depth=1, width=width, scale=scale)
+        self.blocks, self.norm, self.head = nn.Sequential(*blocks), nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        found: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
+        return found
+
+
+def class_token(*, depth: int = 6, width: int = 128, scale: float = 1e-5) -> ClassToken:
+    """LayerScale around attention and a class token (DeiT III, arXiv 2204.07118)."""
+    return ClassToken(width, depth, scale)
+
+
 def bottlenecks(*, depth: int = 8, wide: int = 128, narrow: int = 32) -> nn.Sequential:
     """Plain bottlenecks with He over fan_out: each narrowing layer gains what the widening one loses."""
     layers: list[nn.Module] = []

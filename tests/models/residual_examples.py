@@ -213,6 +213,26 @@ def rounded(*, width: int = 32, rounds: bool = True) -> Rounded:
     return Rounded(width, rounds)
 
 
+class Switched(nn.Module):
+    """A second branch times a mask that nobody trains."""
+
+    mask: Tensor
+
+    def __init__(self, width: int, on: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 10)
+        self.register_buffer("mask", torch.full((width,), float(on)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(torch.tanh(self.first(x)) + self.mask * torch.tanh(self.second(x)))
+        return found
+
+
+def switched(*, on: bool = False) -> Switched:
+    """A network one branch of which a mask of zeros leaves out, as the symbolic branch of a KAN at its start."""
+    return Switched(32, on)
+
+
 class PlainUNet(nn.Module):
     """Two levels without normalisation; what the way down computes is concatenated to the way up."""
 

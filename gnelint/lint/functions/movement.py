@@ -34,6 +34,15 @@ def _held_back(facts: Facts, node: Node) -> str:
     return _NONE if block is None else _told(facts, block)
 
 
+def _switched_off(facts: Facts, node: Node) -> bool:
+    """Whether what holds the node's parameters back is a factor of zeros that nobody trains: a mask, a switch."""
+    block = next((facts.movement.blocks[name] for name in _never(facts, node) if name in facts.movement.blocks), None)
+    if block is None or block.cause != "zero weight":
+        return False
+    holder = facts.graph.node(block.node)
+    return holder.op == "scale" and not any(parameter.trainable for parameter in holder.parameters.values())
+
+
 _CAUSES = {
     "flat": "the derivative of {} is zero everywhere",
     "single": "{} runs over a single entry, so what it gives is the same for every input",
@@ -150,6 +159,12 @@ MOVEMENT = (
         "the trained parameters of n whose gradient is zero in every step of training, whatever the input; or none",
     ),
     function("held_back(n)", "text", _held_back, "what keeps the gradient from them, a clause; or none"),
+    function(
+        "switched_off(n)",
+        "truth",
+        _switched_off,
+        "it is a factor of zeros that nobody trains, as a mask or a switch is",
+    ),
     function(
         "first_step(n)",
         "number",

@@ -53,6 +53,13 @@ NETWORK = (
         "the first layer reads the network's input, shifted and scaled",
     ),
     function(
+        "steady_log2()",
+        "number",
+        lambda facts: facts.steady_log2,
+        "body_log2() without what is lost at the one node that loses most, such as a small scale on the only way from "
+        "the patches to a class token",
+    ),
+    function(
         "fluctuation_bits()",
         "number",
         lambda facts: facts.prediction.fluctuation_bits,
