@@ -95,6 +95,7 @@ class Pointwise(Unary):
         nonnegative = self.keeps_nonnegative(x)
         positive = nonnegative and self.keeps_positive(x)
         y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=nonnegative, positive=positive)
+        y = replace(y, alike=x.alike) if x.alike else y
         if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known or x.levelled):
             return y
         linear = self._linear_share(x, variance)

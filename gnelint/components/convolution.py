@@ -236,6 +236,18 @@ class _Convolution(Unary):
         out, groups = self.shape[1], self._groups
         return participation(variance) * groups * max(out / groups - 1.0, 0.0) / max(out - 1, 1)
 
+    def _averages_alike(self, x: Moments) -> float:
+        """Mean squared correlation of the averages over all positions that two taps see. Of entries that positions do
+        not share it is sum G^2 / (tr G)^2, G being at how many positions both taps look."""
+        apart = 1.0
+        for axis in self._taps:
+            seen = axis.meetings[1]
+            trace = float(seen.trace())
+            apart *= float((seen**2).sum()) / trace**2 if trace > 0 else 1.0
+        shared = float(np.mean(x.position_covariance)) * max(x.sharing - 1, 0)
+        total = float(np.mean(x.variance)) + shared
+        return apart + (1.0 - apart) * min(max(shared / total, 0.0), 1.0) if total > 0 else apart
+
     @property
     def _overlap(self) -> float:
         """What windows beside each other have in common."""
@@ -258,8 +270,8 @@ class _Convolution(Unary):
             x, variance: what is summed, and its variance by channel.
         """
         taps, own, others = self._window_taps, self._own_correlation(variance), self._others
-        parts = math.prod(min(axis.stride, axis.taps) for axis in self._taps)
-        random = weighted_sum(x.channel_correlation, own / taps, taps, self._overlap, own, parts)
+        averages = self._averages_alike(x)
+        random = weighted_sum(x.channel_correlation, own / taps, taps, self._overlap, own, averages)
         rest = 1.0 - border.fixed
         carried = replace(random.scaled(rest**2), fixed=random.fixed * rest * self._from_border)
         if taps > 1:

@@ -299,8 +299,7 @@ class Scale(Unary):
         return y if np.all(self._constant >= 0) else replace(y, nonnegative=False)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        axes, mean, variance = constant_moments(self._constant, y)
-        return cotangent.times(axes, variance + mean**2, mean**2, mean**2).summed_to(self.input_shape)
+        return cotangent.by_constants(*constant_moments(self._constant, y)).summed_to(self.input_shape)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         if self.input_shape != self.shape:

@@ -194,7 +194,9 @@ class Normalization(Unary):
             if self.centred:
                 x = shifted(replace(x, nonnegative=False), _cells_without(x, axes), -found.centre, 0.0 * found.centre)
             mean, variance = x.mean * np.sqrt(factor), np.maximum(x.variance - found.removed, 0.0)
-        covariance = np.maximum(x.position_covariance - _of_one_set(x, axes) * found.removed, 0.0)
+        # positions may have less than nothing in common: a channel's kernel that takes differences makes them so
+        least = -variance / max(x.sharing - 1, 1)
+        covariance = np.maximum(x.position_covariance - _of_one_set(x, axes) * found.removed, least)
         y = x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor))
         if _of_features(y, axes):
             y = replace(y, balanced=float(self.centred), levelled=found.scatter)
@@ -263,9 +265,7 @@ class Normalization(Unary):
         scale = self._gamma
         if scale is None or self._scales_nothing:
             return cotangent
-        axes, mean, variance = self._scales.of((x,), lambda: constant_moments(scale, x))
-        g = cotangent.times(axes, mean**2 + variance, mean**2, mean**2)
-        return replace(g, lean=np.where(resample(mean, axes, g.axes) < 0, -1.0, 1.0) * cotangent.refined(g.axes).lean)
+        return cotangent.by_constants(*self._scales.of((x,), lambda: constant_moments(scale, x)))
 
     def _normalised(self, x: Moments, cells: Axes) -> _Normalised:
         """What a gradient on these cells, which are as fine as x's, meets."""
@@ -451,7 +451,7 @@ class BatchNorm(Normalization):
             overlap = cotangent.refined(pulled.axes).mask_overlap
             return replace(pulled, mask_overlap=np.broadcast_to(overlap, pulled.energy.shape))
         axes, mean, _ = constant_moments(self._stored()[0], x)
-        return cotangent.times(axes, mean**2, across=mean**2)
+        return cotangent.by_constants(axes, mean)
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """The variance of a = gamma^2 / var over channels; training adds a^2 (1 - k/N) k/N for each, k directions of N
@@ -610,7 +610,7 @@ class GroupNorm(Unary):
         gamma = self._constant("scale")
         if gamma is not None:
             axes, mean, _ = constant_moments(gamma, y)
-            cotangent = cotangent.times(axes, mean**2)
+            cotangent = cotangent.by_constants(axes, mean)
         grouped = self._grouped
         inside = x.reshaped(grouped.shape)
         return grouped.pull(inside, inside, cotangent.reshaped(grouped.shape)).reshaped(self.shape)

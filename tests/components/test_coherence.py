@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from gnelint.components import Component
 from gnelint.theory.fields.cells import Axis, average
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import Input, make
@@ -359,3 +360,65 @@ def test_chains_of_batch_norms(function: str | None, channels: int, kernel: int,
         errors.append(math.log2(said.energy / measured_energy))
     spread = float(np.std(errors)) / math.sqrt(len(errors))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.2 + 2 * spread)
+
+
+@pytest.mark.parametrize("function", [None, "tanh"])
+@pytest.mark.parametrize(("batch", "size", "kernel"), [(4, 6, 3), (8, 4, 3), (4, 8, 5)])
+def test_positions_of_a_channel_s_own_kernel(batch: int, size: int, kernel: int, function: str | None) -> None:
+    """A kernel that takes differences leaves less than nothing in common: normalised, channels are even."""
+    shape = (batch, 48, size, size)
+    mixing = convolution(shape, 48, kernel, 1, 48)
+    parts = [*mixing.parts, batch_norm(shape), *([make(function, [shape], [shape])] if function else [])]
+    found = []
+    for _ in range(40):
+        y = F.batch_norm(mixing.function(normal(*shape)), None, None, training=True)
+        found.append(getattr(torch, function)(y) if function else y)
+    whole = torch.stack(found)
+    measured_share = float((whole.mean((3, 4)) ** 2).mean() / (whole**2).mean())
+    x = entries(*shape).moments()
+    for part in parts:
+        (x,) = part.forward([x])
+    count = size**2
+    together = x.variance / count + x.position_covariance * (1.0 - 1.0 / count)
+    assert float(together.mean() / x.variance.mean()) == pytest.approx(measured_share, rel=0.1)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(7, 3, 1), (16, 3, 1), (8, 5, 1), (8, 3, 2)])
+def test_averages_behind_a_channel_s_own_kernel(size: int, kernel: int, stride: int) -> None:
+    """Channels that share all they have share less of their averages where taps see other positions."""
+    out, channels, pad = -(-size // stride), 256, kernel // 2
+    weight = normal(channels, 1, kernel, kernel).numpy()
+    before, behind = (1, channels, size, size), (1, channels, out, out)
+    attributes = {"strides": (stride, stride), "pads": (pad,) * 4, "dilations": (1, 1), "groups": channels}
+    part = make("conv", [before], [behind], {"weight": weight}, **attributes)
+    x = replace(entries(*before).moments(), channel_correlation=ChannelCorrelation(1.0, 1.0, 1.0))
+    averages = torch.stack([normal(1, 1, size, size).expand(before) for _ in range(300)]).flatten(0, 1)
+    averages = F.conv2d(averages, torch.from_numpy(weight), None, stride, pad, groups=channels).mean((2, 3))
+    covariance = (averages.T @ averages / len(averages)).numpy()
+    energy = np.diag(covariance)
+    others = (covariance**2).sum() - (energy**2).sum()
+    said = part.forward([x])[0].channel_correlation.whole
+    assert said == pytest.approx(others / (energy.sum() ** 2 - (energy**2).sum()), rel=0.2)
+
+
+@pytest.mark.parametrize("factor", [0.2, -3.0])
+def test_gates_beside_what_follows_their_value(factor: float) -> None:
+    """A gradient that follows the value behind a constant factor follows it before, and a gate of the value sees it."""
+    shape, lean, count = (4, 8, 6, 6), 0.6, 36
+    scale = make("scale", [shape], [shape], factor=factor, reciprocal=False)
+    product = make("mul", [shape, (4, 8, 1, 1)], [shape])
+    x, gate = entries(*shape).moments(), Moments.uniform((4, 8, 1, 1), 1.0, 0.0)
+    g = stated("constant", shape)
+    g = replace(g, energy=g.energy * (1.0 + lean**2), lean=np.sign(factor) * lean * np.ones_like(g.energy))
+    y = replace(product.forward([x, gate])[0], trace=None)  # not as one function of the value
+    (z,) = scale.forward([y])
+    (behind,) = scale.backward([y], [z], [g])
+    _, found = product.backward([x, gate], [y], [behind])
+    true = 0.0
+    for _ in range(DRAWS):
+        value = normal(*shape)
+        cotangent = normal(4, 8, 1, 1) * (1.0 + np.sign(factor) * lean * (factor * value / abs(factor)))
+        true += float(((factor * cotangent * value).sum((2, 3)) ** 2).mean()) / DRAWS
+    assert found is not None
+    assert true > 5.0 * factor**2 * count  # which is what chance makes of it
+    assert float(found.energy.mean()) == pytest.approx(true, rel=0.15)

@@ -104,7 +104,7 @@ def weighted_sum(
     taps: float = 1.0,
     overlap: float = 0.0,
     whole: float | None = None,
-    parts: int = 1,
+    averages: float = 1.0,
 ) -> ChannelCorrelation:
     """Correlation of sums of x with independent weights.
 
@@ -114,12 +114,13 @@ def weighted_sum(
         taps: positions in a window.
         overlap: share of its entries that a window has in common with those beside it.
         whole: as `own`, of averages over all positions; `own` by default.
-        parts: into which positions fall that taps average apart, as a stride makes them.
+        averages: mean squared correlation of the averages over all positions that two taps see: a stride makes them see
+            others, and so does the border of a small image.
     """
     carried = x.over(taps)
     beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
     return ChannelCorrelation(
-        carried + own, beside, (x.whole + (own if whole is None else whole)) / parts, x.fixed, x.few
+        carried + own, beside, (x.whole + (own if whole is None else whole)) * averages, x.fixed, x.few
     )
 
 

@@ -55,7 +55,8 @@ class Effect(Enum):
     """What an operation does to the entries of a value."""
 
     RECUT = "the same entries in other cells"
-    MOVED = "entries picked, repeated, laid out anew, summed or averaged"
+    ORDERED = "the same entries in another order or shape"
+    MOVED = "entries picked, repeated, summed or averaged"
     SCALED = "each entry times a factor that does not change its sign"
     SHIFTED = "a constant added to each entry"
 
@@ -149,12 +150,21 @@ class Field(ABC):
         found = average(covariance * old.lengths.reshape(shape), self.axes, index, target)
         return np.asarray(found / target.lengths.reshape(shape))
 
+    def averaged_together(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
+        """As `averaged_pairs`, of what entries of all cells share where these are `alike`."""
+        if index not in self.alike:
+            return self.averaged_pairs(covariance, index, target)
+        root = average(np.sign(covariance) * np.sqrt(np.abs(covariance)), self.axes, index, target)
+        return np.asarray(np.sign(root) * root**2)
+
     def pooled(self, index: int, target: Axis | None = None) -> Self:
         """With the cells of one axis averaged into those of `target`, by default into one."""
         target = target or Axis(self.axes[index].size)
         if self.axes[index] == target:
             return self
-        return self.behind(Effect.RECUT, self.averaged(index, target), put(self.axes, index, target))
+        found = self.behind(Effect.RECUT, self.averaged(index, target), put(self.axes, index, target))
+        whole = index in found.alike and target.is_pooled
+        return replace(found, alike=found.alike - {index}) if whole else found
 
     @property
     @abstractmethod
@@ -176,8 +186,16 @@ class Field(ABC):
         """Entries of one sample in one cell (of average size): what `position_covariance` is over."""
         return max(1, round(math.prod(axis.size / axis.count for axis in self.axes[1:])))
 
+    @cached_property
+    def sharing(self) -> int:
+        """Entries of one sample that share what `position_covariance` says: those of one cell, and of all cells along
+        axes that are `alike`."""
+        cells = math.prod(axis.count for index, axis in enumerate(self.axes) if index in self.alike)
+        return self.positions * cells
+
     def refined(self, axes: Axes) -> Self:
-        """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed."""
+        """On cells at least as fine as `axes`; profiles of axes that get cells are absorbed. Entries of what was one
+        cell go on sharing what they shared."""
         if self.axes == axes:  # where an axis has cells it has no profile
             return self
         field = self
@@ -187,7 +205,11 @@ class Field(ABC):
         target = refine(field.axes, axes)
         if target == field.axes:
             return field
-        return field.behind(Effect.RECUT, [resample(a, field.axes, target) for a in field.arrays()], target)
+        found = field.behind(Effect.RECUT, [resample(a, field.axes, target) for a in field.arrays()], target)
+        if not found.correlated:
+            return found
+        cut = (i for i, (old, new) in enumerate(zip(self.axes, target, strict=True)) if i and old.count < new.count)
+        return replace(found, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
 
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""
@@ -212,7 +234,7 @@ class Field(ABC):
         """`numpy.transpose`."""
         arrays = [a.transpose(order) for a in self.arrays()]
         axes, profile = tuple(self.axes[i] for i in order), tuple(self.profile[i] for i in order)
-        return self._with_its_axis(self.behind(Effect.MOVED, arrays, axes, profile), list(order).index)
+        return self._with_its_axis(self.behind(Effect.ORDERED, arrays, axes, profile), list(order).index)
 
     def with_rank(self, rank: int) -> Self:
         """With axes of size 1 put in front, as numpy broadcasting does."""
@@ -221,14 +243,14 @@ class Field(ABC):
             return self
         arrays = [a.reshape((1,) * missing + a.shape) for a in self.arrays()]
         axes, profile = (Axis(1),) * missing + self.axes, (None,) * missing + self.profile
-        return self._with_its_axis(self.behind(Effect.MOVED, arrays, axes, profile), lambda axis: axis + missing)
+        return self._with_its_axis(self.behind(Effect.ORDERED, arrays, axes, profile), lambda axis: axis + missing)
 
     def reshaped(self, shape: Sequence[int]) -> Self:
         """`numpy.reshape`. Axes that are split or merged keep their cells while there are at most MAX_CELLS."""
         groups = matching_groups(self.shape, shape)
         if not groups:
             arrays = [a.reshape((1,) * len(shape)) for a in self.only().arrays()]
-            return self.behind(Effect.MOVED, arrays, pooled(shape), (None,) * len(shape))
+            return self.behind(Effect.ORDERED, arrays, pooled(shape), (None,) * len(shape))
         field = self
         new_axes: list[Axis] = []
         new_profile: list[np.ndarray | None] = []
@@ -260,7 +282,7 @@ class Field(ABC):
         axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
-        moved = field.behind(Effect.MOVED, arrays, axes, new_profile)
+        moved = field.behind(Effect.ORDERED, arrays, axes, new_profile)
         # tokens that became samples of their own keep what they had in common
         apart = moved.shape[:1] != field.shape[:1] and min(field.positions, moved.positions) > 1
         if apart and field.correlated and field.axes[0].is_pooled and axes[0].is_pooled:
@@ -275,7 +297,8 @@ class Field(ABC):
         """`numpy.flip` along one axis."""
         line = self.profile[index]
         axes, arrays = put(self.axes, index, mirrored(self.axes[index])), [np.flip(a, index) for a in self.arrays()]
-        moved = self.behind(Effect.MOVED, arrays, axes, put(self.profile, index, None if line is None else line[::-1]))
+        line = None if line is None else line[::-1]
+        moved = self.behind(Effect.ORDERED, arrays, axes, put(self.profile, index, line))
         return self._with_its_axis(moved, lambda axis: axis)
 
     def sliced(self, index: int, start: int, stop: int, step: int) -> Self:

@@ -159,28 +159,11 @@ class Gradient(Field):
         across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
         return replace(self, position_covariance=inside, sample_covariance=across)
 
-    def refined(self, axes: Axes) -> Gradient:
-        """As for any field; entries of what was one cell go on sharing what they shared."""
-        found = super().refined(axes)
-        if found is self or not self.correlated:
-            return found
-        cut = (i for i, (old, new) in enumerate(zip(self.axes, found.axes, strict=True)) if i and old.count < new.count)
-        return replace(found, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
-
-    def pooled(self, index: int, target: Axis | None = None) -> Gradient:
-        found = super().pooled(index, target)
-        whole = index in found.alike and found.axes[index].is_pooled
-        return replace(found, alike=found.alike - {index}) if whole else found
-
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         energy, overlap, lean = (
             average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap, self.lean)
         )
-        together = (
-            average(_root(self.position_covariance), self.axes, index, target) ** 2
-            if index in self.alike
-            else self.averaged_pairs(self.position_covariance, index, target)
-        )
+        together = self.averaged_together(self.position_covariance, index, target)
         return energy, together, overlap, self.averaged_pairs(self.sample_covariance, index, target), lean
 
     def profiled(self, index: int) -> Gradient:
@@ -247,6 +230,13 @@ class Gradient(Field):
         return Gradient(
             field.axes, field.profile, *[on_cells(array, cells) for array in arrays], alike=field.alike - apart
         )
+
+    def by_constants(self, axes: Axes, mean: np.ndarray, variance: np.ndarray | float = 0.0) -> Gradient:
+        """Entries multiplied by constants with this mean and variance within each cell: what follows the value goes on
+        following it, with the constant's sign."""
+        found = self.times(axes, mean**2 + variance, mean**2, mean**2)
+        sign = np.where(resample(on_cells(mean, counts(axes)), axes, found.axes) < 0, -1.0, 1.0)
+        return replace(found, lean=sign * self.refined(found.axes).lean)
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""

@@ -73,8 +73,10 @@ class Moments(Field):
     variance: np.ndarray
     position_covariance: np.ndarray
     _: KW_ONLY
-    nonnegative: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.MOVED, Effect.SCALED))
-    positive: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.MOVED, Effect.SCALED))
+    nonnegative: bool = field(
+        default=False, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.MOVED, Effect.SCALED)
+    )
+    positive: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.MOVED, Effect.SCALED))
     centred_energy: Profiles | None = field(default=None, metadata=outlasts(Effect.SHIFTED))
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
     floor: np.ndarray | None = None
@@ -83,8 +85,12 @@ class Moments(Field):
     log_norm_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
     neighbours: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     peaks: Peaks | None = field(default=None, compare=False)
-    mean_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
-    square_known: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    mean_known: float = field(
+        default=0.0, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.SCALED, Effect.SHIFTED)
+    )
+    square_known: float = field(
+        default=0.0, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.SCALED, Effect.SHIFTED)
+    )
     balanced: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     levelled: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     parted: float = field(default=0.0, metadata=outlasts(*Effect))
@@ -145,10 +151,10 @@ class Moments(Field):
 
     @cached_property
     def correlation(self) -> np.ndarray:
-        """position_covariance / variance of each cell, between 0 and 1."""
+        """position_covariance / variance of each cell, from where all entries add up to nothing to where they agree."""
         zeros = np.zeros_like(self.variance)
         ratio = np.divide(self.position_covariance, self.variance, out=zeros, where=self.variance > 0)
-        return np.asarray(np.clip(ratio, 0.0, 1.0))
+        return np.asarray(np.clip(ratio, -1.0 / max(self.sharing - 1, 1), 1.0))
 
     @cached_property
     def second(self) -> np.ndarray:
@@ -180,7 +186,7 @@ class Moments(Field):
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         mean = average(self.mean, self.axes, index, target)
         second = average(self.second, self.axes, index, target)
-        return mean, np.maximum(second - mean**2, 0.0), self.averaged_pairs(self.position_covariance, index, target)
+        return mean, np.maximum(second - mean**2, 0.0), self.averaged_together(self.position_covariance, index, target)
 
     def scaled(self, factor: np.ndarray | float) -> Moments:
         """The entries times a constant for each cell."""

@@ -41,6 +41,7 @@ WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "al
 ALWAYS = {"channel_correlation", "parted"}
 LASTING = {
     Effect.RECUT: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
+    Effect.ORDERED: {"nonnegative", "positive", "mean_known", "square_known", *ALWAYS},
     Effect.MOVED: {"nonnegative", "positive", *ALWAYS},
     Effect.SCALED: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
     Effect.SHIFTED: {

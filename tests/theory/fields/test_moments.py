@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,20 @@ def test_windows_and_back() -> None:
     assert value.reshaped((128, 3)).reshaped((2, 64, 3)).position_covariance.reshape(-1) == pytest.approx(0.5)
     windows = Moments.flat((Axis(8), Axis(16), Axis.full(3)), np.zeros((1, 1, 3)), np.ones((1, 1, 3)), 0.5)
     assert windows.reshaped((2, 64, 3)).position_covariance.reshape(-1) == pytest.approx(0.5 * 15 / 63)
+
+
+def test_averages_that_are_known_are_known_of_tokens_too() -> None:
+    """A batch normalisation has taken the average of each channel: laid out as tokens and back, they have none."""
+    image = replace(Moments.uniform((4, 6, 3, 5), 0.0, 1.0), mean_known=1.0)
+    tokens = image.reshaped((4, 6, 15)).permuted((0, 2, 1))
+    assert tokens.mean_known == 1.0
+    assert tokens.permuted((0, 2, 1)).reshaped((4, 6, 3, 5)).mean_known == 1.0
+    assert tokens.sliced(1, 0, 4, 1).mean_known == 0.0
+
+
+def test_cells_of_what_was_one_share_what_it_shared() -> None:
+    whole = Moments.flat((Axis(2), Axis(3), Axis(8)), np.zeros(1), np.ones(1), 0.25)
+    apart = whole.refined((Axis(2), Axis(3), Axis.full(8)))
+    assert apart.sharing == whole.sharing == 24
+    assert apart.pooled(2).position_covariance.reshape(-1) == pytest.approx(0.25)
+    assert apart.scaled(np.linspace(0.5, 1.5, 8)).pooled(2).position_covariance.reshape(-1) == pytest.approx(0.25)
