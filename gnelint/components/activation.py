@@ -31,7 +31,7 @@ from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, NOTHING_AHEAD, Ahead
-from gnelint.theory.fields.gradient import Gradient, leaning
+from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
@@ -128,7 +128,7 @@ class Pointwise(Unary):
         return min(found / total, 1.0)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        slope, square = self.slopes_of(x)
+        slope, square = self._met(x, cotangent.winners)
         together, lean = slope**2, None
         if cotangent.correlated:
             lean = self._lean(x, slope)
@@ -136,7 +136,18 @@ class Pointwise(Unary):
                 linear = np.minimum((slope * lean) ** 2, np.maximum(square - slope**2, 0.0))
                 rest = np.maximum(square - slope**2 - linear, 0.0)
                 together = together + linear * x.correlation + rest * x.correlation**2
-        return cotangent.times(x.axes, square, together, slope**2, lean)
+        pulled = cotangent.times(x.axes, square, together, slope**2, lean)
+        return pulled if cotangent.winners is NOWHERE else replace(pulled, winners=cotangent.winners)
+
+    def _met(self, x: Moments, winners: Winners) -> tuple[np.ndarray, np.ndarray]:
+        """E f' and E f'^2 where the gradient sits: a part of it on the largest entries, those of x being where those of
+        f(x) are."""
+        slope, square = self.slopes_of(x)
+        if not winners.share:
+            return slope, square
+        found = self.slopes(x.mean + winners.above * np.sqrt(x.variance), winners.scatter * x.variance)
+        there = [old + winners.share * (new - old) for old, new in zip((slope, square), found, strict=True)]
+        return there[0], np.maximum(there[1], there[0] ** 2)
 
     def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
         """Correlations keep the linear share, products of two slopes (E f')^2 of E f'^2."""

@@ -17,7 +17,7 @@ from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, 
 from gnelint.theory.fields.cells import SMALL, Axes, Axis, counts, is_zero, pooled, refine, resample
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import UNPROJECTED, Gradient
+from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
@@ -111,6 +111,9 @@ class _Linear(OneOutput):
             if g.projected is not UNPROJECTED:  # it followed the sum, which its operand is a part of
                 share = self._share_of_variance(number, weight, inputs, y)
                 pulled = replace(pulled, projected=replace(g.projected, along=g.projected.along * share))
+            if g.winners is not NOWHERE:
+                share = self._share_of_variance(number, weight, inputs, y)
+                pulled = replace(pulled, winners=g.winners.of_part(share) if weight > 0 else NOWHERE)
             found.append(pulled.summed_to(shape))
         return tuple(found)
 

@@ -17,18 +17,26 @@ from gnelint.components.base import Basis, Inputs, NotModelledError, Unary, comp
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import Gradient, leaning
+from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning, mixed_winners
+from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Moments, Peaks
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import Piece, piecewise_expectation, rectified_source
+from gnelint.theory.gaussian.quadrature import GRIDS, panels
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 from gnelint.theory.spectrum import PLAIN, Structure
 
 _FIXED_ALIKE = 0.25
 """Correlation within a window of what is the same in every sample and differs from place to place (measured, 4 x 4 to
 32 x 32 positions)."""
+
+
+_GRID = GRIDS[0]
+_MIDDLE, _TOP = 0.5, 5.0
+"""Deviations between which a function has to rise for its largest value to be that of the largest argument."""
+_ROUNDING = 1e-9
 
 
 @cache
@@ -40,6 +48,37 @@ def maximum_cumulants(count: int) -> tuple[float, float, float, float]:
     mean = float(density @ z)
     second, third, fourth = (float(density @ (z - mean) ** power) for power in (2, 3, 4))
     return mean, second, third, fourth - 3.0 * second**2
+
+
+def _largest_gaussian(count: int, alike: float) -> tuple[float, float]:
+    """Mean and variance of the largest of `count` N(0, 1) values that are correlated by `alike`."""
+    top, scatter, *_ = maximum_cumulants(count)
+    return math.sqrt(1.0 - alike) * top, 1.0 - (1.0 - alike) * (1.0 - scatter)
+
+
+@cache
+def largest_density(count: int, alike: float = 0.0) -> np.ndarray:
+    """Weights, on the grid of a law, of the largest of `count` N(0, 1) values; Gaussian where they are correlated."""
+    z, weights = panels(_GRID)
+    if alike <= 0:
+        return np.asarray(weights * count * normal_cdf(z) ** (count - 1))
+    mean, variance = _largest_gaussian(count, min(alike, 1.0))
+    found = weights * np.exp(0.5 * z**2 - 0.5 * (z - mean) ** 2 / variance)
+    return np.asarray(found / found.sum())
+
+
+def rising(x: Moments) -> Law | None:
+    """The law of a value that rises with the Gaussian that it comes of, at least above its middle; None for others."""
+    if x.trace is None or (x.nonnegative and not x.positive) or x.trace.root.nonnegative or x.trace.grid is None:
+        return None
+    law: Law = x.trace.law(_GRID)
+    if any(b.count > 1 and a != b for a, b in zip(x.axes, law.axes, strict=True)) or law.axes[0].count > 1:
+        return None
+    values, z = np.asarray(law.number.value), panels(_GRID)[0]
+    upper, lower = values[..., (z > _MIDDLE) & (z < _TOP)], values[..., z <= _MIDDLE]
+    scale = _ROUNDING * np.abs(upper).max(axis=-1, keepdims=True)
+    rises = np.all(np.diff(upper, axis=-1) >= -scale) and np.all(lower <= upper[..., :1] + scale)
+    return law if rises and np.any(upper[..., -1:] > upper[..., :1] + scale) else None
 
 
 def adaptive_windows(inputs: int, outputs: int) -> list[tuple[int, int]]:
@@ -223,8 +262,16 @@ class Maximum(Unary):
     basis: ClassVar[Basis] = "approximate"
     assumptions: ClassVar[tuple[str, ...]] = ("entries of a pooling window are independent",)
 
-    def largest(self, x: Moments, count: int, alike: float = 0.0) -> Moments:
-        """Moments of the largest of `count` entries, on the input's axes; they are correlated by `alike`."""
+    def largest(self, x: Moments, count: int, alike: float = 0.0, law: Law | None = None) -> Moments:
+        """Moments of the largest of `count` entries, on the input's axes; they are correlated by `alike`.
+
+        Of what rises with a Gaussian (`rising`) the largest is what it is at the largest Gaussian.
+        """
+        if law is not None:
+            density = largest_density(count, max(alike, float(law.root.correlation.mean())))
+            values = np.asarray(law.number.value)
+            mean, second = (resample(values**power @ density, law.axes, x.axes) for power in (1, 2))
+            return x.behind(Effect.MOVED, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance))
         share = np.maximum(alike, x.correlation)
         free = x.variance * (1.0 - share)
         top, scatter, third, fourth = maximum_cumulants(count)
@@ -281,11 +328,15 @@ class MaxPool(_Window, Maximum):
     def _peaks(self, x: Moments) -> Peaks:
         """A maximum of maxima is one of all entries that these have seen."""
         axes = self._axes()
-        before = x.peaks or Peaks(x, (1,) * len(axes), (1,) * len(axes))
-        spans = tuple(
-            (axis.taps - 1) * step + span for axis, span, step in zip(axes, before.spans, before.steps, strict=True)
+        ones = (1,) * len(axes)
+        before = x.peaks or Peaks(x, ones, ones, (0,) * len(axes))
+        rows = list(zip(axes, before.spans, before.steps, before.starts, strict=True))
+        return Peaks(
+            before.of,
+            tuple((axis.taps - 1) * step + span for axis, span, step, _ in rows),
+            tuple(axis.stride * step for axis, _, step, _ in rows),
+            tuple(start - axis.pad * step for axis, _, step, start in rows),
         )
-        return Peaks(before.of, spans, tuple(a.stride * step for a, step in zip(axes, before.steps, strict=True)))
 
     def _window_sizes(self, peaks: Peaks) -> dict[int, float]:
         """How often a window has this many entries inside the input."""
@@ -300,15 +351,16 @@ class MaxPool(_Window, Maximum):
 
     def map(self, x: Moments) -> Moments:
         peaks = self._peaks(x)
-        x = peaks.of.only(0, 1).flattened()
+        x, law = peaks.of.only(0, 1).flattened(), rising(peaks.of)
         mean, second, max_square = (np.zeros_like(x.mean) for _ in range(3))
         alike = self._alike(x)
         for count, share in self._window_sizes(peaks).items():
-            y = self.largest(x, count, alike)
+            y = self.largest(x, count, alike, law)
             mean, second = mean + share * y.mean, second + share * y.second
             max_square = max_square + share * y.mean**2
         variance = np.maximum(second - mean**2, 0.0)
-        arrays = (mean, variance, np.minimum(x.position_covariance + self._again * variance, variance))
+        again = self._again(peaks)
+        arrays = (mean, variance, np.minimum(x.position_covariance + again * variance, variance))
         y = x.behind(Effect.MOVED, arrays, _resized(x, self.shape))
         # windows at the border have fewer entries, and smaller maxima: in every channel and sample alike
         border = np.divide(max_square - mean**2, variance, out=np.zeros_like(mean), where=variance > 0)
@@ -318,14 +370,15 @@ class MaxPool(_Window, Maximum):
             y,
             peaks=peaks,
             cumulants=self.shape_of_largest(x, math.prod(peaks.spans)),
-            channel_correlation=replace(found, fixed=found.fixed * (1.0 - self._again)),
+            channel_correlation=replace(found, fixed=found.fixed * (1.0 - again)),
             neighbours=self._neighbours_of(peaks),
         )
 
-    @cached_property
-    def _again(self) -> float:
+    def _again(self, peaks: Peaks) -> float:
         """Correlation of two outputs that comes of windows that overlap, over all pairs."""
-        return min(self._multiplicity / max(math.prod(self.shape[2:]) - 1, 1), 1.0)
+        alone = all(span == axis.taps for span, axis in zip(peaks.spans, self._axes(), strict=True))
+        times = self._multiplicity if alone else _met_by(peaks, self.shape[2:])
+        return min(times / max(math.prod(self.shape[2:]) - 1, 1), 1.0)
 
     def _neighbours_of(self, peaks: Peaks) -> float:
         """Two largest of n entries that have s in common are correlated by (s / n + s / (2 n - s)) / 2 within 3 %
@@ -343,42 +396,61 @@ class MaxPool(_Window, Maximum):
         weights = [1.0 / np.maximum(axis.gather(None).sum(axis=0), 1.0) for axis in self._axes()]
         profile, factor = self._distributed(g, weights)
         # an entry that wins several windows receives the sum of what these share
-        again = self._multiplicity * math.prod(self.shape[2:]) / math.prod(self.input_shape[2:])
+        times, owed = self._sums_again(x, cotangent.winners.owed)
+        again = times * math.prod(self.shape[2:]) / math.prod(self.input_shape[2:])
         energy = np.maximum(g.energy * factor + g.position_covariance * again, 0.0)
         pulled = _on_inputs(g, energy, self.input_shape, profile)
         entries, largest = (each.flattened().only(0, 1) for each in (x, y))
         pulled = marked(pulled, entries.axes, self.winners(entries, self._count))
+        pulled = replace(pulled, winners=replace(self._sent(x, cotangent.winners), owed=owed))
         if not pulled.correlated or largest.mean.shape != entries.mean.shape:
             return pulled
         # winners are larger than other entries
         above = leaning(largest.mean - entries.mean, entries.variance)
         return replace(pulled, lean=on_cells_of(pulled, above, entries.axes))
 
+    def _sent(self, x: Moments, behind: Winners) -> Winners:
+        """All of it sits on the largest of a window; what was on the largest of those is on the largest of more."""
+        if x.nonnegative and not x.positive:
+            return NOWHERE
+        peaks = self._peaks(x)
+        root = peaks.of if peaks.of.trace is None else peaks.of.trace.root
+        alike = max(self._alike(peaks.of), float(np.maximum(root.correlation, 0.0).mean()))
+        sizes = self._window_sizes(peaks)
+        whole = max(sum(count * share for count, share in sizes.items()), 1.0)
+        here = Winners(1.0, *_largest_gaussian(max(round(whole), 1), min(alike, 1.0)))
+        return mixed_winners(((1.0 - behind.share, here), (behind.share, replace(behind, share=1.0))))
+
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         return self._multiplicity
 
     @cached_property
     def _multiplicity(self) -> float:
-        """By how many other outputs an output's winner is picked too.
-
-        Two windows that have s of their u entries in common pick the same with probability s / u (theory 3.4).
-        """
-        ends = [axis.gather(None).sum(axis=0) for axis in self._axes()]
-        overlaps = []
+        """By how many other outputs an output's winner is picked too."""
+        lines = []
         for axis in self._axes():
             seen = np.zeros((axis.outputs, axis.inputs))
             for where, source in axis.spans:
-                rows = np.arange(where.start, where.stop)
-                seen[rows, np.arange(source.start, source.stop, axis.stride)] = 1.0
-            overlaps.append(seen @ seen.T)
-        # pairs (overlap, size, size) along each axis with their counts, few of them different
-        pairs = [_counted_pairs(overlap, size) for overlap, size in zip(overlaps, ends, strict=True)]
-        total = 0.0
-        for combination in itertools.product(*pairs):
-            common = math.prod(pair[0] for pair in combination)
-            union = math.prod(pair[1] for pair in combination) + math.prod(pair[2] for pair in combination) - common
-            total += math.prod(pair[3] for pair in combination) * common / union
-        return max(total / math.prod(self.shape[2:]) - 1.0, 0.0)
+                seen[np.arange(where.start, where.stop), np.arange(source.start, source.stop, axis.stride)] = 1.0
+            lines.append(seen)
+        return _picked_too(lines)
+
+    def _sums_again(self, x: Moments, owed: float) -> tuple[float, float]:
+        """How many times what outputs share an entry gets besides their energy, and what it is owed further in front.
+
+        Maxima of maxima are alike where their windows have one entry on top, L of them in a row. A window of w that
+        begins before them picks the first, w of w + L - 1 windows, the others pick one each. What these entries got
+        comes to one at last: all in all it is what maxima of all that they have seen would send.
+        """
+        if x.peaks is None:
+            return self._multiplicity + owed, 0.0
+        sizes = zip(self._axes(), x.peaks.spans, x.peaks.steps, strict=True)
+        here = 1.0
+        for axis, span, step in sizes:
+            row = min(-(-span // step), axis.inputs)
+            here *= 1.0 + axis.taps * (axis.taps - 1.0) / (row + axis.taps - 1.0) / max(axis.stride, 1)
+        whole = _met_by(self._peaks(x), self.shape[2:]) - _met_by(x.peaks, x.shape[2:])
+        return here - 1.0, owed + max(whole - (here - 1.0), 0.0)
 
     def structure(self, inputs: Inputs, outputs: Sequence[Moments]) -> Structure:
         """Behind a rectifier's mask c = (1 + c_pool) / P(a winner is positive) - 1, where freedom counts (m / m_1)
@@ -398,6 +470,33 @@ class MaxPool(_Window, Maximum):
         ratio = math.prod(self.shape) / max(math.prod(self.input_shape), 1)
         passed = (1.0 - share) / share - (1.0 + own) * (1.0 - winning) / winning / ratio
         return Structure(counted=passed)
+
+
+def _met_by(peaks: Peaks, outputs: Sequence[int]) -> float:
+    """`_picked_too` of windows over the entries that maxima of maxima have seen."""
+    windows = zip(outputs, peaks.of.shape[2:], peaks.spans, peaks.steps, peaks.starts, strict=True)
+    return _picked_too([_looked_at(*window) for window in windows])
+
+
+def _looked_at(outputs: int, inputs: int, span: int, step: int, start: int) -> np.ndarray:
+    """(outputs, inputs) along an axis: 1 where a window sees an entry."""
+    far = np.arange(inputs) - (start + step * np.arange(outputs)[:, None])
+    return ((far >= 0) & (far < span)).astype(np.float64)
+
+
+def _picked_too(seen: Sequence[np.ndarray]) -> float:
+    """By how many other outputs an output's winner is picked too, from what each sees along each axis.
+
+    Two windows that have s of their u entries in common pick the same with probability s / u (theory 3.4).
+    """
+    # pairs (overlap, size, size) along each axis with their counts, few of them different
+    pairs = [_counted_pairs(line @ line.T, line.sum(axis=1)) for line in seen]
+    total = 0.0
+    for combination in itertools.product(*pairs):
+        common = math.prod(pair[0] for pair in combination)
+        union = math.prod(pair[1] for pair in combination) + math.prod(pair[2] for pair in combination) - common
+        total += math.prod(pair[3] for pair in combination) * common / union
+    return max(total / math.prod(len(line) for line in seen) - 1.0, 0.0)
 
 
 def _counted_pairs(overlap: np.ndarray, sizes: np.ndarray) -> list[tuple[float, float, float, int]]:

@@ -422,3 +422,51 @@ def test_gates_beside_what_follows_their_value(factor: float) -> None:
     assert found is not None
     assert true > 5.0 * factor**2 * count  # which is what chance makes of it
     assert float(found.energy.mean()) == pytest.approx(true, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", ["white", "constant"])
+@pytest.mark.parametrize("function", ["silu", "gelu", "hardswish"])
+def test_maxima_of_activations(function: str, kind: str) -> None:
+    """The largest of what rises with a Gaussian is what it is at the largest one, and so is its slope."""
+    shape = (4, 6, 8, 8)
+    before = make(function, [shape], [shape])
+    pool = max_pool(shape, 3)
+    activation = getattr(F, function)
+    chain = Chain(lambda x: F.max_pool2d(activation(x), 3, 1, 1), (before, pool))
+    hold(chain, entries(*shape), kind, 0.12)
+    (y,) = before.forward([entries(*shape).moments()])
+    (largest,) = pool.forward([y])
+    drawn_largest = F.max_pool2d(activation(normal(256, 6, 8, 8)), 3, 1, 1)
+    assert largest.total_mean == pytest.approx(float(drawn_largest.mean()), rel=0.02)
+    assert largest.total_second == pytest.approx(float((drawn_largest**2).mean()), rel=0.03)
+
+
+def max_pool(shape: tuple[int, ...], kernel: int) -> Component:
+    pads = (kernel // 2,) * 4
+    return make("max_pool", [shape], [shape], kernel=(kernel,) * 2, strides=(1, 1), pads=pads, dilations=(1, 1))
+
+
+@pytest.mark.parametrize(("kernel", "size", "pools"), [(5, 8, 3), (5, 13, 2), (3, 8, 3)])
+def test_maxima_of_maxima(kernel: int, size: int, pools: int) -> None:
+    """They stand in rows of equal ones of which one is picked; what these got comes to one entry at last."""
+    shape, count = (4, 4, size, size), 120
+    parts = [max_pool(shape, kernel) for _ in range(pools)]
+    values = [entries(*shape).moments()]
+    for part in parts:
+        values.append(part.forward([values[-1]])[0])
+    g, said = stated("constant", shape), []
+    for part, before, behind in zip(reversed(parts), reversed(values[:-1]), reversed(values), strict=False):
+        (found,) = part.backward([before], [behind], [g])
+        assert found is not None
+        g = found
+        said.append(predicted(g).energy)
+    true = np.zeros(pools)
+    for _ in range(count):
+        levels = [normal(*shape).requires_grad_()]
+        for _ in range(pools):
+            levels.append(F.max_pool2d(levels[-1], kernel, 1, kernel // 2))
+        found_all = torch.autograd.grad(levels[-1], levels[-2::-1], drawn("constant", shape))
+        true += [float((each**2).mean()) / count for each in found_all]
+    # in between it is a matter of the order in which equal ones are looked at
+    for level, tolerance in ((0, 0.6), (-1, 0.45)):
+        assert math.log2(said[level]) == pytest.approx(math.log2(true[level]), abs=tolerance)

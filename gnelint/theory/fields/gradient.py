@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, replace
 from functools import cached_property, reduce
@@ -63,6 +64,43 @@ def _mixed_projected(parts: Sequence[tuple[float, Projected]]) -> Projected:
 
 
 @dataclass(frozen=True)
+class Winners:
+    """Where a part of a gradient sits that a maximum has sent back: on the largest of several entries.
+
+    Attributes:
+        share: of the energy.
+        above: how far the entries that it sits on lie above the mean of all, in deviations.
+        scatter: their variance, relative to that of all.
+        owed: how many times what positions share an entry further in front gets besides: maxima of maxima have sent it
+            to many entries that come from one.
+    """
+
+    share: float = 0.0
+    above: float = 0.0
+    scatter: float = 1.0
+    owed: float = 0.0
+
+    def of_part(self, share: float) -> Winners:
+        """Of an operand that has this share of the variance of the sum whose entries were compared."""
+        return Winners(self.share, self.above * math.sqrt(share), 1.0 + share * (self.scatter - 1.0))
+
+
+NOWHERE = Winners()
+
+
+def mixed_winners(parts: Sequence[tuple[float, Winners]]) -> Winners:
+    """Of a sum of gradients, each given with its energy."""
+    total = sum(energy for energy, _ in parts)
+    taken = sum(energy * part.share for energy, part in parts)
+    if total <= 0 or taken <= 0:
+        return NOWHERE
+    weights = [(energy * part.share / taken, part) for energy, part in parts]
+    above = sum(weight * part.above for weight, part in weights)
+    second = sum(weight * (part.scatter + part.above**2) for weight, part in weights)
+    return Winners(taken / total, above, second - above**2)
+
+
+@dataclass(frozen=True)
 class Gradient(Field):
     """Second moments of the loss gradient with respect to a tensor; its mean is zero.
 
@@ -82,6 +120,7 @@ class Gradient(Field):
             (theory.fields.law); () elsewhere.
         ahead: what the normalisations that it has passed make of what channels have in common here.
         projected: what the normalisation over features behind has left out of it.
+        winners: on which entries a maximum has put part of it; what a rectifier makes of those is in `mask_overlap`.
     """
 
     energy: np.ndarray
@@ -93,6 +132,9 @@ class Gradient(Field):
     ahead: Ahead = field(default=NOTHING_AHEAD, kw_only=True, metadata=outlasts(*Effect))
     projected: Projected = field(
         default=UNPROJECTED, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
+    winners: Winners = field(
+        default=NOWHERE, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.SCALED, Effect.SHIFTED)
     )
 
     @staticmethod
@@ -258,10 +300,15 @@ class Gradient(Field):
         arrays = (energy, together, overlap, across, _mixed_lean(left, right))
         ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
         projected = _mixed_projected(((left.total, left.projected), (right.total, right.projected)))
+        winners = mixed_winners([(g.total, g.winners) for g in (left, right)])
+        if left.winners.owed or right.winners.owed:
+            shared = [max(float(g.position_covariance.mean()), 0.0) for g in (left, right)]
+            owed = shared[0] * left.winners.owed + shared[1] * right.winners.owed
+            winners = replace(winners, owed=owed / sum(shared) if sum(shared) > 0 else 0.0)
         alike = left.alike | right.alike
         for part in (left, right):
             alike = alike & part.alike if part.correlated else alike
-        total = Gradient(left.axes, profile, *arrays, ahead=ahead, projected=projected, alike=alike)
+        total = Gradient(left.axes, profile, *arrays, ahead=ahead, projected=projected, winners=winners, alike=alike)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 

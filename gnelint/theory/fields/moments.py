@@ -237,11 +237,13 @@ class Peaks:
         of: the value whose entries they are.
         spans: of a window, along each axis.
         steps: from a window to the next.
+        starts: where the first one begins, before the first entry where there is padding.
     """
 
     of: Moments
     spans: tuple[int, ...]
     steps: tuple[int, ...]
+    starts: tuple[int, ...]
 
 
 @dataclass(eq=False)
