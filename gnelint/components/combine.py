@@ -21,8 +21,11 @@ from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
+from gnelint.theory.gaussian.piecewise import rectified_source
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
+_MOST_TOLD = 4.0
+"""By how much an operand is believed to tell more of a sum's sign than its share of the deviation does."""
 UNCORRELATED = "the branches are uncorrelated"
 UNKNOWN = "combines with a tensor whose values are not known before the network runs"
 
@@ -103,7 +106,7 @@ class _Linear(OneOutput):
                 covariance * weight**2,
                 known_overlap * surely,
                 across * weight**2,
-                lean * self._share_of_deviation(number, weight, inputs, y, pulled.axes) if lean.any() else lean,
+                lean * self._followed(number, weight, inputs, y, pulled) if lean.any() else lean,
             )
             pulled = pulled.behind(Effect.SCALED, arrays)
             if g.ahead is not NOTHING_AHEAD:
@@ -132,6 +135,70 @@ class _Linear(OneOutput):
             return np.zeros(1)
         share = np.divide(own.variance, whole.variance, out=np.zeros_like(own.variance), where=whole.variance > 0)
         return np.asarray(np.sign(weight) * np.sqrt(np.clip(weight**2 * share, 0.0, 1.0)))
+
+    def _followed(self, number: int, weight: float, inputs: Inputs, y: Moments, g: Gradient) -> np.ndarray:
+        """How much of what follows the sum follows an operand: the correlation of the two, but for a rectifier's mask.
+
+        Beside a rectified s, 0 more often than not, whether b + s is above 0 is told by b much oftener than the ratio
+        of deviations says: E[b 1(b + s > 0)] = sd_b E pdf((mean_b + s) / sd_b). What b does not have of the sum's, s
+        has. Of what follows the sum for another reason each has its share. Source: theory 3.7.
+        """
+        linear = self._share_of_deviation(number, weight, inputs, y, g.axes)
+        if len(inputs) != 2 or min(self.weights()) <= 0 or not linear.any():
+            return linear
+        own, other = inputs[number], inputs[1 - number]
+        if own is None or other is None or own.nonnegative == other.nonnegative or y.nonnegative:
+            return linear
+        told = self._told.of((*inputs, y), lambda: self._find_told(known(inputs), y))
+        if told is None:
+            return linear
+        more, masked = (
+            resample(a, told.axes, tuple(t if a.is_pooled else a for a, t in zip(g.axes, told.axes, strict=True)))
+            for a in (told.mean, told.variance)
+        )
+        of_mask = np.minimum(np.divide(masked, g.lean, out=np.ones(g.lean.shape), where=g.lean > masked), 1.0)
+        factor = 1.0 + (more - 1.0) * of_mask
+        if not own.nonnegative:
+            return np.asarray(linear * factor)
+        rest = self._share_of_deviation(1 - number, self.weights()[1 - number], inputs, y, g.axes)
+        return np.asarray(np.maximum(1.0 - rest**2 * factor, 0.0) / np.maximum(linear, 1e-6))
+
+    @cached_property
+    def _told(self) -> Remembered[Moments | None]:
+        return Remembered()
+
+    def _find_told(self, operands: Sequence[Moments], y: Moments) -> Moments | None:
+        """By how much more than its share the operand that is no rectifier's tells of the sum's mask, as a mean; and
+        `Gradient.lean` of what has passed that mask, as a variance."""
+        parts, weights = aligned(operands, y.shape), self.weights()
+        number = 1 if operands[0].nonnegative else 0
+        free, cut = weights[number], weights[1 - number]
+        b, s = parts[number], parts[1 - number]
+        whole = y.refined(b.axes)
+        if (
+            whole.axes != b.axes
+            or np.any(b.variance <= 0)
+            or np.any(whole.variance <= 0)
+            or operands[1 - number].positive
+        ):
+            return None
+        location, scale = (cut * array for array in rectified_source(s.mean, s.variance))
+        mean, deviation = free * b.mean, free * np.sqrt(b.variance)
+        both = np.hypot(deviation, scale)
+        silent = normal_cdf(np.divide(-location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
+        reach = np.divide(
+            location * deviation**2 - mean * scale**2,
+            both * deviation * scale,
+            out=np.zeros_like(both),
+            where=scale > 0,
+        )
+        told = silent * normal_pdf(mean / deviation)
+        told = told + deviation / both * normal_pdf((location + mean) / both) * normal_cdf(reach)
+        share, above = (resample(a, y.axes, whole.axes) for a in (y.positive_share, y.rectified[1]))
+        masked = np.maximum(above - share * whole.mean, 0.0) / np.sqrt(whole.variance)
+        followed = masked * deviation / np.sqrt(whole.variance)
+        ratio = np.divide(told, followed, out=np.ones_like(told), where=followed > 1e-6)
+        return Moments.flat(whole.axes, np.clip(ratio, 0.0, _MOST_TOLD), masked / np.maximum(share, 1e-6))
 
     @cached_property
     def _overlaps(self) -> Remembered[list[Moments | None]]:

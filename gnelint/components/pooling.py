@@ -678,5 +678,4 @@ class AdaptiveMaxPool(_Adaptive, Maximum):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 1)
-        arrays = (g.energy * factor, 0.0 * g.position_covariance)
-        return g.behind(Effect.MOVED, arrays, _resized(g, self.input_shape), profile)
+        return _on_inputs(g, g.energy * factor, self.input_shape, profile)

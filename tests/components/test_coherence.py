@@ -470,3 +470,36 @@ def test_maxima_of_maxima(kernel: int, size: int, pools: int) -> None:
     # in between it is a matter of the order in which equal ones are looked at
     for level, tolerance in ((0, 0.6), (-1, 0.45)):
         assert math.log2(said[level]) == pytest.approx(math.log2(true[level]), abs=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["white", "constant"])
+def test_largest_of_groups(kind: str) -> None:
+    """Groups that share their cotangent go on sharing it: each has one entry that gets it."""
+    shape = (4, 4, 6, 4)
+    part = make("reduce_max", [shape], [shape[:3]], axes=(3,), keepdims=False)
+    hold(Chain(lambda x: x.amax(3), (part,)), entries(*shape), kind, 0.1)
+    image = (4, 4, 6, 6)
+    pool = make("adaptive_max_pool", [image], [(4, 4, 2, 2)], output_size=(2, 2))
+    hold(Chain(lambda x: F.adaptive_max_pool2d(x, 2), (pool,)), entries(*image), kind, 0.1)
+
+
+@pytest.mark.parametrize("deviation", [0.25, 0.5, 1.0])
+def test_what_a_mask_follows_behind_a_sum_with_a_rectified_value(deviation: float) -> None:
+    """Where the rectified operand is 0 the other one alone says whether the sum passes the next rectifier."""
+    shape, count = (8, 16, 8, 8), 64
+    skip, act = make("relu", [shape], [shape]), make("relu", [shape], [shape])
+    add = make("add", [shape, shape], [shape])
+    (s,) = skip.forward([entries(*shape).moments()])
+    b = entries(*shape).moments().scaled(deviation)
+    (y,) = add.forward([s, b])
+    (z,) = act.forward([y])
+    (g,) = act.backward([y], [z], [stated("constant", shape)])
+    to_s, to_b = add.backward([s, b], [y], [g])
+    value, branch = normal(*shape).relu(), deviation * normal(*shape)
+    mask = ((value + branch) > 0).double()
+    for found, operand in ((to_s, value), (to_b, branch)):
+        assert found is not None
+        centred = (operand - operand.mean()) / operand.std()
+        together = (mask * centred).mean((2, 3)) / mask.mean((2, 3))
+        true = math.sqrt(float((together**2).mean()) - 1.0 / count / float(mask.mean()))
+        assert float(found.lean.mean()) == pytest.approx(true, abs=0.06)

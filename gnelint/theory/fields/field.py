@@ -203,13 +203,12 @@ class Field(ABC):
             if not axis.is_pooled and field.profile[index] is not None:
                 field = field.absorbed(index, axis if field.correlated else None)
         target = refine(field.axes, axes)
-        if target == field.axes:
+        if target != field.axes:
+            field = field.behind(Effect.RECUT, [resample(a, field.axes, target) for a in field.arrays()], target)
+        if field is self or not field.correlated:
             return field
-        found = field.behind(Effect.RECUT, [resample(a, field.axes, target) for a in field.arrays()], target)
-        if not found.correlated:
-            return found
         cut = (i for i, (old, new) in enumerate(zip(self.axes, target, strict=True)) if i and old.count < new.count)
-        return replace(found, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
+        return replace(field, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
 
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""

@@ -161,6 +161,7 @@ def test_a_profile_that_meets_cells_keeps_what_positions_share() -> None:
     assert cells.axes[1] == Axis(101, (1,))
     assert cells.position_covariance[0, 1, 0] == pytest.approx(cells.energy[0, 1, 0])
     assert cells.total == pytest.approx(flat.total)
+    assert cells.alike == {1}  # and so do those of different cells
 
 
 def test_windows_and_back() -> None:
