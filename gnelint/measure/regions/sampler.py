@@ -7,6 +7,7 @@ until the squared norm at the inputs is known to 0.05 bit, or the budget ends. S
 from __future__ import annotations
 
 import math
+import statistics
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -34,13 +35,17 @@ PRECISION = 0.05
 INNER_PRECISION = 0.15
 """Bits to which it is to be known at a value inside."""
 UNSETTLED = 1.0
-"""Bits of standard error beyond which draws say nothing."""
+"""Bits of standard error beyond which draws say nothing of the average."""
+WIDEST = 2.0
+"""Bits by which single draws may scatter for the middle one to say something."""
 LEAST, MOST = 8, 64
 """Draws; of values inside only the first are looked at entry by entry."""
 WORK, TOTAL = 2e9, 8e9
 """Multiplications that a region and a network may cost, forward: the number of draws is cut to it, LEAST_LARGE are made
 as long as anything is left. Sending cotangents back costs about twice as much again."""
 LEAST_LARGE = 4
+_QUARTILES = 1.349
+"""Distance of a Gaussian's quartiles, in deviations."""
 _SHARES = 4
 """Parts of what is left of a network's work: a region takes one at most, so that those to come have theirs."""
 _ENTRY, _CALL = 10.0, 1e5
@@ -187,6 +192,20 @@ class _Estimate:
         variance = math.fsum((total - average) ** 2 for total in self.totals) / (n - 1)
         return math.sqrt(variance / n) / average / math.log(2.0)
 
+    @property
+    def typical(self) -> float:
+        """The middle total over the average."""
+        average = math.fsum(self.totals) / max(len(self.totals), 1)
+        return statistics.median(self.totals) / average if average > 0 else 1.0
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a draw's log2, as its quartiles say; infinite where there are zeros among these."""
+        if len(self.totals) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.totals, n=4)
+        return math.log2(high / low) / _QUARTILES if low > 0 else math.inf
+
     def since(self, count: int) -> float:
         """The average over that of the first ones."""
         first = math.fsum(self.totals[:count])
@@ -313,16 +332,22 @@ class _Drawn:
             settled = all(each.bits <= INNER_PRECISION for each in inner.values())
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
                 break
-        if estimate.bits > UNSETTLED:
-            raise NotSampledError(f"its gradient scatters by {estimate.bits:.1f} bits after {number + 1} draws")
+        bits, typical = estimate.bits, 1.0
+        if bits > UNSETTLED:  # few draws make up the average: what one run will show is the middle one
+            bits, typical = estimate.spread, estimate.typical
+        if bits > WIDEST:
+            raise NotSampledError(f"its gradient scatters by {bits:.1f} bits from draw to draw")
         found_gradients = {
             name: gradient_of(tally, [value.numpy() for value in values.get(name, ())]).scaled(
-                inner[name].since(tally.count) if name in inner else 1.0
+                inner[name].since(tally.count) * (inner[name].typical if typical < 1.0 else 1.0)
+                if name in inner
+                else typical
             )
             for name, tally in tallies.items()
             if tally.count
         }
-        return Pulled(found_gradients, estimate.bits, {name: each.bits for name, each in inner.items()})
+        inside_bits = {name: each.bits if typical == 1.0 else each.spread for name, each in inner.items()}
+        return Pulled(found_gradients, bits, inside_bits)
 
     def _gradients(
         self,

@@ -327,6 +327,40 @@ def test_a_gradient_that_does_not_settle_is_no_number() -> None:
         draws.pulled({traced.graph.outputs[0]: Gradient.white((64, 4))})
 
 
+def test_a_gradient_that_few_draws_make_up_is_what_a_middle_one_shows() -> None:
+    """Sums of few rectified numbers come close to zero now and then: an average knows these alone."""
+
+    class Kernels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            query, key, value = self.layer(x).chunk(3, -1)
+            context = key.relu().transpose(-1, -2) @ F.pad(value, (0, 1), value=1.0)
+            mixed = query.relu() @ context
+            found: Tensor = mixed[..., :-1] / (mixed[..., -1:] + 1e-15)
+            return found
+
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, x = Kernels(), torch.randn(8, 32, 16)
+        prediction = predicted(traced_of(module, x))
+        assert prediction.coverage == 1.0
+        assert prediction.gradient_log2 is not None
+        errors.append(prediction.gradient_log2 - measured(module, x, draws=1))
+    assert max(map(abs, errors)) < 1.5
+
+
+def test_the_middle_of_draws_and_their_scatter() -> None:
+    draws = np.exp2(np.random.default_rng(0).normal(3.0, 1.5, 400)).tolist()
+    estimate = sampling._Estimate(draws)
+    assert estimate.typical * np.mean(draws) == pytest.approx(2.0**3.0, rel=0.15)
+    assert estimate.spread == pytest.approx(1.5, rel=0.15)
+    assert sampling._Estimate([0.0] * 8 + [1.0] * 4).spread == math.inf
+
+
 def test_what_a_router_leaves_out_is_minus_infinity_inside() -> None:
     def routed(x: Tensor) -> Tensor:
         scores, places = torch.topk(x, 2, -1)
