@@ -260,8 +260,11 @@ class Attention(OneOutput):
         scale = self.node.attribute("scale")
         return 1.0 / math.sqrt(width) if scale is None else float(scale)
 
-    def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], alike: float | None) -> _Rows:
-        """What softmax does; `alike` is tr(C^2) / tr(C)^2 of the tokens' covariance C, None where it is not known."""
+    def _rows(
+        self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], alike: float | None, steady: float = 1.0
+    ) -> _Rows:
+        """What softmax does; `alike` is tr(C^2) / tr(C)^2 of the tokens' covariance C, None where it is not known, and
+        `steady` the share of the keys that is one map of it at all places."""
         query, key, _ = sides
         heads, queries, width = shapes[0][1:]
         keys = shapes[1][2]
@@ -269,7 +272,7 @@ class Attention(OneOutput):
         logit, common = (
             square * float(np.mean(own.mean(axis=1) * key.free.mean(axis=1))) for own in (query.second, query.common)
         )
-        tilt = 1.0 / (heads * width) if alike is None else alike
+        tilt = steady / (heads * width) if alike is None else steady * alike
         if "mask" in self.node.parameters:
             return self._masked_rows(shapes, logit, common, tilt)
         if not self._causal:
@@ -315,7 +318,7 @@ class Attention(OneOutput):
 
     def joined(self, inputs: Inputs) -> Moments:
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes, _alike(inputs))
+        rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
         value = sides[2]
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
@@ -334,7 +337,7 @@ class Attention(OneOutput):
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes, _alike(inputs))
+        rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
         g = self._unpack(g, 0).profiled(2)
@@ -425,6 +428,11 @@ def _alike(inputs: Inputs) -> float | None:
         x.channel_correlation.same for x in (inputs[2], inputs[1]) if x is not None and x.channel_correlation.same > 0
     ]
     return found[0] if found else None
+
+
+def _steady(inputs: Inputs) -> float:
+    """`Moments.steady` of keys and values together: what places do to one of them the other does not follow."""
+    return math.prod(x.steady for x in inputs[1:3] if x is not None)
 
 
 def _head_axes(shape: Sequence[int]) -> Axes:

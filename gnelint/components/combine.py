@@ -85,6 +85,7 @@ class _Linear(OneOutput):
                 mean_known=sum(share * x.mean_known for share, x in shares) / total,
                 square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
                 balanced=sum(share * x.balanced for share, x in shares) / total,
+                steady=sum(share * x.steady for share, x in shares) / total,
                 levelled=sum(share**2 * x.levelled for share, x in shares) / total**2,
             )
         y = replace(y, parted=_parted([(w**2 * float(x.position_covariance.mean()), x) for w, x in terms]))
@@ -589,6 +590,7 @@ class Concatenate(OneOutput):
             y,
             cumulants=self._joined_cumulants(parts, axes),
             channel_correlation=mixed([(size, x.channel_correlation) for size, x in zip(sizes, parts, strict=True)]),
+            steady=self._averaged([x.steady for x in parts], sizes) if any(sizes) else 1.0,
             autocorrelation=autocorrelation_unless_along(joined, self._axis),
             neighbours=self._averaged([x.neighbours for x in parts], sizes),
             mean_known=self._averaged([x.mean_known for x in parts], sizes),

@@ -296,7 +296,18 @@ class Scale(Unary):
     def map(self, x: Moments) -> Moments:
         x = x.broadcast(self.shape)
         y = x.times(*constant_moments(self._constant, x))
+        y = replace(y, steady=x.steady * self._steady) if self._steady < 1.0 else y
         return y if np.all(self._constant >= 0) else replace(y, nonnegative=False)
+
+    @cached_property
+    def _steady(self) -> float:
+        """(E a)^2 / E a^2 over the positions of a token, averaged over its features."""
+        constant = self._constant
+        if constant.ndim < 2 or constant.shape[-2] < 2:
+            return 1.0
+        lines = constant.reshape(-1, constant.shape[-1])
+        square = float((lines**2).mean())
+        return float((lines.mean(axis=0) ** 2).mean()) / square if square > 0 else 1.0
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return cotangent.by_constants(*constant_moments(self._constant, y)).summed_to(self.input_shape)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from gnelint.analysis.propagation import analyse
 from gnelint.components import NotModelledError
+from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
@@ -533,3 +536,43 @@ def test_an_average_keeps_what_the_averaged_share() -> None:
     assert moments.total_second == pytest.approx(second, abs=4 * error[0])
     assert float(moments.position_covariance.mean()) == pytest.approx(covariance, abs=4 * error[1])
     assert moments.total_second > share
+
+
+class Rotated(nn.Module):
+    """Attention over tokens, their mean behind it; queries and keys are turned by an angle of each place, or not."""
+
+    def __init__(self, width: int, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.turned:
+            half = x.shape[-1] // 2
+            angle = torch.arange(x.shape[1])[:, None] / 10.0 ** (torch.arange(half) / half)
+            query, key = (
+                torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+                for a, b in (each.chunk(2, -1) for each in (query, key))
+            )
+        return F.scaled_dot_product_attention(query, key, value).mean(1)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_queries_do_not_meet_values_in_keys_that_places_have_turned(turned: bool) -> None:
+    """All queries get one gradient: what it says of values is in the keys, as long as one map makes both of a token."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, x = Rotated(16, turned), torch.randn(16, 64, 16)
+        prediction = analyse(trace_module(module, (x,), name="rotated").graph)
+        said = prediction.by_node["query"].gradient_log2
+        caught: list[torch.Tensor] = []
+        module.query.register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
+        output = module(x.requires_grad_())
+        cotangents = [torch.randn_like(output) for _ in range(16)]
+        found = [torch.autograd.grad(output, caught[0], each, retain_graph=True)[0] for each in cotangents]
+        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
+        assert said is not None
+        errors.append(said - np.log2(total))
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.4)

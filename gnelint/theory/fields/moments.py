@@ -64,6 +64,8 @@ class Moments(Field):
             alike.
         parted: what parts of one sample that are samples of their own now (windows) have in common, relative to what
             two entries of one of them have.
+        steady: share of the variance that is one linear map of what other projections of a position map too; of what
+            positions multiply by factors of their own (rotated keys) only the part of the average factor is.
         trace: how the value comes of another one entry by entry (theory.fields.law); None where it does not.
         log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square
             (theory.fields.log_norm); 0 where nothing follows it. Weights and smooth activations hand it on.
@@ -94,6 +96,7 @@ class Moments(Field):
     balanced: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     levelled: float = field(default=0.0, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
     parted: float = field(default=0.0, metadata=outlasts(*Effect))
+    steady: float = field(default=1.0, metadata=outlasts(*Effect))
     trace: Trace | None = field(default=None, compare=False)
 
     @staticmethod

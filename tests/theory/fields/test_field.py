@@ -28,6 +28,7 @@ ALL = replace(
     neighbours=0.2,
     peaks=Peaks(Moments.uniform((4, 3, 5), 1.0, 2.0), (3,), (2,), (-1,)),
     mean_known=0.5,
+    steady=0.5,
     square_known=0.4,
     balanced=0.3,
     levelled=0.2,
@@ -38,7 +39,7 @@ ALL = replace(
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
 WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "alike"}
-ALWAYS = {"channel_correlation", "parted"}
+ALWAYS = {"channel_correlation", "parted", "steady"}
 LASTING = {
     Effect.RECUT: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
     Effect.ORDERED: {"nonnegative", "positive", "mean_known", "square_known", *ALWAYS},
