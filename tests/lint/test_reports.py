@@ -254,6 +254,7 @@ LAST = (
     changed("learnt_metric", "GNE615", "linear", "computed from metric"),
     changed("transported_points", "GNE112", "div"),
     changed("half_mask", "GNE612", "matmul_1"),
+    changed("dirichlet_policy", "GNE616", "lgamma"),
     changed("weighted_tasks", "GNE607", "scale"),
     changed("coarse_weights", "GNE110", "linear"),
     changed("binary_weights", "GNE101", "linear"),

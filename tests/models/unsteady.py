@@ -86,7 +86,7 @@ class Scan(nn.Module):
                 step = functional.softplus(step - 4.0) if self.kind == "bounded steps" else step
                 decay, write = (-step * self.speed.exp()).exp(), step * self.writes(now)
             else:
-                decay = self.rate.exp() if self.kind == "growth" else (-self.rate.exp()).exp()
+                decay = self.rate.exp() if self.kind == "growth" else (-(self.rate - 3.0).exp()).exp()
                 write = self.writes(now)
             state = decay * state + write
         return self.leave(state)
