@@ -171,6 +171,7 @@ def _examples() -> dict[str, Case]:
         innocent.trained_units: (64, 64),
         innocent.decayed_solve: (2, 16, 32),
         innocent.named_layers: (4, 3, 12, 12),
+        innocent.edged_rows: (8, 6, 8),
         innocent.windowed_image: (8, 12, 8),
         innocent.empty_sum: (8, 6, 16),
         placement.unit_gain_chain: (64, 128),

@@ -169,8 +169,8 @@ def _pairs_others(facts: Facts, node: Node) -> bool:
         return False
     joined = node.attribute("axis") % len(known[0]) if node.op == "concat" else None
     for place, parts in enumerate(zip(*known, strict=True)):
-        orders = [_order(part) for part in parts]
-        if place != joined and len({order for order in orders if order}) > 1 and all(orders):
+        orders = {_order(part) for part in parts}
+        if place != joined and len(orders) > 1 and None not in orders:
             return True
     return False
 
@@ -203,14 +203,14 @@ def _is_fixed_part(facts: Facts, value: str) -> bool:
     return False
 
 
-def _order(axis: Axis) -> tuple[int, int]:
-    """How many copies or positions stand ahead of the samples along an axis, and behind; zeros where they are alone,
-    not there, or as many."""
+def _order(axis: Axis) -> tuple[int, int] | None:
+    """How many copies or positions stand ahead of the samples along an axis, and behind; None where they are alone, not
+    there, or as many."""
     place = next((at for at, (label, size) in enumerate(axis) if label == 0 and size > 1), None)
     if place is None:
-        return (0, 0)
+        return None
     ahead, behind = (math.prod(size for _, size in part) for part in (axis[:place], axis[place + 1 :]))
-    return (0, 0) if ahead * behind in (1, axis[place][1]) else (ahead, behind)
+    return None if ahead * behind in (1, axis[place][1]) else (ahead, behind)
 
 
 def _read_share(facts: Facts) -> float:
