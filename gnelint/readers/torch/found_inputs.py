@@ -98,9 +98,14 @@ def _default_configuration(module: nn.Module) -> FoundInputs | None:
 
 
 def _first_layer(module: nn.Module) -> FoundInputs | None:
-    """A shape that fits the first layer, where `forward` runs on it."""
+    """A shape that fits the first layer, where `forward` runs on it: rows, or else a sequence of rows each."""
     found = guessed(module)
-    return found if found is not None and accepts(module, found.args, {}) else None
+    if found is None or accepts(module, found.args, {}):
+        return found
+    if found.args[0].dim() > 2 or not found.args[0].is_floating_point():
+        return None
+    steps = noise_of(module, (BATCH, LENGTH, found.args[0].shape[-1]))
+    return FoundInputs((steps,), {}, _GUESSED) if accepts(module, (steps,), {}) else None
 
 
 def guessed(module: nn.Module) -> FoundInputs | None:

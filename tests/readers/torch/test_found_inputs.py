@@ -217,3 +217,25 @@ def test_what_cannot_be_none_is_fed() -> None:
     found = find_inputs(_Seeing())
     assert found is not None
     assert tuple(found.kwargs["visual_feats"].shape) == (2, 16, 8)
+
+
+class _OverSteps(nn.Module):
+    """Says nothing of its inputs, and takes sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3:
+            raise ValueError("examples, steps and what is seen at each")
+        return self.layer(x).mean(1)
+
+
+def test_a_first_layer_may_be_one_of_steps() -> None:
+    found = find_inputs(_OverSteps())
+    assert found is not None
+    assert tuple(found.args[0].shape) == (2, 16, 12)
+    rows = find_inputs(nn.Sequential(nn.Linear(12, 4)))
+    assert rows is not None
+    assert tuple(rows.args[0].shape) == (8, 12), "rows where they are taken"
