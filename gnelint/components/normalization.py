@@ -63,9 +63,10 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     """The statistic of the set spanned by these axes."""
     entries = math.prod(x.axes[i].size for i in axes)
     second = set_average(x.second, x, axes)
+    fixed = 0.0 if _of_features(x, axes) else x.channel_correlation.fixed
     if centred:
         centre = set_average(x.mean, x, axes) * x.amplitude()
-        removed = sample_average_energy(x.variance, x.position_covariance, x, axes)
+        removed = sample_average_energy(x.variance, x.position_covariance, x, axes) * (1.0 - fixed)
         if 0 in axes:  # what a normalisation before has taken out is no longer there
             removed = removed * (1.0 - x.mean_known)
         if _of_features(x, axes):
@@ -76,13 +77,15 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     offset = (x.mean - centre) ** 2
     fluctuation = 2.0 * x.variance**2 + 4.0 * offset * x.variance
     pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
-    scatter = sample_average_energy(fluctuation, pairs, x, axes)
+    # (1 - f) (z + a)^2 with a fixed a of energy f / (1 - f): relative variance 2 (1 - f)^2 + 4 f (1 - f)
+    scatter = sample_average_energy(fluctuation, pairs, x, axes) * (1.0 - fixed**2)
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 0 in axes:
         relative = relative + x.variance_of_variance
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
-        relative = relative + 2.0 * x.channel_correlation.total / positions
+        known = x.channel_correlation
+        relative = relative + 2.0 * (known.same / positions + (known.total - known.same) / (1 if fixed else positions))
     found = float(relative.mean())
     if _of_features(x, axes):  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
