@@ -63,10 +63,11 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     """The statistic of the set spanned by these axes."""
     entries = math.prod(x.axes[i].size for i in axes)
     second = set_average(x.second, x, axes)
-    fixed = 0.0 if _of_features(x, axes) else x.channel_correlation.fixed
+    fixed = None if _of_features(x, axes) else _fixed_share(x)
     if centred:
         centre = set_average(x.mean, x, axes) * x.amplitude()
-        removed = sample_average_energy(x.variance, x.position_covariance, x, axes) * (1.0 - fixed)
+        kept = x.variance if fixed is None else x.variance * (1.0 - fixed)
+        removed = sample_average_energy(kept, x.position_covariance, x, axes)
         if 0 in axes:  # what a normalisation before has taken out is no longer there
             removed = removed * (1.0 - x.mean_known)
         if _of_features(x, axes):
@@ -77,19 +78,43 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     offset = (x.mean - centre) ** 2
     fluctuation = 2.0 * x.variance**2 + 4.0 * offset * x.variance
     pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
-    # (1 - f) (z + a)^2 with a fixed a of energy f / (1 - f): relative variance 2 (1 - f)^2 + 4 f (1 - f)
-    scatter = sample_average_energy(fluctuation, pairs, x, axes) * (1.0 - fixed**2)
+    if fixed is not None:  # the square of a sum of both: 2 (1 - f)^2 of what is random, 4 f (1 - f) of their product
+        fluctuation = fluctuation * (1.0 - fixed**2)
+    scatter = sample_average_energy(fluctuation, pairs, x, axes)
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 0 in axes:
         relative = relative + x.variance_of_variance
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
         known = x.channel_correlation
-        relative = relative + 2.0 * (known.same / positions + (known.total - known.same) / (1 if fixed else positions))
+        relative = relative + 2.0 * (known.total if fixed is None else known.same) / positions
+        if fixed is not None:
+            relative = relative + _unseen_spread(x) * positions / entries
     found = float(relative.mean())
     if _of_features(x, axes):  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries, found)
+
+
+def _fixed_share(x: Moments) -> np.ndarray | None:
+    """Of each cell's variance, what padding has made the same in every sample; None if that is nothing.
+
+    What is random has about the same variance in every channel, what is fixed has not.
+    """
+    share = float(x.channel_correlation.fixed)
+    if share <= 0.0:
+        return None
+    random = (1.0 - share) * float(x.variance.mean())
+    own = np.divide(random, x.variance, out=np.ones_like(x.variance), where=x.variance > 0)
+    return np.asarray(np.maximum(1.0 - own, 0.0))
+
+
+def _unseen_spread(x: Moments) -> float:
+    """Relative variance of s^2 over channels that comes of what is fixed in them, as far as the cells do not show it:
+    that of a share f is 2 few f^2 (theory 9.4)."""
+    known, mean = x.channel_correlation, float(x.variance.mean())
+    seen = float(x.variance.var()) / mean**2 if mean > 0 else 0.0
+    return max(2.0 * known.few * known.fixed**2 - seen, 0.0)
 
 
 def _of_features(x: Field, axes: Sequence[int]) -> bool:
