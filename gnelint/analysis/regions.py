@@ -259,7 +259,7 @@ class Planner:
         return self._operand(node) is not None and not self._mixes(node)
 
     def _before(self, group: set[str]) -> set[str]:
-        """What the inputs come out of that is no sum, with what moves its entries about."""
+        """What the inputs come out of that is no sum of many, with what moves its entries about."""
         found: set[str] = set()
         for name in self._inputs(group):
             way: list[str] = []
@@ -269,9 +269,13 @@ class Planner:
                 if node.op not in _EVEN:
                     found.update(way)
                 node = self._graph.producers.get(self._operand(node) or "")
-            if node is not None and node.op in _PRODUCTS and self._operand(node) is None:
+            if node is not None and self._operand(node) is None and (node.op in _PRODUCTS or self._is_difference(node)):
                 found.update(way, {node.name})
         return found
+
+    def _is_difference(self, node: Node) -> bool:
+        """Whether a node subtracts two entries of one value, as the decays between two steps: their sign is known."""
+        return node.op == "sub" and self.is_doubtful(node)
 
     def _after(self, group: set[str]) -> set[str]:
         """What outputs which are no sums go into, up to the next weights or join."""

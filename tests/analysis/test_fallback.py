@@ -24,6 +24,8 @@ from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.models import network
 
+F = nn.functional
+
 
 class Network(nn.Module):
     """Layers with a function between each two."""
@@ -86,6 +88,19 @@ def test_what_has_to_be_inside_may_be_more_than_a_region_grows_to(monkeypatch: p
     monkeypatch.setattr(regions, "LARGE", 0)
     ((operations, inputs, outputs),) = planned(lambda x: 2.0 * torch.sort(x, -1)[0] + x)
     assert (operations, inputs, outputs) == ({"unmodelled"}, ("before",), ("sort:0",))
+
+
+def test_differences_of_one_value_s_entries_are_inside() -> None:
+    """A decay between two steps is below zero for all that its moments say: what is drawn from them and exponentiated
+    overflows."""
+
+    def decays(x: Tensor) -> Tensor:
+        total = F.softplus(x).cumsum(-1)
+        return torch.sort(total[:, :, None] - total[:, None, :], -1)[0].amax(1)
+
+    ((operations, inputs, _),) = planned(decays)
+    assert {"softplus", "cumsum", "sub"} <= operations
+    assert inputs == ("before",)
 
 
 def test_two_regions_with_a_layer_between_are_two() -> None:
