@@ -11,7 +11,7 @@ from dataclasses import replace
 from gnelint.fusion.activations import fuse_activations
 from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks
 from gnelint.fusion.gradient import fuse_straight_through
-from gnelint.fusion.hiding import keep_hidden
+from gnelint.fusion.hiding import drop_lowest_bounds, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
@@ -23,6 +23,7 @@ from gnelint.ir.rewriter import Rewriter
 from gnelint.words import plural
 
 _PASSES = (
+    drop_lowest_bounds,
     fuse_straight_through,
     fuse_activations,
     fuse_normalizations,

@@ -5,12 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from gnelint.ir.graph import Node, Parameter
-from gnelint.ir.rewriter import Rewriter
+from gnelint.ir.rewriter import Rewriter, scalar
 
 _HIDDEN = -1e3
 """A logit below this hides an entry: e^-1000 is 0 in every data type."""
+_LOWEST = {"float16": -65504.0, "bfloat16": -3.38e38, "float32": -3.4e38, "float64": -1.79e308}
+"""About the lowest number of each data type: a bound at it changes nothing."""
 _MOST = 1 << 24
 """Entries of the largest constant that is read to see what it hides."""
+
+
+def drop_lowest_bounds(rewriter: Rewriter) -> None:
+    """Take max(x, the lowest number of the type) for x: sums of two masks that hide are kept finite so."""
+    for node in rewriter:
+        if node.op != "maximum" or len(node.present_inputs) != 2:
+            continue
+        lowest = _LOWEST.get(rewriter.value(node.outputs[0]).dtype or "")
+        for x, bound in (node.present_inputs, node.present_inputs[::-1]):
+            constant = _constant(rewriter, bound)
+            number = None if constant is None else scalar(constant)
+            if lowest is not None and number is not None and number <= lowest:
+                if rewriter.shape(x) == rewriter.shape(node.outputs[0]):
+                    rewriter.replace(node, "identity", (x,), "lowest_bound")
+                break
 
 
 def keep_hidden(rewriter: Rewriter) -> None:

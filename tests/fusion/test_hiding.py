@@ -44,3 +44,24 @@ def test_rows_that_a_number_hides_whole_have_equal_shares(rows: list[list[float]
     assert np.array_equal(node.parameters["mask"].array(), np.array(seen, bool))
     shares = torch.softmax(table, -1)
     assert torch.equal(shares.isnan().any(-1), torch.tensor([not any(row) for row in seen]))
+
+
+class KeptFinite(nn.Module):
+    """Attention whose masked logits are kept from becoming infinite (XGLM)."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.layer, self.bound = nn.Linear(8, 24), bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.layer(x).chunk(3, -1)
+        later = torch.full((6, 6), torch.finfo(torch.float32).min).triu(1)
+        logits = query @ key.mT * 8**-0.5 + later
+        return torch.maximum(logits, torch.tensor(self.bound)).softmax(-1) @ value
+
+
+@pytest.mark.parametrize(("bound", "fused"), [(torch.finfo(torch.float32).min, True), (-1.0, False)])
+def test_a_bound_at_the_lowest_number_changes_nothing(bound: float, fused: bool) -> None:
+    graph = read_module(KeptFinite(bound), (torch.randn(2, 6, 8),), name="finite")
+    causal = [node.attribute("causal") for node in graph.nodes if node.op == "attention"]
+    assert causal == ([True] if fused else [])

@@ -172,6 +172,7 @@ def _examples() -> dict[str, Case]:
         innocent.decayed_solve: (2, 16, 32),
         innocent.named_layers: (4, 3, 12, 12),
         innocent.edged_rows: (8, 6, 8),
+        innocent.padded_offsets: (4, 12, 16),
         innocent.windowed_image: (8, 12, 8),
         innocent.empty_sum: (8, 6, 16),
         placement.unit_gain_chain: (64, 128),

@@ -282,3 +282,26 @@ class Edged(nn.Module):
 def edged_rows() -> nn.Module:
     """What stands beside the rows is no copy of any sample."""
     return Edged()
+
+
+class PaddedOffsets(nn.Module):
+    """Scores against the codes of a few offsets; those of all others are zeros (VITS)."""
+
+    def __init__(self, width: int, offsets: int, length: int) -> None:
+        super().__init__()
+        self.query, self.value, self.pad = (
+            nn.Linear(width, width),
+            nn.Linear(2 * length - 1, width),
+            length - offsets - 1,
+        )
+        self.codes = nn.Parameter(torch.randn(2 * offsets + 1, width) * width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = functional.pad(self.codes, (0, 0, self.pad, self.pad))
+        found: Tensor = self.value(torch.softmax(self.query(x) @ codes.T, -1))
+        return found
+
+
+def padded_offsets() -> nn.Module:
+    """Attention to offsets of which most are out of reach."""
+    return PaddedOffsets(16, 3, 12)

@@ -51,6 +51,11 @@ def _shape_fan(taps_of: int) -> Callable[[Facts, Node], float | None]:
     return call
 
 
+def _spread_out(facts: Facts, node: Node) -> bool:
+    weight = facts.weight(node)
+    return weight is not None and sum(leaf.size for leaf in weight.leaves) < weight.size
+
+
 def _is_placeholder(facts: Facts, node: Node) -> bool:
     return bool(node.missing_weights)
 
@@ -145,6 +150,12 @@ WEIGHTS = (
         "number",
         reading(Facts.rows, lambda r: r.duplicate),
         "fraction of a layer's units that equal an earlier one, bias included",
+    ),
+    function(
+        "spread_out(n)",
+        "truth",
+        _spread_out,
+        "the weight of n is computed of fewer numbers than it has, by padding or repeating",
     ),
     function(
         "constant_rows(n)",
