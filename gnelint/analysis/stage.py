@@ -354,7 +354,7 @@ def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:
 
 def _without_runs(numbers: np.ndarray) -> np.ndarray:
     """The numbers without those that follow on equal ones, where enough others are left to tell a draw."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=np.nan) != 0.0)
+    starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
     lengths = np.diff(starts, append=numbers.size)
     drawn = numbers[np.repeat(lengths < _RUN, lengths)]
     return drawn if distinct(drawn).size > 2 else numbers

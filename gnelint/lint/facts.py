@@ -35,6 +35,8 @@ _CHANNELS_SECOND = frozenset(
 _CHANNELS_LAST = families()["recurrent"] | {"linear", "embedding", "attention", "layer_norm", "rms_norm"}
 _HEAD_WALK = TRANSPARENT | families()["pooling"] | {"reduce_mean", "reduce_sum", "reduce_max"}
 _OUTPUT_WALK = TRANSPARENT | {"softmax", "log_softmax"}
+_PICKS = families()["shape"] | {"concat"}
+"""What only moves entries loses gradient where most of it goes to others of them."""
 
 Found = TypeVar("Found")
 
@@ -410,19 +412,21 @@ class Facts:
         """See `steady_log2` among the functions."""
         if self.body_log2 is None or self.prediction.gradient_at is None:
             return self.body_log2
-        return self.body_log2 - min(self._steps_of_gradient(self.prediction.gradient_at), default=0.0)
+        return self.body_log2 - min(self._losses_of_paths(self.prediction.gradient_at), default=0.0)
 
-    def _steps_of_gradient(self, value: str) -> Iterator[float]:
-        """log2 of what each node on the way of the largest gradient leaves of it, from a value to the outputs; of what
-        loses some."""
+    def _losses_of_paths(self, value: str) -> Iterator[float]:
+        """log2 of what is left of the gradient where few entries of many are picked, and at small scales that are
+        trained; on the way of the largest gradient from a value to the outputs."""
         arrived = self.prediction.gradient_log2
         while arrived is not None and math.isfinite(arrived) and (readers := self._differentiable_readers(value)):
-            reached = [(found.gradient_log2, found.output) for node in readers if (found := self.of(node)) is not None]
-            largest = max(((bits, name) for bits, name in reached if bits is not None), default=None)
-            if largest is None:
+            reached = [(found, found.gradient_log2) for node in readers if (found := self.of(node)) is not None]
+            known = [(found, bits) for found, bits in reached if bits is not None]
+            if not known:
                 return
-            yield min(arrived - largest[0], 0.0)
-            arrived, value = largest
+            largest, bits = max(known, key=lambda each: each[1])
+            if _picks(largest.node):
+                yield min(arrived - bits, 0.0)
+            arrived, value = bits, largest.output
 
     def _gradient_at_body(self) -> float | None:
         """log2 of the squared gradient norm where the first layer reads the network's input, shifted and scaled.
@@ -467,6 +471,11 @@ class Facts:
         if predicted is None or predicted.gradient_log2 is None or math.isinf(predicted.gradient_log2):
             return None
         return predicted.gradient_log2
+
+
+def _picks(node: Node) -> bool:
+    scales = node.op == "scale" and any(parameter.trainable for parameter in node.parameters.values())
+    return scales or node.op in _PICKS
 
 
 def _branch(block: Block) -> frozenset[str]:

@@ -56,8 +56,8 @@ NETWORK = (
         "steady_log2()",
         "number",
         lambda facts: facts.steady_log2,
-        "body_log2() without what is lost at the one node that loses most, such as a small scale on the only way from "
-        "the patches to a class token",
+        "body_log2() without the most that is lost at one place that is no layer: a trained scale, or the only way "
+        "from patches to a class token",
     ),
     function(
         "fluctuation_bits()",

@@ -248,7 +248,10 @@ def _out_of_place(node: fx.Node) -> Any:
 
 
 def _overload(operation: Any, schema: Any) -> Any:
-    """The one that takes arguments of the same types; it may be called otherwise: pow_.Scalar is pow.Tensor_Scalar."""
+    """The one that takes arguments of the same types and has defaults for the same.
+
+    It may be called otherwise: pow_.Scalar is pow.Tensor_Scalar.
+    """
     for name in operation.overloads() if operation is not None else ():
         overload = getattr(operation, name)
         if _arguments(overload._schema) == _arguments(schema):
@@ -256,8 +259,8 @@ def _overload(operation: Any, schema: Any) -> Any:
     return None
 
 
-def _arguments(schema: Any) -> list[str]:
-    return [str(argument.type) for argument in schema.arguments]
+def _arguments(schema: Any) -> list[tuple[str, bool]]:
+    return [(str(argument.type), argument.has_default_value()) for argument in schema.arguments]
 
 
 def _aliases(node: fx.Node) -> bool:
