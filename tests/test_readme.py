@@ -37,6 +37,7 @@ def test_the_output_shown_is_the_output_printed(tmp_path: Path) -> None:
     assert checked.stdout.strip() == shown.group(1).strip()
 
 
+@pytest.mark.slow
 def test_before_and_after_is_what_is_printed() -> None:
     shown = re.search(r"```console\n(.*?)\n```", README, re.DOTALL)
     command = re.search(r"^gnelint (verify .*a_ok .*)$", README, re.MULTILINE)

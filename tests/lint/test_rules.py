@@ -59,7 +59,7 @@ def named() -> dict[str, list[tuple[Rule, Mapping[str, Any]]]]:
 NETWORKS = named()
 
 
-SAMPLED = 8
+SAMPLED = 16
 """Of every so many networks one is exported in the quick run; the slow one exports all."""
 
 BOTH_WAYS = [

@@ -42,6 +42,7 @@ def test_zero_agrees_with_zero() -> None:
     assert judged(0.1, Estimate(0.0, 0.0, 0.0, 8), 0.5) == "differs"
 
 
+@pytest.mark.slow
 def test_a_doubled_phi_is_caught_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrong claim is caught: a component that says twice what is true is named as the cause."""
     module, inputs = built(a_ok, IMAGE)
@@ -94,6 +95,7 @@ def test_worse_is_more_than_a_trifle() -> None:
     assert not is_worse(found, replace(found, spread=None))
 
 
+@pytest.mark.slow
 def test_the_homogeneous_networks_weight_gradients_hide_what_the_activations_gradients_show() -> None:
     """failures.md: in a dead ReLU network weight gradients are nearly equal; the judgement is by activations."""
     dead, inputs = built(a_bad, IMAGE)

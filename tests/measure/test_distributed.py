@@ -60,9 +60,8 @@ def test_two_processes_estimate_what_one_does(tmp_path: Path) -> None:
     assert one == two
 
 
-@pytest.mark.parametrize(
-    "arguments", [MLP, pytest.param(GPT2, marks=pytest.mark.slow)], ids=["mlp", "gpt2, tied, trained"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [MLP, GPT2], ids=["mlp", "gpt2, tied, trained"])
 def test_weights_sharded_over_processes_change_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     one = verified(arguments, tmp_path / "one")
     sharded = verified(arguments, tmp_path / "two", processes=2, program=SHARDED)
