@@ -487,24 +487,27 @@ def test_largest_of_groups(kind: str) -> None:
     ("size", "deviation", "tolerance"),
     [(2, 0.1, 0.5), (2, 0.3, 0.5), (2, 1.0, 0.6), (4, 0.1, 0.2), (4, 0.3, 0.2), (8, 0.1, 0.25)],
 )
-def test_what_padding_makes_the_same_in_every_sample(size: int, deviation: float, tolerance: float) -> None:
+@pytest.mark.parametrize("op", ["instance_norm", "batch_norm"])
+def test_what_padding_makes_the_same_in_every_sample(size: int, deviation: float, tolerance: float, op: str) -> None:
     """It scatters from channel to channel alone, and no average takes any of it away. Of four values what is left is a
     matter of the few smallest sets."""
-    shape, errors = (4, 32, size, size), []
-    norm = make("instance_norm", [shape], [shape], epsilon=1e-5)
+    together = op == "batch_norm"
+    shape, errors = (2 if together else 4, 32, size, size), []
+    norm = batch_norm(shape) if together else make(op, [shape], [shape], epsilon=1e-5)
     for _ in range(12):
         mixing = convolution(shape, 32, 3, 1, 1)
         (y,) = mixing.parts[0].forward([Moments.uniform(shape, 1.0, deviation**2)])
-        (z,) = norm.forward([y])
-        (said,) = norm.backward([y], [z], [stated("white", shape)])
+        (normed,) = norm.forward([y])
+        (said,) = norm.backward([y], [normed], [stated("white", shape)])
         true = 0.0
         for _ in range(8):
             x = mixing.function(1.0 + deviation * normal(*shape)).detach().requires_grad_()
-            (g,) = torch.autograd.grad(F.instance_norm(x), x, normal(*shape))
+            z = F.batch_norm(x, None, None, training=True) if together else F.instance_norm(x)
+            (g,) = torch.autograd.grad(z, x, normal(*shape))
             true += float((g**2).mean()) / 8
         assert said is not None
         errors.append(math.log2(predicted(said).energy / true))
-    assert np.mean(errors) == pytest.approx(0.0, abs=tolerance)
+    assert np.mean(errors) == pytest.approx(0.0, abs=tolerance / (1 + 2 * together))
 
 
 @pytest.mark.parametrize("deviation", [0.25, 0.5, 1.0])
