@@ -22,8 +22,11 @@ PLAIN = ("a_", "b_", "c_", "d_", "e_", "plain_", "residual_conv")
 
 IMAGE, VECTORS, TOKENS = (4, 3, 64, 64), (32, 128), (2, 64)
 
+ASKED_ELSEWHERE = frozenset({"densenet121"})
+"""Large networks that test_rules.py checks as well."""
+
 PUBLISHED = [
-    pytest.param(case, id=name, marks=[pytest.mark.slow] if name in HELD_OUT else [])
+    pytest.param(case, id=name, marks=[pytest.mark.slow] if name in HELD_OUT or name in ASKED_ELSEWHERE else [])
     for name, case in (CASES | HELD_OUT).items()
     if not name.startswith(PLAIN)
 ]

@@ -199,10 +199,15 @@ MISSED: dict[str, str] = {}
 """What no rule catches, and why; an entry that is caught fails, so that it is taken out."""
 
 
+ASKED_ELSEWHERE = frozenset({"A", "A double", "D", "E"})
+"""Deep networks that test_rules.py checks as well."""
+
+
 def marked(row: Row) -> object:
     """The row, expected to fail if it is one of those that are missed."""
     missed = [pytest.mark.xfail(strict=True, reason=MISSED[row.name])] if row.name in MISSED else []
-    return pytest.param(row, id=row.name, marks=missed)
+    heavy = [pytest.mark.slow] if row.name in ASKED_ELSEWHERE else []
+    return pytest.param(row, id=row.name, marks=[*missed, *heavy])
 
 
 @pytest.mark.parametrize("row", [marked(row) for row in ROWS])
