@@ -28,6 +28,12 @@ rng = torch.Generator().manual_seed(3)
 DRAWS = 300
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Whatever ran before in this process: a test that holds must hold again."""
+    rng.manual_seed(3)
+
+
 def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
