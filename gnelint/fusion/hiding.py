@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnelint.ir.graph import Node, Parameter
+from gnelint.ir.graph import LARGEST, Node, Parameter
 from gnelint.ir.rewriter import Rewriter, scalar
 
 _HIDDEN = -1e3
 """A logit below this hides an entry: e^-1000 is 0 in every data type."""
-_LOWEST = {"float16": -65504.0, "bfloat16": -3.38e38, "float32": -3.4e38, "float64": -1.79e308}
-"""About the lowest number of each data type: a bound at it changes nothing."""
+_NEARLY = 0.99
+"""Share of a type's largest number from which on the negative of it is a bound that changes nothing."""
 _MOST = 1 << 24
 """Entries of the largest constant that is read to see what it hides."""
 
@@ -20,11 +20,11 @@ def drop_lowest_bounds(rewriter: Rewriter) -> None:
     for node in rewriter:
         if node.op != "maximum" or len(node.present_inputs) != 2:
             continue
-        lowest = _LOWEST.get(rewriter.value(node.outputs[0]).dtype or "")
+        largest = LARGEST.get(rewriter.value(node.outputs[0]).dtype or "")
         for x, bound in (node.present_inputs, node.present_inputs[::-1]):
             constant = _constant(rewriter, bound)
             number = None if constant is None else scalar(constant)
-            if lowest is not None and number is not None and number <= lowest:
+            if largest is not None and number is not None and number <= -_NEARLY * largest:
                 if rewriter.shape(x) == rewriter.shape(node.outputs[0]):
                     rewriter.replace(node, "identity", (x,), "lowest_bound")
                 break

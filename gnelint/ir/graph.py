@@ -23,6 +23,9 @@ from gnelint.records import dataclass
 
 Found = TypeVar("Found")
 
+LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38, "float64": 1.79e308}
+"""About the largest number of each floating type."""
+
 Dim = int | str
 """A dimension: its size, or the name of a symbolic one that nothing has fixed."""
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from gnelint.analysis.ranges import Range
-from gnelint.ir.graph import Derivation, Node
+from gnelint.ir.graph import LARGEST, Derivation, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.overstated import REACH, overstated
@@ -183,12 +183,9 @@ def _zero_divisors(facts: Facts, node: Node) -> float | None:
     return None if known is None else float(known.zeros and known.low <= 0 <= known.high)
 
 
-_LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38, "float64": 1.79e308}
-
-
 def _largest(facts: Facts, node: Node) -> float | None:
     value = facts.graph.values.get(node.outputs[0])
-    return None if value is None or value.dtype is None else _LARGEST.get(value.dtype)
+    return None if value is None or value.dtype is None else LARGEST.get(value.dtype)
 
 
 def _input_sigmas(facts: Facts, node: Node) -> float | None:
