@@ -61,49 +61,46 @@ class Statistic:
 
 def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     """The statistic of the set spanned by these axes."""
-    entries = math.prod(x.axes[i].size for i in axes)
+    entries, features = math.prod(x.axes[i].size for i in axes), _of_features(x, axes)
     second = set_average(x.second, x, axes)
-    fixed = None if _of_features(x, axes) else _fixed_share(x)
+    fixed = 0.0 if features else _fixed_share(x)
     if centred:
         centre = set_average(x.mean, x, axes) * x.amplitude()
-        kept = x.variance if fixed is None else x.variance * (1.0 - fixed)
-        removed = sample_average_energy(kept, x.position_covariance, x, axes)
+        removed = sample_average_energy(x.variance * (1.0 - fixed), x.position_covariance, x, axes)
         if 0 in axes:  # what a normalisation before has taken out is no longer there
             removed = removed * (1.0 - x.mean_known)
-        if _of_features(x, axes):
+        if features:
             removed = removed * (1.0 - x.balanced)
         square = np.maximum(second - centre**2 - removed, 0.0)
     else:
         centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
     offset = (x.mean - centre) ** 2
-    fluctuation = 2.0 * x.variance**2 + 4.0 * offset * x.variance
+    # of a sum of what is random and what is fixed: 2 (1 - f)^2 of the one, 4 f (1 - f) of their product
+    fluctuation = (2.0 * x.variance**2 + 4.0 * offset * x.variance) * (1.0 - fixed**2)
     pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
-    if fixed is not None:  # the square of a sum of both: 2 (1 - f)^2 of what is random, 4 f (1 - f) of their product
-        fluctuation = fluctuation * (1.0 - fixed**2)
     scatter = sample_average_energy(fluctuation, pairs, x, axes)
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 0 in axes:
         relative = relative + x.variance_of_variance
+    elif features:
+        relative = relative + 2.0 * x.channel_correlation.total
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
-        known = x.channel_correlation
-        relative = relative + 2.0 * (known.total if fixed is None else known.same) / positions
-        if fixed is not None:
-            relative = relative + _unseen_spread(x) * positions / entries
+        relative = relative + 2.0 * x.channel_correlation.same / positions + _unseen_spread(x) * positions / entries
     found = float(relative.mean())
-    if _of_features(x, axes):  # what a normalisation before has levelled does not scatter
+    if features:  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
     return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries, found)
 
 
-def _fixed_share(x: Moments) -> np.ndarray | None:
-    """Of each cell's variance, what padding has made the same in every sample; None if that is nothing.
+def _fixed_share(x: Moments) -> np.ndarray | float:
+    """Of each cell's variance, what padding has made the same in every sample.
 
     What is random has about the same variance in every channel, what is fixed has not.
     """
     share = float(x.channel_correlation.fixed)
     if share <= 0.0:
-        return None
+        return 0.0
     random = (1.0 - share) * float(x.variance.mean())
     own = np.divide(random, x.variance, out=np.ones_like(x.variance), where=x.variance > 0)
     return np.asarray(np.maximum(1.0 - own, 0.0))
