@@ -45,7 +45,7 @@ class Fallback:
         self._doubted = 0
         self._contraction = Contraction(graph, {})
         unknown = [node.name for node in graph.gradient_nodes if component_class(node.op) is None]
-        self._runs = (*unmixed_runs(graph), *passing_runs(graph, self._planner.moving)) if make is not None else ()
+        self._runs = (*unmixed_runs(graph), *passing_runs(graph, self._planner.moves)) if make is not None else ()
         together = [name for run in self._runs if len(run) <= LARGE for name in run]
         if (unknown or together) and make is not None:
             self._plan([*unknown, *together])

@@ -7,7 +7,7 @@ How much is a matter of the edges, which a covariance between any two entries do
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 
 from gnelint.analysis.regions import LARGE
 from gnelint.ir.graph import UNMODELLED, Graph, Node
@@ -24,43 +24,42 @@ _SUMS = frozenset({
 """Operations that add up entries whose places a table gives, as they are called where the network comes from."""
 
 
-def passing_runs(graph: Graph, moving: Collection[str]) -> tuple[frozenset[str], ...]:
+def passing_runs(graph: Graph, moves: Callable[[str], bool]) -> tuple[frozenset[str], ...]:
     """Names of the sums over neighbours of each run, one behind the other.
 
     Args:
         graph: the network.
-        moving: values that depend on its floating inputs: where they say who is a neighbour, as a router does, the
-            places are others for each draw.
+        moves: whether a value depends on its floating inputs: where it says who is a neighbour, as a router does, the
+            places are others for each draw. Asked of few values, and of none in most networks.
     """
     runs: list[set[str]] = []
     run_of: dict[str, int] = {}
-    places = {node.name: place for place, node in enumerate(graph.gradient_nodes)}
-    first: dict[int, int] = {}
-    for node in graph.gradient_nodes:
+    starts: list[int] = []
+    for place, node in enumerate(graph.gradient_nodes):
         before = {run_of[name] for name in node.present_inputs if name in run_of}
         run = max(before, default=None)
-        if _adds_neighbours(graph, node, moving):
-            if run is None or places[node.name] - first[run] >= LARGE:
+        if _adds_neighbours(graph, node, moves):
+            if run is None or place - starts[run] >= LARGE:
                 run = len(runs)
                 runs.append(set())
-                first[run] = places[node.name]
+                starts.append(place)
             runs[run].add(node.name)
         if run is not None:
             run_of.update(dict.fromkeys(node.outputs, run))
     return tuple(frozenset(run) for run in runs if len(run) >= _FEW)
 
 
-def _adds_neighbours(graph: Graph, node: Node, moving: Collection[str]) -> bool:
-    return _scatters(graph, node, moving) or _is_adjacency(graph, node)
+def _adds_neighbours(graph: Graph, node: Node, moves: Callable[[str], bool]) -> bool:
+    return _scatters(graph, node, moves) or _is_adjacency(graph, node)
 
 
-def _scatters(graph: Graph, node: Node, moving: Collection[str]) -> bool:
+def _scatters(graph: Graph, node: Node, moves: Callable[[str], bool]) -> bool:
     """Whether a node adds up entries whose places do not depend on them."""
     source = node.source_op or ""
     if node.op != UNMODELLED or not (source in _SUMS or source.rpartition(".")[0] in _SUMS):
         return False
     places = [name for name in node.present_inputs if (graph.values[name].dtype or "").startswith("int")]
-    return bool(places) and not any(name in moving for name in places)
+    return bool(places) and not any(map(moves, places))
 
 
 def _is_adjacency(graph: Graph, node: Node) -> bool:

@@ -86,7 +86,7 @@ class Planner:
     # --- what a region is ------------------------------------------------------------------------------------
 
     @cached_property
-    def moving(self) -> frozenset[str]:
+    def _moving(self) -> frozenset[str]:
         """Values of any type that depend on the network's floating inputs or on a table that tokens look up."""
         graph = self._graph
         found = {name for name in graph.inputs if graph.values[name].is_floating}
@@ -94,6 +94,10 @@ class Planner:
             if node.op == "embedding" or any(name in found for name in node.present_inputs):
                 found.update(node.outputs)
         return frozenset(found)
+
+    def moves(self, name: str) -> bool:
+        """Whether a value depends on the network's floating inputs or on a table that tokens look up."""
+        return name in self._moving
 
     def _is_border(self, name: str) -> bool:
         if name not in self._known:
@@ -104,13 +108,13 @@ class Planner:
 
     def _inputs(self, group: Collection[str]) -> list[str]:
         """What is read from outside and depends on the network's inputs, each once."""
-        read = (name for node in self._nodes(group) for name in node.present_inputs if name in self.moving)
+        read = (name for node in self._nodes(group) for name in node.present_inputs if name in self._moving)
         producers = self._graph.producers
         return [n for n in dict.fromkeys(read) if n not in producers or producers[n].name not in group]
 
     def _outputs(self, group: Collection[str]) -> list[str]:
         """What is read outside, or returned, and depends on the network's inputs."""
-        written = (name for node in self._nodes(group) for name in node.outputs if name in self.moving)
+        written = (name for node in self._nodes(group) for name in node.outputs if name in self._moving)
         return [n for n in written if n in self._graph.outputs or any(c.name not in group for c in self._readers(n))]
 
     def _nodes(self, group: Collection[str]) -> list[Node]:
@@ -163,7 +167,7 @@ class Planner:
 
     def _operand(self, node: Node) -> str | None:
         """The only value that a node reads and that depends on the network's inputs."""
-        moving = [name for name in node.present_inputs if name in self.moving]
+        moving = [name for name in node.present_inputs if name in self._moving]
         return moving[0] if len(moving) == 1 else None
 
     def _grown(self, group: frozenset[str]) -> frozenset[str]:
@@ -227,7 +231,7 @@ class Planner:
             if node is None or not self._hands_on(node):
                 continue
             for operand in node.present_inputs:
-                if operand in self.moving and operand not in found:
+                if operand in self._moving and operand not in found:
                     found[operand] = (*found[value], node.name)
                     waiting.append(operand)
         return found
@@ -240,7 +244,7 @@ class Planner:
         if node.op not in _JOINS:
             return False
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
-        sources = [self._sources(name).keys() for name in operands if name in self.moving]
+        sources = [self._sources(name).keys() for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
 
     @staticmethod

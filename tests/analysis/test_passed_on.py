@@ -10,7 +10,6 @@ from gnelint.analysis import fallback
 from gnelint.analysis.passed_on import passing_runs
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.regions import Planner
-from gnelint.ir.graph import Graph
 from gnelint.measure.regions.sampler import TorchSampler
 from gnelint.measure.regions.torch_network import TorchNetwork
 from gnelint.readers.torch.reader import Traced, trace_module
@@ -100,11 +99,7 @@ def traced(network: nn.Module) -> Traced:
 )
 def test_where_they_are(network: nn.Module, sums: list[int]) -> None:
     graph = traced(network).graph
-    assert [len(run) for run in passing_runs(graph, moving(graph))] == sums
-
-
-def moving(graph: Graph) -> frozenset[str]:
-    return Planner(graph, lambda _: True).moving
+    assert [len(run) for run in passing_runs(graph, Planner(graph, lambda _: True).moves)] == sums
 
 
 @pytest.mark.parametrize("kind", [Scattered, Adjacent])
