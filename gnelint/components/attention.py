@@ -155,11 +155,18 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Side:
-    """Query, key or value: means, variances and position covariances as (heads, width) arrays, alike for all tokens."""
+    """Query, key or value: means, variances and position covariances as (heads, width) arrays, alike for all tokens.
+
+    Attributes:
+        along, along_free: E x_d x_d' of two entries of one token's width, and less what all tokens share; 0 where these
+            are features. Attention over channels has positions there, which share the channel's mean.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
     position_covariance: np.ndarray
+    along: float
+    along_free: float
 
     @property
     def second(self) -> np.ndarray:
@@ -181,9 +188,10 @@ class _Side:
         own = len(self.mean)
         if heads % own:
             raise NotModelledError(f"{heads} query heads over {own} key heads")
-        return _Side(
-            *(np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.position_covariance))
+        mean, variance, covariance = (
+            np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.position_covariance)
         )
+        return _Side(mean, variance, covariance, self.along, self.along_free)
 
 
 @component("attention")
@@ -250,9 +258,16 @@ class Attention(OneOutput):
                 raise NotModelledError("a query, key or value whose values are not known before the network runs")
             whole = self._unpack(x.flattened(), role)
             shapes.append(whole.shape)
+            along = free = 0.0
+            if _is_over_channels(whole):
+                channels = whole.only(1, 2)
+                along = float((channels.mean**2 + channels.position_covariance).mean())
+                free = max(along - float(channels.mean.mean()) ** 2, 0.0)
+                whole = replace(whole, position_covariance=0.0 * whole.position_covariance)
             pooled = whole.only(1, 3)
             full = pooled.refined(_head_axes(pooled.shape))
-            sides.append(_Side(*(a.reshape(whole.shape[1], whole.shape[3]) for a in full.arrays())))
+            mean, variance, covariance = (a.reshape(whole.shape[1], whole.shape[3]) for a in full.arrays())
+            sides.append(_Side(mean, variance, covariance, along, free))
         heads = shapes[0][1]
         return [side.repeated(heads) for side in sides], shapes
 
@@ -272,6 +287,7 @@ class Attention(OneOutput):
         logit, common = (
             square * float(np.mean(own.mean(axis=1) * key.free.mean(axis=1))) for own in (query.second, query.common)
         )
+        logit += square * (width - 1) * query.along * key.along_free
         tilt = steady / (heads * width) if alike is None else steady * alike
         if "mask" in self.node.parameters:
             return self._masked_rows(shapes, logit, common, tilt)
@@ -340,7 +356,11 @@ class Attention(OneOutput):
         rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
-        g = self._unpack(g, 0).profiled(2)
+        g, along = self._unpack(g, 0), 0.0
+        if _is_over_channels(g):
+            along = max(float(g.position_covariance.mean()), 0.0)
+            g = replace(g, position_covariance=0.0 * g.position_covariance)
+        g = g.profiled(2)
         line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
         g = g.only(1, 3).refined(_head_axes(g.shape))
         energy, common, across = (
@@ -354,6 +374,7 @@ class Attention(OneOutput):
         value_covariance = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
         value_covariance = value_covariance + common * queries * (queries - 1) / keys**2
         gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
+        gv = gv + value.mean.shape[1] * (value.mean.shape[1] - 1) * along * value.along_free
         square = self._scale(width) ** 2
         through = line * (rows.k + rows.tilt)
         to_keys = self._received(rows, line * rows.k, keys)
@@ -433,6 +454,13 @@ def _alike(inputs: Inputs) -> float | None:
 def _steady(inputs: Inputs) -> float:
     """`Moments.steady` of keys and values together: what places do to one of them the other does not follow."""
     return math.prod(x.steady for x in inputs[1:3] if x is not None)
+
+
+def _is_over_channels(x: Field) -> bool:
+    """Whether each token has a cell of its own and the entries of its width have one together, as in attention over
+    channels: what entries share then lies along the width, and two tokens have nothing in common."""
+    tokens, width = x.axes[2], x.axes[3]
+    return 1 < tokens.size == tokens.count and 2 not in x.alike and (width.size > width.count or 3 in x.alike)
 
 
 def _head_axes(shape: Sequence[int]) -> Axes:
