@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import hashlib
 import os
 import stat
 import sys
@@ -179,6 +178,8 @@ _CHUNK = 1 << 20
 
 def sha256(path: Path) -> str | None:
     """Hash of a file's bytes, None if it cannot be read, or is no file."""
+    import hashlib  # slow to import: it opens OpenSSL
+
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     try:

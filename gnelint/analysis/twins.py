@@ -7,7 +7,6 @@ read. Copies stay copies where their gradients are equal: in a mean, under the s
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -91,6 +90,8 @@ def _digest(parameter: Parameter) -> str:
         return parameter.name
     if parameter.law is not None:
         return repr(parameter.law)
+    import hashlib  # slow to import, and few networks have such blocks
+
     array, digest = np.atleast_1d(parameter.array()), hashlib.sha1(usedforsecurity=False)
     for _, piece in pieces(array, max(1, _ROWS // max(1, array[:1].size))):
         digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import hmac
 import json
 import os
 import sys
@@ -50,6 +48,8 @@ class Cache:
             signature, _, text = read_text(self._file(key)).partition("\n")
         except (OSError, UnicodeDecodeError):
             return None
+        import hmac
+
         own = _signature(key, text)
         if own is None or not hmac.compare_digest(own.encode(), signature.encode()):
             return None
@@ -118,6 +118,8 @@ def _signature(key: str, text: str) -> str | None:
 
     A directory of answers comes along with a repository, and whoever wrote the model may have written them.
     """
+    import hmac
+
     secret = user_secret()
     return None if secret is None else hmac.new(secret, f"{key}\n{text}".encode(), "sha256").hexdigest()
 
@@ -130,6 +132,8 @@ def key_of(model: str | None, rule_files: Iterable[str], options: object) -> str
         rule_files: the files of all rules.
         options: everything else that bears on the answer; its `repr` tells it.
     """
+    import hashlib
+
     rules = [sha256(Path(name)) for name in rule_files]
     if model is None or None in rules:
         return None

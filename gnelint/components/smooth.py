@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from hashlib import blake2b
 
 import numpy as np
 
@@ -123,6 +122,8 @@ class Smooth(Pointwise):
                 yield first if power == 1 else first**2 if power == 2 else (first**2) ** 2
 
     def _expected(self, name: str, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:
+        from hashlib import blake2b  # slow to import
+
         digest = blake2b(mean.tobytes() + variance.tobytes()).digest()
         if (name, mean.shape, digest) not in self._known:
             on_map = mean.ndim > 2 and math.prod(mean.shape[2:]) > 1  # many cells: finding their places is the cost

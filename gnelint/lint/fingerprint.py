@@ -8,7 +8,6 @@ that is mended and another one that breaks do not cancel out, as they would if f
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -95,4 +94,6 @@ def _plain(value: Any) -> Any:
 
 
 def _digest(*parts: object) -> str:
+    import hashlib  # slow to import, and only findings need it
+
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:_LENGTH]

@@ -1,14 +1,15 @@
 """The rules that ship, parsed once a user: reading their YAML takes longer than checking a small network.
 
-What was parsed is kept as JSON in the user's cache directory, under a hash of the files' bytes. A copy that somebody
-else could have written is not read. Which line a key stands on is asked for errors alone, and read from the file then.
+What was parsed is kept as JSON in the user's cache directory, under checksums of the files' bytes: they guard against
+another version of the rules, not against people. A copy that somebody else could have written is not read. Which line
+a key stands on is asked for errors alone, and read from the file then.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -76,11 +77,12 @@ class _Lines(Mapping[KeyPath, int]):
 
 def _copy_of(files: Sequence[Path], texts: Sequence[bytes]) -> Path | None:
     """Where the copy of these files is kept, None for a user without a directory."""
-    digest = hashlib.sha256(_FORM)
-    for file, text in zip(files, texts, strict=True):
-        digest.update(f"{file.name} {len(text)}\n".encode() + text)
+    whole = _FORM + b"".join(
+        f"{file.name} {len(text)}\n".encode() + text for file, text in zip(files, texts, strict=True)
+    )
     directory = user_directory()
-    return None if directory is None else directory / f"rules-{digest.hexdigest()[:32]}.json"
+    mark = f"{len(whole):08x}{zlib.adler32(whole):08x}{zlib.crc32(whole):08x}"  # a hash has to open OpenSSL, 3 ms
+    return None if directory is None else directory / f"rules-{mark}.json"
 
 
 def _read(copy: Path) -> list[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def versions(sources: Iterable[str]) -> dict[str, str]:
     """The programs that made a report of targets from these sources."""
     from importlib.metadata import PackageNotFoundError, version  # slow to import
 
-    found = {"gnelint": __version__, "python": platform.python_version()}
+    found = {"gnelint": __version__, "python": sys.version.split()[0]}
     for package in ("numpy", *sorted({*sources})):  # a source is called as the package that reads it
         try:
             found[package] = version(package)

@@ -13,13 +13,22 @@ from onnx import defs, shape_inference
 
 from gnelint.ir.graph import Dim, Parameter, Value
 from gnelint.onnxfile.types import STRING, dtype_code, element_type, tensor_shape, tensor_type
-from gnelint.readers.onnx.call import Operand, OutputType
+from gnelint.readers.onnx.call import Call, Operand, OutputType
 
 _DATA_ENTRIES = 1024
 _FLOAT_DATA = frozenset({"Resize", "Upsample", "Range", "BlackmanWindow", "HannWindow", "HammingWindow"})
 """Operators whose output shape depends on numbers that are no integers."""
 
 _INTEGERS = frozenset({"int64", "int32"})
+
+_ENTRYWISE = frozenset({
+    "Abs", "Elu", "Exp", "Identity", "LeakyRelu", "Log", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus",
+    "Softsign", "Sqrt", "Tanh",
+})  # fmt: skip
+"""Operators of one tensor that give one like it, since opset 6."""
+_BROADCAST = frozenset({"Add", "Sub", "Mul", "Div"})
+"""Operators of two tensors that are laid over each other from their last axes on, since opset 7."""
+_REALS = frozenset({"float16", "float32", "float64"})
 
 
 class InferenceFailedError(Exception):
@@ -39,6 +48,32 @@ class TypeInference:
         if isinstance(operand, Value) and operand.name in self.special:
             return self.special[operand.name]
         return None if operand.dtype is None else tensor_type(operand.shape, operand.dtype)
+
+    def plain(self, call: Call) -> OutputType | None:
+        """The output's type of the commonest operators on real tensors whose sizes are all known; None for all else.
+
+        onnx's rules say the same: they take a tenth of a millisecond an operation, and 17 of them for the first.
+        """
+        shapes = [self._plain_shape(operand) for operand in call.inputs]
+        known = [shape for shape in shapes if shape is not None]
+        if call.domain or len(known) != len(shapes) or len(call.output_names) != 1:
+            return None
+        kinds = {operand.dtype for operand in call.inputs if operand is not None}
+        if call.op_type in _ENTRYWISE and call.version >= 6 and len(known) == 1:
+            return OutputType(known[0], kinds.pop())
+        if call.op_type in _BROADCAST and call.version >= 7 and len(known) == 2 and len(kinds) == 1:
+            shape = _laid_over(*known)
+            return None if shape is None else OutputType(shape, kinds.pop())
+        return None
+
+    def _plain_shape(self, operand: Operand | None) -> tuple[int, ...] | None:
+        """The sizes of a real tensor, None where one is not a number, or the operand is something else."""
+        if operand is None or operand.dtype not in _REALS:
+            return None
+        if isinstance(operand, Value) and operand.name in self.special:
+            return None
+        sizes = tuple(size for size in operand.shape or () if isinstance(size, int) and size >= 0)
+        return None if operand.shape is None or len(sizes) < len(operand.shape) else sizes
 
     def infer(
         self, node: onnx.NodeProto, schema: defs.OpSchema, inputs: Sequence[Operand | None], versions: Mapping[str, int]
@@ -74,6 +109,15 @@ class TypeInference:
         if key not in self._imports:
             self._imports[key] = [onnx.OperatorSetIdProto(domain=domain, version=version) for domain, version in key]
         return self._imports[key]
+
+
+def _laid_over(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The sizes of two tensors laid over each other, None where they do not fit."""
+    rank = max(len(one), len(other))
+    pairs = zip((1,) * (rank - len(one)) + one, (1,) * (rank - len(other)) + other, strict=True)
+    sizes = [second if first == 1 else first if second in (1, first) else None for first, second in pairs]
+    found = tuple(size for size in sizes if size is not None)
+    return found if len(found) == rank else None
 
 
 def _first_line(error: Exception) -> str:

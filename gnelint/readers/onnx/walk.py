@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
-from onnx import defs
 
 from gnelint.budget import at_node
 from gnelint.errors import UnreadableError
@@ -163,11 +162,10 @@ class Walker:
         if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in attributes.values()):
             self._control_flow(node, call, scope, place)
             return
-        schema = schema_of(node.op_type, version, domain)
-        call = replace(call, outputs=self._infer(node, schema, call, place))
+        call = replace(call, outputs=self._infer(node, call, place))
         for output in call.outputs:
             check_shape(f'node "{origin.name}" ({node.op_type}) writes a tensor', output.shape)
-        results = self._constant_results(call, place) or self._lowered(node, schema, call, scope, place)
+        results = self._constant_results(call, place) or self._lowered(node, call, scope, place)
         if results is not None:
             self._bind(node, results, call, scope, place)
 
@@ -193,13 +191,15 @@ class Walker:
             self.ignores[name] = rules
         return Origin(name, scope, location(found))
 
-    def _infer(
-        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, place: Place
-    ) -> tuple[OutputType, ...]:
+    def _infer(self, node: onnx.NodeProto, call: Call, place: Place) -> tuple[OutputType, ...]:
         found: Mapping[str, onnx.TypeProto] = {}
         if call.op_type in _SAME_TYPE and call.inputs and call.inputs[0] is not None:
             first = call.inputs[0]
             return (OutputType(first.shape, first.dtype),)
+        plain = self.types.plain(call)
+        if plain is not None:
+            return (plain,)
+        schema = schema_of(call.op_type, call.version, call.domain)
         if schema is not None and not schema.deprecated:
             if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
                 node = with_attributes(node, call.attributes)
@@ -231,7 +231,7 @@ class Walker:
             return None
 
     def _lowered(
-        self, node: onnx.NodeProto, schema: defs.OpSchema | None, call: Call, scope: Scope[Operand], place: Place
+        self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place
     ) -> Sequence[Operand | None] | None:
         """The outputs of the nodes that the operation becomes; None if it was expanded into its definition."""
         key = f"{call.domain}.{call.op_type}" if call.domain else call.op_type
@@ -248,8 +248,8 @@ class Walker:
                     f'node "{call.origin.name}" ({call.op_type}) has attributes or inputs of the wrong kind ({error})',
                     "Check the model with onnx.checker.",
                 ) from error
-        if key in DECOMPOSED and schema is not None:
-            function = self._definition(schema, node, call)
+        if key in DECOMPOSED:
+            function = self._definition(node, call)
             if function is not None:
                 versions = {**place.versions, **imports(function.opset_import)}
                 self._expand(node, function, call.inputs, scope, place, call.origin, versions)
@@ -257,8 +257,11 @@ class Walker:
         self.emitter.begin(call)
         return self.emitter.unmodelled(call, call.inputs, reason)
 
-    def _definition(self, schema: defs.OpSchema, node: onnx.NodeProto, call: Call) -> onnx.FunctionProto | None:
+    def _definition(self, node: onnx.NodeProto, call: Call) -> onnx.FunctionProto | None:
         """The operator's own definition in terms of simpler ones, if the standard has one."""
+        schema = schema_of(call.op_type, call.version, call.domain)
+        if schema is None:
+            return None
         types = [onnx.TypeProto() if operand is None else self.types.proto(operand) for operand in call.inputs]
         return definition(schema, call.version, with_attributes(node, call.attributes), types)
 
