@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gnelint.fusion.activations import fuse_activations
-from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks
+from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks, turn_weighted_sums
 from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import drop_lowest_bounds, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
@@ -29,6 +29,7 @@ _PASSES = (
     fuse_normalizations,
     fuse_softmax,
     fuse_routing,
+    turn_weighted_sums,
     fuse_attention,
     keep_constant_masks,
     fuse_linear,

@@ -142,6 +142,37 @@ def fuse_attention(rewriter: Rewriter) -> None:
             _write(rewriter, node, scores)
 
 
+def turn_weighted_sums(rewriter: Rewriter) -> None:
+    """Write matmul(value, weights^T), where weights are a softmax of scores, as (weights value^T)^T: attention over
+    images keeps its channels in front."""
+    for node in rewriter:
+        if node.op != "matmul" or node.attribute("transpose_a") or node.attribute("factor") != 1.0:
+            continue
+        shape, weights = rewriter.shape(node.outputs[0]), node.inputs[1]
+        if not node.attribute("transpose_b"):
+            turned = rewriter.source(weights, "transpose")
+            weights = turned.inputs[0] if turned is not None and _swaps_last(turned) else None
+        value = node.inputs[0]
+        if shape is None or weights is None or value is None or rewriter.rank(value) != rewriter.rank(weights):
+            continue
+        if _scores(rewriter, weights) is None:
+            continue
+        rows = _transposed(rewriter, value, node, "value")
+        if rows is None:
+            continue
+        made = Node(f"{node.name}/sum", "matmul", (weights, rows), (), {}, {**node.attributes, "transpose_b": False})
+        whole = Value(f"{node.outputs[0]}/sum", (*shape[:-2], shape[-1], shape[-2]), rewriter.value(value).dtype)
+        found = _insert(rewriter, node, made, whole)
+        order = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+        rewriter.replace(node, "transpose", (found,), "transpose", {"perm": order})
+
+
+def _swaps_last(node: Node) -> bool:
+    """Whether a transposition swaps the last two axes and no others."""
+    perm = node.attribute("perm")
+    return list(perm) == [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]
+
+
 def keep_constant_masks(rewriter: Rewriter) -> None:
     """Take a mask whose numbers the model holds (a window, ALiBi's slopes, relative positions) as a parameter of the
     attention, where its numbers can be read; one that hides the future and nothing else makes it causal."""
@@ -477,7 +508,7 @@ def _unscaled(rewriter: Rewriter, value: str | None, factor: float) -> tuple[flo
     return factor, value
 
 
-def _transposed(rewriter: Rewriter, value: str, last: Node) -> str | None:
+def _transposed(rewriter: Rewriter, value: str, last: Node, role: str = "key") -> str | None:
     """The value with its last two axes swapped: what it was before a transposition, or through a new node."""
     shape = rewriter.shape(value)
     if shape is None:
@@ -494,8 +525,8 @@ def _transposed(rewriter: Rewriter, value: str, last: Node) -> str | None:
         source, order = node.inputs[0], tuple(perm[axis] for axis in swap)
     if order == tuple(range(rank)):
         return source
-    name = f"{last.name}/key"
-    swapped = Value(f"{last.outputs[0]}/key", tuple(shape[axis] for axis in swap), rewriter.value(value).dtype)
+    name = f"{last.name}/{role}"
+    swapped = Value(f"{last.outputs[0]}/{role}", tuple(shape[axis] for axis in swap), rewriter.value(value).dtype)
     made = replace(
         node if node is not None else last,
         name=name,

@@ -24,6 +24,7 @@ class Rewriter:
         self._graph = graph
         self._nodes = {node.name: node for node in graph.nodes}
         self._inserted: dict[str, list[str]] = defaultdict(list)
+        self._anchors: dict[str, str] = {}
         self._producers = {name: node.name for node in graph.nodes for name in node.outputs}
         self._readers: dict[str, Counter[str]] = defaultdict(Counter)
         for node in graph.nodes:
@@ -99,7 +100,9 @@ class Rewriter:
     def insert(self, node: Node, value: Value, before: Node) -> None:
         """Put a new node in front of another one."""
         self._nodes[node.name] = node
-        self._inserted[before.name].append(node.name)
+        self._anchors[node.name] = anchor = self._anchors.get(before.name, before.name)
+        row = self._inserted[anchor]
+        row.insert(row.index(before.name) if before.name in row else len(row), node.name)
         self._producers[value.name] = node.name
         self._values[value.name] = value
         self._readers_of(node, +1)

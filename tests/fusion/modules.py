@@ -299,6 +299,11 @@ ATTENTION = {
     "softmax written out": Idiom(
         lambda q, k, v: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(q @ k.transpose(-2, -1))) @ v, ("attention",)
     ),
+    "channels in front": Idiom(
+        lambda q, k, v: v @ torch.softmax(q.transpose(-2, -1) @ k * 0.5, -1).transpose(-2, -1),
+        ("transpose", "transpose", "transpose", "attention", "transpose"),
+        {"scale": 0.5},
+    ),
 }  # fmt: skip
 """Written-out attention; the inputs are (B, H, T, d) where no shapes are given."""
 
