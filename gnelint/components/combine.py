@@ -14,7 +14,18 @@ from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Opaque, Remembered, component
 from gnelint.components.linear import constant_moments
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
-from gnelint.theory.fields.cells import SMALL, Axes, Axis, counts, is_zero, pooled, refine, resample
+from gnelint.theory.fields.cells import (
+    SMALL,
+    Axes,
+    Axis,
+    counts,
+    is_zero,
+    nothing_like,
+    pooled,
+    refine,
+    resample,
+    times,
+)
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
@@ -100,13 +111,15 @@ class _Linear(OneOutput):
         for number, (weight, shape, overlap) in enumerate(zip(weights, self.input_shapes, overlaps, strict=True)):
             assert shape is not None
             pulled = g.refined(overlap.axes) if overlap is not None else g
-            surely = 0.0 * pulled.mask_overlap if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
+            none = nothing_like(pulled.mask_overlap)
+            surely = none if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
             energy, covariance, known_overlap, across, lean = pulled.arrays()
+            square = np.asarray(weight**2)
             arrays = (
-                energy * weight**2,
-                covariance * weight**2,
-                known_overlap * surely,
-                across * weight**2,
+                times(energy, square),
+                times(covariance, square),
+                times(known_overlap, surely),
+                times(across, square),
                 lean * self._followed(number, weight, inputs, y, pulled) if lean.any() else lean,
             )
             pulled = pulled.behind(Effect.SCALED, arrays)

@@ -16,7 +16,7 @@ from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
 from gnelint.fusion.pooling import fuse_padded_pools
-from gnelint.fusion.rolling import fuse_rolls
+from gnelint.fusion.rolling import fuse_circular_pads, fuse_rolls
 from gnelint.fusion.routing import fuse_routing
 from gnelint.ir.graph import Graph
 from gnelint.ir.rewriter import Rewriter
@@ -35,6 +35,7 @@ _PASSES = (
     fuse_linear,
     fuse_lengths,
     fuse_rolls,
+    fuse_circular_pads,
     fuse_padded_pools,
 )
 _LAST = (keep_hidden, fuse_lengths)

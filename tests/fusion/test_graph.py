@@ -395,6 +395,56 @@ def test_other_slices_put_together_are_no_roll(ranges: Sequence[tuple[int, int, 
     assert "roll" not in ops(fused(b.graph(_parts(b, *ranges))))
 
 
+def _around(b: Build, before: tuple[int, int] | None, after: tuple[int, int] | None, axis: int) -> str:
+    """The value between copies of its own ends."""
+    shape = b.values["x"].shape
+    assert shape is not None
+
+    def cut(ends: tuple[int, int] | None) -> list[str]:
+        if ends is None:
+            return []
+        size = len(range(*slice(*ends).indices(int(shape[axis]))))
+        part = (*shape[:axis], size, *shape[axis + 1 :])
+        return [b("slice", "x", shape=part, axes=(axis,), starts=(ends[0],), ends=(ends[1],), steps=(1,))]
+
+    parts = [*cut(before), "x", *cut(after)]
+    total = sum(int((b.values[part].shape or ())[axis]) for part in parts)
+    return b("concat", *parts, shape=(*shape[:axis], total, *shape[axis + 1 :]), axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "axis", "pads"),
+    [
+        ((-2, 1 << 40), (0, 2), 2, (2, 2)),
+        ((4, 7), (0, 1), 1, (3, 1)),
+        (None, (0, 3), 1, (0, 3)),
+        ((-1, 7), None, 1, (1, 0)),
+        ((0, 7), (0, 7), 1, (7, 7)),
+    ],
+)
+def test_a_circular_padding_written_in_slices(
+    before: tuple[int, int] | None, after: tuple[int, int] | None, axis: int, pads: tuple[int, int]
+) -> None:
+    b = Build(x=(2, 7, 4))
+    graph = b.graph(_around(b, before, after, axis))
+    after_it = fused(graph)
+    assert ops(after_it) == ["pad"]
+    found = after_it.nodes[0].attribute("pads")
+    assert (found[axis], found[3 + axis], sum(found)) == (*pads, sum(pads))
+    assert_equal_functions(graph, after_it)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((0, 2), (0, 2)), ((-2, 7), (5, 7)), ((-2, 7), (1, 3)), ((4, 6), None), (None, (1, 3))],
+)
+def test_other_copies_around_a_value_are_no_padding(
+    before: tuple[int, int] | None, after: tuple[int, int] | None
+) -> None:
+    b = Build(x=(2, 7, 4))
+    assert "pad" not in ops(fused(b.graph(_around(b, before, after, 1))))
+
+
 def test_a_product_that_two_masks_meet_is_left() -> None:
     b = Build(q=(2, 3, 5, 4), k=(2, 3, 4, 5), v=(2, 3, 5, 4), m=(5, 5), n=(5, 5))
     logits = b("add", b("add", b("matmul", "q", "k", shape=(2, 3, 5, 5)), "m"), "n")

@@ -129,9 +129,11 @@ def nothing_like(array: np.ndarray) -> np.ndarray:
 
 
 def is_zero(array: np.ndarray) -> bool:
-    """Whether all numbers are 0; those that a broadcast repeats are looked at once."""
+    """Whether all numbers are 0; those that a broadcast repeats are looked at once, and mostly the first tells."""
     if array.size <= SMALL:
         return not array.any()
+    if array.item(0) or array.item(array.size // 2):
+        return False
     return not array[tuple(slice(None) if stride else slice(0, 1) for stride in array.strides)].any()
 
 
@@ -148,6 +150,8 @@ def times(array: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """array * factor, for arrays that are often zero."""
     if array.size <= SMALL:
         return np.asarray(array * factor)
+    if factor.size == 1 and factor.ndim <= array.ndim and factor.item() == 1.0:
+        return array
     shape = np.broadcast_shapes(array.shape, factor.shape)
     return np.broadcast_to(0.0, shape) if is_zero(array) else array * factor
 

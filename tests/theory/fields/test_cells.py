@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from gnelint.components.combine import joined_axis
 from gnelint.theory.fields.cells import (
+    SMALL,
     Axes,
     Axis,
     average,
     counts,
+    is_zero,
     matching_groups,
     pooled,
     refine,
     resample,
     squeeze_constant,
+    times,
     total_average,
 )
 from gnelint.theory.fields.gradient import Gradient
@@ -189,3 +192,18 @@ def test_full_axis_of_one_entry_is_pooled() -> None:
     assert Axis.full(1) == Axis(1)
     assert pooled((2, 1)) == (Axis(2), Axis(1))
     assert Axis.full(0).count == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, SMALL, 2 * SMALL - 1])
+def test_one_number_among_many_zeros_is_seen(place: int) -> None:
+    array = np.zeros(2 * SMALL)
+    assert is_zero(array)
+    array[place] = 1e-300
+    assert not is_zero(array)
+
+
+def test_nothing_is_written_for_a_factor_of_one() -> None:
+    array = np.random.default_rng(0).standard_normal((2, SMALL))
+    assert times(array, np.ones(())) is array
+    np.testing.assert_array_equal(times(array, np.full((1, 1), 3.0)), 3.0 * array)
+    assert times(array, np.ones((1, 1, 1))).shape == (1, 2, SMALL)
