@@ -21,7 +21,7 @@ Source: theory 3.8.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -183,13 +183,16 @@ def unroll(
     total = sum(length for length, _ in drives)
     given, far = _followed(autocorrelation, total)
     found = Correlations(np.zeros_like(given), np.zeros_like(given))
-    runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
-    for _ in range(_PASSES if given.size else 0):
-        before, found = found, Correlations.of(middle(runs), given, far, total)
+    passes = _PASSES if given.size else 0
+    for number in range(passes + 1):
+        steps = _unrolled(cell, drives, hidden, carry, given, found.hidden)
+        runs = _until_middle(steps, total)
+        if number == passes:
+            break
+        before, found = found, Correlations.of(runs[-1].step, given, far, total)
         if np.allclose(before.hidden, found.hidden, atol=_SETTLED):
             break
-        runs = _unrolled(cell, drives, hidden, carry, given, found.hidden)
-    return runs, found
+    return [*runs, *steps], found
 
 
 def _followed(autocorrelation: Autocorrelation | None, total: int) -> tuple[np.ndarray, float]:
@@ -198,14 +201,17 @@ def _followed(autocorrelation: Autocorrelation | None, total: int) -> tuple[np.n
     return (np.zeros(reach), 0.0) if autocorrelation is None else (autocorrelation.reaching(reach), autocorrelation.far)
 
 
-def middle(runs: Sequence[Run]) -> Step:
-    """The step in the middle of the sequence: that of a state that has settled, if any has."""
-    place = sum(run.length for run in runs) // 2
-    for run in runs:
+def _until_middle(steps: Iterator[Run], total: int) -> list[Run]:
+    """The steps up to the one in the middle of so many: that of a state that has settled, if any has. Those behind it
+    need not be taken where it tells that all are to be taken again."""
+    found: list[Run] = []
+    place = total // 2
+    for run in steps:
+        found.append(run)
         place -= run.length
         if place < 0:
-            return run.step
-    return runs[-1].step
+            break
+    return found
 
 
 class _Past:
@@ -251,9 +257,8 @@ def _unrolled(
     carry: Pair,
     given: np.ndarray,
     made: np.ndarray,
-) -> list[Run]:
+) -> Iterator[Run]:
     """The steps, for correlations over time that the input has and that the hidden state has."""
-    runs: list[Run] = []
     crossed = np.zeros_like(hidden.mean)
     pasts = _pasts(given, made)
     for length, drive in drives:
@@ -265,14 +270,13 @@ def _unrolled(
             if taken >= MOST_STEPS and _grows(float(step.carry.second.sum() / carry.second.sum()), left):
                 raise UnsettledError
             count = left if taken >= MOST_STEPS or (taken > 1 and change <= STILL) else 1
-            runs.append(Run(count, step, hidden, carry))
+            yield Run(count, step, hidden, carry)
             crossed = np.zeros_like(crossed)
             for place, past in pasts:
                 amplitude = np.sqrt((step.inner.lasting * (step.driven, step.fed)[place]).sum(axis=1))
                 past.add(amplitude, count)
                 crossed = crossed + amplitude * past.gathered(step.keep)
             hidden, carry, left = step.hidden, step.carry, left - count
-    return runs
 
 
 def _history(total: int) -> int:

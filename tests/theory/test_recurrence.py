@@ -114,3 +114,20 @@ def test_alike_steps_are_one_run() -> None:
     runs, _ = unroll(Linear(), [(1000, drive)], nothing(), nothing(), None)
     assert len(runs) < 40
     assert sum(run.length for run in runs) == 1000
+
+
+def test_a_pass_that_is_to_be_made_again_ends_in_the_middle() -> None:
+    class Counting(Linear):
+        taken = 0
+
+        def step(self, drive: Pair, hidden: Pair, carry: Pair, crossed: np.ndarray) -> Step:
+            self.taken += 1
+            return super().step(drive, hidden, carry, crossed)
+
+    drives = [(1, Pair(np.zeros((1, 1, 1)), np.full((1, 1, 1), 1.0 + k))) for k in range(40)]
+    cell = Counting()
+    runs, _ = unroll(cell, drives, nothing(), nothing(), Autocorrelation(1, np.array([0.9, 0.4]), 0.2))
+    assert len(runs) == 40
+    halves, rest = divmod(cell.taken - 40, 21)  # up to the step in the middle, and all at the end
+    assert halves >= 1
+    assert rest == 0

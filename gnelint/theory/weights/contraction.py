@@ -92,6 +92,9 @@ def rows_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndarray
     if matrix.strides[0] < matrix.strides[1]:  # stored as (in, out): read in that order
         return columns_times(matrix.T, vectors, squared)
     small, scale = _scaled(vectors, np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32))
+    if matrix.size <= CHUNK_ENTRIES:
+        whole = as_float(matrix)
+        return np.asarray((small @ (whole * whole if squared else whole).T).astype(np.float64) * scale)
     result = np.empty((len(vectors), matrix.shape[0]))
     for part, chunk in _slabs(matrix):
         result[:, part] = small @ (chunk * chunk if squared else chunk).T
@@ -107,6 +110,9 @@ def columns_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndar
     if matrix.strides[0] < matrix.strides[1]:
         return rows_times(matrix.T, vectors, squared)
     small, scale = _scaled(vectors, np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32))
+    if matrix.size <= CHUNK_ENTRIES:
+        whole = as_float(matrix)
+        return np.asarray((small @ (whole * whole if squared else whole)).astype(np.float64) * scale)
     result = np.zeros((len(vectors), matrix.shape[1]))
     for part, chunk in _slabs(matrix):
         result += small[:, part] @ (chunk * chunk if squared else chunk)
