@@ -116,7 +116,7 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return _of_numbers(node.parameters.get("value"))
     if node.op == "where":
         return _chosen(graph, node, found)
-    if node.op == "sub" and _is_less_its_maximum(graph, node):
+    if node.op == "sub" and is_less_its_maximum(graph, node):
         return Range(-math.inf, 0.0)
     if not operands or any(operand is None for operand in operands):
         return Range(0.0, math.inf) if node.op == "reduce_l2" or _is_square(node) else None
@@ -128,6 +128,8 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return _reduced(graph, node, _square(known[0])) if node.attribute("exposed") else Range(0.0, math.inf)
     if node.op == "sub":
         return _difference(graph, node, known, found)
+    if node.op == "pad":
+        return _padded(graph, node, known[0])
     if rule is not None:
         return rule(node, known)
     return known[0] if node.op in _PASSED else None
@@ -224,7 +226,7 @@ def _difference(graph: Graph, node: Node, known: Sequence[Range], found: Mapping
     return whole
 
 
-def _is_less_its_maximum(graph: Graph, node: Node) -> bool:
+def is_less_its_maximum(graph: Graph, node: Node) -> bool:
     """x - max(x), as a softmax or logsumexp is written out; where the maximum is infinite a number may stand for it."""
     own, taken = node.present_inputs[0], node.present_inputs[-1]
     greatest = graph.producers.get(_origin(graph, taken))
@@ -445,6 +447,16 @@ def _rectified(node: Node, known: Sequence[Range]) -> Range:
     """What was put together from several operations may hold a small number that it adds: its zeros are not exact."""
     share = 0.5 * (known[0].low < 0) + known[0].share * (known[0].low >= 0)
     return Range(max(known[0].low, 0.0), max(known[0].high, 0.0), share * (not node.sources), left_out=True)
+
+
+def _padded(graph: Graph, node: Node, x: Range) -> Range:
+    """With the number that a frame is filled with; nothing comes back to the zeros of a frame."""
+    before, after = (graph.values[name].concrete_shape for name in (node.present_inputs[0], node.outputs[0]))
+    if str(node.attribute("mode")) != "constant" or not before or not after or before == after:
+        return x
+    value, inner = float(node.attribute("value") or 0.0), math.prod(before) / max(math.prod(after), 1)
+    share = x.share * inner + (1.0 - inner) * (value == 0.0)
+    return Range(min(x.low, value), max(x.high, value), share, left_out=x.left_out or not x.share)
 
 
 def _clip(node: Node, known: Sequence[Range]) -> Range:

@@ -13,6 +13,7 @@ import numpy as np
 from gnelint.analysis.axes.following import axes
 from gnelint.analysis.axes.meeting import coded_samples, leaks, samples_that_meet
 from gnelint.analysis.axes.walk import Axes, Mixing
+from gnelint.analysis.hidden import hidden_entries
 from gnelint.analysis.movement import Movement, movement
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
 from gnelint.analysis.ranges import Range, ranges
@@ -219,6 +220,11 @@ class Facts:
     def ranges(self) -> Mapping[str, Range]:
         """Between which numbers values lie, by their names."""
         return ranges(self.graph)
+
+    @cached_property
+    def hidden_entries(self) -> Mapping[str, np.ndarray]:
+        """Where values are minus infinity for every input, by their names."""
+        return hidden_entries(self.graph)
 
     @cached_property
     def twins(self) -> Mapping[str, str]:

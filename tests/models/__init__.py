@@ -174,6 +174,7 @@ def _examples() -> dict[str, Case]:
         innocent.edged_rows: (8, 6, 8),
         innocent.padded_offsets: (4, 12, 16),
         innocent.windowed_image: (8, 12, 8),
+        innocent.soft_histogram: (16, 16),
         innocent.empty_sum: (8, 6, 16),
         placement.unit_gain_chain: (64, 128),
         placement.saturated_units: (64, 128),

@@ -305,3 +305,22 @@ class PaddedOffsets(nn.Module):
 def padded_offsets() -> nn.Module:
     """Attention to offsets of which most are out of reach."""
     return PaddedOffsets(16, 3, 12)
+
+
+class SoftHistogram(nn.Module):
+    """Features put softly into bins: shares that fall with the squared distance to the bins' centres."""
+
+    def __init__(self, width: int, bins: int, sharpness: float) -> None:
+        super().__init__()
+        self.enter, self.leave = linear(width, width, "lecun"), linear(width * bins, 5, "lecun")
+        self.register_buffer("centres", torch.linspace(-2.0, 2.0, bins))
+        self.sharpness = sharpness * ((bins - 1) / 4.0) ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = (self.enter(x)[..., None] - self.get_buffer("centres")).square()
+        return self.leave((-self.sharpness * apart).softmax(-1).flatten(1))
+
+
+def soft_histogram(*, width: int = 16, bins: int = 16, sharpness: float = 1.0) -> SoftHistogram:
+    """A number between two centres belongs to both, though most bins are far from it; not with sharpness 20."""
+    return SoftHistogram(width, bins, sharpness)

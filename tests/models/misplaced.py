@@ -172,7 +172,7 @@ def noise_schedule(*, wrong: bool = False) -> nn.Module:
 class Ordered(nn.Module):
     """A masked autoencoder (MADE) over 8 numbers."""
 
-    def __init__(self, wrong: bool) -> None:
+    def __init__(self, wrong: bool, own: bool) -> None:
         super().__init__()
         width = 64
         inputs, hidden = torch.arange(8), torch.arange(width) % 7
@@ -181,7 +181,7 @@ class Ordered(nn.Module):
             [nn.Linear(8, width), nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 8)]
         )
         for index, (row, column) in enumerate(((hidden, inputs), (hidden, hidden), (hidden, hidden), (inputs, hidden))):
-            mask = inner(row[:, None], column) if index < 3 else row[:, None] > column
+            mask = inner(row[:, None], column) if index < 3 or own else row[:, None] > column
             self.register_buffer(f"mask{index}", mask.float())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,9 +192,9 @@ class Ordered(nn.Module):
         return x
 
 
-def masked_order(*, wrong: bool = False) -> nn.Module:
-    """Wrong: hidden masks ask for more, not for at least as much; few paths are left."""
-    return Ordered(wrong)
+def masked_order(*, wrong: bool = False, own: bool = False) -> nn.Module:
+    """Wrong: hidden masks ask for more, not for at least as much; few paths are left. Own: no mask asks for more."""
+    return Ordered(wrong, own)
 
 
 class Routed(nn.Module):
@@ -292,7 +292,7 @@ class Sloped(nn.Module):
     def __init__(self, wrong: bool) -> None:
         super().__init__()
         self.sign, self.table, self.norm = 1.0 if wrong else -1.0, nn.Embedding(16, 32), nn.LayerNorm(32)
-        self.query, self.key, self.value, self.join, self.out = (nn.Linear(32, 32) for _ in range(5))
+        self.query, self.key, self.value, self.join = (nn.Linear(32, 32) for _ in range(4))
         self.head = nn.Linear(32, 16)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.codes import CODES
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
+from gnelint.lint.functions.knots import KNOTS
 from gnelint.lint.functions.memory import MEMORY
 from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
+from gnelint.lint.functions.order import ORDER
 from gnelint.lint.functions.predictions import PREDICTIONS
 from gnelint.lint.functions.repeats import REPEATS
 from gnelint.lint.functions.shapes import SHAPES
@@ -34,14 +36,14 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Weights": WEIGHTS,
     "Movement": MOVEMENT,
     "Numbers at the first step": HAZARDS,
-    "What a value is set against": (*STATISTICS, *CODES),
+    "What a value is set against": (*STATISTICS, *CODES, *KNOTS),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION),
     "The head and the loss": HEAD,
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
-    "The network": NETWORK,
+    "The network": (*NETWORK, *ORDER),
 }
 """The functions as the documentation groups them."""
 

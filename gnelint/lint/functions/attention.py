@@ -16,6 +16,9 @@ _NONE = "none"
 _TO_LOGITS = frozenset({"scale", "bias", "where", "add", "identity", "dropout", "clip", "sub"})
 _TO_VALUES = frozenset({"identity", "dropout", "scale", "where"})
 _CHOICES = frozenset({"compare", "logical"})
+_POSITIONS = 4
+_SEEN = -1e3
+"""What hides is below this."""
 _HIDES = -20.0
 """A logit below this is as good as hidden: its weight is 2e-9 of that of a logit of 0."""
 
@@ -86,6 +89,43 @@ def _bounded_logits(facts: Facts, node: Node) -> tuple[int, float | None]:
     product = facts.producer(node)
     bound = None if product is None or product.op != "matmul" else cosine_bound(facts.graph, product)
     return shape[node.attribute("axis") % len(shape)], bound
+
+
+def _farthest_first(facts: Facts, node: Node) -> bool:
+    """Whether what is added to logits for the distance of two positions rises with it, in every row and head."""
+    added = _distances(facts, node)
+    if added is None or added.ndim < 2 or added.shape[-1] != added.shape[-2] or added.shape[-1] < _POSITIONS:
+        return False
+    table = np.asarray(added, np.float64).reshape(-1, *added.shape[-2:])
+    places = np.arange(table.shape[-1])
+    for row in places[_POSITIONS - 1 :]:
+        order = np.argsort(np.abs(places - row), kind="stable")
+        steps = _steps(table[:, row, order], np.abs(places - row)[order])
+        if steps is None or not (steps > 0).all():
+            return False
+    return True
+
+
+def _steps(row: np.ndarray, distances: np.ndarray) -> np.ndarray | None:
+    """How much more the next farther position gets, of those that are not hidden; None where too few are left."""
+    shown = (row > _SEEN).all(axis=0)
+    kept, at = row[:, shown], distances[shown]
+    farther = np.diff(at) > 0
+    return np.diff(kept, axis=1)[:, farther] if np.count_nonzero(farther) >= 2 else None
+
+
+def _distances(facts: Facts, node: Node) -> np.ndarray | None:
+    """A constant table that is added to the logits of a softmax or attention, as it is added."""
+    mask = node.parameters.get("mask")
+    if mask is not None:
+        return None if mask.provenance != "data" or mask.dtype == "bool" else mask.array()
+    source = facts.producer(node) if node.op == "softmax" else None
+    while source is not None and source.op in _TO_LOGITS:
+        bias = source.parameters.get("bias") if source.op == "bias" else None
+        if bias is not None and bias.provenance == "data" and len(bias.shape) > 1:
+            return np.asarray(bias.array() * source.attribute("factor"))
+        source = facts.producer(source, 2 if source.op == "where" and len(source.present_inputs) > 2 else 0)
+    return None
 
 
 def _mask_fault(facts: Facts, node: Node) -> str:
@@ -214,6 +254,12 @@ def _is_trained(node: Node) -> bool:
 
 
 ATTENTION = (
+    function(
+        "farthest_first(n)",
+        "truth",
+        _farthest_first,
+        "what is added to the logits of n for the distance of two positions rises with it: each looks at the farthest",
+    ),
     function(
         "highest_share(n)",
         "number",

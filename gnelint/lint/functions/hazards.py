@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gnelint.analysis.ranges import Range
+from gnelint.analysis.ranges import Range, is_less_its_maximum
 from gnelint.ir.graph import LARGEST, Derivation, Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -15,6 +15,8 @@ from gnelint.lint.overstated import REACH, overstated
 
 def _hidden_rows(facts: Facts, node: Node) -> float | None:
     mask = node.parameters.get("mask")
+    if mask is None and node.op in ("softmax", "log_softmax", "reduce_max"):
+        return _rows_of_nothing(facts, node)
     if mask is None or mask.provenance != "data" or not mask.shape:
         return None
     array = mask.array()
@@ -22,6 +24,24 @@ def _hidden_rows(facts: Facts, node: Node) -> float | None:
     hidden = ~array if array.dtype == bool else np.isneginf(np.asarray(array, np.float64))
     rows = np.all(hidden, axis=axis if -hidden.ndim <= axis < hidden.ndim else -1)
     return float(np.count_nonzero(rows))
+
+
+def _rows_of_nothing(facts: Facts, node: Node) -> float:
+    """Rows of a softmax, or of the maximum of a logsumexp, all of which minus infinity was joined or added to."""
+    hidden = facts.hidden_entries.get(node.present_inputs[0])
+    if hidden is None or (node.op == "reduce_max" and not _is_of_logsumexp(facts, node)):
+        return 0.0
+    axes = tuple(node.attribute("axes")) if node.op == "reduce_max" else node.attribute("axis")
+    return float(np.count_nonzero(hidden.all(axis=axes)))
+
+
+def _is_of_logsumexp(facts: Facts, node: Node) -> bool:
+    """Whether a maximum is taken from the very numbers that it is of, and exponentials of that are summed."""
+    for reader in facts.graph.consumers.get(node.present_inputs[0], ()):
+        exponential = facts.graph.consumers.get(reader.outputs[0], ())
+        if is_less_its_maximum(facts.graph, reader) and any(each.op == "exp" for each in exponential):
+            return True
+    return False
 
 
 _KEEPS = frozenset({"identity", "reshape", "expand", "bias", "clip"})
@@ -47,6 +67,7 @@ _LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
 """Below minus this an exponential is lost beside numbers of size 1, and optimisers take its gradient for none."""
 _OF_COMPLEX = "aten.abs.default"
 """The length of complex numbers, whose derivative at 0 torch takes for 0."""
+_MOVES = frozenset({"identity", "reshape", "expand", "transpose"})
 _PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "reshape", "slice", "transpose", "expand"})
 
 
@@ -156,6 +177,37 @@ def _reads_zero(facts: Facts, node: Node) -> bool | None:
     return None if known is None else known.zeros and known.low <= 0 <= known.high
 
 
+def _meets(facts: Facts, node: Node, number: float) -> bool:
+    """Whether a node reads exactly this number: always, or where what a number was added to is zero."""
+    name = node.present_inputs[0] if node.present_inputs else ""
+    known, source = facts.ranges.get(name), facts.graph.producers.get(name)
+    if known is not None and known.low == known.high == number:
+        return True
+    if source is not None and source.op in _MOVES:
+        return _meets(facts, source, number)
+    if source is None or source.op != "bias" or source.parameters["bias"].size != 1:
+        return False
+    read, added = facts.ranges.get(source.present_inputs[0]), source.parameters["bias"].array().reshape(-1)[0]
+    exact = bool(number == float(added) * source.attribute("factor"))
+    return exact and read is not None and read.zeros and read.low <= 0 <= read.high and not read.left_out
+
+
+def _rests_at_zero(facts: Facts, node: Node) -> bool:
+    """Whether all that a node reads, and all its operands, are zero for every input."""
+    known = [facts.ranges.get(name) for name in node.present_inputs]
+    return bool(known) and all(each is not None and each.low == each.high == 0.0 for each in known)
+
+
+def _lowest_exponent(facts: Facts, node: Node) -> float | None:
+    """Of a power whose exponents are a tensor: the lowest of them that is not zero."""
+    stored = next((each for role, each in node.parameters.items() if role.startswith("p_")), None)
+    if stored is not None:
+        numbers = np.asarray(stored.array(), np.float64) if stored.provenance == "data" else np.empty(0)
+        return float(numbers[numbers != 0].min()) if numbers.any() else None
+    known = facts.ranges.get(node.present_inputs[1]) if len(node.present_inputs) == 2 else None
+    return None if known is None else known.low
+
+
 def _left_out(facts: Facts, node: Node) -> bool | None:
     known = _read(facts, node)
     return None if known is None else known.left_out
@@ -214,7 +266,8 @@ HAZARDS = (
         "hidden_rows(n)",
         "number",
         _hidden_rows,
-        "rows of the constant mask of a softmax or attention that hide every entry (-infinity, or not seen)",
+        "rows of a softmax, an attention or a logsumexp in which every entry is hidden (-infinity, or not seen), by a "
+        "constant mask or by what was joined and added",
     ),
     function(
         "undefined_rows(n)",
@@ -236,6 +289,19 @@ HAZARDS = (
         _lowest,
         "the lowest number that n can read, -infinity where there is no bound; unknown for what is computed of the "
         "network's inputs alone",
+    ),
+    function(
+        "meets(n, x)",
+        "truth",
+        _meets,
+        "n reads exactly x: always, or where zeros are that a number was added to",
+    ),
+    function("rests_at_zero(n)", "truth", _rests_at_zero, "all operands of n are zero for every input"),
+    function(
+        "lowest_exponent(n)",
+        "number",
+        _lowest_exponent,
+        "of a power whose exponents are a tensor: the lowest of them, zeros left out; as far as bounds tell",
     ),
     function("highest_input(n)", "number", _highest, "the highest number that n can read, likewise"),
     function(

@@ -6,6 +6,7 @@ import numpy as np
 
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
+from gnelint.lint.functions.knots import knots
 from gnelint.lint.pattern import TRANSPARENT
 
 _SUMS = frozenset({"add", "sub"})
@@ -48,7 +49,8 @@ def _variance(facts: Facts, value: str, axis: int | None) -> float | None:
             return None
         return sum(known) if node.op in _SUMS else max(known, default=0.0)
     if node.op not in TRANSPARENT:
-        return _own_variance(facts, node)
+        bin_steps = _between_bins(facts, node)
+        return _own_variance(facts, node) if bin_steps is None else bin_steps
     found = _variance(facts, node.present_inputs[0], _axis_before(facts, node, axis))
     if node.op != "scale" or found is None:
         return found
@@ -95,6 +97,18 @@ def _own_variance(facts: Facts, node: Node) -> float | None:
     bias = node.parameters.get("bias") if node.op in LAYERS else None
     constant = 0.0 if bias is None else float(np.var(bias.array().astype(np.float64)))
     return max(predicted.second_moment - predicted.mean**2 - constant, 0.0)
+
+
+def _between_bins(facts: Facts, node: Node) -> float | None:
+    """Of squared distances to the centres of bins (a soft histogram): by how much those of two neighbours differ.
+
+    Most bins are far from any number, on purpose. What counts is whether the nearest two share it: halfway between them
+    and at one of them their squared distances differ by no more than the square of the step.
+    """
+    source = facts.producer(node)
+    square = node.op == "pow" and node.attribute("exponent") == 2.0
+    grid = None if source is None or not square else knots(facts, source)
+    return None if grid is None else float(np.mean(np.diff(grid) ** 4))
 
 
 def _rank(facts: Facts, value: str) -> int | None:

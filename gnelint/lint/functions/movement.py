@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gnelint.analysis.movement import SUMS, Block, is_part, sum_parts
 from gnelint.ir.graph import Graph, Node
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.places import folded
 
@@ -89,6 +89,35 @@ def _turned_estimator(facts: Facts, node: Node) -> bool:
         not detached and factor < 0.0 and parts.get((value, True)) == -factor and value in facts.learnt_values
         for (value, detached), factor in parts.items()
     )
+
+
+def _idle_term(facts: Facts, node: Node) -> str:
+    """The detached value that an operand of a loss's sum is computed of by frozen layers, and by nothing trained."""
+    if node.op != "add" or facts.shape(node) not in ((), (1,)):
+        return _NONE
+    for name in node.present_inputs:
+        stops = _stops(facts.graph, name)
+        if stops:
+            return ", ".join(folded(sorted(stops)))
+    return _NONE
+
+
+def _stops(graph: Graph, value: str) -> set[str]:
+    """Where the gradient of a value ends, if it is at nothing but detached values behind frozen layers."""
+    waiting, seen, stops, layers = [value], set[str](), set[str](), 0
+    while waiting:
+        source = graph.producers.get(waiting.pop())
+        if source is None or source.name in seen:
+            continue
+        seen.add(source.name)
+        if any(parameter.trainable for parameter in source.parameters.values()):
+            return set()
+        if source.op == "stop_gradient":
+            stops.add(source.name)
+            continue
+        layers += source.op in LAYERS
+        waiting += source.present_inputs
+    return stops if layers else set()
 
 
 def _first_step(facts: Facts, node: Node) -> float | None:
@@ -177,6 +206,13 @@ MOVEMENT = (
         "truth",
         _turned_estimator,
         "the sum n takes a learnt value away and adds it again detached, which leaves its gradient with the other sign",
+    ),
+    function(
+        "idle_term(n)",
+        "text",
+        _idle_term,
+        "the detached values that an operand of n, a sum that gives a loss, is computed of by frozen layers and by "
+        "nothing that is trained; or none",
     ),
     function(
         "unregistered(n)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
@@ -65,7 +67,31 @@ def _input_dtype(facts: Facts, node: Node) -> str | None:
     return None if value is None else value.dtype
 
 
+def _idle_taps(facts: Facts, node: Node) -> float | None:
+    """The share of a convolution's taps that meet nothing but padding, at every place where it is put."""
+    value = facts.graph.values.get(node.present_inputs[0])
+    before, after, weight = (
+        None if value is None else value.concrete_shape,
+        facts.shape(node),
+        node.parameters["weight"],
+    )
+    if node.op != "conv" or not before or not after or len(weight.shape) != len(before):
+        return None
+    rank, met = len(before) - 2, 1.0
+    for axis in range(rank):
+        starts = np.arange(after[2 + axis]) * node.attribute("strides")[axis] - node.attribute("pads")[axis]
+        places = starts[:, None] + np.arange(weight.shape[2 + axis]) * node.attribute("dilations")[axis]
+        met *= np.mean(((places >= 0) & (places < before[2 + axis])).any(axis=0))
+    return 1.0 - float(met)
+
+
 SHAPES = (
+    function(
+        "idle_taps(n)",
+        "number",
+        _idle_taps,
+        "share of the weights of the convolution n that meet nothing but padding, wherever it is put",
+    ),
     function(
         "attribute(n, key)",
         "number",
