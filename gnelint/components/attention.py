@@ -481,7 +481,19 @@ def _of_matrices(g: Gradient) -> Gradient:
     lead = range(len(g.axes) - 2)
     for index in lead:
         energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
-    return g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
+    found = g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
+    return replace(found, alike=g.alike & {len(g.axes) - 2, len(g.axes) - 1})
+
+
+def _between_cells(g: Gradient, index: int) -> np.ndarray:
+    """E of the products of two entries in different cells along an axis, summed over all such pairs; 0 where cells are
+    not alike."""
+    if len(g.axes) + index not in g.alike:
+        return np.zeros((1, 1))
+    lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
+    shared = np.maximum(g.position_covariance, 0.0)
+    one = (lengths * np.sqrt(shared)).sum(axis=index, keepdims=True) ** 2
+    return np.asarray(one - (lengths**2 * shared).sum(axis=index, keepdims=True))
 
 
 def _pairs(axis: Axis) -> np.ndarray:
@@ -573,11 +585,13 @@ class MatMul(OneOutput):
         to_a = to_a + np.matmul(g.position_covariance * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
         to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
         to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.position_covariance)
+        to_a = to_a + _between_cells(g, -1) * np.swapaxes(pairs_b, -1, -2).mean(axis=-2, keepdims=True)
+        to_b = to_b + np.swapaxes(pairs_a, -1, -2).mean(axis=-1, keepdims=True) * _between_cells(g, -2)
         to_a, to_b = (square * np.maximum(energy, 0.0) for energy in (to_a, to_b))
         lead = g.axes[:-2]
         grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)
         grad_b = Gradient.flat((*lead, a.axes[-1], columns), to_b)
-        grad_a, grad_b = self._passed_whole(grad_a, g, b, -1), self._passed_whole(grad_b, g, a, -2)
+        grad_a, grad_b = self._passed_whole(grad_a, g, right, -1), self._passed_whole(grad_b, g, left, -2)
         assert inputs[0] is not None
         assert inputs[1] is not None
         return (
@@ -587,6 +601,7 @@ class MatMul(OneOutput):
 
     def _passed_whole(self, pulled: Gradient, g: Gradient, factor: Moments, index: int) -> Gradient:
         """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them.
+        Each matrix may have a mean of its own.
 
         Args:
             pulled: the gradient at the other operand.
@@ -595,19 +610,22 @@ class MatMul(OneOutput):
             index: of the cotangent's axis that is summed over.
         """
         inner, kept = (-1, -2) if index == -1 else (-2, -1)
-        summed, mean = g.axes[index], factor.only().mean.reshape(-1)[0] * factor.amplitude()
-        if not (mean and summed.is_pooled and pulled.axes[inner].is_pooled):
+        if not all(axis.is_pooled for axis in factor.axes[-2:]):  # means that differ are no sum of all
             return pulled
-        if pulled.axes[kept].count < pulled.axes[kept].size:
+        whole_matrix = factor.pooled(len(factor.axes) - 2).pooled(len(factor.axes) - 1)
+        common = float((whole_matrix.mean**2).mean()) * factor.amplitude() ** 2
+        if common <= 0.0 or pulled.axes[kept].count < pulled.axes[kept].size:
             return pulled
-        count = summed.size
-        whole = count * np.maximum(g.energy + g.position_covariance * (count - 1.0), 0.0)
-        covariance = float(self.node.attribute("factor")) ** 2 * mean**2 * whole
+        lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
+        shares = np.maximum(g.energy + g.position_covariance * (lengths - 1.0), 0.0)
+        whole = (lengths * shares).sum(axis=index, keepdims=True) + _between_cells(g, index)
+        covariance = float(self.node.attribute("factor")) ** 2 * common * whole
         apart = tuple(Axis.full(a.size) if 0 < i < len(pulled.axes) - 2 else a for i, a in enumerate(pulled.axes))
         if math.prod(a.count for a in apart) > MAX_CELLS:
             return pulled
         covariance = np.minimum(np.broadcast_to(covariance, pulled.energy.shape), pulled.energy)
-        return replace(pulled, position_covariance=covariance).refined(apart)
+        alike = frozenset() if pulled.axes[inner].is_pooled else frozenset({len(pulled.axes) + inner})
+        return replace(pulled, position_covariance=covariance, alike=alike).refined(apart)
 
     @staticmethod
     def _back(g: Gradient, shape: tuple[int, ...], flag: bool) -> Gradient:

@@ -82,8 +82,9 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 0 in axes:
         relative = relative + x.variance_of_variance
-    elif features:
-        relative = relative + 2.0 * x.channel_correlation.total
+    elif features:  # of the part of s^2 that varies: means that are known apart do not
+        varies = np.divide(set_average(x.variance, x, axes), square, out=np.ones_like(square), where=square > 0)
+        relative = relative + 2.0 * x.channel_correlation.total * np.minimum(varies, 1.0) ** 2
     else:  # features that few numbers make up scatter together
         positions = math.prod(x.axes[i].size for i in axes if x.axes[i].is_pooled) if len(axes) > 1 else 1
         relative = relative + 2.0 * x.channel_correlation.same / positions + _unseen_spread(x) * positions / entries

@@ -24,7 +24,7 @@ from gnelint.ir.graph import Node
 from gnelint.theory.fields.cells import Axis, pooled
 from gnelint.theory.fields.channel_correlation import mixed_ahead
 from gnelint.theory.fields.field import Effect, Field, put
-from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.gradient import Gradient, alike_of_all
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.fields.taps import TapAxis
@@ -209,9 +209,7 @@ class Split(Component):
         if len(parts) == 1:
             return (parts[0],)
         axes, arrays, profile = join(parts, self._axis)
-        alike = frozenset.intersection(
-            *(g.alike for g in parts if g.correlated or g.total), frozenset(range(len(axes)))
-        )
+        alike = alike_of_all(parts)
         ahead = mixed_ahead([(g.total, g.ahead) for g in parts])
         return (Gradient(axes, profile, *arrays, ahead=ahead, alike=alike - {self._axis}),)
 

@@ -17,6 +17,7 @@ from gnelint.analysis.propagation import analyse
 from gnelint.components import NotModelledError
 from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import EXACT, Case, Input, make, verify
@@ -442,3 +443,21 @@ def test_what_a_normalisation_has_levelled_does_not_scatter_at_the_next() -> Non
         assert predicted is not None
         errors.append(predicted - truth)
     assert sum(errors) / len(errors) == pytest.approx(0.0, abs=0.25)
+
+
+def test_means_that_are_known_do_not_scatter_with_what_features_have_in_common() -> None:
+    """Four features of known means and little noise, which is one number for all: s^2 is that of the means."""
+    means = np.array([2.0, -1.0, 0.5, -1.5])
+    shape = (2, 8, 4)
+    axes = (Axis(2), Axis(8), Axis.full(4))
+    x = Moments.flat(axes, means.reshape(1, 1, 4), np.full((1, 1, 4), 0.01))
+    x = replace(x, channel_correlation=ChannelCorrelation(same=1.0))
+    component = make("layer_norm", [shape], [shape], axes=(2,), epsilon=0.0)
+    y = component.forward([x])
+    (phi,) = component.phis([x], y)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.from_numpy(means) + 0.1 * torch.randn((4096, 1), generator=generator, dtype=torch.float64)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: torch.nn.functional.layer_norm(row, (4,), eps=0.0)))(
+        drawn
+    )
+    assert phi == pytest.approx(float(jacobians.square().sum(dim=(1, 2)).mean()) / 4.0, rel=0.02)

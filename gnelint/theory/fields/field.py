@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, replace
 from enum import Enum
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
@@ -100,6 +100,9 @@ class Field(ABC):
     alike: frozenset[int] = field(
         default=frozenset(), kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
     )
+
+    _covariance: ClassVar[int]
+    """Where `position_covariance` is among the arrays."""
 
     @abstractmethod
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -208,7 +211,15 @@ class Field(ABC):
         if field is self or not field.correlated:
             return field
         cut = (i for i, (old, new) in enumerate(zip(self.axes, target, strict=True)) if i and old.count < new.count)
-        return replace(field, alike=self.alike | {i for i in cut if self.axes[i].is_pooled})
+        return replace(field, alike=self.alike | {i for i in cut if self._shares_in_one_cell(i)})
+
+    def _shares_in_one_cell(self, index: int) -> bool:
+        """Whether of the cells along an axis no more than one has entries that share anything: what is left of it when
+        it is cut up is the same in all its parts, and the others have none. Beside a class token that is the rest."""
+        if self.axes[index].is_pooled:
+            return True
+        others = tuple(i for i in range(len(self.axes)) if i != index)
+        return int((self.arrays()[self._covariance].max(axis=others) > 0).sum()) <= 1
 
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""

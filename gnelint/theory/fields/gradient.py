@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, replace
 from functools import cached_property, reduce
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Trace
 from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
 
+_LITTLE = 0.1
+"""Share of what the other part of a sum has in common up to which a part counts as having nothing in common."""
 _MOSTLY = 0.7
 """Share of what factors of one cell have in common from which on those of two cells are said to have all of it."""
 
@@ -122,6 +125,8 @@ class Gradient(Field):
         projected: what the normalisation over features behind has left out of it.
         winners: on which entries a maximum has put part of it; what a rectifier makes of those is in `mask_overlap`.
     """
+
+    _covariance: ClassVar[int] = 1
 
     energy: np.ndarray
     position_covariance: np.ndarray
@@ -305,9 +310,7 @@ class Gradient(Field):
             shared = [max(float(g.position_covariance.mean()), 0.0) for g in (left, right)]
             owed = shared[0] * left.winners.owed + shared[1] * right.winners.owed
             winners = replace(winners, owed=owed / sum(shared) if sum(shared) > 0 else 0.0)
-        alike = left.alike | right.alike
-        for part in (left, right):
-            alike = alike & part.alike if part.correlated else alike
+        alike = alike_of_all((left, right))
         total = Gradient(left.axes, profile, *arrays, ahead=ahead, projected=projected, winners=winners, alike=alike)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
@@ -370,6 +373,23 @@ class Gradient(Field):
     def _target(self, index: int, shape: Sequence[int]) -> int:
         offset = len(self.axes) - len(shape)
         return 1 if index < offset else shape[index - offset]
+
+
+def alike_of_all(parts: Sequence[Gradient]) -> frozenset[int]:
+    """The axes along which cells of gradients that are put together are alike: those of all of them that are cut up or
+    whole along them. One that shares next to nothing, as a class token's beside one that all tokens got, has no say."""
+    shared = [float(np.maximum(part.position_covariance, 0.0).mean()) for part in parts]
+    found = frozenset().union(*(part.alike for part in parts), *(_cut(part, parts) for part in parts))
+    for part, own in zip(parts, shared, strict=True):
+        if own > _LITTLE * max(shared):
+            found = found & (part.alike | _cut(part, parts))
+    return found
+
+
+def _cut(part: Gradient, parts: Sequence[Gradient]) -> frozenset[int]:
+    """The axes along which one cell of a gradient is many in another."""
+    axes = range(1, len(part.axes)) if part.correlated else ()
+    return frozenset(i for i in axes if part.axes[i].is_pooled and any(not other.axes[i].is_pooled for other in parts))
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

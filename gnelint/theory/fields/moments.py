@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Moments(Field):
         log_norm_variance: variance over the samples of one cell of log q, q being a sample's own average square
             (theory.fields.log_norm); 0 where nothing follows it. Weights and smooth activations hand it on.
     """
+
+    _covariance: ClassVar[int] = 2
 
     mean: np.ndarray
     variance: np.ndarray
