@@ -22,16 +22,27 @@ HOW_TO_SET = "set it with --input"
 @dataclass(frozen=True)
 class Sizes:
     """What is taken for the sizes that a file leaves open: of the batch, of other axes, of the sides of an image and
-    of a volume."""
+    of a volume.
+
+    Attributes:
+        states: whether the second axis behind a first one that the file fixes is the batch, as it is in the state of
+            a recurrent layer, (layer, batch, unit).
+    """
 
     batch: int = 8
     sequence: int = 128
     image: int = 224
     volume: int = 32
+    states: bool = False
 
 
 ASSUMED = (
-    *(Sizes(batch, sequence) for sequence in (128, 512, 1024, 4096, 16_000, 64_000, 256_000) for batch in (8, 1)),
+    *(
+        Sizes(batch, sequence, states=states)
+        for sequence in (128, 512, 1024, 4096, 16_000, 64_000, 256_000)
+        for batch in (8, 1)
+        for states in (False, True)
+    ),
     *(Sizes(image=image) for image in (48, 299, 512)),
     Sizes(volume=128),
 )
@@ -147,7 +158,8 @@ def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, s
             found.append(bound.sizes[size])
         else:
             name = size if isinstance(size, str) else ""
-            assumed = _assumed(name, axis, len(shape), dtype, sizes)
+            is_batch = axis == 0 or (sizes.states and axis == 1 and len(shape) == 3 and isinstance(shape[0], int))
+            assumed = sizes.batch if is_batch else _assumed(name, axis, len(shape), dtype, sizes)
             if name:
                 bound.sizes[name] = assumed
             found.append(assumed)
@@ -157,7 +169,7 @@ def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, s
 
 
 def _assumed(name: str, axis: int, rank: int, dtype: str | None, sizes: Sizes) -> int:
-    if "batch" in name.lower() or axis == 0:
+    if "batch" in name.lower():
         return sizes.batch
     floating = dtype is None or dtype in FLOATING
     if floating and rank in (4, 5):

@@ -96,6 +96,37 @@ def test_rectified(tmp_path: Path) -> None:
     agrees(build("RNN", tmp_path, given, direction="bidirectional", activations=["Relu", "Relu"]), tmp_path)
 
 
+@pytest.mark.parametrize("op", GATES)
+def test_an_open_axis_of_a_state_is_the_batch(op: str, tmp_path: Path) -> None:
+    """(layer, batch, unit): without a name for the batch, its size must be that of the sequences."""
+    states = ["h0", "c0"][: 2 if op == "LSTM" else 1]
+    nodes = [node(op, ("x", "w", "r", "b", "", *states), OUTPUTS[op], hidden_size=HIDDEN)]
+    shapes: dict[str, tuple[int | str, ...]] = {"x": (STEPS, "batch", WIDTH), **dict.fromkeys(states, (1, "", HIDDEN))}
+    graph = load(model(nodes, shapes, OUTPUTS[op], weights(op)), tmp_path)
+    batch = graph.values["x"].shape[1]  # type: ignore[index]
+    cell = next(found for found in graph.nodes if found.op == op.lower())
+    assert all(graph.values[str(name)].shape == (batch, HIDDEN) for name in cell.inputs[1:])
+    assert all(graph.values[name].shape == (1, batch, HIDDEN) for name in states)
+
+
+def test_states_of_another_batch_are_refused(tmp_path: Path) -> None:
+    nodes = [node("GRU", ("x", "w", "r", "b", "", "h0"), OUTPUTS["GRU"], hidden_size=HIDDEN)]
+    shapes = {"x": (STEPS, 2, WIDTH), "h0": (1, 4, HIDDEN)}
+    with pytest.raises(ModelError, match=r"starts from states of the sizes \(1, 4, 4\); \(1, 2, 4\) are needed"):
+        load(model(nodes, shapes, OUTPUTS["GRU"], weights("GRU")), tmp_path)
+
+
+def test_lengths_that_an_input_decides_are_taken_whole(tmp_path: Path) -> None:
+    given = weights("LSTM")
+    nodes = [
+        node("Cast", ("n",), ["lengths"], to=6),
+        node("LSTM", ("x", "w", "r", "b", "lengths"), ["y"], hidden_size=HIDDEN),
+    ]
+    graph = load(model(nodes, {"x": (STEPS, BATCH, WIDTH), "n": (BATCH,)}, ["y"], given), tmp_path)
+    assert UNMODELLED not in [found.op for found in graph.nodes]
+    assert any("taken to be whole" in note for note in graph.notes)
+
+
 def test_lengths_that_are_all_of_the_sequence(tmp_path: Path) -> None:
     given = weights("LSTM") | {"lengths": np.full(BATCH, STEPS, np.int32)}
     agrees(build("LSTM", tmp_path, given, ("x", "w", "r", "b", "lengths")), tmp_path)

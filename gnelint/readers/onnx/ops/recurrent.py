@@ -11,6 +11,7 @@ import numpy as np
 
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Parameter, Value
+from gnelint.onnxfile.file import MisfitError
 from gnelint.readers.emitter import CannotLowerError, Shape, concrete
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
@@ -19,6 +20,8 @@ from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE
 
 _GATES = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
 """Where the vocabulary's gates stand: LSTM stores input, output, forget, cell; GRU update, reset, hidden."""
+
+LENGTHS_NOTE = "Lengths of sequences that inputs decide are taken to be whole: no step is left out."
 
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
@@ -37,10 +40,11 @@ def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
         if not batch_first:
             x = em.transpose(x, (1, 0, 2))
         batch, steps, _ = concrete(x)
-        _check_lengths(call, steps)
+        _check_lengths(call, steps, em)
         weights = [_weights(call, op, place, len(reverses)) for place in range(len(reverses))]
         hidden = int(weights[0]["recurrent"].shape[1])
-        states = [_states(call, em, index, batch_first) for index in ((5, 6) if op == "lstm" else (5,))]
+        wanted = (len(reverses), batch, hidden)
+        states = [_states(call, em, index, batch_first, wanted) for index in ((5, 6) if op == "lstm" else (5,))]
         outputs: list[tuple[Shape, str | None]] = [((batch, steps, hidden), call.dtype)]
         if op == "lstm" and call.used(2):
             outputs.append(((batch, hidden), call.dtype))
@@ -94,7 +98,10 @@ def _attributes(call: Call, op: str, activations: tuple[str, ...]) -> dict[str, 
     return {"activation": activations[0].lower()}
 
 
-def _check_lengths(call: Call, steps: int) -> None:
+def _check_lengths(call: Call, steps: int, em: Emitter) -> None:
+    if isinstance(call.input(4), Value):
+        em.notes[LENGTHS_NOTE] = None
+        return
     lengths = call.integers(4, "the lengths of the sequences")
     if lengths is not None and any(length != steps for length in lengths):
         raise CannotLowerError("sequences of different lengths")
@@ -142,13 +149,24 @@ def _pick(arrays: Any, place: int, start: int, rows: int, order: Sequence[int]) 
     return [blocks[list(order)].reshape(part.shape)]
 
 
-def _states(call: Call, em: Emitter, index: int, batch_first: bool) -> Value | None:
-    """Initial states as (direction, batch, hidden); None where they are left out or 0."""
+def _states(call: Call, em: Emitter, index: int, batch_first: bool, wanted: tuple[int, ...]) -> Value | None:
+    """Initial states as (direction, batch, hidden); None where they are left out or 0.
+
+    Raises:
+        MisfitError: they are of other sizes: onnx's own rules do not look at them.
+    """
     state: Operand | None = call.input(index)
     if state is None or (isinstance(state, Parameter) and not np.any(state.array())):
         return None
     found = em.flow(state)
-    return em.transpose(found, (1, 0, 2)) if batch_first else found
+    found = em.transpose(found, (1, 0, 2)) if batch_first else found
+    if concrete(found) != wanted:
+        raise MisfitError(
+            f'node "{call.origin.name}" ({call.op_type}) starts from states of the sizes {concrete(found)}; {wanted} '
+            "are needed",
+            "Fix symbolic sizes with --input.",
+        )
+    return found
 
 
 def _row(em: Emitter, states: Value, place: int, shape: tuple[int, int]) -> Value:
