@@ -26,6 +26,7 @@ import numpy as np
 from gnelint.theory.fields.cells import Axes, Axis, counts
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.taps import TapAxis
+from gnelint.theory.gaussian.quadrature import INTERPOLATED
 from gnelint.theory.sorting import distinct
 
 MAX_POSITIONS = 1 << 17
@@ -116,16 +117,27 @@ def _float_kernel(kernel: np.ndarray, squared: bool) -> np.ndarray:
     return np.asarray(weights * weights if squared else weights)
 
 
+_NO_NUMBER = -9999.0
+"""The octave of what is no number: with nothing else."""
+
+
 def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...] | tuple[int] | EllipsisType]:
-    """Indices of the cells that may be interpolated together, whose scales are much the same: each sample of a batch
-    cell by itself, or all samples and positions within one octave.
+    """Indices of the cells that may be averaged together, whose scales are much the same: each sample of a batch cell
+    by itself, those of few entries within one octave together, or all samples and positions within one octave.
 
     Args:
         mean, variance: (batch, channels, *positions), or of any other rank.
     """
     if mean.ndim < 2 or mean.size == 0:
         return [...]
+    level = np.nan_to_num(
+        np.floor(0.5 * np.log2(np.maximum((variance + mean**2).mean(axis=1), 1e-300))), nan=_NO_NUMBER
+    )
     if mean.ndim == 2 or math.prod(mean.shape[2:]) == 1:
-        return [(row,) for row in range(len(mean))]
-    level = np.floor(0.5 * np.log2(np.maximum((variance + mean**2).mean(axis=1), 1e-300)))
+        together = (INTERPOLATED - 1) // mean[0].size  # samples
+        if together < 2:
+            return [(row,) for row in range(len(mean))]
+        octave = level.reshape(-1)
+        rows = [np.flatnonzero(octave == each) for each in distinct(octave)]
+        return [(row[k : k + together],) for row in rows for k in range(0, len(row), together)]
     return [np.nonzero(np.broadcast_to((level == each)[:, None], mean.shape)) for each in distinct(level)]

@@ -23,6 +23,8 @@ SPAN = 8.0
 GRIDS = (128, 1024, 8192)
 """Panels of the grids for functions of which nothing is known, tried one after the other."""
 _NODES_PER_PANEL = 8
+INTERPOLATED = 512
+"""Gaussians from which on their averages may be interpolated; fewer are integrated one by one."""
 BENT = 20.0
 """So many scales from 0 tanh, sigmoid, erf and their like are their limits to 1e-8."""
 _WIDE = 4.0
@@ -156,7 +158,7 @@ def _grid(mean: np.ndarray, deviation: np.ndarray, scale: float) -> tuple[_Cheby
     E f(mu + s t) bends over lengths of about L = sqrt(scale^2 + s^2); 2.5 points a length and a few more resolve it
     to 1e-4 (tested; mostly 3e-5).
     """
-    if mean.size < 512:
+    if mean.size < INTERPOLATED:
         return None
     low, high = float(deviation.min()), float(deviation.max())
     length = math.hypot(scale, low)

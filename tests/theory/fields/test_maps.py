@@ -27,6 +27,7 @@ from gnelint.theory.fields.maps import (
 )
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.taps import TapAxis
+from gnelint.theory.gaussian.quadrature import INTERPOLATED
 from tests.components.harness import make
 from tests.models.plain import plain_conv
 
@@ -41,6 +42,21 @@ KERNELS = [
 
 def drawn(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).uniform(0.2, 2.0, shape)
+
+
+def test_cells_that_are_alike_are_taken_once_and_few_together() -> None:
+    mean = np.zeros((61, 8))
+    variance = np.repeat(2.0 ** (2 * (np.arange(61) % 2)), 8).reshape(61, 8)
+    variance[5] = np.nan
+    parts = alike(mean, variance)
+    assert len(parts) == 2 + 1
+    taken = np.zeros(mean.shape)
+    for part in parts:
+        taken[part] += 1
+        assert mean[part].size < INTERPOLATED
+        assert np.isnan(variance[part]).any() or len(np.unique(variance[part])) == 1
+    np.testing.assert_array_equal(taken, 1.0)
+    assert len(alike(np.zeros((3, 400)), np.ones((3, 400)))) == 3
 
 
 def tap_axes(
