@@ -7,7 +7,7 @@ much of a mean or of an energy is lost where an axis is pooled. Source: theory 7
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,8 +33,9 @@ _KEPT = 1 << 23
 """Entries of draws that are kept for what takes more than sums."""
 _SHAPED = 8.0
 """Excess kurtosis up to which cumulants say something of a shape."""
-_FINE = 1 << 14
-"""Sums that are kept of a value inside a region: of a larger one the longest axes are averaged over as it is seen."""
+_FINE, _FINEST, _COARSEST = 1 << 23, 1 << 14, 1 << 8
+"""Sums that are kept of the values inside a region, and of one of them at most and at least: of a larger one the
+longest axes are averaged over as it is seen."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """What either half of the draws found."""
@@ -110,15 +111,40 @@ class Tally:
         return sums[0] / ((self.count + 1) // 2), sums[1] / max(self.count // 2, 1)
 
 
-def inside(shape: tuple[int, ...], signed: bool = True) -> Tally:
-    """A tally of a value inside a region, whose cells need not be fine: what it costs must not exceed what running it
-    does."""
+def inside(shape: tuple[int, ...], values: int = 1) -> Tally:
+    """A tally of a value inside a region of so many, whose cells need not be fine: what it costs must not exceed what
+    running it does."""
+    most = max(min(_FINEST, _FINE // max(values, 1)), _COARSEST)
     left, pooled = list(shape), set[int]()
-    while math.prod(left) > _FINE:
+    while math.prod(left) > most:
         longest = max(range(len(left)), key=left.__getitem__)
         pooled.add(longest)
         left[longest] = 1
-    return Tally(shape, signed, tuple(sorted(pooled)))
+    return Tally(shape, pooled=tuple(sorted(pooled)))
+
+
+class Fitted(Mapping[str, Moments]):
+    """What tallies show, each worked out when it is asked for: a region may have thousands of values inside, and is
+    often drawn for its outputs alone, before it has grown to what it will be."""
+
+    def __init__(self, tallies: Mapping[str, Tally]) -> None:
+        self._names = tuple(tallies)
+        self._waiting = dict(tallies)
+        self._found: dict[str, Moments] = {}
+
+    def __getitem__(self, name: str) -> Moments:
+        if name in self._waiting:
+            self._found[name] = moments_of(self._waiting.pop(name))
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._waiting or name in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def moments_of(tally: Tally) -> Moments:

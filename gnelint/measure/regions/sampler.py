@@ -23,7 +23,7 @@ from gnelint.errors import GnelintError
 from gnelint.measure.memory import available, ran_out
 from gnelint.measure.regions.counting import Counting
 from gnelint.measure.regions.drawing import cotangent, drawn
-from gnelint.measure.regions.fitting import Tally, gradient_of, inside, moments_of
+from gnelint.measure.regions.fitting import Fitted, Tally, gradient_of, inside
 from gnelint.measure.regions.sharing import Shared, Sketch, same_gradients
 from gnelint.measure.tape import recording
 from gnelint.records import dataclass
@@ -183,10 +183,14 @@ class _Estimate:
     totals: list[float] = field(default_factory=list)
 
     @property
+    def average(self) -> float:
+        """Of the totals; 0 where there are none."""
+        return math.fsum(self.totals) / max(len(self.totals), 1)
+
+    @property
     def bits(self) -> float:
         """Standard error of log2 of the average."""
-        n = len(self.totals)
-        average = math.fsum(self.totals) / max(n, 1)
+        n, average = len(self.totals), self.average
         if n < 2 or average <= 0:
             return 0.0
         variance = math.fsum((total - average) ** 2 for total in self.totals) / (n - 1)
@@ -195,7 +199,7 @@ class _Estimate:
     @property
     def typical(self) -> float:
         """The middle total over the average."""
-        average = math.fsum(self.totals) / max(len(self.totals), 1)
+        average = self.average
         return statistics.median(self.totals) / average if average > 0 else 1.0
 
     @property
@@ -206,15 +210,12 @@ class _Estimate:
         low, _, high = statistics.quantiles(self.totals, n=4)
         return math.log2(high / low) / _QUARTILES if low > 0 else math.inf
 
-    def since(self, count: int) -> float:
-        """The average over that of the first ones."""
-        first = math.fsum(self.totals[:count])
-        return math.fsum(self.totals) * count / (first * len(self.totals)) if first > 0 else 1.0
-
 
 def _squared_norm(gradient: Tensor) -> float | None:
     """None where it is not finite."""
     norm = float(gradient.square().sum())
+    if not math.isfinite(norm):  # squares of what single precision still holds
+        norm = float(gradient.double().square().sum())
     return norm if math.isfinite(norm) else None
 
 
@@ -251,7 +252,7 @@ class _Drawn:
             found = self._run(feeds)
         return feeds, found
 
-    def _forward(self) -> dict[str, Moments]:
+    def _forward(self) -> Mapping[str, Moments]:
         tallies: dict[str, Tally] = {}
         estimates: dict[str, _Estimate] = {}
         number = 0
@@ -264,7 +265,7 @@ class _Drawn:
                     continue
                 if name not in tallies:
                     shape = tuple(value.shape)
-                    tallies[name] = Tally(shape) if leaves else inside(shape)
+                    tallies[name] = Tally(shape) if leaves else inside(shape, len(found))
                 energy = tallies[name].add(value)
                 if energy is not None:
                     estimates.setdefault(name, _Estimate()).totals.append(energy)
@@ -277,7 +278,7 @@ class _Drawn:
         missing = [name for name in self._region.outputs if name not in tallies]
         if missing:
             raise NotSampledError(f'its output "{missing[0]}" is not to be seen')
-        return {name: moments_of(tally) for name, tally in tallies.items() if tally.count}
+        return Fitted({name: tally for name, tally in tallies.items() if tally.count})
 
     def _counted(self, number: int) -> Mapping[str, Tensor]:
         """The first draw, with how many there may be."""
@@ -315,19 +316,18 @@ class _Drawn:
             gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number), inside_too)
             at_inputs = 0.0
             for name, gradient in gradients.items():
-                if name not in tallies:
-                    shape = tuple(gradient.shape)
-                    tallies[name] = Tally(shape, signed=False) if name in feeds else inside(shape, signed=False)
-                tally = tallies[name]
-                kept = len(tally.kept)
-                norm = tally.add(gradient) if name in feeds or number < LEAST else _squared_norm(gradient)
-                if norm is None and name in self._inputs:
+                if name not in feeds:
+                    norm = _squared_norm(gradient)
+                    if norm is not None:
+                        inner[name].totals.append(norm)
+                    continue
+                tally = tallies.setdefault(name, Tally(tuple(gradient.shape), signed=False))
+                kept, norm = len(tally.kept), tally.add(gradient)
+                if norm is None:
                     raise NotSampledError(f'the gradient at "{name}" overflows')
-                if norm is not None and name not in feeds:
-                    inner[name].totals.append(norm)
-                at_inputs += norm if norm is not None and name in feeds else 0.0
+                at_inputs += norm
                 if len(tally.kept) > kept:
-                    values.setdefault(name, []).append((feeds if name in feeds else found)[name].detach())
+                    values.setdefault(name, []).append(feeds[name].detach())
             estimate.totals.append(at_inputs)
             settled = all(each.bits <= INNER_PRECISION for each in inner.values())
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
@@ -338,14 +338,13 @@ class _Drawn:
         if bits > WIDEST:
             raise NotSampledError(f"its gradient scatters by {bits:.1f} bits from draw to draw")
         found_gradients = {
-            name: gradient_of(tally, [value.numpy() for value in values.get(name, ())]).scaled(
-                inner[name].since(tally.count) * (inner[name].typical if typical < 1.0 else 1.0)
-                if name in inner
-                else typical
-            )
+            name: gradient_of(tally, [value.numpy() for value in values[name]]).scaled(typical)
             for name, tally in tallies.items()
-            if tally.count
         }
+        for name, each in inner.items():
+            shape = tuple(found[name].shape)
+            level = each.average * (each.typical if typical < 1.0 else 1.0) / max(math.prod(shape), 1)
+            found_gradients[name] = Gradient.white(shape).scaled(level)
         inside_bits = {name: each.bits if typical == 1.0 else each.spread for name, each in inner.items()}
         return Pulled(found_gradients, bits, inside_bits)
 

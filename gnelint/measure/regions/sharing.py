@@ -8,8 +8,9 @@ weights that were drawn from one distribution do; inputs whose moments agree to 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -91,17 +92,41 @@ class _Renamed:
     @property
     def moments(self) -> Mapping[str, Moments]:
         """Of its outputs, and of the values in it that the sampler sees."""
-        return self._renamed(self.draws.moments)
+        return _Called(self.draws.moments, self._own)
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        """The first region's values by the other's."""
+        return {other: name for name, other in self.names.items()}
 
     def pulled(self, cotangents: Mapping[str, Gradient], *, inside: bool = True) -> Pulled:
         """Send cotangents back."""
-        own = {other: name for name, other in self.names.items()}
-        found = self.draws.pulled({own[name]: g for name, g in cotangents.items()}, inside=inside)
+        found = self.draws.pulled({self._own[name]: g for name, g in cotangents.items()}, inside=inside)
         renamed = self._renamed(found.gradients)
         return replace(found, gradients=renamed, inner_bits=self._renamed(found.inner_bits))
 
     def _renamed(self, found: Mapping[str, T]) -> dict[str, T]:
         return {self.names[name]: each for name, each in found.items() if name in self.names}
+
+
+class _Called(Mapping[str, Moments]):
+    """Moments by other names, each looked up when it is asked for."""
+
+    def __init__(self, found: Mapping[str, Moments], names: Mapping[str, str]) -> None:
+        self._found = found
+        self._names = {own: name for own, name in names.items() if name in found}
+
+    def __getitem__(self, name: str) -> Moments:
+        return self._found[self._names[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 # --- what is the same --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
+from gnelint.measure.regions import fitting
 from gnelint.measure.regions import sampler as sampling
 from gnelint.measure.regions.fitting import Tally, inside, moments_of
 from gnelint.measure.regions.sampler import Budget, TorchSampler
@@ -134,6 +135,38 @@ def test_large_values_inside_are_told_by_averages() -> None:
     assert other.total_mean == pytest.approx(one.total_mean, rel=1e-4)
     assert other.total_second == pytest.approx(one.total_second, rel=1e-4)
     assert math.prod(axis.count for axis in other.axes) == 16, "channels differ in their variance"
+
+
+def test_of_a_region_of_many_values_each_is_told_by_fewer_averages() -> None:
+    shape = (8, 8, 16, 16)
+    assert not inside(shape, values=100).pooled
+    assert inside(shape, values=4000).pooled
+    assert inside((4, 4), values=10**6).pooled == ()
+
+
+def test_what_is_inside_is_fitted_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[int] = []
+    monkeypatch.setattr(fitting, "moments_of", lambda tally: (fitted.append(1), moments_of(tally))[1])
+    before: list[int] = []
+    init = sampling._Drawn.__init__
+
+    def counted(self: sampling._Drawn, *given: object) -> None:
+        init(self, *given)  # type: ignore[arg-type]
+        before.append(len(fitted))
+
+    monkeypatch.setattr(sampling._Drawn, "__init__", counted)
+    torch.manual_seed(0)
+    traced = trace_module(Sorting(0.3), (torch.randn(32, WIDTH),), name="network")
+    analyse(traced.graph, lambda: TorchSampler(TorchNetwork(traced)))
+    assert before == [0], "draws alone fit nothing"
+    assert fitted
+
+
+def test_the_gradient_inside_is_as_large_as_it_was_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = predicted(network(0.3), monkeypatch)
+    sorted_values = next(node for node in found.nodes if node.node.source_op == "aten.sort.default")
+    layer = found.by_node["heads.0.layer"]
+    assert sorted_values.gradient_log2 == pytest.approx(layer.gradient_log2, abs=TWICE), "sorting keeps the norm"
 
 
 def test_what_is_written_in_place_has_a_gradient_when_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
