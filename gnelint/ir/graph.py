@@ -275,7 +275,7 @@ class Node:
             if parameter.provenance == "placeholder" and _stands_in(self, role, parameter)
         )
 
-    @property
+    @cached_property
     def present_inputs(self) -> tuple[str, ...]:
         """The names of the inputs that are not left out."""
         return tuple(name for name in self.inputs if name is not None)
