@@ -40,7 +40,7 @@ from gnelint.theory.spectrum import Structure
 
 _STEP = 0.05
 """Deviations by which the mean is moved to see how f' bends."""
-_MOST_LEAN = 3.0
+MOST_LEAN = 3.0
 """Above this many deviations the average of f' is too small to say where it comes from."""
 
 
@@ -164,7 +164,7 @@ class Pointwise(Unary):
         ends = [self.slopes(x.mean + side * _STEP * deviation, x.variance)[0] for side in (-1.0, 1.0)]
         bend = (ends[1] - ends[0]) / (2.0 * _STEP)
         found: np.ndarray = np.divide(
-            bend, slope, out=np.zeros_like(bend), where=np.abs(slope) > np.abs(bend) / _MOST_LEAN
+            bend, slope, out=np.zeros_like(bend), where=np.abs(slope) > np.abs(bend) / MOST_LEAN
         )
         return found
 

@@ -55,6 +55,10 @@ class _Shared:
     across: np.ndarray
 
 
+_MOST_LEAN = 8.0
+"""Of a channel whose kernel adds up to next to nothing the gradient follows the value alone."""
+
+
 @dataclass(frozen=True)
 class _Form:
     """A quadratic form of a kernel's taps: squares of some sums, and a part that each tap has alone."""
@@ -499,7 +503,7 @@ class Convolution(_Convolution):
         energy = np.maximum(pulled.energy + level * again, 0.0)
         pulled = replace(pulled, energy=energy)
         if not x.nonnegative:
-            return pulled
+            return replace(pulled, lean=self._lean_in_front(g, level * own, pulled.position_covariance))
         # what follows an input's own entries lies where these are: E xhat^2 of those that are positive
         x, mean, variance, _ = _channels_only(x)
         silent = 1.0 - x.positive_share.reshape(1, -1)
@@ -507,6 +511,17 @@ class Convolution(_Convolution):
         surely = np.clip(1.0 - there, 0.0, 1.0) * (silent > 0)
         share = np.divide(level * own, energy, out=np.zeros_like(energy), where=energy > 0)
         return replace(pulled, mask_overlap=np.clip(share, 0.0, 1.0) * surely.reshape(energy.shape))
+
+    def _lean_in_front(self, g: Gradient, energy: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """`Gradient.lean` of a gradient of which this energy follows the value. A kernel of one channel tells the sign:
+        what positions share is multiplied by its sum, what follows the value by its energy. Of several kernels over a
+        channel, with gradients of their own, nobody knows it: 0."""
+        if self._kernel.shape[1] > 1 or len(self._kernel) > self._groups:
+            return np.zeros_like(energy)
+        shared = np.maximum(covariance, 0.0)
+        square = np.divide(np.maximum(energy, 0.0), shared, out=np.zeros_like(shared), where=shared > 0)
+        sign = np.sign(self._kernel.sum(axis=(1, 2)) * g.lean.reshape(-1)).reshape(energy.shape)
+        return np.asarray(sign * np.minimum(np.sqrt(square), _MOST_LEAN))
 
     def _met_again(self, followed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What inputs get because a gradient's positions are as alike as the values there, by as much; and what of

@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gnelint.analysis.propagation import analyse
 from gnelint.components import Component
+from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.cells import Axis, average
 from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.gradient import Gradient
@@ -536,3 +538,36 @@ def test_what_a_mask_follows_behind_a_sum_with_a_rectified_value(deviation: floa
         together = (mask * centred).mean((2, 3)) / mask.mean((2, 3))
         true = math.sqrt(float((together**2).mean()) - 1.0 / count / float(mask.mean()))
         assert float(found.lean.mean()) == pytest.approx(true, abs=0.06)
+
+
+class OwnKernels(nn.Module):
+    """An activation behind which a kernel for each channel looks at it, and another, under an average."""
+
+    def __init__(self, act: nn.Module, channels: int = 64) -> None:
+        super().__init__()
+        self.enter, self.act, self.norm = nn.Conv2d(3, channels, 1), act, nn.BatchNorm2d(channels)
+        self.near = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.act(self.near(self.norm(self.act(self.enter(x)))))
+        return y.mean((2, 3))
+
+
+@pytest.mark.parametrize("act", [nn.GELU(), nn.SiLU(), nn.Tanh()], ids=lambda act: type(act).__name__)
+def test_a_gradient_that_came_through_a_kernel_of_one_channel_follows_the_value(act: nn.Module) -> None:
+    """What bends behind the kernel follows what it read, and is large where the activation in front is steep: 0.35 bits
+    for GELU, 0.13 for SiLU, where that is left out."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, x = OwnKernels(act), torch.randn(16, 3, 8, 8)
+        said = analyse(trace_module(module, (x,), name="own_kernels").graph).by_node["enter"].gradient_log2
+        caught: list[torch.Tensor] = []
+        module.enter.register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
+        output = module(x)
+        cotangents = [torch.randn_like(output) for _ in range(8)]
+        found = [torch.autograd.grad(output, caught[0], each, retain_graph=True)[0] for each in cotangents]
+        whole = sum(float(each.square().sum()) for each in cotangents)
+        assert said is not None
+        errors.append(said - np.log2(sum(float(each.square().sum()) for each in found) / whole))
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.09)

@@ -402,13 +402,14 @@ def leaning(distance: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def _mixed_lean(left: Gradient, right: Gradient) -> np.ndarray:
-    """The lean of a sum: squares are weighted by what positions share."""
+    """The lean of a sum: squares are weighted by what positions share, and it has the sign of most of it."""
     if is_zero(left.lean) and is_zero(right.lean):
         return left.lean
     weights = [np.maximum(g.position_covariance, 0.0) for g in (left, right)]
     square = weights[0] * left.lean**2 + weights[1] * right.lean**2
     total = weights[0] + weights[1]
-    return np.asarray(np.sqrt(np.divide(square, total, out=np.zeros_like(square), where=total > 0)))
+    sign = np.where(weights[0] * left.lean + weights[1] * right.lean < 0, -1.0, 1.0)
+    return np.asarray(sign * np.sqrt(np.divide(square, total, out=np.zeros_like(square), where=total > 0)))
 
 
 @dataclass(frozen=True, eq=False)
