@@ -29,6 +29,7 @@ from gnelint.readers.torch.input_makers import (
     other_forms,
     tokens_of,
 )
+from gnelint.readers.torch.named_inputs import named
 from gnelint.readers.torch.outputs import without_caches
 from gnelint.readers.torch.stand_ins import stand_ins
 from gnelint.records import dataclass
@@ -50,18 +51,20 @@ class FoundInputs:
     @property
     def note(self) -> str:
         """What is fed, and how to feed something else."""
-        named = [("", value) for value in self.args] + list(self.kwargs.items())
+        given = [("", value) for value in self.args] + list(self.kwargs.items())
         shown = ", ".join(
-            f"{f'{name}=' if name else ''}{','.join(map(str, value.shape))}"
-            for name, value in named
-            if isinstance(value, torch.Tensor)
+            f"{f'{name}=' if name else ''}{','.join(map(str, _sizes(value)))}"
+            for name, value in given
+            if isinstance(value, (torch.Tensor, int))
         )
         return f"inputs are {self.source}: {shown or 'none'}; --input sets others"
 
 
 def find_inputs(module: nn.Module) -> FoundInputs | None:
     """What the module can be called with, None where it does not say."""
-    for find in (_example_input_array, _of_configuration, _dummy_inputs, _default_configuration, _first_layer):
+    for find in (
+        _example_input_array, _of_configuration, _dummy_inputs, _default_configuration, _first_layer, _by_names
+    ):  # fmt: skip
         found = find(module)
         if found is not None:
             return found
@@ -106,6 +109,14 @@ def _first_layer(module: nn.Module) -> FoundInputs | None:
         return None
     steps = noise_of(module, (BATCH, LENGTH, found.args[0].shape[-1]))
     return FoundInputs((steps,), {}, _GUESSED) if accepts(module, (steps,), {}) else None
+
+
+def _by_names(module: nn.Module) -> FoundInputs | None:
+    """What the names of the arguments say, in the forms that `forward` runs on."""
+    for args in islice(named(module), _MOST_GUESSES):
+        if accepts(module, args, {}):
+            return FoundInputs(args, {}, "guessed from the names of its arguments")
+    return None
 
 
 def guessed(module: nn.Module) -> FoundInputs | None:
@@ -160,7 +171,7 @@ def _of_configuration(module: nn.Module) -> FoundInputs | None:
         waiting = [(kwargs, 0) for kwargs in reversed(list(_made(makers, chosen)))]
         while waiting:
             kwargs, repairs = waiting.pop()
-            shapes = tuple((name, *value.shape) for name, value in kwargs.items())
+            shapes = tuple((name, *_sizes(value)) for name, value in kwargs.items())
             if shapes in tried or len(tried) >= _MOST_TRIES:
                 continue
             tried.add(shapes)
@@ -207,13 +218,13 @@ def _repaired(
         for found in misfit.finditer(said):
             got, wanted = int(found["got"]), int(found["wanted"])
             for name, value in kwargs.items():
-                if value.is_floating_point() and value.dim() > 1:
+                if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
                     yield from ({**kwargs, name: makers.noise(*shape)} for shape in _resized(value, got, wanted))
     if (sides := _IMAGE_MISFIT.search(said)) is not None:
         rows, columns, high, wide = map(int, sides.groups())
         yield {
             name: makers.noise(*value.shape[1:-2], value.shape[-2] * high // rows, value.shape[-1] * wide // columns)
-            if value.dim() > 3
+            if isinstance(value, torch.Tensor) and value.dim() > 3
             else value
             for name, value in kwargs.items()
         }
@@ -223,6 +234,13 @@ def _repaired(
         for name in sorted(left, key=lambda name: not re.search(rf"\b{name}\b", f"{said} {lines}"))[:_MOST_ASKED]:
             for value in islice(makers.forms(name), _MOST_FORMS):
                 yield {**kwargs, name: value}
+            if (number := makers.number(name)) is not None:
+                yield {**kwargs, name: number}
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    """The shape of a tensor; a number as it is."""
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else (value,)
 
 
 def _resized(value: torch.Tensor, got: int, wanted: int) -> Iterator[tuple[int, ...]]:
@@ -243,6 +261,8 @@ def _resized(value: torch.Tensor, got: int, wanted: int) -> Iterator[tuple[int, 
     yield from (other for other in dict.fromkeys(found) if other != shape)
 
 
+_MOST_GUESSES = 40
+"""Calls of a module of which only the names of arguments are known."""
 _MOST_COLUMNS = 4
 """Columns at the head of each row that say where it is."""
 _MOST_ASKED, _MOST_FORMS = 6, 2

@@ -74,6 +74,12 @@ class Makers:
                 shapes.add(found.shape)
                 yield found
 
+    def number(self, name: str) -> int | None:
+        """A number of patches that an argument annotated as one says, of `LENGTH` in all; None for any other."""
+        asked = inspect.signature(self._module.forward).parameters.get(name)
+        is_number = asked is not None and re.search(r"\bint\b", str(asked.annotation))
+        return _NUMBERS.get(name) if is_number else None
+
     def _extent(self, axis: ast.expr) -> int:
         """The size of an axis from the word or the formula that stands for it."""
         if isinstance(axis, ast.Constant) and isinstance(axis.value, int):
@@ -232,6 +238,8 @@ class Makers:
 
 _GRID = 4
 """Rows and columns of patches, at least."""
+_NUMBERS = {"num_frames": 1, "height": _GRID, "width": LENGTH // _GRID}
+"""How the tokens of a film lie, one a patch."""
 
 _VECTORS = ("query_embeds", "inputs_embeds", "noise_embeds", "hidden_states", "context_hidden_states", "latents")
 """Arguments that are tokens as vectors."""

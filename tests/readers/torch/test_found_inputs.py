@@ -239,3 +239,98 @@ def test_a_first_layer_may_be_one_of_steps() -> None:
     rows = find_inputs(nn.Sequential(nn.Linear(12, 4)))
     assert rows is not None
     assert tuple(rows.args[0].shape) == (8, 12), "rows where they are taken"
+
+
+class _OfFrames(_Configured):
+    """Rows of patches, and numbers that say how they lie."""
+
+    main_input_name = None
+
+    def forward(self, hidden_states: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+        rows, columns = torch.arange(height), torch.arange(width)  # type: ignore[arg-type]
+        assert len(rows) * len(columns) == hidden_states.shape[1]
+        return self.layer(hidden_states)
+
+
+def test_numbers_that_say_how_patches_lie_are_found_by_their_annotation() -> None:
+    found = find_inputs(_OfFrames())
+    assert found is not None
+    assert found.kwargs["height"] * found.kwargs["width"] == found.kwargs["hidden_states"].shape[1]
+    assert "height=4" in found.note
+
+
+class _OfPictures(nn.Module):
+    """As many vision transformers are: the first layer reads patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size, self.layer = 24, nn.Linear(3 * 8 * 8, 4)
+        self.places = nn.Parameter(torch.zeros(1, 9, 4))
+
+    def forward(self, img: Tensor) -> Tensor:
+        batch, channels, high, wide = img.shape
+        patches = img.reshape(batch, channels, high // 8, 8, wide // 8, 8).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)
+        return self.layer(patches.flatten(2)) + self.places
+
+
+class _Translating(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.others, self.layer = nn.Embedding(40, 8), nn.Embedding(30, 8), nn.Linear(8, 30)
+
+    def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
+        return self.layer(self.others(tgt) + self.words(src).mean(1, keepdim=True))
+
+
+class _Denoising(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.time, self.classes = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(1, 8), nn.Embedding(10, 8)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return self.conv(x) + (self.time(t.float()[:, None]) + self.classes(y))[..., None, None]
+
+
+class _OfNeighbours(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        assert x.dim() > 1
+        sent = self.layer(x).index_select(-2, edge_index[0])
+        return torch.zeros(*x.shape[:-1], 8).index_add(-2, edge_index[1], sent)
+
+
+class _ProjectedLate(nn.Module):
+    """What it reads first is not the layer that it has first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.into = nn.Linear(12, 12), nn.Linear(7, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.into(x))
+
+
+@pytest.mark.parametrize("kind", [_OfPictures, _Translating, _Denoising, _OfNeighbours, _ProjectedLate])
+def test_the_names_of_arguments_say_what_they_are(kind: type[nn.Module]) -> None:
+    module = kind()
+    found = find_inputs(module)
+    assert found is not None
+    assert "names of its arguments" in found.source
+    assert module(*found.args).isfinite().all()
+
+
+class _Unclear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, state: Tensor, horizon: Tensor) -> Tensor:
+        return self.layer(state) * horizon
+
+
+def test_a_name_that_says_nothing_is_not_guessed() -> None:
+    assert find_inputs(_Unclear()) is None
+    assert find_inputs(nn.ReLU()) is None
