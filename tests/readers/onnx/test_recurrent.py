@@ -127,6 +127,28 @@ def test_lengths_that_an_input_decides_are_taken_whole(tmp_path: Path) -> None:
     assert any("taken to be whole" in note for note in graph.notes)
 
 
+@pytest.mark.parametrize("by_gate", [False, True])
+def test_an_lstm_in_8_bits_is_that_of_its_decoded_weights(by_gate: bool, tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(5), 4 * HIDDEN
+    given, plain = {"b": weights("LSTM", 2)["b"]}, {"b": weights("LSTM", 2)["b"]}
+    for name, inner in (("w", WIDTH), ("r", HIDDEN)):
+        codes = rng.integers(0, 256, (2, inner, rows)).astype(np.uint8)
+        scale = rng.uniform(0.001, 0.01, (2, rows) if by_gate else (2,)).astype(np.float32)
+        zero = rng.integers(100, 150, scale.shape).astype(np.uint8)
+        given |= {name: codes, f"{name}_scale": scale, f"{name}_zero": zero}
+        decoded = (codes.astype(np.float32) - zero.reshape(2, 1, -1)) * scale.reshape(2, 1, -1)
+        plain[name] = np.ascontiguousarray(decoded.transpose(0, 2, 1))
+    inputs = ("x", "w", "r", "b", "", "", "", "", "w_scale", "w_zero", "r_scale", "r_zero")
+    attributes = {"hidden_size": HIDDEN, "direction": "bidirectional"}
+    nodes = [node("DynamicQuantizeLSTM", inputs, OUTPUTS["LSTM"], domain="com.microsoft", **attributes)]
+    read = load(model(nodes, {"x": (STEPS, BATCH, WIDTH)}, OUTPUTS["LSTM"], given), tmp_path)
+    expected = build("LSTM", tmp_path, plain, direction="bidirectional")
+    assert [found.op for found in read.nodes] == [found.op for found in expected.nodes]
+    x = (torch.from_numpy(rng.standard_normal((STEPS, BATCH, WIDTH)).astype(np.float32)),)
+    for found, wanted in zip(outputs(read, x), outputs(expected, x), strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-6, atol=1e-6)
+
+
 def test_lengths_that_are_all_of_the_sequence(tmp_path: Path) -> None:
     given = weights("LSTM") | {"lengths": np.full(BATCH, STEPS, np.int32)}
     agrees(build("LSTM", tmp_path, given, ("x", "w", "r", "b", "lengths")), tmp_path)

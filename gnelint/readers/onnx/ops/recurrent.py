@@ -4,6 +4,7 @@ order of gates."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE
 _GATES = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
 """Where the vocabulary's gates stand: LSTM stores input, output, forget, cell; GRU update, reset, hidden."""
 
+ROUNDED_NOTE = "Rounding to 8 bits on the way into recurrent layers is left out."
 LENGTHS_NOTE = "Lengths of sequences that inputs decide are taken to be whole: no step is left out."
 
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -174,8 +176,40 @@ def _row(em: Emitter, states: Value, place: int, shape: tuple[int, int]) -> Valu
     return em.reshape(em.slice(states, 0, place, place + 1) if concrete(states)[0] > 1 else states, shape)
 
 
+_LSTM = _recurrent("lstm", ("Sigmoid", "Tanh", "Tanh"))
+
+
+def _quantized_lstm(call: Call, em: Emitter) -> Results:
+    """ONNX Runtime's LSTM of weights in 8 bits: what they stand for, met by inputs and states as they are."""
+    w, r = (_decoded(call, index) for index in (1, 2))
+    em.notes[ROUNDED_NOTE] = None
+    kind = em.flow(call.need(0)).dtype
+    outputs = tuple(replace(output, dtype=kind) for output in call.outputs)
+    inputs = (call.input(0), w, r, *call.inputs[3:8])
+    return _LSTM(replace(call, op_type="LSTM", domain="", inputs=inputs, outputs=outputs), em)
+
+
+def _decoded(call: Call, index: int) -> Parameter:
+    """(direction, gate, input) from the codes (direction, input, gate), each direction or gate with a scale."""
+    codes = call.parameter(index, "the weight")
+    scale, zero = (call.parameter(2 * index + place, "the scale") for place in (6, 7))
+    if len(codes.shape) != 3:
+        raise CannotLowerError("a weight of another rank")
+    directions, inner, rows = codes.shape
+
+    def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        stored, factor, offset = (np.asarray(array) for array in arrays)
+        each = (directions, 1, -1)
+        numbers = (stored.astype(factor.dtype) - offset.astype(factor.dtype).reshape(each)) * factor.reshape(each)
+        return [np.ascontiguousarray(numbers.transpose(0, 2, 1))]
+
+    shape = (directions, rows, inner)
+    return computed(codes.name, "DequantizeLinear", (codes, scale, zero), shape, scale.dtype, run)
+
+
 RECURRENT_OPS: Mapping[str, Lowering] = {
-    "LSTM": _recurrent("lstm", ("Sigmoid", "Tanh", "Tanh")),
+    "com.microsoft.DynamicQuantizeLSTM": _quantized_lstm,
+    "LSTM": _LSTM,
     "GRU": _recurrent("gru", ("Sigmoid", "Tanh")),
     "RNN": _recurrent("rnn", ("Tanh",)),
 }
