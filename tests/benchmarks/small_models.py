@@ -35,6 +35,7 @@ SMALL: Mapping[str, Any] = {
     "rotary_dim": 8, "encoder_hidden_size": 64, "cross_attention_hidden_size": 64, "mm_hidden_size": 64,
     "cross_hidden_size": 64, "cross_num_attention_heads": 4, "cross_num_key_value_heads": 4, "cross_head_dim": 16,
     "output_channels": 64, "mamba_d_state": 8, "mamba_n_groups": 1, "n_groups": 1, "prediction_length": 4,
+    "context_size": 32,
 }  # fmt: skip
 """Sizes by the names that configurations give them; set where a configuration has the name and a number there."""
 

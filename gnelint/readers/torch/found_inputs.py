@@ -250,6 +250,9 @@ def _resized(value: torch.Tensor, got: int, wanted: int) -> Iterator[tuple[int, 
     a few columns been taken off."""
     shape = tuple(value.shape[1:])
     last, found = shape[-1], list[tuple[int, ...]]()
+    if got in shape and wanted in shape:  # its axes may be the other way round
+        others = {got: wanted, wanted: got}
+        found.append(tuple(others.get(size, size) for size in shape))
     for one, other in ((got, wanted), (wanted, got)):
         found.append(tuple(other if size == one else size for size in shape))
         places = [place for place, size in enumerate(shape) if size == one]

@@ -172,6 +172,25 @@ def test_a_size_that_was_changed_on_the_way_is_found(kind: type[nn.Module], widt
     assert tuple(found.kwargs["hidden_states"].shape) == (2, 16, width)
 
 
+class _ChannelsFirst(_Configured):
+    """Vectors whose steps come last."""
+
+    main_input_name = "latents"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(8, 4, 3)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.conv(latents)
+
+
+def test_axes_may_be_the_other_way_round() -> None:
+    found = find_inputs(_ChannelsFirst())
+    assert found is not None
+    assert found.kwargs["latents"].shape == (2, 8, 16)
+
+
 class _Paired(nn.Module):
     """Eight rows of sound make a step, beside which there has to be a step of features."""
 
