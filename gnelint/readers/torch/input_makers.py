@@ -281,7 +281,7 @@ _BY_NAME: Mapping[str, Callable[[Makers], torch.Tensor]] = {
     "bbox": lambda made: torch.zeros_like(made.tokens())[..., None].expand(-1, -1, 4).contiguous(),
     "past_values": Makers.past,
     "past_time_features": lambda made: made.noise(made.past().shape[1], made.size("num_time_features", default=1)),
-    "past_observed_mask": lambda made: torch.ones_like(made.past()),
+    "past_observed_mask": lambda made: torch.ones_like(made.past(), dtype=torch.bool),
 }
 
 

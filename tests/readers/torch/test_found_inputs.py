@@ -191,6 +191,20 @@ def test_axes_may_be_the_other_way_round() -> None:
     assert found.kwargs["latents"].shape == (2, 8, 16)
 
 
+class _Forecasting(_Configured):
+    main_input_name = "past_values"
+
+    def forward(self, past_values: Tensor, past_observed_mask: Tensor) -> Tensor:
+        return (past_values * past_observed_mask).sum(1, keepdim=True) / past_observed_mask.sum(1, keepdim=True)
+
+
+def test_what_was_observed_is_no_number_that_varies() -> None:
+    found = find_inputs(_Forecasting())
+    assert found is not None
+    assert found.kwargs["past_observed_mask"].dtype is torch.bool
+    assert found.kwargs["past_observed_mask"].all()
+
+
 class _Paired(nn.Module):
     """Eight rows of sound make a step, beside which there has to be a step of features."""
 
