@@ -116,6 +116,8 @@ def _range(graph: Graph, node: Node, found: Mapping[str, Range]) -> Range | None
         return _of_numbers(node.parameters.get("value"))
     if node.op == "where":
         return _chosen(graph, node, found)
+    if node.op == "gather":
+        return operands[0]
     if node.op == "sub" and is_less_its_maximum(graph, node):
         return Range(-math.inf, 0.0)
     if not operands or any(operand is None for operand in operands):

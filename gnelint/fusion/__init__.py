@@ -11,7 +11,7 @@ from dataclasses import replace
 from gnelint.fusion.activations import fuse_activations
 from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks, turn_weighted_sums
 from gnelint.fusion.gradient import fuse_straight_through
-from gnelint.fusion.hiding import drop_lowest_bounds, keep_hidden
+from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
@@ -38,7 +38,7 @@ _PASSES = (
     fuse_circular_pads,
     fuse_padded_pools,
 )
-_LAST = (keep_hidden, fuse_lengths)
+_LAST = (keep_hidden, fuse_lengths, drop_replaced_infinities)
 """Of what the others have left."""
 _MAX_ROUNDS = 4
 """An idiom inside another one is found a round earlier; none nests deeper."""

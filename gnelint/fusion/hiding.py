@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnelint.ir.graph import LARGEST, Node, Parameter
+from gnelint.ir.graph import LARGEST, UNMODELLED, Node, Parameter
 from gnelint.ir.rewriter import Rewriter, scalar
 
 _HIDDEN = -1e3
 """A logit below this hides an entry: e^-1000 is 0 in every data type."""
 _NEARLY = 0.99
 """Share of a type's largest number from which on the negative of it is a bound that changes nothing."""
+_ASK_NUMBERS = frozenset({"IsNaN", "IsInf", "aten.isnan.default", "aten.isinf.default"})
+_EQUAL = frozenset({"Equal", "aten.eq.Scalar"})
 _MOST = 1 << 24
 """Entries of the largest constant that is read to see what it hides."""
 
@@ -28,6 +30,36 @@ def drop_lowest_bounds(rewriter: Rewriter) -> None:
                 if rewriter.shape(x) == rewriter.shape(node.outputs[0]):
                     rewriter.replace(node, "identity", (x,), "lowest_bound")
                 break
+
+
+def drop_replaced_infinities(rewriter: Rewriter) -> None:
+    """Take where(isnan(x), 0, x) and where(x == infinity, the largest number, x) for x, as nan_to_num writes them.
+
+    A draw of finite numbers has none of either. What is no number itself is found where it is made.
+    """
+    for node in rewriter:
+        if node.op != "where":
+            continue
+        condition, filler, x = node.present_inputs
+        asked = rewriter.source(condition, UNMODELLED)
+        if asked is None or asked.present_inputs[:1] == () or rewriter.shape(x) != rewriter.shape(node.outputs[0]):
+            continue
+        constant = _constant(rewriter, filler)
+        number = None if constant is None else scalar(constant)
+        largest = LARGEST.get(rewriter.value(node.outputs[0]).dtype or "")
+        extreme = number is not None and largest is not None and abs(number) >= _NEARLY * largest
+        own = _replaced(rewriter, x) == _replaced(rewriter, asked.present_inputs[0])
+        if own and number is not None and (asked.source_op in _ASK_NUMBERS or (extreme and asked.source_op in _EQUAL)):
+            rewriter.replace(node, "identity", (x,), "replaced_infinities")
+
+
+def _replaced(rewriter: Rewriter, value: str) -> str | None:
+    """The value before others of its entries were replaced."""
+    node = rewriter.source(value, "where")
+    while node is not None:
+        value = node.present_inputs[-1]
+        node = rewriter.source(value, "where")
+    return rewriter.behind(value)
 
 
 def keep_hidden(rewriter: Rewriter) -> None:

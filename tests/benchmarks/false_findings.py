@@ -10,7 +10,7 @@ are kept in `JUDGED`, by rule and family. Written to reports/benchmarks/false_fi
 
 With --own every network that one rule's tests or a report call right, and no rule's tests call wrong, is checked with
 all other rules (no other package is needed). Their rows are kept in false_findings_own.json and in the same table;
---only replaces the rows of the networks named.
+In either form --only replaces the rows of those named.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ def main() -> None:
     for model in transformers_models(given.only):
         rows.append(checked(model, given.seconds))
         print(line(rows[-1]), flush=True)
-        write(rows, given.out)
+        again = {row.family for row in rows}
+        before = [row for row in kept(given.out) if row.family not in again] if given.only else []
+        write((*before, *rows), given.out)
         if sum(row.outcome == "checked" for row in rows) >= given.limit:
             break
     print(summary(rows))

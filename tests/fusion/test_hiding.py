@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gnelint.analysis.propagation import analyse
 from gnelint.readers.torch.reader import read_module
 
 
@@ -65,3 +66,25 @@ def test_a_bound_at_the_lowest_number_changes_nothing(bound: float, fused: bool)
     graph = read_module(KeptFinite(bound), (torch.randn(2, 6, 8),), name="finite")
     causal = [node.attribute("causal") for node in graph.nodes if node.op == "attention"]
     assert causal == ([True] if fused else [])
+
+
+class Replaced(nn.Module):
+    """What is no number, or infinite, is replaced; or what is negative."""
+
+    def __init__(self, numbers: bool) -> None:
+        super().__init__()
+        self.layer, self.numbers = nn.Linear(8, 8), numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        return x.nan_to_num(0.0) if self.numbers else torch.where(x < 0, torch.zeros_like(x), x)
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_nan_to_num_changes_nothing_of_finite_numbers(numbers: bool) -> None:
+    graph = read_module(Replaced(numbers), (torch.randn(2, 8),), name="replaced")
+    assert all(node.op != "where" for node in graph.nodes) or not numbers
+    prediction = analyse(graph)
+    found = prediction.by_node[graph.producers[graph.outputs[0]].name]
+    layer = prediction.by_node["layer"]
+    assert (found.second_moment == layer.second_moment) == numbers

@@ -22,6 +22,7 @@ from tests.models import (
     innocent,
     misplaced,
     mixed_up,
+    overlooked,
     placement,
     reported,
     residual_examples,
@@ -31,6 +32,7 @@ from tests.models import (
     starts,
     stuck,
     unasked,
+    unforeseen,
     unheard,
     unsteady,
     wiring,
@@ -394,6 +396,31 @@ def _examples() -> dict[str, Case]:
         misplaced.leaky_units: (8, 20, 4),
         misplaced.half_positions: (4, 512, 4),
         misplaced.spline_grid: (32, 8),
+        overlooked.rotary_pairs: (8, 24, 8),
+        overlooked.hidden_nan: (16, 12, 8),
+        overlooked.own_distances: (8, 10, 8),
+        overlooked.misplaced_forget: (8, 60, 4),
+        overlooked.decay_products: (8, 100, 4),
+        overlooked.joined_samples: (24, 16),
+        overlooked.unmixed_channels: (8, 16, 8, 8),
+        overlooked.standardised_alone: (8, 3, 8, 8),
+        unforeseen.summed_attention: (8, 64, 8),
+        unforeseen.unscaled_spectrum: (16, 64),
+        unforeseen.deep_floor: (16, 16),
+        unforeseen.summed_logits: (16, 16),
+        unforeseen.any_of_many: (8, 128, 4),
+        unforeseen.shares_over_points: (8, 1, 12, 12),
+        unforeseen.wild_frequencies: (32, 2),
+        unforeseen.gated_by_time: (16, 12, 4),
+        unforeseen.largest_of_all: (16, 16),
+        unforeseen.own_likeness: (16, 16),
+        unforeseen.inverse_of_any: (16, 16),
+        unforeseen.equal_offsets: (8, 16, 4),
+        unforeseen.shut_hard_gate: (16, 16),
+        unforeseen.padded_behind: (8, 24, 4),
+        unforeseen.clamped_weights: (16, 16),
+        unforeseen.convex_layers: (16, 8),
+        unforeseen.one_gate: (8, 16, 4),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -420,6 +447,10 @@ def _examples() -> dict[str, Case]:
     found.append(Case("weighted_tasks", unasked.weighted_tasks, (32, 16), others=((32, 4), (32, 4))))
     found.append(Case("paired_candidates", misplaced.paired_candidates, (8, 8), others=((8, 5, 8),)))
     found.append(Case("drawn_positions", misplaced.drawn_positions, (8, 12), vocabulary=16))
+    found.append(Case("steep_frequencies", overlooked.steep_frequencies, (16, 4), others=((16,),)))
+    found.append(Case("floored_frequencies", overlooked.floored_frequencies, (16, 4), others=((16,),)))
+    found.append(Case("bounded_table", overlooked.bounded_table, (16, 6), vocabulary=64))
+    found.append(Case("classes_over_time", unforeseen.classes_over_time, (8, 12), vocabulary=32))
     found.append(Case("sloped_attention", misplaced.sloped_attention, (8, 24), vocabulary=16))
     found.append(Case("turned_heads", unheard.turned_heads, (4, 16), vocabulary=32))
     found.append(Case("step_rows", unheard.step_rows, (16, 16), others=((16,),)))

@@ -337,11 +337,11 @@ def half_positions(*, wrong: bool = False) -> nn.Module:
 class Splines(nn.Module):
     """A layer of hat functions on a fixed grid (KAN)."""
 
-    def __init__(self, enter: int, leave: int, reach: float) -> None:
+    def __init__(self, enter: int, leave: int, reach: float, knots: int) -> None:
         super().__init__()
-        self.register_buffer("knots", torch.linspace(-reach, reach, 16))
-        self.step = 2 * reach / 15
-        self.weights = nn.Parameter(torch.randn(enter * 16, leave) * (1.5 / enter) ** 0.5)
+        self.register_buffer("knots", torch.linspace(-reach, reach, knots))
+        self.step = 2 * reach / (knots - 1)
+        self.weights = nn.Parameter(torch.randn(enter * knots, leave) * (1.5 / enter) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         hats = (1 - (x[..., None] - self.knots).abs() / self.step).relu()
@@ -351,19 +351,19 @@ class Splines(nn.Module):
 class SplineNetwork(nn.Module):
     """Two layers of hat functions behind features of deviation 5."""
 
-    def __init__(self, reach: float) -> None:
+    def __init__(self, reach: float, width: int, knots: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(8, 16)
+        self.enter = nn.Linear(8, width)
         nn.init.normal_(self.enter.weight, std=5 / 8**0.5)
-        self.first, self.second = Splines(16, 16, reach), Splines(16, 4, 3.0)
+        self.first, self.second = Splines(width, width, reach, knots), Splines(width, 4, 3.0, knots)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(self.enter(x)))
 
 
-def spline_grid(*, wrong: bool = False) -> nn.Module:
+def spline_grid(*, wrong: bool = False, width: int = 16, knots: int = 16) -> nn.Module:
     """Wrong: the grid ends at 0.5, where the features have a deviation of 5."""
-    return SplineNetwork(0.5 if wrong else 15.0)
+    return SplineNetwork(0.5 if wrong else 15.0, width, knots)
 
 
 class Located(nn.Module):

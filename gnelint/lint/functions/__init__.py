@@ -27,6 +27,8 @@ from gnelint.lint.functions.shortcuts import SHORTCUTS
 from gnelint.lint.functions.slices import SLICES
 from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
+from gnelint.lint.functions.together import TOGETHER
+from gnelint.lint.functions.waves import WAVES
 from gnelint.lint.functions.weights import WEIGHTS
 from gnelint.lint.kinds import Function
 
@@ -36,10 +38,10 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Weights": WEIGHTS,
     "Movement": MOVEMENT,
     "Numbers at the first step": HAZARDS,
-    "What a value is set against": (*STATISTICS, *CODES, *KNOTS),
+    "What a value is set against": (*STATISTICS, *CODES, *KNOTS, *WAVES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
-    "Axes": (*AXES, *ATTENTION),
+    "Axes": (*AXES, *ATTENTION, *TOGETHER),
     "The head and the loss": HEAD,
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),

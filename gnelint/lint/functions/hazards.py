@@ -8,7 +8,7 @@ import numpy as np
 
 from gnelint.analysis.ranges import Range, is_less_its_maximum
 from gnelint.ir.graph import LARGEST, Derivation, Node
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.overstated import REACH, overstated
 
@@ -58,7 +58,7 @@ def _divides_by_signed_sum(facts: Facts, node: Node) -> bool:
     if total is None or total.op not in ("reduce_sum", "reduce_mean") or total.present_inputs[0] != name:
         return False
     known = facts.ranges.get(name)
-    return name in facts.learnt_values and (known is None or known.low < 0.0 < known.high)
+    return name in facts.learnt_values and known is not None and known.low < 0.0 < known.high
 
 
 _HIDING = 1e4
@@ -67,6 +67,7 @@ _LOST = {"float16": 10.0, "bfloat16": 30.0, "float32": 30.0, "float64": 30.0}
 """Below minus this an exponential is lost beside numbers of size 1, and optimisers take its gradient for none."""
 _OF_COMPLEX = "aten.abs.default"
 """The length of complex numbers, whose derivative at 0 torch takes for 0."""
+_OFTEN_ZERO = 0.1
 _MOVES = frozenset({"identity", "reshape", "expand", "transpose"})
 _PASSING = frozenset({"mul", "scale", "reduce_sum", "reduce_mean", "add", "reshape", "slice", "transpose", "expand"})
 
@@ -198,6 +199,39 @@ def _rests_at_zero(facts: Facts, node: Node) -> bool:
     return bool(known) and all(each is not None and each.low == each.high == 0.0 for each in known)
 
 
+def _divisor_sigmas(facts: Facts, node: Node) -> float | None:
+    """How many deviations from zero the mean of a divisor lies that a layer gives and that has either sign."""
+    place = node.op == "div"
+    source = facts.producer(node, int(place))
+    while source is not None and source.op in _MOVES | {"bias", "scale", "slice"} and len(source.present_inputs) == 1:
+        source = facts.producer(source)
+    known = facts.ranges.get(node.present_inputs[int(place)]) if len(node.present_inputs) > place else None
+    moments = facts.input_moments(node, int(place))
+    if source is None or source.op not in LAYERS or known is None or moments is None or not known.low < 0 < known.high:
+        return None
+    if not any(parameter.trainable for parameter in source.parameters.values()):
+        return None
+    return abs(moments[0]) / math.sqrt(max(moments[1] - moments[0] ** 2, 1e-30))
+
+
+def _floor_bits(facts: Facts, node: Node) -> float | None:
+    """log2 of the small number that stands in the place of the zeros that a logarithm reads; -inf if it was lost.
+
+    A ReLU with a number beside it that changes nothing of its own was taken for one operation.
+    """
+    source = facts.producer(node)
+    if source is None or source.present_inputs[0] not in facts.learnt_values:
+        return None
+    if source.op in ("relu", "clip") and len(source.sources) > 1:
+        known = facts.ranges.get(source.outputs[0])
+        return -math.inf if known is not None and known.low == 0.0 and not known.zeros else None
+    known = facts.ranges.get(source.present_inputs[0])
+    if source.op != "bias" or known is None or known.low < 0.0 or known.share < _OFTEN_ZERO:
+        return None
+    floor = facts.ranges.get(source.outputs[0])
+    return math.log2(floor.low) if floor is not None and floor.low > 0.0 else None
+
+
 def _lowest_exponent(facts: Facts, node: Node) -> float | None:
     """Of a power whose exponents are a tensor: the lowest of them that is not zero."""
     stored = next((each for role, each in node.parameters.items() if role.startswith("p_")), None)
@@ -297,6 +331,19 @@ HAZARDS = (
         "n reads exactly x: always, or where zeros are that a number was added to",
     ),
     function("rests_at_zero(n)", "truth", _rests_at_zero, "all operands of n are zero for every input"),
+    function(
+        "divisor_sigmas(n)",
+        "number",
+        _divisor_sigmas,
+        "deviations from zero of the mean of what n divides by, where a trained layer gives it and it has either sign",
+    ),
+    function(
+        "floor_bits(n)",
+        "number",
+        _floor_bits,
+        "log2 of the number that the logarithm n reads in the place of the zeros that a ReLU or a mask makes behind "
+        "layers; -infinity where it is too small to tell, unknown where there are hardly any",
+    ),
     function(
         "lowest_exponent(n)",
         "number",

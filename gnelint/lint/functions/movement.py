@@ -158,7 +158,7 @@ def _is_in_constants(graph: Graph, name: str) -> bool:
     """Whether constants were computed of an input of integers: the targets of a loss."""
     of_integers = graph.values[name].dtype is not None and not graph.values[name].is_floating
     return of_integers and any(
-        each.name.startswith(f"{name}:") or each.name == "indices" for each in graph.parameters()
+        each.name.startswith(f"{name}:") or each.name in (name, "indices") for each in graph.parameters()
     )
 
 
