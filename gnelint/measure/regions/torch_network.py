@@ -119,12 +119,13 @@ class TorchNetwork:
         return sorted(needed, key=self._order.__getitem__)
 
     def _constant(self, node: fx.Node, edited: Mapping[str, Tensor]) -> Any:
-        """What a placeholder stands for: a stored tensor, or an input of integers as the example has it."""
+        """What a placeholder stands for: a stored tensor, or an input of integers or of nothing, as in the example."""
         specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
         spec = specs[node.name]
         if spec.kind is InputKind.USER_INPUT:
             given = self._given.get(node.name)
-            if isinstance(given, Tensor) and (given.is_floating_point() or given.is_meta):
+            # what has no entries has none to be known
+            if isinstance(given, Tensor) and given.numel() > 0 and (given.is_floating_point() or given.is_meta):
                 raise NotSampledError(f'it reads the input "{node.name}" beside the values that are known')
             return given
         name = str(spec.target)

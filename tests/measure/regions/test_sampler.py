@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import gnelint
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.sampling import Draws, NotSampledError, Region
@@ -263,6 +264,25 @@ def test_integers_are_those_of_the_example() -> None:
     assert prediction.coverage == 1.0
     gradient = prediction.by_node["layer"].gradient_log2
     assert gradient == pytest.approx(math.log2(3 / 10), abs=0.05)
+
+
+class _WithNothing(nn.Module):
+    """Features that a network may be given beside its values, of which there are none here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        return self.layer(torch.cat([torch.cummax(x, -1)[0], features], -1))
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_an_input_of_no_entries_keeps_no_region_from_being_run(count: int) -> None:
+    module = _WithNothing()
+    module.layer = nn.Linear(16 + count, 16)
+    found = gnelint.check(module, (torch.randn(8, 16), torch.randn(8, count)))
+    assert found.prediction.coverage == 1.0
 
 
 def test_the_same_network_gets_the_same_numbers() -> None:
