@@ -258,7 +258,12 @@ def train(
     losses, hits = [], []
     for _ in range(steps):
         x, label = draw()
-        logits = model(x).flatten(0, -2)
+        try:
+            logits = model(x).flatten(0, -2)
+        except torch.linalg.LinAlgError:  # of a matrix that is no number any more
+            losses.append(math.inf)
+            hits.append(0.0)
+            break
         if model.classes == 1:
             loss = functional.mse_loss(logits.flatten(), label)
         else:
