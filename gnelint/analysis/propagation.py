@@ -542,7 +542,10 @@ def _opened(
         whole = spectra.pop(name, None)
         if not isinstance(component, Sampled):
             continue
-        moments.update({value: component.inner[value] for value in component.inner if value not in moments})
+        for value in component.inner:
+            if value not in moments:
+                with suppress(*_FAILURES):
+                    moments[value] = component.inner[value]
         met = [gradients[value] for value in region.outputs if value in gradients]
         error = max(met, key=lambda each: each.bound, default=None)
         if error is not None:

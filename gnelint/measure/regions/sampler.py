@@ -261,7 +261,7 @@ class _Drawn:
                 found = self._counted(number) if number == 0 else self._values(number, grad=False)[1]
             for name, value in found.items():
                 leaves = name in self._region.outputs
-                if not leaves and number >= LEAST:
+                if not leaves and (number >= LEAST or value.numel() == 0):
                     continue
                 if name not in tallies:
                     shape = tuple(value.shape)
