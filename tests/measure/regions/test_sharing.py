@@ -162,6 +162,22 @@ def test_what_is_inside_is_fitted_when_it_is_asked_for(monkeypatch: pytest.Monke
     assert fitted
 
 
+def test_a_value_inside_that_cannot_be_fitted_costs_its_own_numbers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def only_the_first(tally: Tally) -> object:
+        asked.append(1)
+        if len(asked) > 1:
+            raise ZeroDivisionError
+        return moments_of(tally)
+
+    monkeypatch.setattr(fitting, "moments_of", only_the_first)
+    found, _ = predicted(network(0.3), monkeypatch)
+    assert len(asked) > 1
+    assert found.coverage == 1.0
+    assert found.gradient_log2 is not None
+
+
 def test_the_gradient_inside_is_as_large_as_it_was_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = predicted(network(0.3), monkeypatch)
     sorted_values = next(node for node in found.nodes if node.node.source_op == "aten.sort.default")
