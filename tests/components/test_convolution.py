@@ -31,6 +31,12 @@ from tests.components.harness import (
 rng = torch.Generator().manual_seed(3)
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Whatever ran before in this process: a test that holds must hold again."""
+    rng.manual_seed(3)
+
+
 def conv_case(
     name: str,
     shape: tuple[int, ...],
