@@ -38,9 +38,10 @@ def saturated_units(*, depth: int = 4, width: int = 128, scale: float = 1.0) -> 
 class ExcitedMaps(nn.Module):
     """A residual block whose normalised branch is weighted by what is squeezed out of its averages."""
 
-    def __init__(self, width: int, bias: float | None) -> None:
+    def __init__(self, width: int, bias: float | None, scale: float) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        nn.init.constant_(self.norm.weight, scale)
         self.squeeze, self.excite = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, width, 1)
         if bias is not None:
             nn.init.constant_(self.squeeze.bias, bias)
@@ -51,9 +52,12 @@ class ExcitedMaps(nn.Module):
         return (x + y * shares).relu()
 
 
-def excited_maps(*, depth: int = 3, width: int = 32, bias: float | None = None) -> nn.Sequential:
-    """Squeeze and excitation as the framework draws it: noise has averages of nearly 0, images do not."""
-    blocks = [ExcitedMaps(width, bias) for _ in range(depth)]
+def excited_maps(*, depth: int = 3, width: int = 32, bias: float | None = None, scale: float = 1.0) -> nn.Sequential:
+    """Squeeze and excitation as the framework draws it: noise has averages of nearly 0, images do not.
+
+    A scale of 0 is that of timm's residual networks: each block starts as its shortcut, gate or not.
+    """
+    blocks = [ExcitedMaps(width, bias, scale) for _ in range(depth)]
     return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), *blocks, nn.Flatten(), nn.Linear(width * 256, 10))
 
 

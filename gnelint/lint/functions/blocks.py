@@ -71,7 +71,25 @@ def _last_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
     block = facts.in_branch(node)
     if block is None or block.join is None or node.op not in named:
         return False
-    return not between(facts, node, facts.graph.node(block.join), named)
+    join = facts.graph.node(block.join)
+    return not between(facts, node, join, named) or _beside_gates(facts, node, join, named)
+
+
+def _beside_gates(facts: Facts, node: Node, join: Node, named: frozenset[str]) -> bool:
+    """Whether the operations named stand beside the way to the join only, in gates of it (squeeze-and-excite)."""
+    ahead = {each.name: each for each in facts.nodes_between(node, join)}
+    straight = {node.name}
+    for each in sorted(ahead.values(), key=lambda other: facts.graph.positions[other.name]):
+        if each.op not in named and any(source.name in straight for source in _sources(facts, each)):
+            straight.add(each.name)
+    way = [*(each for name, each in ahead.items() if name in straight), join]
+    entered = [each for each in way if any(s.name in ahead and s.name not in straight for s in _sources(facts, each))]
+    arrives = any(source.name in straight for source in _sources(facts, join))
+    return arrives and all(each.op == "mul" for each in entered)
+
+
+def _sources(facts: Facts, node: Node) -> list[Node]:
+    return [facts.graph.producers[value] for value in node.present_inputs if value in facts.graph.producers]
 
 
 def _first_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
@@ -203,7 +221,7 @@ BLOCKS = (
         "last_in_branch(n, op)",
         "truth",
         _last_in_branch,
-        "n is an op in the branch of a residual block, and none lies behind it there",
+        "n is an op in the branch of a residual block, and none lies behind it there but in a gate of it",
     ),
     function(
         "block_number(p)", "number", _block_number, "which of the blocks of its kind it is, counted from 1 at the input"
