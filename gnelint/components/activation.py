@@ -35,6 +35,7 @@ from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
+from gnelint.theory.gaussian.rectified_sum import rectified_sum
 from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
 from gnelint.theory.spectrum import Structure
 
@@ -298,7 +299,11 @@ class ReLU(PiecewisePolynomial):
             y.position_covariance * variance, y.variance, out=np.zeros_like(variance), where=y.variance > 0
         )
         third, fourth = cumulants(first, second, cube, quart)
-        return replace(y, mean=first, variance=variance, position_covariance=covariance, cumulants=(third, fourth))
+        y = replace(y, mean=first, variance=variance, position_covariance=covariance, cumulants=(third, fourth))
+        if x.rectified_part is None:
+            return y
+        law, mean, spread = x.rectified_part
+        return replace(y, above=rectified_sum(law, x.mean - mean, x.variance - spread))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         share = x.positive_share
@@ -313,7 +318,8 @@ class ReLU(PiecewisePolynomial):
         if g.correlated:
             lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
-        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike)
+        survived = 0.0 if x.rectified_part is None else g.survived + 1.0
+        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike, survived=survived)
 
     @staticmethod
     def _lean_behind(x: Moments, y: Moments, g: Gradient, passed: np.ndarray) -> np.ndarray:

@@ -31,8 +31,10 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
+from gnelint.theory.gaussian.gram_charlier import MOST_SKEWNESS
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
 from gnelint.theory.gaussian.piecewise import rectified_source
+from gnelint.theory.gaussian.rectified_sum import Above, cut_gaussian, surviving_share
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 _MOST_TOLD = 4.0
@@ -89,6 +91,7 @@ class _Linear(OneOutput):
         autocorrelation = mixed_autocorrelation([(share, x.autocorrelation) for share, x in shares])
         channel_correlation = mixed([(share, x.channel_correlation) for share, x in shares])
         y = replace(y, cumulants=_summed(parts, weights), channel_correlation=channel_correlation)
+        y = replace(y, rectified_part=_rectified_part(parts, weights, y))
         if total := sum(share for share, _ in shares):
             y = replace(
                 y,
@@ -110,6 +113,9 @@ class _Linear(OneOutput):
             overlaps = self._overlaps.of((*inputs, y), lambda: self._find_overlaps(known(inputs), y))
         for number, (weight, shape, overlap) in enumerate(zip(weights, self.input_shapes, overlaps, strict=True)):
             assert shape is not None
+            trunk = self._is_trunk(number, inputs, y)
+            if overlap is not None and trunk and g.survived > 1.0:
+                overlap = self._of_survivors(y, g.survived)
             pulled = g.refined(overlap.axes) if overlap is not None else g
             none = nothing_like(pulled.mask_overlap)
             surely = none if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
@@ -131,6 +137,8 @@ class _Linear(OneOutput):
             if g.winners is not NOWHERE:
                 share = self._share_of_variance(number, weight, inputs, y)
                 pulled = replace(pulled, winners=g.winners.of_part(share) if weight > 0 else NOWHERE)
+            if g.survived and not trunk:
+                pulled = replace(pulled, survived=0.0)
             found.append(pulled.summed_to(shape))
         return tuple(found)
 
@@ -222,6 +230,21 @@ class _Linear(OneOutput):
         parts = aligned(operands, y.shape)
         return [self._mask_overlap(index, x, parts, y) for index, x in enumerate(operands)]
 
+    @staticmethod
+    def _is_trunk(number: int, inputs: Inputs, y: Moments) -> bool:
+        x = inputs[number]
+        return y.rectified_part is not None and x is not None and (x.nonnegative or x.rectified_part is not None)
+
+    @staticmethod
+    def _of_survivors(y: Moments, steps: float) -> Moments:
+        """As `_mask_overlap`, of a gradient that sits where a walk of so many sums like this one has stayed above 0:
+        there the operand was above 0 more surely than where one sum is."""
+        assert y.rectified_part is not None
+        law, mean, variance = y.rectified_part
+        surely = surviving_share(law, y.mean - mean, y.variance - variance, steps)
+        beyond = np.divide(surely - law.share, 1.0 - law.share, out=np.ones_like(surely), where=law.share < 1.0)
+        return Moments.flat(y.axes, np.clip(beyond, 0.0, 1.0), np.zeros(1))
+
     def _mask_overlap(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
         """How surely operand x, one of the aligned parts, is above its floor where the sum is positive, beyond chance,
         as the mean of a value on the sum's cells.
@@ -261,6 +284,32 @@ def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndar
     if not known:
         return None
     return sum(w**3 * c[0] for w, c in known), sum(w**4 * c[1] for w, c in known)  # type: ignore[return-value]
+
+
+_MOST_LAWS = 4096
+"""Cells up to which each has a law of its own."""
+
+
+def _rectified_part(
+    parts: Sequence[Moments], weights: Sequence[float], y: Moments
+) -> tuple[Above, np.ndarray, np.ndarray] | None:
+    """`Moments.rectified_part` of a sum: where one part is not negative, the rest are and the sum is too skewed for a
+    series about a Gaussian."""
+    if y.cumulants is None or y.nonnegative or y.mean.size > _MOST_LAWS:
+        return None
+    rectified = [(w, x) for w, x in zip(weights, parts, strict=True) if x.nonnegative or x.rectified_part is not None]
+    if len(rectified) != 1 or rectified[0][0] <= 0 or rectified[0][1].positive:
+        return None
+    weight, x = rectified[0]
+    mean, variance = (x.mean, x.variance) if x.rectified_part is None else x.rectified_part[1:]
+    if np.any(variance <= 0) or np.any(y.variance <= weight**2 * variance):
+        return None
+    law = x.above if x.rectified_part is None else x.rectified_part[0]
+    if law is None:
+        if not np.any(y.cumulants[0] > MOST_SKEWNESS * y.variance**1.5) or np.any(x.positive_share <= 0):
+            return None
+        law = cut_gaussian(x.positive_share, mean, variance)
+    return law.scaled(weight), weight * mean, weight**2 * variance
 
 
 @component("add")

@@ -124,6 +124,8 @@ class Gradient(Field):
         ahead: what the normalisations that it has passed make of what channels have in common here.
         projected: what the normalisation over features behind has left out of it.
         winners: on which entries a maximum has put part of it; what a rectifier makes of those is in `mask_overlap`.
+        survived: sums and rectifiers behind each other (`Moments.rectified_part`) whose masks it has passed, on average
+            over its energy.
     """
 
     _covariance: ClassVar[int] = 1
@@ -141,6 +143,7 @@ class Gradient(Field):
     winners: Winners = field(
         default=NOWHERE, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.SCALED, Effect.SHIFTED)
     )
+    survived: float = field(default=0.0, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -312,6 +315,10 @@ class Gradient(Field):
             winners = replace(winners, owed=owed / sum(shared) if sum(shared) > 0 else 0.0)
         alike = alike_of_all((left, right))
         total = Gradient(left.axes, profile, *arrays, ahead=ahead, projected=projected, winners=winners, alike=alike)
+        if left.survived or right.survived:
+            whole = left.total + right.total
+            survived = left.total * left.survived + right.total * right.survived
+            total = replace(total, survived=survived / whole if whole > 0 else 0.0)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 

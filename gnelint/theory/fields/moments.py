@@ -18,6 +18,7 @@ from gnelint.theory.fields.profiles import Profiles, amplitude
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import gaussian_share, rectified_source
 from gnelint.theory.gaussian.quadrature import GRIDS
+from gnelint.theory.gaussian.rectified_sum import Above, rectified_sum_moments
 from gnelint.theory.gaussian.special import normal_cdf
 
 _MANY = 32
@@ -45,6 +46,9 @@ class Moments(Field):
             a constant changes nothing about it, and a normalisation, which takes the average away, reads it.
         cumulants: the third and the fourth of an entry, where its profile is 1, where they are known not to be those of
             a Gaussian: behind a rectifier, and behind sums with one. `refined` carries them to finer cells.
+        rectified_part: the law, the mean and the variance of a part that is not negative, beside a Gaussian one, where
+            it is so much of a sum that no cumulants say its shape.
+        above: the law of what is not negative, where it left a rectifier of such a sum.
         floor: where all entries are that a rectifier has cut, and below which there are none; None where no rectifier
             is known. It is 0 for what is `nonnegative`, which does not say it again, and behind a batch normalisation
             of that its shift: the identity branches of RepVGG have it. `refined` carries it too.
@@ -83,6 +87,8 @@ class Moments(Field):
     positive: bool = field(default=False, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.MOVED, Effect.SCALED))
     centred_energy: Profiles | None = field(default=None, metadata=outlasts(Effect.SHIFTED))
     cumulants: tuple[np.ndarray, np.ndarray] | None = None
+    rectified_part: tuple[Above, np.ndarray, np.ndarray] | None = None
+    above: Above | None = None
     floor: np.ndarray | None = None
     channel_correlation: ChannelCorrelation = field(default=NONE, metadata=outlasts(*Effect))
     variance_of_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
@@ -139,6 +145,9 @@ class Moments(Field):
     @cached_property
     def rectified(self) -> tuple[np.ndarray, ...]:
         """P(x > 0) and E max(x, 0)^p for p = 1 to 4 (theory.gram_charlier); all variances have to be positive."""
+        if self.rectified_part is not None:
+            law, mean, variance = self.rectified_part
+            return rectified_sum_moments(law, self.mean - mean, self.variance - variance)
         third, fourth = (np.zeros(1), np.zeros(1)) if self.cumulants is None else self.cumulants
         return rectified_moments(self.mean, self.variance, third, fourth)
 
@@ -147,6 +156,8 @@ class Moments(Field):
         """P(x > 0) in each cell; a value that is never negative is max(z, 0) of a Gaussian z, unless it is positive."""
         if self.positive:
             return np.ones_like(self.mean)
+        if self.nonnegative and self.above is not None:
+            return self.above.share
         if self.nonnegative:
             location, scale = rectified_source(self.mean, self.variance)
             return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))

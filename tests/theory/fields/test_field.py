@@ -14,13 +14,17 @@ from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments, Peaks, Trace
+from gnelint.theory.gaussian.rectified_sum import cut_gaussian
 
+LAW = cut_gaussian(np.full((1, 1, 1), 0.5), np.full((1, 1, 1), 0.4), np.full((1, 1, 1), 0.34))
 ALL = replace(
     Moments.uniform((4, 3, 5), 1.0, 2.0),
     nonnegative=True,
     positive=True,
     centred_energy=(None, None, np.linspace(0.5, 1.5, 5)),
     cumulants=(np.ones((1, 1, 1)), np.ones((1, 1, 1))),
+    rectified_part=(LAW, np.full((1, 1, 1), 0.4), np.full((1, 1, 1), 0.3)),
+    above=LAW,
     floor=np.zeros((1, 1, 1)),
     channel_correlation=ChannelCorrelation(0.1, 0.05),
     variance_of_variance=0.2,

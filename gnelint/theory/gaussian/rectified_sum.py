@@ -1,0 +1,153 @@
+"""Values that are never negative beside Gaussian ones, rectified again and again: trunks that end in a rectifier.
+
+With x = y + e, e ~ N(a, t^2), y = 0 but for a share P, and m_p(r) = E max(r + e, 0)^p of the Gaussian r + e:
+
+    E max(x, 0)^p = (1 - P) m_p(0) + sum_k w_k m_p(r_k)
+    density of x at s > 0: (1 - P) pdf(s; a, t) + sum_k w_k pdf(s; r_k + a, t)
+
+over points r_k of the law of y above 0. The law of max(z, 0) of a Gaussian z, and of what else is told by its moments,
+is that of a Gaussian cut off at 0. Where e is small beside y a series about a Gaussian (gram_charlier) says that far
+more of the sum is negative than is, and a rectified Gaussian of the same moments has more zeros. Source: theory 9.7.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from gnelint.records import dataclass
+from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
+
+_LEAST, _MOST = 48, 200
+_WORK = 6_000_000
+"""Pairs of points, over all cells, from which on there are fewer points: Gaussians narrower than two of them stand
+apart are told less well."""
+
+_REACH = 60.0
+"""Twice the fall of the logarithm of a density up to which it is kept."""
+
+_PLACES = np.linspace(-8.0, 8.0, 801)
+"""Means of Gaussians that are cut off at 0, in deviations: from nearly an exponential law to nearly a Gaussian one."""
+
+
+@dataclass(frozen=True)
+class Above:
+    """The law of values that are never negative, above 0.
+
+    Attributes:
+        points: of shape (cells, points), rising.
+        weights: likewise; they add up to P(y > 0).
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """P(y > 0)."""
+        return np.asarray(self.weights.sum(-1))
+
+    def scaled(self, factor: float) -> Above:
+        """Of positive multiples."""
+        return Above(self.points * factor, self.weights)
+
+
+@cache
+def _ratios() -> tuple[np.ndarray, np.ndarray]:
+    """E r of the cut Gaussians at `_PLACES`, in deviations, and (E r)^2 / E r^2, which rises."""
+    first = _PLACES + normal_pdf(_PLACES) / normal_cdf(_PLACES)
+    return first, first**2 / (1.0 + _PLACES * first)
+
+
+def cut_gaussian(share: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Above:
+    """The law of a value that is 0 but for this share, where it is a Gaussian cut off at 0.
+
+    Args:
+        share: P(y > 0), of shape (cells); positive.
+        mean: E y. What is more spread out than an exponential law above 0 is met in this, not in its variance.
+        variance: Var y, positive.
+    """
+    first, second = mean / share, (variance + mean**2) / share
+    firsts, ratios = _ratios()
+    t = np.interp(first**2 / second, ratios, _PLACES)
+    scale = (first / np.interp(t, _PLACES, firsts))[..., None]
+    location = t[..., None] * scale
+    start = np.maximum(location - math.sqrt(_REACH) * scale, 0.0)
+    end = location + np.sqrt(np.minimum(location, 0.0) ** 2 + _REACH * scale**2)
+    points, lengths = _spread(start, end)
+    fall = ((points - location) / scale) ** 2 - (np.minimum(location, 0.0) / scale) ** 2
+    return _of_share(points, lengths * np.exp(-fall / 2.0), share)
+
+
+def _spread(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points and the lengths that they stand for, closer where the interval starts."""
+    count = int(min(max(math.sqrt(_WORK / end.size), _LEAST), _MOST))
+    places = (np.arange(count) + 0.5) / count
+    return start + (end - start) * places**2, 2.0 * (end - start) * places / count
+
+
+def _of_share(points: np.ndarray, density: np.ndarray, share: np.ndarray) -> Above:
+    return Above(points, density * (share / density.sum(-1))[..., None])
+
+
+def rectified_sum_moments(y: Above, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:
+    """P(x > 0) and E max(x, 0)^p for p = 1 to 4 of x = y + e.
+
+    Args:
+        y: the law of y.
+        mean: E e, of shape (cells).
+        variance: Var e, positive.
+    """
+    points = np.concatenate([np.zeros_like(y.points[..., :1]), y.points], -1)
+    weights = np.concatenate([1.0 - y.share[..., None], y.weights], -1)
+    parts = _gaussian_parts(points + mean[..., None], np.sqrt(variance)[..., None])
+    return tuple(np.asarray((weights * part).sum(-1)) for part in parts)
+
+
+def rectified_sum(y: Above, mean: np.ndarray, variance: np.ndarray) -> Above:
+    """The law of max(y + e, 0); arguments as of `rectified_sum_moments`."""
+    deviation = np.sqrt(variance)[..., None]
+    top = y.points[..., -1:] + mean[..., None] + math.sqrt(_REACH) * deviation
+    points, lengths = _spread(np.zeros_like(top), np.maximum(top, deviation))
+    steps = (points[..., :, None] - (y.points + mean[..., None])[..., None, :]) / deviation[..., None]
+    density = np.matmul(np.exp(-(steps**2) / 2.0), y.weights[..., None])[..., 0]
+    density = density + (1.0 - y.share[..., None]) * np.exp(-(((points - mean[..., None]) / deviation) ** 2) / 2.0)
+    share, first, *_ = rectified_sum_moments(y, mean, variance)
+    found = _of_share(points, lengths * density, share)
+    return replace(found, points=points * (first / (found.weights * points).sum(-1))[..., None])
+
+
+def surviving_share(y: Above, mean: np.ndarray, variance: np.ndarray, steps: float) -> np.ndarray:
+    """P(y > 0 | a walk from y stays above 0), whose steps are Gaussian with this mean and variance.
+
+    A walk from r stays above 0 for n steps as Brownian motion from r + deviation / sqrt(2) does, with the drift a:
+
+        S(r) = Phi((r + n a) / (t sqrt(n))) - exp(-2 a r / t^2) Phi((n a - r) / (t sqrt(n)))
+
+    which for many steps without drift is what a walk from 0 has exactly, 1 / sqrt(pi n) (Sparre Andersen).
+    """
+    at_zero = (1.0 - y.share) * _staying(np.zeros_like(y.points[..., :1]), mean, variance, steps)[..., 0]
+    above = (y.weights * _staying(y.points, mean, variance, steps)).sum(-1)
+    whole = at_zero + above
+    return np.asarray(np.divide(above, whole, out=np.ones_like(whole), where=whole > 0))
+
+
+def _staying(r: np.ndarray, mean: np.ndarray, variance: np.ndarray, steps: float) -> np.ndarray:
+    deviation, drift = np.sqrt(variance)[..., None], mean[..., None]
+    r = r + deviation * math.sqrt(0.5)
+    spread = deviation * math.sqrt(steps)
+    turned = np.exp(np.minimum(-2.0 * drift * r / deviation**2, 700.0)) * normal_cdf((steps * drift - r) / spread)
+    return np.asarray(np.clip(normal_cdf((r + steps * drift) / spread) - turned, 0.0, 1.0))
+
+
+def _gaussian_parts(mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, ...]:
+    """P(x > 0) and E max(x, 0)^p for p = 1 to 4 of Gaussian values: I_p = mean I_{p-1} + (p - 1) variance I_{p-2}."""
+    t, variance = mean / deviation, deviation**2
+    share = normal_cdf(t)
+    first = mean * share + deviation * normal_pdf(t)
+    second = mean * first + variance * share
+    cube = mean * second + 2.0 * variance * first
+    return share, first, second, cube, mean * cube + 3.0 * variance * second
