@@ -48,8 +48,9 @@ def drop_replaced_infinities(rewriter: Rewriter) -> None:
         number = None if constant is None else scalar(constant)
         largest = LARGEST.get(rewriter.value(node.outputs[0]).dtype or "")
         extreme = number is not None and largest is not None and abs(number) >= _NEARLY * largest
+        asks = asked.source_op in _ASK_NUMBERS or (extreme and asked.source_op in _EQUAL)
         own = _replaced(rewriter, x) == _replaced(rewriter, asked.present_inputs[0])
-        if own and number is not None and (asked.source_op in _ASK_NUMBERS or (extreme and asked.source_op in _EQUAL)):
+        if own and asks and (extreme or number == 0.0):
             rewriter.replace(node, "identity", (x,), "replaced_infinities")
 
 
