@@ -69,13 +69,11 @@ def _input_dtype(facts: Facts, node: Node) -> str | None:
 
 def _idle_taps(facts: Facts, node: Node) -> float | None:
     """The share of a convolution's taps that meet nothing but padding, at every place where it is put."""
-    value = facts.graph.values.get(node.present_inputs[0])
-    before, after, weight = (
-        None if value is None else value.concrete_shape,
-        facts.shape(node),
-        node.parameters["weight"],
-    )
-    if node.op != "conv" or not before or not after or len(weight.shape) != len(before):
+    if node.op != "conv":
+        return None
+    before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
+    weight = node.parameters["weight"]
+    if not before or not after or len(weight.shape) != len(before):
         return None
     rank, met = len(before) - 2, 1.0
     for axis in range(rank):

@@ -25,9 +25,11 @@ def _merged_samples(facts: Facts, node: Node) -> float:
 
     Parts that were joined along the batch lie behind each other: a view as (batch, parts) pairs neighbours.
     """
-    before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
     batch = facts.axes.shape[0] if facts.axes.shape else 0
-    if node.op != "reshape" or not before or not after or len(before) < 2 or batch < 2:
+    if node.op != "reshape" or batch < 2:
+        return 0.0
+    before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
+    if not before or not after or len(before) < 2:
         return 0.0
     source = facts.producer(node)
     while source is not None and source.op in _POINTWISE and source.op != "reshape" and len(source.present_inputs) == 1:
@@ -64,7 +66,7 @@ def _divided_by_batch(facts: Facts, node: Node) -> bool:
         return False
     readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
     over = {axis % len(layout) for axis in statistic.attribute("axes")}
-    return {0, *range(1, 2)} <= over and not any(reader.op in _ROUNDS for reader in readers)
+    return {0, 1} <= over and not any(reader.op in _ROUNDS for reader in readers)
 
 
 def _gated_by_later(facts: Facts, node: Node) -> float:
