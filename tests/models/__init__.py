@@ -402,6 +402,7 @@ def _examples() -> dict[str, Case]:
         overlooked.misplaced_forget: (8, 60, 4),
         overlooked.decay_products: (8, 100, 4),
         overlooked.joined_samples: (24, 16),
+        overlooked.shared_experts: (2, 16, 8),
         overlooked.unmixed_channels: (8, 16, 8, 8),
         overlooked.standardised_alone: (8, 3, 8, 8),
         unforeseen.summed_attention: (8, 64, 8),

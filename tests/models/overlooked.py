@@ -168,6 +168,24 @@ def joined_samples(*, wrong: bool = False) -> nn.Module:
     return Joined(wrong)
 
 
+class SharedExperts(nn.Module):
+    """All tokens of all samples in one list, which each of two experts reads; their answers are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.experts = nn.Linear(8, 16), nn.Parameter(torch.randn(2, 16, 16) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.enter(x)
+        alike = tokens.reshape(1, -1, 16).expand(2, -1, -1)
+        return torch.bmm(alike, self.experts).sum(0).view(tokens.shape)
+
+
+def shared_experts() -> nn.Module:
+    """A list of tokens in which each keeps its own row merges no samples."""
+    return SharedExperts()
+
+
 class Bounded(nn.Module):
     """Words by a table whose rows are held below a length."""
 

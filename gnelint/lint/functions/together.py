@@ -42,6 +42,7 @@ def _merged_samples(facts: Facts, node: Node) -> float:
             return float(len(parts))
     layout = facts.axes.layouts.get(node.present_inputs[0])
     own = layout is not None and label(layout[0]) == 0 and before[0] == batch
+    own = own and math.prod(before[1:]) % after[-1] != 0  # else each row lies within one sample
     cut = any(math.prod(after[:place]) == batch for place in range(1, len(after) + 1))
     return batch / after[0] if own and not cut and after[0] < batch and batch % after[0] == 0 else 0.0
 
