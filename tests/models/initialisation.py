@@ -61,6 +61,17 @@ def leaky_mlp(
     return nn.Sequential(*layers)
 
 
+def identity_mixers(*, width: int = 64, depth: int = 4) -> nn.Sequential:
+    """Projections that start as the identity, as gated positional attention has them, between norms."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layer = nn.Linear(width, width)
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        layers += [nn.LayerNorm(width), layer, linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, linear(width, 10, "lecun"))
+
+
 def shifted_mlp(
     *,
     depth: int = 8,

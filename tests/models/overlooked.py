@@ -168,6 +168,37 @@ def joined_samples(*, wrong: bool = False) -> nn.Module:
     return Joined(wrong)
 
 
+class Staged(nn.Module):
+    """Stages of residual blocks, each of a width of its own; the last is built without shortcuts (CSPNeXt)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for width in (8, 16, 32):
+            down = nn.Conv2d(max(width // 2, 8), width, 3, 2, 1)
+            blocks = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+                for _ in range(1 if width == 32 else 2)
+            )
+            self.stages.append(nn.ModuleDict({"down": down, "blocks": blocks}))
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place, stage in enumerate(self.stages):
+            assert isinstance(stage, nn.ModuleDict)
+            x = stage["down"](x)
+            blocks = stage["blocks"]
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                x = block(x) if place == 2 else x + block(x)
+        return self.head(x.mean((2, 3)))
+
+
+def plain_last_stage() -> nn.Module:
+    """One block of a stage of its own width has no shortcut, and none like it has one."""
+    return Staged()
+
+
 class SharedExperts(nn.Module):
     """All tokens of all samples in one list, which each of two experts reads; their answers are added."""
 

@@ -17,20 +17,27 @@ _BEFORE_SUM = (
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
+def _as_wide(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two values are of one width: a stage of a width of its own may be built without shortcuts on purpose."""
+    return len(shape) == len(other) and (shape[1:2] == other[1:2] or shape[-1:] == other[-1:])
+
+
 def _without_shortcut(facts: Facts) -> str:
     """Numbered modules of one kind with one input and one output of the same shape, most of which have a shortcut."""
-    kinds: dict[Any, list[tuple[str, bool]]] = {}
+    kinds: dict[Any, list[tuple[str, bool, tuple[int, ...]]]] = {}
     for scope, nodes in _modules(facts).items():
         ends = _ends(facts, nodes)
         if ends is not None:
             place = _NUMBER.sub("*", scope)
             layers = tuple(node.op for node in nodes if node.op in LAYERS)
-            kinds.setdefault((place, layers), []).append((scope, _is_added(facts, *ends)))
+            shape = facts.graph.values[ends[0]].concrete_shape or ()
+            kinds.setdefault((place, layers), []).append((scope, _is_added(facts, *ends), shape))
     found = []
     for members in kinds.values():
-        lacking = [scope for scope, added in members if not added]
+        lacking = [(scope, shape) for scope, added, shape in members if not added]
         if lacking and len(lacking) * 3 <= len(members):
-            found += lacking
+            others = [shape for _, added, shape in members if added]
+            found += [scope for scope, shape in lacking if any(_as_wide(shape, other) for other in others)]
     return ", ".join(found) or "none"
 
 
