@@ -2,8 +2,9 @@
 
 `dataclasses.dataclass(frozen=True)` compiles six methods for each class, 0.4 ms; a check of a small file spent a fifth
 of its time on that. Five of the six are the same for every class once its fields are known, so they are written here
-once; only `__init__`, which callers run often, is compiled, when the first object is made. A class behaves as one of
-the standard decorator's does: fields, defaults, `replace`, equality, hash, `FrozenInstanceError`.
+once; only `__init__`, which callers run often, is compiled, once a few objects were made: of most classes no more ever
+are. A class behaves as one of the standard decorator's does: fields, defaults, `replace`, equality, hash,
+`FrozenInstanceError`.
 """
 
 from __future__ import annotations
@@ -53,15 +54,47 @@ def _frozen(cls: type, eq: bool, repr: bool) -> type:
     return cls
 
 
+_FEW = 4
+"""Objects of a class that are put together field by field; compiling takes as long as a hundred of them."""
+
+
 def _first(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
-    """An `__init__` that makes the real one and puts it in its own place."""
+    """An `__init__` that makes a few objects itself, then the real one, which it puts in its own place."""
+    left = _FEW
+    places = tuple(field.name for field in fields if field.init and not field.kw_only)
+    names = frozenset(field.name for field in fields if field.init)
+    finished = not hasattr(cls, "__post_init__")
 
     def first(self: Any, *arguments: Any, **named: Any) -> None:
-        cls.__init__ = real = _init(cls, fields)  # type: ignore[misc]
-        real(self, *arguments, **named)
+        nonlocal left
+        values = dict(zip(places, arguments, strict=False))
+        left -= 1
+        plain = len(arguments) <= len(places) and names >= named.keys() and values.keys().isdisjoint(named)
+        values |= named
+        if not plain or left < 0 or not _with_defaults(values, fields):
+            cls.__init__ = real = _init(cls, fields)  # type: ignore[misc]
+            real(self, *arguments, **named)  # or says what is wrong with the arguments
+            return
+        self.__dict__.update(values)
+        if not finished:
+            self.__post_init__()
 
     first.__qualname__ = f"{cls.__qualname__}.__init__"
     return first
+
+
+def _with_defaults(values: dict[str, Any], fields: tuple[Field[Any], ...]) -> bool:
+    """Add the defaults of the fields without a value; False if one that needs a value has none."""
+    for field in fields:
+        if field.name in values:
+            continue
+        if field.default_factory is not MISSING:
+            values[field.name] = field.default_factory()
+        elif field.default is not MISSING:
+            values[field.name] = field.default
+        elif field.init:
+            return False
+    return True
 
 
 class _Arguments:

@@ -106,7 +106,7 @@ def test_copies() -> None:
 
 @dataclass(frozen=True)
 class Late:
-    """Its `__init__` is made with its first object."""
+    """Its `__init__` is made when there are a few objects."""
 
     name: str
     parts: tuple[int, ...] = ()
@@ -130,6 +130,34 @@ def test_a_class_tells_its_arguments_before_and_after_its_first_object() -> None
     assert list(inspect.signature(Derived).parameters) == ["number"]
     with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
         Late("a", other=1)  # type: ignore[call-arg]
+
+
+def test_the_first_objects_are_as_those_behind_them() -> None:
+    """The first few are put together one by one, the rest by a function that is made for the class."""
+
+    @dataclass(frozen=True)
+    class Counted(Ours):
+        e: list[int] = field(default_factory=list)
+        f: int = field(default=7, init=False)
+        g: int = field(default=0, kw_only=True)
+
+    made = [Counted(1, "y", g=3) for _ in range(20)]
+    assert all(vars(each) == vars(made[-1]) for each in made)
+    assert vars(made[0]) == {"a": 1, "b": "y", "c": [], "d": 2.0, "e": [], "f": 7, "g": 3}
+    assert len({id(each.e) for each in made}) == 20
+    assert Counted.__init__.__code__.co_varnames[:2] == ("self", "a")
+
+    for count in range(8):
+
+        @dataclass(frozen=True)
+        class Wrong(Named):
+            c: int = 0
+
+        for number in range(count):
+            Wrong(a=number)
+        for given in (((), {}), ((1,), {"a": 2, "c": 1}), ((1, 2), {}), ((), {"a": 1, "z": 2})):
+            with pytest.raises(TypeError):
+                Wrong(*given[0], **given[1])
 
 
 def test_a_class_without_words_gets_its_name() -> None:

@@ -8,6 +8,7 @@ averaged and those of different tensors multiplied. Source: theory 11.1 and theo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from gnelint.ir.mapped import taken
 from gnelint.records import dataclass
-from gnelint.theory.sorting import distinct, median
+from gnelint.theory.sorting import distinct, median, scattered
 from gnelint.theory.weights.contraction import as_float
 
 MOST_ROWS, MOST_COLUMNS = 192, 384
@@ -74,9 +75,10 @@ def chi_square_surprise(value: float, freedom: float) -> float:
 def rounding(entries: np.ndarray) -> float:
     """Relative spacing of the type that the numbers were stored in once: a copy in 32 bits keeps its coarse steps."""
     sample = np.asarray(entries).reshape(-1)[:4096].astype(np.float32)
+    first = sample[:32]  # tell most tensors
     with np.errstate(all="ignore"):
         for kind, step in ((ml_dtypes.bfloat16, 2.0**-8), (np.float16, 2.0**-11)):
-            if np.array_equal(sample.astype(kind).astype(np.float32), sample):
+            if all(np.array_equal(each.astype(kind).astype(np.float32), each) for each in (first, sample)):
                 return step
     return 2.0**-23
 
@@ -96,12 +98,22 @@ def is_built(part: np.ndarray) -> bool:
     """Whether many numbers come again and again, as in tables of sines, adjacencies and masks, but in no draw."""
     if rounding(part) > 2.0**-20:
         return False
-    sizes = np.abs(part).reshape(-1)
+    sizes = part.reshape(-1)
+    if sizes.size > 4 * _SEEN:
+        seen = distinct(scattered(_SEEN, sizes.size))
+        if len(seen) - len(distinct(np.abs(sizes[seen]))) < _AGAIN:
+            return False
+    sizes = np.abs(sizes)
     single = sizes.astype(np.float32)
     if sizes.dtype != np.float32 and np.array_equal(single, sizes):
         sizes = single  # of half the width in half the time
     sizes.sort()
     return bool(1 + np.count_nonzero(sizes[1:] != sizes[:-1]) < 0.8 * sizes.size)
+
+
+_SEEN, _AGAIN = 4096, 4
+"""Entries in which numbers must come again, and how often, before all are looked at. Where less than 0.8 N of N numbers
+differ, 0.2 N pairs and more of the N^2 / 2 are alike: 23 and more are expected among these, up to 147,000 entries."""
 
 
 @dataclass(frozen=True)
@@ -176,19 +188,34 @@ def alignment(first: np.ndarray, second: np.ndarray) -> list[Oddity]:
         return []
     if not (np.isfinite(rows).all() and np.isfinite(columns).all()):
         return []
-    rows, columns = rows.astype(np.float64), columns.astype(np.float64)
-    products = [centred @ centred.T for centred in (rows - rows.mean(), columns - columns.mean())]
-    upper = np.triu_indices(len(rows), 1)
-    for product, vectors in zip(products, (rows, columns), strict=True):
-        if float((product[upper] ** 2).mean()) * vectors.shape[1] < 0.2 * float(np.diag(product).mean()) ** 2:
+    products = [_products(rows), _products(columns)]
+    upper = _upper(len(rows))
+    inner = [product.reshape(-1)[upper] for product in products]
+    for pairs, product, vectors in zip(inner, products, (rows, columns), strict=True):
+        if float((pairs**2).mean()) * vectors.shape[1] < 0.2 * float(np.diag(product).mean()) ** 2:
             return []  # orthogonal: what is left of the inner products is rounding and the mean that was taken off
     text = "{} and the layer behind it are aligned, as layers become that learn together"
-    pairs = [(product[upper], np.log(np.maximum(np.diag(product), 1e-300))) for product in products]
+    sizes = [np.log(np.maximum(np.diag(product), 1e-300)) for product in products]
     return [
         Oddity(text, ratio_bits(normal_surprise(found)))
-        for one, other in zip(*pairs, strict=True)
+        for one, other in (inner, sizes)
         if (found := _correlation(one, other)) is not None
     ]
+
+
+def _products(vectors: np.ndarray) -> np.ndarray:
+    """The inner products of vectors, less the mean of all entries; in units in which none leaves float32."""
+    unit = float(np.abs(vectors).max()) or 1.0
+    centred = (vectors - vectors.mean(dtype=np.float64)) / unit
+    if vectors.dtype == np.float32:
+        centred = centred.astype(np.float32)  # the sums are of some hundred: exact to about 1e-6
+    return np.asarray(centred @ centred.T, np.float64)
+
+
+@functools.lru_cache(maxsize=4)
+def _upper(count: int) -> np.ndarray:
+    """The places above the diagonal in a flat square matrix."""
+    return np.flatnonzero(np.triu(np.ones((count, count), bool), 1))
 
 
 def _beginnings(rows: np.ndarray) -> np.ndarray:
@@ -228,10 +255,11 @@ def _angles(array: np.ndarray) -> Oddity | None:
         vectors = np.asarray(taken(array[:_VECTORS]), np.float64).reshape(-1, inner)
     else:
         vectors = np.asarray(taken(array.reshape(array.shape[0], inner)[:, :_VECTORS]).T, np.float64)
-    norms = np.sqrt((vectors**2).sum(1))
+    gram = vectors @ vectors.T
+    norms = np.sqrt(np.diag(gram))
     if norms.min() == 0:
         return None
-    gram = (vectors / norms[:, None]) @ (vectors / norms[:, None]).T
+    gram /= np.outer(norms, norms)
     count = len(gram)
     pairs = count * (count - 1) / 2
     off = math.sqrt(float((np.triu(gram, 1) ** 2).sum()) / pairs * long)  # 1 for a draw

@@ -12,7 +12,7 @@ from gnelint.ir.graph import Parameter
 from gnelint.ir.laws import Law
 from gnelint.ir.mapped import LARGE, pieces, taken
 from gnelint.records import dataclass
-from gnelint.theory.sorting import distinct
+from gnelint.theory.sorting import distinct, signs
 from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, as_float, frobenius2, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix
 from gnelint.theory.weights.passes import row_sums
@@ -178,11 +178,11 @@ def singular_spread(weight: Parameter, axis: int = 0) -> float | None:
     if stored_across(weight, axis):  # the Gram matrices of either side have one trace
         axis, columns = 1 - axis, rows
     if min(weight.size // columns, columns) > EXACT_GRAM:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(columns, PROBES))
+        probes = signs(columns, PROBES)
         squares, once = np.zeros((columns, PROBES)), 0.0
         for chunk in row_chunks(weight, axis):
             wide = chunk.astype(np.float64)
-            squares += wide.T @ (wide @ signs)
+            squares += wide.T @ (wide @ probes)
             once += float(np.einsum("ij,ij->", wide, wide))
         twice = float(np.sum(squares**2)) / PROBES
     else:

@@ -11,6 +11,7 @@ from scipy import stats
 from gnelint.theory.weights.draws import (
     Entries,
     chi_square_surprise,
+    is_built,
     normal_surprise,
     oddities,
     ratio_bits,
@@ -112,3 +113,18 @@ def test_the_type_of_a_copy_shows() -> None:
     weight = draw("normal", 0)
     assert rounding(weight) == 2.0**-23
     assert rounding(weight.astype(np.float16).astype(np.float32)) == 2.0**-11
+
+
+@pytest.mark.parametrize("side", [40, 192, 380])
+@pytest.mark.parametrize("again", [0.0, 0.1, 0.24, 0.7, 1.0])
+def test_a_table_whose_numbers_come_again_is_told_from_draws(side: int, again: float) -> None:
+    """At every size, whether all numbers are looked at or some of them first."""
+    rng = np.random.default_rng(7)
+    numbers = rng.standard_normal(side * side)
+    count = int(again * numbers.size)
+    numbers[rng.permutation(numbers.size)[:count]] = 0.3
+    assert is_built(numbers.reshape(side, side)) == (again > 0.2)
+    pairs = rng.standard_normal(side * side)
+    half = int(again * numbers.size / 2)
+    pairs[half : 2 * half] = -pairs[:half]  # each comes twice, once with the other sign
+    assert is_built(rng.permutation(pairs).reshape(side, side)) == (again > 0.41)
