@@ -16,9 +16,10 @@ from typing import ClassVar, TypeVar
 import numpy as np
 
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Unary, component
+from gnelint.components.combine import join
 from gnelint.records import dataclass
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.fields.field import Effect, Field
+from gnelint.theory.fields.field import Effect, Field, put
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
@@ -30,6 +31,11 @@ _SAMPLED = 24
 """For how many lengths of rows the softmax's moments are computed."""
 _EVEN = 0.2
 """Where more than this share of the output's energy is the same in all rows, they have no cells of their own."""
+
+_UNEVEN = 0.05
+"""Square of the relative deviation of energies from sample to sample from which on they are told apart."""
+_MOST_KINDS = 32
+"""Kinds of samples that are."""
 
 IID_LOGITS = "logits are independent and Gaussian over the keys"
 LOGITS_ERROR_BITS = 0.6
@@ -194,6 +200,28 @@ class _Side:
         return _Side(mean, variance, covariance, self.along, self.along_free)
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """Gradients of samples of several kinds.
+
+    Attributes:
+        parts: one of each kind.
+        kinds: of which each cell of the batch is.
+        batch: its axis; None where all are of one kind.
+    """
+
+    parts: tuple[Gradient, ...]
+    kinds: tuple[int, ...]
+    batch: Axis | None = None
+
+    def together(self, parts: Sequence[Gradient]) -> Gradient:
+        """What the parts have become, in the cells of the batch."""
+        if self.batch is None:
+            return parts[0]
+        axes, arrays, profile = join([parts[kind] for kind in self.kinds], 0)
+        return Gradient(put(axes, 0, self.batch), profile, *arrays)
+
+
 @component("attention")
 class Attention(OneOutput):
     """y_i = sum_j a_ij v_j, a = softmax(scale q k^T), for projections of the same tokens by independent weights.
@@ -354,9 +382,22 @@ class Attention(OneOutput):
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         sides, shapes = self._sides(inputs)
         rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
+        samples = _samples_apart(self._unpack(g, 0))
+        pulled = [self._pulled(part, sides, shapes, rows) for part in samples.parts]
+        gradients = [
+            self._pack(samples.together([found[role] for found in pulled]), x.shape)
+            for role, x in enumerate(inputs[:3])
+            if x
+        ]
+        return (*gradients, *(None,) * (len(inputs) - 3))
+
+    def _pulled(
+        self, g: Gradient, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], rows: _Rows
+    ) -> tuple[Gradient, ...]:
+        """The gradients at query, key and value for an unpacked cotangent."""
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
-        g, along = self._unpack(g, 0), 0.0
+        along = 0.0
         if _is_over_channels(g):
             along = max(float(g.position_covariance.mean()), 0.0)
             g = replace(g, position_covariance=0.0 * g.position_covariance)
@@ -393,10 +434,7 @@ class Attention(OneOutput):
                 received,
             ),
         )
-        gradients = [
-            self._gradient(part, shape, x.shape) for part, shape, x in zip(found, shapes, inputs[:3], strict=True) if x
-        ]
-        return (*gradients, *(None,) * (len(inputs) - 3))
+        return tuple(self._gradient(part, (g.shape[0], *shape[1:])) for part, shape in zip(found, shapes, strict=True))
 
     def _received(self, rows: _Rows, sent: np.ndarray, keys: int, plain: bool = False) -> np.ndarray:
         """What each key gets when query i sends `sent[i]` in all, as its a^2 are distributed (its a if `plain`)."""
@@ -418,14 +456,12 @@ class Attention(OneOutput):
         self,
         part: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
         split: tuple[int, ...],
-        shape: tuple[int, ...],
     ) -> Gradient:
         """Energies of (query heads, width) as a gradient on the operand, summed over the heads that share one of its
         heads."""
         own = split[1]
         energy, covariance, across = (a.reshape(own, -1, a.shape[1]).sum(axis=1)[None, :, None, :] for a in part[:3])
-        g = Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[3]), None), across)
-        return self._pack(g, shape)
+        return Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[3]), None), across)
 
 
 def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarray]:
@@ -461,6 +497,25 @@ def _is_over_channels(x: Field) -> bool:
     channels: what entries share then lies along the width, and two tokens have nothing in common."""
     tokens, width = x.axes[2], x.axes[3]
     return 1 < tokens.size == tokens.count and 2 not in x.alike and (width.size > width.count or 3 in x.alike)
+
+
+def _samples_apart(g: Gradient) -> _Samples:
+    """Gradients of samples that get different energies: most of a window at a border is padding, which gets none."""
+    batch = g.axes[0]
+    line = g.energy.mean(axis=tuple(range(1, len(g.axes))))
+    if batch.is_pooled or float(line.var()) <= _UNEVEN * float(line.mean()) ** 2:
+        return _Samples((g.pooled(0),), (0,))
+    kinds: dict[bytes, int] = {}
+    of_cell: list[int] = []
+    first: list[int] = []
+    for cell, energy in enumerate(g.energy):
+        kind = kinds.setdefault(energy.tobytes() + g.position_covariance[cell].tobytes(), len(kinds))
+        first += [cell] if kind == len(first) else []
+        of_cell.append(kind)
+    if len(first) > _MOST_KINDS:
+        return _Samples((g.pooled(0),), (0,))
+    parts = (g.behind(Effect.RECUT, [a[[cell]] for a in g.arrays()], put(g.axes, 0, Axis(1))) for cell in first)
+    return _Samples(tuple(parts), tuple(of_cell), batch)
 
 
 def _head_axes(shape: Sequence[int]) -> Axes:

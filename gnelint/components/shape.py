@@ -118,7 +118,8 @@ def embedded(g: Gradient, index: int, start: int, size: int) -> Gradient:
     if len(fields) == 1:
         return fields[0]
     axes, arrays, profile = join(fields, index)
-    return Gradient(axes, profile, *arrays, alike=g.alike)
+    shared = index > 0 and length > 1 and g.correlated and g.axes[index].is_pooled  # the real ones go on sharing it
+    return Gradient(axes, profile, *arrays, alike=g.alike | {index} if shared else g.alike)
 
 
 def scattered(g: Gradient, index: int, picked: np.ndarray, size: int) -> Gradient:

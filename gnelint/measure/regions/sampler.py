@@ -34,10 +34,12 @@ PRECISION = 0.05
 """Bits to which a squared norm is to be known."""
 INNER_PRECISION = 0.15
 """Bits to which it is to be known at a value inside."""
-UNSETTLED = 1.0
-"""Bits of standard error beyond which draws say nothing of the average."""
+UNSETTLED = 0.3
+"""Bits of standard error beyond which few draws make up the average: what one run will show is the middle one."""
 WIDEST = 2.0
 """Bits by which single draws may scatter for the middle one to say something."""
+UNKNOWN = 1.0
+"""Bits of standard error beyond which the average says nothing where the middle one does not either."""
 LEAST, MOST = 8, 64
 """Draws; of values inside only the first are looked at entry by entry."""
 WORK, TOTAL = 2e9, 8e9
@@ -197,10 +199,25 @@ class _Estimate:
         return math.sqrt(variance / n) / average / math.log(2.0)
 
     @property
-    def typical(self) -> float:
-        """The middle total over the average."""
-        average = self.average
-        return statistics.median(self.totals) / average if average > 0 else 1.0
+    def settled(self) -> bool:
+        """Whether the average is told: it is that of most draws, or there is no middle one."""
+        return self.bits <= UNSETTLED or (self.bits <= UNKNOWN and self.spread > WIDEST)
+
+    @property
+    def told(self) -> float:
+        """What one run will show: the middle total where few draws make up the average."""
+        return self.average if self.settled else statistics.median(self.totals)
+
+    @property
+    def error_bits(self) -> float:
+        """Of log2 of that."""
+        return self.bits if self.settled else self.spread
+
+    @property
+    def around_the_middle(self) -> Sequence[int]:
+        """The numbers of the draws between the quartiles."""
+        low, _, high = statistics.quantiles(self.totals, n=4)
+        return [number for number, total in enumerate(self.totals) if low <= total <= high]
 
     @property
     def spread(self) -> float:
@@ -217,6 +234,38 @@ def _squared_norm(gradient: Tensor) -> float | None:
     if not math.isfinite(norm):  # squares of what single precision still holds
         norm = float(gradient.double().square().sum())
     return norm if math.isfinite(norm) else None
+
+
+@dataclass
+class _Ends:
+    """The gradients at a region's inputs, draw by draw."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    values: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, gradients: Mapping[str, Tensor], feeds: Mapping[str, Tensor]) -> float:
+        """Take in one draw; their squared norm.
+
+        Raises:
+            NotSampledError: one overflows.
+        """
+        total = 0.0
+        for name, value in feeds.items():
+            tally = self.tallies.setdefault(name, Tally(tuple(value.shape), signed=False))
+            kept, norm = len(tally.kept), tally.add(gradients[name])
+            if norm is None:
+                raise NotSampledError(f'the gradient at "{name}" overflows')
+            total += norm
+            if len(tally.kept) > kept:
+                self.values.setdefault(name, []).append(value.detach())
+        return total
+
+    def gradients(self, factor: float) -> dict[str, Gradient]:
+        """What they show, times a factor."""
+        return {
+            name: gradient_of(tally, [value.numpy() for value in self.values[name]]).scaled(factor)
+            for name, tally in self.tallies.items()
+        }
 
 
 class _Drawn:
@@ -308,45 +357,39 @@ class _Drawn:
         return replace(found, gradients={name: g.scaled(scale) for name, g in found.gradients.items()})
 
     def _pulled(self, sent: Mapping[str, Gradient], inside_too: bool) -> Pulled:
-        tallies: dict[str, Tally] = {}
-        values: dict[str, list[Tensor]] = {}
-        estimate, inner = _Estimate(), defaultdict[str, _Estimate](_Estimate)
+        """The gradients: of the draws around the middle where few others make up their average."""
+        ends, estimate, inner = _Ends(), _Estimate(), defaultdict[str, _Estimate](_Estimate)
+        shapes: dict[str, tuple[int, ...]] = {}
         for number in range(self._most):
-            feeds, found = self._values(number, grad=True)
-            gradients = self._gradients(feeds, found, sent, self._generator("cotangents", number), inside_too)
-            at_inputs = 0.0
+            gradients, feeds = self._sent_back(number, sent, inside_too)
+            estimate.totals.append(ends.add(gradients, feeds))
             for name, gradient in gradients.items():
-                if name not in feeds:
-                    norm = _squared_norm(gradient)
-                    if norm is not None:
-                        inner[name].totals.append(norm)
-                    continue
-                tally = tallies.setdefault(name, Tally(tuple(gradient.shape), signed=False))
-                kept, norm = len(tally.kept), tally.add(gradient)
-                if norm is None:
-                    raise NotSampledError(f'the gradient at "{name}" overflows')
-                at_inputs += norm
-                if len(tally.kept) > kept:
-                    values.setdefault(name, []).append(feeds[name].detach())
-            estimate.totals.append(at_inputs)
+                norm = None if name in feeds else _squared_norm(gradient)
+                if norm is not None:
+                    inner[name].totals.append(norm)
+                    shapes[name] = tuple(gradient.shape)
             settled = all(each.bits <= INNER_PRECISION for each in inner.values())
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
                 break
-        bits, typical = estimate.bits, 1.0
-        if bits > UNSETTLED:  # few draws make up the average: what one run will show is the middle one
-            bits, typical = estimate.spread, estimate.typical
+        bits, level = estimate.error_bits, estimate.average
         if bits > WIDEST:
             raise NotSampledError(f"its gradient scatters by {bits:.1f} bits from draw to draw")
-        found_gradients = {
-            name: gradient_of(tally, [value.numpy() for value in values[name]]).scaled(typical)
-            for name, tally in tallies.items()
-        }
+        if not estimate.settled:
+            ends, level = _Ends(), 0.0
+            around = estimate.around_the_middle
+            for number in around:
+                level += ends.add(*self._sent_back(number, sent, False)) / len(around)
+        found = ends.gradients(estimate.told / level if level > 0 else 1.0)
         for name, each in inner.items():
-            shape = tuple(found[name].shape)
-            level = each.average * (each.typical if typical < 1.0 else 1.0) / max(math.prod(shape), 1)
-            found_gradients[name] = Gradient.white(shape).scaled(level)
-        inside_bits = {name: each.bits if typical == 1.0 else each.spread for name, each in inner.items()}
-        return Pulled(found_gradients, bits, inside_bits)
+            found[name] = Gradient.white(shapes[name]).scaled(each.told / max(math.prod(shapes[name]), 1))
+        return Pulled(found, bits, {name: each.error_bits for name, each in inner.items()})
+
+    def _sent_back(
+        self, number: int, sent: Mapping[str, Gradient], inside_too: bool
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The gradients of one draw, and its inputs."""
+        feeds, found = self._values(number, grad=True)
+        return self._gradients(feeds, found, sent, self._generator("cotangents", number), inside_too), feeds
 
     def _gradients(
         self,

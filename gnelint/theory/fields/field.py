@@ -292,6 +292,9 @@ class Field(ABC):
         axes, arrays = tuple(new_axes), [a.reshape(array_shape) for a in field.arrays()]
         if not field.correlated:  # cells that are alike still share nothing with each other
             axes, arrays = squeeze_constant(axes, arrays)
+        elif axes and not axes[0].is_pooled:  # nor do samples, in cells or not
+            first, arrays = squeeze_constant(axes[:1], arrays)
+            axes = (*first, *axes[1:])
         moved = field.behind(Effect.ORDERED, arrays, axes, new_profile)
         # tokens that became samples of their own keep what they had in common
         apart = moved.shape[:1] != field.shape[:1] and min(field.positions, moved.positions) > 1
@@ -317,7 +320,9 @@ class Field(ABC):
         axis = old.slice(start, stop, step)
         picked = range(old.size)[start:stop:step] if step > 0 else range(start, stop, step)
         if self.profile[index] is not None and len(picked):
-            return self.absorbed(index).sliced(index, start, stop, step)
+            cells = self.absorbed(index)
+            cells = replace(cells, alike=cells.alike | {index}) if index and self.correlated else cells
+            return cells.sliced(index, start, stop, step)
         first = picked.start + picked.step * axis.starts[: len(picked)]
         cell = np.searchsorted(old.starts, first, side="right") - 1
         arrays = [_picked(a, cell, index) for a in self.arrays()]

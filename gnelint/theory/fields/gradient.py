@@ -35,6 +35,8 @@ from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
 
 _LITTLE = 0.1
 """Share of what the other part of a sum has in common up to which a part counts as having nothing in common."""
+_UNEVEN = 0.05
+"""Square of the relative deviation from a profile up to which what entries share says more than cells do."""
 _MOSTLY = 0.7
 """Share of what factors of one cell have in common from which on those of two cells are said to have all of it."""
 
@@ -361,6 +363,9 @@ class Gradient(Field):
         return replace(found, alike=self.alike - {index})
 
     def reshaped(self, shape: Sequence[int]) -> Gradient:
+        even = self._even(shape)
+        if even is not self:
+            return even.reshaped(shape)
         found = super().reshaped(shape)
         if not self.alike:
             return found
@@ -369,6 +374,26 @@ class Gradient(Field):
             if all(i in self.alike or self.axes[i].is_pooled for i in old if self.shape[i] > 1):
                 alike |= {i for i in new if i and not found.axes[i].is_pooled}
         return replace(found, alike=frozenset(alike))
+
+    def _even(self, shape: Sequence[int]) -> Gradient:
+        """With cells turned into a profile along axes that become one with an axis along which entries share something:
+        behind a merging of patches the places of a patch share nothing with each other, those of different patches do,
+        and cells for all indices of the merged axis would not know that."""
+        found = self
+        for old, _ in matching_groups(self.shape, shape) if self.correlated else ():
+            wide = [i for i in old if i and self.shape[i] > 1]
+            cut = [i for i in wide if not self.axes[i].is_pooled and i not in self.alike]
+            if any(self.axes[i].is_pooled for i in wide):
+                for index in cut:
+                    found = found.profiled(index) if found._is_product_along(index) else found
+        return found
+
+    def _is_product_along(self, index: int) -> bool:
+        """Whether cells along an axis differ in energy by nearly the same factor everywhere."""
+        apart = tuple(i for i in range(len(self.axes)) if i != index)
+        whole = self.energy.mean()
+        product = self.energy.mean(axis=apart, keepdims=True) * self.energy.mean(axis=index, keepdims=True)
+        return float(((whole * self.energy - product) ** 2).mean()) <= _UNEVEN * float((product**2).mean())
 
     def _with_its_axis(self, moved: Gradient, axis: Callable[[int], int | None]) -> Gradient:
         found = super()._with_its_axis(moved, axis)

@@ -376,8 +376,12 @@ def test_a_gradient_that_few_draws_make_up_is_what_a_middle_one_shows() -> None:
 def test_the_middle_of_draws_and_their_scatter() -> None:
     draws = np.exp2(np.random.default_rng(0).normal(3.0, 1.5, 400)).tolist()
     estimate = sampling._Estimate(draws)
-    assert estimate.typical * np.mean(draws) == pytest.approx(2.0**3.0, rel=0.15)
+    assert estimate.told == pytest.approx(np.mean(draws))  # so many settle it
     assert estimate.spread == pytest.approx(1.5, rel=0.15)
+    few = sampling._Estimate([*draws[:20], 1000.0 * max(draws)])
+    assert few.told == pytest.approx(2.0**3.0, rel=0.5)
+    assert few.error_bits == few.spread < few.bits
+    assert all(draws[number] < max(few.totals) for number in few.around_the_middle)
     assert sampling._Estimate([0.0] * 8 + [1.0] * 4).spread == math.inf
 
 

@@ -51,6 +51,18 @@ def test_axes_follow_a_permutation_and_a_reshape() -> None:
     assert g.sliced(2, 1, 5, 1).alike == {2}
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_places_of_a_patch_share_nothing_but_those_of_all_patches_do(share: float) -> None:
+    """The sum over the merged axis is that over patches first, with energies that differ from place to place."""
+    axes, energy = (Axis(4), Axis(6), Axis.full(2), Axis.full(8)), np.ones((1, 1, 2, 8)) * [[[[1.0], [3.0]]]]
+    g = Gradient.flat(axes, energy, share * energy)
+    merged = g.reshaped((4, 12, 8))
+    assert merged.total == pytest.approx(g.total)
+    summed = g.summed_to((4, 1, 1, 8)).total
+    assert merged.summed_to((4, 1, 8)).total == pytest.approx(summed, rel=1 / 11)  # pairs are counted with the same one
+    assert summed == pytest.approx(g.total * (1.0 + 5.0 * share))
+
+
 def test_factors_without_a_mean_leave_cells_nothing_in_common() -> None:
     """Positions times weights of their own that are drawn about 0 are summed incoherently, about 1 coherently."""
     one = shared(1.0)
