@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -89,7 +90,7 @@ def export_module(
             failure = error
         if given.real is None:
             with contextlib.suppress(Exception):
-                return done(program_of_examples(module, given.args, given.kwargs), _by_examples(failure))
+                return done(_program_of_examples(module, given.args, given.kwargs), _by_examples(failure))
         try:
             program = torch.export.export(fx.symbolic_trace(module), given.args, given.kwargs, strict=False)
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
@@ -151,6 +152,12 @@ def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return torch.export.export(module, args, kwargs, strict=False)
 
 
+def _program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+    with contextlib.suppress(Exception), _DataDetaches(), own_backwards():
+        return program_of_examples(module, args, kwargs)
+    return program_of_examples(module, args, kwargs)
+
+
 _READS_DATA = torch.Tensor.data.__get__
 """Looked up once: a trace asks a hundred times an operation whether it is this."""
 
@@ -182,15 +189,14 @@ def set_mode(module: torch.nn.Module, training: bool) -> None:
 
 @contextlib.contextmanager
 def untouched(module: torch.nn.Module) -> Iterator[None]:
-    """Put back, afterwards, every submodule's attributes and flags and the state of the random generators; what its
-    functions remember of their calls is cleared before and behind."""
+    """Put back, afterwards, every submodule's attributes and flags, what collections in them hold, and the state of the
+    random generators; what its functions remember of their calls is cleared before and behind."""
     # what a scripted part holds is its own program's, and nothing of ours writes there
     parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
     attributes = [(part, dict(part.__dict__)) for part in parts]
-    registries = [
-        (registry, dict(registry))
-        for _, saved in attributes
-        for registry in (saved["_parameters"], saved["_buffers"], saved["_modules"])
+    # not its tensors, submodules and hooks alone: code installs hooks when first called, or notes down what it saw
+    collections = [
+        (held, _shallow(held)) for _, saved in attributes for held in saved.values() if type(held) in _COLLECTIONS
     ]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -204,12 +210,20 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        for registry, entries in registries:
-            registry.clear()
-            registry.update(entries)
+        for held, entries in collections:
+            held.clear()
+            (held.extend if isinstance(held, list | deque) else held.update)(entries)
         for part, saved in attributes:
             part.__dict__.clear()
             part.__dict__.update(saved)
+
+
+_COLLECTIONS = frozenset((dict, OrderedDict, list, set, deque))
+
+
+def _shallow(held: Any) -> Any:
+    """The entries of a collection, in a plain one of their own."""
+    return dict(held) if isinstance(held, dict) else set(held) if isinstance(held, set) else list(held)
 
 
 _LOGGERS = ("torch", "torch.__trace")

@@ -50,6 +50,8 @@ def own_backwards() -> Iterator[None]:
         traced = original.__get__(None, cls)
         if cls is CheckpointFunction and any(isinstance(each, Tensor) and each.requires_grad for each in args):
             return args[0](*args[2:])
+        if _is_mapped_without_gradient(cls, args):
+            return cls.forward(*args, **kwargs)
         enabled = torch.is_grad_enabled()
         results = traced(*args, **kwargs)
         # a no_grad() in a forward ends, as recorded, in the mode that functions run in: no gradients for the rest
@@ -67,6 +69,13 @@ def own_backwards() -> Iterator[None]:
         yield
     finally:
         torch.autograd.Function.apply = original
+
+
+def _is_mapped_without_gradient(cls: type[torch.autograd.Function], args: Sequence[Any]) -> bool:
+    """Whether a function runs inside of a `torch.vmap`, on what has no gradient: its forward is all that it does there,
+    and no tracer of a run can follow the call itself."""
+    mapped = torch._C._are_functorch_transforms_active() and getattr(cls, "generate_vmap_rule", False)
+    return mapped and not any(isinstance(each, Tensor) and each.requires_grad for each in args)
 
 
 def _said(traced: _Applied, cls: Any, args: Sequence[Any], read: Sequence[Tensor], result: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 from torch.utils.checkpoint import checkpoint
 
 import gnelint
@@ -129,6 +130,29 @@ def test_the_gradient_goes_the_way_that_the_function_says(function: Any, more: t
     first = next(each for each in analysis.prediction.nodes if each.node.name == "first")
     assert first.gradient_log2 == pytest.approx(measured(model, x), abs=0.25)
     assert {each.rule for each in analysis.findings if each.severity != "info"} <= {"GNE512"}
+
+
+class OfTheSign(nn.Module):
+    """Straight through a step; rows by a mask of numbers, made entry by entry, and as many as the numbers say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = int((x[:, 0].abs() < 100).sum())
+        with TransformGetItemToIndex():
+            rows = torch.vmap(lambda row: (x[:, 0].detach().abs() < 100)[row])(torch.arange(count))
+        found: Tensor = self.last(Straight.apply(self.first(x)[:count]) * rows[:, None])
+        return found
+
+
+def test_the_gradient_goes_that_way_where_the_way_depends_on_values_too() -> None:
+    torch.manual_seed(0)
+    model, x = OfTheSign(), torch.randn(256, 64)
+    prediction = gnelint.check(model, (x,)).prediction
+    first = next(each for each in prediction.nodes if each.node.name == "first")
+    assert first.gradient_log2 == pytest.approx(measured(model, x), abs=0.25)
 
 
 def test_a_backward_of_zeros_stops_the_gradient() -> None:

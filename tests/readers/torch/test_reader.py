@@ -223,6 +223,30 @@ def test_reading_leaves_no_trace(mode: bool, training: bool) -> None:
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+class Notes(nn.Module):
+    """Installs a hook when first called, and scales by how often its hooks were called so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+        self.seen: list[str] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "hooked"):
+            self.part.register_forward_hook(lambda *given: self.seen.append("call"))
+            self.hooked = True
+        for _ in range(1 + len(self.seen)):
+            x = self.part(x)
+        return x
+
+
+def test_what_a_module_adds_to_its_own_collections_while_it_is_read_is_gone() -> None:
+    module = Notes()
+    for _ in range(2):
+        assert len(read_module(module, (torch.zeros(3, 4),), name="notes").nodes) == 1
+    assert (module.seen, len(module.part._forward_hooks)) == ([], 0)
+
+
 class DataDependent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0:
