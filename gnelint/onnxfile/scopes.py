@@ -104,11 +104,13 @@ class Functions:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node stands in the model: its unique name, its module's qualified name and its source line."""
+    """Where a node stands in the model: its unique name, its module's qualified name and its source line; the file's
+    name of its operator, if it is read as another one."""
 
     name: str
     scope: str = ""
     location: Location | None = None
+    op: str = ""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Emitter(emitter.Emitter[Value, Parameter]):
                     outputs=tuple(renamed[name] for name in draft.outputs),
                     parameters=draft.parameters,
                     attributes=draft.attributes,
-                    source_op=f"{call.domain}.{call.op_type}".lstrip("."),
+                    source_op=call.origin.op or f"{call.domain}.{call.op_type}".lstrip("."),
                     scope=call.origin.scope,
                     location=call.origin.location,
                 )

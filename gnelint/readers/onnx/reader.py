@@ -92,7 +92,7 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
         check_shape(f'input "{value.name}" is a tensor', value.shape)
         walker.emitter.add_input(value)
         scope.bind(value.name, value)
-    walker.nodes(file.proto.graph.node, scope, Place(versions, declared=types_of(file.proto.graph)))
+    walker.graph_nodes(file.proto.graph, scope, Place(versions, declared=types_of(file.proto.graph)))
     outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
     read_graph = fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
     return read_graph if weights.kinds_recorded else with_program_constants(read_graph)

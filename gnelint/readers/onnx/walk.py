@@ -35,6 +35,8 @@ from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
 from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
+from gnelint.readers.onnx.integers import NOTE as ROUNDED
+from gnelint.readers.onnx.integers import with_layers
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
 
@@ -85,6 +87,7 @@ class Walker:
         own = ignored_rules(metadata(model))
         self.ignores: dict[str, tuple[str, ...]] = {"": own} if own else {}
         self._deciding: set[str] = set()
+        self._operators: dict[str, str] = {}
         self._functions = Functions(model.functions)
         self._weights = weights
         self._sizes = sizes
@@ -121,6 +124,14 @@ class Walker:
         """Bind the sparse initializers."""
         for sparse in graph.sparse_initializer:
             scope.bind(sparse.values.name, self._weights.sparse(sparse, sparse.values.name))
+
+    def graph_nodes(self, graph: onnx.GraphProto, scope: Scope[Operand], place: Place) -> None:
+        """Read the nodes of the graph or of a body."""
+        found = with_layers(graph, place.versions.get("", 1))
+        if found.operators:
+            self._operators.update(found.operators)
+            self.emitter.notes[ROUNDED] = None
+        self.nodes(found.nodes, scope, place)
 
     def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope[Operand], place: Place) -> None:
         """Read nodes in an order in which they can run."""
@@ -183,13 +194,14 @@ class Walker:
     def _origin(self, node: onnx.NodeProto, place: Place, module: str) -> Origin:
         name, outer = place.node_name(node), place.origin
         scope = ".".join(part for part in (outer.scope, module) if part) if place.prefix else module
+        op = self._operators.get(node.output[0], "") if self._operators and node.output else ""
         if not node.metadata_props:
-            return Origin(name, scope, outer.location)
+            return Origin(name, scope, outer.location, op)
         found = metadata(node)
         rules = ignored_rules(found)
         if rules:
             self.ignores[name] = rules
-        return Origin(name, scope, location(found))
+        return Origin(name, scope, location(found), op)
 
     def _infer(self, node: onnx.NodeProto, call: Call, place: Place) -> tuple[OutputType, ...]:
         found: Mapping[str, onnx.TypeProto] = {}
@@ -363,7 +375,7 @@ class Walker:
         inner = Scope(scope)
         self.constants(body, inner, origin.name)
         within = replace(place.in_branch(node, body), declared={**place.declared, **types_of(body)})
-        self.nodes(body.node, inner, within)
+        self.graph_nodes(body, inner, within)
         scope.take(node.output, inner, [info.name for info in body.output], f'a branch of "{origin.name}"')
 
     def _body(
@@ -382,7 +394,7 @@ class Walker:
                 self.emitter.add_input(formal[-1])
                 inner.bind(info.name, formal[-1])
             self.constants(body, inner, name)
-            self.nodes(body.node, inner, replace(place.in_body(), declared=types_of(body)))
+            self.graph_nodes(body, inner, replace(place.in_body(), declared=types_of(body)))
             inputs = (*formal, *capture.captured.values())
             graph = self.graph(name, inputs, [(info.name, inner.find(info.name)) for info in body.output], ())
             return graph, capture.captured
