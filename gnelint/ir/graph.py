@@ -303,6 +303,21 @@ def _stands_in(node: Node, role: str, parameter: Parameter) -> bool:
 
 
 @dataclass(frozen=True)
+class Slips:
+    """What the code of a module gets wrong where no node tells; each with its line.
+
+    Attributes:
+        numbers: stored tensors that are read as a number (`.item()`), so that no gradient comes back to them.
+        dropouts: calls of a dropout that is not told whether this is training.
+        masks: comparisons with the id of padding whose result hides all words but the padding.
+    """
+
+    numbers: tuple[tuple[str, str], ...] = ()
+    dropouts: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Graph:
     """A directed acyclic graph of canonical operations, nodes in topological order.
 
@@ -327,6 +342,7 @@ class Graph:
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
         classes: what the class of each module is called, by its qualified name; of a module only.
         lost: results that a statement computes and does not keep, each with its place; of a module only.
+        slips: other things that its code gets wrong; of a module only.
     """
 
     name: str
@@ -349,6 +365,7 @@ class Graph:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    slips: Slips = Slips()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

@@ -322,7 +322,45 @@ PREVIEWED = (
 )
 """Of both, by rules that are previews."""
 
-ALL = (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST, *LAST, *LEFT_OVER, *EIGHTH, *PREVIEWED)
+NINTH = (
+    changed("wave_classes", "GNE514", "log_softmax"),
+    changed("pixel_classes", "GNE561", "softmax", "the second"),
+    changed("single_mask", "GNE507", "enter.0", "single entry"),
+    changed("intent_scores", "GNE516", "softmax", "its own log-softmax", "cross_entropy"),
+    changed("molecule_labels", "GNE516", "sigmoid", "its own sigmoid", "bce_with_logits"),
+    changed("action_values", "GNE567", "relu_3", "negative", "mse"),
+    changed("image_generator", "GNE518", "7"),
+    changed("straight_convolutions", "GNE512", "0"),
+    changed("constant_dropout", "GNE571", "", r"everyday.py:\d+, everyday.py:\d+"),
+    Report("equal_filters(wrong=True)", "", "GNE109", "0", "100% hold a single number"),
+    changed("small_weights", "GNE101", "0"),
+    changed("large_weights", "GNE203", "1"),
+    changed("detached_state", "GNE568", "cell_7", "8 steps"),
+    changed("copied_factor", "GNE570", "", "factor", "cross_entropy"),
+    changed("hard_mask", "GNE507", "body.0", "derivative of compare"),
+    changed("listed_tables", "GNE509", "embedding", "tables.0.weight"),
+    changed("viewed_tags", "GNE513", "reshape"),
+    changed("sample_weights", "GNE527", "mul"),
+    changed("raw_tokens", "GNE569", "memory", "whole numbers of x"),
+    changed("inverted_padding", "GNE572", "", r"commonplace.py:\d+"),
+    changed("factor_mask", "GNE524", "attention"),
+    changed("forecast_axis", "GNE514", "memory"),
+    changed("multiplied_temperature", "GNE517", "log_softmax"),
+    changed("series_codes", "GNE525", "bias"),
+    changed("complete_graph", "GNE565", "linear", "all 10 nodes"),
+    changed("grown_residuals", "GNE401", "1.pad"),
+    changed("random_state", "GNE566", "memory"),
+    changed("normalised_logits", "GNE307", "1"),
+    changed("normalised_prices", "GNE567", "1", "batch's mean", "mse"),
+    changed("rectified_code", "GNE573", "encoder.2"),
+    changed("rectified_memory", "GNE210", "memory"),
+    changed("lost_activation", "GNE542", "", "relu"),
+    changed("summed_neighbours", "GNE413", "transpose_7"),
+    changed("dropped_nearly", "GNE211", "2"),
+)
+"""Of a ninth search: of 34 such pairs 22 were flagged at first, 17 at the cause; see reports.md."""
+
+ALL = (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST, *LAST, *LEFT_OVER, *EIGHTH, *PREVIEWED, *NINTH)
 
 BREAKS = frozenset({"GNE601", "GNE602", "GNE604", "GNE605", "GNE607", "GNE608"})
 """Rules of what is no number in the very first step, whatever is drawn."""
@@ -339,11 +377,31 @@ def said(model: str, loss: str | None) -> list[Finding]:
 
 LONG = ("large_steps", "growing_state", "blank_memory", "mixture_density", "one_gate")
 """Loops whose joins are sampled, which takes seconds."""
+KNOWN_BY_OTHERS = (
+    "single_mask",
+    "intent_scores",
+    "molecule_labels",
+    "small_weights",
+    "large_weights",
+    "hard_mask",
+    "listed_tables",
+    "viewed_tags",
+    "sample_weights",
+    "factor_mask",
+    "series_codes",
+    "grown_residuals",
+    "normalised_logits",
+    "rectified_memory",
+    "lost_activation",
+    "summed_neighbours",
+    "dropped_nearly",
+)
+"""Of the ninth search: rules and kinds that a quicker pair stands for."""
 
 
 def marked(report: Report) -> pytest.MarkDecorator | tuple[()]:
     """What makes a test a slow one."""
-    return pytest.mark.slow if report.bad.startswith(LONG) else ()
+    return pytest.mark.slow if report.bad.startswith((*LONG, *KNOWN_BY_OTHERS)) else ()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.models import (
+    commonplace,
     cut_off,
+    everyday,
     flattened,
     hazards,
     initialisation,
@@ -424,11 +426,48 @@ def _examples() -> dict[str, Case]:
         unforeseen.clamped_weights: (16, 16),
         unforeseen.convex_layers: (16, 8),
         unforeseen.one_gate: (8, 16, 4),
+        everyday.wave_classes: (8, 1, 256),
+        everyday.pixel_classes: (4, 3, 16, 16),
+        everyday.single_mask: (4, 3, 16, 16),
+        everyday.action_values: (8, 4, 16, 16),
+        everyday.image_generator: (8, 16, 1, 1),
+        everyday.straight_convolutions: (8, 2, 8, 8),
+        everyday.constant_dropout: (32, 20),
+        everyday.equal_filters: (8, 1, 16, 16),
+        everyday.small_weights: (4, 3, 16, 16),
+        everyday.large_weights: (32, 30),
+        everyday.detached_state: (8, 8, 3),
+        everyday.copied_factor: (32, 16),
+        everyday.hard_mask: (4, 1, 12, 12),
+        commonplace.forecast_axis: (8, 12, 3),
+        commonplace.series_codes: (8, 16, 2),
+        commonplace.complete_graph: (8, 10, 8),
+        commonplace.grown_residuals: (4, 1, 32),
+        commonplace.random_state: (8, 8, 2),
+        commonplace.normalised_logits: (32, 16),
+        commonplace.normalised_prices: (32, 16),
+        commonplace.rectified_code: (16, 1, 8, 8),
+        commonplace.rectified_memory: (8, 60, 2),
+        commonplace.lost_activation: (8, 12, 16),
+        commonplace.summed_neighbours: (8, 24, 8),
+        commonplace.dropped_nearly: (32, 20),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
     found.append(Case("unread_condition", reported.unread_condition, (16, 16), others=((16, 8),)))
     found.append(Case("squared_error", mixed_up.squared_error, (16, 8), others=((16,),)))
+    for build, size, words in (
+        (everyday.intent_scores, 10, 64),
+        (everyday.listed_tables, 4, 50),
+        (commonplace.viewed_tags, 12, 40),
+        (commonplace.raw_tokens, 10, 500),
+        (commonplace.inverted_padding, 12, 40),
+        (commonplace.factor_mask, 16, 32),
+    ):
+        found.append(Case(build.__name__, build, (8, size), vocabulary=words))
+    found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))
+    found.append(Case("sample_weights", commonplace.sample_weights, (16, 12), others=((16,), (16,))))
+    found.append(Case("multiplied_temperature", commonplace.multiplied_temperature, (16, 24), others=((16, 24),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
     for build in (starts.drawn_norms, starts.swapped_norms, starts.zero_tokens, starts.learnt_places):
         found.append(Case(build.__name__, build, (4, 12), vocabulary=64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gnelint.analysis.axes.layout import label, labels
+from gnelint.analysis.axes.layout import Layout, label, labels
 from gnelint.analysis.axes.walk import Axes, Mixing
 from gnelint.ir.graph import Graph, Node
 
@@ -19,10 +19,11 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
     numbers of its own for positions along the second axis and none for the first.
     """
     tokens = not graph.values[graph.inputs[0]].is_floating if graph.inputs else False
-    if len(found.shape) == 2 and not tokens:
-        yield from _softmaxes_of_rows(graph, found)
     outputs = [found.layouts.get(name) for name in graph.outputs]
     heads = [layout for layout in outputs if layout]
+    rowwise = len(heads) == len(outputs) and all(_is_row(layout) for layout in heads)
+    if not tokens and (len(found.shape) == 2 or rowwise):
+        yield from _softmaxes_of_rows(graph, found)
     if not heads or len(heads) < len(outputs):
         return
     if all(label(layout[0]) == 0 for layout in heads):
@@ -45,8 +46,16 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
             yield mixing
 
 
+def _is_row(layout: Layout) -> bool:
+    """Whether an output is a row of numbers for each entry of the input's first axis, all others pooled."""
+    return len(layout) == 2 and label(layout[0]) == 0 and labels(layout) == {0}
+
+
 def _softmaxes_of_rows(graph: Graph, found: Axes) -> Iterator[Mixing]:
-    """Of inputs of (samples, width): softmaxes over the samples that are outputs, each with a row for each sample."""
+    """Softmaxes over the samples that are outputs, each with a row for each sample.
+
+    Of images and sequences all outputs have such rows and no axis of positions: classes of whole samples.
+    """
     for mixing in found.mixings:
         if mixing.kind == "softmax" and mixing.axis == 0 and graph.node(mixing.node).outputs[0] in graph.outputs:
             yield mixing

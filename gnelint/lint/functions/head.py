@@ -31,6 +31,12 @@ def _gives_output(facts: Facts, node: Node) -> bool:
     return False
 
 
+def _gives_loss(facts: Facts, node: Node) -> bool:
+    """Whether a network that gives nothing but single numbers takes logarithms of shares: those of its own loss."""
+    shapes = [facts.graph.values[name].concrete_shape for name in facts.graph.outputs]
+    return node.op == "log_softmax" and bool(shapes) and all(shape in ((), (1,)) for shape in shapes)
+
+
 def _misfit(facts: Facts, node: Node) -> str:
     """Why what the node that the output comes from gives is not what the loss takes, and what to do."""
     wants, does = OWN.get(facts.loss or "", ("", ""))
@@ -53,6 +59,22 @@ def _misfit(facts: Facts, node: Node) -> str:
         known = facts.ranges.get(node.outputs[0])
         fits = known is None or (known.low >= 0.0 and known.high <= 1.0)
     return _NONE if fits else unfit
+
+
+_REGRESSIONS = frozenset({"mse", "l1"})
+
+
+def _regression_fault(facts: Facts, node: Node) -> str:
+    """What stands between the last layer and a loss of distances that has no business there."""
+    source = facts.producer(node) if node.present_inputs else None
+    behind = source is not None and source.op in ("linear", "conv", "bias", "conv_transpose")
+    if facts.loss not in _REGRESSIONS or not behind or not _gives_output(facts, node):
+        return _NONE
+    if node.op == "relu":
+        return "sets what is negative to zero: there no gradient passes, and no output ever falls below zero"
+    if node.op == "batch_norm" and node.attribute("training"):
+        return "takes the batch's mean and deviation out: what is predicted for one sample depends on the others"
+    return _NONE
 
 
 def _takes_probabilities(facts: Facts, node: Node) -> bool:
@@ -122,14 +144,25 @@ def _entries(facts: Facts, node: Node) -> int | None:
 
 def _least_loss(facts: Facts, node: Node) -> float | None:
     """The cross entropy that bounded logits cannot fall below, over that of a guess: ln(1 + (n-1) e^-width) / ln n."""
-    known = facts.ranges.get(node.present_inputs[0] if node.op in ("softmax", "log_softmax") else node.outputs[0])
-    classes = _entries(facts, node)
-    if known is None or not classes or classes < 2 or math.isinf(known.high - known.low):
+    read = node.present_inputs[0] if node.op in ("softmax", "log_softmax") else node.outputs[0]
+    known, classes = facts.ranges.get(read), _entries(facts, node)
+    if known is None or _is_rescaled(facts, read) or not classes or classes < 2 or math.isinf(known.high - known.low):
         return None
     width = known.high - known.low
     if _cosines(facts, node) is not None:
         width = known.high * classes / (classes - 1)  # of so many directions no two can lie further apart
     return math.log1p((classes - 1) * math.exp(-width)) / math.log(classes)
+
+
+def _is_rescaled(facts: Facts, value: str) -> bool:
+    """Whether a trained number multiplies a value: bounds that it sets at the start do not last."""
+    node = facts.graph.producers.get(value)
+    while node is not None and node.op in ("scale", "bias", "identity"):
+        scale = node.parameters.get("scale")
+        if scale is not None and scale.size == 1 and scale.trainable:
+            return True
+        node = facts.producer(node)
+    return False
 
 
 def _cosines(facts: Facts, node: Node) -> float | None:
@@ -173,7 +206,19 @@ HEAD = (
         "an output of the network is what n gives, data movement passed over (softmax not)",
     ),
     function(
+        "gives_loss(n)",
+        "truth",
+        _gives_loss,
+        "n takes the logarithms of shares of a loss that the network itself gives: all its outputs are single numbers",
+    ),
+    function(
         "misfit(n)", "text", _misfit, "why what n gives as the network's output is not what the loss takes; or none"
+    ),
+    function(
+        "regression_fault(n)",
+        "text",
+        _regression_fault,
+        "what n, between the last layer and a loss of distances (mse, l1), does to what is predicted; or none",
     ),
     function(
         "takes_probabilities(n)",

@@ -21,8 +21,12 @@ _BACK = 12
 
 
 def _kept_share(facts: Facts, node: Node) -> float | None:
-    """What a step keeps of the state: sigmoid(mean bias) of the gate, of a plain network the recurrent matrix's size.
+    """What a step keeps of the state: of a plain network the recurrent matrix's size, of one with gates a + b.
 
+    There a step multiplies the gradient by a I + b G: a is sigmoid(bias) of the gate that keeps, on average, and G, the
+    recurrent matrix, comes back through the candidate with b = (what lets it in) (what lets the state out) sqrt(h q).
+    It is the same matrix at every step, so its powers do not average out: a + b is the radius that counts (measured
+    1.5 bits of the squared norm a step for torch's draw, 1.3 said; by a alone it would be 2).
     What the gate reads moves it a little up or down; the slope of a plain network's activation takes a little more.
     Of a state written out it is the mean of what multiplies it.
     """
@@ -37,13 +41,22 @@ def _kept_share(facts: Facts, node: Node) -> float | None:
     if node.op == "rnn":
         found = facts.statistics(recurrent)
         return None if found is None else math.sqrt(hidden * found.second_moment)
-    gates, keeping = _KEEPING_GATE[node.op]
-    total = np.zeros(hidden)
+    found, gates = facts.statistics(recurrent), _gates(node, hidden)
+    if found is None:
+        return None
+    kept = float(gates[_KEEPING_GATE[node.op][1]])
+    opened = float(gates[0] * gates[3]) if node.op == "lstm" else float(gates[0]) * (1.0 - kept)
+    return kept + opened * math.sqrt(hidden * found.second_moment)
+
+
+def _gates(node: Node, hidden: int) -> np.ndarray:
+    """Of each gate of a recurrent layer what it lets through on average, by its biases: sigmoid(bias)."""
+    total = np.zeros((_KEEPING_GATE[node.op][0], hidden))
     for role in ("bias", "recurrent_bias"):
         parameter = node.parameters.get(role)
         if parameter is not None:
-            total = total + np.asarray(parameter.array(), np.float64).reshape(gates, hidden)[keeping]
-    return float(np.mean(1.0 / (1.0 + np.exp(-total))))
+            total = total + np.asarray(parameter.array(), np.float64).reshape(total.shape)
+    return np.asarray(np.mean(1.0 / (1.0 + np.exp(-total)), axis=1))
 
 
 def _growth(facts: Facts, node: Node) -> float | None:
@@ -117,7 +130,7 @@ def _only_reads(graph: Graph, value: str, axis: int, step: int) -> bool:
     """Whether of a value nothing but one step of the axis is read, past transpositions and reshapes; what leads to no
     output, as the last states in an ONNX file that nobody asks for, reads nothing."""
     readers = [node for node in graph.consumers.get(value, ()) if not graph.gradient_values.isdisjoint(node.outputs)]
-    if value in graph.outputs:
+    if value in graph.outputs or not readers:
         return False
     return all(_takes(graph, reader, value, axis, step) for reader in readers)
 
@@ -254,13 +267,34 @@ def _steps(facts: Facts, node: Node) -> float | None:
     return None if shape is None or len(shape) != 3 else float(shape[1])
 
 
+def _drawn_state(facts: Facts, node: Node) -> bool:
+    """Whether a recurrent layer starts from numbers that forward draws anew in every pass."""
+    if node.op not in _RECURRENT:
+        return False
+    for name in node.present_inputs[1:]:
+        source = facts.graph.producers.get(name)
+        while source is not None and source.op in ("slice", "reshape", "identity", "expand") and source.present_inputs:
+            source = facts.producer(source)
+        value = source.parameters.get("value") if source is not None and source.op == "constant" else None
+        if value is not None and value.transform == "random" and not any(leaf.trainable for leaf in value.leaves):
+            return True
+    return False
+
+
 MEMORY = (
+    function(
+        "drawn_state(n)",
+        "truth",
+        _drawn_state,
+        "the recurrent layer n starts from a state that forward draws anew in every pass",
+    ),
     function(
         "kept_share(n)",
         "number",
         _kept_share,
-        "what a step of a recurrent layer keeps of its state: average of sigmoid(bias) of the gate that multiplies it, "
-        "of a layer without gates the root of the recurrent matrix's phi, of a state written out its factor's mean",
+        "what a step of a recurrent layer keeps of the state: average of sigmoid(bias) of the gate that multiplies it "
+        "and what comes back through the recurrent matrix, of a layer without gates the root of that matrix's phi, "
+        "of a state written out its factor's mean",
     ),
     function(
         "state_growth(n)",

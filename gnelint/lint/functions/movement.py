@@ -167,6 +167,11 @@ def _of_kind(facts: Facts, kind: str) -> float:
     return float(len({leaf.name for leaf in leaves if leaf.kind == kind}))
 
 
+def _taken_out(facts: Facts) -> str:
+    unread = set(facts.graph.unread)
+    return ", ".join(f"{name} ({place})" for name, place in facts.graph.slips.numbers if name in unread) or _NONE
+
+
 MOVEMENT = (
     function(
         "trained()",
@@ -237,6 +242,24 @@ MOVEMENT = (
         "text",
         lambda facts: ", ".join(facts.graph.lost) or _NONE,
         "results that a statement of the module's code computes and does not keep, with their lines; or none",
+    ),
+    function(
+        "read_as_numbers()",
+        "text",
+        _taken_out,
+        "trained tensors that are read as a number (.item()) and by nothing else, with the lines; or none",
+    ),
+    function(
+        "untold_dropouts()",
+        "text",
+        lambda facts: ", ".join(facts.graph.slips.dropouts) or _NONE,
+        "lines that call a dropout as a function and do not tell it whether this is training; or none",
+    ),
+    function(
+        "inverted_masks()",
+        "text",
+        lambda facts: ", ".join(facts.graph.slips.masks) or _NONE,
+        "lines that compare ids with that of padding, of masks that hide all words but the padding; or none",
     ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

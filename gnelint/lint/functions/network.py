@@ -17,6 +17,11 @@ def _layers(facts: Facts) -> float:
     return float(max(facts.depth(LAYERS).values(), default=0))
 
 
+def _output_features(facts: Facts) -> float | None:
+    shape = facts.graph.values[facts.graph.outputs[0]].concrete_shape if len(facts.graph.outputs) == 1 else None
+    return float(math.prod(shape[1:])) if shape else None
+
+
 def _occurrences(facts: Facts, named: frozenset[str]) -> float:
     return float(sum(node.op in named for node in facts.graph.nodes))
 
@@ -35,6 +40,12 @@ NETWORK = (
         "number",
         lambda facts: float(math.prod(facts.axes.shape[1:])) if facts.axes.shape else None,
         "entries a sample of the network's main input",
+    ),
+    function(
+        "output_features()",
+        "number",
+        _output_features,
+        "entries a sample of the network's one output; unknown where there are several",
     ),
     function("layers()", "number", _layers, "number of linear layers on the network's longest path"),
     function("occurrences(op)", "number", _occurrences, "how many of an op the network holds"),

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
+from gnelint.ops import families
 
 _NONE = "none"
+_RECURRENT = families()["recurrent"]
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
@@ -90,7 +92,87 @@ def _used_for_another(facts: Facts) -> str:
     return _NONE
 
 
+_FEWEST = 3
+"""Steps from which on a loop over time is one."""
+
+
+def _detached_steps(facts: Facts, node: Node) -> float:
+    """How many steps of a loop over slices a layer is used in, if no gradient passes from one step to the next.
+
+    A layer that some gradient reaches through the step before, or one that reads the same in every step (what is
+    refined again and again), is no such step.
+    """
+    weight = node.parameters.get("recurrent") or node.parameters.get("weight")
+    users = () if weight is None else facts.users.get(weight.name, ())
+    if len(users) < _FEWEST or users[-1].name != node.name:
+        return 0.0
+    loops = facts.once(("detached loops", None), lambda: _detached_loops(facts))
+    return float(len(users)) if weight is not None and weight.name in loops else 0.0
+
+
+def _detached_loops(facts: Facts) -> frozenset[str]:
+    """Weights of loops over slices whose steps are joined by detached values alone; none if any other joins them."""
+    if not any(node.op == "stop_gradient" for node in facts.graph.nodes):
+        return frozenset()
+    found = set()
+    for name, users in facts.users.items():
+        trained = any(each.trainable for each in users[0].parameters.values())
+        if len(users) < _FEWEST or not trained or users[0].op not in LAYERS | _RECURRENT:
+            continue
+        joined, through = _joined(facts, users)
+        if through:
+            return frozenset()
+        if joined == len(users) - 1 and _reads_slices(facts, users):
+            found.add(name)
+    return frozenset(found)
+
+
+def _joined(facts: Facts, users: tuple[Node, ...]) -> tuple[int, bool]:
+    """How many uses of a layer read what the one before gave; and whether any does so with a gradient."""
+    any_way: dict[str, int] = {}
+    with_gradient: set[str] = set()
+    places = {node.name: place for place, node in enumerate(users)}
+    joined, through = 0, False
+    for node in facts.graph.nodes:
+        before = max((any_way[name] for name in node.present_inputs if name in any_way), default=-1)
+        passed = node.op != "stop_gradient" and any(name in with_gradient for name in node.present_inputs)
+        place = places.get(node.name)
+        if place is not None and place:
+            joined += before == place - 1
+            through = through or passed
+        if place is not None or before >= 0:
+            any_way.update(dict.fromkeys(node.outputs, before if place is None else place))
+        if place is not None or passed:
+            with_gradient.update(node.outputs)
+    return joined, through
+
+
+def _reads_slices(facts: Facts, users: tuple[Node, ...]) -> bool:
+    """Whether each use reads a part of its own of one value."""
+    parts = [_slice_before(facts, node) for node in users]
+    return None not in parts and len(set(parts)) == len(parts)
+
+
+def _slice_before(facts: Facts, node: Node) -> tuple[str, str] | None:
+    """The value that a use reads a part of, and which part; moves and joins in front of it passed over."""
+    waiting = list(node.present_inputs)
+    while waiting:
+        source = facts.graph.producers.get(waiting.pop(0))
+        if source is not None and source.op == "slice":
+            return source.present_inputs[0], str(source.attribute("starts"))
+        if source is not None and source.op in ("reshape", "identity", "concat", "transpose", "linear", "bias", "add"):
+            waiting += source.present_inputs
+    return None
+
+
 REPEATS = (
+    function(
+        "detached_steps(n)",
+        "number",
+        _detached_steps,
+        "steps of a loop over slices of a value whose layers n is the last use of, if nothing but detached values "
+        "leads from each to the next; else 0",
+    ),
     function(
         "is_learnt(n)",
         "truth",

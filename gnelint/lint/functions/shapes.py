@@ -10,6 +10,7 @@ from gnelint.analysis.axes.statistic_size import statistic_size
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
+from gnelint.ops import families
 
 
 def size(facts: Facts, node: Node) -> float | None:
@@ -83,7 +84,44 @@ def _idle_taps(facts: Facts, node: Node) -> float | None:
     return 1.0 - float(met)
 
 
+def _is_window(facts: Facts, node: Node) -> bool:
+    """Whether a convolution reads all channels, of as many entries along each axis and of more than one."""
+    if node.op != "conv" or node.attribute("groups") != 1:
+        return False
+    kernel = set(node.parameters["weight"].shape[2:])
+    return len(kernel) == 1 and max(kernel) > 1
+
+
+_WEIGHED = families()["recurrent"] | {"linear", "conv"}
+_CARRIES = frozenset({"identity", "reshape", "transpose", "expand"})
+
+
+def _raw_numbers(facts: Facts, node: Node) -> str:
+    """The input of whole numbers that a layer multiplies its weights with, as they are."""
+    if node.op not in _WEIGHED or not any(parameter.trainable for parameter in node.parameters.values()):
+        return "none"
+    name = node.present_inputs[0]
+    source = facts.graph.producers.get(name)
+    while source is not None and source.op in _CARRIES:
+        name = source.present_inputs[0]
+        source = facts.graph.producers.get(name)
+    dtype = facts.graph.values[name].dtype or ""
+    return name if name in facts.graph.inputs and "int" in dtype else "none"
+
+
 SHAPES = (
+    function(
+        "raw_numbers(n)",
+        "text",
+        _raw_numbers,
+        "the input of whole numbers that the layer n multiplies its weights with as they are; or none",
+    ),
+    function(
+        "is_window(n)",
+        "truth",
+        _is_window,
+        "the convolution n reads all channels, in windows as long along each axis and larger than a point",
+    ),
     function(
         "idle_taps(n)",
         "number",

@@ -159,7 +159,42 @@ def _own_share(facts: Facts, node: Node) -> float | None:
     return float(values[1:].sum() / values.sum()) if values.sum() > 0 else None
 
 
+def _neighbours(node: Node) -> float | None:
+    """How many entries a product with a fixed adjacency adds up on average; unknown of other layers."""
+    weight = node.parameters["weight"]
+    fits = len(weight.shape) == 2 and weight.shape[0] == weight.shape[1] <= _NODES
+    if weight.trainable or weight.provenance != "data" or not fits:
+        return None
+    matrix = np.asarray(weight.array(), np.float64)
+    return float(matrix.sum(axis=1).mean()) if np.isin(matrix, (0.0, 1.0)).all() else None
+
+
+def _equal_nodes(facts: Facts, node: Node) -> float:
+    """How many nodes get the very same numbers from a fixed average and are not told apart up to an output."""
+    weight = node.parameters.get("weight") if node.op == "linear" else None
+    if weight is None or weight.trainable or len(weight.shape) != 2 or weight.shape[0] != weight.shape[1]:
+        return 0.0
+    matrix = np.asarray(weight.array(), np.float64) if 2 < len(weight.shape) + weight.shape[0] <= _NODES else None
+    if matrix is None or not matrix.any() or not np.allclose(matrix, matrix[:1], rtol=1e-6, atol=0.0):
+        return 0.0
+    pending, nodes = list(node.outputs), weight.shape[0]
+    while pending:
+        name = pending.pop()
+        shape = facts.graph.values[name].concrete_shape
+        if shape is None or nodes not in shape[1:]:
+            return 0.0
+        for reader in facts.graph.consumers.get(name, ()):
+            added = reader.parameters.get("bias") if reader.op == "bias" else None
+            if reader.op not in _AVERAGED_THROUGH or (added is not None and len(added.shape) > 1):
+                return 0.0
+            pending += reader.outputs
+    return float(nodes)
+
+
 def _entries_summed(facts: Facts, node: Node) -> float | None:
+    if node.op == "transpose":
+        source = facts.producer(node)
+        return None if source is None or source.op != "linear" else _neighbours(source)
     read = node.inputs[0] if node.inputs else None
     before = None if read is None else facts.graph.values[read].concrete_shape
     after = facts.shape(node)
@@ -179,7 +214,20 @@ STATISTICS = (
         _own_share,
         "share of independent signals that their product leaves beside its first singular vector",
     ),
-    function("entries_summed(n)", "number", _entries_summed, "how many entries each number of a sum is of"),
+    function(
+        "equal_nodes(n)",
+        "number",
+        _equal_nodes,
+        "nodes that the product n with a fixed matrix of equal rows gives the same numbers, with no way around to the "
+        "outputs; 0 elsewhere",
+    ),
+    function(
+        "entries_summed(n)",
+        "number",
+        _entries_summed,
+        "how many entries each number of a sum is of; of the transposition behind a product with a fixed adjacency of "
+        "zeros and ones, its neighbours",
+    ),
     function(
         "scale_degree(n)",
         "number",

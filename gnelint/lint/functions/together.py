@@ -110,9 +110,11 @@ def _over_positions(facts: Facts, node: Node) -> bool:
     while source is not None and source.op in ("scale", "bias", "identity", "dropout"):
         source = facts.producer(source)
     layout = facts.axes.layouts.get(node.present_inputs[0])
-    if source is None or source.op != "linear" or layout is None or len(shape) != 3 or axis != 1:
+    if source is None or layout is None or label(layout[axis]) in (None, 0):
         return False
-    return shape[-1] >= _CLASSES and label(layout[axis]) not in (None, 0)
+    if source.op == "conv":  # of images the classes are the second axis, and shares along one of the others are odd
+        return len(shape) > 3 and axis > 1 and shape[1] >= _CLASSES
+    return source.op == "linear" and len(shape) == 3 and axis == 1 and shape[-1] >= _CLASSES
 
 
 def _shares_elsewhere(facts: Facts, node: Node) -> bool:

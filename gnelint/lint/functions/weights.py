@@ -149,7 +149,7 @@ WEIGHTS = (
         "duplicate_rows(n)",
         "number",
         reading(Facts.rows, lambda r: r.duplicate),
-        "fraction of a layer's units that equal an earlier one, bias included",
+        "fraction of a layer's units that equal an earlier one, bias included but where all weights are one number",
     ),
     function(
         "spread_out(n)",

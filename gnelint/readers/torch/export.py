@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from gnelint.budget import at
 from gnelint.errors import ModelError
+from gnelint.ir.graph import Slips
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
 from gnelint.readers.torch.lost import lost_results
@@ -30,6 +31,7 @@ from gnelint.readers.torch.memories import forget
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
 from gnelint.readers.torch.own_backward import own_backwards
+from gnelint.readers.torch.slips import slips
 from gnelint.readers.torch.stand_ins import stand_ins
 from gnelint.records import dataclass
 
@@ -43,6 +45,7 @@ class Exported:
         called: names of the parameters that something reads in it, whether or not an output depends on them.
         losses: positions of outputs that are losses beside others.
         lost: results that a statement computes and does not keep.
+        slips: other things that the code gets wrong where no operation tells.
         notes: what a person should know about how it was obtained.
     """
 
@@ -50,6 +53,7 @@ class Exported:
     called: frozenset[str]
     losses: frozenset[int] = frozenset()
     lost: tuple[str, ...] = ()
+    slips: Slips = Slips()
     notes: tuple[str, ...] = ()
 
 
@@ -80,9 +84,9 @@ def export_module(
 
         def done(program: ExportedProgram, *more: str) -> Exported:
             given.put_back(program)
-            read, lost = called(program), lost_results(program)
+            read, lost, wrong = called(program), lost_results(program), slips(program)
             notes = (*cached, *returned.notes, *more)
-            return Exported(functional(program), read, returned.losses, lost, notes)
+            return Exported(functional(program), read, returned.losses, lost, wrong, notes)
 
         try:
             return done(_program(module, given.args, given.kwargs))

@@ -98,7 +98,7 @@ def trace_module(
     )
     lowered = lower_program(exported.program, reading)
     classes = {path: type(part).__name__ for path, part in module.named_modules() if path}
-    graph = replace(lowered.graph, aliases=aliases(module), classes=classes, lost=exported.lost)
+    graph = replace(lowered.graph, aliases=aliases(module), classes=classes, lost=exported.lost, slips=exported.slips)
     graph = replace(graph, uncalled=frozenset(graph.unread).difference(exported.called))
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))

@@ -26,7 +26,8 @@ class RowStatistics:
 
     Attributes:
         rows, columns: sizes of the tensor as a matrix, a row for each unit.
-        duplicate: fraction of the rows that equal an earlier one, the unit's bias included.
+        duplicate: fraction of the rows that equal an earlier one, the unit's bias included; of a tensor of one number
+            biases do not count, since they shift units and leave their gradients about the same.
         constant: fraction of the rows whose entries are all the same number.
         zero: fraction of the entries that are exactly zero.
         mean_share: part of the squared norm that lies in the rows' means: 0 for centred rows, 1 / columns for
@@ -58,10 +59,11 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
     else:
         energy, mean, constant, zero = _across(weight, axis) if stored_across(weight, axis) else _along(weight, axis)
     total = float(energy.sum())
+    single = constant == rows and mean[0] != 0 and bool((mean == mean[0]).all())
     return RowStatistics(
         rows=rows,
         columns=columns,
-        duplicate=_copies(weight, own, axis) / rows,
+        duplicate=(rows - 1 if single else _copies(weight, own, axis)) / rows,
         constant=constant / rows,
         zero=zero / (rows * columns),
         mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
