@@ -401,13 +401,15 @@ class Attention(OneOutput):
         if _is_over_channels(g):
             along = max(float(g.position_covariance.mean()), 0.0)
             g = replace(g, position_covariance=0.0 * g.position_covariance)
-        g = g.profiled(2)
+        of_cells, g = not g.axes[2].is_pooled, g.profiled(2)
         line = np.ones(g.shape[2]) if g.profile[2] is None else g.profile[2]
         g = g.only(1, 3).refined(_head_axes(g.shape))
         energy, common, across = (
             a.reshape(g.shape[1], g.shape[3]) for a in (g.energy, g.position_covariance, g.sample_covariance)
         )
         common = np.maximum(common, 0.0)
+        if of_cells:  # what two rows share on average, whichever they are: where the profile is 1 it is more
+            common = np.minimum(common / _amplitude(line) ** 2, energy)
 
         received = self._received(rows, line * rows.s2, keys)
         value_pairs = float(self._from_pairs(rows, line * rows.s2_common, keys).mean())

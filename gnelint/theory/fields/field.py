@@ -154,11 +154,14 @@ class Field(ABC):
         return np.asarray(found / target.lengths.reshape(shape))
 
     def averaged_together(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
-        """As `averaged_pairs`, of what entries of all cells share where these are `alike`."""
+        """As `averaged_pairs`, of what entries of all cells share where these are `alike`: those that have less than
+        nothing in common, as a class token's, have nothing of what the others share."""
         if index not in self.alike:
             return self.averaged_pairs(covariance, index, target)
-        root = average(np.sign(covariance) * np.sqrt(np.abs(covariance)), self.axes, index, target)
-        return np.asarray(np.sign(root) * root**2)
+        more, less = (
+            average(np.sqrt(np.maximum(sign * covariance, 0.0)), self.axes, index, target) for sign in (1.0, -1.0)
+        )
+        return np.asarray(np.where(more > 0, more**2, -(less**2)))
 
     def pooled(self, index: int, target: Axis | None = None) -> Self:
         """With the cells of one axis averaged into those of `target`, by default into one."""

@@ -211,6 +211,16 @@ class Gradient(Field):
         across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
         return replace(self, position_covariance=inside, sample_covariance=across)
 
+    def permuted(self, order: Sequence[int]) -> Gradient:
+        """`numpy.transpose`. Where the batch comes first again, in front of a stack of queries, keys and values, what
+        an entry has in common with all others it has with those of its own sample."""
+        found = super().permuted(order)
+        old, new = self.positions, found.positions
+        if order[0] == 0 or not 1 < new < old or not found.axes[0].is_pooled:
+            return found
+        together = found.position_covariance * (old - 1.0) / (new - 1.0)
+        return replace(found, position_covariance=np.minimum(together, found.energy))
+
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         energy, overlap, lean = (
             average(a, self.axes, index, target) for a in (self.energy, self.mask_overlap, self.lean)
