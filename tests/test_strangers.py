@@ -19,7 +19,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gnelint import check
+from gnelint.app.batch import CHECK, _lost
 from gnelint.errors import ModelError
+from gnelint.readers.target import Target
+from gnelint.settings.jobs import Job
 from tests.test_cli import write_mlp
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and signals are of POSIX")
@@ -183,8 +186,23 @@ def _chain(path: Path) -> Path:
     return save(path, nodes, [info("x", [4, 16])], [info("v700", [4, 16])])
 
 
+def _expression(path: Path) -> Path:
+    """Tried in 2^40 ways."""
+    nodes = [helper.make_node("RegexFullMatch", ["s"], ["m"], pattern="(a+)+$"), relu("x", "y")]
+    text = helper.make_tensor("s", TensorProto.STRING, [1], [b"a" * 40 + b"!"])
+    graph = helper.make_graph(nodes, "g", [info("x", [4, 8])], [info("y", None)], [text])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    return path
+
+
+def _spare(path: Path) -> Path:
+    """Numbers that nothing reads."""
+    spare = [TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[1], raw_data=bytes(4)) for i in range(30_000)]
+    return save(path, [relu("x", "y")], [info("x", [4, 8])], [info("y", None)], spare)
+
+
 HOSTILE = (_batch, _large_batch, _pool, _ones, _softmax, _double, _stride, _functions, _zeros, _windows, _kernel, _rank,
-           _no_output, _chain)  # fmt: skip
+           _no_output, _chain, _expression, _spare)  # fmt: skip
 
 
 @pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__.strip("_"))
@@ -242,6 +260,45 @@ def test_a_process_that_ends_costs_its_own_answer(jobs: str, tmp_path: Path, mon
     assert line.startswith("gnelint: m3.onnx: ended the process")
     assert 'node "evil" (Softmax)' in line
     assert "SIGABRT" in line
+
+
+def test_names_without_end_are_cut(tmp_path: Path) -> None:
+    unknown = helper.make_node("Z" * 100_000, ["x"], ["y"], name="n" * 100_000)
+    save(tmp_path / "m.onnx", [unknown], [info("x", ["d" * 100_000, 8])], [info("y", None)])
+    assert len(str(check(tmp_path / "m.onnx"))) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.symlink_to("elsewhere.onnx"), "is a link to elsewhere.onnx, which is not there"),
+        (lambda path: path.symlink_to(path.name), "which is not there"),
+    ],
+)
+def test_what_is_no_file_is_called_so(make: Any, said: str, tmp_path: Path) -> None:
+    make(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=said):
+        check(tmp_path / "m.onnx")
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_called_so() -> None:
+    found = _lost(CHECK, Job(Target("m.onnx", "onnx", path=Path("m.onnx"))), -signal.SIGBUS, 'node "a" (Relu)')
+    assert 'was cut short while it was read at node "a" (Relu)' in found.reason
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_external_data_are_in_a_file(make: Any, tmp_path: Path) -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[8, 8], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="w.bin")
+    path = save(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [info("x", [4, 8])],
+                [info("y", None)], [weight])  # fmt: skip
+    with pytest.raises(ModelError, match="which is missing"):
+        check(path)
+    make(tmp_path / "w.bin")
+    with pytest.raises(ModelError, match="which is no regular file"):
+        check(path)
 
 
 def test_what_cannot_be_shown_costs_its_own_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,9 @@ def _lost(cost: Cost, job: Job, code: int, place: str) -> Unread:
     if budget is not None and cause == "SIGXCPU":
         problem = f"takes more than the {budget.seconds:.3g} s of computing that it may have; stopped{where}"
         advice = "Allow more with --timeout, if you trust it."
+    elif cause == "SIGBUS":  # of a page of a mapped file that is no longer there
+        problem = f"was cut short while it was read{where}"
+        advice = "Check it again once it is written whole."
     else:
         tight = budget is not None and math.isfinite(budget.memory) and (code > 0 or cause in ("SIGKILL", "SIGABRT"))
         doubt = f"; out of memory? It may have {budget.memory / 1e9:.3g} GB" if tight and budget is not None else ""

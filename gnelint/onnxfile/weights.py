@@ -243,6 +243,8 @@ def data_path(model: Path, location: str, name: str) -> Path:
         raise UnreadableError(f"{what}, which cannot be opened ({error})", "Check the path.") from error
     if not inside:
         raise outside
+    if not found and path.exists():
+        raise UnreadableError(f"{what}, which is no regular file", EXPORT_AGAIN)
     if not found:
         raise UnreadableError(f"{what}, which is missing", f'Copy "{location}" into {directory.resolve()}.')
     return path

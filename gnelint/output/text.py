@@ -28,6 +28,8 @@ _PERIODS = (1, 2, 3, 4)
 """Lengths of a pattern of blocks that may repeat (attention, MLP, attention, MLP, ...)."""
 _FOLD_FROM = 6
 _MOST_ROWS = 40
+_LONGEST_WORD, _LONGEST_TEXT = 400, 8000
+"""Letters of a name in a sentence, and of a paragraph: no model of anybody's has longer ones."""
 
 _COUNTS = ("errors", "warnings", "infos")
 _TARGET = 34
@@ -497,7 +499,11 @@ def _is_are(count: int) -> str:
 
 
 def wrapped(text: str, indent: str) -> list[str]:
-    """The text in lines of at most 80 characters, each behind the indent."""
+    """The text in lines of at most 80 characters, each behind the indent; words and texts without end are cut."""
+    if len(text) > _LONGEST_WORD:
+        text = elide(
+            " ".join(elide(word, _LONGEST_WORD) for word in text[: 2 * _LONGEST_TEXT].split(" ")), _LONGEST_TEXT
+        )
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 

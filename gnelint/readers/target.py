@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,7 +94,18 @@ def resolve(text: str) -> tuple[Target, ...]:
         return _matching(text)
     if ":" in text:
         return (_python(text),)
+    if os.path.lexists(path):
+        raise _no_file(text, path)
     raise _missing(text, path)
+
+
+def _no_file(text: str, path: Path) -> ModelError:
+    """What is there under the name, but cannot be read as a file."""
+    if path.is_symlink() and not path.exists():
+        return ModelError(
+            text, f"is a link to {os.readlink(path)}, which is not there", "Mend the link, or name the file."
+        )
+    return ModelError(text, "is no regular file", "Name a file on a disk; copy a stream or device into one first.")
 
 
 _EXAMPLES = {"hf": "bert-base-uncased", "timm": "resnet50", "torchvision": "resnet50"}

@@ -103,6 +103,12 @@ def test_entries_that_are_not_finite_are_said_by_the_name_of_their_tensor(
     assert found[0].message.startswith(f"{'b' if place == 'weight' else 'bias'} of b holds entries")
 
 
+def test_a_weight_of_nothing_but_infinity_is_no_bound(tmp_path: Path) -> None:
+    weights = {"w": np.full((8, 8), np.inf, np.float32)}
+    nodes = [onnx_node("MatMul", ["x", "w"], ["m"], name="a"), onnx_node("Relu", ["m"], ["y"], name="r")]
+    assert said("GNE905", analyse(load(model(nodes, {"x": (8, 8)}, weights=weights), tmp_path)))
+
+
 def test_a_mask_of_minus_infinity_is_none_of_them(tmp_path: Path) -> None:
     weights = {"w": np.eye(8, dtype=np.float32), "mask": np.triu(np.full((8, 8), -np.inf, np.float32), 1)}
     nodes = [onnx_node("MatMul", ["x", "w"], ["m"], name="a"), onnx_node("Add", ["m", "mask"], ["s"], name="add"),

@@ -65,11 +65,17 @@ def _all_infinite(parameter: Parameter) -> bool:
     return bool(np.isinf(np.asarray(parameter.load(), np.float64)).all())
 
 
+_MULTIPLIES = frozenset({"weight", "recurrent"})
+"""The roles of what is no bound, whatever its numbers are."""
+
+
 def _nonfinite(facts: Facts, node: Node) -> str:
     found = [
         parameter.name
-        for parameter in node.parameters.values()
-        if "float" in parameter.dtype and not facts.is_finite(parameter) and not _all_infinite(parameter)
+        for role, parameter in node.parameters.items()
+        if "float" in parameter.dtype
+        and not facts.is_finite(parameter)
+        and (role in _MULTIPLIES or not _all_infinite(parameter))
     ]
     return ", ".join(dict.fromkeys(found)) or "none"
 

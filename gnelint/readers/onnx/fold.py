@@ -179,6 +179,8 @@ def fold(call: Call, names: Sequence[str], version_of: Mapping[str, int]) -> tup
     Raises:
         CannotFoldError: the operation stays a node.
     """
+    if call.op_type in _ENDLESS:
+        raise CannotFoldError(f"{call.op_type} may take any time")
     operands = tuple(operand if isinstance(operand, Parameter) else None for operand in call.inputs)
     simple = _same_numbers(call, operands, names)
     if simple is not None:
@@ -210,6 +212,10 @@ _UNBOUNDED = frozenset({"Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot",
                         "ConstantOfShape", "Loop", "Scan", "BlackmanWindow", "HannWindow", "HammingWindow",
                         "MelWeightMatrix", "DFT", "STFT"})  # fmt: skip
 """Their results may be far larger than their operands: not run before the size is known."""
+
+
+_ENDLESS = frozenset({"RegexFullMatch"})
+"""What a short text can keep busy for years: an expression such as (a+)+ is tried in as many ways as there are."""
 
 
 def max_of(counts: Sequence[int | None]) -> int:

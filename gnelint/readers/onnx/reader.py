@@ -16,7 +16,7 @@ from gnelint.errors import GnelintError, ModelError, UnreadableError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
 from gnelint.onnxfile.file import MisfitError, ModelFile, open_model
-from gnelint.onnxfile.nodes import imports, types_of
+from gnelint.onnxfile.nodes import imports, reads, types_of
 from gnelint.onnxfile.scopes import Place, Scope
 from gnelint.onnxfile.weights import WeightReader
 from gnelint.readers.inputs import InputSpec
@@ -85,8 +85,10 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
     walker = Walker(file.proto, weights, bound.sizes, training)
     walker.types.special.update(bound.special)
     scope: Scope[Operand] = Scope()
+    read = _read_names(file.proto.graph)
     for index, tensor in enumerate(file.proto.graph.initializer):
-        scope.bind(tensor.name, weights.initializer(index))
+        if tensor.name in read:  # a file may hold a million others
+            scope.bind(tensor.name, weights.initializer(index))
     walker.sparse_constants(file.proto.graph, scope)
     for value in bound.values:
         check_shape(f'input "{value.name}" is a tensor', value.shape)
@@ -96,6 +98,14 @@ def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool,
     outputs = [(info.name, scope.find(info.name)) for info in file.proto.graph.output]
     read_graph = fuse(walker.graph(str(path), bound.values, outputs, sentence(bound)))
     return read_graph if weights.kinds_recorded else with_program_constants(read_graph)
+
+
+def _read_names(graph: onnx.GraphProto) -> set[str]:
+    """The names that something in the graph reads, or that it hands out."""
+    found = {info.name for info in graph.output}
+    for node in graph.node:
+        found |= reads(node)
+    return found
 
 
 def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
