@@ -426,12 +426,12 @@ def monitor(
     from gnelint.measure.loggers import writing
     from gnelint.measure.monitor import Monitor, Plan, hookable, unwrapped
     from gnelint.measure.places import plan_of
-    from gnelint.readers.torch.target import refuse_scripted
+    from gnelint.readers.torch.target import refuse_untraceable
 
     if every < 1:
         raise UsageError("every", f"{every} steps", "Give 1 or more.")
     watched = unwrapped(module)
-    refuse_scripted(watched, type(watched).__name__)
+    refuse_untraceable(watched, type(watched).__name__)
 
     def planned(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Plan:
         try:
@@ -469,11 +469,11 @@ def _read(
             arguments_of_module,  # the caller has a module, so torch is loaded already
         )
         from gnelint.readers.torch.reader import trace_module
-        from gnelint.readers.torch.target import refuse_scripted
+        from gnelint.readers.torch.target import refuse_untraceable
         from gnelint.readers.torch.wrapped import forwarding
 
         name = type(target).__name__
-        refuse_scripted(target, name)
+        refuse_untraceable(target, name)
         module, said = forwarding(target, name)
         given = arguments_of_module(module, example_inputs, _specs(inputs), name, example_kwargs)
         notes = (*said, *given.notes)

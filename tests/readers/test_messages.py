@@ -58,8 +58,26 @@ def scripted():
     return torch.jit.script(Net()), (torch.randn(2, 4),)
 
 
+class Forces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 1)
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.a(x).tanh().sum(), x, create_graph=True)[0]
+
+
 def number():
     return 3
+
+
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear})
+
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(4))
 """
 
 FORMS = (
@@ -114,6 +132,18 @@ SAID = {
     ),
     "net.py:scripted": (
         "net.py:scripted: is a TorchScript module, which cannot be traced. Point at the module that it was made of."
+    ),
+    "net.py:quantised": (
+        "net.py:quantised: holds quantised layers (a), whose packed integers have no gradient. Point at the "
+        "floating-point module that it was made of."
+    ),
+    "net.py:lazy": (
+        "net.py:lazy: the shapes of its inputs are not known (its layer 0 takes its size from them). "
+        f"{INPUTS.replace('8,4;', '8,16;')}"
+    ),
+    "net.py:Forces": (
+        "net.py:Forces: takes gradients of its own in forward (torch.autograd.grad, torch.func), which no tracer can "
+        "follow. Point at the part that is differentiated, or at a function that returns (that part, inputs)."
     ),
     "net.py:Parts": (
         "net.py:Parts: has no forward of its own (modules in it: coder, voice). Write one, or point at a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch.utils import _pytree as pytree
 from gnelint.errors import ModelError
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import suggestion
+from gnelint.readers.torch.export import device_advice
 from gnelint.readers.torch.found_inputs import find_inputs, why_not
+from gnelint.readers.torch.lazy import initialise, lazy_layers
 from gnelint.records import dataclass
 
 
@@ -45,7 +48,8 @@ def arguments(
     name: str,
     keywords: Mapping[str, Any] | None = None,
 ) -> Arguments:
-    """Arguments to trace with: made from the specs if there are any, else what was given, else what the module says.
+    """Arguments to trace with: made from the specs if there are any, else what was given, else what the module says;
+    lazy layers are initialised on them.
 
     Floating ones are drawn from N(0, 1), integers are valid row numbers of every embedding table, booleans and masks
     are all ones. Arrays of numpy are taken as tensors.
@@ -60,6 +64,14 @@ def arguments(
     Raises:
         ModelError: nothing says what the inputs are, or a spec names no argument of `forward`.
     """
+    found = _found(module, own, specs, name, keywords)
+    said = initialise(module, found.args, found.kwargs, name)
+    return replace(found, notes=(*found.notes, *said)) if said else found
+
+
+def _found(
+    module: torch.nn.Module, own: Any, specs: Sequence[InputSpec], name: str, keywords: Mapping[str, Any] | None
+) -> Arguments:
     signature = inspect.signature(module.forward)
     if specs:
         return Arguments((), _named_inputs(module, signature, specs, name))
@@ -72,12 +84,16 @@ def arguments(
         main = getattr(module, "main_input_name", None)
         if main is None:
             return Arguments((), {})
+    if (lazy := lazy_layers(module)) and getattr(module, "example_input_array", None) is None:
+        problem = f"the shapes of its inputs are not known (its layer {lazy[0]} takes its size from them)"
+        raise ModelError(name, problem, how_to_say(module))
     found = find_inputs(module)
     if found is None:
         said = [f"forward takes {', '.join(missing)}"] if missing else []
         said += [failed] if (failed := why_not(module)) is not None else []
         taken = f" ({'; '.join(said)})" if said else ""
-        raise ModelError(name, f"the shapes of its inputs are not known{taken}", how_to_say(module))
+        way = device_advice("; ".join(said)) or how_to_say(module)
+        raise ModelError(name, f"the shapes of its inputs are not known{taken}", way)
     return Arguments(found.args, found.kwargs, (found.note,))
 
 
@@ -159,9 +175,10 @@ def _guess(module: torch.nn.Module) -> str:
     """A shape that fits the first layer, to show the form of the option."""
     for part in module.modules():
         if isinstance(part, torch.nn.modules.conv._ConvNd):
-            return ",".join(map(str, (8, part.in_channels, *(32,) * (part.weight.dim() - 2))))
+            channels, axes = part.in_channels or 3, len(part.kernel_size)
+            return ",".join(map(str, (8, channels, *(32,) * axes)))
         if isinstance(part, torch.nn.Linear):
-            return f"8,{part.in_features}"
+            return f"8,{part.in_features or 16}"
         if isinstance(part, torch.nn.Embedding):
             return "8,16:int64"
     return "8,3,32,32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
 import re
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import fx
 from torch.export import ExportedProgram
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 from gnelint.budget import at
@@ -76,6 +78,8 @@ def export_module(
         contextlib.redirect_stderr(StringIO()),
         without_caches(module) as cached,
         central_draws(),
+        without_inference(),
+        own_gradients() as asked,
         stand_ins(module, args, kwargs) as given,
     ):
         set_mode(module, training)
@@ -83,6 +87,8 @@ def export_module(
         module.forward = returned.collecting(module.forward)
 
         def done(program: ExportedProgram, *more: str) -> Exported:
+            if asked:
+                raise ModelError(name, *_OWN_GRADIENTS)
             given.put_back(program)
             read, lost, wrong = called(program), lost_results(program), slips(program)
             notes = (*cached, *returned.notes, *more)
@@ -92,6 +98,8 @@ def export_module(
             return done(_program(module, given.args, given.kwargs))
         except Exception as error:
             failure = error
+        if asked:
+            raise ModelError(name, *_OWN_GRADIENTS)
         if given.real is None:
             with contextlib.suppress(Exception):
                 return done(_program_of_examples(module, given.args, given.kwargs), _by_examples(failure))
@@ -99,7 +107,7 @@ def export_module(
             program = torch.export.export(fx.symbolic_trace(module), given.args, given.kwargs, strict=False)
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
         except Exception:
-            raise ModelError(name, f"cannot be traced: {cause(failure)}", _advice(failure)) from failure
+            raise ModelError(name, f"cannot be traced: {cause(failure)}", advice(failure)) from failure
 
 
 def _by_examples(error: BaseException) -> str:
@@ -109,6 +117,54 @@ def _by_examples(error: BaseException) -> str:
     frame = _user_frame(error)
     place = f"{Path(frame.filename).name}:{frame.lineno}: " if frame is not None else ""
     return f"{place}what depends on the values of tensors is taken as the example inputs have it"
+
+
+_OWN_GRADIENTS = (
+    "takes gradients of its own in forward (torch.autograd.grad, torch.func), which no tracer can follow",
+    "Point at the part that is differentiated, or at a function that returns (that part, inputs).",
+)
+
+
+@contextlib.contextmanager
+def own_gradients() -> Iterator[list[str]]:
+    """Notes down whether what runs here takes gradients itself: their operations are below what is traced."""
+    asked: list[str] = []
+    saved = torch.autograd.grad, torch.autograd.backward
+
+    def noted(function: Any) -> Any:
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if get_proxy_mode() is not None:  # what is only tried beside the trace is no operation of the module
+                asked.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return called
+
+    torch.autograd.grad, torch.autograd.backward = map(noted, saved)
+    try:
+        yield asked
+    finally:
+        torch.autograd.grad, torch.autograd.backward = saved
+
+
+@contextlib.contextmanager
+def without_inference() -> Iterator[None]:
+    """`torch.inference_mode()` as `torch.no_grad()`, which a tracer records: neither has a gradient."""
+    mode = torch.inference_mode
+    saved = mode.__enter__, mode.__exit__
+
+    def enter(self: Any) -> None:
+        self.recorded_before = torch.is_grad_enabled()
+        torch.set_grad_enabled(self.recorded_before and not self.mode)
+
+    def leave(self: Any, *error: Any) -> None:
+        torch.set_grad_enabled(self.recorded_before)
+
+    mode.__enter__, mode.__exit__ = enter, leave
+    try:
+        yield
+    finally:
+        mode.__enter__, mode.__exit__ = saved
 
 
 @contextlib.contextmanager
@@ -206,7 +262,7 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     forget(module)
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _uncompiled():
             torch.backends.mha.set_fastpath_enabled(False)  # one fused operation hides a whole encoder layer
             yield
     finally:
@@ -220,6 +276,12 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         for part, saved in attributes:
             part.__dict__.clear()
             part.__dict__.update(saved)
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """What was given to `torch.compile` runs as it was written."""
+    compiled = "torch._dynamo" in sys.modules  # nobody can have compiled anything before
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
 _COLLECTIONS = frozenset((dict, OrderedDict, list, set, deque))
@@ -281,8 +343,21 @@ _INTEGERS = (
 """What torch says of integers where floating-point numbers are wanted."""
 
 
-def _advice(error: BaseException) -> str:
+_NO_DEVICE = re.compile(r"not (?:compiled|linked) with|(?i:no cuda gpus?|found no nvidia driver|invalid device)")
+"""What torch says where a device is asked for that is not there."""
+
+
+def device_advice(said: str) -> str | None:
+    """What to do where an error says that a device is not there, None where it says something else."""
+    way = "Take the device from its parameters or an argument, or run gnelint where there is such a device."
+    return way if _NO_DEVICE.search(said) else None
+
+
+def advice(error: BaseException) -> str:
+    """What to do about an error of a module that is run or traced."""
     text = str(error)
+    if (way := device_advice(text)) is not None:
+        return way
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return "Its way depends on the values of tensors, on example inputs too; point gnelint at a part without it."
     if "Long, Int" in text or ("indices" in text and "Float" in text):

@@ -370,6 +370,7 @@ _UNSEEN = (
     "concrete integers",
     "is_nonzero",
     "Expected inputs of BF16",
+    ".numpy() is not supported",
 )
 """What the errors of tensors without numbers say."""
 
@@ -380,15 +381,15 @@ def accepts(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def _answer(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], recorded: bool = False
 ) -> tuple[Literal["runs", "unseen", "fails"], Exception | None]:
     """What `forward` does on such inputs without numbers, and its error; "unseen" where it stops for want of them and
-    the module has none either: one that has some computes once."""
+    the module has none either: one that has some computes once. With gradients `recorded` for one that takes them."""
     try:
         with (
             untouched(module),
             quietly(),
-            torch.no_grad(),
+            torch.set_grad_enabled(recorded),
             without_caches(module),
             stand_ins(module, args, dict(kwargs), always=True) as given,
             given.mode,
@@ -396,6 +397,8 @@ def _answer(
             module(*given.args, **given.kwargs)
     except Exception as error:
         said = f"{type(error).__name__} {error}"
+        if not recorded and "does not require grad" in said:
+            return _answer(module, args, kwargs, recorded=True)
         if isinstance(error, AttributeError) or not any(word in said for word in _UNSEEN):
             return "fails", error
         if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):

@@ -76,6 +76,8 @@ def stand_ins(
         return made[id(value)]
 
     for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule):  # its registries are its program's: nobody puts them back
+            continue
         for registry in (part._parameters, part._buffers):
             for name, tensor in registry.items():
                 registry[name] = stand_in(tensor)

@@ -23,7 +23,7 @@ from gnelint.readers.inputs import InputSpec
 from gnelint.readers.target import MAX_LISTED, Target, literal_call, suggestion
 from gnelint.readers.torch.arguments import arguments, required
 from gnelint.readers.torch.checkpoint import Laid, empty_on_meta, lay_over
-from gnelint.readers.torch.export import cause, quietly
+from gnelint.readers.torch.export import cause, device_advice, quietly
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.libraries import from_library
 from gnelint.readers.torch.reader import Traced, trace_exported, trace_module
@@ -207,6 +207,8 @@ def _way_out(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         name = error.name.partition(".")[0]
         return f"Run gnelint where {name} is found, or install it for the Python that runs gnelint ({sys.executable})."
+    if (way := device_advice(str(error))) is not None:
+        return way
     return "Fix it, or point at something else."
 
 
@@ -216,7 +218,7 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
     Raises:
         ModelError: the object is no module and makes none, needs arguments, or raised.
     """
-    refuse_scripted(found, target.text)
+    refuse_untraceable(found, target.text)
     if callable(found) and not isinstance(found, torch.nn.Module):
         args, kwargs = (literal_call(target.call) if target.call is not None else None) or ([], {})
         missing = _required_parameters(found) if target.call is None else []
@@ -229,13 +231,13 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
             )
         maker = found
         found = _guarded(target, "calling it raised", lambda: maker(*args, **kwargs))
-        refuse_scripted(found, target.text)
+        refuse_untraceable(found, target.text)
     own: Any = None
     keywords: Mapping[str, Any] = {}
     if isinstance(found, (tuple, list)) and len(found) in (2, 3) and isinstance(found[0], torch.nn.Module):
         own, keywords = found[1], found[2] if len(found) == 3 else {}
         found = found[0]
-        refuse_scripted(found, target.text)
+        refuse_untraceable(found, target.text)
     if not isinstance(found, torch.nn.Module):
         raise ModelError(
             target.text,
@@ -246,8 +248,8 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
     return found, own, keywords
 
 
-def refuse_scripted(found: Any, name: str) -> None:
-    """Scripted modules are programs of their own.
+def refuse_untraceable(found: Any, name: str) -> None:
+    """Scripted modules are programs of their own, and what quantised ones compute has no gradient.
 
     Raises:
         ModelError: it is one.
@@ -256,6 +258,19 @@ def refuse_scripted(found: Any, name: str) -> None:
         raise ModelError(
             name, "is a TorchScript module, which cannot be traced", "Point at the module that it was made of."
         )
+    parts = found.named_modules() if isinstance(found, torch.nn.Module) else ()
+    quantised = next((path or type(part).__name__ for path, part in parts if _is_quantised(part)), None)
+    if quantised is not None:
+        raise ModelError(
+            name,
+            f"holds quantised layers ({quantised}), whose packed integers have no gradient",
+            "Point at the floating-point module that it was made of.",
+        )
+
+
+def _is_quantised(part: torch.nn.Module) -> bool:
+    """Whether it is a layer of quantised weights; operations that are only watched are functions of their own."""
+    return ".quantized." in type(part).__module__ and "functional_modules" not in type(part).__module__
 
 
 def _required_parameters(function: Any) -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.export import untouched
+from gnelint.readers.torch.found_inputs import find_inputs
 from gnelint.readers.torch.reader import read_module
 
 
@@ -60,3 +61,29 @@ def test_a_scripted_part_is_run_and_stays_as_it_was() -> None:
     graph = read_module(module, (torch.randn(8, 4),), name="scripted")
     assert [node.op for node in graph.nodes] == ["linear", "linear", "relu"]
     assert [*part.state_dict()] == ["0.weight", "0.bias"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_a_scripted_part_keeps_its_numbers_while_inputs_are_looked_for() -> None:
+    part = torch.jit.script(nn.Linear(4, 4))
+    before = part.weight.clone()
+    assert find_inputs(nn.Sequential(nn.Linear(4, 4), part)) is not None
+    assert torch.equal(part.weight.detach(), before)
+
+
+class _Counts(nn.Module):
+    """Goes by numbers that numpy has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x)
+        return found * (2.0 if x.detach().numpy().mean() > 0 else 3.0)
+
+
+def test_inputs_are_found_for_a_module_that_reads_numbers_by_numpy() -> None:
+    found = find_inputs(_Counts())
+    assert found is not None
+    assert [tuple(x.shape) for x in found.args] == [(8, 4)]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from gnelint.errors import ModelError
 from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.readers.inputs import InputSpec
+from gnelint.readers.torch.found_inputs import find_inputs
 from gnelint.readers.torch.reader import read_module, read_pt2, trace_exported
 from tests.evaluator import outputs
 from tests.models import CASES
@@ -245,6 +246,42 @@ def test_what_a_module_adds_to_its_own_collections_while_it_is_read_is_gone() ->
     for _ in range(2):
         assert len(read_module(module, (torch.zeros(3, 4),), name="notes").nodes) == 1
     assert (module.seen, len(module.part._forward_hooks)) == ([], 0)
+
+
+class Inference(nn.Module):
+    """A part whose gradient nobody wants, computed by `torch.inference_mode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    @torch.inference_mode()
+    def features(self, x: Tensor) -> Tensor:
+        found: Tensor = self.part(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.features(x)) + x
+        return found
+
+
+def test_inference_mode_stops_the_gradient() -> None:
+    graph = read_module(Inference(), (torch.zeros(3, 4),), name="inference")
+    assert "part.stop_gradient" in {node.name for node in graph.nodes}
+
+
+def test_what_is_compiled_is_read_as_it_was_written() -> None:
+    ran: list[str] = []
+
+    def backend(module: fx.GraphModule, given: list[Tensor]) -> fx.GraphModule:
+        ran.append("compiled")
+        return module
+
+    compiled = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), backend=backend)
+    found = find_inputs(compiled)
+    assert found is not None
+    assert [node.op for node in read_module(compiled, found.args, name="compiled").nodes] == ["linear", "relu"]
+    assert not ran
 
 
 class DataDependent(nn.Module):
