@@ -200,15 +200,18 @@ class Gradient(Field):
 
     def regrouped(self, before: Gradient) -> Gradient:
         """What an entry has in common with all others together stays: first with those of its own sample, of a gradient
-        that parts of one sample got alike."""
+        that parts of one sample got alike. Where a batch has been put behind an axis of one, it comes first again in
+        front of the stack that this is one of: what samples have less than nothing in common is kept till then."""
         old, new, samples = before.positions, self.positions, self.shape[0]
+        stacked = samples == 1 and self.shape[1:2] == before.shape[:1]
         inside, outside = self.position_covariance, self.sample_covariance * (before.shape[0] - 1.0) * old
         together = inside * (old - 1.0) + outside
         if new > old:
-            one = self.sample_covariance * (new - old)
+            one = self.sample_covariance * (0.0 if stacked else new - old)
             joining = np.where(outside > 0, np.minimum(outside, inside * (new - old)), one)
             inside = (inside * (old - 1.0) + joining) / (new - 1.0)
         across = (together - inside * (new - 1.0)) / ((samples - 1.0) * new) if samples > 1 else 0.0 * together
+        across = np.minimum(self.sample_covariance, 0.0) if stacked else across
         return replace(self, position_covariance=inside, sample_covariance=across)
 
     def permuted(self, order: Sequence[int]) -> Gradient:
