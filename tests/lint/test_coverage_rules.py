@@ -6,8 +6,10 @@ import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from gnelint.analysis.prediction import Block, Prediction
@@ -107,6 +109,26 @@ def test_a_weight_of_nothing_but_infinity_is_no_bound(tmp_path: Path) -> None:
     weights = {"w": np.full((8, 8), np.inf, np.float32)}
     nodes = [onnx_node("MatMul", ["x", "w"], ["m"], name="a"), onnx_node("Relu", ["m"], ["y"], name="r")]
     assert said("GNE905", analyse(load(model(nodes, {"x": (8, 8)}, weights=weights), tmp_path)))
+
+
+@pytest.mark.parametrize(("entries", "hides"), [((0, slice(None)), True), ((0, slice(0, 4)), False)])
+def test_a_row_of_minus_infinity_in_a_table_is_none_of_them(tmp_path: Path, entries: Any, hides: bool) -> None:
+    """Graphormer's distances: what is not connected is hidden. Some such entries of a row are no mask."""
+    table = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    shown = table[1:].astype(np.float64)
+    table[entries] = -np.inf
+    weights = {"table": table, "w": np.eye(8, dtype=np.float32)}
+    nodes = [onnx_node("Gather", ["table", "i"], ["e"], name="look"), onnx_node("MatMul", ["x", "w"], ["m"], name="a"),
+             onnx_node("Add", ["m", "e"], ["s"], name="add"),
+             onnx_node("Softmax", ["s"], ["y"], name="softmax")]  # fmt: skip
+    proto = model(nodes, {"x": (4, 8), "i": (4,)}, weights=weights, types={"i": onnx.TensorProto.INT64})
+    found = analyse(load(proto, tmp_path))
+    assert said("GNE905", found) != hides
+    assert (found.gradient_log2 is not None) == hides
+    if hides:
+        (added,) = (each for each in found.nodes if each.node.name == "add")
+        assert added.mean == pytest.approx(shown.mean())
+        assert added.second_moment == pytest.approx(1.0 + (shown**2).mean())
 
 
 def test_a_mask_of_minus_infinity_is_none_of_them(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from gnelint.ir.graph import Node, Parameter
 from gnelint.lint.facts import LAYERS, Facts, fan_in, fan_out
 from gnelint.lint.functions.signature import function, reading
-from gnelint.theory.weights.rows import RowStatistics
+from gnelint.theory.weights.rows import RowStatistics, hiding_rows
 from gnelint.theory.weights.statistics import WeightStatistics
 
 
@@ -76,6 +76,7 @@ def _nonfinite(facts: Facts, node: Node) -> str:
         if "float" in parameter.dtype
         and not facts.is_finite(parameter)
         and (role in _MULTIPLIES or not _all_infinite(parameter))
+        and not (node.op == "embedding" and hiding_rows(parameter) is not None)
     ]
     return ", ".join(dict.fromkeys(found)) or "none"
 

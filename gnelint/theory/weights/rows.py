@@ -15,7 +15,7 @@ from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct, signs
 from gnelint.theory.weights.contraction import EXACT_GRAM, PROBES, as_float, frobenius2, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix
-from gnelint.theory.weights.passes import row_sums
+from gnelint.theory.weights.passes import passed, row_sums
 
 CHUNK_ENTRIES = 1 << 20
 
@@ -69,6 +69,19 @@ def row_statistics(weight: Parameter, bias: Parameter | None = None, axis: int =
         mean_share=float(columns * np.sum(mean**2)) / total if total > 0 else 0.0,
         norm_spread=float(np.std(energy) / np.mean(energy)) if total > 0 else 0.0,
     )
+
+
+def hiding_rows(table: Parameter) -> np.ndarray | None:
+    """Which rows of a table are minus infinity throughout: what looks one up and adds it to logits is hidden.
+
+    None where no row is, or where an entry elsewhere is not finite.
+    """
+    if table.law is not None or table.provenance == "placeholder" or len(table.shape) != 2 or passed(table).finite:
+        return None
+    array = table.array()
+    hidden = np.concatenate([np.isneginf(piece).all(axis=1) for piece in row_chunks(table)])
+    shown = all(bool(np.isfinite(row).all()) for row in array[~hidden])
+    return hidden if shown and hidden.any() and not hidden.all() else None
 
 
 _Sums = tuple[np.ndarray, np.ndarray, int, int]
