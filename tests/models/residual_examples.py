@@ -138,19 +138,21 @@ def gates(*, depth: int = 16, channels: int = 16, kind: str = "excite", factor: 
 
 
 class Fork(nn.Module):
-    """Two branches side by side, the weights of one multiplied by `gain`."""
+    """Two branches side by side; the weights of one are multiplied by `gain`, or a trained scale starts it there."""
 
-    def __init__(self, width: int, gain: float) -> None:
+    def __init__(self, width: int, gain: float, scaled: bool) -> None:
         super().__init__()
-        self.left, self.right = linear(width, width // 2), linear(width, width // 2, "he", gain)
+        self.left, self.right = linear(width, width // 2), linear(width, width // 2, "he", 1.0 if scaled else gain)
+        self.scale = nn.Parameter(torch.full((width // 2,), gain)) if scaled else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([functional.relu(self.left(x)), functional.relu(self.right(x))], 1)
+        right = functional.relu(self.right(x))
+        return torch.cat([functional.relu(self.left(x)), right if self.scale is None else self.scale * right], 1)
 
 
-def forks(*, depth: int = 3, width: int = 64, gain: float = 1.0) -> nn.Sequential:
+def forks(*, depth: int = 3, width: int = 64, gain: float = 1.0, scaled: bool = False) -> nn.Sequential:
     """Parallel branches that are concatenated."""
-    return nn.Sequential(*(Fork(width, gain) for _ in range(depth)), linear(width, 10, "lecun"))
+    return nn.Sequential(*(Fork(width, gain, scaled) for _ in range(depth)), linear(width, 10, "lecun"))
 
 
 class Highway(nn.Module):

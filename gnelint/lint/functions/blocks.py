@@ -139,11 +139,32 @@ def _imbalance(facts: Facts, block: Block) -> float | None:
     if block.join is None:
         return None
     operands = zip(facts.graph.node(block.join).present_inputs, block.operand_phis, strict=True)
-    phis = [phi for operand, phi in operands if not _without_layer(facts, operand, block.entry)]
+    phis = [
+        phi
+        for operand, phi in operands
+        if not _without_layer(facts, operand, block.entry) and not _comes_in_late(facts, operand)
+    ]
     known = [phi for phi in phis if phi is not None]
     if len(known) < 2 or len(known) < len(phis) or max(known) == 0:
         return None
     return max(known) / min(known) if min(known) > 0 else math.inf
+
+
+_SMALL = 1 / 16
+"""Mean square of a trained scale below which it starts its branch small on purpose."""
+_PASSED = frozenset({"bias", "identity", "dropout", "reshape", "transpose", "scale"})
+
+
+def _comes_in_late(facts: Facts, value: str) -> bool:
+    """Whether a trained scale at the end of a branch starts it small (LayerScale, SkipInit), which training undoes."""
+    node = facts.graph.producers.get(value)
+    while node is not None and node.op in _PASSED:
+        scale = node.parameters.get("scale") if node.op == "scale" else None
+        if scale is not None and scale.trainable and not node.attribute("reciprocal"):
+            found = facts.statistics(scale)
+            return found is not None and found.second_moment < _SMALL
+        node = facts.producer(node)
+    return False
 
 
 def _without_layer(facts: Facts, value: str, entry: str) -> bool:

@@ -172,10 +172,11 @@ def _neighbours(node: Node) -> float | None:
 def _equal_nodes(facts: Facts, node: Node) -> float:
     """How many nodes get the very same numbers from a fixed average and are not told apart up to an output."""
     weight = node.parameters.get("weight") if node.op == "linear" else None
-    if weight is None or weight.trainable or len(weight.shape) != 2 or weight.shape[0] != weight.shape[1]:
+    square = weight is not None and len(weight.shape) == 2 and weight.shape[0] == weight.shape[1]
+    if weight is None or weight.trainable or not square or not 1 < weight.shape[0] <= _NODES:
         return 0.0
-    matrix = np.asarray(weight.array(), np.float64) if 2 < len(weight.shape) + weight.shape[0] <= _NODES else None
-    if matrix is None or not matrix.any() or not np.allclose(matrix, matrix[:1], rtol=1e-6, atol=0.0):
+    matrix = np.asarray(weight.array(), np.float64)
+    if not matrix.any() or not np.allclose(matrix, matrix[:1], rtol=1e-6, atol=0.0):
         return 0.0
     pending, nodes = list(node.outputs), weight.shape[0]
     while pending:
