@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,8 @@ from gnelint.theory.gaussian.quadrature import GRIDS
 from gnelint.theory.gaussian.rectified_sum import Above, rectified_sum_moments
 from gnelint.theory.gaussian.special import normal_cdf
 
+_LARGEST = 1 << 23
+"""Numbers up to which a law is worked out: cells times points of the grid."""
 _MANY = 32
 """Cells from which on a coarser grid does: what a kink costs differs in sign from cell to cell."""
 
@@ -290,5 +293,13 @@ class Trace:
     @cached_property
     def grid(self) -> int | None:
         """Panels of the coarsest grid that is fine enough; None if there is none."""
-        grids = GRIDS if self.root.mean.size < _MANY else [grid // 4 for grid in GRIDS]
-        return next((grid for grid in grids if self.law(grid).settled), None)
+        grids: tuple[int, ...] = GRIDS
+        if self.root.mean.size >= _MANY:
+            grids = tuple(grid // 4 for grid in GRIDS)
+        for grid, finer in pairwise((*grids, 0)):
+            law = self.law(grid)
+            if law.settled:
+                return grid
+            if law.number.value.size * finer > _LARGEST * grid:
+                return None
+        return None

@@ -20,7 +20,7 @@ Functions = Sequence[Function] | Callable[[np.ndarray], Iterable[np.ndarray]]
 SPAN = 8.0
 """Half-width of the integration interval in standard deviations: the mass outside is 1e-15."""
 
-GRIDS = (128, 1024, 8192)
+GRIDS = (128, 1024, 2048, 8192)
 """Panels of the grids for functions of which nothing is known, tried one after the other."""
 _NODES_PER_PANEL = 8
 INTERPOLATED = 512

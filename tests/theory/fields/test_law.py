@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from gnelint.components import Component
-from gnelint.theory.fields.law import root_law
-from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.law import Law, root_law
+from gnelint.theory.fields.moments import Moments, Trace
 from tests.components.harness import make
 
 SHAPE = (4, 8)
@@ -38,3 +39,28 @@ def test_slopes_of_its_logarithm_are_those_of_a_gamma_distribution(shape: float)
     (y,) = log.forward([x])
     expected = (shape / 5.0) ** 2 / ((shape - 1.0) * (shape - 2.0))
     assert log.phis([x], [y])[0] == pytest.approx(expected, rel=0.05)
+
+
+def hats(cells: int, width: float, asked: list[int]) -> Trace:
+    """The law of narrow hats of one Gaussian, one in each cell; `asked` gets the grids that it is worked out on."""
+    root, places = Moments.uniform((cells,), 0.0, 1.0), np.linspace(-0.1, 0.1, cells)[:, None]
+
+    def find(grid: int) -> Law:
+        asked.append(grid)
+        law = root_law(root, grid).on((Axis.full(cells),))
+        return law.of(np.maximum(1.0 - np.abs(law.number.value - places) / width, 0.0))
+
+    return Trace(root, find, (True,), True, False)
+
+
+def test_a_narrow_hat_is_seen_on_the_coarsest_grid_that_shows_it() -> None:
+    trace = hats(8, 0.035, [])
+    assert trace.grid == 2048
+    found = trace.law(2048)
+    assert found.mean(found.number.value) == pytest.approx(0.035 * 0.3989, rel=0.02)
+
+
+def test_no_grid_is_tried_that_takes_too_many_numbers() -> None:
+    asked: list[int] = []
+    assert hats(150, 0.003, asked).grid is None
+    assert asked == [128, 1024, 2048]
