@@ -84,12 +84,51 @@ def _idle_taps(facts: Facts, node: Node) -> float | None:
     return 1.0 - float(met)
 
 
-def _is_window(facts: Facts, node: Node) -> bool:
-    """Whether a convolution reads all channels, of as many entries along each axis and of more than one."""
+_STRAIGHT = frozenset({"bias", "identity", "dropout", "batch_norm"})
+
+
+def _windows_in_row(facts: Facts, node: Node) -> float:
+    """How many convolutions over windows stand in a row with this one, with nothing between that bends.
+
+    A window reads all channels of as many entries along each axis, and of more than one: what splits a filter into its
+    parts (by channels, by axes, by a projection) has none.
+    """
+    if not _is_window(node):
+        return 0.0
+    before, step = 0, _straight_before(facts, node)
+    while step is not None and _is_window(step):
+        before, step = before + 1, _straight_before(facts, step)
+    behind, step = 0, _straight_behind(facts, node)
+    while step is not None and _is_window(step):
+        behind, step = behind + 1, _straight_behind(facts, step)
+    return float(before + 1 + behind)
+
+
+def _is_window(node: Node) -> bool:
     if node.op != "conv" or node.attribute("groups") != 1:
         return False
     kernel = set(node.parameters["weight"].shape[2:])
     return len(kernel) == 1 and max(kernel) > 1
+
+
+def _straight_before(facts: Facts, node: Node) -> Node | None:
+    source = facts.producer(node)
+    while source is not None and source.op in _STRAIGHT and _is_read_once(facts, source):
+        source = facts.producer(source)
+    return source if source is not None and _is_read_once(facts, source) else None
+
+
+def _straight_behind(facts: Facts, node: Node) -> Node | None:
+    while _is_read_once(facts, node):
+        (node,) = facts.graph.consumers[node.outputs[0]]
+        if node.op not in _STRAIGHT:
+            return node
+    return None
+
+
+def _is_read_once(facts: Facts, node: Node) -> bool:
+    name = node.outputs[0]
+    return len(facts.graph.consumers.get(name, ())) == 1 and name not in facts.graph.outputs
 
 
 _WEIGHED = families()["recurrent"] | {"linear", "conv"}
@@ -117,10 +156,11 @@ SHAPES = (
         "the input of whole numbers that the layer n multiplies its weights with as they are; or none",
     ),
     function(
-        "is_window(n)",
-        "truth",
-        _is_window,
-        "the convolution n reads all channels, in windows as long along each axis and larger than a point",
+        "windows_in_row(n)",
+        "number",
+        _windows_in_row,
+        "how many convolutions over all channels, in windows as long along each axis and larger than a point, stand in "
+        "a row with n and have no activation between them; 0 of other nodes",
     ),
     function(
         "idle_taps(n)",
