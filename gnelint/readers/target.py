@@ -137,12 +137,22 @@ def _in_directory(text: str, path: Path) -> tuple[Target, ...]:
         raise ModelError(text, "a SavedModel of TensorFlow", advice)
     if not found and (path / "config.json").is_file():
         raise ModelError(text, "a directory of transformers", f"Check the design that it configures: hf:{text}")
+    if not found and (way := as_one_file(path)) is not None:
+        raise ModelError(text, "a checkpoint of torch.distributed, which holds no network", way)
     if not found and any((path / name).exists() for name in _ORBAX):
         advice = "Write the function with jax2onnx (to_onnx) and check the .onnx file."
         raise ModelError(text, "a checkpoint of JAX, which holds no network", advice)
     if not found:
         raise ModelError(text, "no .onnx or .pt2 file in this directory", FORMS)
     return tuple(_file(str(file), file) for file in found)
+
+
+def as_one_file(path: Path) -> str | None:
+    """The way from a checkpoint that torch.distributed wrote to one file, None where a directory is something else."""
+    if not (path / ".metadata").is_file():
+        return None
+    command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pt"
+    return f"Make one file of it, {command}, and pass --weights weights.pt."
 
 
 _ORBAX = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -167,6 +177,8 @@ def _file(text: str, path: Path) -> Target:
         example = f"{text}:{names[0] if names else 'name'}"
         listed = f"; it defines {', '.join(names[:MAX_LISTED])}" if names else ""
         raise UsageError(text, "which module of this file?", f"Name it behind a colon, as in {example}{listed}.")
+    if path.name.endswith(".index.json"):
+        raise UsageError(text, _NO_NETWORK, _WITH_WEIGHTS.format(text))
     if suffix in WEIGHT_SUFFIXES:
         problem = _weights_kind(path)
         raise UsageError(text, problem, _WITH_WEIGHTS.format(text) if problem == _NO_NETWORK else _STATE_DICT)

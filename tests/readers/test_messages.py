@@ -115,6 +115,21 @@ SAID = {
         "flax.msgpack: weights of Flax. The way here: write the function with jax2onnx (to_onnx) and check "
         "the .onnx file."
     ),
+    "sharded": (
+        "sharded: a checkpoint of torch.distributed, which holds no network. Make one file of it, python -m "
+        "torch.distributed.checkpoint.format_utils dcp_to_torch sharded weights.pt, and pass --weights weights.pt."
+    ),
+    "net.py:Net --weights sharded": (
+        "net.py:Net: sharded is a directory. Make one file of it, python -m "
+        "torch.distributed.checkpoint.format_utils dcp_to_torch sharded weights.pt, and pass --weights weights.pt."
+    ),
+    "net.py:Net --weights saved": (
+        "net.py:Net: saved is a directory. Pass --weights FILE.pt, FILE.safetensors or an index.json."
+    ),
+    "model.safetensors.index.json": (
+        "model.safetensors.index.json: a file of weights holds no network. "
+        f"{CODE}, and pass --weights model.safetensors.index.json."
+    ),
     "orbax": (
         "orbax: a checkpoint of JAX, which holds no network. Write the function with jax2onnx (to_onnx) and "
         "check the .onnx file."
@@ -196,9 +211,16 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one of each."""
     folder = tmp_path_factory.mktemp("brought")
     (folder / "net.py").write_text(NETWORKS.lstrip(), encoding="utf-8")
-    for name in ("model.keras", "model.h5", "model.tflite", "flax.msgpack", "model.txt"):
+    for name in (
+        "model.keras",
+        "model.h5",
+        "model.tflite",
+        "flax.msgpack",
+        "model.txt",
+        "model.safetensors.index.json",
+    ):
         (folder / name).write_bytes(b"not read")
-    for name in ("saved/saved_model.pb", "orbax/_METADATA"):
+    for name in ("saved/saved_model.pb", "orbax/_METADATA", "sharded/.metadata"):
         (folder / name).parent.mkdir()
         (folder / name).write_bytes(b"{}")
     torch.save(nn.Linear(4, 2), folder / "pickled.pt")

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from gnelint.errors import ModelError
+from gnelint.readers.target import as_one_file
 from gnelint.records import dataclass
 
 _TYPES = {
@@ -156,10 +157,15 @@ class _Resident:
         return tensor
 
 
+_FILES = "Pass --weights FILE.pt, FILE.safetensors or an index.json."
+
+
 def _read(path: Path, name: str, resident: _Resident) -> dict[str, torch.Tensor]:
     """The tensors of a file; where they are is said to `resident`."""
+    if path.is_dir():
+        raise ModelError(name, f"{path} is a directory", as_one_file(path) or _FILES)
     if not path.is_file():
-        raise ModelError(name, f"there is no file {path}", "Pass --weights FILE.pt, FILE.safetensors or an index.json.")
+        raise ModelError(name, f"there is no file {path}", _FILES)
     if path.suffix == ".json":
         return _sharded(path, name, resident)
     if path.suffix == ".safetensors":

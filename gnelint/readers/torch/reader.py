@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import fx
 from torch.export import ExportedProgram
 
 from gnelint.errors import ModelError, UnreadableError
@@ -108,7 +109,8 @@ def trace_module(
 def trace_exported(
     program: ExportedProgram, *, name: str, training: bool = True, inputs: Sequence[InputSpec] = ()
 ) -> Traced:
-    """Read an exported program; `inputs` fix its symbolic dimensions.
+    """Read an exported program; `inputs` fix its symbolic dimensions, the others have the sizes that they were exported
+    with, and a note says so.
 
     The mode is baked into the program at export. One without any batch statistics was exported in evaluation mode: in
     training mode its batch normalisations are read as using batch statistics, and a note says so.
@@ -121,7 +123,9 @@ def trace_exported(
             program = functional(program)
     except Exception as error:
         raise ModelError(name, f"the exported program cannot be decomposed: {cause(error)}") from error
-    lowered = lower_program(program, Reading(name, training, _fixed_sizes(program, inputs, name)))
+    fixed = _fixed_sizes(program, inputs, name)
+    examples, notes = _example_sizes(program, fixed)
+    lowered = lower_program(program, Reading(name, training, {**examples, **fixed}, notes))
     return Traced(named_by_modules(fuse(_in_mode(lowered.graph, training))), program, lowered.operations)
 
 
@@ -179,15 +183,38 @@ def _noted(graph: Graph, note: str) -> Graph:
     return replace(graph, notes=(*graph.notes, note))
 
 
-def _fixed_sizes(program: ExportedProgram, inputs: Sequence[InputSpec], name: str) -> dict[str, int]:
-    """Sizes of the symbols in the program's input shapes, from the specs (by name, else by position)."""
-    user_inputs = [
+def _user_inputs(program: ExportedProgram) -> list[fx.Node]:
+    """The placeholders of the tensors that the program is called with."""
+    return [
         node
         for node in program.graph.nodes
         if node.op == "placeholder"
         and node.name in program.graph_signature.user_inputs
         and isinstance(node.meta.get("val"), torch.Tensor)
     ]
+
+
+def _example_sizes(program: ExportedProgram, fixed: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Sizes of the symbols that nobody fixed, as the program was exported with them, and what is to be said of that."""
+    sizes: dict[str, int] = {}
+    notes: list[str] = []
+    for node in _user_inputs(program):
+        for axis, size in enumerate(node.meta["val"].shape):
+            expression = None if isinstance(size, int) else size.node.expr
+            if expression is None or not expression.is_Symbol or str(expression) in (*fixed, *sizes):
+                continue
+            if size.node.hint:
+                found = sizes[str(expression)] = int(size.node.hint)
+                notes.append(
+                    f"size {axis} of input {node.name} was left open: {found} as it was exported with; set it with "
+                    "--input"
+                )
+    return sizes, tuple(notes)
+
+
+def _fixed_sizes(program: ExportedProgram, inputs: Sequence[InputSpec], name: str) -> dict[str, int]:
+    """Sizes of the symbols in the program's input shapes, from the specs (by name, else by position)."""
+    user_inputs = _user_inputs(program)
     by_name = {node.name: node for node in user_inputs}
     unnamed = iter(node for node in user_inputs if node.name not in {spec.name for spec in inputs})
     sizes: dict[str, int] = {}
