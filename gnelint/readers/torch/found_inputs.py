@@ -6,6 +6,7 @@ What a candidate is tried on has shapes only; a module whose way depends on numb
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -197,6 +198,8 @@ _MISFITS = (
     re.compile(r"Sizes of tensors must match.*Expected.*? (?P<wanted>\d+).*? got (?:size )?(?P<got>\d+)"),
 )
 """What torch says of a size that does not fit."""
+_ONE_EXAMPLE = re.compile(r"shape '\[(?P<shape>\d+(?:, \d+)*)\]' is invalid for input of size (?P<size>\d+)")
+"""What torch says where a batch of one is written into the code."""
 _IMAGE_MISFIT = re.compile(r"\((\d+)\*(\d+)\) doesn't match model \((\d+)\*(\d+)\)")
 _ABSENT = re.compile(
     r"NoneType|'bool' object|missing \d+ required|[Yy]ou (have|need) to (specify|provide|pass)|requires? |required|"
@@ -219,7 +222,15 @@ def _repaired(
             got, wanted = int(found["got"]), int(found["wanted"])
             for name, value in kwargs.items():
                 if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1:
-                    yield from ({**kwargs, name: makers.noise(*shape)} for shape in _resized(value, got, wanted))
+                    for shape in _resized(value, got, wanted):
+                        mended = makers.noise(*shape)
+                        mask = f"{name}_mask"
+                        masks = _masks(mask, mended, (mask,)) if mask in kwargs else [{}]
+                        yield from ({**kwargs, name: mended, **masked} for masked in masks)
+    if (fixed := _ONE_EXAMPLE.search(said)) is not None:
+        sizes = [int(size) for size in fixed["shape"].split(",")]
+        if sizes[0] == BATCH and math.prod(sizes) == BATCH * int(fixed["size"]):
+            yield pytree.tree_map_only(torch.Tensor, lambda value: value[:1], dict(kwargs))
     if (sides := _IMAGE_MISFIT.search(said)) is not None:
         rows, columns, high, wide = map(int, sides.groups())
         yield {

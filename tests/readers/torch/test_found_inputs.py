@@ -172,6 +172,42 @@ def test_a_size_that_was_changed_on_the_way_is_found(kind: type[nn.Module], widt
     assert tuple(found.kwargs["hidden_states"].shape) == (2, 16, width)
 
 
+class _OfOne(_Misled):
+    """Its code is written for a batch of one."""
+
+    def forward(self, hidden_states: torch.Tensor) -> Any:
+        places = torch.ones(16, 4).view(len(hidden_states), 16, 4)
+        return self.up(hidden_states) + places
+
+
+def test_a_batch_of_one_is_fed_where_the_code_is_written_for_it() -> None:
+    found = find_inputs(_OfOne())
+    assert found is not None
+    assert tuple(found.kwargs["hidden_states"].shape) == (1, 16, 20)
+
+
+class _Pooled(nn.Module):
+    """A step of the sound for each of its features, and a mask of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(feature_size=12, num_mel_bins=12)
+        self.embed, self.up = nn.Linear(5, 12), nn.Linear(12, 4)
+
+    def forward(self, input_features: torch.Tensor, input_features_mask: torch.Tensor) -> Any:
+        shown = self.up(input_features).masked_fill(input_features_mask[..., None] == 0, 0.0)
+        return torch.cat([shown, self.up(self.embed(torch.ones(len(shown), 24, 5)))], 2)
+
+
+def test_a_mask_goes_with_what_is_resized() -> None:
+    found = find_inputs(_Pooled())
+    assert found is not None
+    assert {name: tuple(value.shape) for name, value in found.kwargs.items()} == {
+        "input_features": (2, 24, 12),
+        "input_features_mask": (2, 24),
+    }
+
+
 class _ChannelsFirst(_Configured):
     """Vectors whose steps come last."""
 
