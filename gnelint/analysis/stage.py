@@ -235,7 +235,7 @@ def _of_matrix(matrix: _Matrix, statistics: Mapping[str, WeightStatistics]) -> E
         entries = Entries.of(array)
     else:
         entries = Entries(known.size, known.kurtosis, max(abs(known.minimum), abs(known.maximum)))
-    odd = together(oddities(array, matrix.fan_in, entries))
+    odd = together(oddities(array, matrix.fan_in, entries, rounded=matrix.stored.transform == "dequantize"))
     if odd is None:
         return None
     text = odd.text.format(name) if odd.bits > 0 or "orthogonal" in odd.text else f"{name} could be a draw"

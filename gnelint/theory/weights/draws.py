@@ -134,17 +134,21 @@ class Entries:
         return cls(sample.size, kurtosis, float(np.abs(sample).max()))
 
 
-def oddities(array: np.ndarray, fan_in: int, entries: Entries) -> list[Oddity]:
+def oddities(array: np.ndarray, fan_in: int, entries: Entries, *, rounded: bool = False) -> list[Oddity]:
     """All tests that the tensor allows; none where it is too small, constant or built by a formula.
 
     Args:
         array: of two or more axes, rows first.
         fan_in: entries that are summed for one output.
         entries: what is known of all its entries.
+        rounded: whether the numbers are whole multiples of a step, as in few bits: they repeat, many are 0, and none
+            tells an edge to the last digit.
     """
     part = sketch(array)
     if part.size < FEWEST or not np.all(np.isfinite(part)) or part.min() == part.max():
         return []
+    if rounded:
+        return _of_all(part, entries)
     zeros = float(np.mean(part == 0))
     if zeros > 0.02:
         return list(_pruned(part))
@@ -153,11 +157,14 @@ def oddities(array: np.ndarray, fan_in: int, entries: Entries) -> list[Oddity]:
     angles = _angles(array)
     if angles is not None:
         return [angles]
+    return [*_edge(part, entries.kurtosis), *_bound(part, fan_in, entries), *_of_all(part, entries)]
+
+
+def _of_all(part: np.ndarray, entries: Entries) -> list[Oddity]:
+    """The tests of sums over many entries."""
     kurtosis = entries.kurtosis
     return [
         *_tails(entries.count, kurtosis),
-        *_edge(part, kurtosis),
-        *_bound(part, fan_in, entries),
         *_marginals(part, min(kurtosis, 6.0) if math.isfinite(kurtosis) else 3.0),
         *_spikes(part, kurtosis),
     ]

@@ -54,6 +54,28 @@ def test_copies_in_fewer_bits_look_drawn(name: str) -> None:
     assert bits(draw(name, 0).astype(np.float16).astype(np.float32)) < 2.0
 
 
+def in_steps(array: np.ndarray, most: int, each: bool) -> np.ndarray:
+    """Whole multiples of a step, one for each row or for all."""
+    step = np.abs(array).max(axis=tuple(range(1, array.ndim)) if each else None, keepdims=True) / most
+    return np.asarray(np.round(array / step) * step, np.float32)
+
+
+@pytest.mark.parametrize("name", ["uniform", "truncated", "normal", "orthogonal"])
+@pytest.mark.parametrize("most", [127, 7])
+@pytest.mark.parametrize("each", [False, True])
+def test_draws_in_few_bits_look_drawn_and_what_was_learned_does_not(name: str, most: int, each: bool) -> None:
+    def judged(weight: np.ndarray) -> float:
+        whole = in_steps(weight, most, each)
+        found = together(oddities(whole, math.prod(whole.shape[1:]), Entries.of(whole), rounded=True))
+        return 0.0 if found is None else found.bits
+
+    assert sum(judged(draw(name, seed)) for seed in range(5)) < 2.0
+    assert sum(judged(draw(name, seed, (24, 16, 3, 3))) for seed in range(5)) < 2.0
+    weight, rng = draw(name, 0), np.random.default_rng(1)
+    learned = np.outer(rng.standard_normal(SHAPE[0]), rng.standard_normal(SHAPE[1]))
+    assert judged(weight + 0.4 * weight.std() * learned) > 10.0
+
+
 @pytest.mark.parametrize("name", ["uniform", "truncated", "normal", "orthogonal"])
 def test_one_direction_that_was_learned_is_seen(name: str) -> None:
     weight, rng = draw(name, 0), np.random.default_rng(1)
