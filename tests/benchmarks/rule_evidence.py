@@ -15,6 +15,8 @@ any other gets a mean over positions and a linear layer of variance 1/fan_in. Ch
 Some rules are about what that task does not need; `TASKS` says which they get: "signed" patterns come with either sign,
 so no linear map tells them apart; "early" ones stand in the first quarter of the second axis alone, the rest is noise.
 A network of one output is to give a sine of a direction of its inputs, under a squared error; chance is its variance.
+One that gives a single number gives a loss of its own, and is trained on that; its chance is what it starts at. Inputs
+beside the first are noise.
 """
 
 from __future__ import annotations
@@ -151,6 +153,10 @@ class _Read(nn.Module):
         self.head: nn.Linear | None = None
         with torch.no_grad():
             sample = _first(body(*inputs))
+        self.is_loss = sample.ndim == 0
+        if self.is_loss:
+            self.classes, self.each = CLASSES, False
+            return
         of_vectors = sample.ndim == 3 and inputs[0].is_floating_point()  # one label a sequence, not one a vector
         if of_vectors or not _ends_linear(body, inputs):
             self.head = nn.Linear(sample.shape[1 if sample.ndim != 3 else 2], CLASSES)
@@ -159,8 +165,8 @@ class _Read(nn.Module):
         self.classes = sample.shape[-1] if self.head is None else CLASSES
         self.each = self.head is None and sample.ndim == 3
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = _first(self.body(x))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y = _first(self.body(*inputs))
         if self.head is None:
             return y
         if y.ndim == 3:
@@ -188,12 +194,13 @@ def _ends_linear(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
 def _task(
     inputs: tuple[Tensor, ...], classes: int, each: bool, seed: int, kind: str
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    """What draws a batch of inputs with their labels."""
+    """What draws a batch of the first input with its labels."""
     generator = torch.Generator().manual_seed(seed)
-    (example,) = inputs
-    shape = (max(example.shape[0], BATCH), *example.shape[1:])
+    example = inputs[0]
+    batch = max(example.shape[0], BATCH) if len(inputs) == 1 else example.shape[0]
+    shape = (batch, *example.shape[1:])
     if not example.is_floating_point():
-        return _tokens(shape, int(example.max()) + 1, each, generator)
+        return _tokens(shape, int(example.max()) + 1, None if each else min(classes, CLASSES), generator)
     if classes == 1:
         return _sine(shape, generator)
     coarse = [min(size, 4) for size in shape[2:]]
@@ -232,8 +239,9 @@ def _stretched(coarse: int, size: int) -> Tensor:
 
 
 def _tokens(
-    shape: tuple[int, ...], vocabulary: int, each: bool, generator: torch.Generator
+    shape: tuple[int, ...], vocabulary: int, classes: int | None, generator: torch.Generator
 ) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Ids with the next one as the label of each, or with one of so many classes for all."""
     following = torch.randperm(vocabulary, generator=generator)
 
     def draw() -> tuple[Tensor, Tensor]:
@@ -241,9 +249,20 @@ def _tokens(
         held = torch.rand(ids.shape, generator=generator) < HELD
         for place in range(1, ids.shape[1]):
             ids[:, place] = torch.where(held[:, place], following[ids[:, place - 1]], ids[:, place])
-        return ids[:, :-1], ids[:, 1:] if each else ids[:, 0] % CLASSES
+        return ids[:, :-1], ids[:, 1:] if classes is None else ids[:, 0] % classes
 
     return draw
+
+
+def _loss_of(model: _Read, given: Tensor, label: Tensor) -> tuple[Tensor, float]:
+    """The loss of what a network gives, and the share of the labels that it gives most."""
+    if model.is_loss:
+        return given, 0.0
+    logits = given.flatten(0, -2)
+    if model.classes == 1:
+        return functional.mse_loss(logits.flatten(), label), 0.0
+    hit = (logits.argmax(-1) == label.flatten()).float().mean().item()
+    return functional.cross_entropy(logits, label.flatten()), hit
 
 
 def train(
@@ -254,27 +273,27 @@ def train(
     body, inputs = network(text, seed)
     model = _Read(body, inputs).train()
     draw = _task(inputs, model.classes, model.each, seed, kind)
+    beside = torch.Generator().manual_seed(seed + 1)
     optimizer = learner.optimizer(model)
     losses, hits = [], []
     for _ in range(steps):
         x, label = draw()
         try:
-            logits = model(x).flatten(0, -2)
+            given = model(x, *(torch.randn(other.shape, generator=beside) for other in inputs[1:]))
         except torch.linalg.LinAlgError:  # of a matrix that is no number any more
             losses.append(math.inf)
             hits.append(0.0)
             break
-        if model.classes == 1:
-            loss = functional.mse_loss(logits.flatten(), label)
-        else:
-            loss = functional.cross_entropy(logits, label.flatten())
+        loss, hit = _loss_of(model, given, label)
         losses.append(loss.item())
-        hits.append((logits.argmax(-1) == label.flatten()).float().mean().item())
+        hits.append(hit)
         if not math.isfinite(losses[-1]):
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if model.is_loss:
+        return losses, hits, abs(losses[0])
     if model.classes == 1:
         return losses, hits, 0.5
     labels = model.classes if model.each else min(CLASSES, model.classes)
