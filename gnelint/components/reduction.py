@@ -109,9 +109,11 @@ class ReduceMax(_Reduction, Maximum):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = self._widened(cotangent, 1.0 / self._count, 0.0)
         if cotangent.correlated:  # of two rows that share theirs both have a winner: pairs of one row have nothing
-            rows_of = g.positions // self._count
-            pairs = g.positions * (g.positions - 1.0)
-            shared = cotangent.reshaped(self._kept).position_covariance
+            kept = cotangent.reshaped(self._kept)
+            g = replace(g, alike=kept.alike)
+            rows_of = g.sharing // self._count
+            pairs = g.sharing * (g.sharing - 1.0)
+            shared = kept.position_covariance
             g = replace(g, position_covariance=shared * (rows_of * (rows_of - 1.0) / max(pairs, 1.0)))
         rows = self._rows(x)
         return marked(g, rows.axes, self.winners(rows, self._count))

@@ -344,3 +344,22 @@ def test_windows_at_the_border_have_smaller_maxima() -> None:
     true = F.max_pool2d(torch.randn(4000, 3, 6, 6, generator=rng, dtype=torch.float64), 3, 1, 1)
     fixed = float(true.mean((0, 1)).var(unbiased=False) / true.var())
     assert y.channel_correlation.fixed == pytest.approx(fixed, abs=0.02)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.95])
+def test_maxima_at_places_of_their_own_go_on_sharing_a_gradient(share: float) -> None:
+    """What units share they share in front of their maxima, whether or not each has cells of its own there (Hiera's
+    queries were 3.9 bits off): both of a pair of units have one winner in four."""
+    component = make("reduce_max", [(2, 4, 16, 8)], [(2, 16, 8)], axes=(1,), keepdims=False)
+    x = Moments.uniform((2, 4, 16, 8), 0.0, 1.0)
+    y = component.forward([x])[0]
+    axes = (Axis(2), Axis(16), Axis.full(8))
+    g = Gradient.flat(axes, np.ones((1, 1, 8)), share)
+    cells = (Axis(2), Axis.full(16), Axis.full(8))
+    whole, cut = (component.backward([x], [y], [each])[0] for each in (g, g.refined(cells)))
+    assert whole is not None
+    assert cut is not None
+    assert cut.total == pytest.approx(whole.total)
+    sums = [each.summed_to((2, 1, 1, 8)).total for each in (whole, cut)]
+    assert sums[0] == pytest.approx(g.total * (1.0 + 15.0 * share))
+    assert sums[1] == pytest.approx(sums[0])
