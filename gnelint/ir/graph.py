@@ -310,11 +310,13 @@ class Slips:
         numbers: stored tensors that are read as a number (`.item()`), so that no gradient comes back to them.
         dropouts: calls of a dropout that is not told whether this is training.
         masks: comparisons with the id of padding whose result hides all words but the padding.
+        broken: what gives outputs that are computed of stored tensors alone and are no number.
     """
 
     numbers: tuple[tuple[str, str], ...] = ()
     dropouts: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

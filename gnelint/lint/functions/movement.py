@@ -261,5 +261,11 @@ MOVEMENT = (
         lambda facts: ", ".join(facts.graph.slips.masks) or _NONE,
         "lines that compare ids with that of padding, of masks that hide all words but the padding; or none",
     ),
+    function(
+        "broken_outputs()",
+        "text",
+        lambda facts: ", ".join(facts.graph.slips.broken) or _NONE,
+        "what gives outputs that are computed of stored tensors alone and are no number, with the lines; or none",
+    ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from gnelint.ir.graph import Slips
 from gnelint.readers.torch.names import module_stack, user_location
-from gnelint.readers.torch.operations import DROPOUT, WHOLE_VIEWS, operation_name
+from gnelint.readers.torch.operations import DROPOUT, RANDOM, WHOLE_VIEWS, operation_name
 
 _NUMBERS = frozenset({"item", "_local_scalar_dense"})
 _HIDES = -1e3
@@ -25,6 +25,9 @@ _HIDES = -1e3
 _NOT = frozenset({"logical_not", "bitwise_not"})
 _JOINS = frozenset({"logical_and", "logical_or", "bitwise_and", "bitwise_or", "__and__", "__or__"})
 _TRAINING = "training"
+_STEPS = 64
+_ENTRIES = 1 << 20
+"""Operations, and numbers of a tensor, up to which an output of stored tensors is worked out."""
 
 
 def slips(program: ExportedProgram) -> Slips:
@@ -33,6 +36,7 @@ def slips(program: ExportedProgram) -> Slips:
         numbers=tuple(dict.fromkeys(_numbers(program))),
         dropouts=tuple(dict.fromkeys(_dropouts(program.graph))),
         masks=tuple(dict.fromkeys(_masks(program.graph))),
+        broken=tuple(dict.fromkeys(_broken(program))),
     )
 
 
@@ -126,6 +130,51 @@ def _masks(graph: fx.Graph) -> Iterator[str]:
                 yield words[mask][1]
         elif (told := _told(name, node, words)) is not None:
             words[node] = told
+
+
+def _broken(program: ExportedProgram) -> Iterator[str]:
+    """Outputs that are computed of stored tensors alone and are no number, by what gives them and its line."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    known = {
+        node: program.state_dict[names[node.name]]
+        for node in program.graph.nodes
+        if node.op == "placeholder" and names.get(node.name) in program.state_dict
+    }
+    for node in program.graph.output_node().args[0]:
+        needed = list(_before(node)) if isinstance(node, fx.Node) and node.op == "call_function" else []
+        inner = [each for each in needed if each.op == "call_function"]
+        leaves = [each for each in needed if each.op != "call_function"]
+        fits = len(inner) <= _STEPS and all(each in known and _is_small(known[each]) for each in leaves)
+        if not inner or not leaves or not fits or any(operation_name(each.target) in RANDOM for each in inner):
+            continue
+        found = _worked_out(sorted(inner), {leaf: known[leaf].detach().clone() for leaf in leaves})
+        if isinstance(found, torch.Tensor) and found.is_floating_point() and bool(found.isnan().any()):
+            yield f"{operation_name(node.target)} ({_place(node)})"
+
+
+def _before(node: fx.Node) -> Iterator[fx.Node]:
+    waiting, seen = [node], {node}
+    while waiting:
+        yield (each := waiting.pop())
+        waiting += [source for source in each.all_input_nodes if source not in seen]
+        seen.update(each.all_input_nodes)
+
+
+def _worked_out(nodes: list[fx.Node], values: dict[fx.Node, Any]) -> Any:
+    """What the last of some operations gives; None where one of them cannot be computed."""
+    with torch.no_grad():
+        for node in nodes:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            try:
+                values[node] = node.target(*args, **kwargs)
+            except (RuntimeError, TypeError, ValueError):
+                return None
+    return values[nodes[-1]]
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    return tensor.numel() <= _ENTRIES and not tensor.is_meta
 
 
 def _told(name: str, node: fx.Node, words: Mapping[fx.Node, tuple[bool, str]]) -> tuple[bool, str] | None:
