@@ -211,6 +211,11 @@ class Walker:
         plain = self.types.plain(call)
         if plain is not None:
             return (plain,)
+        last = call.inputs[-1] if call.inputs else None
+        if call.domain == "com.microsoft" and call.op_type.startswith("QLinear") and last is not None:
+            declared = place.declared.get(node.output[0])
+            shape = None if declared is None else output_type(declared, None, self._sizes).shape
+            return (OutputType(shape, last.dtype),)  # the zero point of what is written
         schema = schema_of(call.op_type, call.version, call.domain)
         if schema is not None and not schema.deprecated:
             if call.attributes and any(attribute.ref_attr_name for attribute in node.attribute):
@@ -294,7 +299,7 @@ class Walker:
         if output.proto is not None:
             self.types.special[value.name] = output.proto
         elif output.dtype is not None and output.dtype != value.dtype:
-            self.types.special[value.name] = tensor_type(output.shape, output.dtype)
+            self.types.special[value.name] = tensor_type(output.shape or value.shape, output.dtype)
 
     def _expand(
         self,

@@ -19,6 +19,7 @@ from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
 from gnelint.readers.onnx.ops.linear import LINEAR_OPS
+from gnelint.readers.onnx.ops.quantized import QUANTIZED_OPS
 from gnelint.readers.onnx.ops.recurrent import RECURRENT_OPS
 from gnelint.readers.onnx.ops.selection import SELECTION_OPS
 from gnelint.readers.onnx.ops.shape import SHAPE_OPS
@@ -51,6 +52,7 @@ LOWERINGS: Mapping[str, Lowering] = once(
     SELECTION_OPS,
     RECURRENT_OPS,
     CONTRIB_OPS,
+    QUANTIZED_OPS,
 )
 
 DECOMPOSED = frozenset({"RotaryEmbedding", "SwiGLU", "CenterCropPad", "SoftmaxCrossEntropyLoss",

@@ -215,7 +215,7 @@ def _max_pool(call: Call, em: Emitter) -> Results:
     x = em.flow(call.need(0))
     window = _window(call, x)
     if not call.used(1):
-        return [em.emit("max_pool", [x], call.shape, call.dtype, **window)]
+        return [em.emit("max_pool", [x], call.shape, **window)]  # of x's type: quantised ones are carried as real
     outputs = [(output.shape, output.dtype) for output in call.outputs[:2]]
     return em.emit_many("max_pool", [x], outputs, **window)
 

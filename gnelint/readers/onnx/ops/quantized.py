@@ -1,0 +1,124 @@
+"""Lowerings of operators on quantised tensors (the "QOperator" form): layers and sums of what the integers stand for.
+
+A quantised tensor is carried as the real one, through whose rounding training passes the gradient straight; so
+y = round(conv(x, w) / y_scale) is conv(x, (w - w_zero) w_scale) with the bias b x_scale w_scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gnelint.ir.graph import FLOATING, Parameter, Value
+from gnelint.readers import lowering
+from gnelint.readers.emitter import CannotLowerError, concrete
+from gnelint.readers.onnx.call import Call, Operand
+from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
+from gnelint.readers.onnx.fold import computed
+from gnelint.readers.onnx.ops.linear import conv
+
+NOTE = "Quantisation of activations is read as the identity (straight-through gradient)."
+
+
+def _real(call: Call, em: Emitter, index: int, axis: int = 0) -> Operand:
+    """What the quantised operand stands for, its scale and zero point behind it; a constant has some along an axis."""
+    found = call.need(index)
+    if isinstance(found, Parameter):
+        return _decoded(found, call.parameter(index + 1, "the scale"), call.optional_parameter(index + 2, "zero"), axis)
+    x = em.flow(found)
+    if x.dtype not in FLOATING:
+        raise CannotLowerError("its input is integers from elsewhere than a quantisation")
+    em.notes[NOTE] = None
+    return x
+
+
+def _decoded(codes: Parameter, scale: Parameter, zero: Parameter | None, axis: int) -> Parameter:
+    """(codes - zero) scale."""
+    along = [1] * len(codes.shape)
+    if scale.size > 1:
+        if not codes.shape or scale.size != codes.shape[axis]:
+            raise CannotLowerError("scales that are not of an axis")
+        along[axis] = scale.size
+    shape = tuple(along)
+
+    def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        stored, factor, offset = arrays
+        assert stored is not None
+        assert factor is not None
+        numbers = np.asarray(stored).astype(np.float32)
+        if offset is not None:
+            numbers -= np.asarray(offset).astype(np.float32).reshape(shape if offset.size > 1 else (1,) * len(shape))
+        return [numbers * np.asarray(factor).astype(np.float32).reshape(shape)]
+
+    return computed(codes.name, "DequantizeLinear", (codes, scale, zero), codes.shape, "float32", run)
+
+
+def _as_real(call: Call, op_type: str, inputs: Sequence[Operand | None], dtype: str | None) -> Call:
+    """The operation on real tensors."""
+    outputs = tuple(replace(output, dtype=dtype) for output in call.outputs)
+    return replace(call, op_type=op_type, domain="", inputs=tuple(inputs), outputs=outputs)
+
+
+def _conv(call: Call, em: Emitter) -> Results:
+    x, weight = _real(call, em, 0), _real(call, em, 3)
+    if not isinstance(x, Value) or not isinstance(weight, Parameter):
+        raise CannotLowerError("the weight depends on the model's input")
+    bias = call.optional_parameter(8, "the bias")
+    if bias is not None:
+        scales = (call.parameter(1, "the scale"), call.parameter(4, "the scale"))
+
+        def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+            stored, left, right = (np.asarray(array) for array in arrays)
+            return [(stored.astype(np.float64) * left.reshape(-1) * right.reshape(-1)).astype(np.float32)]
+
+        bias = computed(bias.name, "DequantizeLinear", (bias, *scales), bias.shape, "float32", run)
+    return conv(_as_real(call, "Conv", (x, weight, bias), x.dtype), em)
+
+
+def _matmul(call: Call, em: Emitter) -> Results:
+    a, b = _real(call, em, 0, -2), _real(call, em, 3, -1)
+    return [lowering.matmul(em, a, b, call.shape)]
+
+
+def _of_two(combine: Any) -> Lowering:
+    """ONNX Runtime's sums and products: two operands, each with a scale and a zero point."""
+
+    def lower(call: Call, em: Emitter) -> Results:
+        a, b = _real(call, em, 0), _real(call, em, 3)
+        return [combine(em, a, b, tuple(np.broadcast_shapes(concrete(a), concrete(b))))]
+
+    return lower
+
+
+def _of_one(op: str, **attributes: Any) -> Lowering:
+    """An activation between two quantised tensors; an attribute comes with its name in ONNX and its default."""
+
+    def lower(call: Call, em: Emitter) -> Results:
+        x = em.flow(_real(call, em, 0))
+        given = {ours: call.get(name, usual) for ours, (name, usual) in attributes.items()}
+        return [em.emit(op, [x], x.shape, **given)]
+
+    return lower
+
+
+def _mean_of_positions(call: Call, em: Emitter) -> Results:
+    x = em.flow(_real(call, em, 0))
+    shape = concrete(x)
+    if call.get("channels_last", 0) or len(shape) < 3:
+        raise CannotLowerError("channels that are not the second axis")
+    axes = tuple(range(2, len(shape)))
+    return [em.emit("reduce_mean", [x], (*shape[:2], *(1 for _ in axes)), axes=axes, keepdims=True)]
+
+
+QUANTIZED_OPS: Mapping[str, Lowering] = {
+    "QLinearConv": _conv,
+    "QLinearMatMul": _matmul,
+    "com.microsoft.QLinearAdd": _of_two(lowering.add),
+    "com.microsoft.QLinearMul": _of_two(lowering.multiply),
+    "com.microsoft.QLinearSigmoid": _of_one("sigmoid"),
+    "com.microsoft.QLinearLeakyRelu": _of_one("leaky_relu", alpha=("alpha", 0.01)),
+    "com.microsoft.QLinearGlobalAveragePool": _mean_of_positions,
+}
