@@ -232,13 +232,14 @@ class Attention(OneOutput):
         value path    energy_v,j = sum_{i sees j} (S_i / n_i) energy_i + sum_{i != i'} S' covariance / (n_i n_i')
         query path    energy_q,i = scale^2 (K_i + t) gv_i var_k,     gv_i = sum_d energy_i,d var(v_d)
         key path      energy_k,j = scale^2 E q^2 sum_{i sees j} (K_i / n_i) gv_i
-                                   + scale^2 E q q' sum_{i != i'} K' gv' / (n_i n_i')
+                                   + scale^2 (E q q' K' + u var_q) sum_{i != i'} gv' / (n_i n_i')
 
     Query i sees n_i keys: all of them, or i with a causal mask, which moves the gradient to the first tokens (the
     profiles along the tokens say so). The sums over pairs of queries are there where both get the same gradient (gv' =
-    sum_d covariance_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share. t =
-    tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels, 1 / (heads
-    times width) where nobody knows it. Source: theory 3.6 (arXiv 1706.03762).
+    sum_d covariance_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share, and u =
+    (1 + D t) (q / D) / (1 + q / D)^2 for a width of D: queries that weigh a key lean towards it, E a_ij q_i ~ scale
+    var_q k_j. t = tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels,
+    1 / (heads times width) where nobody knows it. Source: theory 3.6 (arXiv 1706.03762).
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -423,6 +424,10 @@ class Attention(OneOutput):
         to_keys = self._received(rows, line * rows.k, keys)
         key_pairs = self._from_pairs(rows, line * rows.k_common, keys)
         key_energy = gv * query.second * float(to_keys.mean()) + gv_common * query.common * float(key_pairs.mean())
+        # queries that weigh one key lean towards it, all of them
+        leaning = (1.0 + width * rows.tilt) * rows.logit / width / (1.0 + rows.logit / width) ** 2
+        both = float(self._from_pairs(rows, line, keys).mean())
+        key_energy = key_energy + gv_common * query.free * leaning * both
         # what two queries get, where the energy's profile is 1
         of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1) + rows.tilt * _amplitude(line) ** 2
         query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)

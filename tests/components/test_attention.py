@@ -688,7 +688,7 @@ def test_what_a_class_token_sends_to_all_tokens_adds_up_from_block_to_block() ->
     """All tokens get the same of it, and hand it on whole: where a stack of queries, keys and values comes before the
     batch, or the class token has most of the energy, they go on sharing it (0.6 bits in four blocks)."""
     errors = []
-    for seed in range(4):
+    for seed in range(2):
         torch.manual_seed(seed)
         module, x = Fused(32, 4), torch.randn(4, 32, 32)
         prediction = analyse(trace_module(module, (x,), name="fused").graph)
@@ -724,7 +724,7 @@ def test_what_samples_have_less_than_nothing_in_common_is_kept_behind_a_stack() 
     """A normalisation over the batch has left out what all share: values in one stack with queries and keys share what
     positions do all the same (2.7 bits on Visformer's)."""
     errors = []
-    for seed in range(4):
+    for seed in range(2):
         torch.manual_seed(seed)
         module, x = FusedImage(32, 2), torch.randn(4, 32, 8, 8)
         prediction = analyse(trace_module(module, (x,), name="fused").graph)
@@ -738,6 +738,42 @@ def test_what_samples_have_less_than_nothing_in_common_is_kept_behind_a_stack() 
         assert said is not None
         errors.append(said - np.log2(total))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.4)
+
+
+class Plain(nn.Module):
+    """One head with its logits' scale, and an average at the end."""
+
+    def __init__(self, width: int, gain: float, causal: bool) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.causal = causal
+        for layer, factor in ((self.query, gain), (self.key, gain), (self.value, 1.0)):
+            nn.init.normal_(layer.weight, std=factor * width**-0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x), is_causal=self.causal)
+        return y.mean(1)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("width", "tokens", "gain"), [(16, 64, 0.7), (32, 128, 0.8), (64, 32, 0.7)])
+def test_queries_that_weigh_a_key_lean_towards_it(width: int, tokens: int, gain: float, causal: bool) -> None:
+    """A gradient that all of them share adds up at the key: up to 1.7 bits where they are taken for strangers to it."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, x = Plain(width, gain, causal), torch.randn(8, tokens, width)
+        prediction = analyse(trace_module(module, (x,), name="plain").graph)
+        caught: list[torch.Tensor] = []
+        module.key.register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
+        output = module(x)
+        cotangents = [torch.randn_like(output) for _ in range(8)]
+        found = [torch.autograd.grad(output, caught, each, retain_graph=True)[0] for each in cotangents]
+        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
+        said = prediction.by_node["key"].gradient_log2
+        assert said is not None
+        errors.append(said - np.log2(total))
+    assert np.mean(errors) == pytest.approx(0.0, abs=0.35)
 
 
 class Reattention(nn.Module):
