@@ -57,8 +57,15 @@ def _softmaxes_of_rows(graph: Graph, found: Axes) -> Iterator[Mixing]:
     Of images and sequences all outputs have such rows and no axis of positions: classes of whole samples.
     """
     for mixing in found.mixings:
-        if mixing.kind == "softmax" and mixing.axis == 0 and graph.node(mixing.node).outputs[0] in graph.outputs:
+        name = graph.node(mixing.node).outputs[0]
+        if mixing.kind == "softmax" and mixing.axis == 0 and name in graph.outputs and not _is_table(graph, name):
             yield mixing
+
+
+def _is_table(graph: Graph, value: str) -> bool:
+    """Whether a value has as many columns as rows, as likenesses of samples have: each of both ways is right there."""
+    shape = graph.values[value].concrete_shape
+    return shape is not None and len(shape) > 1 and shape[0] == shape[1]
 
 
 def _lengths_over_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:
