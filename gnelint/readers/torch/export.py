@@ -21,7 +21,6 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.overrides import TorchFunctionMode
 
 from gnelint.budget import at
 from gnelint.errors import ModelError
@@ -207,30 +206,29 @@ def central_draws() -> Iterator[None]:
 
 
 def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with contextlib.suppress(Exception), _DataDetaches(), own_backwards():
+    with contextlib.suppress(Exception), _data_detaches(), own_backwards():
         return torch.export.export(module, args, kwargs, strict=False)
     return torch.export.export(module, args, kwargs, strict=False)
 
 
 def _program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with contextlib.suppress(Exception), _DataDetaches(), own_backwards():
+    with contextlib.suppress(Exception), _data_detaches(), own_backwards():
         return program_of_examples(module, args, kwargs)
     return program_of_examples(module, args, kwargs)
 
 
-_READS_DATA = torch.Tensor.data.__get__
-"""Looked up once: a trace asks a hundred times an operation whether it is this."""
+@contextlib.contextmanager
+def _data_detaches() -> Iterator[None]:
+    """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, or for x itself.
 
-
-class _DataDetaches(TorchFunctionMode):  # type: ignore[misc]
-    """`x.data` as `x.detach()`: the tracer takes the first for a number of the program, or for x itself."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func == _READS_DATA:  # equal, not the same: it is made anew at each access
-            return args[0].detach()
-        return func(*args, **(kwargs or {}))
+    As a property of the class: a mode that is asked at each look at a tensor takes a quarter of a trace's time.
+    """
+    stored = torch.Tensor.data
+    torch.Tensor.data = property(torch.Tensor.detach, stored.__set__, stored.__delete__)
+    try:
+        yield
+    finally:
+        del torch.Tensor.data  # what is inherited is there again
 
 
 def called(program: ExportedProgram) -> frozenset[str]:
