@@ -323,21 +323,25 @@ def _rows_length(weight: Parameter) -> float | None:
 
 def vector_length(graph: Graph, value: str, axis: int) -> float | None:
     """The Euclidean length along an axis of what was normalised to it and perhaps scaled by one number since."""
-    node, shape = graph.producers.get(value), graph.values[value].shape
-    if node is None or shape is None:
-        return None
-    place = axis % len(shape)
-    if node.op == "l2_normalize":
-        return 1.0 if node.attribute("axes") == (place,) else None
-    if node.op in ("identity", "straight_through", "stop_gradient"):
-        return vector_length(graph, node.present_inputs[0], place)
-    if node.op == "transpose":
-        return vector_length(graph, node.present_inputs[0], node.attribute("perm")[place])
-    if node.op == "scale" and not node.attribute("reciprocal"):
-        inner, scale = vector_length(graph, node.present_inputs[0], place), node.parameters.get("scale")
-        by = Range(1.0, 1.0) if scale is None else _of_numbers(scale) if scale.size == 1 else None
-        return None if inner is None or by is None else inner * abs(by.low * node.attribute("factor"))
-    return None
+    scaled = 1.0
+    while True:
+        node, shape = graph.producers.get(value), graph.values[value].shape
+        if node is None or not shape:
+            return None
+        axis %= len(shape)
+        if node.op == "l2_normalize":
+            return scaled if node.attribute("axes") == (axis,) else None
+        if node.op == "transpose":
+            axis = node.attribute("perm")[axis]
+        elif node.op == "scale" and not node.attribute("reciprocal"):
+            scale = node.parameters.get("scale")
+            by = Range(1.0, 1.0) if scale is None else _of_numbers(scale) if scale.size == 1 else None
+            if by is None:
+                return None
+            scaled *= abs(by.low * node.attribute("factor"))
+        elif node.op not in ("identity", "straight_through", "stop_gradient"):
+            return None
+        value = node.present_inputs[0]
 
 
 def _stated(node: Node) -> Range | None:

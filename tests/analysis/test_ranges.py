@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gnelint.analysis.ranges import Range, ranges
+from gnelint.analysis.ranges import Range, ranges, vector_length
 from gnelint.readers.torch.reader import read_module
+from tests.readers.onnx.build import load, model, node
 
 F = nn.functional
 
@@ -205,3 +208,14 @@ def test_sums_by_weights_that_are_not_negative_are_not_negative(sign: float, bia
             return self.bank(self.layer(x) ** 2)
 
     assert output_range(Bank()).low == low
+
+
+def test_lengths_are_looked_for_along_any_number_of_steps(tmp_path: Path) -> None:
+    """And of a value without axes there is none."""
+    nodes = [node("LpNormalization", ["x"], ["h0"], axis=1)]
+    nodes += [node("Mul", [f"h{step}", "c"], [f"h{step + 1}"]) for step in range(1500)]
+    graph = load(model([*nodes, node("ReduceMean", ["x"], ["y"], keepdims=0)], {"x": (4, 8)}, ("h1500", "y"),
+                       {"c": np.float32(0.999)}), tmp_path)  # fmt: skip
+    assert vector_length(graph, "h1500", -1) == pytest.approx(0.999**1500, rel=1e-4)
+    assert vector_length(graph, "h1500", 0) is None
+    assert vector_length(graph, "y", -1) is None

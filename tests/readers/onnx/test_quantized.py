@@ -77,3 +77,11 @@ def test_integers_from_elsewhere_are_left(tmp_path: Path) -> None:
     proto = model([node("QLinearConv", inputs, ["y"], kernel_shape=[3, 3])], {"x": SHAPE}, weights=WEIGHTS,
                   types={"x": onnx.TensorProto.UINT8})  # fmt: skip
     assert ops(load(proto, tmp_path)) == ["unmodelled"]
+
+
+@pytest.mark.parametrize("name", ["w_s", "w_z", "b", "s"])
+def test_scales_of_other_sizes_are_left(tmp_path: Path, name: str) -> None:
+    proto = quantised([convolution("q", "r")])
+    (tensor,) = (each for each in proto.graph.initializer if each.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(3, onnx.numpy_helper.to_array(tensor).dtype), name))
+    assert "unmodelled" in ops(load(proto, tmp_path))

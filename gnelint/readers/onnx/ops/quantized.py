@@ -38,10 +38,10 @@ def _real(call: Call, em: Emitter, index: int, axis: int = 0) -> Operand:
 def _decoded(codes: Parameter, scale: Parameter, zero: Parameter | None, axis: int) -> Parameter:
     """(codes - zero) scale."""
     along = [1] * len(codes.shape)
-    if scale.size > 1:
-        if not codes.shape or scale.size != codes.shape[axis]:
-            raise CannotLowerError("scales that are not of an axis")
-        along[axis] = scale.size
+    each = codes.shape[axis] if -len(along) <= axis < len(along) else 1
+    _check_of_axis(each, scale, zero)
+    if each > 1 and max(scale.size, 1 if zero is None else zero.size) > 1:
+        along[axis] = -1
     shape = tuple(along)
 
     def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
@@ -50,10 +50,20 @@ def _decoded(codes: Parameter, scale: Parameter, zero: Parameter | None, axis: i
         assert factor is not None
         numbers = np.asarray(stored).astype(np.float32)
         if offset is not None:
-            numbers -= np.asarray(offset).astype(np.float32).reshape(shape if offset.size > 1 else (1,) * len(shape))
+            numbers -= np.asarray(offset).astype(np.float32).reshape(shape)
         return [numbers * np.asarray(factor).astype(np.float32).reshape(shape)]
 
     return computed(codes.name, "DequantizeLinear", (codes, scale, zero), codes.shape, "float32", run)
+
+
+def _check_of_axis(size: int, *given: Parameter | None) -> None:
+    """Whether scales and zero points are one for all, or one for each entry of an axis of this size.
+
+    Raises:
+        CannotLowerError: one is neither.
+    """
+    if any(each is not None and each.size not in (1, size) for each in given):
+        raise CannotLowerError("scales or zero points that are not of an axis")
 
 
 def _as_real(call: Call, op_type: str, inputs: Sequence[Operand | None], dtype: str | None) -> Call:
@@ -69,10 +79,13 @@ def _conv(call: Call, em: Emitter) -> Results:
     bias = call.optional_parameter(8, "the bias")
     if bias is not None:
         scales = (call.parameter(1, "the scale"), call.parameter(4, "the scale"))
+        _check_of_axis(1, scales[0])
+        _check_of_axis(bias.size, scales[1])
 
         def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
             stored, left, right = (np.asarray(array) for array in arrays)
-            return [(stored.astype(np.float64) * left.reshape(-1) * right.reshape(-1)).astype(np.float32)]
+            found = stored.astype(np.float64).reshape(-1) * left.reshape(-1) * right.reshape(-1)
+            return [found.reshape(stored.shape).astype(np.float32)]
 
         bias = computed(bias.name, "DequantizeLinear", (bias, *scales), bias.shape, "float32", run)
     return conv(_as_real(call, "Conv", (x, weight, bias), x.dtype), em)
