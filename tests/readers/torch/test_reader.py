@@ -270,6 +270,22 @@ def test_inference_mode_stops_the_gradient() -> None:
     assert "part.stop_gradient" in {node.name for node in graph.nodes}
 
 
+class OfTheData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = x + self.part(x).data
+        return found
+
+
+def test_the_data_of_a_tensor_is_cut_off_from_it() -> None:
+    graph = read_module(OfTheData(), (torch.zeros(3, 4),), name="data")
+    assert [node.op for node in graph.nodes] == ["linear", "stop_gradient", "add"]
+    assert "data" not in vars(torch.Tensor)
+
+
 def test_what_is_compiled_is_read_as_it_was_written() -> None:
     ran: list[str] = []
 
