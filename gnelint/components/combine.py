@@ -233,7 +233,7 @@ class _Linear(OneOutput):
     @staticmethod
     def _is_trunk(number: int, inputs: Inputs, y: Moments) -> bool:
         x = inputs[number]
-        return y.rectified_part is not None and x is not None and (x.nonnegative or x.rectified_part is not None)
+        return y.rectified_part is not None and x is not None and _is_rectified(x)
 
     @staticmethod
     def _of_survivors(y: Moments, steps: float) -> Moments:
@@ -290,6 +290,11 @@ _MOST_LAWS = 4096
 """Cells up to which each has a law of its own."""
 
 
+def _is_rectified(x: Moments) -> bool:
+    """Whether a value is never negative, or a sum of one that is not and little else."""
+    return x.nonnegative or x.rectified_part is not None
+
+
 def _rectified_part(
     parts: Sequence[Moments], weights: Sequence[float], y: Moments
 ) -> tuple[Above, np.ndarray, np.ndarray] | None:
@@ -297,7 +302,7 @@ def _rectified_part(
     series about a Gaussian."""
     if y.cumulants is None or y.nonnegative or y.mean.size > _MOST_LAWS:
         return None
-    rectified = [(w, x) for w, x in zip(weights, parts, strict=True) if x.nonnegative or x.rectified_part is not None]
+    rectified = [(w, x) for w, x in zip(weights, parts, strict=True) if _is_rectified(x)]
     if len(rectified) != 1 or rectified[0][0] <= 0 or rectified[0][1].positive:
         return None
     weight, x = rectified[0]

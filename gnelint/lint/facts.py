@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -82,6 +82,18 @@ class Facts:
         """The node that writes an input."""
         inputs = node.present_inputs
         return self.graph.producers.get(inputs[place]) if place < len(inputs) else None
+
+    def source_beyond(self, node: Node | None, through: Container[str], alone: bool = False) -> Node | None:
+        """The nearest node from this one back to first inputs whose operation is not in `through`.
+
+        Args:
+            node: where the way begins; it may be what is looked for.
+            through: operations that are passed.
+            alone: whether only those are passed that read one value.
+        """
+        while node is not None and node.op in through and not (alone and len(node.present_inputs) != 1):
+            node = self.producer(node)
+        return node
 
     def input_moments(self, node: Node, place: int = 0) -> tuple[float, float] | None:
         """E[x] and E[x^2] of what the node reads; an input of the network is taken as N(0, 1)."""
@@ -470,9 +482,7 @@ class Facts:
 
     def _gradient_into_head(self, head: Node) -> float | None:
         """log2 of the squared gradient norm before the head and the pooling in front of it; None if there is none."""
-        producer = self.producer(head)
-        while producer is not None and producer.op in _HEAD_WALK:
-            producer = self.producer(producer)
+        producer = self.source_beyond(self.producer(head), _HEAD_WALK)
         predicted = None if producer is None else self.of(producer)
         if predicted is None or predicted.gradient_log2 is None or math.isinf(predicted.gradient_log2):
             return None

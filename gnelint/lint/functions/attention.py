@@ -229,18 +229,14 @@ def _before(facts: Facts, node: Node) -> Node | None:
 
 def _constant(facts: Facts, name: str | None) -> float | None:
     """The one number that a value is, if it is a constant of the program."""
-    node = facts.graph.producers.get(name or "")
-    while node is not None and node.op in ("identity", "expand", "reshape"):
-        node = facts.producer(node)
+    node = facts.source_beyond(facts.graph.producers.get(name or ""), ("identity", "expand", "reshape"))
     value = node.parameters.get("value") if node is not None and node.op == "constant" else None
     return float(value.array().reshape(-1)[0]) if value is not None and value.size == 1 else None
 
 
 def _is_choice(facts: Facts, name: str) -> bool:
     """Whether a value is the 0 or 1 of a comparison, however it came to the logits' type and shape."""
-    node = facts.graph.producers.get(name)
-    while node is not None and node.op in ("identity", "expand", "reshape", "transpose"):
-        node = facts.producer(node)
+    node = facts.source_beyond(facts.graph.producers.get(name), ("identity", "expand", "reshape", "transpose"))
     return node is not None and node.op in _CHOICES
 
 

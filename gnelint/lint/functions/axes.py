@@ -117,9 +117,7 @@ def _subtracts_batch_mean(facts: Facts, node: Node) -> bool:
     """Whether a mean over samples and features is taken from each entry, and no normalisation follows."""
     if node.op != "sub" or len(node.present_inputs) != 2:
         return False
-    mean = facts.producer(node, 1)
-    while mean is not None and mean.op in ("identity", "expand", "reshape"):
-        mean = facts.producer(mean)
+    mean = facts.source_beyond(facts.producer(node, 1), ("identity", "expand", "reshape"))
     if mean is None or mean.op != "reduce_mean":
         return False
     layout, over = facts.axes.layouts.get(mean.present_inputs[0]), mean.attribute("axes")
@@ -181,15 +179,11 @@ _THROUGH = frozenset({"tile", "reshape", "identity", "bias", "scale", "expand", 
 
 def _is_fixed_part(facts: Facts, value: str) -> bool:
     """Whether a value is the same for all samples though it was joined to what is not: a class token cut out again."""
-    node = facts.graph.producers.get(value)
-    while node is not None and node.op in _THROUGH and node.present_inputs:
-        node = facts.producer(node)
+    node = facts.source_beyond(facts.graph.producers.get(value), _THROUGH)
     if node is None or node.op != "slice" or len(node.attribute("axes")) != 1:
         return False
     axis, start, end = (node.attribute(name)[0] for name in ("axes", "starts", "ends"))
-    joined = facts.producer(node)
-    while joined is not None and joined.op in ("bias", "scale", "identity", "dropout"):
-        joined = facts.producer(joined)
+    joined = facts.source_beyond(facts.producer(node), ("bias", "scale", "identity", "dropout"))
     if joined is None or joined.op != "concat" or joined.attribute("axis") != axis:
         return False
     begin = 0

@@ -26,9 +26,7 @@ def _tables(facts: Facts, node: Node) -> Iterator[Parameter]:
         yield from (each for each in (node.parameters.get("bias"),) if each is not None)
     elif node.op == "concat" and node.attribute("axis") in (-1, len(facts.shape(node) or ()) - 1):
         for name in node.present_inputs:
-            source = facts.graph.producers.get(name)
-            while source is not None and source.op in ("expand", "reshape", "identity"):
-                source = facts.producer(source)
+            source = facts.source_beyond(facts.graph.producers.get(name), ("expand", "reshape", "identity"))
             if source is not None and source.op == "constant":
                 yield source.parameters["value"]
 

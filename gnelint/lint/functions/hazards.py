@@ -52,9 +52,7 @@ def _divides_by_signed_sum(facts: Facts, node: Node) -> bool:
     """Whether a value that layers make, of either sign, is divided by its own sum or mean: that passes through zero."""
     if node.op != "div" or len(node.present_inputs) != 2:
         return False
-    (name, _), total = node.present_inputs, facts.producer(node, 1)
-    while total is not None and total.op in _KEEPS and total.present_inputs:
-        total = facts.producer(total)
+    (name, _), total = node.present_inputs, facts.source_beyond(facts.producer(node, 1), _KEEPS)
     if total is None or total.op not in ("reduce_sum", "reduce_mean") or total.present_inputs[0] != name:
         return False
     known = facts.ranges.get(name)
@@ -202,9 +200,7 @@ def _rests_at_zero(facts: Facts, node: Node) -> bool:
 def _divisor_sigmas(facts: Facts, node: Node) -> float | None:
     """How many deviations from zero the mean of a divisor lies that a layer gives and that has either sign."""
     place = node.op == "div"
-    source = facts.producer(node, int(place))
-    while source is not None and source.op in _MOVES | {"bias", "scale", "slice"} and len(source.present_inputs) == 1:
-        source = facts.producer(source)
+    source = facts.source_beyond(facts.producer(node, int(place)), _MOVES | {"bias", "scale", "slice"}, alone=True)
     known = facts.ranges.get(node.present_inputs[int(place)]) if len(node.present_inputs) > place else None
     moments = facts.input_moments(node, int(place))
     if source is None or source.op not in LAYERS or known is None or moments is None or not known.low < 0 < known.high:

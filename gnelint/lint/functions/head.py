@@ -113,9 +113,7 @@ _IS_TAKEN = {"softmax": "probabilities", "linear": "logits"}
 
 def _bare_likelihood(facts: Facts, node: Node) -> str:
     """What a loss takes the entries of the right classes from, negates and averages, where that is no logarithm."""
-    source = facts.producer(node) if node.op == "gather" else None
-    while source is not None and source.op in ("reshape", "identity"):
-        source = facts.producer(source)
+    source = facts.source_beyond(facts.producer(node), ("reshape", "identity")) if node.op == "gather" else None
     if source is None or source.op not in _IS_TAKEN:
         return "none"
     sign, value = 1.0, node.outputs[0]

@@ -31,9 +31,7 @@ def _merged_samples(facts: Facts, node: Node) -> float:
     before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
     if not before or not after or len(before) < 2:
         return 0.0
-    source = facts.producer(node)
-    while source is not None and source.op in _POINTWISE and source.op != "reshape" and len(source.present_inputs) == 1:
-        source = facts.producer(source)
+    source = facts.source_beyond(facts.producer(node), _POINTWISE, alone=True)
     if source is not None and source.op == "concat" and source.attribute("axis") == 0:
         parts = [facts.graph.values[name].concrete_shape for name in source.present_inputs]
         joined = len(parts) > 1 and all(part is not None and part[0] == batch for part in parts)
@@ -51,9 +49,7 @@ def _divided_by_batch(facts: Facts, node: Node) -> bool:
     """Whether what layers give is divided by its own maximum, sum or length over all samples, and not rounded then."""
     if node.op != "div" or len(node.present_inputs) != 2 or node.present_inputs[0] not in facts.learnt_values:
         return False
-    statistic = facts.producer(node, 1)
-    while statistic is not None and statistic.op in _GUARDS and len(statistic.present_inputs) == 1:
-        statistic = facts.producer(statistic)
+    statistic = facts.source_beyond(facts.producer(node, 1), _GUARDS, alone=True)
     if statistic is None or statistic.op not in _REDUCES:
         return False
     read = statistic.present_inputs[0]
@@ -106,9 +102,8 @@ def _over_positions(facts: Facts, node: Node) -> bool:
     shape = facts.shape(node)
     if node.op not in ("softmax", "log_softmax") or facts.graph.outputs != (node.outputs[0],) or not shape:
         return False
-    axis, source = node.attribute("axis") % len(shape), facts.producer(node)
-    while source is not None and source.op in ("scale", "bias", "identity", "dropout"):
-        source = facts.producer(source)
+    axis = node.attribute("axis") % len(shape)
+    source = facts.source_beyond(facts.producer(node), ("scale", "bias", "identity", "dropout"))
     layout = facts.axes.layouts.get(node.present_inputs[0])
     if source is None or layout is None or label(layout[axis]) in (None, 0):
         return False
@@ -147,11 +142,10 @@ def _weighed(facts: Facts, node: Node) -> int | None:
 
 def _own_likeness(facts: Facts, node: Node) -> bool:
     """Whether the logarithms of shares are taken of all rows of one value set against all, with nothing hidden."""
-    shape, source = facts.shape(node), facts.producer(node)
+    shape = facts.shape(node)
     if node.op != "log_softmax" or "mask" in node.parameters or not shape or len(shape) != 2 or shape[0] != shape[1]:
         return False
-    while source is not None and source.op in ("scale", "identity"):
-        source = facts.producer(source)
+    source = facts.source_beyond(facts.producer(node), ("scale", "identity"))
     return source is not None and is_own_product(facts, source)
 
 

@@ -39,8 +39,7 @@ def _useless_rates(facts: Facts, node: Node) -> str:
 def _rates(facts: Facts, node: Node) -> np.ndarray | None:
     """Of each feature, the size of what is multiplied with one number, or with the input of a fixed layer."""
     source = facts.producer(node) if node.op in ("sin", "cos") else None
-    while source is not None and source.op in ("bias", "reshape", "identity"):
-        source = facts.producer(source)
+    source = facts.source_beyond(source, ("bias", "reshape", "identity"))
     stored = None if source is None else source.parameters.get("scale" if source.op == "scale" else "weight")
     if source is None or stored is None or stored.provenance != "data" or stored.trainable or stored.size > _MOST:
         return None
