@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 from torch._export.verifier import TrainingIRVerifier
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -22,6 +23,7 @@ from torch.export.graph_signature import (
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
@@ -47,10 +49,46 @@ def program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: 
     trace = make_fx(
         run, pre_dispatch=True, record_module_stack=True, record_stack_traces=True, _error_on_data_dependent_ops=False
     )
-    traced = trace(*state.values(), *(given[at] for at in places))
+    with _CentralDraws():
+        traced = trace(*state.values(), *(given[at] for at in places))
     _without_modes(traced.graph)
     kinds = [InputKind.PARAMETER] * len(parameters) + [InputKind.BUFFER] * len(originals)
     return _program(traced, kinds, {**parameters, **originals}, (args, kwargs), form, _names(module, (args, kwargs)))
+
+
+class _CentralDraws(TorchDispatchMode):  # type: ignore[misc]
+    """Single numbers that are drawn take the middle of their law, for what the module reads off them; they stay draws in
+    the trace. A branch that a coin keeps four times of five is there."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        middle = _MIDDLE.get(func.overloadpacket.__name__)
+        if middle is not None and found.numel() == 1 and not isinstance(found, FakeTensor):
+            found.fill_(middle(*args, **(kwargs or {})))
+        return found
+
+
+def _likelier(given: torch.Tensor, p: float | torch.Tensor | None = None, **_: Any) -> float:
+    """Of a coin whose probability is a number, or else the tensor that is given."""
+    return float(float(given if p is None else p) >= 0.5)
+
+
+def _likelier_in_place(_: torch.Tensor, p: float | torch.Tensor = 0.5, **__: Any) -> float:
+    return float(float(p) >= 0.5)
+
+
+def _half_way(_: torch.Tensor, low: float = 0.0, high: float = 1.0, **__: Any) -> float:
+    return (low + high) / 2
+
+
+_MIDDLE: dict[str, Callable[..., float]] = {
+    "bernoulli": _likelier,
+    "bernoulli_": _likelier_in_place,
+    "uniform_": _half_way,
+    "rand": lambda *_, **__: 0.5,
+}
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,33 @@ def test_a_layer_that_is_sometimes_left_out_is_there() -> None:
             return x if torch.rand([]) < 0.1 else self.layer(x)
 
     assert [node.op for node in read_module(Net(), (torch.randn(2, 4),), name="net").nodes] == ["linear"]
+
+
+COINS = {
+    "bernoulli": lambda keep: torch.bernoulli(torch.full((1,), keep)),
+    "bernoulli with a number": lambda keep: torch.bernoulli(torch.empty(1), keep),
+    "bernoulli_": lambda keep: torch.empty(1).bernoulli_(keep),
+    "uniform_": lambda keep: (torch.empty(1).uniform_(0.0, 1.0) < keep).float(),
+}
+
+
+@pytest.mark.parametrize("coin", COINS)
+@pytest.mark.parametrize("keep", [0.6, 0.4])
+def test_a_branch_times_a_coin_that_is_read_off_is_what_is_likelier(coin: str, keep: float) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = x + float(COINS[coin](keep)) / keep * layer(x)
+            return x
+
+    graph = read_module(Net(), (torch.randn(2, 4),), name="net")
+    scales = [node.parameters["scale"].array() for node in graph.nodes if node.op == "scale"]
+    assert scales
+    assert all(np.allclose(scale, 1.0 / keep if keep > 0.5 else 0.0) for scale in scales)
 
 
 class Pads(nn.Module):
