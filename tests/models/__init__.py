@@ -339,6 +339,7 @@ def _examples() -> dict[str, Case]:
         wiring.squeezed_blocks: (4, 3, 12, 12),
         wiring.batch_spread: (16, 16),
         wiring.residual_blocks: (4, 3, 12, 12),
+        wiring.gated_residuals: (4, 3, 12, 12),
         wiring.detached_branches: (16, 16),
         wiring.gathered_parts: (4, 6, 16),
         stuck.dropped_layers: (4, 8, 8, 8),

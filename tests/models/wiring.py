@@ -370,6 +370,24 @@ def residual_blocks(*, wrong: bool = False) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *(ResidualBlock(16, wrong) for _ in range(6)), head)
 
 
+class GatedUnit(nn.Module):
+    """A shortcut beside a body that a gate of its own averages weighs."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body, self.gate = ResidualBlock(channels, wrong=True), nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return x + y * torch.sigmoid(self.gate(y.mean((2, 3))))[:, :, None, None]
+
+
+def gated_residuals() -> nn.Module:
+    """Bodies that are called residual blocks and do not add: the unit that holds each does, behind a gate."""
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *(GatedUnit(16) for _ in range(6)), head)
+
+
 class Regression(nn.Module):
     """A regression with its loss inside."""
 

@@ -67,9 +67,23 @@ def _called_residual(facts: Facts) -> str:
         if not _RESIDUAL.search(name) or _NO_BLOCK.search(name) or not 0 < layers <= _MOST_LAYERS:
             continue
         ends = _ends(facts, own)
-        if ends is not None and not _meet(own) and not _is_added(facts, *ends):
+        if ends is not None and not (_meet(own) or _is_added(facts, *ends) or _is_added_by_holder(facts, scope, *ends)):
             found.append(scope)
     return ", ".join(folded(found)) or "none"
+
+
+def _is_added_by_holder(facts: Facts, scope: str, source: str, result: str) -> bool:
+    """Whether the module that holds one adds the input of that to what it makes of its output (by a gate, a share)."""
+    holder = scope.rpartition(".")[0]
+    seen, front = {result}, [result]
+    while front:
+        for reader in facts.graph.consumers.get(front.pop(), ()):
+            if f"{reader.scope}.".startswith(f"{holder}." if holder else ""):
+                if reader.op == "add" and _leads_to(facts, source, reader):
+                    return True
+                front += [name for name in reader.outputs if name not in seen]
+                seen.update(reader.outputs)
+    return False
 
 
 def _meet(nodes: list[Node]) -> bool:
