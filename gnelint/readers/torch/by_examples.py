@@ -57,8 +57,10 @@ def program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: 
 
 
 class _CentralDraws(TorchDispatchMode):  # type: ignore[misc]
-    """Single numbers that are drawn take the middle of their law, for what the module reads off them; they stay draws in
-    the trace. A branch that a coin keeps four times of five is there."""
+    """Single numbers that are drawn take the middle of their law, for what the module reads off them.
+
+    They stay draws in the trace; a branch that a coin keeps four times of five is there.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
