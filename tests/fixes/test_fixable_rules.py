@@ -18,15 +18,22 @@ from gnelint.readers.onnx.reader import read
 from gnelint.readers.torch.reader import read_module
 from tests.models import network
 from tests.models.export import write_onnx
+from tests.sampling import is_sampled, slow_unless
 
 RULES = load_rules().rules
 FIXABLE = [rule for rule in RULES if rule.program.fix is not None and rule.program.fix.safety != "display"]
 BAD = [
-    pytest.param(rule, test["model"], id=f"{rule.id}-{test['model']}")
+    (rule, test["model"], position == 0)
     for rule in FIXABLE
-    for test in rule.tests
-    if test.get("after_fix") == 0 and test.get("mode", "train") == "train" and "input" not in test
+    for position, test in enumerate(
+        test
+        for test in rule.tests
+        if test.get("after_fix") == 0 and test.get("mode", "train") == "train" and "input" not in test
+    )
 ]
+"""Rules with the networks that they fix, and whether a network is the first of its rule."""
+EXPORTED = 8
+"""Of about so many the quick run fixes one as ONNX."""
 
 
 def graph_of(model: str) -> Graph:
@@ -57,12 +64,25 @@ def check(graph: Graph, rule: Rule) -> None:
     assert not again.edits
 
 
-@pytest.mark.parametrize(("rule", "model"), BAD)
+def named(rule: Rule, model: str) -> str:
+    return f"{rule.id}-{model}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "model"),
+    [pytest.param(rule, model, id=named(rule, model), marks=slow_unless(first)) for rule, model, first in BAD],
+)
 def test_torch(rule: Rule, model: str) -> None:
     check(graph_of(model), rule)
 
 
-@pytest.mark.parametrize(("rule", "model"), [BAD[index] for index in range(0, len(BAD), 3)])
+@pytest.mark.parametrize(
+    ("rule", "model"),
+    [
+        pytest.param(rule, model, id=named(rule, model), marks=slow_unless(is_sampled(named(rule, model), EXPORTED)))
+        for rule, model, _ in BAD
+    ],
+)
 def test_onnx(rule: Rule, model: str, tmp_path: Path) -> None:
     module, inputs = network(model)
     path = tmp_path / "model.onnx"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gnelint
 from gnelint.lint.rulefile import Rule
-from tests.fixes.test_fixable_rules import BAD
+from tests.fixes.test_fixable_rules import BAD, named
 from tests.models import network
 
 Inputs = tuple[Tensor, ...]
@@ -74,7 +74,9 @@ STAYS = 0.3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rule", "model"), BAD)
+@pytest.mark.parametrize(
+    ("rule", "model"), [pytest.param(rule, model, id=named(rule, model)) for rule, model, _ in BAD]
+)
 def test_better(rule: Rule, model: str) -> None:
     torch.manual_seed(0)
     net, inputs = network(model)

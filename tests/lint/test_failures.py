@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.lint.judging import errors, findings_of
 from tests.models import failures as made
 from tests.models import side_by_side
+from tests.sampling import is_sampled, slow_unless
 
 VECTORS, PLANES, TOKENS = (64, 256), (8, 32, 16, 16), (4, 32, 256)
 
@@ -199,15 +200,14 @@ MISSED: dict[str, str] = {}
 """What no rule catches, and why; an entry that is caught fails, so that it is taken out."""
 
 
-ASKED_ELSEWHERE = frozenset({"A", "A double", "D", "E"})
-"""Deep networks that test_rules.py checks as well."""
+SAMPLED = 3
+"""Of about so many rows the quick run asks one; test_rules.py and test_reports.py ask rules about their likes."""
 
 
 def marked(row: Row) -> object:
     """The row, expected to fail if it is one of those that are missed."""
     missed = [pytest.mark.xfail(strict=True, reason=MISSED[row.name])] if row.name in MISSED else []
-    heavy = [pytest.mark.slow] if row.name in ASKED_ELSEWHERE else []
-    return pytest.param(row, id=row.name, marks=[*missed, *heavy])
+    return pytest.param(row, id=row.name, marks=[*missed, *slow_unless(is_sampled(row.name, SAMPLED))])
 
 
 @pytest.mark.parametrize("row", [marked(row) for row in ROWS])
@@ -221,7 +221,9 @@ def test_the_mistake_is_flagged(row: Row, record_property: Callable[[str, object
     assert found
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.name, marks=slow_unless(is_sampled(row.name, SAMPLED))) for row in ROWS]
+)
 def test_the_correction_is_no_error(row: Row, record_property: Callable[[str, object], None]) -> None:
     found = errors(findings_of(row.good, row.inputs(), row.good_mode))
     record_property(f"design correction of {row.name}", bool(found))

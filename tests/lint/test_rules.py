@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,9 @@ from gnelint.app.rule_tests import Examples, is_exported
 from gnelint.lint.rulefile import Rule, builtin_directory, load_rules
 from tests import builders
 from tests.builders import chain, graph, node, prediction
+from tests.lint.test_reports import ALL as REPORTS
 from tests.models import network
+from tests.sampling import is_sampled, slow_unless
 
 RULES = load_rules().rules
 FIRST = {"GNE101", "GNE102", "GNE202", "GNE401", "GNE501", "GNE502", "GNE901"}
@@ -53,26 +54,35 @@ def named() -> dict[str, list[tuple[Rule, Mapping[str, Any]]]]:
     found: dict[str, list[tuple[Rule, Mapping[str, Any]]]] = defaultdict(list)
     for rule in RULES:
         for test in rule.tests:
-            found[test["model"] + " in eval mode" * (test.get("mode") == "eval")].append((rule, test))
+            found[network_of(test)].append((rule, test))
     return found
+
+
+def network_of(test: Mapping[str, Any]) -> str:
+    return str(test["model"]) + " in eval mode" * (test.get("mode") == "eval")
 
 
 NETWORKS = named()
 
 
-SAMPLED = 16
-"""Of about so many networks one is exported in the quick run; the slow one exports all."""
+EXPORTED = 16
+"""Of about so many networks the quick run exports one."""
 
 
-def is_sampled(model: str) -> bool:
-    """Whether the quick run exports a network: by its name, so that a new network does not move the choice."""
-    return zlib.crc32(model.encode()) % SAMPLED == 0
+def examples_of_each() -> set[str]:
+    """The first bad and the first good network of each rule; test_reports.py asks all rules about its good ones."""
+    found: set[str] = set()
+    for rule in RULES:
+        for bad in (True, False):
+            found.update([network_of(test) for test in rule.tests if (test.get("findings") != 0) is bad][:1])
+    return found
 
 
+QUICK = examples_of_each() - {report.good for report in REPORTS}
 BOTH_WAYS = [
-    *(pytest.param(model, False, id=f"{model}-torch") for model in NETWORKS),
+    *(pytest.param(model, False, id=f"{model}-torch", marks=slow_unless(model in QUICK)) for model in NETWORKS),
     *(
-        pytest.param(model, True, id=f"{model}-onnx", marks=[] if is_sampled(model) else [pytest.mark.slow])
+        pytest.param(model, True, id=f"{model}-onnx", marks=slow_unless(is_sampled(model, EXPORTED)))
         for model in NETWORKS
     ),
 ]

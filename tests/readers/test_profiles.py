@@ -13,6 +13,7 @@ from gnelint.readers.onnx.reader import read
 from gnelint.readers.torch.reader import read_module
 from tests.models import CASES, HELD_OUT
 from tests.models.export import OPSETS, apart, export_onnx, matched_layers, unmatched_layers
+from tests.sampling import slow_unless
 
 BITS = 0.05
 NETWORKS = {**CASES, **HELD_OUT}
@@ -28,15 +29,16 @@ def from_torch(name: str) -> Prediction:
 
 
 HEAVY = {"shufflenet_v2", "swin", "llama", "rotary_encoder"}
-"""Networks that torch's newer exporter takes some seconds for: in the quick run the older one exports them."""
+"""Networks that torch's newer exporter takes some seconds for: the quick run, which asks one exporter for each network,
+asks the older one for these."""
 
 
 @pytest.mark.parametrize("opset", ["newest", pytest.param("old", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "dynamo"),
     [
-        pytest.param(name, dynamo, marks=[pytest.mark.slow] if dynamo and name in HEAVY else [])
-        for name in NAMES
+        pytest.param(name, dynamo, marks=slow_unless(dynamo == (index % 2 == 1 and name not in HEAVY)))
+        for index, name in enumerate(NAMES)
         for dynamo in (False, True)
     ],
 )
