@@ -150,6 +150,11 @@ class _Rows:
     squares: np.ndarray | None = None
     weights: np.ndarray | None = None
 
+    @property
+    def tilted(self) -> np.ndarray:
+        """The tilt of each row: covariances over n keys are (1 - 1/n) of the tokens' own, and nothing over one."""
+        return np.asarray(self.tilt * (1.0 - self.s2) ** 2)
+
     @staticmethod
     def over(counts: np.ndarray, logit: float, common: float, tilt: float, overlap: float) -> _Rows:
         """Rows that see so many keys each, with independent logits of which all queries share `common`."""
@@ -367,7 +372,7 @@ class Attention(OneOutput):
         value = sides[2]
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
-        passed = rows.s2 + rows.logit * rows.tilt
+        passed = rows.s2 + rows.logit * rows.tilted
         variance = value.position_covariance + value.free * float(passed.mean())
         covariance = np.minimum(value.position_covariance + value.free * rows.overlap, variance)
         arrays = [a[None, :, None, :] for a in (value.mean, variance, covariance)]
@@ -420,16 +425,17 @@ class Attention(OneOutput):
         gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
         gv = gv + value.mean.shape[1] * (value.mean.shape[1] - 1) * along * value.along_free
         square = self._scale(width) ** 2
-        through = line * (rows.k + rows.tilt)
+        through = line * (rows.k + rows.tilted)
         to_keys = self._received(rows, line * rows.k, keys)
         key_pairs = self._from_pairs(rows, line * rows.k_common, keys)
         key_energy = gv * query.second * float(to_keys.mean()) + gv_common * query.common * float(key_pairs.mean())
         # queries that weigh one key lean towards it, all of them
         leaning = (1.0 + width * rows.tilt) * rows.logit / width / (1.0 + rows.logit / width) ** 2
-        both = float(self._from_pairs(rows, line, keys).mean())
+        both = float(self._from_pairs(rows, line * (1.0 - rows.s2) ** 2, keys).mean())
         key_energy = key_energy + gv_common * query.free * leaning * both
         # what two queries get, where the energy's profile is 1
-        of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1) + rows.tilt * _amplitude(line) ** 2
+        of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1)
+        of_pairs = of_pairs + rows.tilt * _amplitude(line * (1.0 - rows.s2)) ** 2
         query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)
         found = (
             (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * query.second, through),

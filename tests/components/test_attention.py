@@ -776,6 +776,43 @@ def test_queries_that_weigh_a_key_lean_towards_it(width: int, tokens: int, gain:
     assert np.mean(errors) == pytest.approx(0.0, abs=0.35)
 
 
+class Few(nn.Module):
+    """Several queries over the first few tokens, four heads."""
+
+    def __init__(self, width: int, keys: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.keys = keys
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (
+            each.unflatten(-1, (4, -1)).transpose(1, 2)
+            for each in (self.query(x), self.key(x[:, : self.keys]), self.value(x[:, : self.keys]))
+        )
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 4, 8])
+def test_few_keys_hardly_move(keys: int) -> None:
+    """Keys and values of the same tokens correlate; over a single key there is nothing that could covary."""
+    torch.manual_seed(0)
+    module, x = Few(64, keys), torch.randn(16, 16, 64)
+    prediction = analyse(trace_module(module, (x,), name="few").graph)
+    caught: list[torch.Tensor] = []
+    for layer in (module.query, module.key):
+        layer.register_forward_hook(lambda _, __, output: caught.append(output))
+    output = module(x)
+    cotangent = torch.randn_like(output)
+    for name, found in zip(("query", "key"), torch.autograd.grad(output, caught, cotangent), strict=True):
+        share = float(found.square().sum() / cotangent.square().sum())
+        said = prediction.by_node[name].gradient_log2
+        if keys == 1:
+            assert share < 1e-10
+            assert said is None or said < -40
+        else:
+            assert said == pytest.approx(np.log2(share), abs=0.35)
+
+
 class Reattention(nn.Module):
     """DeepViT's: heads are mixed and normalised behind the softmax, so that each head gets a mean of its own; a class
     token is read."""
