@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks.accuracy import run
 from tests.models import CASES, HELD_OUT
+from tests.sampling import is_sampled, slow_unless
 
 BOUNDS = {
     # name: bits of the median layer and end to end
@@ -31,7 +32,7 @@ BOUNDS = {
 and without masks."""
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow_unless(is_sampled(name, 2))) for name in BOUNDS])
 def test_gradients_are_predicted_to_a_fraction_of_a_bit(name: str) -> None:
     found = run({**CASES, **HELD_OUT}[name], seed=1, probes=8)
     bits = np.array([layer.bits for layer in found.layers])

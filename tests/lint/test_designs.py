@@ -16,6 +16,7 @@ from tests.models.convnext import convnext_tiny
 from tests.models.resnet import resnet18, resnet50
 from tests.models.transformer import gpt2, llama
 from tests.models.vit import vit
+from tests.sampling import is_sampled, slow_unless
 
 PLAIN = ("a_", "b_", "c_", "d_", "e_", "plain_", "residual_conv")
 """Names of cases that are mistakes or their corrections; tests/lint/test_failures.py judges those."""
@@ -79,7 +80,9 @@ def test_published_architectures(case: Case, record_property: Callable[[str, obj
     judge(case, record_property)
 
 
-@pytest.mark.parametrize("case", LOOK_WRONG, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=slow_unless(is_sampled(case.name, 2))) for case in LOOK_WRONG]
+)
 def test_designs_that_look_wrong(case: Case, record_property: Callable[[str, object], None]) -> None:
     judge(case, record_property)
 
