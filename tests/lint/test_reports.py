@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import gnelint
 from gnelint.lint.finding import Finding
 from tests.models import network
+from tests.sampling import is_sampled, slow_unless
 
 
 @dataclass(frozen=True)
@@ -400,6 +401,10 @@ KNOWN_BY_OTHERS = (
 """Of the ninth search: rules and kinds that a quicker pair stands for."""
 
 
+SAMPLED = 3
+"""Of about so many corrections the quick run asks one."""
+
+
 def marked(report: Report) -> pytest.MarkDecorator | tuple[()]:
     """What makes a test a slow one."""
     return pytest.mark.slow if report.bad.startswith((*LONG, *KNOWN_BY_OTHERS)) else ()
@@ -420,7 +425,7 @@ def test_the_cause_is_named_at_its_place(report: Report) -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        pytest.param(each, id=each.good, marks=marked(each))
+        pytest.param(each, id=each.good, marks=marked(each) or slow_unless(is_sampled(each.good, SAMPLED)))
         for each in {each.good: each for each in ALL if each.good}.values()
     ],
 )
