@@ -621,6 +621,23 @@ def test_positions_of_a_channel_share_what_attention_over_channels_makes_of_them
     assert value == pytest.approx(0.0, abs=0.4)
 
 
+def bits_off(module: nn.Module, x: torch.Tensor, layer: str | None = None, cotangents: int = 8) -> float:
+    """log2 of the predicted over the measured squared gradient norm, at a layer's output or at the input."""
+    prediction = analyse(trace_module(module, (x,), name="measured").graph)
+    caught: list[torch.Tensor] = []
+    if layer is None:
+        caught.append(x.requires_grad_())
+    else:
+        module.get_submodule(layer).register_forward_hook(lambda _, __, output: caught.append(output))
+    output = module(x)
+    sent = [torch.randn_like(output) for _ in range(cotangents)]
+    found = [torch.autograd.grad(output, caught, each, retain_graph=True)[0] for each in sent]
+    measured = sum(float(each.square().sum()) for each in found) / sum(float(each.square().sum()) for each in sent)
+    said = prediction.gradient_log2 if layer is None else prediction.by_node[layer].gradient_log2
+    assert said is not None
+    return said - float(np.log2(measured))
+
+
 class Windows(nn.Module):
     """Swin's: windows of an image that they do not divide, then a merging of patches."""
 
@@ -654,13 +671,7 @@ def test_windows_share_a_gradient_that_a_merging_of_patches_and_padding_have_cut
     for seed in range(3):
         torch.manual_seed(seed)
         module, x = Windows(16, window), torch.randn(4, size, size, 16)
-        prediction = analyse(trace_module(module, (x,), name="windows").graph)
-        output = module(x.requires_grad_())
-        cotangents = [torch.randn_like(output) for _ in range(8)]
-        found = [torch.autograd.grad(output, x, each, retain_graph=True)[0] for each in cotangents]
-        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
-        assert prediction.gradient_log2 is not None
-        errors.append(prediction.gradient_log2 - np.log2(total))
+        errors.append(bits_off(module, x))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.45)
 
 
@@ -691,13 +702,7 @@ def test_what_a_class_token_sends_to_all_tokens_adds_up_from_block_to_block() ->
     for seed in range(2):
         torch.manual_seed(seed)
         module, x = Fused(32, 4), torch.randn(4, 32, 32)
-        prediction = analyse(trace_module(module, (x,), name="fused").graph)
-        output = module(x.requires_grad_())
-        cotangents = [torch.randn_like(output) for _ in range(8)]
-        found = [torch.autograd.grad(output, x, each, retain_graph=True)[0] for each in cotangents]
-        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
-        assert prediction.gradient_log2 is not None
-        errors.append(prediction.gradient_log2 - np.log2(total))
+        errors.append(bits_off(module, x))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.3)
 
 
@@ -727,16 +732,7 @@ def test_what_samples_have_less_than_nothing_in_common_is_kept_behind_a_stack() 
     for seed in range(2):
         torch.manual_seed(seed)
         module, x = FusedImage(32, 2), torch.randn(4, 32, 8, 8)
-        prediction = analyse(trace_module(module, (x,), name="fused").graph)
-        caught: list[torch.Tensor] = []
-        module.norms[0].register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
-        output = module(x)
-        cotangents = [torch.randn_like(output) for _ in range(8)]
-        found = [torch.autograd.grad(output, caught, each, retain_graph=True)[0] for each in cotangents]
-        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
-        said = prediction.by_node["norms.0"].gradient_log2
-        assert said is not None
-        errors.append(said - np.log2(total))
+        errors.append(bits_off(module, x, "norms.0"))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.4)
 
 
@@ -763,16 +759,7 @@ def test_queries_that_weigh_a_key_lean_towards_it(width: int, tokens: int, gain:
     for seed in range(3):
         torch.manual_seed(seed)
         module, x = Plain(width, gain, causal), torch.randn(8, tokens, width)
-        prediction = analyse(trace_module(module, (x,), name="plain").graph)
-        caught: list[torch.Tensor] = []
-        module.key.register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
-        output = module(x)
-        cotangents = [torch.randn_like(output) for _ in range(8)]
-        found = [torch.autograd.grad(output, caught, each, retain_graph=True)[0] for each in cotangents]
-        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
-        said = prediction.by_node["key"].gradient_log2
-        assert said is not None
-        errors.append(said - np.log2(total))
+        errors.append(bits_off(module, x, "key"))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.35)
 
 
@@ -845,11 +832,5 @@ def test_each_matrix_has_a_mean_of_its_own_and_a_class_token_shares_nothing() ->
     for seed in range(4):
         torch.manual_seed(seed)
         module, x = Reattention(32, 4, 3), torch.randn(4, 32, 32)
-        prediction = analyse(trace_module(module, (x,), name="reattention").graph)
-        output = module(x.requires_grad_())
-        cotangents = [torch.randn_like(output) for _ in range(8)]
-        found = [torch.autograd.grad(output, x, each, retain_graph=True)[0] for each in cotangents]
-        total = sum(float(each.square().sum()) for each in found) / sum(float(c.square().sum()) for c in cotangents)
-        assert prediction.gradient_log2 is not None
-        errors.append(prediction.gradient_log2 - np.log2(total))
+        errors.append(bits_off(module, x))
     assert np.mean(errors) == pytest.approx(0.0, abs=1.0)
