@@ -267,14 +267,15 @@ def _steps(facts: Facts, node: Node) -> float | None:
     return None if shape is None or len(shape) != 3 else float(shape[1])
 
 
+_CARRIES_STATE = frozenset({"slice", "reshape", "identity", "expand"})
+
+
 def _drawn_state(facts: Facts, node: Node) -> bool:
     """Whether a recurrent layer starts from numbers that forward draws anew in every pass."""
     if node.op not in _RECURRENT:
         return False
     for name in node.present_inputs[1:]:
-        source = facts.graph.producers.get(name)
-        while source is not None and source.op in ("slice", "reshape", "identity", "expand") and source.present_inputs:
-            source = facts.producer(source)
+        source = facts.source_beyond(facts.graph.producers.get(name), _CARRIES_STATE)
         value = source.parameters.get("value") if source is not None and source.op == "constant" else None
         if value is not None and value.transform == "random" and not any(leaf.trainable for leaf in value.leaves):
             return True

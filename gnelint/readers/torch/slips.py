@@ -49,9 +49,7 @@ def _numbers(program: ExportedProgram) -> Iterator[tuple[str, str]]:
     """Stored tensors whose number is taken out, each with the line: no gradient comes back through a number."""
     names: Mapping[str, str] = program.graph_signature.inputs_to_parameters
     for node in program.graph.nodes:
-        source = node.args[0] if operation_name(node.target) in _NUMBERS and node.args else None
-        while isinstance(source, fx.Node) and operation_name(source.target) in WHOLE_VIEWS:
-            source = source.args[0]
+        source = _unviewed(node.args[0]) if operation_name(node.target) in _NUMBERS and node.args else None
         if isinstance(source, fx.Node) and source.name in names:
             yield names[source.name], _place(node)
 
