@@ -43,7 +43,12 @@ def shape_only(node: fx.Node) -> fx.Node | None:
 
 
 def operation_name(target: Any) -> str:
-    """The bare name of what an fx node calls: "conv2d" for aten.conv2d.default, "getitem" for operator.getitem."""
+    """The bare name of what an fx node calls: "conv2d" for aten.conv2d.default, "getitem" for operator.getitem.
+
+    The target of an input or of a stored tensor is its own name and calls nothing: "" for an input that is called "t".
+    """
+    if isinstance(target, str):
+        return ""
     if isinstance(target, torch._ops.OpOverload):
         return str(target.overloadpacket.__name__)
     return str(getattr(target, "__name__", target))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -394,6 +395,23 @@ def test_damaged_pt2_files(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ModelError, match="can load") as caught:
         read_pt2(path)
     assert "\n" not in str(caught.value)
+
+
+def called(word: str) -> nn.Module:
+    """A network whose input, and a parameter, have such names."""
+    forward = f"def forward(self, {word}):\n    return self.head(self.words({word}) * self.view).relu()\n"
+    defined: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {}
+    exec(forward, defined)
+    net = type("Words", (nn.Module,), {"forward": defined["forward"]})()
+    net.words, net.view, net.head = nn.Embedding(7, 4), nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
+    return net
+
+
+@pytest.mark.parametrize("word", ["t", "view", "dropout", "embedding", "relu_", "item", "bernoulli"])
+def test_an_input_called_like_an_operation_is_no_operation(word: str) -> None:
+    """What stands for an input or a parameter in a traced program has its name, "t" for tokens, as its target."""
+    x = (torch.zeros(2, 5, dtype=torch.int64),)
+    assert ops(read_module(called(word), x, name="net")) == ops(read_module(called("x"), x, name="net"))
 
 
 def test_dynamic_weights_and_unused_parts() -> None:
