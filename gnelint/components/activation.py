@@ -27,6 +27,7 @@ import numpy as np
 
 from gnelint.components.base import Inputs, Remembered, Unary, component, first_input
 from gnelint.components.composed import slope_powers
+from gnelint.components.following import MOST_LEAN, following
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
@@ -34,15 +35,19 @@ from gnelint.theory.fields.channel_correlation import NONE, NOTHING_AHEAD, Ahead
 from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
-from gnelint.theory.gaussian.piecewise import Piece, derivative, gaussian_share, piecewise_expectation
+from gnelint.theory.gaussian.piecewise import (
+    Piece,
+    derivative,
+    gaussian_share,
+    piecewise_expectation,
+    piecewise_value,
+)
 from gnelint.theory.gaussian.rectified_sum import rectified_sum
 from gnelint.theory.gaussian.special import log_normal_cdf, normal_cdf, normal_pdf
 from gnelint.theory.spectrum import Structure
 
 _STEP = 0.05
 """Deviations by which the mean is moved to see how f' bends."""
-MOST_LEAN = 3.0
-"""Above this many deviations the average of f' is too small to say where it comes from."""
 
 
 class Pointwise(Unary):
@@ -71,6 +76,15 @@ class Pointwise(Unary):
     @abstractmethod
     def fourth_slope(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """E f'^4."""
+
+    def curve(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """f and f' of values that have one axis more than cells have; None where they are not known at each."""
+        return None
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Where f or f' jumps."""
+        return ()
 
     @cached_property
     def _slopes(self) -> Remembered[tuple[np.ndarray, np.ndarray]]:
@@ -138,7 +152,12 @@ class Pointwise(Unary):
                 rest = np.maximum(square - slope**2 - linear, 0.0)
                 together = together + linear * x.correlation + rest * x.correlation**2
         pulled = cotangent.times(x.axes, square, together, slope**2, lean)
-        return pulled if cotangent.winners is NOWHERE else replace(pulled, winners=cotangent.winners)
+        if cotangent.winners is not NOWHERE:
+            pulled = replace(pulled, winners=cotangent.winners)
+        told = cotangent.winners.share > 0  # where maxima have put it, `_met` knows
+        if told or not (cotangent.correlated and cotangent.lean.any()):
+            return pulled
+        return following(self.curve, self.kinks, x, cotangent, pulled)
 
     def _met(self, x: Moments, winners: Winners) -> tuple[np.ndarray, np.ndarray]:
         """E f' and E f'^2 where the gradient sits: a part of it on the largest entries, those of x being where those of
@@ -216,6 +235,14 @@ class PiecewisePolynomial(Pointwise):
     def pieces(self) -> tuple[Piece, ...]:
         """The polynomials and where they hold."""
         return tuple(Piece(*piece) for piece in self.function.pieces(**self.numbers))
+
+    def curve(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pieces = self.pieces()
+        return piecewise_value(pieces, x), piecewise_value(derivative(pieces), x)
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return tuple(piece.high for piece in self.pieces() if math.isfinite(piece.high))
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pieces = self.pieces()
@@ -469,6 +496,13 @@ class ExponentialLinear(Pointwise):
         """E x^power over x > 0."""
         line: tuple[float, ...] = (0.0, 1.0) if power else (1.0,)
         return piecewise_expectation((Piece(0.0, INF, line),), max(power, 1), mean, variance)
+
+    kinks = (0.0,)
+
+    def curve(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p, a, k = self.function.coefficients(**self.numbers)
+        below = np.exp(k * np.minimum(x, 0.0))
+        return np.where(x > 0.0, p * x, a * (below - 1.0)), np.where(x > 0.0, p, a * k * below)
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p, a, k = self.function.coefficients(**self.numbers)

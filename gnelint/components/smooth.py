@@ -12,7 +12,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from gnelint.components.activation import MOST_LEAN, Pointwise
+from gnelint.components.activation import Pointwise
 from gnelint.components.base import Inputs, Remembered, component
 from gnelint.ops import record as ops
 from gnelint.theory.fields.gradient import Gradient
@@ -24,8 +24,6 @@ from gnelint.theory.gaussian.quadrature import smooth_expectations
 from gnelint.theory.gaussian.sensitivity import Sensitivity, sensitivity
 from gnelint.theory.spectrum import Structure
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _AVERAGED = {
     "values": (False, (1, 2)),
     "slopes": (True, (1, 2)),
@@ -65,39 +63,10 @@ class Smooth(Pointwise):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         inside = self._stratified(x)
-        pulled = super().pull(inside, y, cotangent)
-        told = cotangent.winners.share > 0  # where maxima have put it, `_met` knows
-        if cotangent.lean.any() and cotangent.correlated and not told:
-            pulled = self._following(inside, cotangent, pulled)
-        return ranked_before(pulled, x)
+        return ranked_before(super().pull(inside, y, cotangent), x)
 
-    def _following(self, x: Moments, cotangent: Gradient, pulled: Gradient) -> Gradient:
-        """Of a cotangent u (1 + l yhat) of a factor u that positions share, yhat being the output less its mean, in
-        deviations: it is large where the slope is.
-
-            energy -> E f'^2 + c [2 l E yhat f'^2 + l^2 (E yhat^2 f'^2 - E f'^2)],   c (E f' + l E yhat f')^2 shared
-            lean   -> (E f' zhat + l E yhat f' zhat) / (E f' + l E yhat f')
-        """
-        g, x = cotangent.refined(pulled.axes), x.refined(pulled.axes)
-        if g.axes != pulled.axes or x.axes != pulled.axes:
-            return pulled
-        deviation = np.sqrt(np.maximum(x.variance, 0.0))
-        z = x.mean[..., None] + deviation[..., None] * _NODES
-        value, slope = self.f(z), self.slope(z)
-        mean, second = value @ _WEIGHTS, value**2 @ _WEIGHTS
-        spread = np.sqrt(np.maximum(second - mean**2, 0.0))[..., None]
-        out = np.divide(value - mean[..., None], spread, out=np.zeros_like(value), where=spread > 0)
-        lean, shared = g.lean, np.maximum(g.position_covariance, 0.0)
-        square = (slope**2) @ _WEIGHTS
-        more = 2.0 * lean * ((out * slope**2) @ _WEIGHTS) + lean**2 * ((out**2 * slope**2) @ _WEIGHTS - square)
-        energy = np.maximum(pulled.energy + shared * more, 0.0)
-        once, leant = slope @ _WEIGHTS, (out * slope) @ _WEIGHTS
-        whole = once + lean * leant
-        covariance = pulled.position_covariance + shared * (whole**2 - once**2)
-        behind = (slope * _NODES) @ _WEIGHTS + lean * ((out * slope * _NODES) @ _WEIGHTS)
-        enough = np.abs(whole) > np.abs(behind) / MOST_LEAN
-        found = np.divide(behind, whole, out=np.zeros_like(whole), where=enough)
-        return replace(pulled, energy=energy, position_covariance=np.minimum(covariance, energy), lean=found)
+    def curve(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.f(x), self.slope(x)
 
     @cached_property
     def _cells(self) -> Remembered[Moments]:

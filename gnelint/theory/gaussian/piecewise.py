@@ -77,6 +77,18 @@ def piecewise_expectation(pieces: Sequence[Piece], power: int, mean: np.ndarray,
     return np.asarray(total)
 
 
+def piecewise_value(pieces: Sequence[Piece], z: np.ndarray) -> np.ndarray:
+    """f of values that have one axis more, the last, than coefficients have."""
+    found = np.zeros(z.shape)
+    for piece in pieces:
+        value = sum(
+            (np.asarray(c, dtype=np.float64)[..., None] * z**power for power, c in enumerate(piece.coefficients)),
+            np.zeros(1),
+        )
+        found = np.where((z > piece.low) & (z <= piece.high), value, found)
+    return found
+
+
 def derivative(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     """f' piece by piece (jumps are left out)."""
     return tuple(
