@@ -103,6 +103,8 @@ class _Linear(OneOutput):
                 levelled=sum(share**2 * x.levelled for share, x in shares) / total**2,
             )
         y = replace(y, parted=_parted([(w**2 * float(x.position_covariance.mean()), x) for w, x in terms]))
+        if nonnegative and not positive:
+            y = replace(y, silent=_silent([x for e, x in zip(energies, parts, strict=True) if e]))
         return y.with_autocorrelation(autocorrelation)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
@@ -265,7 +267,7 @@ class _Linear(OneOutput):
             mean = mean + self.weights()[index] * part.floor
         nonnegative = x.nonnegative and all(other.nonnegative for other in rest)
         alone = Moments.flat(rest[0].axes, mean, variance, nonnegative=nonnegative)
-        alone = replace(alone, cumulants=_summed(rest, weights))
+        alone = replace(alone, cumulants=_summed(rest, weights), silent=_silent(rest) if nonnegative else None)
         whole = y.positive_share
         beside = resample(alone.positive_share, alone.axes, y.axes)
         share = np.divide(beside, whole, out=np.ones_like(whole), where=whole > 0)
@@ -276,6 +278,11 @@ def _parted(parts: Sequence[tuple[float, Moments]]) -> float:
     """`Moments.parted` of a sum, of operands with what their entries have in common."""
     total = sum(shared for shared, _ in parts)
     return sum(shared * x.parted for shared, x in parts) / total if total > 0 else max(x.parted for _, x in parts)
+
+
+def _silent(parts: Sequence[Moments]) -> np.ndarray:
+    """P(x = 0) of a sum of independent values that are not negative: all of them are 0."""
+    return math.prod((1.0 - x.positive_share for x in parts), start=np.ones(1))
 
 
 def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -362,6 +369,8 @@ class Multiply(OneOutput):
         covariance = (a.position_covariance + a.mean**2) * (b.position_covariance + b.mean**2) - mean**2
         y = Moments.flat(a.axes, mean, variance, covariance, a.nonnegative and b.nonnegative)
         y = replace(y, positive=a.positive and b.positive)
+        if y.nonnegative and not y.positive:
+            y = replace(y, silent=1.0 - a.positive_share * b.positive_share)
         if gated is None:
             return y
         # a gate that is one number for a whole channel changes nothing about where the channel has its energy

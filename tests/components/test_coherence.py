@@ -579,12 +579,12 @@ def test_a_gradient_that_came_through_a_kernel_of_one_channel_follows_the_value(
 
 @pytest.mark.parametrize("act", [nn.Hardswish(), nn.LeakyReLU(0.1)], ids=lambda act: type(act).__name__)
 def test_an_activation_in_pieces_meets_a_gradient_that_follows_its_value(act: nn.Module) -> None:
-    """Between normalisations: 0.46 bits for hard-swish where that is left out. Of these 0.13 stay: the gradient's energy
-    follows the square of the value, too, through the slope behind the kernel, and nothing keeps that."""
+    """Between normalisations: 0.46 bits for hard-swish where that is left out. Of these 0.13 stay: the gradient's
+    energy follows the square of the value, too, through the slope behind the kernel, and nothing keeps that."""
     errors = []
     for seed in range(3):
         torch.manual_seed(seed)
         module = OwnKernels(nn.Sequential(nn.BatchNorm2d(64), act))
-        module.norm = nn.Identity()  # type: ignore[assignment]
+        module.norm = nn.Identity()
         errors.append(bits_at_entrance(module, torch.randn(16, 3, 8, 8)))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.2)

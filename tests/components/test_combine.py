@@ -311,6 +311,36 @@ def test_a_rectifier_before_a_normalised_branch_passes_what_one_behind_the_sum_l
     assert g.total == pytest.approx(float(np.mean(found)), rel=0.06)
 
 
+def test_a_sum_of_rectified_values_is_silent_where_all_are() -> None:
+    """relu(s + relu(u) / 2) behind a rectified s: the two are 0 together in a quarter of the places, whatever the first
+    two moments would say, and what passes the last rectifier is above 0 in the branch as often as it was there."""
+    shape = (64, 64)
+    relu, add = make("relu", [shape], [shape]), make("add", [shape, shape], [shape])
+    half = make("scale", [shape], [shape], factor=0.5, reciprocal=False)
+    x = Moments.uniform(shape, 0.0, 1.0)
+    (s,), (r,) = relu.forward([Moments.uniform(shape, 0.0, 1.0)]), relu.forward([x])
+    (branch,) = half.forward([r])
+    (y,) = add.forward([s, branch])
+    assert float(y.positive_share.item()) == pytest.approx(0.75, abs=1e-9)
+    (z,) = relu.forward([y])
+    (g,) = relu.backward([y], [z], [Gradient.white(shape)])
+    (_, g) = add.backward([s, branch], [y], [g])
+    (g,) = half.backward([r], [branch], [g])
+    (g,) = relu.backward([x], [r], [g])
+    assert g is not None
+    u = torch.randn(2, 1 << 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    found = torch.autograd.grad((u[0].relu() + 0.5 * u[1].relu()).relu().sum(), u)[0][1]
+    assert float(g.energy.item()) == pytest.approx(float(found.square().mean()), rel=0.02)
+
+
+def test_a_gate_leaves_silent_what_was() -> None:
+    shape = (64, 16, 4, 4)
+    (x,) = make("relu", [shape], [shape]).forward([Moments.uniform(shape, 0.0, 1.0)])
+    gate = replace(Moments.uniform((64, 16, 1, 1), 0.5, 0.06), nonnegative=True, positive=True)
+    (y,) = make("mul", [shape, gate.shape], [shape]).forward([x, gate])
+    assert float(y.positive_share.mean()) == pytest.approx(0.5, abs=1e-9)
+
+
 def test_a_gate_of_whole_channels_leaves_the_border_where_it_is() -> None:
     shape = (2, 3, 4, 4)
     line = np.array([0.5, 1.5, 1.5, 0.5])

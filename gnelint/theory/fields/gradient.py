@@ -298,10 +298,11 @@ class Gradient(Field):
 
     def by_constants(self, axes: Axes, mean: np.ndarray, variance: np.ndarray | float = 0.0) -> Gradient:
         """Entries multiplied by constants with this mean and variance within each cell: what follows the value goes on
-        following it, with the constant's sign."""
-        found = self.times(axes, mean**2 + variance, mean**2, mean**2)
-        sign = np.where(resample(on_cells(mean, counts(axes)), axes, found.axes) < 0, -1.0, 1.0)
-        return replace(found, lean=sign * self.refined(found.axes).lean)
+        following it, with the constant's sign, and what sits on entries above 0 does so behind a positive one."""
+        found, own = self.times(axes, mean**2 + variance, mean**2, mean**2), self.refined(axes)
+        mean, spread = (resample(on_cells(each, counts(axes)), axes, found.axes) for each in (mean, variance))
+        overlap = np.where((mean > 0) & (spread <= 0), own.mask_overlap, 0.0)
+        return replace(found, lean=np.where(mean < 0, -1.0, 1.0) * own.lean, mask_overlap=overlap)
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""

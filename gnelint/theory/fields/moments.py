@@ -55,6 +55,8 @@ class Moments(Field):
         floor: where all entries are that a rectifier has cut, and below which there are none; None where no rectifier
             is known. It is 0 for what is `nonnegative`, which does not say it again, and behind a batch normalisation
             of that its shift: the identity branches of RepVGG have it. `refined` carries it too.
+        silent: P(x = 0) in each cell of what is not negative, where sums and products tell it; None where its first two
+            moments have to. `refined` carries it too.
         channel_correlation: how much different channels are correlated, by mean square.
         variance_of_variance: relative variance of a cell's true variance about `variance`, for the channel
             correlations of what was summed. It is asked for right behind the sum.
@@ -93,6 +95,7 @@ class Moments(Field):
     rectified_part: tuple[Above, np.ndarray, np.ndarray] | None = None
     above: Above | None = None
     floor: np.ndarray | None = None
+    silent: np.ndarray | None = field(default=None, metadata=outlasts(Effect.SCALED))
     channel_correlation: ChannelCorrelation = field(default=NONE, metadata=outlasts(*Effect))
     variance_of_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
     log_norm_variance: float = field(default=0.0, metadata=outlasts(Effect.SHIFTED))
@@ -143,6 +146,8 @@ class Moments(Field):
         if self.cumulants is not None:
             third, fourth = (resample(array, self.axes, field.axes) for array in self.cumulants)
             field = replace(field, cumulants=(third, fourth))
+        if self.silent is not None:
+            field = replace(field, silent=resample(self.silent, self.axes, field.axes))
         return field if self.floor is None else replace(field, floor=resample(self.floor, self.axes, field.axes))
 
     @cached_property
@@ -161,6 +166,8 @@ class Moments(Field):
             return np.ones_like(self.mean)
         if self.nonnegative and self.above is not None:
             return self.above.share
+        if self.nonnegative and self.silent is not None:
+            return np.asarray(1.0 - self.silent)
         if self.nonnegative:
             location, scale = rectified_source(self.mean, self.variance)
             return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
@@ -190,7 +197,7 @@ class Moments(Field):
             return self
         mean = self.mean * self.amplitude()
         arrays = (mean, np.maximum(self.second - mean**2, 0.0), self.position_covariance)
-        return self.behind(Effect.RECUT, arrays, profile=(None,) * len(self.axes))
+        return replace(self.behind(Effect.RECUT, arrays, profile=(None,) * len(self.axes)), silent=self.silent)
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.mean * np.sqrt(energy), self.variance * energy, self.position_covariance * energy

@@ -26,6 +26,7 @@ ALL = replace(
     rectified_part=(LAW, np.full((1, 1, 1), 0.4), np.full((1, 1, 1), 0.3)),
     above=LAW,
     floor=np.zeros((1, 1, 1)),
+    silent=np.full((1, 1, 1), 0.1),
     channel_correlation=ChannelCorrelation(0.1, 0.05),
     variance_of_variance=0.2,
     log_norm_variance=0.3,
@@ -48,7 +49,7 @@ LASTING = {
     Effect.RECUT: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
     Effect.ORDERED: {"nonnegative", "positive", "mean_known", "square_known", *ALWAYS},
     Effect.MOVED: {"nonnegative", "positive", *ALWAYS},
-    Effect.SCALED: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},
+    Effect.SCALED: {"nonnegative", "positive", "silent", "autocorrelation", *ALWAYS, *WHERE},
     Effect.SHIFTED: {
         *ALWAYS,
         *WHERE,
@@ -92,7 +93,10 @@ def test_finer_cells_keep_cumulants_and_coarser_ones_do_not() -> None:
     fine = ALL.refined((Axis(4), Axis.full(3), Axis(5)))
     assert fine.cumulants is not None
     assert fine.cumulants[0].shape == (1, 3, 1)
+    assert fine.silent is not None
+    assert fine.silent.shape == (1, 3, 1)
     assert fine.pooled(1).cumulants is None
+    assert fine.pooled(1).silent is None
 
 
 def test_a_constant_leaves_the_energy_about_the_mean_unless_it_varies_along_the_cell() -> None:
