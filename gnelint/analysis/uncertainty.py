@@ -59,6 +59,11 @@ CORRELATED_BITS = 0.15
 FEW_BITS = 2.0 * math.sqrt(BITS_SQUARED)
 """Over N: about batch statistics over N entries."""
 
+GROWTH_SHARE = 0.06
+"""Standard error of what a recurrent layer multiplies a gradient by, over the bits that it does so: one matrix meets
+itself at every step. Measured on tanh, LSTM and GRU layers of 64 units over 10 and 40 steps, recurrent entries of
+deviation 0.2 to 1, four draws each (0.03 to 0.13); where memory is long it is more (a GRU of 0.3 over 40 steps)."""
+
 FEW = 64
 """Entries below which statistics over the batch are called few."""
 _NOTABLE = 0.02
@@ -324,6 +329,8 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
         own = component.model_error_bits_of(index)
         if own is None:
             own = CORRELATED_BITS if CORRELATED in spectrum.assumptions else OF_BASIS[spectrum.basis]
+        if node.op in _RECURRENT:
+            own = math.hypot(own, GROWTH_SHARE * max(math.log2(phi), 0.0))
         samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)

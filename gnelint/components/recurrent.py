@@ -32,12 +32,19 @@ from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
-from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
+from gnelint.theory.gaussian.gates import (
+    Averages,
+    gate_averages,
+    gated_tanh_averages,
+    relu_averages,
+    tanh_averages,
+)
 from gnelint.theory.recurrence import (
     MOST_STEPS,
     Cell,
     Correlations,
     Pair,
+    Passage,
     Pulled,
     Run,
     Slopes,
@@ -362,7 +369,8 @@ class _LSTMCell(_WeightedCell):
             f = Averages(1.0 - i.first, 1.0 - 2.0 * i.first + i.second, nothing, nothing)
             both = i.first - i.second - f.first * i.first
         c_mean = f.first * carry.mean + i.first * g.first
-        cross = 2.0 * (f.first * i.first + both) * carry.mean * g.first + 2.0 * f.first * crossed
+        met = f.first * i.first + both
+        cross = 2.0 * met * (carry.mean * g.first + _over(crossed, i.first))
         c = Pair.of(c_mean, f.second * carry.second + i.second * g.second + cross)
         shown = tanh_averages(c.mean, c.variance)
         h = Pair.of(o.first * shown.first, o.second * shown.second)
@@ -380,7 +388,7 @@ class _LSTMCell(_WeightedCell):
         )
         return Step(
             h, c, f.first, f.second, o.first * shown.slope, o.second * shown.square, inner, outer,
-            drive.variance, fed.variance,
+            drive.variance, fed.variance, met=_over(met, f.first * i.first),
         )  # fmt: skip
 
 
@@ -410,49 +418,67 @@ class _GRUCell(_WeightedCell):
         whole = self.recurrent.forward(hidden)
         mean, variance = drive.mean + whole.mean, drive.variance + whole.variance
         r, z = gate_averages(mean[:, :2], variance[:, :2], (True, True))
-        fed = self._reset(whole, hidden, r)
-        n = tanh_averages(drive.mean[:, 2] + fed.mean, drive.variance[:, 2] + fed.variance)
+        last = Pair(drive.mean[:, 2], drive.variance[:, 2])
+        if self.reset_after:
+            through = Pair(whole.mean[:, 2], whole.variance[:, 2])
+            n, reset, passage, fed = _reset_after(last, through, Pair(mean[:, 0], variance[:, 0]), r)
+        else:
+            n, reset, passage, fed = self._reset_before(last, hidden, r)
+        kept = z.first - z.second  # E z (1 - z): one gate lets out what it does not let in
         opened = 1.0 - 2.0 * z.first + z.second  # E (1 - z)^2
-        both = 2.0 * (z.first - z.second) * hidden.mean * n.first
         h_mean = z.first * hidden.mean + (1.0 - z.first) * n.first
-        h_second = z.second * hidden.second + opened * n.second + both + 2.0 * z.first * crossed
-        h = Pair.of(h_mean, h_second)
+        covariance = _over(crossed, 1.0 - z.first)
+        both = 2.0 * kept * (hidden.mean * n.first + covariance)
+        h = Pair.of(h_mean, z.second * hidden.second + opened * n.second + both)
         nothing, gap = np.zeros_like(z.first), hidden.mean - n.first
-        apart = gap**2 + hidden.variance + n.variance
-        through = Pair(whole.mean[:, 2], whole.variance[:, 2])
-        reset = r.square * through.second if self.reset_after else nothing
+        apart = gap**2 + np.maximum(hidden.variance + n.variance - 2.0 * covariance, 0.0)
         inner = Slopes(
-            _stacked(opened * n.square * reset, z.square * apart, opened * n.square),
+            _stacked(opened * reset, z.square * apart, opened * n.square),
             _stacked(nothing, (z.slope * gap) ** 2, ((1.0 - z.first) * n.slope) ** 2),
             _stacked(nothing, z.slope**2 * hidden.variance, nothing),
         )
-        fed_variance = np.concatenate([whole.variance[:, :2], fed.variance[:, None]], axis=1)
+        fed_variance = np.concatenate([whole.variance[:, :2], fed[:, None]], axis=1)
         ones = np.ones_like(z.first)
         return Step(
-            h, h, z.first, z.second, ones, ones, inner, _no_slopes(inner.energy), drive.variance, fed_variance, r
-        )
+            h, h, z.first, z.second, ones, ones, inner, _no_slopes(inner.energy), drive.variance, fed_variance, passage,
+            _over(kept, z.first * (1.0 - z.first)),
+        )  # fmt: skip
 
-    def _reset(self, whole: Pair, hidden: Pair, r: Averages) -> Pair:
-        """What h_{t-1} adds to the pre-activation of the new state."""
-        if self.reset_after:
-            through = Pair(whole.mean[:, 2], whole.variance[:, 2])
-            return Pair.of(r.first * through.mean, r.second * through.second)
+    def _reset_before(self, last: Pair, hidden: Pair, r: Averages) -> tuple[Averages, np.ndarray, Passage, np.ndarray]:
+        """As `_reset_after`, where h_{t-1} is gated: many units add up to what is Gaussian and knows nothing of r."""
         masked = Pair.of(r.first * hidden.mean, r.second * hidden.second)
         fed = self.recurrent.rows(2).forward(masked)
-        return Pair(fed.mean[:, 0], fed.variance[:, 0])
+        lasting = self.recurrent.rows(2).forward(Pair(masked.mean, r.first**2 * hidden.variance))
+        n = tanh_averages(last.mean + fed.mean[:, 0], last.variance + fed.variance[:, 0])
+        return n, np.zeros_like(n.first), Passage(r.second, r.first**2, r.square), lasting.variance[:, 0]
 
     def back(self, step: Step, before: Pair, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert step.reset is not None
         r = step.reset
         if self.reset_after:
             inside = energy.copy()
-            inside[:, 2] *= r.second
+            inside[:, 2] *= r.energy
             return energy, self.recurrent.backward(inside)
         masked = self.recurrent.rows(2).backward(energy[:, 2:])
         energy = np.stack([masked * before.second * r.square, energy[:, 1], energy[:, 2]], axis=1)
         inside = energy.copy()
         inside[:, 2] = 0.0
-        return energy, self.recurrent.backward(inside) + r.second * masked
+        return energy, self.recurrent.backward(inside) + r.energy * masked
+
+
+def _reset_after(
+    last: Pair, through: Pair, gate: Pair, r: Averages
+) -> tuple[Averages, np.ndarray, Passage, np.ndarray]:
+    """Of n = tanh(last + s(gate) through): its averages, the square of its slope with respect to the gate, what a
+    gradient passes on its way back, and the variance that `through` gives n's pre-activation between far steps."""
+    found = gated_tanh_averages(last.mean, last.variance, (through.mean, through.variance), (gate.mean, gate.variance))
+    n = found.new
+    lasting = _over(found.passed, n.slope) ** 2
+    return n, found.reset, Passage(_over(found.passed_square, n.square), lasting, r.square), through.variance * lasting
+
+
+def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
 @component("gru")

@@ -27,7 +27,6 @@ import numpy as np
 
 from gnelint.records import dataclass
 from gnelint.theory.fields.autocorrelation import Autocorrelation
-from gnelint.theory.gaussian.gates import Averages
 
 STILL = 1e-4
 """Relative change of a step's moments below which those after it are taken as equal."""
@@ -79,6 +78,21 @@ class Slopes:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A gate that h_{t-1} passes before it reaches the last gate; arrays are (batch, unit).
+
+    Attributes:
+        energy: what it multiplies the square of a gradient by that comes back from there, E k^2.
+        lasting: what of it is left between far steps, (E k)^2.
+        square: E (k')^2, of its slope.
+    """
+
+    energy: np.ndarray
+    lasting: np.ndarray
+    square: np.ndarray
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of every unit; arrays are (batch, unit).
 
@@ -88,8 +102,11 @@ class Step:
         show, show_square: E and E ()^2 of the slope of h_t with respect to c_t.
         inner: slopes of c_t with respect to the gates, c_{t-1} held.
         outer: slopes of h_t with respect to the gates, c_t held.
-        driven, fed: variance of the gates' pre-activations from the input and from h_{t-1}, (batch, gate, unit).
-        reset: of a gate that h_{t-1} passes before it reaches the last gate; None without one.
+        driven, fed: variance of the gates' pre-activations from the input and from h_{t-1}, (batch, gate, unit); of
+            what passes a gate, what of it is left between far steps.
+        reset: what h_{t-1} passes before it reaches the last gate; None where nothing is in between.
+        met: of k_t and the slope of c_t with respect to the gates, which one gate may be in, the mean of the product
+            over the product of the means.
     """
 
     hidden: Pair
@@ -102,7 +119,8 @@ class Step:
     outer: Slopes
     driven: np.ndarray
     fed: np.ndarray
-    reset: Averages | None = None
+    reset: Passage | None = None
+    met: np.ndarray | float = 1.0
 
     @property
     def state(self) -> tuple[np.ndarray, ...]:
@@ -427,12 +445,12 @@ def pull(
         at, growth, step = _typical(moments, runs)
 
         def next_to(made: np.ndarray, at: _Moment = at, growth: np.ndarray = growth, step: Step = step) -> np.ndarray:
-            return _gate_correlations(step, at, growth, correlations, given, far, made, total)
+            return _gate_correlations(step, at, growth, correlations, given, far, made, total)[1]
 
-        near = next_to(made)
-        if np.allclose(near, made, atol=_SETTLED):
+        near, back = _gate_correlations(step, at, growth, correlations, given, far, made, total)
+        if np.allclose(back, made, atol=_SETTLED):
             break
-        made = _followed_through(next_to, made, near)
+        made = _followed_through(next_to, made, back)
         moments = _pulled(cell, runs, cotangents, last, given, made)
     first, start = moments[0][2], runs[0].step
     return Pulled(
@@ -459,13 +477,23 @@ def _followed_through(next_to: Callable[[np.ndarray], np.ndarray], before: np.nd
 
 
 def _typical(moments: Sequence[tuple[int, int, _Moment]], runs: Sequence[Run]) -> tuple[_Moment, np.ndarray, Step]:
-    """The step with half of the energy before it, and how its carry's amplitude has changed from the step before."""
-    energies = np.cumsum([length * float(moment.gates.sum()) for length, _, moment in moments])
-    place = min(int(np.searchsorted(energies, 0.5 * energies[-1])), len(moments) - 1)
+    """The step with half of the energy before it, and how its carry's amplitude has changed from the step before.
+
+    Of a gradient that grows from step to step most of the energy is at the first ones, but every step made it grow: no
+    step before the one in the middle is taken.
+    """
+    lengths = np.array([length for length, _, _ in moments])
+    place = max(_half(lengths * [float(moment.gates.sum()) for _, _, moment in moments]), _half(lengths))
     length, index, moment = moments[place]
     if length > 1 or place == 0:
         return moment, np.ones_like(moment.carry), runs[index].step
     return moment, _growth(moments[place - 1][2].carry, moment.carry), runs[index].step
+
+
+def _half(shares: np.ndarray) -> int:
+    """Where half of the sum is reached."""
+    sums = np.cumsum(shares)
+    return min(int(np.searchsorted(sums, 0.5 * sums[-1])), len(sums) - 1)
 
 
 def _growth(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -481,17 +509,27 @@ def _gate_correlations(
     far: float,
     made: np.ndarray,
     total: int,
-) -> np.ndarray:
-    """Correlation by distance of the gradient at the gates, from that of the cotangent and of the recurrence's own."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation by distance of the gradient at the gates and of what they hand back to h_{t-1}, from that of the
+    cotangent and of the recurrence's own."""
     lines = (given.size, 1, 1)
     shown = given.reshape(lines) * (at.hidden - at.recurrent) + made.reshape(lines) * at.recurrent
     beyond = step.show**2 * far * (at.hidden - at.recurrent)
     keep = _kept(step.keep, growth)
     carried = _carried(keep, at.carry, _gathered(keep, step.show**2 * shown, beyond, _history(total)))
+    before = np.concatenate([at.carry[None], carried])[: len(carried)]
+    seen = carried - (1.0 - step.met) * keep * before  # c_t kept what the gates of the same step saw
     fading = states.carry.reshape(-1, 1, 1, 1)
-    inner = (step.inner.lasting + fading * step.inner.fading) * carried[:, :, None]
+    inner = (step.inner.lasting + fading * step.inner.fading) * seen[:, :, None]
     outer = (step.outer.lasting + fading * step.outer.fading) * shown[:, :, None]
-    return _ratio(inner + outer, at.gates)
+    at_gates = inner + outer
+    near = _ratio(at_gates, at.gates)
+    if step.reset is None:
+        return near, near
+    last = np.zeros((1, at.gates.shape[1], 1))
+    last[:, -1] = 1.0
+    lasting, energy = (1.0 + last * (each[:, None] - 1.0) for each in (step.reset.lasting, step.reset.energy))
+    return near, _ratio(at_gates * lasting, at.gates * energy)
 
 
 def _pulled(

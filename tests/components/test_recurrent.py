@@ -226,6 +226,11 @@ CASES = [
     Layer("lstm", 30, persistence=0.6),
     Layer("gru", 30, persistence=0.6, tolerance=0.2, because="gates that stay are taken for fresh ones at every step"),
     Layer("rnn", 30, persistence=0.6),
+    *(
+        Layer(op, 10, gain=gain, cotangent="last", tolerance=0.3, because="one matrix grows by its own rate ten times")
+        for op in GATES
+        for gain in (4.0, 8.0)
+    ),
     Layer("lstm", 50, forget=2.0),
     Layer("lstm", 50, forget=2.0, cotangent="mean", tolerance=0.15),
     Layer("lstm", 20, {"coupled": True}),

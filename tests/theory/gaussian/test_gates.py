@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gnelint.theory.gaussian.gates import Averages, gate_averages, relu_averages, tanh_averages
+from gnelint.theory.gaussian.gates import Averages, gate_averages, gated_tanh_averages, relu_averages, tanh_averages
 
 GRID, STEP = np.linspace(-10.0, 10.0, 200_001, retstep=True)
 DENSITY = np.exp(-0.5 * GRID**2) / np.sqrt(2 * np.pi) * STEP
@@ -44,6 +44,31 @@ def test_tanh_at_any_width(deviation: float) -> None:
         true = np.array([f @ density, f**2 @ density, (1 - f**2) @ density, (1 - f**2) ** 2 @ density])
         averages = [array[k] for array in (found.first, found.second, found.slope, found.square)]
         np.testing.assert_allclose(averages, true, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("deviation", "through", "gate"), [(0.3, 0.2, 0.4), (0.5, 3.0, 0.7), (0.2, 6.0, 5.0), (2.0, 1.0, 9.0)]
+)
+def test_a_gate_inside_of_tanh(deviation: float, through: float, gate: float) -> None:
+    """Against a sum over all three Gaussians."""
+    points = np.arange(-6.0, 6.0, 0.1)
+    weights = np.exp(-0.5 * points**2) / np.exp(-0.5 * points**2).sum()
+    d, u = 0.4 + deviation * points[:, None, None], -0.5 + through * points[:, None]
+    s = logistic(0.3 + gate * points)
+    f = np.tanh(d + s * u)
+    slope = 1.0 - f**2
+
+    def mean(values: np.ndarray) -> float:
+        return float(weights @ (weights @ (values @ weights)))
+
+    given = [np.array([[each]]) for each in (0.4, deviation**2, -0.5, through**2, 0.3, gate**2)]
+    found = gated_tanh_averages(given[0], given[1], (given[2], given[3]), (given[4], given[5]))
+    new = (found.new.first, found.new.second, found.new.slope, found.new.square)
+    true = [
+        mean(each) for each in (f, f**2, slope, slope**2, s * slope, (s * slope) ** 2, (s * (1 - s) * u * slope) ** 2)
+    ]
+    averages = [each.item() for each in (*new, found.passed, found.passed_square, found.reset)]
+    np.testing.assert_allclose(averages, true, rtol=0, atol=1e-4)
 
 
 def test_what_is_not_a_number_stays_so() -> None:
