@@ -21,7 +21,7 @@ from gnelint.readers.torch.emitter import Call, Emitter, Flow
 from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
 from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
-from gnelint.readers.torch.ops.complex import Complex
+from gnelint.readers.torch.ops.complex import Complex, is_complex
 from gnelint.readers.torch.ops.table import COMPLEX_AWARE, LOWERINGS, Lowering
 from gnelint.records import dataclass
 
@@ -198,7 +198,7 @@ class _Lowerer:
             if lowering is None:
                 raise CannotLowerError("the vocabulary has no such operation")
             arguments = self._arguments(node)
-            if operation_name(node.target) not in COMPLEX_AWARE and _is_complex(arguments.values()):
+            if operation_name(node.target) not in COMPLEX_AWARE and any(map(is_complex, tree_leaves(arguments))):
                 raise CannotLowerError("complex numbers")
             result: Any = lowering(self._emitter, Call(node, arguments, outputs))
         except CannotLowerError:
@@ -250,7 +250,7 @@ class _Lowerer:
         flows = [
             flow
             for operand in operands.values()
-            for flow in ((operand.real, operand.imaginary) if isinstance(operand, Complex) else (operand,))
+            for flow in (operand.flows if isinstance(operand, Complex) else (operand,))
             if isinstance(flow, Flow)
         ]
         parameters: dict[str, Parameter | None] = {
@@ -329,9 +329,7 @@ class _Lowerer:
 
     def _output_flows(self) -> list[Flow]:
         operands = self._output_operands()
-        parts = [
-            (operand.real, operand.imaginary) if isinstance(operand, Complex) else (operand,) for operand in operands
-        ]
+        parts = [operand.flows if isinstance(operand, Complex) else (operand,) for operand in operands]
         return [flow for own in parts for flow in own if isinstance(flow, Flow)]
 
     def _returned_tensors(self) -> frozenset[str]:
@@ -355,10 +353,6 @@ class _Lowerer:
                 needed.update(name for name in step.draft.inputs if name is not None)
                 kept.append(step)
         return kept[::-1]
-
-
-def _is_complex(arguments: Iterable[Any]) -> bool:
-    return any(isinstance(argument, Complex) for argument in tree_leaves(list(arguments)))
 
 
 def _placeholder_note(nodes: Sequence[Node]) -> tuple[str, ...]:

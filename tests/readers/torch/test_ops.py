@@ -217,6 +217,13 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
             torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones(5, 1), torch.arange(5.0)[:, None])
         ).flatten(2)
     ),
+    "times i": lambda m, x: (1j * x.relu() + x.tanh().type(torch.complex64) - (0.5 - 2j)).imag,
+    "complex number": lambda m, x: (torch.fft.fft(x) * (0.5 + 2j) / (1 - 1j) - x + 3j).imag,
+    "rotated by its own": lambda m, x: (x * torch.exp(1j * m.vector * x) + torch.polar(x.exp(), -x)).real,
+    "complex layer": lambda m, x: F.linear(x.cfloat(), torch.complex(m.square, m.square.mT), 1j * m.vector).imag,
+    "complex means": lambda m, x: (torch.fft.fft(x) - torch.fft.fft(x).mean(1, keepdim=True)).sum(0).real,
+    "complex square": lambda m, x: ((-torch.fft.fft(x)).square() + torch.fft.fft(x) ** 2 - x.cfloat().conj()).real,
+    "complex chosen": lambda m, x: torch.where(m.vector > 0, torch.fft.fft(x), 1j * x).imag,
     "rfft": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, 12) * torch.fft.rfft(m.vector, 12), 12)[..., :8],
     "rfft of odd length": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho"), 5, 1, "ortho"),
     "fft": lambda m, x: torch.fft.ifft(torch.fft.fft(x, norm="forward").transpose(1, 2), dim=1).imag,

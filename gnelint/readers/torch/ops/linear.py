@@ -199,7 +199,7 @@ def _einsum(em: Emitter, call: Call) -> Operand:
 
 
 LINEAR_OPS: Mapping[str, Lowering] = {
-    "linear": _linear,
+    "linear": product_of_parts(_linear),
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), product_of_parts(_matmul)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "conv_transpose1d",

@@ -19,7 +19,8 @@ from gnelint.readers.lowering import add, divide, multiply, power_of
 from gnelint.readers.tables import once
 from gnelint.readers.torch.constants import Constant
 from gnelint.readers.torch.emitter import Call, Emitter, Flow, Operand, parameter
-from gnelint.readers.torch.ops.complex import COMPLEX_OPS, each_part, length_of_parts, multiplied
+from gnelint.readers.torch.ops.complex import COMPLEX_OPS, OF_COMPLEX, each_part, length_of_parts, of_complex
+from gnelint.readers.torch.ops.fourier import FOURIER_OPS
 from gnelint.readers.torch.ops.linear import LINEAR_OPS
 from gnelint.readers.torch.ops.normalization import NORMALIZATION_OPS
 from gnelint.readers.torch.ops.pooling import POOLING_OPS
@@ -144,9 +145,7 @@ def _rsub(em: Emitter, call: Call) -> Operand:
     return add(em, call["other"], call["self"], call.shape, -float(call.get("alpha", 1)))
 
 
-def _mul(em: Emitter, call: Call) -> Any:
-    if call.dtype.startswith("complex"):
-        return multiplied(em, call["self"], call["other"], call.shape)
+def _mul(em: Emitter, call: Call) -> Operand:
     return multiply(em, call["self"], call["other"], call.shape)
 
 
@@ -246,16 +245,20 @@ _OWN: Mapping[str, Lowering] = {
     "detach": _detach,
 }
 
-_OF_PARTS = {"reshape": each_part, "identity": each_part, "abs": length_of_parts}
+_OF_PARTS = {"reshape": each_part, "identity": each_part, "where": each_part, "abs": length_of_parts}
 """What complex tensors make of recorded operations."""
 
+
+def _recorded(op: str, form: TorchForm) -> Lowering:
+    lower = _as_recorded(op, form)
+    if form.name in OF_COMPLEX:
+        return of_complex(form.name, lower)
+    return _OF_PARTS[op](lower) if op in _OF_PARTS else lower
+
+
 LOWERINGS: Mapping[str, Lowering] = once(
-    {
-        form.name: _OF_PARTS[name](_as_recorded(name, form)) if name in _OF_PARTS else _as_recorded(name, form)
-        for name, record in VOCABULARY.items()
-        for form in record.torch or ()
-    },
-    _OWN,
+    {form.name: _recorded(name, form) for name, record in VOCABULARY.items() for form in record.torch or ()},
+    {name: of_complex(name, lower) if name in OF_COMPLEX else lower for name, lower in _OWN.items()},
     LINEAR_OPS,
     NORMALIZATION_OPS,
     POOLING_OPS,
@@ -263,6 +266,7 @@ LOWERINGS: Mapping[str, Lowering] = once(
     SELECTION_OPS,
     RECURRENT_OPS,
     COMPLEX_OPS,
+    FOURIER_OPS,
 )
 """The lowering of every operation that the vocabulary covers, by ATen's bare name.
 
@@ -278,7 +282,6 @@ COMPLEX_AWARE = frozenset(
         "slice",
         "narrow",
         "select",
-        "mul",
         "slice_scatter",
         "mT",
         "select_scatter",
@@ -294,7 +297,12 @@ COMPLEX_AWARE = frozenset(
         "mv",
         "dot",
         "einsum",
+        "linear",
+        "mean",
+        "sum",
+        *OF_COMPLEX,
         *COMPLEX_OPS,
+        *FOURIER_OPS,
     }
 ).union(form.name for name in _OF_PARTS for form in VOCABULARY[name].torch or ())
 """Operations that are read where a complex tensor is among what they read."""
