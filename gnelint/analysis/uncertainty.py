@@ -270,12 +270,15 @@ def _shift(component: Pointwise, x: Moments, error: float) -> Shift:
 
 
 def _kinds(x: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and variance over everything, for each cell of the batch, and the cell's share of the samples."""
+    """Mean and variance over everything, for each cell of the batch, and the cell's share of the samples.
+
+    The moments have x's axes: an activation may have a parameter for each channel."""
     if x.size == 0 or not x.axes:
         return np.array([x.total_mean]), np.array([max(x.total_second - x.total_mean**2, 0.0)]), np.ones(1)
     mean = per_sample(x.mean, x) * x.amplitude()
-    batch = x.axes[0]
-    return mean, np.maximum(per_sample(x.second, x) - mean**2, 0.0), batch.lengths / batch.size
+    batch, rows = x.axes[0], (-1, *(1,) * (len(x.axes) - 1))
+    variance = np.maximum(per_sample(x.second, x) - mean**2, 0.0)
+    return mean.reshape(rows), variance.reshape(rows), batch.lengths / batch.size
 
 
 def _samples(x: Moments, features: int) -> int:

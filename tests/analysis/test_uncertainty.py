@@ -180,3 +180,22 @@ def test_what_is_not_known_has_no_error() -> None:
     assert found.error_bits is None
     assert found.fluctuation_bits is None
     assert found.by_node["first"].error_bits is None
+
+
+def test_an_activation_with_a_slope_for_each_channel_reads_samples_of_two_kinds() -> None:
+    class Kinds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act, self.last = nn.Linear(16, 16), nn.PReLU(16), nn.Linear(16, 16)
+            nn.init.uniform_(self.act.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.first(x)
+            return self.last(self.act(torch.cat([z, 3 * z])))
+
+    torch.manual_seed(0)
+    module, x = Kinds(), torch.randn(64, 16)
+    found = predicted(module, x)
+    assert found.gradient_log2 is not None
+    assert found.error_bits is not None
+    assert abs(found.gradient_log2 - measured(module, x)) <= found.error_bits < 1.0
