@@ -11,16 +11,16 @@ import sys
 import traceback
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.export import ExportedProgram
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
 
 from gnelint.budget import at
 from gnelint.errors import ModelError
@@ -78,6 +78,8 @@ def export_module(
         without_caches(module) as cached,
         central_draws(),
         without_inference(),
+        placed_parts(),
+        caught_errors(),
         own_gradients() as asked,
         stand_ins(module, args, kwargs) as given,
     ):
@@ -164,6 +166,53 @@ def without_inference() -> Iterator[None]:
         yield
     finally:
         mode.__enter__, mode.__exit__ = saved
+
+
+@contextlib.contextmanager
+def placed_parts() -> Iterator[None]:
+    """Parts that `forward` sends where they are, or casts to the type that they have, keep their tensors: torch puts
+    others in their place, which are none of the network's parameters.
+
+    Experts are called over by their network one by one so.
+    """
+    original = nn.Module._apply
+
+    def placed(tensor: torch.Tensor, fn: Callable[[torch.Tensor], Any]) -> bool:
+        with disable_proxy_modes_tracing():
+            empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            found = fn(empty)
+        return isinstance(found, torch.Tensor) and (found.dtype, found.device) == (tensor.dtype, tensor.device)
+
+    def apply(self: nn.Module, fn: Callable[[torch.Tensor], Any], recurse: bool = True) -> nn.Module:
+        held = [*self.parameters(recurse), *self.buffers(recurse)]
+        return self if all(placed(tensor, fn) for tensor in held) else original(self, fn, recurse)
+
+    nn.Module._apply = apply
+    try:
+        yield
+    finally:
+        nn.Module._apply = original
+
+
+@contextlib.contextmanager
+def caught_errors() -> Iterator[None]:
+    """A part that raises leaves the tracer's list of the parts that it is in, for a caller that catches the error."""
+    original = fx.Tracer.call_module
+
+    def call_module(self: fx.Tracer, *args: Any, **kwargs: Any) -> Any:
+        entered = OrderedDict(self.module_stack)
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException:
+            self.module_stack.clear()
+            self.module_stack.update(entered)
+            raise
+
+    fx.Tracer.call_module = call_module
+    try:
+        yield
+    finally:
+        fx.Tracer.call_module = original
 
 
 @contextlib.contextmanager

@@ -503,3 +503,29 @@ def test_sizes_that_a_tensor_of_the_input_says() -> None:
     graph = read_module(_Packed(), (torch.randn(20, 4), torch.tensor([[1, 2, 4], [3, 2, 2]])), name="packed")
     assert graph.values[graph.outputs[0]].shape == (20, 4)
     assert any("as the example inputs have it" in note for note in graph.notes)
+
+
+class _Placed(nn.Module):
+    """Sends its parts to the device that they are on, and asks each whether it takes a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            try:
+                x = part.to(x.device).float()(x, mask=None)
+            except TypeError:
+                x = part(x)
+        return x
+
+
+def test_parts_that_are_sent_where_they_are_and_calls_that_fail_are_read_as_they_run() -> None:
+    graph = read_module(_Placed(), (torch.randn(8, 4),), name="placed")
+    assert [node.name for node in graph.nodes] == ["parts.0", "parts.1", "parts.2"]
+    assert [node.parameters["weight"].name for node in graph.nodes if node.op == "linear"] == [
+        "parts.0.weight",
+        "parts.2.weight",
+    ]
+    assert not graph.notes
