@@ -111,6 +111,7 @@ FURTHER = (
     changed("utterance_norm", "GNE313", "div", "power 0.5"),
     changed("unread_condition", "GNE522", "", "condition"),
     changed("plain_memory", "GNE210", "rnn"),
+    changed("growing_memory", "GNE220", "gru"),
     changed("exponential", "GNE609", "exp"),
 )
 """Found since, see reports.md."""

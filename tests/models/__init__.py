@@ -250,6 +250,7 @@ def _examples() -> dict[str, Case]:
         reported.text_pyramid: (8, 16, 24),
         reported.contrastive: (16, 32),
         reported.plain_memory: (8, 40, 8),
+        reported.growing_memory: (8, 40, 8),
         reported.exponential: (16, 16),
         reported.norms_plus_one: (4, 16, 64),
         reported.norms_of_zeros: (4, 16, 64),

@@ -789,6 +789,26 @@ def plain_memory(*, wrong: bool = False) -> nn.Module:
     return PlainMemory(32, wrong)
 
 
+class GrowingMemory(nn.Module):
+    """A recurrent layer with gates over many steps, read at the last."""
+
+    def __init__(self, width: int, wrong: bool) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(8, width, batch_first=True), nn.Linear(width, 3)
+        nn.init.constant_(self.gru.bias_ih_l0[width : 2 * width], 2.0)
+        if wrong:
+            nn.init.normal_(self.gru.weight_ih_l0)
+            nn.init.normal_(self.gru.weight_hh_l0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(x)[0][:, -1])
+
+
+def growing_memory(*, wrong: bool = False) -> nn.Module:
+    """Wrong: all weights are drawn with deviation 1."""
+    return GrowingMemory(32, wrong)
+
+
 class Exponential(nn.Module):
     """Rates as the exponential of a layer times a number."""
 
