@@ -8,7 +8,9 @@ A region is the smallest set of nodes around one without a formula with these pr
 2. No path leaves it and comes back.
 3. Its inputs are independent as far as weights make values independent: where two of them, or the output of another
    region and one of them, come from one value with no weights between, what lies between is inside. So is a layer
-   that makes one of them of another: a router beside what it routes.
+   that makes one of them of another: a router beside what it routes. So are the layers that make several of one
+   value where a product sums over its positions: keys and values of linear attention, which are alike by 1 / width
+   each, add up over as many positions as there are.
 4. Its outputs meet nothing of that kind behind it: where x + f(x) adds what it was made of, the sum is inside.
 5. What stands between it and sums of many is inside, before it and behind it: activations, normalisations, products of
    values. What enters and leaves is then as Gaussian as sums are.
@@ -221,14 +223,15 @@ class Planner:
                 reached.update(node.present_inputs)
         return found
 
-    def _sources(self, name: str) -> dict[str, tuple[str, ...]]:
-        """The values that one comes from with no weights between, itself first, each with the nodes on the way."""
+    def _sources(self, name: str, products: bool = False) -> dict[str, tuple[str, ...]]:
+        """The values that one comes from with no weights between, itself first, each with the nodes on the way; with
+        `products` also the matrix product that it is a part of."""
         found: dict[str, tuple[str, ...]] = {name: ()}
         waiting = [name]
         while waiting and len(found) < _REACH:
             value = waiting.pop(0)
             node = self._graph.producers.get(value)
-            if node is None or not self._hands_on(node):
+            if node is None or not (self._hands_on(node) or (products and self._is_part_of_product(node))):
                 continue
             for operand in node.present_inputs:
                 if operand in self._moving and operand not in found:
@@ -236,15 +239,23 @@ class Planner:
                     waiting.append(operand)
         return found
 
+    def _is_part_of_product(self, node: Node) -> bool:
+        """Whether a node takes some entries of a matrix product: other rows of it have a factor in common with them."""
+        before = self._graph.producers.get(node.present_inputs[0]) if node.op in ("slice", "split") else None
+        while before is not None and before.op in _MOVES:
+            before = self._graph.producers.get(before.present_inputs[0])
+        return before is not None and before.op == "matmul"
+
     def is_doubtful(self, node: Node) -> bool:
-        """Whether two values that a node joins come from one with no weights between, or one that a fold adds up."""
+        """Whether two values that a node joins come from one with no weights between, or one that a fold adds up; of a
+        quotient also whether they are parts of one product: a sum of values beside the sum of their weights."""
         if node.op == "fold":
             before = (self._graph.producers.get(source) for source in self._sources(node.present_inputs[0]))
             return any(each is not None and each.op == "unfold" for each in before)
         if node.op not in _JOINS:
             return False
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
-        sources = [self._sources(name).keys() for name in operands if name in self._moving]
+        sources = [self._sources(name, node.op == "div").keys() for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
 
     @staticmethod
@@ -299,7 +310,8 @@ class Planner:
         return found
 
     def _between(self, group: set[str]) -> set[str]:
-        """What lies between two inputs and the value that both come from, and the layer that makes one of another."""
+        """What lies between two inputs and the value that both come from, the layer that makes one of another, and for
+        a product those that make several of one."""
         inputs = self._inputs(group)
         sources = [self._sources(name) for name in inputs]
         found: set[str] = set()
@@ -309,11 +321,18 @@ class Planner:
                 if common:
                     nearest = max(common, key=self._place)
                     found.update(one[nearest], other[nearest])
+        maps: dict[str, list[set[str]]] = defaultdict(list)
         for one in sources:
             for value, way in one.items():
                 node = self._graph.producers.get(value)
-                if node is not None and node.op in ("linear", "conv") and self._operand(node) in inputs:
+                if node is None or node.op not in ("linear", "conv"):
+                    continue
+                if (operand := self._operand(node)) in inputs:
                     found.update(way, {node.name})
+                elif operand is not None:
+                    maps[operand].append({*way, node.name})
+        if any(node.op == "matmul" for node in self._nodes(group)):
+            found.update(*(way for ways in maps.values() if len(ways) > 1 for way in ways))
         return found
 
     def _place(self, value: str) -> int:

@@ -19,7 +19,7 @@ from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, 
 from gnelint.components.combine import join
 from gnelint.records import dataclass
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.fields.field import Effect, Field, put
+from gnelint.theory.fields.field import Effect, Field, put, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
@@ -171,6 +171,7 @@ class _Side:
     Attributes:
         along, along_free: E x_d x_d' of two entries of one token's width, and less what all tokens share; 0 where these
             are features. Attention over channels has positions there, which share the channel's mean.
+        line: second moment of each token relative to all: what started at zero has none.
     """
 
     mean: np.ndarray
@@ -178,6 +179,7 @@ class _Side:
     position_covariance: np.ndarray
     along: float
     along_free: float
+    line: np.ndarray
 
     @property
     def second(self) -> np.ndarray:
@@ -202,7 +204,7 @@ class _Side:
         mean, variance, covariance = (
             np.repeat(a, heads // own, axis=0) for a in (self.mean, self.variance, self.position_covariance)
         )
-        return _Side(mean, variance, covariance, self.along, self.along_free)
+        return replace(self, mean=mean, variance=variance, position_covariance=covariance)
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,7 @@ class Attention(OneOutput):
         for role, x in enumerate(inputs[:3]):
             if x is None:
                 raise NotModelledError("a query, key or value whose values are not known before the network runs")
+            line = _line(self._unpack(x, role))
             whole = self._unpack(x.flattened(), role)
             shapes.append(whole.shape)
             along = free = 0.0
@@ -301,7 +304,7 @@ class Attention(OneOutput):
             pooled = whole.only(1, 3)
             full = pooled.refined(_head_axes(pooled.shape))
             mean, variance, covariance = (a.reshape(whole.shape[1], whole.shape[3]) for a in full.arrays())
-            sides.append(_Side(mean, variance, covariance, along, free))
+            sides.append(_Side(mean, variance, covariance, along, free, line))
         heads = shapes[0][1]
         return [side.repeated(heads) for side in sides], shapes
 
@@ -426,12 +429,14 @@ class Attention(OneOutput):
         gv = gv + value.mean.shape[1] * (value.mean.shape[1] - 1) * along * value.along_free
         square = self._scale(width) ** 2
         through = line * (rows.k + rows.tilted)
-        to_keys = self._received(rows, line * rows.k, keys)
+        asked = line * query.line  # a query that is zero moves no key
+        to_keys = self._received(rows, asked * rows.k, keys)
         key_pairs = self._from_pairs(rows, line * rows.k_common, keys)
-        key_energy = gv * query.second * float(to_keys.mean()) + gv_common * query.common * float(key_pairs.mean())
+        pairs_asked = self._from_pairs(rows, asked * rows.k_common, keys)
+        key_energy = gv * query.second * float(to_keys.mean()) + gv_common * query.common * float(pairs_asked.mean())
         # queries that weigh one key lean towards it, all of them
         leaning = (1.0 + width * rows.tilt) * rows.logit / width / (1.0 + rows.logit / width) ** 2
-        both = float(self._from_pairs(rows, line * (1.0 - rows.s2) ** 2, keys).mean())
+        both = float(self._from_pairs(rows, asked * (1.0 - rows.s2) ** 2, keys).mean())
         key_energy = key_energy + gv_common * query.free * leaning * both
         # what two queries get, where the energy's profile is 1
         of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1)
@@ -487,6 +492,14 @@ def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarr
     return s2, np.interp(at, sampled, sampled * np.array([m.k for m in moments])) / at
 
 
+def _line(x: Moments) -> np.ndarray:
+    """Second moment of each token relative to all, of an unpacked query, key or value."""
+    axis, line = x.axes[2], x.profile[2]
+    if not axis.is_pooled:
+        line = normalised(np.repeat(set_average(x.second, x, (0, 1, 3)).reshape(-1), axis.lengths.astype(int)))
+    return np.ones(axis.size) if line is None else line
+
+
 def _amplitude(energy: np.ndarray) -> float:
     """Mean square root."""
     return float(np.sqrt(energy).mean())
@@ -494,10 +507,8 @@ def _amplitude(energy: np.ndarray) -> float:
 
 def _alike(inputs: Inputs) -> float | None:
     """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
-    found = [
-        x.channel_correlation.same for x in (inputs[2], inputs[1]) if x is not None and x.channel_correlation.same > 0
-    ]
-    return found[0] if found else None
+    known = (x.channel_correlation for x in (inputs[2], inputs[1]) if x is not None)
+    return next((found.same + found.placed for found in known if found.same > 0), None)
 
 
 def _steady(inputs: Inputs) -> float:

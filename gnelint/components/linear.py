@@ -12,7 +12,13 @@ import numpy as np
 from gnelint.components.base import Inputs, NotModelledError, Opaque, Unary, component
 from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
-from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, participation, weighted_sum
+from gnelint.theory.fields.channel_correlation import (
+    NOTHING_AHEAD,
+    Ahead,
+    ChannelCorrelation,
+    participation,
+    weighted_sum,
+)
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
@@ -267,14 +273,42 @@ class Bias(Unary):
         parameter = self.node.parameters.get("bias")
         if parameter is None:
             raise NotModelledError("a bias without a constant")
-        axes, mean, variance = constant_moments(parameter.array(), x)
-        return shifted(x, axes, factor * mean, factor**2 * variance)
+        array = parameter.array()
+        axes, mean, variance = constant_moments(array, x)
+        y = shifted(x, axes, factor * mean, factor**2 * variance)
+        return replace(y, channel_correlation=_placed(x, y, array)) if variance.any() and x.variance.any() else y
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         energy, covariance, overlap, across, lean = cotangent.arrays()
         # where x + b > 0 says little of where x is
         moved = cotangent.behind(Effect.SHIFTED, (energy, covariance, 0.0 * overlap, across, lean))
         return moved.summed_to(self.input_shape)
+
+
+def _placed(x: Moments, y: Moments, constant: np.ndarray) -> ChannelCorrelation:
+    """`ChannelCorrelation` of y = x + c for a constant c that differs from position to position.
+
+    With f the share of the variance over positions that is c's, and C_c its covariance over them,
+
+        squared correlations -> (1 - f)^2 times those of x
+        those of what positions are given -> (1 - f)^2 times those of x + f^2 (tr(C_c^2) - sum_i C_c,ii^2) / tr(C_c)^2
+
+    tr(C_c^2) is that of the Gram matrix, whichever side is smaller. Source: theory 9.4.
+    """
+    own = float(x.variance.mean()) / float(y.variance.mean())
+    found = x.channel_correlation.scaled(min(own, 1.0) ** 2)
+    whole = [i for i, axis in enumerate(y.axes) if i and axis.count == axis.size > 1]
+    array = np.asarray(constant, dtype=np.float64)
+    array = array.reshape((1,) * (len(y.axes) - array.ndim) + array.shape)
+    if len(whole) != 1 or array.shape[whole[0]] == 1:  # which axis holds the channels is not clear
+        return found
+    rows = np.moveaxis(array, whole[0], -1).reshape(-1, array.shape[whole[0]])
+    rows = rows - rows.mean(axis=0)
+    total = frobenius2(rows)
+    if total <= 0.0:
+        return found
+    together = squared_gram(rows) / total**2 - participation((rows**2).mean(axis=0))
+    return replace(found, placed=found.placed + (1.0 - min(own, 1.0)) ** 2 * max(together, 0.0))
 
 
 @component("scale")

@@ -33,8 +33,10 @@ class ChannelCorrelation:
         fixed: share of the variance over positions and samples that is the same in every sample: padding makes the
             mean of each channel differ from place to place.
         few: mean squared correlation between what channels have of that, as there are few kinds of places.
+        placed: at one position, of the constants that positions have been given (an encoding of the place), whose
+            norms, other than those of what is random, need not scatter.
 
-    The first three are of what is not fixed, weighted with the square of its share.
+    All but the two of what is fixed are weighted with the square of the share of the variance that they are of.
     """
 
     same: float = 0.0
@@ -42,10 +44,12 @@ class ChannelCorrelation:
     whole: float = 0.0
     fixed: float = 0.0
     few: float = 0.0
+    placed: float = 0.0
 
     def scaled(self, factor: float) -> ChannelCorrelation:
         """With every squared correlation of what is not fixed multiplied."""
-        return replace(self, same=self.same * factor, beside=self.beside * factor, whole=self.whole * factor)
+        same, beside, whole, placed = (part * factor for part in (self.same, self.beside, self.whole, self.placed))
+        return replace(self, same=same, beside=beside, whole=whole, placed=placed)
 
     @property
     def total(self) -> float:
@@ -69,12 +73,12 @@ class ChannelCorrelation:
     def plus(self, other: ChannelCorrelation) -> ChannelCorrelation:
         """Sum of two, each already weighted by the square of its share of the energy (what is fixed: by the share)."""
         found = (self.same + other.same, self.beside + other.beside, self.whole + other.whole)
-        fixed = self.fixed + other.fixed
+        fixed, placed = self.fixed + other.fixed, self.placed + other.placed
         if not fixed:
-            return ChannelCorrelation(*found)
+            return ChannelCorrelation(*found, placed=placed)
         # borders are where they are: what is fixed of both is alike as far as it can be
         root = (self.fixed * math.sqrt(self.few) + other.fixed * math.sqrt(other.few)) / fixed
-        return ChannelCorrelation(*found, fixed, root**2)
+        return ChannelCorrelation(*found, fixed, root**2, placed)
 
 
 NONE = ChannelCorrelation()
@@ -120,7 +124,7 @@ def weighted_sum(
     carried = x.over(taps)
     beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
     return ChannelCorrelation(
-        carried + own, beside, (x.whole + (own if whole is None else whole)) * averages, x.fixed, x.few
+        carried + own, beside, (x.whole + (own if whole is None else whole)) * averages, x.fixed, x.few, x.placed
     )
 
 
