@@ -29,13 +29,14 @@ from gnelint.theory.weights.contraction import is_zero
 
 Cause = Literal[
     "unread", "flat", "single", "detached", "cancelled", "shared", "fixed", "zero weight", "zero operand",
-    "reads zeros", "no state", "a number", "zero slope", "dropped", "flat here",
+    "reads zeros", "no state", "a number", "zero slope", "dropped", "flat here", "swapped bounds",
 ]  # fmt: skip
 """Why no gradient arrives: nothing leads to an output; a derivative that is zero everywhere; a softmax or norm of one
 value; a detached value; a sum takes away as much of it as it adds; a softmax or norm takes out what is the same all
 along its axis; the mean of what has been given a mean, or the sum of shares; all weights of a node behind are zero; it
 is multiplied with zeros; the layer itself reads zeros; a cell that is called once, without a state; a slope of 0 at 0;
-a dropout that keeps nothing; the numbers are computed from it by what has no derivative, or none where they start."""
+a dropout that keeps nothing; the numbers are computed from it by what has no derivative, or none where they start; a
+clamp whose lower bound is not below its upper one."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +314,8 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
         return "cancelled"
     if node.op == "dropout" and node.attribute("p") >= 1:
         return "dropped"
+    if node.op == "clip" and _is_one_number(node):
+        return "swapped bounds"
     if node.name in state.single:
         return "single"
     if node.name in state.fixed:
@@ -335,6 +338,12 @@ def _obstacle(node: Node, place: int, state: _State) -> Cause | None:
     if node.op in _FAMILIES["activation"] | _FAMILIES["pointwise"]:
         return "zero slope" if _flat_at_zero(node) and state.is_zero(node.inputs[0]) else None
     return None
+
+
+def _is_one_number(node: Node) -> bool:
+    """Whether a clamp gives its upper bound for every input."""
+    low, high = node.attribute("min"), node.attribute("max")
+    return low is not None and high is not None and low >= high
 
 
 def _flat_at_zero(node: Node) -> bool:

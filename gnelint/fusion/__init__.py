@@ -15,6 +15,7 @@ from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, 
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.normalization import fuse_normalizations
+from gnelint.fusion.parts import merge_repeated, take_parts
 from gnelint.fusion.pooling import fuse_padded_pools
 from gnelint.fusion.rolling import fuse_circular_pads, fuse_rolls
 from gnelint.fusion.routing import fuse_routing
@@ -37,6 +38,8 @@ _PASSES = (
     fuse_rolls,
     fuse_circular_pads,
     fuse_padded_pools,
+    take_parts,
+    merge_repeated,
 )
 _LAST = (keep_hidden, fuse_lengths, drop_replaced_infinities)
 """Of what the others have left."""

@@ -28,7 +28,7 @@ def _roll(rewriter: Rewriter, node: Node) -> None:
     size = shape[axis]
     if not isinstance(size, int):
         return
-    after, before = _range(tail, axis, size, len(shape)), _range(head, axis, size, len(shape))
+    after, before = index_range(tail, axis, size, len(shape)), index_range(head, axis, size, len(shape))
     if after is None or before is None:
         return
     cut = before[1]
@@ -69,10 +69,10 @@ def _circular_pad(rewriter: Rewriter, node: Node) -> None:
 def _copied(rewriter: Rewriter, part: str, x: str, axis: int, size: int, rank: int) -> tuple[int, int] | None:
     """Which indices of x along an axis a part is a copy of; None if it is something else."""
     node = rewriter.source(part, "slice")
-    return None if node is None or not rewriter.same(node.inputs[0], x) else _range(node, axis, size, rank)
+    return None if node is None or not rewriter.same(node.inputs[0], x) else index_range(node, axis, size, rank)
 
 
-def _range(node: Node, axis: int, size: int, rank: int) -> tuple[int, int] | None:
+def index_range(node: Node, axis: int, size: int, rank: int) -> tuple[int, int] | None:
     """First index and end of a slice along this axis alone, every index of it; None for any other slice."""
     (own, *others), (start, *_), (end, *_), (step, *_) = (
         node.attribute(name) for name in ("axes", "starts", "ends", "steps")

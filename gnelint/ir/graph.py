@@ -311,12 +311,14 @@ class Slips:
         dropouts: calls of a dropout that is not told whether this is training.
         masks: comparisons with the id of padding whose result hides all words but the padding.
         broken: what gives outputs that are computed of stored tensors alone and are no number.
+        deaf: calls of functions whose own backward gives the same, whatever comes back to it.
     """
 
     numbers: tuple[tuple[str, str], ...] = ()
     dropouts: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    deaf: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,15 @@ def _rectifier(below: Any) -> tuple[Piece, ...]:
 
 
 def _limits(min: float | None, max: float | None) -> Range:
-    return -INF if min is None else float(min), INF if max is None else float(max)
+    """The bounds; swapped ones leave the upper one, which everything is then."""
+    low, high = -INF if min is None else float(min), INF if max is None else float(max)
+    return (low, high) if low < high else (high, high)
 
 
 def _bounded(min: float | None, max: float | None) -> tuple[Piece, ...]:
     low, high = _limits(min, max)
+    if low == high:
+        return ((-INF, INF, (high,)),)
     below: tuple[Piece, ...] = ((-INF, low, (low,)),) if low > -INF else ()
     above: tuple[Piece, ...] = ((high, INF, (high,)),) if high < INF else ()
     return (*below, (low, high, (0.0, 1.0)), *above)

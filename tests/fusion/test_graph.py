@@ -395,6 +395,41 @@ def test_other_slices_put_together_are_no_roll(ranges: Sequence[tuple[int, int, 
     assert "roll" not in ops(fused(b.graph(_parts(b, *ranges))))
 
 
+def _joined(b: Build, start: int, end: int) -> str:
+    """A slice along the features of x and y side by side, of three and four."""
+    joined = b("concat", "x", "y", shape=(2, 7), axis=1)
+    return b("slice", joined, shape=(2, end - start), axes=(1,), starts=(start,), ends=(end,), steps=(1,))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "left"), [(0, 3, ["identity"]), (4, 6, ["slice"]), (3, 7, ["identity"]), (2, 5, None)]
+)
+def test_a_part_of_what_was_joined(start: int, end: int, left: list[str] | None) -> None:
+    b = Build(x=(2, 3), y=(2, 4))
+    graph = b.graph(_joined(b, start, end))
+    after = fused(graph)
+    assert ops(after) == (left or ["concat", "slice"])
+    assert_equal_functions(graph, after)
+
+
+@pytest.mark.parametrize("op", ["sub", "div"])
+@pytest.mark.parametrize(
+    ("ways", "once"),
+    [
+        ((("exp", (2, 3, 3)), ("exp", (2, 3, 3))), True),
+        ((("exp", (2, 3, 3)), ("tanh", (2, 3, 3))), False),
+        ((("reshape", (2, 3, 3)), ("reshape", (2, 1, 3, 3))), False),  # a reshape is what it is made to
+        ((("unmodelled", (2, 3, 3)), ("unmodelled", (2, 3, 3))), False),  # each may draw its own
+    ],
+)
+def test_what_is_computed_twice_to_be_compared(op: str, ways: Sequence[tuple[str, Shape]], once: bool) -> None:
+    b = Build(x=(2, 3, 3))
+    first, second = (b(way, "x", shape=shape) for way, shape in ways)
+    graph = b.graph(b(op, first, second, shape=ways[1][1]))
+    after = fused(graph)
+    assert (len(set(after.nodes[-1].inputs)) == 1) is once
+
+
 def _around(b: Build, before: tuple[int, int] | None, after: tuple[int, int] | None, axis: int) -> str:
     """The value between copies of its own ends."""
     shape = b.values["x"].shape

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.models import (
+    amiss,
+    astray,
     commonplace,
     cut_off,
     everyday,
@@ -453,6 +455,24 @@ def _examples() -> dict[str, Case]:
         commonplace.lost_activation: (8, 12, 16),
         commonplace.summed_neighbours: (8, 24, 8),
         commonplace.dropped_nearly: (32, 20),
+        astray.heads_of_token: (8, 16, 8),
+        astray.spelled_attention: (8, 12, 8),
+        astray.stacked_memory: (8, 16, 4),
+        astray.lost_memory: (8, 16, 3),
+        astray.features_mean: (8, 24, 8),
+        astray.pooled_features: (8, 3, 64),
+        astray.unshuffled_pixels: (4, 3, 8, 8),
+        astray.viewed_columns: (8, 1, 8, 24),
+        astray.swapped_back: (6, 10, 12),
+        astray.viewed_boxes: (4, 3, 24, 24),
+        amiss.coded: (32, 64),
+        amiss.crossed_clamp: (32, 8),
+        amiss.shared_norm: (8, 3, 8, 8),
+        amiss.forgotten_chain: (32, 12),
+        amiss.hand_shares: (8, 12, 8),
+        amiss.own_state: (8, 10, 3),
+        amiss.rewrapped_weights: (32, 12),
+        amiss.fixed_zero: (32, 12),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -465,11 +485,17 @@ def _examples() -> dict[str, Case]:
         (commonplace.raw_tokens, 10, 500),
         (commonplace.inverted_padding, 12, 40),
         (commonplace.factor_mask, 16, 32),
+        (astray.unturned_back, 14, 20),
+        (astray.half_rotary, 24, 12),
+        (astray.causal_first, 24, 12),
+        (amiss.summed_batch, 6, 12),
     ):
         found.append(Case(build.__name__, build, (8, size), vocabulary=words))
     found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))
     found.append(Case("sample_weights", commonplace.sample_weights, (16, 12), others=((16,), (16,))))
     found.append(Case("multiplied_temperature", commonplace.multiplied_temperature, (16, 24), others=((16, 24),)))
+    found.append(Case("policy_ratio", astray.policy_ratio, (16, 6), others=((16, 4), (16,), (16,))))
+    found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
     for build in (starts.drawn_norms, starts.swapped_norms, starts.zero_tokens, starts.learnt_places):
         found.append(Case(build.__name__, build, (4, 12), vocabulary=64))

@@ -1,7 +1,8 @@
 """Which entries of the input outputs can depend on at all, along its axes: intervals, from the outputs back.
 
 A convolution reads a window about each entry, a slice the entries that it takes; what works entry by entry reads the
-same ones; of everything else it is said that it reads all. So an interval is never too small.
+same ones; causal attention reads the keys up to each query; of everything else it is said that it reads all. So an
+interval is never too small.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gnelint.analysis.axes.layout import Layout, label, sizes
+from gnelint.analysis.axes.masks import is_causal
 from gnelint.analysis.axes.walk import Axes
 from gnelint.ir.graph import Graph, Node
 from gnelint.ops import families
@@ -62,16 +64,44 @@ def _places(layout: Layout | None) -> Iterator[tuple[int, int, int]]:
             yield own, place, size
 
 
+def _merged(layout: Layout | None) -> Iterator[tuple[int, int]]:
+    """The axes of the input that a value holds whole, beside others in one of its own axes: which, of what size."""
+    for axis in layout or ():
+        held = [(own, size) for own, size in axis if own is not None and size > 1]
+        if len(held) > 1 and len({own for own, _ in held}) == len(held):
+            yield from held
+
+
 def _read(found: Axes, node: Node, value: str, reads: Reads) -> Iterator[tuple[int, Interval]]:
     """What a node reads of a value for what is read of its output."""
     behind = found.layouts.get(node.outputs[0])
     given = {axis: (place, size) for axis, place, size in _places(behind)}
-    needed = reads.get(node.outputs[0], {})
+    needed, apart = reads.get(node.outputs[0], {}), dict(_merged(behind))
     for axis, place, size in _places(found.layouts.get(value)):
         interval = needed.get(axis)
         if interval is None and axis in given:
             interval = (0, given[axis][1] - 1)
-        yield axis, _before(node, place, size, interval, given.get(axis)) or (0, size - 1)
+        if node.op == "attention":
+            from_end = len(found.layouts[value]) - place
+            yield axis, _attended(node, value, from_end, size, interval, given.get(axis)) or (0, size - 1)
+        elif axis in apart and node.op in _ENTRYWISE and apart[axis] == size:
+            yield axis, needed.get(axis, (0, size - 1))
+        else:
+            yield axis, _before(node, place, size, interval, given.get(axis)) or (0, size - 1)
+    for axis, size in _merged(found.layouts.get(value)):
+        kept = node.op in _ENTRYWISE and size == (given[axis][1] if axis in given else apart.get(axis))
+        yield axis, needed.get(axis, (0, size - 1)) if kept else (0, size - 1)
+
+
+def _attended(
+    node: Node, value: str, from_end: int, size: int, needed: Interval | None, given: tuple[int, int] | None
+) -> Interval | None:
+    """The entries that an attention reads along an axis of a value; None for all of them."""
+    if needed is None or given is None or given[1] != size:
+        return None
+    if value in node.inputs[1:3] and from_end == 2:
+        return (0, needed[1]) if is_causal(node) else None
+    return needed if from_end > 1 else None
 
 
 def _before(

@@ -27,6 +27,7 @@ from gnelint.lint.functions.shortcuts import SHORTCUTS
 from gnelint.lint.functions.slices import SLICES
 from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
+from gnelint.lint.functions.terms import TERMS
 from gnelint.lint.functions.together import TOGETHER
 from gnelint.lint.functions.waves import WAVES
 from gnelint.lint.functions.weights import WEIGHTS
@@ -42,7 +43,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION, *TOGETHER),
-    "The head and the loss": HEAD,
+    "The head and the loss": (*HEAD, *TERMS),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
     "The network": (*NETWORK, *ORDER),

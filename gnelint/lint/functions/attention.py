@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnelint.analysis.axes.layout import labels, sizes
 from gnelint.analysis.ranges import cosine_bound, vector_length
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
@@ -249,7 +250,30 @@ def _is_trained(node: Node) -> bool:
     return any(parameter.trainable for parameter in node.parameters.values())
 
 
+_SPLITS = frozenset({"identity", "scale", "dropout", "reshape", "slice", "split"})
+"""What cuts a layer's features into heads, and moves nothing."""
+_MEETS = frozenset({"attention", "recurrent", "softmax", "product"})
+
+
+def _heads_of_token(facts: Facts, node: Node) -> float:
+    """How many heads of one position an attention runs over, where positions meet nowhere in the network."""
+    layout = facts.axes.layouts.get(node.present_inputs[0]) if node.op == "attention" else None
+    if layout is None or len(layout) < 4 or any(label is not None for axis in layout[-2:] for label, _ in axis):
+        return 0.0
+    positions = {label for label in labels(layout[:-2]) if label > 0}
+    if not positions or any(each.kind in _MEETS and each.axis in positions for each in facts.axes.mixings):
+        return 0.0
+    layers = [facts.source_beyond(facts.producer(node, place), _SPLITS) for place in (0, 1)]
+    return float(sizes(layout)[-2]) if all(each is not None and each.op == "linear" for each in layers) else 0.0
+
+
 ATTENTION = (
+    function(
+        "heads_of_token(n)",
+        "number",
+        _heads_of_token,
+        "how many heads of one position the attention n runs over, where positions meet nowhere in the network; or 0",
+    ),
     function(
         "farthest_first(n)",
         "truth",

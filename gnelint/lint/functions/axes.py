@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from gnelint.analysis.axes.following import main_input
-from gnelint.analysis.axes.layout import Axis, tears
+from gnelint.analysis.axes.layout import Axis, label, sizes, tears
 from gnelint.analysis.axes.masks import shown
 from gnelint.analysis.axes.reach import reach
 from gnelint.ir.graph import Node
@@ -43,14 +43,37 @@ def _torn(facts: Facts, node: Node) -> float | None:
 
     Shifting a row at a time (pad, reshape, slice) does that on purpose.
     """
-    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
-    if node.op != "reshape" or _is_padded(facts, node) or any(each.op in ("pad", "slice") for each in readers):
+    if node.op != "reshape" or _is_padded(facts, node):
         return 0.0
     layout = facts.axes.layouts.get(node.present_inputs[0])
     before, after = facts.graph.values[node.present_inputs[0]].concrete_shape, facts.shape(node)
     if layout is None or before is None or after is None:
         return None
-    return float(torn_axis(before, after)) if tears(layout, after) else 0.0
+    if any(_shifts(reader, before, after) for name in node.outputs for reader in facts.graph.consumers.get(name, ())):
+        return 0.0
+    if not tears(layout, after):
+        return 0.0
+    factors = [size for axis in layout for _, size in axis]  # what was joined before, as samples and steps
+    return float(torn_axis(before, after) or torn_axis(factors, after))
+
+
+def _shifts(reader: Node, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether what reads a reshape cuts or fills it along one of the axes that it took apart, not among features."""
+    cut = [after[axis] for axis in reader.attribute("axes")] if reader.op == "slice" else []
+    return reader.op == "pad" or any(size in before for size in cut)
+
+
+def _pixels_by_view(facts: Facts, node: Node) -> float:
+    """By how much a view makes pictures larger out of channels (or smaller, below 1); 0 for any other reshape."""
+    layout = facts.axes.layouts.get(node.present_inputs[0]) if node.op == "reshape" else None
+    after = facts.shape(node)
+    if layout is None or after is None or len(layout) != 4 or len(after) != 4:
+        return 0.0
+    before = sizes(layout)
+    pictures = [label(axis) for axis in layout[2:]]
+    rows, columns = after[2] / before[2], after[3] / before[3]
+    kept = before[0] == after[0] and None not in pictures and pictures[0] != pictures[1]
+    return rows if kept and rows == columns != 1.0 and before[1] == after[1] * rows * columns else 0.0
 
 
 def _is_padded(facts: Facts, node: Node) -> bool:
@@ -270,6 +293,12 @@ AXES = (
         _sees_later,
         "why positions should not see later ones at n, where they do: a constant mask that hides the earlier ones, or "
         "a causal attention before n in a network with an output for each position; or none",
+    ),
+    function(
+        "pixels_by_view(n)",
+        "number",
+        _pixels_by_view,
+        "by how much the reshape n makes pictures larger out of their channels, or smaller (below 1); 0 for any other",
     ),
     function(
         "torn_axis(n)",

@@ -16,6 +16,7 @@ from gnelint.ops import families
 _RECURRENT = families()["recurrent"]
 _KEEPING_GATE = {"lstm": (4, 1), "gru": (3, 1)}
 """How many gates there are, and which of them multiplies the state."""
+_NONE = "none"
 _BACK = 12
 """Nodes between a layer and the factor that is made of it."""
 
@@ -177,6 +178,26 @@ def _cells(graph: Graph, node: Node) -> list[Node]:
     return found
 
 
+def _state_fault(facts: Facts, node: Node) -> str:
+    """What is wrong with the two states that the second call of an LSTM's cell in a loop gets from the first."""
+    before = _cells(facts.graph, node) if node.op == "lstm" and _is_cell(node) else []
+    if len(before) != 1 or not any(reader.op == "lstm" for reader in _readers(facts.graph, node)):
+        return _NONE
+    state, memory = (_whose(facts.graph, node, before[0], place) for place in (1, 2))
+    if (state, memory) == (1, 0):
+        return "is given the state and the memory of the step before in each other's place"
+    return _NONE if memory is not None else "is not given the memory of the step before, but another one every time"
+
+
+def _whose(graph: Graph, node: Node, before: Node, place: int) -> int | None:
+    """Which output of the step before a state is, 0 for the state and 1 for the memory; None where it is none."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    while value is not None and value not in before.outputs:
+        source = graph.producers.get(value)
+        value = source.present_inputs[0] if source is not None and source.op in _CARRIES_STATE else None
+    return None if value is None else before.outputs.index(value)
+
+
 def _ends_loop(graph: Graph, node: Node) -> bool:
     """Whether a cell is the last of a loop all of whose other steps are read by the next one alone."""
     chain = [node, *_cells(graph, node)]
@@ -283,6 +304,13 @@ def _drawn_state(facts: Facts, node: Node) -> bool:
 
 
 MEMORY = (
+    function(
+        "state_fault(n)",
+        "text",
+        _state_fault,
+        "what is wrong with the states that n, the second call of an LSTM's cell in a loop, gets from the first, a "
+        "clause; or none",
+    ),
     function(
         "drawn_state(n)",
         "truth",

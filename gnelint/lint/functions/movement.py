@@ -53,6 +53,7 @@ _CAUSES = {
     "a number": "{} gets numbers that were computed from it by what has no derivative (detach, .data, sign, round)",
     "flat here": "what {} uses is computed from it by a function that is flat at the numbers it starts with (outside "
     "of a clamp's bounds, far out in a sigmoid, below zero in a ReLU)",
+    "swapped bounds": "{} gives its upper bound for every input, since its lower one is not below that",
     "dropped": "{} drops everything (p = 1)",
     "no state": "{} is called without the state of the step before, and starts from zeros every time",
     "zero weight": "the weights of {} are all zero",
@@ -130,18 +131,39 @@ def _kinds(facts: Facts, node: Node, kind: str) -> str:
     return ", ".join(dict.fromkeys(names)) or _NONE
 
 
+_WEIGHT = re.compile(r"(?P<module>.+)\.weight(_hh_(?P<layer>l\d+(_reverse)?))?")
+"""A layer's weight; of those that a recurrent module holds the recurrent one, with which layer and direction it is."""
+
+
 def _unread(facts: Facts) -> list[str]:
-    """Modules with a weight none of whose trained parameters is used; a loose tensor beside used ones is not told."""
+    """Modules with a weight none of whose trained parameters is used, and layers of a stacked recurrent one.
+
+    A loose tensor beside used ones is not told.
+    """
+    return [*_unread_modules(facts), *_unread_of_stacks(facts)]
+
+
+def _unread_modules(facts: Facts) -> list[str]:
     used = {name.rpartition(".")[0] for name in facts.graph.uses}
-    weighted = (name.removesuffix(".weight") for name in facts.graph.unread if name.endswith(".weight"))
+    weighted = (found["module"] for name in facts.graph.unread if (found := _WEIGHT.fullmatch(name)) is not None)
     return [module for module in dict.fromkeys(weighted) if module not in used]
 
 
+def _unread_of_stacks(facts: Facts) -> list[str]:
+    """Layers, or directions, of a recurrent module of which others are used."""
+    used = {name.rpartition(".")[0] for name in facts.graph.uses}
+    found = (_WEIGHT.fullmatch(name) for name in facts.graph.unread)
+    return [
+        f"{each['module']} ({each['layer']})" for each in found if each and each["layer"] and each["module"] in used
+    ]
+
+
 def _skipped(facts: Facts) -> list[str]:
-    """Unused members of a numbered list, others of which are used: a loop that ends too early."""
+    """Unused members of a numbered list, others of which are used: a loop that ends too early, a state not read."""
     used = {_NUMBER.sub("*", name) for name in facts.graph.uses}
-    weights = (f"{module}.weight" for module in _unread(facts))
-    return [name for name in weights if name in facts.graph.uncalled and _NUMBER.sub("*", name) in used]
+    weights = (f"{module}.weight" for module in _unread_modules(facts))
+    left_out = [name for name in weights if name in facts.graph.uncalled and _NUMBER.sub("*", name) in used]
+    return left_out + _unread_of_stacks(facts)
 
 
 def _unread_inputs(facts: Facts) -> str:
@@ -235,7 +257,7 @@ MOVEMENT = (
         "skipped()",
         "number",
         lambda facts: float(len(_skipped(facts))),
-        "how many of them are never called, though others of their numbered list are used",
+        "how many of them are never called, or read by nothing, though others of their numbered list or stack are used",
     ),
     function(
         "lost_results()",
@@ -266,6 +288,12 @@ MOVEMENT = (
         "text",
         lambda facts: ", ".join(facts.graph.slips.broken) or _NONE,
         "what gives outputs that are computed of stored tensors alone and are no number, with the lines; or none",
+    ),
+    function(
+        "deaf_backwards()",
+        "text",
+        lambda facts: ", ".join(facts.graph.slips.deaf) or _NONE,
+        "lines that call a function with a backward of its own that gives the same whatever comes back to it; or none",
     ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

@@ -1,9 +1,12 @@
-"""Which inputs each output depends on, where masks on the weights leave some of them out (MADE)."""
+"""Which inputs each output depends on where masks leave some out (MADE), and positions that run the other way."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from gnelint.analysis.axes.layout import labels
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -14,6 +17,7 @@ _MOST = 1024
 _KEEPS = families()["activation"] | {"bias", "scale", "identity", "dropout"}
 """Operations that keep each feature where it is."""
 Seen = np.ndarray
+Turned = frozenset[int]
 
 
 def _own_entries_seen(facts: Facts) -> float:
@@ -74,7 +78,71 @@ def _in_order(seen: Seen, inputs: int) -> int:
     return 0
 
 
+_RECURRENT = families()["recurrent"]
+_BENDS = families()["activation"] | _RECURRENT | {"attention"}
+_JOINS = frozenset({"add", "mul", "concat", "sub", "maximum", "minimum"})
+
+
+def _runs_against(facts: Facts, node: Node) -> bool:
+    """Whether what was read backward joins what was read forward with its steps still in the other order, and each step
+    of that is used: it is an output, or something bends it."""
+    if node.op not in _JOINS:
+        return False
+    read = facts.once(("turned", None), lambda: _read_backward(facts))
+    ways = [read.get(name, frozenset()) for name in node.present_inputs]
+    mixed = {axis for axis in frozenset().union(*ways) if axis > 0 and not all(axis in way for way in ways)}
+    apart = [axis for axis in mixed if all(facts.axes.holds(name, axis) for name in node.present_inputs)]
+    return any(_is_used_by_step(facts, node, axis) for axis in apart)
+
+
+def _read_backward(facts: Facts) -> Mapping[str, Turned]:
+    """By value: the axes of the input that run the other way in it and that a recurrent layer has read so."""
+    turned: dict[str, Turned] = {}
+    read: dict[str, Turned] = {}
+    for node in facts.graph.nodes if any(each.op == "flip" for each in facts.graph.nodes) else ():
+        layout = facts.axes.layouts.get(node.outputs[0])
+        held = frozenset() if layout is None else frozenset(labels(layout))
+        now, seen = (
+            frozenset(
+                axis
+                for axis in held
+                if (ways := [axis in own.get(name, ()) for name in node.present_inputs if facts.axes.holds(name, axis)])
+                and all(ways)
+            )
+            for own in (turned, read)
+        )
+        if node.op == "flip" and layout is not None:
+            now ^= {label for axis in node.attribute("axes") for label in labels((layout[axis],))}
+        seen = (seen | now if node.op in _RECURRENT else seen) & now
+        turned.update(dict.fromkeys(node.outputs, now))
+        read.update(dict.fromkeys(node.outputs, seen))
+    return read
+
+
+def _is_used_by_step(facts: Facts, node: Node, axis: int) -> bool:
+    """Whether what a node gives is read step by step: not only its mean over them."""
+    waiting, seen = list(node.outputs), set(node.outputs)
+    while waiting:
+        name = waiting.pop()
+        if not facts.axes.holds(name, axis):
+            continue
+        if name in facts.graph.outputs:
+            return True
+        for reader in facts.graph.consumers.get(name, ()):
+            if reader.op in _BENDS:
+                return True
+            waiting += [each for each in reader.outputs if each not in seen]
+            seen.update(reader.outputs)
+    return False
+
+
 ORDER = (
+    function(
+        "runs_against(n)",
+        "truth",
+        _runs_against,
+        "n joins values along the steps of a recurrence of which one still runs the other way",
+    ),
     function(
         "own_entries_seen()",
         "number",

@@ -75,6 +75,23 @@ def _feeds(facts: Facts, first: Node, last: Node) -> bool:
     return False
 
 
+_BEFORE_NORM = frozenset({"identity", "bias", "scale", "reshape", "transpose", "dropout"})
+
+
+def _shared_statistics(facts: Facts, node: Node) -> str:
+    """The layers, each with weights of its own, whose outputs one batch normalisation averages together; of its first
+    use. What is shared with its layer (a network for several views or sizes) is left alone."""
+    mean = node.parameters.get("running_mean") if node.op == "batch_norm" else None
+    users = facts.users.get(mean.name, ()) if mean is not None else ()
+    if len(users) < 2 or users[0].name != node.name:
+        return _NONE
+    layers = [facts.source_beyond(facts.producer(user), _BEFORE_NORM) for user in users]
+    own = [layer.parameters["weight"].name for layer in layers if layer is not None and "weight" in layer.parameters]
+    if len(set(own)) < len(users):
+        return _NONE
+    return ", ".join(name.removesuffix(".weight") for name in own)
+
+
 def _used_for_another(facts: Facts) -> str:
     """Which layer is used twice or more beside one of the same module, kind and shape that no output depends on."""
     for name, shape in facts.graph.unread_shapes.items():
@@ -190,6 +207,12 @@ REPEATS = (
         "text",
         _repeats,
         "the numbered places at which a module holds the layer n, the same one, several times in one chain; or none",
+    ),
+    function(
+        "shared_statistics(n)",
+        "text",
+        _shared_statistics,
+        "the layers of their own weights behind each of which the batch normalisation n, the same one, stands; or none",
     ),
     function(
         "used_for_another()",

@@ -44,6 +44,17 @@ def _is_bent(facts: Facts, first: Node, last: Node) -> bool:
     return any(node.op in _ACTIVATIONS and not is_straight(node) for node in facts.nodes_between(first, last))
 
 
+def _reaches_alone(facts: Facts, first: Node, last: Node) -> bool:
+    """Whether each value on the way from the first node to the last has one reader, and is no output."""
+    node: Node | None = last
+    while node is not None and node is not first and node.present_inputs:
+        name = node.present_inputs[0]
+        if len(facts.graph.consumers.get(name, ())) != 1 or name in facts.graph.outputs:
+            return False
+        node = facts.graph.producers.get(name)
+    return node is first
+
+
 def is_straight(node: Node) -> bool:
     """Whether an activation has one slope on both sides: then it is none."""
     return node.op == "leaky_relu" and node.attribute("alpha") == 1.0
@@ -69,6 +80,13 @@ STRUCTURE = (
         "truth",
         _is_bent,
         "an activation that is no straight line (a leaky ReLU of slope 1 is one) lies on a path from n to m",
+    ),
+    function(
+        "reaches_alone(n, m)",
+        "truth",
+        _reaches_alone,
+        "m reads first what n gives or what is made of it, and nothing else reads anything between: no shortcut, no "
+        "other layer",
     ),
     function(
         "fused(n)",

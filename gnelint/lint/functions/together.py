@@ -113,7 +113,8 @@ def _over_positions(facts: Facts, node: Node) -> bool:
 
 
 def _shares_elsewhere(facts: Facts, node: Node) -> bool:
-    """Whether shares along one axis weigh fixed coordinates that are summed along another one."""
+    """Whether shares along one axis weigh coordinates that are summed along another one, or values that are summed over
+    the samples, or over features that all have one share."""
     shape, name = facts.shape(node), node.outputs[0]
     if node.op != "softmax" or not shape:
         return False
@@ -130,7 +131,10 @@ def _shares_elsewhere(facts: Facts, node: Node) -> bool:
 
 
 def _weighed(facts: Facts, node: Node) -> int | None:
-    """The axis along which fixed coordinates times something are summed; None of other nodes."""
+    """The axis along which fixed coordinates, or values that layers give, times something are summed; None of other
+    nodes."""
+    if node.op == "mul":
+        return _summed_values(facts, node)
     table = node.parameters.get("scale") if node.op == "scale" else None
     shape, readers = facts.shape(node), facts.graph.consumers.get(node.outputs[0], ())
     if table is None or table.trainable or table.size < _CLASSES or not shape or len(readers) != 1:
@@ -138,6 +142,19 @@ def _weighed(facts: Facts, node: Node) -> int | None:
     axes = tuple(readers[0].attribute("axes")) if readers[0].op == "reduce_sum" else ()
     place = axes[0] % len(shape) - (len(shape) - len(table.shape)) if len(axes) == 1 else -1
     return axes[0] % len(shape) if place >= 0 and table.shape[place] > 1 else None
+
+
+def _summed_values(facts: Facts, node: Node) -> int | None:
+    """The axis of samples, or one along which a factor is one number, along which alone a product is summed."""
+    shape, readers = facts.shape(node), facts.graph.consumers.get(node.outputs[0], ())
+    if not shape or len(readers) != 1 or readers[0].op != "reduce_sum" or len(readers[0].attribute("axes")) != 1:
+        return None
+    axis, layout = readers[0].attribute("axes")[0] % len(shape), facts.axes.layouts.get(node.outputs[0])
+    if layout is None or shape[axis] == 1:
+        return None
+    factors = [facts.graph.values[name].concrete_shape for name in node.present_inputs]
+    one = any(own is not None and len(own) == len(shape) and own[axis] == 1 for own in factors)
+    return axis if one or label(layout[axis]) == 0 else None
 
 
 def _own_likeness(facts: Facts, node: Node) -> bool:
@@ -246,7 +263,7 @@ TOGETHER = (
         "shares_elsewhere(n)",
         "truth",
         _shares_elsewhere,
-        "the shares of the softmax n weigh fixed coordinates that are summed along another axis than the softmax's",
+        "the shares of the softmax n weigh coordinates or values that are summed along another axis than the softmax's",
     ),
     function(
         "own_likeness(n)",

@@ -85,6 +85,50 @@ def _uneven_turns(facts: Facts, node: Node) -> float:
     return 0.0
 
 
+_PLAIN = frozenset({"reshape", "transpose", "identity", "expand", "dropout", "scale", "bias", "rms_norm", "layer_norm"})
+"""What may stand between a layer and the attention that reads it, and turns nothing by its place."""
+_TURNS = _PLAIN | {"add", "sub", "concat", "slice", "split"}
+
+
+def _half_turned(facts: Facts, node: Node) -> str:
+    """Which of the queries and keys of an attention are turned by their places, where the others are a layer's output
+    as it is."""
+    if node.op != "attention":
+        return _NONE
+    turned = [_is_turned(facts, node.present_inputs[place]) for place in (0, 1)]
+    if True not in turned or False not in turned:
+        return _NONE
+    return "queries and not its keys" if turned[0] else "keys and not its queries"
+
+
+def _is_turned(facts: Facts, value: str) -> bool | None:
+    """Whether what a layer gives is multiplied by a fixed table of sines on its way to a value; None where that is not
+    known: other values come in on the way."""
+    waiting, seen, plain, turned = [value], {value}, True, False
+    while waiting:
+        node = facts.graph.producers.get(waiting.pop())
+        if node is None or node.op not in _TURNS | {"linear"}:
+            return None
+        plain = plain and node.op in _PLAIN | {"linear"}
+        turned = turned or _holds_waves(facts, node)
+        for name in () if node.op == "linear" else node.present_inputs:
+            waiting += [] if name in seen else [name]
+            seen.add(name)
+    return True if turned else False if plain else None
+
+
+def _holds_waves(facts: Facts, node: Node) -> bool:
+    """Whether a node multiplies by numbers between -1 and 1 that nobody trains, others for each position."""
+    table = node.parameters.get("scale") if node.op == "scale" else None
+    if table is None or table.trainable or table.provenance != "data" or not _LEAST < table.size <= _MOST:
+        return False
+    numbers = np.asarray(table.array(), np.float64)
+    if numbers.ndim < 2 or numbers.shape[-1] < 2 or not np.isfinite(numbers).all():
+        return False
+    rows = numbers.reshape(-1, numbers.shape[-1])
+    return bool(np.abs(rows).max() <= 1.0 + _ALIKE and rows.min() < 0.0 and np.ptp(rows, axis=0).max() > _ALIKE)
+
+
 def _partners(facts: Facts, value: str, base: str) -> np.ndarray | None:
     """Of each feature the one in whose place it is put, where half of them change their sign; None of other moves."""
     shape = facts.graph.values[base].concrete_shape
@@ -155,6 +199,13 @@ _MOVES: Mapping[str, Callable[[Facts, Node, list[np.ndarray]], np.ndarray | None
 }
 
 WAVES = (
+    function(
+        "half_turned(n)",
+        "text",
+        _half_turned,
+        "which of the queries and keys of the attention n are turned by their places, where the others are what a "
+        "layer gives, not turned; or none",
+    ),
     function(
         "useless_rates(n)",
         "text",

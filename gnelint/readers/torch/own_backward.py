@@ -7,6 +7,7 @@ that it is given, with both ways back, and the program says what the own one doe
     own = c * derivative           c y + (y - c y).detach()       the derivative itself, none, or reversed
     own = c * what comes back      c x + (y - c x).detach()       straight through, y of x's shape
     own = that where |x| <= 1      the same of clamp(x, -1, 1)    straight through where x is small
+    the same, whatever comes back  `deaf_backward`                as the next one; what comes back is left out
     anything else                  `unknown_backward`             an operation that nobody has a formula for
 
 A reentrant checkpoint is such a function: what it runs is recorded in its place, unless nothing that it is given asks
@@ -31,14 +32,13 @@ _CLOSE = 1e-4
 _Applied = Callable[..., Tensor]
 
 
-@torch.library.custom_op("gnelint::unknown_backward", mutates_args=())  # type: ignore[untyped-decorator]
-def _unknown_backward(result: Tensor, read: Tensor) -> Tensor:
+def _result(result: Tensor, read: Tensor) -> Tensor:
     return result.clone()
 
 
-@_unknown_backward.register_fake  # type: ignore[untyped-decorator]
-def _(result: Tensor, read: Tensor) -> Tensor:
-    return torch.empty_like(result)
+for _name in ("unknown_backward", "deaf_backward"):
+    _operation = torch.library.custom_op(f"gnelint::{_name}", _result, mutates_args=())
+    _operation.register_fake(lambda result, read: torch.empty_like(result))
 
 
 @contextlib.contextmanager
@@ -89,7 +89,8 @@ def _said(traced: _Applied, cls: Any, args: Sequence[Any], read: Sequence[Tensor
         "small": lambda: factor * read[0].clamp(-1.0, 1.0),
     }
     if way not in known or (way != "derivative" and (len(read) > 1 or read[0].shape != result.shape)):
-        unknown: Tensor = torch.ops.gnelint.unknown_backward(result.detach(), read[0])
+        operation = torch.ops.gnelint.deaf_backward if way == "deaf" else torch.ops.gnelint.unknown_backward
+        unknown: Tensor = operation(result.detach(), read[0])
         return unknown
     passed = known[way]()
     return passed + (result - passed).detach()
@@ -110,7 +111,10 @@ def _way(traced: _Applied, cls: Any, args: Sequence[Any]) -> tuple[str, float]:
         if read[0].shape == back.shape:
             candidates["small"] = [back * (read[0].abs() <= 1)]
         found = {way: _factor(own, other) for way, other in candidates.items() if _fit(own, other)}
-    return next(((way, factor) for way, factor in found.items() if factor is not None), ("another", 1.0))
+        silent = zip(_pulled(traced(*given), read, 0.0 * back), read, strict=True)
+        deaf = any(bool(each.any()) for each, x in silent if x.shape == back.shape)
+    other = "deaf" if deaf else "another"
+    return next(((way, factor) for way, factor in found.items() if factor is not None), (other, 1.0))
 
 
 def _fit(own: Sequence[Tensor], other: Sequence[Tensor]) -> bool:

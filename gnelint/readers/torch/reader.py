@@ -103,7 +103,18 @@ def trace_module(
     graph = replace(graph, uncalled=frozenset(graph.unread).difference(exported.called))
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))
-    return Traced(named_by_modules(fuse(graph)), exported.program, lowered.operations)
+    return Traced(named_by_modules(_fused(graph)), exported.program, lowered.operations)
+
+
+def _fused(graph: Graph) -> Graph:
+    """The fused graph; trained tensors whose layers turn out to reach no output are among its unread ones."""
+    found = fuse(graph)
+    trained = (leaf for parameter in graph.parameters() for leaf in parameter.leaves if leaf.trainable)
+    used = found.returned.union(found.uses)
+    lost = {leaf.name: leaf.shape for leaf in trained if leaf.name not in used}
+    if not lost:
+        return found
+    return replace(found, unread=(*found.unread, *lost), unread_shapes={**found.unread_shapes, **lost})
 
 
 def trace_exported(

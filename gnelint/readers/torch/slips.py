@@ -37,6 +37,7 @@ def slips(program: ExportedProgram) -> Slips:
         dropouts=tuple(dict.fromkeys(_dropouts(program.graph))),
         masks=tuple(dict.fromkeys(_masks(program.graph))),
         broken=tuple(dict.fromkeys(_broken(program))),
+        deaf=tuple(dict.fromkeys(_deaf(program.graph))),
     )
 
 
@@ -52,6 +53,11 @@ def _numbers(program: ExportedProgram) -> Iterator[tuple[str, str]]:
         source = _unviewed(node.args[0]) if operation_name(node.target) in _NUMBERS and node.args else None
         if isinstance(source, fx.Node) and source.name in names:
             yield names[source.name], _place(node)
+
+
+def _deaf(graph: fx.Graph) -> Iterator[str]:
+    """Lines that call a function whose own backward leaves out what comes back to it."""
+    yield from (_place(node) for node in graph.nodes if operation_name(node.target) == "deaf_backward")
 
 
 def _dropouts(graph: fx.Graph) -> Iterator[str]:
