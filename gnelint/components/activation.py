@@ -345,8 +345,19 @@ class ReLU(PiecewisePolynomial):
         if g.correlated:
             lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
-        survived = 0.0 if x.rectified_part is None else g.survived + 1.0
-        return Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike, survived=survived)
+        pulled = Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike)
+        if x.rectified_part is None:
+            return pulled
+        return replace(pulled, survived=g.survived + 1.0, cut=self._cut(x, y, g.cut))
+
+    @staticmethod
+    def _cut(x: Moments, y: Moments, behind: float | None) -> float | None:
+        """`Gradient.cut` of a gradient that sits on entries above 0, or on the largest of them."""
+        deviation = np.sqrt(x.variance)
+        if np.any(deviation <= 0):
+            return None
+        end = 0.0 if behind is None else np.maximum(y.mean + behind * np.sqrt(y.variance), 0.0)
+        return float(((end - x.mean) / deviation).mean())
 
     @staticmethod
     def _lean_behind(x: Moments, y: Moments, g: Gradient, passed: np.ndarray) -> np.ndarray:

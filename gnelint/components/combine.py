@@ -31,10 +31,9 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
-from gnelint.theory.gaussian.gram_charlier import MOST_SKEWNESS
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
 from gnelint.theory.gaussian.piecewise import rectified_source
-from gnelint.theory.gaussian.rectified_sum import Above, cut_gaussian, surviving_share
+from gnelint.theory.gaussian.rectified_sum import Above, cut_gaussian, rectified_sum_moments, surviving_share
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 _MOST_TOLD = 4.0
@@ -116,7 +115,10 @@ class _Linear(OneOutput):
         for number, (weight, shape, overlap) in enumerate(zip(weights, self.input_shapes, overlaps, strict=True)):
             assert shape is not None
             trunk = self._is_trunk(number, inputs, y)
-            if overlap is not None and trunk and g.survived > 1.0:
+            cut = None
+            if overlap is not None and trunk and g.cut is not None and not g.survived:
+                overlap, cut = self._above(y, g.cut)
+            elif overlap is not None and trunk and g.survived > 1.0:
                 overlap = self._of_survivors(y, g.survived)
             pulled = g.refined(overlap.axes) if overlap is not None else g
             none = nothing_like(pulled.mask_overlap)
@@ -130,7 +132,7 @@ class _Linear(OneOutput):
                 times(across, square),
                 lean * self._followed(number, weight, inputs, y, pulled) if lean.any() else lean,
             )
-            pulled = pulled.behind(Effect.SCALED, arrays)
+            pulled = replace(pulled.behind(Effect.SCALED, arrays), cut=cut)
             if g.ahead is not NOTHING_AHEAD:
                 pulled = replace(pulled, ahead=g.ahead.scaled(self._share_of_variance(number, weight, inputs, y)))
             if g.projected is not UNPROJECTED:  # it followed the sum, which its operand is a part of
@@ -238,6 +240,20 @@ class _Linear(OneOutput):
         return y.rectified_part is not None and x is not None and _is_rectified(x)
 
     @staticmethod
+    def _above(y: Moments, cut: float) -> tuple[Moments, float]:
+        """As `_mask_overlap`, of a gradient that sits where the sum lies so many deviations above its mean; and
+        `Gradient.cut` of the rectified part, as many entries of which lie above that as are above 0 there."""
+        assert y.rectified_part is not None
+        law, mean, variance = y.rectified_part
+        free, spread = y.mean - mean - (y.mean + cut * np.sqrt(y.variance)), y.variance - variance
+        silent = normal_cdf(free / np.sqrt(spread))
+        whole = rectified_sum_moments(law, free, spread)[0]
+        surely = 1.0 - np.divide(silent, whole, out=np.ones_like(whole), where=whole > 0)
+        end = law.quantile(whole - (1.0 - law.share) * silent)
+        found = float(((end - mean) / np.sqrt(variance)).mean())
+        return Moments.flat(y.axes, np.clip(surely, 0.0, 1.0), np.zeros(1)), found
+
+    @staticmethod
     def _of_survivors(y: Moments, steps: float) -> Moments:
         """As `_mask_overlap`, of a gradient that sits where a walk of so many sums like this one has stayed above 0:
         there the operand was above 0 more surely than where one sum is."""
@@ -293,6 +309,8 @@ def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndar
     return sum(w**3 * c[0] for w, c in known), sum(w**4 * c[1] for w, c in known)  # type: ignore[return-value]
 
 
+_LEAST_SKEWNESS = 0.2
+"""Of a sum, from which on the law of its rectified part is kept: below it is as good as Gaussian."""
 _MOST_LAWS = 4096
 """Cells up to which each has a law of its own."""
 
@@ -305,8 +323,7 @@ def _is_rectified(x: Moments) -> bool:
 def _rectified_part(
     parts: Sequence[Moments], weights: Sequence[float], y: Moments
 ) -> tuple[Above, np.ndarray, np.ndarray] | None:
-    """`Moments.rectified_part` of a sum: where one part is not negative, the rest are and the sum is too skewed for a
-    series about a Gaussian."""
+    """`Moments.rectified_part` of a sum: where one part is not negative, the rest are and the sum is skewed."""
     if y.cumulants is None or y.nonnegative or y.mean.size > _MOST_LAWS:
         return None
     rectified = [(w, x) for w, x in zip(weights, parts, strict=True) if _is_rectified(x)]
@@ -318,7 +335,7 @@ def _rectified_part(
         return None
     law = x.above if x.rectified_part is None else x.rectified_part[0]
     if law is None:
-        if not np.any(y.cumulants[0] > MOST_SKEWNESS * y.variance**1.5) or np.any(x.positive_share <= 0):
+        if not np.any(y.cumulants[0] > _LEAST_SKEWNESS * y.variance**1.5) or np.any(x.positive_share <= 0):
             return None
         law = cut_gaussian(x.positive_share, mean, variance)
     return law.scaled(weight), weight * mean, weight**2 * variance

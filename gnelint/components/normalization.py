@@ -402,6 +402,9 @@ def _with_shape(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
     if x.cumulants is not None:
         third, fourth = x.cumulants
         y = replace(y, cumulants=(third * ratio**1.5, fourth * ratio**2))
+    if x.rectified_part is not None:  # what is added to it is shifted
+        law, mean, variance = x.rectified_part
+        y = replace(y, rectified_part=(law.scaled(np.sqrt(ratio)), np.sqrt(ratio) * mean, ratio * variance))
     if not x.nonnegative:
         return y
     return replace(y, floor=y.mean * y.amplitude() - np.sqrt(ratio) * x.mean * x.amplitude())
@@ -470,8 +473,8 @@ class BatchNorm(Normalization):
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
-            pulled = super().pull(x, y, cotangent)
-            if y.floor is None or not np.any(cotangent.mask_overlap):
+            pulled = replace(super().pull(x, y, cotangent), survived=0.0)
+            if (y.floor is None and y.rectified_part is None) or not np.any(cotangent.mask_overlap):
                 return pulled
             # what is above its floor came from what was above 0
             overlap = cotangent.refined(pulled.axes).mask_overlap

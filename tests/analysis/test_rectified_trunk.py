@@ -32,6 +32,25 @@ class Trunk(nn.Module):
         return x
 
 
+class NormalisedTrunk(nn.Module):
+    """x + scale * branch of x = relu(bn(...)) again and again, as the aligned Xception has it before activations: ever
+    fewer entries are above the mean, and those have been there before."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norms = nn.ModuleList(nn.BatchNorm1d(64) for _ in range(6))
+        self.layers = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(6))
+        for layer in self.layers:
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = torch.relu(norm(x))
+            x = x + self.scale * layer(x)
+        return x
+
+
 def measured_gradient(net: nn.Module, x: Tensor, y: Tensor) -> float:
     (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
     return math.log2(float(gradient.pow(2).sum()) / y.numel())
@@ -52,3 +71,15 @@ def test_values_and_gradients(scale: float) -> None:
     second = forward.second_moment(graph.outputs[0])
     assert second is not None
     assert abs(math.log2(second / float(y.detach().pow(2).mean()))) < 0.13
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.4, 1.0])
+def test_gradients_of_a_normalised_trunk(scale: float) -> None:
+    """1.0 to 2.4 bits off where masks are taken for independent. Of these 0.06 a block stay where trunk and branch are
+    about equal: how far the entries that have passed several masks lie above the next one is known on average alone."""
+    torch.manual_seed(0)
+    net, x = NormalisedTrunk(scale).double(), torch.randn(512, 64, dtype=torch.float64, requires_grad=True)
+    gradient = analyse(trace_module(net, (x.detach(),), name="trunk").graph).gradient_log2
+    y = net(x)
+    assert gradient is not None
+    assert abs(gradient - measured_gradient(net, x, y)) < 0.4

@@ -126,6 +126,8 @@ class Gradient(Field):
         ahead: what the normalisations that it has passed make of what channels have in common here.
         projected: what the normalisation over features behind has left out of it.
         winners: on which entries a maximum has put part of it; what a rectifier makes of those is in `mask_overlap`.
+        cut: how many deviations above the value's mean the entries lie at least that most of it sits on, where masks of
+            rectified trunks say so (`Moments.rectified_part`); None where nobody knows.
         survived: sums and rectifiers behind each other (`Moments.rectified_part`) whose masks it has passed, on average
             over its energy.
     """
@@ -145,6 +147,7 @@ class Gradient(Field):
     winners: Winners = field(
         default=NOWHERE, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.ORDERED, Effect.SCALED, Effect.SHIFTED)
     )
+    cut: float | None = field(default=None, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED))
     survived: float = field(default=0.0, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
 
     @staticmethod
@@ -335,6 +338,8 @@ class Gradient(Field):
             whole = left.total + right.total
             survived = left.total * left.survived + right.total * right.survived
             total = replace(total, survived=survived / whole if whole > 0 else 0.0)
+        if left.cut is not None or right.cut is not None:
+            total = replace(total, cut=left.cut if left.total > right.total else right.cut)
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 

@@ -50,9 +50,15 @@ class Above:
         """P(y > 0)."""
         return np.asarray(self.weights.sum(-1))
 
-    def scaled(self, factor: float) -> Above:
-        """Of positive multiples."""
-        return Above(self.points * factor, self.weights)
+    def quantile(self, share: np.ndarray) -> np.ndarray:
+        """The point that is exceeded in this share of all cases, at most `share`."""
+        beyond = np.cumsum(self.weights[..., ::-1], -1)[..., ::-1]
+        place = np.clip((beyond >= share[..., None]).sum(-1) - 1, 0, None)
+        return np.asarray(np.take_along_axis(self.points, place[..., None], -1)[..., 0])
+
+    def scaled(self, factor: np.ndarray | float) -> Above:
+        """Of positive multiples, of shape (cells) or one for all."""
+        return Above(self.points * np.asarray(factor)[..., None], self.weights)
 
 
 @cache

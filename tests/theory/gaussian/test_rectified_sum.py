@@ -52,3 +52,11 @@ def test_who_survives_was_above_zero(steps: int, drift: float) -> None:
     survived = (walks > 0).all(axis=0)
     found = surviving_share(law, np.array([drift]), np.array([0.01]), steps)
     assert found == pytest.approx([(y[survived] > 0).mean()], abs=0.02)
+
+
+def test_quantile() -> None:
+    y = np.maximum(np.random.default_rng(0).standard_normal(400_000) + 0.3, 0.0)
+    law = cut_gaussian(np.array([(y > 0).mean()]), np.array([y.mean()]), np.array([y.var()]))
+    for share in (0.05, 0.3, 0.6):
+        assert law.quantile(np.array([share])) == pytest.approx([np.quantile(y, 1.0 - share)], abs=0.04)
+    assert law.scaled(np.array([2.0])).quantile(np.array([0.3])) == pytest.approx(2.0 * law.quantile(np.array([0.3])))
