@@ -40,6 +40,8 @@ _JOINS = frozenset({"add", "sub", "mul", "div", "mean", "maximum", "minimum", "w
 _PRODUCTS = frozenset({"mul", "div", "matmul"})
 _PARTS = frozenset({"split", "slice", "constant"})
 """What these write are different entries of what they read."""
+_CUTS = frozenset({"split", "slice", "pad"})
+"""What these write are entries of what they read, moved by some places."""
 _SUMS = frozenset({"add", "matmul", "attention"}) | _WEIGHTED
 """What they write is as Gaussian as it gets."""
 _MOVES = frozenset({"reshape", "transpose", "identity", "dropout"})
@@ -241,21 +243,23 @@ class Planner:
 
     def _is_part_of_product(self, node: Node) -> bool:
         """Whether a node takes some entries of a matrix product: other rows of it have a factor in common with them."""
-        before = self._graph.producers.get(node.present_inputs[0]) if node.op in ("slice", "split") else None
-        while before is not None and before.op in _MOVES:
+        before: Node | None = node if node.op in _CUTS else None
+        while before is not None and (before.op in _MOVES or before.op in _CUTS):
             before = self._graph.producers.get(before.present_inputs[0])
         return before is not None and before.op == "matmul"
 
     def is_doubtful(self, node: Node) -> bool:
         """Whether two values that a node joins come from one with no weights between, or one that a fold adds up; of a
-        quotient also whether they are parts of one product: a sum of values beside the sum of their weights."""
+        quotient also whether they are parts of one product: a sum of values beside the sum of their weights; of
+        attention whether its mask is a part of a product of its queries: positions that they ask for."""
         if node.op == "fold":
             before = (self._graph.producers.get(source) for source in self._sources(node.present_inputs[0]))
             return any(each is not None and each.op == "unfold" for each in before)
         if node.op not in _JOINS:
             return False
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
-        sources = [self._sources(name, node.op == "div").keys() for name in operands if name in self._moving]
+        products = node.op in ("div", "attention")
+        sources = [self._sources(name, products).keys() for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
 
     @staticmethod

@@ -34,6 +34,8 @@ _EVEN = 0.2
 
 _UNEVEN = 0.05
 """Square of the relative deviation of energies from sample to sample from which on they are told apart."""
+_HIDING = 1e4
+"""Variance of what is added to logits from which on it hides keys."""
 _MOST_KINDS = 32
 """Kinds of samples that are."""
 
@@ -246,7 +248,9 @@ class Attention(OneOutput):
     sum_d covariance_d var(v_d)); S' and K' are n S and n K of the part of the logits that both share, and u =
     (1 + D t) (q / D) / (1 + q / D)^2 for a width of D: queries that weigh a key lean towards it, E a_ij q_i ~ scale
     var_q k_j. t = tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels,
-    1 / (heads times width) where nobody knows it. Source: theory 3.6 (arXiv 1706.03762).
+    1 / (heads times width) where nobody knows it. What is added to the logits and depends on the input (positions
+    that queries ask for, pairs) adds its variance over the keys to q and gets energy K_i gv_i / n_i. Source: theory 3.6
+    (arXiv 1706.03762).
     """
 
     basis: ClassVar[Basis] = "theorem"
@@ -312,11 +316,9 @@ class Attention(OneOutput):
         scale = self.node.attribute("scale")
         return 1.0 / math.sqrt(width) if scale is None else float(scale)
 
-    def _rows(
-        self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], alike: float | None, steady: float = 1.0
-    ) -> _Rows:
-        """What softmax does; `alike` is tr(C^2) / tr(C)^2 of the tokens' covariance C, None where it is not known, and
-        `steady` the share of the keys that is one map of it at all places."""
+    def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], inputs: Inputs) -> _Rows:
+        """What softmax does."""
+        alike, steady = _alike(inputs), _steady(inputs)
         query, key, _ = sides
         heads, queries, width = shapes[0][1:]
         keys = shapes[1][2]
@@ -325,6 +327,8 @@ class Attention(OneOutput):
             square * float(np.mean(own.mean(axis=1) * key.free.mean(axis=1))) for own in (query.second, query.common)
         )
         logit += square * (width - 1) * query.along * key.along_free
+        added = _added(inputs, shapes)
+        logit += 0.0 if added is None else _free_of_rows(added)
         tilt = steady / (heads * width) if alike is None else steady * alike
         if "mask" in self.node.parameters:
             return self._masked_rows(shapes, logit, common, tilt)
@@ -371,7 +375,7 @@ class Attention(OneOutput):
 
     def joined(self, inputs: Inputs) -> Moments:
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
+        rows = self._rows(sides, shapes, inputs)
         value = sides[2]
         batch, heads, queries, _ = shapes[0]
         shape = (batch, heads, queries, shapes[2][3])
@@ -390,7 +394,7 @@ class Attention(OneOutput):
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         sides, shapes = self._sides(inputs)
-        rows = self._rows(sides, shapes, _alike(inputs), _steady(inputs))
+        rows = self._rows(sides, shapes, inputs)
         samples = _samples_apart(self._unpack(g, 0))
         pulled = [self._pulled(part, sides, shapes, rows) for part in samples.parts]
         gradients = [
@@ -398,12 +402,17 @@ class Attention(OneOutput):
             for role, x in enumerate(inputs[:3])
             if x
         ]
-        return (*gradients, *(None,) * (len(inputs) - 3))
+        added = _added(inputs, shapes)
+        if added is None:
+            return (*gradients, *(None,) * (len(inputs) - 3))
+        of_logits = samples.together([found[3] for found in pulled])
+        assert inputs[3] is not None
+        return (*gradients, of_logits.summed_to(added.shape).reshaped(inputs[3].shape))
 
     def _pulled(
         self, g: Gradient, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], rows: _Rows
     ) -> tuple[Gradient, ...]:
-        """The gradients at query, key and value for an unpacked cotangent."""
+        """The gradients at query, key, value and logits for an unpacked cotangent."""
         query, key, value = sides
         keys, width = shapes[1][2], shapes[0][3]
         along = 0.0
@@ -452,7 +461,10 @@ class Attention(OneOutput):
                 received,
             ),
         )
-        return tuple(self._gradient(part, (g.shape[0], *shape[1:])) for part, shape in zip(found, shapes, strict=True))
+        sides_pulled = (
+            self._gradient(part, (g.shape[0], *shape[1:])) for part, shape in zip(found, shapes, strict=True)
+        )
+        return (*sides_pulled, _of_logits(gv, line * rows.k, (*g.shape[:3], keys)))
 
     def _received(self, rows: _Rows, sent: np.ndarray, keys: int, plain: bool = False) -> np.ndarray:
         """What each key gets when query i sends `sent[i]` in all, as its a^2 are distributed (its a if `plain`)."""
@@ -490,6 +502,36 @@ def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarr
     at = np.clip(counts, sampled[0], sampled[-1])
     s2 = np.interp(at, sampled, sampled * np.array([m.s2 for m in moments])) / at
     return s2, np.interp(at, sampled, sampled * np.array([m.k for m in moments])) / at
+
+
+def _added(inputs: Inputs, shapes: Sequence[tuple[int, ...]]) -> Moments | None:
+    """What is added to the logits, (batch, heads, queries, keys) or 1 for some of them, where it is a value that comes
+    of the network's input; None for a mask, which hides by numbers that no value has."""
+    added = inputs[3] if len(inputs) > 3 else None
+    if added is None or len(added.shape) not in (2, len(shapes[0]), 3 if shapes[0][1] == 1 else 4):
+        return None
+    batch = added.shape[:1] if len(added.shape) > 2 else (1,)
+    heads = added.shape[1:-2] or (1,)
+    whole = (*batch, *heads, *added.shape[-2:])
+    fits = zip(whole, (*shapes[0][:3], shapes[1][2]), strict=True) if len(whole) == 4 else ()
+    if not fits or any(size not in (1, full) for size, full in fits):
+        return None
+    added = added.flattened().reshaped(whole)
+    return added if 0.0 < _free_of_rows(added) < _HIDING else None
+
+
+def _free_of_rows(added: Moments) -> float:
+    """Variance over the keys of what is added to the logits: what a row shares drops out."""
+    pooled = added.pooled(3)
+    return float(np.maximum(pooled.variance - pooled.position_covariance, 0.0).mean())
+
+
+def _of_logits(gv: np.ndarray, sent: np.ndarray, shape: tuple[int, ...]) -> Gradient:
+    """The gradient at the logits, of which row i gets gv times `sent[i]`, evenly over its keys, and 0 in sum."""
+    axes = (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis(shape[3]))
+    energy = gv.reshape(1, -1, 1, 1) * float(sent.mean()) / max(shape[3], 1)
+    shared = -energy / max(shape[2] * shape[3] - 1, 1)
+    return Gradient.flat(axes, energy, shared, (None, None, normalised(sent), None))
 
 
 def _line(x: Moments) -> np.ndarray:
