@@ -207,13 +207,21 @@ def _tolerance(region: Mapping[str, Node]) -> float:
 
 
 def _match(y: Array, tolerance: float) -> tuple[str, Mapping[str, Any]] | None:
-    """The nearest of the vocabulary's functions, if one is near enough."""
-    errors = np.max(np.abs(_FIXED_VALUES - y) / (1.0 + np.abs(_FIXED_VALUES)), axis=1)
+    """The nearest of the vocabulary's functions, if one is near enough for what the values vary by: a tolerance for
+    solvers, rtol |x| + atol, is no constant."""
+    span = 2.0 * float(np.ptp(y))
+
+    def apart(values: Array) -> Array:
+        return np.asarray(np.max(np.abs(values - y) / np.minimum(1.0 + np.abs(values), span), axis=-1))
+
+    if span == 0.0:
+        return None
+    errors = apart(_FIXED_VALUES)
     best = int(np.argmin(errors))
     if errors[best] <= tolerance:
         return _FIXED[best]
     for op, attributes, values in _fits(y):
-        if np.max(np.abs(values - y) / (1.0 + np.abs(values))) <= tolerance:
+        if apart(values) <= tolerance:
             return op, attributes
     return None
 

@@ -327,6 +327,7 @@ DIFFERENT = {
     "tanh gelu with another cubic": Idiom(
         lambda x: 0.5 * x * (1 + torch.tanh(0.7978845608 * (x + 0.03 * torch.pow(x, 3)))), ()
     ),
+    "tolerance of a solver": Idiom(lambda x: 1e-9 + 1e-7 * x.abs(), ("abs", "scale", "bias")),
     "hardswish with another bound": Idiom(lambda x: x * torch.clamp(x + 3, 0, 5) / 6, ()),
     "mish of another tensor": Idiom(lambda x, z: x * torch.tanh(functional.softplus(z)), (), {}, (TOKENS, TOKENS)),
     "centred over one axis, variance over another": Idiom(
