@@ -105,7 +105,7 @@ def _spread(array: np.ndarray, axes: Axes) -> Tensor:
     for index, axis in enumerate(axes):
         if not axis.is_pooled and axis.count != axis.size:
             array = np.repeat(array, axis.lengths.astype(int), axis=index)
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # of one number as well, which has no axes
 
 
 def _amplitude(x: Field) -> Tensor:

@@ -95,6 +95,15 @@ class Emitter(emitter.Emitter[Flow, Constant]):
     def compact(self, constant: Constant) -> Constant:
         return constant.compact
 
+    def number(self, constant: Constant | float) -> float | None:
+        """The value of a number that is written in the program, as a tensor without axes, too; None for a tensor."""
+        if not isinstance(constant, Constant):
+            return float(constant)
+        written = constant.kind == "constant" and constant.provenance == "data" and constant.mask is None
+        if constant.shape != () or not written or constant.dtype.startswith("complex"):
+            return None
+        return float(constant.compute({}))
+
     def of_constants(self, op: str, a: Constant | float, b: Constant | float, shape: Shape | None) -> Constant:
         return derived({"add": torch.add, "mul": torch.mul, "div": torch.div}[op], a, b)
 

@@ -160,6 +160,8 @@ def on_cells(array: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:
     """The array, or a number, broadcast to this shape."""
     if isinstance(array, np.ndarray) and array.shape == shape:
         return array
+    if not shape:  # a value of one number has no axes, which many functions of arrays give it
+        return np.asarray(array).reshape(())
     return np.broadcast_to(array, shape)
 
 

@@ -17,6 +17,7 @@ from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.sampling import Draws, NotSampledError, Region
 from gnelint.components import component_class
+from gnelint.measure.regions import drawing
 from gnelint.measure.regions import sampler as sampling
 from gnelint.measure.regions.sampler import TorchSampler
 from gnelint.measure.regions.torch_network import TorchNetwork
@@ -404,3 +405,8 @@ def test_cotangents_are_pulled_back_as_autograd_does(dtype: torch.dtype) -> None
     assert found[1] is None
     assert found[0] is not None
     torch.testing.assert_close(found[0], wanted[0], rtol=0, atol=0)
+
+
+def test_a_value_of_one_number_is_drawn_without_axes() -> None:
+    one = drawing.drawn(Moments.flat((), np.full(1, 2.0), np.zeros(1)), torch.Generator().manual_seed(0))
+    assert torch.equal(one, torch.tensor(2.0))

@@ -277,6 +277,10 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "antialias": lambda m, x: F.interpolate(x[None], (3, 4), mode="bicubic", antialias=True),
     "clamp": lambda m, x: x.clamp(-0.5, 0.7).clamp(min=-0.2),
     "clamp tensor": lambda m, x: torch.clamp(x, min=m.vector),
+    "numbers as tensors": lambda m, x: (
+        torch.clamp(x, torch.tensor(-math.inf), torch.tensor(0.5)).clamp(*map(torch.tensor, (-math.inf, math.inf)))
+        + x.abs() ** torch.tensor(5.0).reciprocal()
+    ),
     "where": lambda m, x: torch.where(m.vector > 0, x, x.tanh()),
     "masked fill": lambda m, x: x.masked_fill(m.vector > 0, 0.25),
     "glu": lambda m, x: F.glu(x),

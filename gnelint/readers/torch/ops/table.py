@@ -87,11 +87,20 @@ def _glu(em: Emitter, call: Call) -> Operand:
     return em.emit("mul", [value, em.emit("sigmoid", [gate], call.shape)], call.shape)
 
 
+def _number_or_tensor(em: Emitter, operand: Any) -> Any:
+    """A tensor that is a number of the program as that number."""
+    number = em.number(operand) if isinstance(operand, Constant) else None
+    return operand if number is None else number
+
+
 def _clamp(em: Emitter, call: Call) -> Operand:
     low, high = call.get("min", call.get("min_val")), call.get("max", call.get("max_val"))
+    low, high = (_number_or_tensor(em, bound) for bound in (low, high))
     if isinstance(low, (Flow, Constant)) or isinstance(high, (Flow, Constant)):
         return _clamp_to_tensors(em, call, low, high)
-    low, high = (None if bound is None else float(bound) for bound in (low, high))
+    low, high = (None if bound is None or math.isinf(bound) else float(bound) for bound in (low, high))
+    if low is None and high is None:
+        return em.emit("identity", [call["self"]], call.shape)
     return em.emit("clip", [call["self"]], call.shape, min=low, max=high)
 
 
@@ -108,7 +117,7 @@ def _rsqrt(em: Emitter, call: Call) -> Operand:
 
 
 def _pow(em: Emitter, call: Call) -> Operand:
-    base, exponent = call["self"], call["exponent"]
+    base, exponent = (_number_or_tensor(em, call[name]) for name in ("self", "exponent"))
     if isinstance(exponent, (Flow, Constant)):
         if isinstance(base, (int, float)):
             return power_of(em, base, em.flow(exponent), call.shape)
