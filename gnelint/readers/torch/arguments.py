@@ -74,7 +74,11 @@ def _found(
 ) -> Arguments:
     signature = inspect.signature(module.forward)
     if specs:
-        return Arguments((), _named_inputs(module, signature, specs, name))
+        several = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+        in_order = [spec for spec in specs if several and spec.name is None]
+        by_name = [spec for spec in specs if spec not in in_order]
+        args = tuple(_tensor(spec, module) for spec in in_order)
+        return Arguments(args, _named_inputs(module, signature, by_name, name, len(args)))
     if own is not None or keywords:
         args, named = _given(signature, own)
         args, named = pytree.tree_map(_tensor_of, (args, {**named, **(keywords or {})}))
@@ -134,8 +138,9 @@ def _tensor_of(value: Any) -> Any:
 
 
 def _named_inputs(
-    module: torch.nn.Module, signature: inspect.Signature, specs: Sequence[InputSpec], name: str
+    module: torch.nn.Module, signature: inspect.Signature, specs: Sequence[InputSpec], name: str, given: int
 ) -> dict[str, Any]:
+    """Arguments by name, behind so many that are given in order."""
     names = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     catch_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     taken = {part for spec in specs if spec.name is not None for part in (spec.name, spec.name.partition(".")[0])}
@@ -148,12 +153,12 @@ def _named_inputs(
             key, *inside = key.split(".")
         if key is None or (key not in names and not catch_all):
             problem = f'forward takes no "{key}"' if key is not None else "more --input than forward takes arguments"
-            raise ModelError(name, problem, suggestion(key or "", names) or f"It takes {', '.join(names)}.")
+            raise ModelError(name, problem, suggestion(key or "", names) or f"It takes {', '.join(names) or 'none'}.")
         place, last = made, key  # where it goes
         for part in inside:  # a dict in the place of the argument, and dicts in it
             place, last = place.setdefault(last, {}), part
         place[last] = _tensor(spec, module)
-    missing = [found for found in required(signature) if found not in made]
+    missing = [found for found in required(signature)[given:] if found not in made]
     if missing:
         example = f"--input {missing[0]}=8,16"
         raise ModelError(name, f"no --input for {', '.join(missing)}", f"Pass one each, as in {example}.")

@@ -27,6 +27,7 @@ from gnelint.errors import ModelError
 from gnelint.ir.graph import Slips
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.functional import functional
+from gnelint.readers.torch.held import held_elsewhere
 from gnelint.readers.torch.lost import lost_results
 from gnelint.readers.torch.memories import forget
 from gnelint.readers.torch.names import is_user_code
@@ -48,6 +49,7 @@ class Exported:
         lost: results that a statement computes and does not keep.
         slips: other things that the code gets wrong where no operation tells.
         notes: what a person should know about how it was obtained.
+        held: names of constants that are parameters of the module.
     """
 
     program: ExportedProgram
@@ -56,6 +58,7 @@ class Exported:
     lost: tuple[str, ...] = ()
     slips: Slips = Slips()
     notes: tuple[str, ...] = ()
+    held: frozenset[str] = frozenset()
 
 
 def export_module(
@@ -93,7 +96,8 @@ def export_module(
             given.put_back(program)
             read, lost, wrong = called(program), lost_results(program), slips(program)
             notes = (*cached, *returned.notes, *more)
-            return Exported(functional(program), read, returned.losses, lost, wrong, notes)
+            held = held_elsewhere(program, module, given.args, given.kwargs)
+            return Exported(functional(program), read, returned.losses, lost, wrong, notes, held)
 
         try:
             return done(_program(module, given.args, given.kwargs))

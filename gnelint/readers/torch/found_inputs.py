@@ -64,7 +64,8 @@ class FoundInputs:
 def find_inputs(module: nn.Module) -> FoundInputs | None:
     """What the module can be called with, None where it does not say."""
     for find in (
-        _example_input_array, _of_configuration, _dummy_inputs, _default_configuration, _first_layer, _by_names
+        _example_input_array, _of_configuration, _dummy_inputs, _default_configuration, _declared, _first_layer,
+        _by_names,
     ):  # fmt: skip
         found = find(module)
         if found is not None:
@@ -99,6 +100,19 @@ def _default_configuration(module: nn.Module) -> FoundInputs | None:
         if size:
             return FoundInputs((noise_of(module, (BATCH, *size)),), {}, f"the input_size of its {attribute}")
     return None
+
+
+def _declared(module: nn.Module) -> FoundInputs | None:
+    """What a model of Keras on torch says: `inputs`, symbolic tensors with a shape whose free sizes are None."""
+    declared = getattr(module, "inputs", None)
+    if not isinstance(declared, (list, tuple)) or not declared:
+        return None
+    shapes = [getattr(each, "shape", None) for each in declared]
+    if not all(isinstance(shape, tuple) for shape in shapes):
+        return None
+    made = tuple(noise_of(module, tuple(size or BATCH * 4 for size in shape or ())) for shape in shapes)
+    found = FoundInputs((made[0] if len(made) == 1 else list(made),), {}, "the shapes that its `inputs` have")
+    return found if accepts(module, found.args, {}) else None
 
 
 def _first_layer(module: nn.Module) -> FoundInputs | None:

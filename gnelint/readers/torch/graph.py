@@ -18,7 +18,8 @@ from gnelint.nn.operators import NAMESPACE
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant, ConstantFolder, dtype_name
 from gnelint.readers.torch.emitter import Call, Emitter, Flow
-from gnelint.readers.torch.initializers import InitializerRecorder, storage_key
+from gnelint.readers.torch.held import identity
+from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import Step, label, user_location
 from gnelint.readers.torch.operations import operation_name
 from gnelint.readers.torch.ops.complex import Complex, is_complex
@@ -44,6 +45,7 @@ class Reading:
         unregistered: parameters of layers that the module does not know of, by the path at which it keeps them.
         losses: positions of the program's outputs that are losses: the analysis starts at the others.
         reads: what gives a stored tensor to be read, by its name, where that is not the tensor itself.
+        held: names of the program's constants that are parameters of the module (readers.torch.held).
     """
 
     name: str
@@ -54,6 +56,7 @@ class Reading:
     unregistered: Mapping[str, torch.Tensor] = field(default_factory=dict)
     losses: frozenset[int] = frozenset()
     reads: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,15 @@ class _Lowerer:
         placeholders = {node.name: node for node in self._program.graph.nodes if node.op == "placeholder"}
         tied: dict[tuple[Any, ...], str] = {}
         examples = iter(given for given in tree_leaves(self._program.example_inputs) if isinstance(given, torch.Tensor))
-        unknown = {_identity(tensor): name for name, tensor in self._reading.unregistered.items()}
+        unknown = {identity(tensor): name for name, tensor in self._reading.unregistered.items()}
         for spec in self._program.graph_signature.input_specs:
             node = placeholders[spec.arg.name]
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 tensor = _stored_tensor(self._program, str(spec.target))
-                kept = unknown.get(_identity(tensor)) if spec.kind is InputKind.CONSTANT_TENSOR else None
+                kept = unknown.get(identity(tensor)) if spec.kind is InputKind.CONSTANT_TENSOR else None
                 kind = _kind(spec.kind, tensor) if kept is None else "unregistered"
-                name = tied.setdefault(_identity(tensor), kept or str(spec.target))
+                kind = "parameter" if str(spec.target) in self._reading.held else kind
+                name = tied.setdefault(identity(tensor), kept or str(spec.target))
                 read = self._reading.reads.get(str(spec.target))
                 self._folder.add_leaf(node, name, tensor, kind, self._reading.recorder, read)
                 self._stored_as[node.name] = name
@@ -410,13 +414,6 @@ def _attribute(program: ExportedProgram, path: Any) -> Any:
     for part in str(path).split("."):
         found = getattr(found, part, None)
     return found
-
-
-def _identity(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The same for two names of one tensor. A tensor without storage of its own is only itself."""
-    if tensor.layout is not torch.strided or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return (id(tensor),)
-    return (storage_key(tensor), tensor.storage_offset(), *tensor.shape, *tensor.stride())
 
 
 def with_training(graph: Graph) -> Graph:

@@ -95,7 +95,15 @@ def trace_module(
     exported = export_module(module, example_inputs, keywords, name, training)
     refuse_integers(exported.program, name)
     reading = Reading(
-        name, training, {}, (*notes, *exported.notes), recorder, unregistered(module), exported.losses, reads
+        name,
+        training,
+        {},
+        (*notes, *exported.notes),
+        recorder,
+        unregistered(module),
+        exported.losses,
+        reads,
+        exported.held,
     )
     lowered = lower_program(exported.program, reading)
     classes = {path: type(part).__name__ for path, part in module.named_modules() if path}

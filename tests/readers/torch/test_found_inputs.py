@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gnelint.readers.inputs import parse_input
+from gnelint.readers.torch.arguments import arguments
 from gnelint.readers.torch.found_inputs import find_inputs
 
 SIZES = {"hidden_size": 8, "vocab_size": 50, "patch_size": 2, "num_channels": 3, "spatial_merge_size": 2,
@@ -403,3 +405,29 @@ class _Unclear(nn.Module):
 def test_a_name_that_says_nothing_is_not_guessed() -> None:
     assert find_inputs(_Unclear()) is None
     assert find_inputs(nn.ReLU()) is None
+
+
+class Wrapper(nn.Module):
+    """Hands on whatever it is called with."""
+
+    def __init__(self, inner: nn.Module, shapes: tuple[tuple[int | None, ...], ...] = ()) -> None:
+        super().__init__()
+        self.inner, self.inputs = inner, [SimpleNamespace(shape=shape) for shape in shapes]
+
+    def forward(self, *args: Tensor, **options: Tensor) -> Tensor:
+        return self.inner(*args, **options)
+
+
+def test_arguments_that_are_only_counted_are_given_in_order() -> None:
+    specs = (parse_input("4,6"), parse_input("4,3"), parse_input("bias=5"))
+    module = Wrapper(nn.Bilinear(6, 3, 5))
+    found = arguments(module, None, specs[:2], "net")
+    assert [tuple(each.shape) for each in found.args] == [(4, 6), (4, 3)]
+    assert not found.kwargs
+    assert list(arguments(module, None, specs, "net").kwargs) == ["bias"]
+
+
+def test_shapes_that_a_model_declares_are_taken() -> None:
+    found = find_inputs(Wrapper(nn.Linear(6, 5), ((None, 7, 6),)))
+    assert found is not None
+    assert tuple(found.args[0].shape[1:]) == (7, 6)
