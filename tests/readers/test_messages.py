@@ -58,16 +58,6 @@ def scripted():
     return torch.jit.script(Net()), (torch.randn(2, 4),)
 
 
-class Forces(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Linear(4, 1)
-
-    def forward(self, x):
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(self.a(x).tanh().sum(), x, create_graph=True)[0]
-
-
 def number():
     return 3
 
@@ -155,10 +145,6 @@ SAID = {
     "net.py:lazy": (
         "net.py:lazy: the shapes of its inputs are not known (its layer 0 takes its size from them). "
         f"{INPUTS.replace('8,4;', '8,16;')}"
-    ),
-    "net.py:Forces": (
-        "net.py:Forces: takes gradients of its own in forward (torch.autograd.grad, torch.func), which no tracer can "
-        "follow. Point at the part that is differentiated, or at a function that returns (that part, inputs)."
     ),
     "net.py:Parts": (
         "net.py:Parts: has no forward of its own (modules in it: coder, voice). Write one, or point at a "

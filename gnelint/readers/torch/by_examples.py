@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +26,21 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gnelint.readers.torch.below_autograd import WRITTEN_OUT, below_autograd, tell_detached
 
-def program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+
+def program_of_examples(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], below: bool = False
+) -> ExportedProgram:
     """The operations that the module runs on these inputs, with their sizes, as `torch.export` would write them.
 
     The module computes once; what it writes to its buffers and inputs is written to copies of them.
+
+    Args:
+        module: the network.
+        args, kwargs: what it is called with.
+        below: whether the operations are taken down below autograd and functorch, where gradients that `forward` takes
+            itself, and functions that it maps over samples, are operations like others.
     """
     args, kwargs = pytree.tree_map_only(torch.Tensor, _copied, (args, kwargs))
     given, form = pytree.tree_flatten((args, kwargs))
@@ -47,10 +58,17 @@ def program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: 
 
     run._orig_mod = module  # type: ignore[attr-defined]  # names of modules are recorded from here on
     trace = make_fx(
-        run, pre_dispatch=True, record_module_stack=True, record_stack_traces=True, _error_on_data_dependent_ops=False
+        run,
+        decomposition_table=WRITTEN_OUT if below else None,
+        pre_dispatch=not below,
+        record_module_stack=True,
+        record_stack_traces=True,
+        _error_on_data_dependent_ops=False,
     )
-    with _CentralDraws():
+    with _CentralDraws(), below_autograd() if below else contextlib.nullcontext():
         traced = trace(*state.values(), *(given[at] for at in places))
+    if below:
+        tell_detached(traced.graph)
     _without_modes(traced.graph)
     kinds = [InputKind.PARAMETER] * len(parameters) + [InputKind.BUFFER] * len(originals)
     return _program(traced, kinds, {**parameters, **originals}, (args, kwargs), form, _names(module, (args, kwargs)))

@@ -91,8 +91,6 @@ def export_module(
         module.forward = returned.collecting(module.forward)
 
         def done(program: ExportedProgram, *more: str) -> Exported:
-            if asked:
-                raise ModelError(name, *_OWN_GRADIENTS)
             given.put_back(program)
             read, lost, wrong = called(program), lost_results(program), slips(program)
             notes = (*cached, *returned.notes, *more)
@@ -100,14 +98,22 @@ def export_module(
             return Exported(functional(program), read, returned.losses, lost, wrong, notes, held)
 
         try:
-            return done(_program(module, given.args, given.kwargs))
+            program = _program(module, given.args, given.kwargs)
+            if not asked and not _is_mapped(program):
+                return done(program)
+            failure: Exception = ModelError(name, *_OWN_GRADIENTS)
         except Exception as error:
             failure = error
-        if asked:
-            raise ModelError(name, *_OWN_GRADIENTS)
+        if given.real is None and not asked and not isinstance(failure, ModelError):
+            with contextlib.suppress(Exception):
+                program = _program_of_examples(module, given.args, given.kwargs)
+                if not asked and not _is_mapped(program):
+                    return done(program, _by_examples(failure))
         if given.real is None:
             with contextlib.suppress(Exception):
-                return done(_program_of_examples(module, given.args, given.kwargs), _by_examples(failure))
+                return done(_program_of_examples(module, given.args, given.kwargs, below=True), _BELOW)
+        if asked:
+            raise ModelError(name, *_OWN_GRADIENTS)
         try:
             program = torch.export.export(fx.symbolic_trace(module), given.args, given.kwargs, strict=False)
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
@@ -124,8 +130,16 @@ def _by_examples(error: BaseException) -> str:
     return f"{place}what depends on the values of tensors is taken as the example inputs have it"
 
 
+_BELOW = "takes gradients or maps functions in forward: traced by running it on the example inputs, below autograd"
+
+
+def _is_mapped(program: ExportedProgram) -> bool:
+    """Whether functions are mapped in it (torch.vmap): what they compute has other sizes than it says."""
+    return any(getattr(node.target, "__name__", "") == "_add_batch_dim" for node in program.graph.nodes)
+
+
 _OWN_GRADIENTS = (
-    "takes gradients of its own in forward (torch.autograd.grad, torch.func), which no tracer can follow",
+    "takes gradients of its own in forward (torch.autograd.grad, torch.func), which could not be followed",
     "Point at the part that is differentiated, or at a function that returns (that part, inputs).",
 )
 
@@ -264,10 +278,12 @@ def _program(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return torch.export.export(module, args, kwargs, strict=False)
 
 
-def _program_of_examples(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
+def _program_of_examples(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], below: bool = False
+) -> ExportedProgram:
     with contextlib.suppress(Exception), _data_detaches(), own_backwards():
-        return program_of_examples(module, args, kwargs)
-    return program_of_examples(module, args, kwargs)
+        return program_of_examples(module, args, kwargs, below)
+    return program_of_examples(module, args, kwargs, below)
 
 
 @contextlib.contextmanager

@@ -385,6 +385,23 @@ def _norm(em: Emitter, call: Call) -> Operand:
     return em.emit(op, [x], call.shape, axes=axes, keepdims=bool(call.get("keepdim", False)))
 
 
+def _as_strided(em: Emitter, call: Call) -> Operand:
+    """A view by steps in memory, where these are the ones of a whole tensor of that shape: a reshape."""
+    x, read = em.flow(call["self"]), call.node.args[0].meta["val"]
+    sizes, steps = call["size"], call["stride"]
+    if not all(isinstance(number, int) for number in (*sizes, *steps)):
+        raise CannotLowerError("a view of symbolic size")
+    whole = torch.empty(sizes, device="meta")
+    if (
+        call["storage_offset"]
+        or list(whole.stride()) != list(steps)
+        or whole.numel() != read.numel()
+        or not read.is_contiguous()
+    ):
+        raise CannotLowerError("a view by steps in memory")
+    return em.reshape(x, call.shape)
+
+
 def _cumsum(em: Emitter, call: Call) -> Operand:
     return em.emit("cumsum", [call["self"]], call.shape, call.dtype, axis=call["dim"] % max(len(call.shape), 1))
 
@@ -440,6 +457,7 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("amax", "max"), _reduce("reduce_max")),
     **dict.fromkeys(("amin", "min"), _reduce("reduce_min")),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _norm),
+    "as_strided": _as_strided,
     "cumsum": _cumsum,
     **dict.fromkeys(("tril", "triu"), _diagonal_mask),
 }  # fmt: skip
