@@ -130,6 +130,7 @@ class _Known:
     Attributes:
         features: entries that weights mix, by value.
         scales: at each activation the drift of its phi, at each normalisation the error in bits of what it divides by.
+        seconds: error in bits of each value's second moment.
         begun: the excess coherence of the cotangent: one direction through masks that the weights tell is no draw.
     """
 
@@ -139,6 +140,7 @@ class _Known:
     gradients: Mapping[str, tuple[Gradient, float]]
     features: Mapping[str, int]
     scales: Mapping[str, float]
+    seconds: Mapping[str, float]
     begun: float = 0.0
 
     def samples(self, name: str) -> int:
@@ -163,10 +165,10 @@ def gradient_errors(
         start: the values on which the cotangent stands.
     """
     features = _features(graph, moments)
-    scales = _scale_errors(graph, components, moments, spectra, features)
+    scales, seconds = _scale_errors(graph, components, moments, spectra, features)
     # two samples' cotangents over few features are alike: over one they are the same direction
     at = {name: 1.0 / features[name] if name in features else 0.0 for name in start if name in gradients}
-    known = _Known(components, moments, spectra, gradients, features, scales, max(at.values(), default=0.0))
+    known = _Known(components, moments, spectra, gradients, features, scales, seconds, max(at.values(), default=0.0))
     found = GradientErrors({name: GradientError(excess_coherence=alike) for name, alike in at.items()})
     arriving: dict[str, list[tuple[float, GradientError]]] = {}
     for node in reversed(graph.nodes):
@@ -233,8 +235,9 @@ def _scale_errors(
     moments: Mapping[str, Moments],
     spectra: Mapping[str, NodeSpectrum],
     features: Mapping[str, int],
-) -> dict[str, float]:
-    """By node: the drift of an activation's phi, the error of a normalisation's statistic; bits."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """By node the drift of an activation's phi and the error of a normalisation's statistic, by value the error of its
+    second moment; bits."""
     errors: dict[str, float] = {}  # of log2 of the second moment, by value
     found: dict[str, float] = {}
     for node in graph.nodes:
@@ -257,8 +260,12 @@ def _scale_errors(
             varies = (1.0 - _alike(x)) ** 2  # the mean goes through weights that are known
             coherence = varies * (1.0 / _samples(x, features[first]) + 1.0 / features[first])
             error = math.hypot(error, math.sqrt(weight_finite_width_variance(coherence, features[node.outputs[0]])))
+        elif node.op == "mul":  # E a^2 E b^2: that of each factor
+            error = math.hypot(*(errors.get(name, 0.0) for name in node.present_inputs))
+        elif node.op == "bias" and (y := moments.get(node.outputs[0])) is not None:  # constants do not err
+            error *= min(x.total_second / y.total_second, 1.0) if y.total_second > 0 else 1.0
         errors.update(dict.fromkeys(node.outputs, error))
-    return found
+    return found, errors
 
 
 def _shift(component: Pointwise, x: Moments, error: float) -> Shift:
@@ -334,16 +341,27 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
             own = CORRELATED_BITS if CORRELATED in spectrum.assumptions else OF_BASIS[spectrum.basis]
         if node.op in _RECURRENT:
             own = math.hypot(own, GROWTH_SHARE * max(math.log2(phi), 0.0))
+        factor = _factor_error(node, index, known)
         samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
         found[name] = (
             total + math.log2(phi),
             GradientError(
-                error.variance + own**2, error.finite_width_variance, error.drift, min(excess_coherence, 1.0)
+                error.variance + own**2 + factor**2,
+                error.finite_width_variance + factor**2,
+                error.drift,
+                min(excess_coherence, 1.0),
             ),
         )
     return found
+
+
+def _factor_error(node: Node, index: int, known: _Known) -> float:
+    """Bits of error of what a product multiplies the gradient at an operand by: the other one's second moment."""
+    if node.op != "mul":
+        return 0.0
+    return math.hypot(*(known.seconds.get(name or "", 0.0) for i, name in enumerate(node.inputs) if i != index))
 
 
 def _through(node: Node, output: str, known: _Known, error: GradientError) -> tuple[GradientError, float]:

@@ -19,6 +19,7 @@ from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, 
 from gnelint.components.combine import join
 from gnelint.records import dataclass
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
+from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, put, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -30,7 +31,7 @@ F = TypeVar("F", bound=Field)
 _SAMPLED = 24
 """For how many lengths of rows the softmax's moments are computed."""
 _EVEN = 0.2
-"""Where more than this share of the output's energy is the same in all rows, they have no cells of their own."""
+"""Where more than this share of the output's energy is a mean that all rows have, they have no profile."""
 
 _UNEVEN = 0.05
 """Square of the relative deviation of energies from sample to sample from which on they are told apart."""
@@ -386,11 +387,24 @@ class Attention(OneOutput):
         y = Moments.flat(_head_axes(shape), arrays[0], arrays[1], arrays[2])
         fixed = float((value.mean**2 + value.position_covariance).mean())
         energy = fixed + float(value.free.mean()) * passed
-        if fixed < _EVEN * float(energy.mean()):  # else rows are about alike, and a profile would scale the mean too
+        if float((value.mean**2).mean()) < _EVEN * float(energy.mean()):  # else a profile would scale the mean too
             y = replace(y, profile=(None, None, normalised(energy), None))
         passed_whole = float(value.position_covariance.mean()) / max(float(covariance.mean()), 1e-300)
         y = replace(y, parted=min(passed_whole, 1.0) * x.parted if (x := inputs[2]) is not None else 0.0)
+        y = replace(y, channel_correlation=self._carried(inputs, heads, rows))
         return self._pack(y, self.output_shapes[0])
+
+    def _carried(self, inputs: Inputs, heads: int, rows: _Rows) -> ChannelCorrelation:
+        """The values' correlation between channels, which sums over tokens keep, between those of different heads as
+        far as these weigh the same tokens; values that several query heads share come several times."""
+        value = inputs[2]
+        if value is None or _is_over_channels(self._unpack(value, 2)):
+            return NONE
+        own = self._unpack(value, 2).shape[1]
+        together = float(np.mean(1.0 / np.maximum(rows.visible * rows.s2, 1.0))) ** 2
+        found = value.channel_correlation.scaled(1.0 / heads + (1.0 - 1.0 / heads) * together)
+        copies = (heads / own - 1.0) / (heads * self._unpack(value, 2).shape[3])
+        return replace(found, same=found.same + copies * together)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         sides, shapes = self._sides(inputs)

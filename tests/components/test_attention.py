@@ -915,3 +915,28 @@ def test_what_is_added_to_logits_is_a_part_of_them() -> None:
     for index, name in enumerate(names):
         measured = sum(float(each[index].square().sum()) for each in found) / whole
         assert prediction.by_node[name].gradient_log2 == pytest.approx(np.log2(measured), abs=0.35), name
+
+
+def test_rows_of_a_causal_mask_differ_where_tokens_share_something() -> None:
+    """A second causal attention reads what the first has made alike: only a mean keeps its rows from a profile."""
+    shape = (2, 4, 16, 8)
+    axes = (Axis(2), Axis.full(4), Axis(16), Axis.full(8))
+    value = Moments.flat(axes, np.zeros(1), np.ones((1,) * 4), 0.4)
+    (y,) = make("attention", [shape] * 3, [shape], causal=True).forward(
+        [Moments.uniform(shape, 0.0, 1e-6)] * 2 + [value]
+    )
+    assert y.profile[2] is not None
+    np.testing.assert_allclose(y.profile[2] * y.total_second, 0.4 + 0.6 / np.arange(1, 17), rtol=1e-6)
+
+
+def test_sums_over_tokens_keep_what_channels_share() -> None:
+    """Between heads as far as they weigh the same tokens; two query heads that read one value have it twice."""
+    alike = ChannelCorrelation(same=0.25)
+    value = replace(Moments.uniform((2, 2, 16, 8), 0.0, 1.0), channel_correlation=alike)
+    query, key = Moments.uniform((2, 4, 16, 8), 0.0, 1e-6), Moments.uniform((2, 2, 16, 8), 0.0, 1e-6)
+    shapes: list[tuple[int, ...]] = [(2, 4, 16, 8), (2, 2, 16, 8), (2, 2, 16, 8)]
+    (y,) = make("attention", shapes, [(2, 4, 16, 8)]).forward([query, key, value])
+    assert y.channel_correlation.same == pytest.approx(0.25 + 1 / 32, rel=1e-3)
+    sharp = replace(query, variance=np.full((1,) * 4, 64.0)), replace(key, variance=np.ones((1,) * 4))
+    (y,) = make("attention", shapes, [(2, 4, 16, 8)]).forward([*sharp, value])
+    assert 0.25 / 4 < y.channel_correlation.same < 0.25 / 2
