@@ -1,8 +1,9 @@
-"""Matrices of a file that are a part of the program and no layer: an adjacency, a mask, a basis.
+"""Tensors of a file that are a part of the program and no layer: an adjacency, a mask, a basis, a bound.
 
-A file of weights does not say what is trained. Two things tell: a matrix on the left of a product, A @ X, mixes
-positions, and numbers that no initialiser draws (a Fourier basis, a filter bank, an average, a symmetric matrix) are
-made on purpose. Both count as constants, and nothing judges or rescales them.
+A file of weights does not say what is trained. Three things tell: a matrix on the left of a product, A @ X, mixes
+positions, numbers that no initialiser draws (a Fourier basis, a filter bank, an average, a symmetric matrix) are
+made on purpose, and a single number that values are compared with gets no gradient. They count as constants, and
+nothing judges or rescales them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,15 @@ _WAVE_SHARE = 0.8
 
 
 def with_program_constants(graph: Graph) -> Graph:
-    """The graph with every matrix that is a part of the program marked as a constant, at all places that read it."""
+    """The graph with every tensor that is a part of the program marked as a constant, at all places that read it."""
     found = {
+        parameter.name
+        for node in graph.nodes
+        if node.op == "constant" and _is_compared(graph, node)
+        for parameter in node.parameters.values()
+        if parameter.size == 1
+    }
+    found |= {
         node.parameters["weight"].name
         for node in graph.nodes
         if (_is_left(graph, node) and _mixes(graph, node)) or _is_made(node)
@@ -60,6 +68,12 @@ def _marked(node: Node, names: set[str]) -> Node:
         for role, parameter in node.parameters.items()
     }
     return replace(node, parameters=parameters)
+
+
+def _is_compared(graph: Graph, node: Node) -> bool:
+    """Whether values are compared with the node's, and nothing else reads it."""
+    readers = [reader for name in node.outputs for reader in graph.consumers.get(name, ())]
+    return bool(readers) and all(reader.op == "compare" for reader in readers)
 
 
 def _is_left(graph: Graph, node: Node) -> bool:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from gnelint.budget import at_node
@@ -29,7 +30,7 @@ from gnelint.onnxfile.nodes import (
 )
 from gnelint.onnxfile.scopes import MAX_DEPTH, Functions, Origin, Place, Scope, function_scope
 from gnelint.onnxfile.types import dtype_code, tensor_shape, tensor_type
-from gnelint.onnxfile.weights import WeightReader
+from gnelint.onnxfile.weights import WeightReader, literal
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
@@ -37,6 +38,7 @@ from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx.integers import NOTE as ROUNDED
 from gnelint.readers.onnx.integers import with_layers
+from gnelint.readers.onnx.loops import counted_steps, unrolled
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
 
@@ -327,6 +329,10 @@ class Walker:
             if taken is not None:
                 self._enter(node, taken.g, scope, place, call.origin)
                 return
+        steps = None if call.domain else counted_steps(call, scope)
+        if steps:
+            self._unroll(node, call, steps, scope, place)
+            return
         captured, fitting = self._bodies(node, call, scope, place)
         if fitting is not None:
             self._deciding.update(operand.name for operand in call.inputs if isinstance(operand, Value))
@@ -339,6 +345,44 @@ class Walker:
         more = [value for name, value in captured.items() if value not in own]
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
         self._bind(node, results, call, scope, place)
+
+    def _unroll(self, node: onnx.NodeProto, call: Call, steps: int, scope: Scope[Operand], place: Place) -> None:
+        """Read a Loop or a Scan as its steps, behind each other: their nodes are called after it and the step."""
+        plan, version = unrolled(call, node.output), place.versions.get("", 1)
+        outer = Scope(scope)
+        self.nodes(plan.slices(node.input, steps, version), outer, place)
+        carried: list[Operand | None] = list(call.inputs[plan.first : plan.first + plan.carried])
+        gathered: list[list[str]] = [[] for _ in range(plan.gathered)]
+        for step in range(steps):
+            prefix = f"{call.origin.name}/{step}/"
+            numbers = (literal(f"{prefix}step", np.array(step)), literal(f"{prefix}condition", np.array(True)))
+            slices = [outer.find(name) for name in plan.sliced(step, steps)]
+            given = (*numbers, *carried) if plan.counts else (*carried, *slices)
+            results = self._step(plan.body, given, scope, replace(place, prefix=prefix), call.origin.name)
+            condition = results.pop(0) if plan.counts else None
+            carried = results[: plan.carried]
+            for index, result in enumerate(results[plan.carried :]):
+                gathered[index].append(f"{prefix}{index}")
+                outer.bind(gathered[index][-1], result)
+            if isinstance(condition, Parameter) and not bool(condition.array().reshape(-1)[0]):
+                break
+        last = [f"{call.origin.name}/last/{index}" for index in range(len(carried))]
+        for name, operand in zip(last, carried, strict=True):
+            outer.bind(name, operand)
+        self.nodes(plan.ends(last, gathered, version), outer, place)
+        scope.take(node.output, outer, node.output, f'loop "{call.origin.name}"')
+
+    def _step(
+        self, body: onnx.GraphProto, given: Sequence[Operand | None], scope: Scope[Operand], place: Place, name: str
+    ) -> list[Operand | None]:
+        """What a body writes once, given its inputs."""
+        inner = Scope(scope)
+        for info, operand in zip(body.input, given, strict=True):
+            inner.bind(info.name, operand)
+        self.constants(body, inner, name)
+        declared = {**place.declared, **types_of(body)}
+        self.graph_nodes(body, inner, replace(place, depth=place.depth + 1, results={}, declared=declared))
+        return [inner.find(info.name) for info in body.output]
 
     def _bodies(
         self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place

@@ -71,3 +71,15 @@ def test_gates_through_one_hot_codes(tmp_path: Path) -> None:
     assert ops(graph) == ["softmax", "top_k", "one_hot", "reshape", "mul", "reduce_sum"]
     assert prediction.coverage == 1.0
     assert prediction.gradient_log2 is not None
+
+
+def test_a_number_that_values_are_compared_with_is_no_parameter(tmp_path: Path) -> None:
+    """Exporters of TensorFlow write the numbers of the program among the weights."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Less", ["h", "zero"], ["negative"]),
+        node("Where", ["negative", "x", "h"], ["y"]),
+    ]
+    weights = {"w": np.ones((4, 4), np.float32), "zero": np.zeros((), np.float32)}
+    graph = load(model(nodes, {"x": (3, 4)}, weights=weights), tmp_path)
+    assert {p.name: p.trainable for n in graph.nodes for p in n.parameters.values()} == {"w": True, "zero": False}
