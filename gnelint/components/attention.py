@@ -35,6 +35,8 @@ _EVEN = 0.2
 
 _UNEVEN = 0.05
 """Square of the relative deviation of energies from sample to sample from which on they are told apart."""
+_FLAT = 1e-6
+"""Difference of tokens' relative energies below which they are alike."""
 _HIDING = 1e4
 """Variance of what is added to logits from which on it hides keys."""
 _MOST_KINDS = 32
@@ -174,7 +176,7 @@ class _Side:
     Attributes:
         along, along_free: E x_d x_d' of two entries of one token's width, and less what all tokens share; 0 where these
             are features. Attention over channels has positions there, which share the channel's mean.
-        line: second moment of each token relative to all: what started at zero has none.
+        line: second moment of each token relative to the rest: what started at zero has none.
     """
 
     mean: np.ndarray
@@ -198,6 +200,12 @@ class _Side:
     def free(self) -> np.ndarray:
         """Variance from token to token: what all tokens share moves every logit of a row alike and drops out."""
         return np.asarray(np.maximum(self.variance - self.position_covariance, 0.0))
+
+    def scaled(self, factor: float) -> _Side:
+        """With so many times the energy on average; each token keeps its own."""
+        mean = self.mean * math.sqrt(factor)
+        variance, covariance, line = self.variance * factor, self.position_covariance * factor, self.line / factor
+        return replace(self, mean=mean, variance=variance, position_covariance=covariance, line=line)
 
     def repeated(self, heads: int) -> _Side:
         """As each of so many query heads sees it."""
@@ -311,7 +319,18 @@ class Attention(OneOutput):
             mean, variance, covariance = (a.reshape(whole.shape[1], whole.shape[3]) for a in full.arrays())
             sides.append(_Side(mean, variance, covariance, along, free, line))
         heads = shapes[0][1]
-        return [side.repeated(heads) for side in sides], shapes
+        return self._met([side.repeated(heads) for side in sides], shapes), shapes
+
+    def _met(self, sides: list[_Side], shapes: Sequence[tuple[int, ...]]) -> list[_Side]:
+        """Keys and values as queries meet them: where a mask hides some, those that padding has put there, the others
+        are more than the average, and so are queries that are no padding."""
+        if "mask" not in self.node.parameters or all(np.ptp(side.line) < _FLAT for side in sides):
+            return sides
+        query = sides[0].line / max(float(sides[0].line.sum()), 1e-300)
+        met = query @ self._mask_weights(shapes).mean(axis=0)
+        shares = (query, met, met)
+        shares_of_energy = (float(share @ side.line) for share, side in zip(shares, sides, strict=True))
+        return [side.scaled(f) if f > 0 else side for f, side in zip(shares_of_energy, sides, strict=True)]
 
     def _scale(self, width: int) -> float:
         scale = self.node.attribute("scale")
