@@ -18,10 +18,10 @@ from gnelint.ops import VOCABULARY
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample, squeeze_constant, total_average
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient, Ray, gradient_of
-from gnelint.theory.fields.law import MOST, Law, root_law
-from gnelint.theory.fields.moments import Moments, Trace
+from gnelint.theory.fields.law import MOST, Law, root_axes, root_law
+from gnelint.theory.fields.moments import Moments, Trace, grids_of
 from gnelint.theory.gaussian.dual import DUAL, Dual
-from gnelint.theory.gaussian.quadrature import GRIDS
+from gnelint.theory.gaussian.quadrature import POINTS
 
 _SUMS = frozenset({"add", "sub", "mean"})
 _KEPT = frozenset({"dropout", "expand", "reshape"})
@@ -186,8 +186,9 @@ def _fits(component: Operation, root: Moments, operands: Sequence[Moments]) -> b
             return False
     elif any(len(x.shape) > len(shape) for x in operands):
         return False
-    axes = refine(*(_broadcast(x.axes, shape) for x in operands), *(a for a, _ in _parameters(component).values()))
-    return bool(np.prod(counts(axes)) * GRIDS[0] * 8 <= MOST)
+    own = [root_axes(root) if (x if x.trace is None else x.trace.root) is root else x.axes for x in operands]
+    axes = refine(*(_broadcast(each, shape) for each in own), *(a for a, _ in _parameters(component).values()))
+    return bool(np.prod(counts(axes)) * grids_of(root)[0] * POINTS <= MOST)
 
 
 def _broadcast(axes: Axes, shape: Sequence[int]) -> Axes:

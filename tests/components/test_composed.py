@@ -20,9 +20,11 @@ from gnelint.nn.arrays import TORCH
 from gnelint.ops import VOCABULARY
 from gnelint.readers.torch.reader import read_module
 from gnelint.theory.fields.cells import Axis
+from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.law import root_law
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.quadrature import GRIDS
+from tests.components.harness import make
 
 SAMPLES = 1 << 20
 SHAPE = (1 << 10, 1 << 10)
@@ -219,3 +221,21 @@ def test_a_grid_on_many_cells_takes_bounded_memory(grid: int) -> None:
     found = root_law(x, grid)
     assert found.number.value.nbytes <= 8 << 20
     assert len(found.axes[1].starts) == 16
+
+
+@pytest.mark.parametrize("channels", [1280, 6144])
+def test_a_function_of_many_channels_is_one_function(channels: int) -> None:
+    """max(x, 0)^2 of a value whose channels have cells of their own (primer, StarReLU): E f^2 = 3/2 Var^2, where a
+    rectified value that is taken for Gaussian has half of it."""
+    shape = (8, channels)
+    variance = np.random.default_rng(0).uniform(0.9, 1.1, (1, channels))
+    x = Moments.flat((Axis(8), Axis.full(channels)), np.zeros((1, channels)), variance)
+    act, square = make("relu", [shape], [shape]), make("pow", [shape], [shape], exponent=2.0)
+    (y,) = act.forward([x])
+    (z,) = square.forward([y])
+    assert z.total_second == pytest.approx(1.5 * float((variance**2).mean()), rel=0.02)
+    (g,) = square.backward([y], [z], [Gradient.white(shape)])
+    assert g is not None
+    (g,) = act.backward([x], [y], [g])
+    assert g is not None
+    assert g.total / g.size == pytest.approx(2.0 * float(variance.mean()), rel=0.01)

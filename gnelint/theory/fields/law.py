@@ -18,10 +18,10 @@ from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axes, Axis, counts, resample
 from gnelint.theory.fields.channel_correlation import NONE
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.moments import Moments, grids_of
 from gnelint.theory.gaussian.dual import Dual, slope_of, value_of
 from gnelint.theory.gaussian.piecewise import rectified_source
-from gnelint.theory.gaussian.quadrature import panels
+from gnelint.theory.gaussian.quadrature import POINTS, panels
 from gnelint.theory.gaussian.special import log_gamma, normal_cdf
 
 MOST = 1 << 20
@@ -112,6 +112,19 @@ class Law:
         return found
 
 
+def _few_cells(x: Moments, points: int) -> Moments:
+    """A root on cells that are not too many for a grid of so many points: those of channels, or one for all."""
+    for kept in ((1,), ()):
+        if math.prod(counts(x.axes)) * points > MOST:
+            x = x.only(*kept)
+    return x
+
+
+def root_axes(x: Moments) -> Axes:
+    """The cells of a root's law on the coarsest grid."""
+    return _few_cells(x, grids_of(x)[0] * POINTS).axes
+
+
 def root_law(x: Moments, grid: int | np.ndarray) -> Law:
     """The root's own law: a Gaussian, what a rectifier left of one, or, where it is positive, the gamma distribution of
     its mean and variance.
@@ -120,12 +133,9 @@ def root_law(x: Moments, grid: int | np.ndarray) -> Law:
         x: the root.
         grid: the number of panels; or the weights of a grid on which x fits as it is.
     """
-    points, weights = panels(grid if isinstance(grid, int) else len(grid) // 8)
+    points, weights = panels(grid if isinstance(grid, int) else len(grid) // POINTS)
     if isinstance(grid, int):
-        x = x.flattened()
-        for kept in ((1,), ()):
-            if math.prod(counts(x.axes)) * points.size > MOST:
-                x = x.only(*kept)
+        x = _few_cells(x.flattened(), points.size)
     mean, variance = x.mean[..., None], x.variance[..., None]
     value = mean + np.sqrt(variance) * points
     if x.positive:

@@ -272,6 +272,11 @@ class Peaks:
     starts: tuple[int, ...]
 
 
+def grids_of(root: Moments) -> tuple[int, ...]:
+    """Panels of the grids on which functions of this value are tried, the coarsest first."""
+    return tuple(grid // 4 for grid in GRIDS) if root.mean.size >= _MANY else GRIDS
+
+
 @dataclass(eq=False)
 class Trace:
     """How a value comes of its root.
@@ -300,10 +305,7 @@ class Trace:
     @cached_property
     def grid(self) -> int | None:
         """Panels of the coarsest grid that is fine enough; None if there is none."""
-        grids: tuple[int, ...] = GRIDS
-        if self.root.mean.size >= _MANY:
-            grids = tuple(grid // 4 for grid in GRIDS)
-        for grid, finer in pairwise((*grids, 0)):
+        for grid, finer in pairwise((*grids_of(self.root), 0)):
             law = self.law(grid)
             if law.settled:
                 return grid

@@ -22,7 +22,8 @@ SPAN = 8.0
 
 GRIDS = (128, 1024, 2048, 8192)
 """Panels of the grids for functions of which nothing is known, tried one after the other."""
-_NODES_PER_PANEL = 8
+POINTS = 8
+"""Of each panel."""
 INTERPOLATED = 512
 """Gaussians from which on their averages may be interpolated; fewer are integrated one by one."""
 BENT = 20.0
@@ -40,7 +41,7 @@ def _hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _legendre() -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of a panel on [-1, 1]."""
-    points, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
+    points, weights = np.polynomial.legendre.leggauss(POINTS)
     return points, weights
 
 
