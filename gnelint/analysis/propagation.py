@@ -467,7 +467,8 @@ def _pull_back(
 def _inside(component: Sampled, gradients: Mapping[str, Scaled], node: Node) -> dict[str, Scaled]:
     """The gradients at the values inside of a region that has just been pulled back."""
     exponent = max(gradients[name].normalised().exponent for name in node.outputs if name in gradients)
-    return {name: Scaled(g, exponent) for name, g in component.keep().items() if name not in gradients}
+    again = component.region.reread
+    return {name: Scaled(g, exponent) for name, g in component.keep().items() if name not in gradients or name in again}
 
 
 def _with_own_phi(graph: Graph, forward: _Forward, blocks: tuple[Block, ...]) -> tuple[Block, ...]:

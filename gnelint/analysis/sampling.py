@@ -43,6 +43,11 @@ class Region:
     outputs: tuple[str, ...]
 
     @property
+    def reread(self) -> frozenset[str]:
+        """Outputs that are read inside as well: what arrives at them is not all of their gradient."""
+        return frozenset(self.outputs) & frozenset(name for node in self.nodes for name in node.present_inputs)
+
+    @property
     def written(self) -> frozenset[str]:
         """Every value that its nodes write."""
         return frozenset(name for node in self.nodes for name in node.outputs)

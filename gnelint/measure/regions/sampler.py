@@ -405,7 +405,8 @@ class _Drawn:
         starts = [name for name in probes if name in ends]
         wanted = dict(feeds)
         if inside_too:
-            wanted |= {name: value for name, value in ends.items() if name not in starts}
+            known = set(starts) - self._region.reread
+            wanted |= {name: value for name, value in ends.items() if name not in known}
         made: Sequence[Tensor | None] = [None] * len(wanted)
         if starts:
             with recording():

@@ -207,6 +207,29 @@ def test_blocks_behind_a_region_stay_right() -> None:
     assert node.second_moment == pytest.approx(float(values.square().mean()), rel=0.1)
 
 
+class ReadTwice(nn.Module):
+    """A sorted value that a layer reads and, in the part that is run, what is chosen of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.other = nn.Linear(32, 32, bias=False), nn.Linear(32, 32, bias=False)
+        nn.init.orthogonal_(self.layer.weight)
+        nn.init.orthogonal_(self.other.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sort(x, -1)[0]
+        return self.layer(y) + self.other(2.0 * torch.flip(torch.cumsum(torch.sort(y, 0)[0], 1), (1,)) / 8.0)
+
+
+def test_a_value_that_a_region_hands_on_and_reads_itself_has_all_of_its_gradient() -> None:
+    """What arrives from outside is a part of it alone."""
+    torch.manual_seed(0)
+    module, x = ReadTwice(), torch.randn(64, 32)
+    prediction = predicted(traced_of(module, x))
+    node = next(node for node in prediction.nodes if node.node.op != "linear")
+    assert node.gradient_log2 == pytest.approx(measured(module, x), abs=BITS)  # sorting keeps the norm
+
+
 class Neighbours(nn.Module):
     """Sums over a graph's nodes and those beside them, more for some than for others, pooled in the end."""
 
