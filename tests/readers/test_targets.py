@@ -77,6 +77,9 @@ def leaves():
 
 class Holder:
     inner = Net()
+
+def several():
+    return Net(), torch.zeros(2, 4), torch.zeros(2)
 """
 
 
@@ -198,6 +201,7 @@ def test_reading_python_targets(networks: Path, name: str, inputs: list[InputSpe
         ("zzz", [], "It has Net, Wide, Words, Two, Batch"),
         ("Wide", [], r"needs arguments \(width\).*networks.py:Wide\(width=\.\.\.\)"),
         ("number", [], "gives a int, not a torch.nn.Module"),
+        ("several", [], r"gives \(module, inputs, Tensor\).*return \(module, \(x, y\)\)"),
         ("broken", [], r"calling it raised KeyError: 'weights' \(.*networks.py:5\d\)"),
         ("leaves", [], "SystemExit"),
         ("Two", [], r"forward takes x, y\).* --input 8,4;.*batch.image=8,3,32,32.*\(module, inputs, kwargs\)"),
@@ -233,6 +237,22 @@ def test_modules_that_cannot_be_imported(tmp_path: Path, source: str, message: s
     with pytest.raises(ModelError, match=message) as caught:
         read_target(target, training=True, inputs=())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["inner/net.py", "inner/__init__.py"])
+def test_a_file_of_a_package_is_read_as_its_part(tmp_path: Path, file: str) -> None:
+    files = {
+        "__init__.py": "",
+        "sizes.py": "WIDTH = 6\n",
+        "inner/__init__.py": "from .net import Small\n",
+        "inner/net.py": "from torch import nn\n\nfrom ..sizes import WIDTH\n\nSmall = nn.Linear(WIDTH, WIDTH)\n",
+    }
+    package = f"package_{Path(file).stem.strip('_')}"  # imported once in a process
+    (tmp_path / package / "inner").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / package / name).write_text(text)
+    (target,) = resolve(f"{tmp_path}/{package}/{file}:Small")
+    assert [node.op for node in read_target(target).nodes] == ["linear"]
 
 
 def test_a_module_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

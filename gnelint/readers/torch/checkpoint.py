@@ -240,14 +240,18 @@ def _pickled(path: Path, name: str) -> dict[str, torch.Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
             break
-    tensors = (
-        {str(key): tensor for key, tensor in found.items() if isinstance(tensor, torch.Tensor)}
-        if isinstance(found, Mapping)
-        else {}
-    )
+    tensors = _tensors(found)
+    if not tensors and isinstance(found, Mapping):  # under a name of the writer's own, such as "ema"
+        tensors = max(map(_tensors, found.values()), key=len, default={})
     if not tensors:
         raise ModelError(name, f"{path} holds no state dict", "Save model.state_dict() with torch.save.")
     return tensors
+
+
+def _tensors(found: Any) -> dict[str, torch.Tensor]:
+    """The named tensors that a mapping holds itself."""
+    named = found.items() if isinstance(found, Mapping) else ()
+    return {str(key): tensor for key, tensor in named if isinstance(tensor, torch.Tensor)}
 
 
 def _loaded(path: Path) -> Any:

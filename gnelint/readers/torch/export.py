@@ -427,6 +427,8 @@ def advice(error: BaseException) -> str:
         return way
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return "Its way depends on the values of tensors, on example inputs too; point gnelint at a part without it."
+    if "too many positional arguments" in text:
+        return "Give as many inputs as forward takes; of a batch of data and labels, the data alone."
     if "Long, Int" in text or ("indices" in text and "Float" in text):
         return "An input of integers is needed: --input 8,16:int64."
     if any(each.search(text) for each in _INTEGERS):

@@ -111,9 +111,12 @@ def load_python(target: Target, inputs: Sequence[InputSpec] = ()) -> Loaded:
 
 @contextlib.contextmanager
 def importable(target: Target) -> Iterator[None]:
-    """The directories that the target's own imports start from are on the path while it is read: its own, and the one
-    in which gnelint runs."""
-    places = [os.getcwd()] if target.path is None else [str(target.path.resolve().parent), os.getcwd()]
+    """The directories that the target's own imports start from are on the path while it is read: its own, the one in
+    which gnelint runs, and the one that holds the file's package."""
+    places = [os.getcwd()]
+    if target.path is not None:
+        root, _ = _in_package(target.path)
+        places = [*dict.fromkeys((str(target.path.resolve().parent), os.getcwd(), str(root)))]
     sys.path[:0] = places
     try:
         yield
@@ -154,7 +157,13 @@ def _is_network(value: Any) -> bool:
 
 def _import(target: Target) -> ModuleType:
     if target.path is not None:
-        return _import_file(target.path)
+        try:
+            return _import_file(target.path)
+        except ImportError as error:
+            root, name = _in_package(target.path)
+            if "relative import" not in str(error) or root == target.path.resolve().parent:
+                raise
+        return importlib.import_module(name)
     assert target.module is not None
     for parent in _parents(target.module):
         if importlib.util.find_spec(parent) is None:
@@ -174,6 +183,14 @@ def _submodules(package: str) -> list[str]:
     folders = getattr(sys.modules.get(package), "__path__", []) if package else [os.getcwd()]
     files = [file for folder in folders if Path(folder).is_dir() for file in Path(folder).iterdir()]
     return [file.stem for file in files if file.suffix == ".py" or (file / "__init__.py").is_file()]
+
+
+def _in_package(path: Path) -> tuple[Path, str]:
+    """The directory above the packages that a file is in, and its name as seen from there."""
+    folder, parts = path.resolve().parent, [] if path.stem == "__init__" else [path.stem]
+    while (folder / "__init__.py").is_file():
+        folder, parts = folder.parent, [folder.name, *parts]
+    return folder, ".".join(parts)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -235,7 +252,13 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
     own: Any = None
     keywords: Mapping[str, Any] = {}
     if isinstance(found, (tuple, list)) and len(found) in (2, 3) and isinstance(found[0], torch.nn.Module):
-        own, keywords = found[1], found[2] if len(found) == 3 else {}
+        own, keywords = found[1], found[2] if len(found) == 3 and found[2] is not None else {}
+        if not isinstance(keywords, Mapping):
+            raise ModelError(
+                target.text,
+                f"gives (module, inputs, {type(keywords).__name__}), where keywords belong in the third place",
+                "Several inputs are a tuple: return (module, (x, y)).",
+            )
         found = found[0]
         refuse_untraceable(found, target.text)
     if not isinstance(found, torch.nn.Module):

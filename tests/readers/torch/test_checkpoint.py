@@ -74,11 +74,12 @@ def _write(form: str, place: Path, state: dict[str, Tensor]) -> Path:
         return place / "w.index.json"
     wrapped = {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "epoch": 3}
     legacy = form == "old pickle"
-    torch.save(wrapped if form == "training loop" else state, place / "w.pt", _use_new_zipfile_serialization=not legacy)
+    forms = {"training loop": wrapped, "under a name": {"step": 3, "average": state, "last": {"loss": torch.zeros(1)}}}
+    torch.save(forms.get(form, state), place / "w.pt", _use_new_zipfile_serialization=not legacy)
     return place / "w.pt"
 
 
-@pytest.mark.parametrize("form", ["safetensors", "sharded", "pickle", "old pickle", "training loop"])
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "pickle", "old pickle", "training loop", "under a name"])
 def test_the_module_holds_the_checkpoint_s_numbers(form: str, place: Path) -> None:
     torch.manual_seed(1)
     state = {name: tensor * 3 for name, tensor in _net().state_dict().items()}
