@@ -117,8 +117,8 @@ REFUSED = frozenset({
     "SequenceInsert", "SplitToSequence",
     # classical models and steps of training
     "ai.onnx.ml.Binarizer", "ai.onnx.ml.FeatureVectorizer", "ai.onnx.ml.Imputer", "ai.onnx.ml.LinearClassifier",
-    "ai.onnx.ml.LinearRegressor", "ai.onnx.ml.Normalizer", "ai.onnx.ml.OneHotEncoder", "ai.onnx.ml.SVMClassifier",
-    "ai.onnx.ml.SVMRegressor", "ai.onnx.ml.Scaler", "ai.onnx.ml.TreeEnsemble", "ai.onnx.ml.TreeEnsembleClassifier",
+    "ai.onnx.ml.OneHotEncoder", "ai.onnx.ml.SVMClassifier",
+    "ai.onnx.ml.SVMRegressor", "ai.onnx.ml.TreeEnsemble", "ai.onnx.ml.TreeEnsembleClassifier",
     "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.preview.training.Adagrad", "ai.onnx.preview.training.Adam",
     "ai.onnx.preview.training.Momentum",
 })  # fmt: skip

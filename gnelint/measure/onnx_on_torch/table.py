@@ -24,7 +24,7 @@ Integers of fewer than eight bits are none of these; the interpreter gives them 
 Kernel = Callable[..., Datum | tuple[Datum, ...]]
 
 FAMILIES = (
-    "activation", "attention", "cast", "contrib", "contrib_attention", "contrib_quantized", "control",
+    "activation", "attention", "cast", "classical", "contrib", "contrib_attention", "contrib_quantized", "control",
     "convolution", "elementwise", "generators", "image", "indexing", "layout", "linear", "logic", "loss",
     "normalization", "pooling", "quantization", "recurrent", "reduction", "resize", "sequence", "shape", "signal",
 )  # fmt: skip

@@ -17,6 +17,7 @@ from gnelint.ops.record import OnnxForm, Scalar
 from gnelint.readers.emitter import CannotLowerError
 from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
+from gnelint.readers.onnx.ops.classical import CLASSICAL_OPS
 from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
 from gnelint.readers.onnx.ops.linear import LINEAR_OPS
 from gnelint.readers.onnx.ops.quantized import QUANTIZED_OPS
@@ -52,6 +53,7 @@ LOWERINGS: Mapping[str, Lowering] = once(
     SELECTION_OPS,
     RECURRENT_OPS,
     CONTRIB_OPS,
+    CLASSICAL_OPS,
     QUANTIZED_OPS,
 )
 
