@@ -327,6 +327,10 @@ def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None
     if len(sides) != 2:
         return None
     first, second = (_logits(rewriter, side, steps - 1) for side in sides)
+    if first is not None and second is not None and node.op == "add":
+        later = rewriter.position(first.product) > rewriter.position(second.product)
+        own, before, value = (first, second, sides[1]) if later else (second, first, sides[0])
+        return _after_logits(rewriter, node, own, before, value)
     if (first is None) == (second is None):
         return None
     found, other = (first, sides[1]) if first is not None else (second, sides[0])
@@ -379,6 +383,19 @@ def _after_mask(rewriter: Rewriter, found: _Scores, node: Node, other: str, *, k
     if mask is not None and mask.provenance != "initializer":
         return _with_constant(rewriter, found, mask, node)
     return replace(found, mask=other) if found.mask is None and not _moved(rewriter, found, node) else None
+
+
+def _after_logits(rewriter: Rewriter, node: Node, found: _Scores, before: _Scores, value: str) -> _Scores | None:
+    """The logits behind a sum with those of a layer before: what is hidden there is hidden here."""
+    if _moved(rewriter, found, node) or found.mask is not None or before.constant is not None:
+        return None
+    if not before.causal:
+        return replace(found, mask=value) if before.filler is None else None
+    choice = rewriter.source(value, "where")
+    if choice is None:
+        return None
+    seen = [side for side in choice.present_inputs[1:] if rewriter.source(side, "constant") is None]
+    return replace(found, mask=seen[0], causal=True) if len(seen) == 1 else None
 
 
 def _moved(rewriter: Rewriter, found: _Scores, node: Node) -> bool:

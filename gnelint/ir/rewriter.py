@@ -71,7 +71,11 @@ class Rewriter:
         readers = self._readers[value]
         if value in self._pinned or readers.total() != 1:
             return None
-        return self._nodes[next(iter(readers))]
+        return self._nodes[next(name for name, count in readers.items() if count)]
+
+    def position(self, node: Node) -> int:
+        """Where a node stands in the graph as it was; -1 for one that has been put in."""
+        return self._graph.positions.get(node.name, -1)
 
     def next_of(self, value: str, *ops: str) -> Node | None:
         """The only node that reads a value, copies passed over, if it is one of these operations."""
