@@ -329,8 +329,8 @@ def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None
     first, second = (_logits(rewriter, side, steps - 1) for side in sides)
     if first is not None and second is not None and node.op == "add":
         later = rewriter.position(first.product) > rewriter.position(second.product)
-        own, before, value = (first, second, sides[1]) if later else (second, first, sides[0])
-        return _after_logits(rewriter, node, own, before, value)
+        own, earlier, value = (first, second, sides[1]) if later else (second, first, sides[0])
+        return _after_logits(rewriter, node, own, earlier, value)
     if (first is None) == (second is None):
         return None
     found, other = (first, sides[1]) if first is not None else (second, sides[0])
