@@ -42,6 +42,8 @@ _PARTS = frozenset({"split", "slice", "constant"})
 """What these write are different entries of what they read."""
 _CUTS = frozenset({"split", "slice", "pad"})
 """What these write are entries of what they read, moved by some places."""
+_OF_PRODUCTS = frozenset({"div", "attention"})
+"""What joins parts of one matrix product: a quotient of sums, logits and what is added to them."""
 _SUMS = frozenset({"add", "matmul", "attention"}) | _WEIGHTED
 """What they write is as Gaussian as it gets."""
 _MOVES = frozenset({"reshape", "transpose", "identity", "dropout"})
@@ -242,9 +244,10 @@ class Planner:
         return found
 
     def _is_part_of_product(self, node: Node) -> bool:
-        """Whether a node takes some entries of a matrix product: other rows of it have a factor in common with them."""
-        before: Node | None = node if node.op in _CUTS else None
-        while before is not None and (before.op in _MOVES or before.op in _CUTS):
+        """Whether a node takes some entries of a matrix product, or mixes those of several heads: other rows of it have
+        a factor in common with them."""
+        before: Node | None = node if node.op in _CUTS or node.op == "conv" else None
+        while before is not None and (before.op in _MOVES or before.op in _CUTS or before.op in ("conv", "scale")):
             before = self._graph.producers.get(before.present_inputs[0])
         return before is not None and before.op == "matmul"
 
@@ -258,7 +261,7 @@ class Planner:
         if node.op not in _JOINS:
             return False
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
-        products = node.op in ("div", "attention")
+        products = node.op in _OF_PRODUCTS
         sources = [self._sources(name, products).keys() for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
 
@@ -317,7 +320,8 @@ class Planner:
         """What lies between two inputs and the value that both come from, the layer that makes one of another, and for
         a product those that make several of one."""
         inputs = self._inputs(group)
-        sources = [self._sources(name) for name in inputs]
+        products = any(node.op in _OF_PRODUCTS for node in self._nodes(group))
+        sources = [self._sources(name, products) for name in inputs]
         found: set[str] = set()
         for index, one in enumerate(sources):
             for other in sources[index + 1 :]:

@@ -1,4 +1,4 @@
-"""Linear attention: a sum of values over the sum of their weights, which are parts of one product."""
+"""Parts of one product that meet: linear attention, a sum of values over that of their weights; talking heads."""
 
 from __future__ import annotations
 
@@ -44,6 +44,23 @@ class Gated(nn.Module):
         return above / (2.0 + below.tanh())
 
 
+class TalkingHeads(nn.Module):
+    """Logits to which a mixture of all heads' is added, which starts as the identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.talk = nn.Conv2d(HEADS, HEADS, 1, bias=False)
+        nn.init.dirac_(self.talk.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        logits = query @ key.transpose(-1, -2) * 0.25
+        return (logits + self.talk(logits)).softmax(-1) @ value
+
+
 def traced(network: nn.Module) -> Traced:
     return trace_module(network, (torch.randn(2, TOKENS, WIDTH),), name="network")
 
@@ -55,13 +72,14 @@ def test_which_quotients_are_of_parts_of_one_product(network: nn.Module, doubtfu
     assert Planner(graph, lambda _: True).is_doubtful(quotient) is doubtful
 
 
-def test_keys_and_values_of_as_many_tokens_as_there_are_add_up() -> None:
-    """0.6 to 0.9 bit where numerator and denominator are taken as independent, 0.6 at the queries where keys and values
-    are; more the wider and the deeper."""
+@pytest.mark.parametrize("kind", [LinearAttention, TalkingHeads])
+def test_what_parts_of_one_product_have_in_common(kind: type[nn.Module]) -> None:
+    """Linear attention: 0.6 to 0.9 bit where numerator and denominator are taken as independent, 0.6 at the queries
+    where keys and values are, which add up over as many tokens as there are. Talking heads: 1.0 at queries and keys."""
     errors = []
     for seed in range(2):
         torch.manual_seed(seed)
-        network = traced(LinearAttention())
+        network = traced(kind())
         found = analyse(network.graph, lambda network=network: TorchSampler(TorchNetwork(network)))
         measured = measure(network, found, probes=16, seed=seed)
         for name in ("query", "key", "value"):
