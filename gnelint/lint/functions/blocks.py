@@ -68,11 +68,38 @@ def _on_shortcut(facts: Facts, node: Node) -> bool:
 
 
 def _last_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
+    if node.op in named and _is_added_to_its_source(facts, node):
+        return True
     block = facts.in_branch(node)
     if block is None or block.join is None or node.op not in named:
         return False
     join = facts.graph.node(block.join)
     return not between(facts, node, join, named) or _beside_gates(facts, node, join, named)
+
+
+_ENDS = frozenset({"identity", "dropout", "reshape", "transpose", "bias", "slice"})
+"""What may stand between the end of a branch and the sum: windows are put together again, padding is cut off."""
+_BRANCH = 512
+"""Nodes of a branch that are looked at."""
+
+
+def _is_added_to_its_source(facts: Facts, node: Node) -> bool:
+    """Whether all that reads a node adds it to a value that it was computed of: the end of a branch, whatever block of
+    several such sums it is in."""
+    readers = list(facts.consumers_beyond(node, _ENDS))
+    if len(readers) != 1 or readers[0].op != "add":
+        return False
+    others = set(readers[0].present_inputs) - set(node.outputs)
+    waiting, seen = list(node.present_inputs), set(node.present_inputs)
+    while waiting and len(seen) < _BRANCH:
+        name = waiting.pop(0)
+        if name in others:
+            return True
+        source = facts.graph.producers.get(name)
+        more = [each for each in (() if source is None else source.present_inputs) if each not in seen]
+        waiting += more
+        seen.update(more)
+    return False
 
 
 def _beside_gates(facts: Facts, node: Node, join: Node, named: frozenset[str]) -> bool:
