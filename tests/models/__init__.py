@@ -455,6 +455,8 @@ def _examples() -> dict[str, Case]:
         commonplace.lost_activation: (8, 12, 16),
         commonplace.summed_neighbours: (8, 24, 8),
         commonplace.dropped_nearly: (32, 20),
+        innocent.response_norms: (4, 3, 8, 8),
+        innocent.nested_sums: (4, 3, 8, 8),
         astray.heads_of_token: (8, 16, 8),
         astray.spelled_attention: (8, 12, 8),
         astray.stacked_memory: (8, 16, 4),

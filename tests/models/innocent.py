@@ -324,3 +324,56 @@ class SoftHistogram(nn.Module):
 def soft_histogram(*, width: int = 16, bins: int = 16, sharpness: float = 1.0) -> SoftHistogram:
     """A number between two centres belongs to both, though most bins are far from it; not with sharpness 20."""
     return SoftHistogram(width, bins, sharpness)
+
+
+class ResponseNorms(nn.Module):
+    """Convolutions with local response normalisation between them."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.norm, self.head = nn.LocalResponseNorm(5, alpha, k=2.0), nn.Linear(16, 4)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(functional.relu(self.first(x)))
+        return self.head(functional.relu(self.second(x)).mean((2, 3)))
+
+
+def response_norms(*, alpha: float = 1e-4) -> nn.Module:
+    """Fixed numbers scale the squares that are averaged, down to next to nothing beside what is added to them."""
+    return ResponseNorms(alpha)
+
+
+class NestedSums(nn.Module):
+    """Residual blocks inside of residual groups inside of one shortcut over all of them."""
+
+    def __init__(self, scale: float, groups: int) -> None:
+        super().__init__()
+        self.stem = self.normed(3, 1.0)
+        self.groups = nn.ModuleList(
+            nn.ModuleList(nn.Sequential(self.normed(16, 1.0), nn.ReLU(), self.normed(16, scale)) for _ in range(3))
+            for _ in range(groups)
+        )
+        self.head = nn.Linear(16, 4)
+
+    @staticmethod
+    def normed(channels: int, scale: float) -> nn.Sequential:
+        found = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
+        nn.init.constant_(found[1].weight, scale)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = x = self.stem(x)
+        for group in self.groups:
+            entry = x
+            for block in group:  # type: ignore[attr-defined]
+                x = functional.relu(x + block(x))
+            x = functional.relu(x + entry)
+        return self.head(functional.relu(x + whole).mean((2, 3)))
+
+
+def nested_sums(*, scale: float = 1.0, groups: int = 3) -> nn.Module:
+    """Shortcuts over three blocks each, and one over all; `scale` is that at the end of each branch."""
+    return NestedSums(scale, groups)

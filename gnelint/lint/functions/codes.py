@@ -8,7 +8,7 @@ import numpy as np
 
 from gnelint.analysis.axes.layout import label
 from gnelint.ir.graph import Derivation, Node, Parameter
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 
 _LEAST = 4
@@ -83,10 +83,28 @@ def _input_share(facts: Facts, node: Node) -> float | None:
     own, scaled = facts.input_moments(node), _fixed_scale(facts, source)
     if scaled is None or scaled > _FAINT or own is None or not own[1] or (table.trainable and not _is_drawn(table)):
         return None
+    if _divides_its_source(facts, node):
+        return None  # local response normalisation: what is drowned there is a statistic, not what it divides
     added = facts.statistics(table)
     if added is None or not 0.0 < added.second_moment < _HIDES**2:
         return None  # numbers that hide entries
     return own[1] / (own[1] + added.second_moment)
+
+
+_OF_STATISTIC = frozenset({"pow", "sqrt", "reciprocal", "reshape", "identity", "expand", "scale"})
+
+
+def _divides_its_source(facts: Facts, node: Node) -> bool:
+    """Whether all that reads a node divides (or multiplies) by it what it was computed of."""
+    made_of: set[str] = set()
+    source: Node | None = node
+    while source is not None and len(source.present_inputs) == 1 and source.op not in LAYERS:
+        made_of.add(source.present_inputs[0])
+        source = facts.producer(source)
+    readers = list(facts.consumers_beyond(node, _OF_STATISTIC))
+    return bool(readers) and all(
+        reader.op in ("div", "mul") and not made_of.isdisjoint(reader.present_inputs) for reader in readers
+    )
 
 
 def _fixed_scale(facts: Facts, node: Node) -> float | None:
