@@ -51,6 +51,13 @@ def signal(net: nn.Module, inputs: Inputs) -> float:
     return abs(math.log2(float(y.square().mean() / x.square().mean())))
 
 
+def standing(net: nn.Module, inputs: Inputs) -> float:
+    """The share that the channels' means, the same for all inputs, have in the output's second moment."""
+    _, y = run(net, inputs)
+    means = y.mean(dim=[axis for axis in range(y.ndim) if axis != 1])
+    return float(means.square().mean() / y.square().mean())
+
+
 def spectrum(net: nn.Module, inputs: Inputs) -> float:
     """Relative variance of the squared singular values of one sample's Jacobian."""
     torch.manual_seed(1)
@@ -66,6 +73,7 @@ MEASURES: dict[str, Callable[[nn.Module, Inputs], float]] = {
     "GNE114-conditioned_mlp": spectrum,
     "GNE201-unit_gain_chain": spectrum,
     "GNE301-centred_layers": signal,
+    "GNE304-normalized_sums(order='rectified')": standing,  # a branch of both signs is stronger, its gradient too
 }
 """What a rule is about where that is not the gradient's norm."""
 SAME = {"GNE310", "GNE311", "GNE508"}
@@ -73,17 +81,28 @@ SAME = {"GNE310", "GNE311", "GNE508"}
 STAYS = 0.3
 
 
+DRAWS = 8
+"""Of the spectrum, whose relative variance a few directions make: from 44 to 81 over six draws of one chain."""
+
+
+def measured(rule: Rule, model: str, measure: Callable[[nn.Module, Inputs], float], draw: int) -> tuple[float, float]:
+    """What one draw of a network measures before and after the fix."""
+    torch.manual_seed(draw)
+    net, inputs = network(model, draw)
+    asked = {"extend_select": [rule.id], "stage": "init", "preview": rule.status == "preview", "unsafe": True}
+    fixed = gnelint.fix(net, inputs, verify=False, **asked)
+    return measure(net, inputs), measure(fixed, inputs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "model"), [pytest.param(rule, model, id=named(rule, model)) for rule, model, _ in BAD]
 )
 def test_better(rule: Rule, model: str) -> None:
-    torch.manual_seed(0)
-    net, inputs = network(model)
-    asked = {"extend_select": [rule.id], "stage": "init", "preview": rule.status == "preview", "unsafe": True}
-    fixed = gnelint.fix(net, inputs, verify=False, **asked)
     measure = MEASURES.get(f"{rule.id}-{model}", gradient)
-    before, after = measure(net, inputs), measure(fixed, inputs)
+    draws = range(DRAWS if measure is spectrum else 1)
+    found = [measured(rule, model, measure, draw) for draw in draws]
+    before, after = (sum(numbers) / len(draws) for numbers in zip(*found, strict=True))
     if rule.id in SAME:
         assert abs(after - before) <= STAYS
     else:
