@@ -1,6 +1,7 @@
 """The analysis: moments forward, second moments of the gradient backward, over any directed acyclic graph.
 
-1. Every floating input is taken as N(0, 1); a component maps its inputs' moments to its outputs'.
+1. Every floating input is taken as N(0, 1), bytes that are cast to numbers as all as likely; a component maps its
+   inputs' moments to its outputs'.
 2. An isotropic cotangent is placed at the outputs; a component pulls it back to its inputs. Gradients that meet at a
    value add up (theory 4.1). This is the multiplication and the addition theorem in one pass.
 3. What a node does by itself, phi(J J^T), is measured on a white cotangent of its own.
@@ -146,7 +147,7 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     reached = gradients.get(at) if at is not None else None
     modelled = sum(1 for node in graph.gradient_nodes if node.name not in forward.problems)
     error = errors.gradients.get(at) if at is not None and reached is not None else None
-    notes = [*graph.notes, *_random_phases(graph, forward), *sampled.notes()]
+    notes = [*graph.notes, *_random_phases(graph, forward), *_unknown_integers(graph, forward), *sampled.notes()]
     if not numbers:
         notes.append(PLACEHOLDERS)
     return Prediction(
@@ -178,6 +179,22 @@ def _random_phases(graph: Graph, forward: _Forward) -> list[str]:
         for name in graph.inputs
         if name in sources
     ]
+
+
+def _reads_unknown_integers(graph: Graph, node: Node, states: Sequence[Moments | None]) -> bool:
+    """Whether a node casts integers of the input, of which nothing is known, where the network starts."""
+    first = node.inputs[0] if node.inputs else None
+    unknown = first is not None and states[0] is None and not graph.values[first].is_floating
+    return unknown and graph.starts_at_integers and not graph.cast_values.isdisjoint(node.outputs)
+
+
+def _unknown_integers(graph: Graph, forward: _Forward) -> list[str]:
+    """A note where the network starts at integers that nothing is known of."""
+    source = graph.gradient_source
+    if source is None or not graph.starts_at_integers or source in forward.moments:
+        return []
+    name = _first_source(graph, graph.producers[source])
+    return [f'The numbers of input "{name}", which are integers, are not known, nor what is computed of them.']
 
 
 def _first_source(graph: Graph, node: Node) -> str | None:
@@ -317,6 +334,10 @@ def _again(graph: Graph, names: frozenset[str], found: _Forward, pending: Sequen
     return nodes[::-1]
 
 
+_BYTES = 255 / 2, (256**2 - 1) / 12
+"""Mean and variance of bytes that are all as likely, which images of integers are taken for."""
+
+
 def _with_inputs(graph: Graph) -> _Forward:
     found = _Forward()
     for name in graph.inputs:
@@ -324,6 +345,8 @@ def _with_inputs(graph: Graph) -> _Forward:
         if value.is_floating and value.concrete_shape is not None:
             drawn = Moments.uniform(value.concrete_shape, 0.0, 1.0)
             found.moments[name] = replace(drawn, log_norm_variance=gaussian_noise(drawn))
+        elif value.dtype == "uint8" and value.concrete_shape is not None and graph.starts_at_integers:
+            found.moments[name] = Moments.uniform(value.concrete_shape, *_BYTES)
     return found
 
 
@@ -348,8 +371,8 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
     waiting = any(
         state is None and name in graph.gradient_values for name, state in zip(node.inputs, states, strict=True)
     )
-    if waiting:  # something before this node is not modelled; the node itself is not to blame
-        return
+    if waiting or _reads_unknown_integers(graph, node, states):
+        return  # something before this node is not modelled; the node itself is not to blame
     with np.errstate(all="ignore"):
         results = component.forward(states)
     for name, moments in zip(node.outputs, results, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
@@ -439,9 +439,14 @@ class Graph:
         """Names of the values on a gradient path.
 
         A value is on one if it is floating, depends on a floating input of the graph or on an embedding table, and an
-        output of the graph depends on it through floating values alone.
+        output of the graph depends on it through floating values alone. Where there is none, what integers of the
+        input are cast to counts as an input: bytes of an image, counts, classes one by one.
         """
-        ahead = {name for name in self.inputs if self.values[name].is_floating}
+        return self._between(self.cast_values) if self.starts_at_integers else self._from_floating
+
+    def _between(self, read: Collection[str]) -> frozenset[str]:
+        """The floating values between these, or an embedding, and an output."""
+        ahead = set(read)
         for node in self.nodes:
             if node.op == "embedding" or any(name in ahead for name in node.present_inputs):
                 ahead.update(name for name in node.outputs if self.values[name].is_floating)
@@ -452,13 +457,47 @@ class Graph:
         return frozenset(behind)
 
     @cached_property
+    def starts_at_integers(self) -> bool:
+        """Whether the gradient's path starts at what integers are cast to, for lack of anything floating."""
+        return not self._from_floating and not self.cast_values.isdisjoint(self._between(self.cast_values))
+
+    @cached_property
+    def _from_floating(self) -> frozenset[str]:
+        return self._between({name for name in self.inputs if self.values[name].is_floating})
+
+    @cached_property
+    def cast_values(self) -> frozenset[str]:
+        """The floating values that are computed of integer inputs, and of nothing floating that is."""
+        whole = {name for name in self.inputs if not self.values[name].is_floating}
+        found: set[str] = set()
+        for node in self.nodes:
+            if any(name in whole for name in node.present_inputs):
+                floating = {name for name in node.outputs if self.values[name].is_floating}
+                found |= floating
+                whole.update(set(node.outputs) - floating)
+        return frozenset(found)
+
+    @cached_property
     def gradient_source(self) -> str | None:
         """Where the network's gradient is taken: the first floating input on a gradient path, for tokens the first
-        embedding's output (a bag's, if it sums what it looks up)."""
+        embedding's output (a bag's, if it sums what it looks up), for integers that are cast what layers read."""
         on_path = self.gradient_values
         looked_up = (self._looked_up(node) for node in self.nodes if node.op == "embedding")
         found = (name for name in looked_up if name in on_path)
-        return next((name for name in self.inputs if name in on_path), None) or next(found, None)
+        cast = (name for node in self.nodes for name in node.outputs if name in self.cast_values and name in on_path)
+        prepared = map(self._prepared, cast)
+        return (
+            next((name for name in self.inputs if name in on_path), None) or next(found, None) or next(prepared, None)
+        )
+
+    def _prepared(self, value: str) -> str:
+        """What a value is once it is moved and scaled by numbers: bytes by 255 and their mean."""
+        while value not in self.outputs:
+            readers = self.consumers.get(value, ())
+            if len(readers) != 1 or readers[0].op not in ("identity", "scale", "bias", "reshape", "transpose"):
+                break
+            (value,) = readers[0].outputs
+        return value
 
     def _looked_up(self, embedding: Node) -> str:
         """What the operation of the model that looks rows up hands on: it may be several nodes here."""
