@@ -54,7 +54,7 @@ PAIRS = {
     "GNE101": ("plain_mlp(gain=0.5, depth=50)", "plain_mlp(depth=50)"),
     "GNE102": ("plain_mlp(init='default', depth=50)", "plain_mlp(depth=50)"),
     "GNE115": ("half_mlp(gain=0.6, depth=60)", "half_mlp"),
-    "GNE218": ("growing_state(wrong=True)", "growing_state"),
+    "GNE218": ("large_steps(wrong=True)", "large_steps"),
     "GNE401": ("skipinit", "skipinit(scale=0.2)"),
     "GNE501": ("plain_mlp(gain=0.5, depth=50)", "plain_mlp(depth=50)"),
     "GNE502": ("plain_mlp(gain=2.0, depth=50)", "plain_mlp(depth=50)"),
