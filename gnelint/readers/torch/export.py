@@ -111,7 +111,8 @@ def export_module(
                     return done(program, _by_examples(failure))
         if given.real is None:
             with contextlib.suppress(Exception):
-                return done(_program_of_examples(module, given.args, given.kwargs, below=True), _BELOW)
+                note = _BELOW if asked or isinstance(failure, ModelError) else _by_examples(failure)
+                return done(_program_of_examples(module, given.args, given.kwargs, below=True), note)
         if asked:
             raise ModelError(name, *_OWN_GRADIENTS)
         try:
