@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gnelint.fusion.rolling import index_range
 from gnelint.ir.graph import Node
 from gnelint.ir.rewriter import Rewriter
@@ -68,12 +70,27 @@ def _is_repeated(rewriter: Rewriter, first: str, second: str, seen: dict[tuple[s
 
 
 def _is_same(rewriter: Rewriter, one: Node, other: Node, seen: dict[tuple[str, str], bool]) -> bool:
-    alike = one.op == other.op and one.attributes == other.attributes and one.parameters == other.parameters
-    if not alike or _may_be_drawn(one) or len(one.outputs) != 1 or len(one.inputs) != len(other.inputs):
+    alike = one.op == other.op and one.attributes == other.attributes
+    if (
+        not alike
+        or not _holds_the_same(one, other)
+        or _may_be_drawn(one)
+        or len(one.outputs) != 1
+        or len(one.inputs) != len(other.inputs)
+    ):
         return False
     pairs = zip(one.inputs, other.inputs, strict=True)
     return bool(one.present_inputs) and all(
         a == b or (a is not None and b is not None and _is_repeated(rewriter, a, b, seen)) for a, b in pairs
+    )
+
+
+def _holds_the_same(one: Node, other: Node) -> bool:
+    """Whether two nodes have the same tensors: of those that a reader has made (a Fourier matrix and its imaginary
+    part) names do not tell."""
+    return one.parameters == other.parameters and all(
+        own.law is not None or own.load is again.load or np.array_equal(own.array(), again.array())
+        for own, again in zip(one.parameters.values(), other.parameters.values(), strict=True)
     )
 
 

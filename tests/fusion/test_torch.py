@@ -118,3 +118,15 @@ def test_a_mask_of_unknown_pattern_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     idiom = QKV["mask from outside"]
     graph = fuse(read(monkeypatch, Written(idiom.function), inputs_of(idiom)))
     assert graph.notes == ("1 attention read a mask that inputs decide: it is taken to hide nothing",)
+
+
+def test_the_parts_of_a_fourier_transform_are_two_values() -> None:
+    """Its real part is a difference of two products with matrices that have one name, which is not x - x."""
+
+    class Real(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft2(x).real
+
+    graph = torch_reader.trace_module(Real(), (torch.randn(2, 8, 8),), name="real").graph
+    difference = next(node for node in graph.nodes if node.op == "sub")
+    assert difference.inputs[0] != difference.inputs[1]
