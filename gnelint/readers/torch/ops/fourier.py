@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
+from zlib import crc32
 
 import torch
 
@@ -29,7 +30,8 @@ def _along(em: Emitter, part: Part, shape: Shape, matrix: torch.Tensor, axis: in
     if size > matrix.shape[1]:
         flow = em.slice(flow, axis, 0, matrix.shape[1])
     kept = matrix[:, : min(size, matrix.shape[1])].float().contiguous()
-    weight = written(kept, f"transform of {matrix.shape[1]}").parameter()
+    # cosines and sines are two matrices: what has one name is one tensor to those who look for what is computed twice
+    weight = written(kept, f"transform of {matrix.shape[1]}, {crc32(kept.numpy().tobytes()):08x}").parameter()
     last = [a for a in range(len(flow.shape)) if a != axis] + [axis]
     moved = em.transpose(flow, last)
     mapped = em.emit("linear", [moved], (*moved.shape[:-1], matrix.shape[0]), parameters={"weight": weight})
