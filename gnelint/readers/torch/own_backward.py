@@ -48,6 +48,8 @@ for _name in ("unknown_backward", "deaf_backward"):
 def own_backwards() -> Iterator[None]:
     """Have functions with a backward of their own say, in what is traced, what that does."""
     original = torch.autograd.Function.__dict__["apply"]
+    base = torch.autograd.function._SingleLevelFunction
+    known: list[type[torch.autograd.Function]] = []  # what is being called, having been asked for its way
     apart: list[type[torch.autograd.Function]] = []  # what is run to see what it does, with what it calls
 
     def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +61,12 @@ def own_backwards() -> Iterator[None]:
         if _is_mapped_without_gradient(cls, args):
             return cls.forward(*args, **kwargs)
         enabled = torch.is_grad_enabled()
-        results = traced(*args, **kwargs)
+        known.append(cls)
+        try:
+            with _no_grad_noticed() as cut:
+                results = traced(*args, **kwargs)
+        finally:
+            known.pop()
         # a no_grad() in a forward ends, as recorded, in the mode that functions run in: no gradients for the rest
         torch.set_grad_enabled(enabled)
         read = [each for each in args if isinstance(each, Tensor) and each.is_floating_point() and each.requires_grad]
@@ -72,14 +79,24 @@ def own_backwards() -> Iterator[None]:
             finally:
                 apart.pop()
             return _said(way, cls, args, read, results)
-        except Exception:  # what cannot be run apart is left as it was traced
-            return results
+        except Exception:  # what cannot be run apart is left as it was traced, unless that has no gradient
+            if not cut:
+                return results
+            with _gradients_kept():  # its backward may reach what it runs without gradients
+                return torch.ops.gnelint.unknown_backward(_forward(cls, args), read[0])
 
-    torch.autograd.Function.apply = classmethod(apply)
+    def bound(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        """`apply` that was taken off its class before (`relu = OwnRelu.apply`) comes by here alone."""
+        if known or apart:
+            return super(base, cls).apply(*args, **kwargs)
+        return apply(cls, *args, **kwargs)
+
+    torch.autograd.Function.apply, base.apply = classmethod(apply), classmethod(bound)
     try:
         yield
     finally:
         torch.autograd.Function.apply = original
+        del base.apply  # what is inherited is there again
 
 
 def _is_mapped_without_gradient(cls: type[torch.autograd.Function], args: Sequence[Any]) -> bool:
@@ -117,8 +134,11 @@ def _said(own: tuple[str, float], cls: Any, args: Sequence[Any], read: Sequence[
 def _way(traced: _Applied, cls: Any, args: Sequence[Any]) -> tuple[str, float]:
     """What the own backward is like, and the factor in front of it, by one draw of what the function reads."""
     draws = torch.random.fork_rng(devices=[])
-    with unset_fake_temporarily(), disable_proxy_modes_tracing(), torch.enable_grad(), draws, _own_data():
-        given = [_drawn(each) for each in args]
+    with (
+        unset_fake_temporarily(), disable_proxy_modes_tracing(), torch.enable_grad(), draws, _own_data(),
+        _drawn_modules(args) as held,
+    ):  # fmt: skip
+        given = [held[id(each)] if id(each) in held else _drawn(each) for each in args]
         read = [each for each in given if isinstance(each, Tensor) and each.requires_grad]
         result = traced(*given)
         back = torch.randn_like(result)
@@ -212,6 +232,53 @@ def _drawn(given: Any) -> Any:
     if not given.is_floating_point() or given.numel() > _LARGEST:
         raise ValueError("its numbers are not any numbers, or too many")
     return torch.randn(tuple(given.shape), dtype=given.dtype).requires_grad_(given.requires_grad)
+
+
+_SMALL = 0.1
+"""Standard deviation of the numbers of parameters: sums of many keep some size."""
+
+
+@contextlib.contextmanager
+def _drawn_modules(args: Sequence[Any]) -> Iterator[dict[int, Tensor]]:
+    """Modules that a function is given hold numbers; those of their tensors, by the ids of what a tracer put there."""
+    parts = [part for each in args if isinstance(each, torch.nn.Module) for part in each.modules()]
+    stores = [store for part in parts for store in (part._parameters, part._buffers)]
+    saved = [(store, name, held) for store in stores for name, held in store.items() if isinstance(held, FakeTensor)]
+    if sum(held.numel() for _, _, held in saved) > _LARGEST:
+        raise ValueError("too many numbers")
+    drawn = {id(held): _numbers(held) for _, _, held in saved}
+    try:
+        for store, name, held in saved:
+            store[name] = drawn[id(held)]
+        yield drawn
+    finally:
+        for store, name, held in saved:
+            store[name] = held
+
+
+def _numbers(held: Tensor) -> Tensor:
+    """Of a parameter's shape, or of a buffer's: a running mean, a variance, a count."""
+    if not held.is_floating_point():
+        return torch.zeros(tuple(held.shape), dtype=held.dtype)
+    if not held.requires_grad:
+        return torch.ones(tuple(held.shape), dtype=held.dtype)
+    return (_SMALL * torch.randn(tuple(held.shape), dtype=held.dtype)).requires_grad_()
+
+
+@contextlib.contextmanager
+def _no_grad_noticed() -> Iterator[list[bool]]:
+    """Holds something once a `torch.no_grad()` was entered."""
+    original, seen = torch.no_grad.__enter__, list[bool]()
+
+    def enter(self: Any) -> None:
+        seen.append(True)
+        original(self)
+
+    torch.no_grad.__enter__ = enter
+    try:
+        yield seen
+    finally:
+        torch.no_grad.__enter__ = original
 
 
 def _pulled(result: Tensor, read: Sequence[Tensor], back: Tensor) -> Sequence[Tensor]:

@@ -197,6 +197,78 @@ def test_another_backward_is_not_known() -> None:
     assert {each.rule for each in gnelint.check(model, (x,)).findings if each.severity != "info"} == {"GNE901"}
 
 
+straight = Straight.apply
+
+
+class TakenOff(nn.Module):
+    """Calls `apply` by a name of the file or of the module, as tutorials do."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.function = Straight.apply if own else straight
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.function(self.first(x)))
+        return found
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_function_may_be_called_by_a_name_of_its_own(own: bool) -> None:
+    torch.manual_seed(0)
+    model, x = TakenOff(own), torch.randn(256, 64)
+    first = next(each for each in gnelint.check(model, (x,)).prediction.nodes if each.node.name == "first")
+    assert first.gradient_log2 == pytest.approx(measured(model, x), abs=0.25)
+
+
+class Reversible(torch.autograd.Function):
+    """x + f(x), kept without what f computes; the backward computes it again. `emptied` frees what it was given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: nn.Module, emptied: bool, *parameters: Tensor) -> Tensor:
+        with torch.no_grad():
+            read = x.clone()
+            y = x + part(read)
+            if emptied:
+                read.set_()
+        ctx.part = part
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, back: Tensor) -> Any:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            y = x + ctx.part(x)
+        gradient, *more = torch.autograd.grad(y, (x, *ctx.part.parameters()), back)
+        return (gradient, None, None, *more)
+
+
+class Block(nn.Module):
+    def __init__(self, emptied: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.emptied = nn.Linear(64, 64), nn.Linear(64, 10), emptied
+        self.part, self.run = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)), Reversible.apply
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.run(self.first(x), self.part, self.emptied, *self.part.parameters()))
+        return found
+
+
+def test_a_backward_that_runs_a_module_again_is_what_the_module_has() -> None:
+    torch.manual_seed(0)
+    model, x = Block(emptied=False), torch.randn(256, 64)
+    found = gnelint.check(model, (x,))
+    first = next(each for each in found.prediction.nodes if each.node.name == "first")
+    assert first.gradient_log2 == pytest.approx(measured(model, x), abs=0.25)
+    assert not [each for each in found.findings if each.rule == "GNE507"]
+
+
+def test_what_runs_without_gradients_and_cannot_be_run_apart_is_not_known() -> None:
+    found = gnelint.check(Block(emptied=True), (torch.randn(256, 64),)).findings
+    assert {each.rule for each in found if each.severity != "info"} == {"GNE901"}
+
+
 class Checkpointed(nn.Module):
     """A part that is run again in the backward pass, behind a layer or right at the input."""
 
