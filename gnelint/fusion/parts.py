@@ -51,38 +51,41 @@ def merge_repeated(rewriter: Rewriter) -> None:
         if node.op not in _COMPARES or len(node.present_inputs) != 2:
             continue
         first, second = node.present_inputs
-        if first != second and _is_repeated(rewriter, first, second, {}):
+        if first != second and _is_repeated(rewriter, first, second):
             rewriter.replace(node, node.op, (first, first), node.source_op, node.attributes)
 
 
-def _is_repeated(rewriter: Rewriter, first: str, second: str, seen: dict[tuple[str, str], bool]) -> bool:
+def _is_repeated(rewriter: Rewriter, first: str, second: str) -> bool:
     """Whether two values are computed alike, by the same tensors, and nothing is drawn on the way."""
-    if first == second:
-        return True
-    if (first, second) not in seen:
-        one, other = rewriter.producer(first), rewriter.producer(second)
-        given, again = rewriter.value(first), rewriter.value(second)
-        fits = (
-            given.shape == again.shape is not None and given.dtype == again.dtype
-        )  # of reshapes that is all that tells
-        seen[first, second] = fits and one is not None and other is not None and _is_same(rewriter, one, other, seen)
-    return seen[first, second]
+    waiting, seen = [(first, second)], set[tuple[str, str]]()
+    while waiting:
+        pair = waiting.pop()
+        if pair[0] == pair[1] or pair in seen:
+            continue
+        seen.add(pair)
+        one, other = map(rewriter.producer, pair)
+        if one is None or other is None or not _fits(rewriter, *pair) or not _is_same(one, other):
+            return False
+        for a, b in zip(one.inputs, other.inputs, strict=True):
+            if a is None or b is None:
+                if a is not b:
+                    return False
+                continue
+            waiting.append((a, b))
+    return True
 
 
-def _is_same(rewriter: Rewriter, one: Node, other: Node, seen: dict[tuple[str, str], bool]) -> bool:
-    alike = one.op == other.op and one.attributes == other.attributes
-    if (
-        not alike
-        or not _holds_the_same(one, other)
-        or _may_be_drawn(one)
-        or len(one.outputs) != 1
-        or len(one.inputs) != len(other.inputs)
-    ):
-        return False
-    pairs = zip(one.inputs, other.inputs, strict=True)
-    return bool(one.present_inputs) and all(
-        a == b or (a is not None and b is not None and _is_repeated(rewriter, a, b, seen)) for a, b in pairs
-    )
+def _fits(rewriter: Rewriter, first: str, second: str) -> bool:
+    """Whether two values have one shape and type: of reshapes that is all that tells."""
+    one, other = rewriter.value(first), rewriter.value(second)
+    return one.shape == other.shape is not None and one.dtype == other.dtype
+
+
+def _is_same(one: Node, other: Node) -> bool:
+    """Whether two nodes compute the same of the same."""
+    forms = [(node.op, node.attributes, len(node.outputs), len(node.inputs)) for node in (one, other)]
+    reads = bool(one.present_inputs) and len(one.outputs) == 1
+    return forms[0] == forms[1] and reads and _holds_the_same(one, other) and not _may_be_drawn(one)
 
 
 def _holds_the_same(one: Node, other: Node) -> bool:

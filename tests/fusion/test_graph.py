@@ -430,6 +430,14 @@ def test_what_is_computed_twice_to_be_compared(op: str, ways: Sequence[tuple[str
     assert (len(set(after.nodes[-1].inputs)) == 1) is once
 
 
+def test_what_is_computed_twice_may_be_as_deep_as_a_network() -> None:
+    b = Build(x=(2, 3))
+    first = second = "x"
+    for _ in range(1200):
+        first, second = b("exp", first), b("exp", second)
+    assert len(set(fused(b.graph(b("sub", first, second))).nodes[-1].inputs)) == 1
+
+
 def _around(b: Build, before: tuple[int, int] | None, after: tuple[int, int] | None, axis: int) -> str:
     """The value between copies of its own ends."""
     shape = b.values["x"].shape
