@@ -6,6 +6,7 @@ itself, and the traced program has it as a constant. It trains like the others.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.export.graph_signature import InputKind
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from gnelint.readers.torch.by_examples import write_to_copies
 from gnelint.readers.torch.initializers import storage_key
 
 
@@ -32,7 +34,8 @@ def held_elsewhere(
     """Names of the constants of a traced program that are trained parameters of the module.
 
     What the numbers of a parameter are read through, as `weight.data` kept somewhere, is a constant with the same
-    numbers: where there are such constants, the module is run once to see which of the two `forward` uses.
+    numbers: where there are such constants, the module is run once to see which of the two `forward` uses. It writes to
+    copies of its buffers, which the caller takes back (`readers.torch.export.untouched`).
     """
     trained = {identity(parameter) for parameter in module.parameters() if parameter.requires_grad}
     constants = [spec.target for spec in program.graph_signature.input_specs if spec.kind is InputKind.CONSTANT_TENSOR]
@@ -40,7 +43,9 @@ def held_elsewhere(
     same = {name: key for name, key in same.items() if key in trained}
     if not same:
         return frozenset()
-    with torch.no_grad(), _Used(trained) as used:
+    write_to_copies(module)
+    used = _Used(trained)
+    with contextlib.suppress(Exception), torch.no_grad(), used:  # what cannot be run stays what the tracer took it for
         module(*args, **kwargs)
     return frozenset(name for name, key in same.items() if key in used.themselves and key not in used.numbers)
 

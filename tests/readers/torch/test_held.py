@@ -52,3 +52,22 @@ def test_what_is_held_twice_trains(hold: Callable[[nn.Parameter], Callable[[Tens
     assert (module.weight.grad is not None) == trains
     (weight,) = (node.parameters["weight"] for node in read_module(module, (x,), name="net").nodes[:1])
     assert (weight.name, weight.trainable) == ("weight", trains)
+
+
+class Counting(nn.Module):
+    """Holds its matrix twice, and counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.norm = nn.Parameter(torch.randn(6, 6)), nn.BatchNorm1d(6)
+        self.weights = [self.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x @ self.weights[0])
+
+
+def test_looking_which_is_used_leaves_no_trace() -> None:
+    module = Counting()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    read_module(module, (torch.randn(3, 6),), name="net")
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
