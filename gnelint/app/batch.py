@@ -124,14 +124,15 @@ def done(
         jobs: with what.
         processes: at most so many at once; a cluster takes as many as it has processors.
         tell: hears where in the target the work is, if that can be known.
-        quiet: let what libraries write to standard error of files go nowhere.
+        quiet: let all that is written to standard error on files go nowhere, not only the last words of libraries.
     """
     from gnelint.app.workers import Workers  # slow to import, and what has no targets needs none
 
     here = [_works_here(job, processes) for job in jobs]
     others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
-    quiet = quiet and all(job.target.kind != "python" for job in others)
-    workers = Workers(partial(_bounded, work, cost), partial(_lost, cost), processes, quiet)
+    own_code = any(job.target.kind == "python" for job in others)
+    silent: Literal["nothing", "libraries", "all"] = "nothing" if own_code else "all" if quiet else "libraries"
+    workers = Workers(partial(_bounded, work, cost), partial(_lost, cost), processes, silent)
     with closing(workers.answers(others, tell)) as found:
         for job, is_here in zip(jobs, here, strict=True):
             with heard_by(tell):

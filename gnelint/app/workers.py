@@ -20,12 +20,14 @@ from contextlib import suppress
 from functools import partial
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from gnelint.budget import Tell, new_board, read_board, use_board
 
 J = TypeVar("J")
 A = TypeVar("A")
+Silent = Literal["nothing", "libraries", "all"]
+"""What of a process goes nowhere: of what is not Python's, which has last words, or also what Python writes."""
 _TELL_EVERY = 0.3
 """Seconds."""
 
@@ -33,16 +35,18 @@ _TELL_EVERY = 0.3
 class Workers(Generic[J, A]):
     """So many processes, and the answers of jobs in the order of the jobs."""
 
-    def __init__(self, answer: Callable[[J], A], lost: Callable[[J, int, str], A], processes: int, quiet: bool) -> None:
+    def __init__(
+        self, answer: Callable[[J], A], lost: Callable[[J, int, str], A], processes: int, silent: Silent
+    ) -> None:
         """Start nothing yet.
 
         Args:
             answer: what a worker does with a job.
             lost: the answer for a job whose worker is gone; it gets its exit code and the place where it was.
             processes: at most so many at once.
-            quiet: let what they write to standard error go nowhere: libraries have last words there.
+            silent: whose words on standard error go nowhere.
         """
-        self._start = partial(_Worker, answer, quiet)
+        self._start = partial(_Worker, answer, silent)
         self._lost = lost
         self._processes = processes
 
@@ -97,12 +101,12 @@ class Workers(Generic[J, A]):
 class _Worker(Generic[J, A]):
     """One process, and the job that it has; `job` is None while it waits for one."""
 
-    def __init__(self, answer: Callable[[J], A], quiet: bool) -> None:
+    def __init__(self, answer: Callable[[J], A], silent: Silent) -> None:
         forks = sys.platform == "linux" and threading.active_count() == 1 and "torch" not in sys.modules
         context = multiprocessing.get_context("fork" if forks else "spawn")
         self.pipe, theirs = context.Pipe()
         self.board: mmap | None = new_board() if forks else None
-        arguments = (answer, quiet, theirs, self.pipe if forks else None, self.board)
+        arguments = (answer, silent, theirs, self.pipe if forks else None, self.board)
         self.process = context.Process(target=_serve, args=arguments, daemon=False)  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
@@ -142,13 +146,15 @@ class _Worker(Generic[J, A]):
 
 
 def _serve(
-    answer: Callable[[J], A], quiet: bool, pipe: Connection, parents: Connection | None, board: mmap | None
+    answer: Callable[[J], A], silent: Silent, pipe: Connection, parents: Connection | None, board: mmap | None
 ) -> None:
     """What a worker does: answer jobs until the process that started it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first one ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.set_threshold(100_000, 50, 50)
-    if quiet:
+    if silent == "libraries":
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    if silent != "nothing":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if parents is not None:
         parents.close()

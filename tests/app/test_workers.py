@@ -18,7 +18,7 @@ def lost(job: int, code: int, place: str) -> float:
 
 
 def test_the_next_job_begins_while_an_answer_is_looked_at() -> None:
-    with closing(Workers(begun, lost, 1, quiet=False).answers(range(3))) as answers:
+    with closing(Workers(begun, lost, 1, "nothing").answers(range(3))) as answers:
         next(answers)
         looked = time.clock_gettime(time.CLOCK_MONOTONIC)
         time.sleep(0.3)

@@ -60,7 +60,7 @@ def go_on(
         lost: what became of a case whose process is gone.
     """
     state = _state(given.state, given.seed)
-    workers = Workers(run, lost, given.jobs, quiet=True)
+    workers = Workers(run, lost, given.jobs, "all")
     while state["cases"] < given.cases:
         numbers = range(state["cases"], min(state["cases"] + CHUNK, given.cases))
         kinds: Counter[str] = Counter()
