@@ -133,11 +133,16 @@ def _parents(scope: str) -> set[str]:
 
 
 def _owner(steps: Sequence[Step]) -> int | None:
-    """Index of the step that stands for the module itself, None if no single one does."""
-    weighted = [index for index, step in enumerate(steps) if step.draft.parameters and step.draft.op != "constant"]
+    """Index of the step that stands for the module itself, None if no single one does. A number of the program, as the
+    epsilon of a normalisation is, is no weight."""
+    weighted = [index for index, step in enumerate(steps) if _has_weights(step.draft)]
     if len({step.origin for step in steps}) == 1:
         return weighted[0] if weighted else len(steps) - 1
     return weighted[0] if len(weighted) == 1 else None
+
+
+def _has_weights(draft: Draft) -> bool:
+    return draft.op != "constant" and any(each.kind != "constant" for each in draft.parameters.values())
 
 
 def _kind(step: Step) -> str:

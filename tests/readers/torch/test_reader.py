@@ -69,6 +69,18 @@ def test_names_are_the_qualified_module_names() -> None:
     assert graph.node("layer1.0.conv1").parameters["weight"].name == "layer1.0.conv1.weight"
 
 
+def test_a_number_of_the_program_does_not_stand_for_a_module() -> None:
+    """The sum of a mean square and epsilon bore the name of the statistic: 41 bits from the gradient at its result."""
+
+    class Statistic(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+    graph = read_module(nn.Sequential(nn.Linear(4, 4), Statistic()), (torch.randn(2, 4),), name="statistic")
+    assert "1" not in ops(graph)
+    assert graph.node("0").op == "linear"
+
+
 def test_locations_are_the_users_lines() -> None:
     graph = read_module(Net(), IMAGE, name="net")
     source = Path(__file__).read_text().splitlines()
