@@ -285,9 +285,18 @@ def _scores_beside_sink(rewriter: Rewriter, weights: str | None) -> _Scores | No
     logits, column = joined.present_inputs
     starts, sink = cut.attribute("starts"), _numbers_of(rewriter, column)
     found = _logits(rewriter, logits, _MAX_STEPS)
-    if tuple(starts) != (0,) or sink is None or found is None or found.mask is not None:
+    if tuple(starts) != (0,) or sink is None or found is None or not _as_wide(rewriter, found, keys):
         return None
     return replace(found, sink=sink) if rewriter.shape(logits) == (*shape[:-1], keys) else None
+
+
+def _as_wide(rewriter: Rewriter, found: _Scores, keys: int) -> bool:
+    """Whether a mask that the network makes is added to the logits and has a number for each key, if there is one."""
+    if found.mask is None:
+        return True
+    shape, dtype = rewriter.shape(found.mask), rewriter.value(found.mask).dtype or ""
+    known = shape is not None and all(isinstance(size, int) for size in shape)
+    return known and shape is not None and shape[-1] == keys and (found.filler is not None or dtype.startswith("float"))
 
 
 def _without_own_maximum(rewriter: Rewriter, value: str | None) -> str | None:
@@ -442,8 +451,6 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     mask = scores.mask
     if mask is not None and scores.filler is not None:
         mask = _summand(rewriter, mask, scores.filler, last)
-    if mask is not None:
-        inputs = (*inputs, mask)
     attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
     constant = scores.constant
     if scores.sink is not None:
@@ -451,8 +458,12 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
         if shape is None or not all(isinstance(size, int) for size in shape):
             return
         constant = _with_sink(scores, scores.sink, (int(shape[-2]), int(shape[-1])))
-        inputs = (query, *(_with_zeros(rewriter, x, last, role) for x, role in ((key, "keys"), (value, "values"))))
+        inputs = tuple(_with_zeros(rewriter, x, last, role) for x, role in ((key, "keys"), (value, "values")))
+        inputs = (query, *inputs)
+        mask = None if mask is None else _with_zeros(rewriter, mask, last, "logits", axis=-1)
         attributes["causal"] = False
+    if mask is not None:
+        inputs = (*inputs, mask)
     if rewriter.rank(query) == 3:  # one head, which the vocabulary writes as packed
         attributes.update(packed=True, heads=1, kv_heads=1)
         if constant is not None and len(constant.shape) == 3:  # a mask a sample, not a mask a head
@@ -476,14 +487,16 @@ def _with_sink(scores: _Scores, sink: Parameter, matrix: tuple[int, int]) -> Par
     return _made(f"{sink.name} beside the mask", (*lead, matrix[0], matrix[1] + 1), numbers, *parts)
 
 
-def _with_zeros(rewriter: Rewriter, x: str, last: Node, role: str) -> str:
-    """A value with a token of zeros behind the others."""
+def _with_zeros(rewriter: Rewriter, x: str, last: Node, role: str, axis: int = -2) -> str:
+    """A value with a token of zeros behind the others of an axis."""
     shape = tuple(int(size) for size in rewriter.shape(x) or ())
-    token = (*shape[:-2], 1, shape[-1])
+    place = len(shape) + axis
+    token = (*shape[:place], 1, *shape[place + 1 :])
     zeros = Parameter(f"{last.name}/zeros", token, "float32", lambda: np.zeros(token, np.float32), kind="constant")
     found = _constant(rewriter, zeros, f"sink of {role}", last)
-    longer = Value(f"{last.outputs[0]}/{role}", (*shape[:-2], shape[-2] + 1, shape[-1]), rewriter.value(x).dtype)
-    node = Node(f"{last.name}/{role}", "concat", (x, found), (), attributes={"axis": len(shape) - 2})
+    size = (*shape[:place], shape[place] + 1, *shape[place + 1 :])
+    longer = Value(f"{last.outputs[0]}/{role}", size, rewriter.value(x).dtype)
+    node = Node(f"{last.name}/{role}", "concat", (x, found), (), attributes={"axis": place})
     return _insert(rewriter, last, node, longer)
 
 

@@ -87,6 +87,26 @@ def test_softmax(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
     check(monkeypatch, idiom, Written(idiom.function))
 
 
+def test_a_sink_beside_a_mask_that_the_network_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chosen keys of sparse attention are hidden by numbers, which are no logits."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        logits = (q @ k.transpose(-2, -1) * 0.5).masked_fill((k[..., 0] > 1.0).unsqueeze(-2), -1e9)
+        sink = torch.linspace(0, 1, 3).view(3, 1, 1).expand(2, -1, 5, 1)
+        logits = torch.cat([logits, sink], -1)
+        return (logits - logits.max(-1, keepdim=True).values).softmax(-1)[..., :-1] @ v
+
+    idiom = Idiom(attend, (), shapes=(HEADS,) * 3)
+    inputs = inputs_of(idiom)
+    before = read(monkeypatch, Written(attend), inputs)
+    after = fuse(before)
+    (attention,) = (node for node in after.nodes if node.op == "attention")
+    assert len(attention.inputs) == 4
+    assert tuple(attention.parameters) == ("mask",)
+    assert not any(node.op == "softmax" for node in after.nodes)
+    assert_same_function(before, after, inputs)
+
+
 @pytest.mark.parametrize("idiom", QKV.values(), ids=QKV)
 def test_attention(monkeypatch: pytest.MonkeyPatch, idiom: Idiom) -> None:
     check(monkeypatch, idiom, Written(idiom.function))
