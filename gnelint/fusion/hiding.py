@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from gnelint.ir.graph import LARGEST, UNMODELLED, Node, Parameter
@@ -66,8 +69,9 @@ def _replaced(rewriter: Rewriter, value: str) -> str | None:
 def keep_hidden(rewriter: Rewriter) -> None:
     """Take the mask of a softmax whose numbers the model holds as a parameter of it: true for what is seen.
 
-    softmax of where(mask, -inf, x), where(mask, x, -inf), or x + mask with 0 and -inf in the mask. For what no
-    attention was made of. A row of which a finite number hides every entry has equal shares, none of them hidden.
+    softmax of where(mask, -inf, x), where(mask, x, -inf), or x + mask with 0 and -inf in the mask; also where such
+    entries are joined with others that are all seen, as a sink is that the network makes. For what no attention was
+    made of. A row of which a finite number hides every entry has equal shares, none of them hidden.
     """
     for node in rewriter:
         if node.op != "softmax" or node.attribute("top") is not None or node.parameters:
@@ -79,22 +83,63 @@ def keep_hidden(rewriter: Rewriter) -> None:
 
 
 def _hidden(rewriter: Rewriter, node: Node) -> tuple[str, Parameter] | None:
-    choice = rewriter.source(node.inputs[0], "where", "bias")
+    """What a softmax is taken of before some of it was hidden, and what of it is seen."""
     shape = rewriter.shape(node.outputs[0])
-    if choice is None or shape is None:
+    if shape is None or node.inputs[0] is None:
         return None
     axis = int(node.attribute("axis")) % len(shape) - len(shape)
+    joined = rewriter.source(node.inputs[0], "concat")
+    if joined is not None:
+        return _hidden_parts(rewriter, node, joined)
+    found = _hiding(rewriter, node.inputs[0])
+    if found is None:
+        return None
+    x, mask, seen, numbers = found
+    if -seen.ndim <= axis:
+        seen = seen | (~seen.any(axis, keepdims=True) & np.isfinite(numbers))
+    return x, _mask(mask, seen)
+
+
+def _hidden_parts(rewriter: Rewriter, node: Node, joined: Node) -> tuple[str, Parameter] | None:
+    """The same of what is joined of parts, some of them with entries hidden and some without."""
+    found = [_hiding(rewriter, value) for value in joined.present_inputs]
+    hiding = [each for each in found if each is not None]
+    whole = rewriter.value(joined.outputs[0])
+    if not hiding or len(hiding) == len(found) or whole.concrete_shape is None:
+        return None
+    rank = len(whole.concrete_shape)
+    axis = int(joined.attribute("axis")) % rank
+    masks = [np.ones((1,) * rank, bool) if each is None else _with_rank(each[2], rank) for each in found]
+    lead = np.broadcast_shapes(*(np.delete(mask.shape, axis) for mask in masks))
+    lengths = [(rewriter.value(value).concrete_shape or whole.concrete_shape)[axis] for value in joined.present_inputs]
+    if math.prod(lead) * sum(lengths) > _MOST:
+        return None
+    shapes = [(*lead[:axis], length, *lead[axis:]) for length in lengths]
+    seen = np.concatenate([np.broadcast_to(m, shape) for m, shape in zip(masks, shapes, strict=True)], axis)
+    plain = tuple(value if each is None else each[0] for value, each in zip(joined.present_inputs, found, strict=True))
+    value = replace(whole, name=f"{node.outputs[0]}/joined")
+    made = replace(joined, name=f"{node.name}/joined", inputs=plain, outputs=(value.name,), sources=(joined.name,))
+    rewriter.insert(made, value, node)
+    return value.name, _mask(hiding[0][1], seen)
+
+
+def _with_rank(mask: np.ndarray, rank: int) -> np.ndarray:
+    return mask.reshape((1,) * (rank - mask.ndim) + mask.shape)
+
+
+def _hiding(rewriter: Rewriter, value: str) -> tuple[str, Parameter, np.ndarray, np.ndarray] | None:
+    """What a value was before some of its entries were hidden, the mask, what it leaves, and the numbers that hide."""
+    choice = rewriter.source(value, "where", "bias")
+    if choice is None:
+        return None
     if choice.op == "bias":
         (x,) = choice.present_inputs
         added = choice.parameters.get("bias")
         numbers = None if added is None or choice.attribute("factor") <= 0 else _numbers(added)
         if added is None or numbers is None or not _hides_or_keeps(numbers):
             return None
-        return (
-            (x, _seen(added, numbers == 0, numbers, axis))
-            if rewriter.shape(x) == rewriter.shape(choice.outputs[0])
-            else None
-        )
+        kept = rewriter.shape(x) == rewriter.shape(choice.outputs[0])
+        return (x, added, numbers == 0, numbers) if kept else None
     condition, first, second = choice.present_inputs
     known = _constant(rewriter, condition)
     for filler, x, hidden in ((first, second, True), (second, first, False)):
@@ -104,7 +149,7 @@ def _hidden(rewriter: Rewriter, node: Node) -> tuple[str, Parameter] | None:
             continue
         mask = _numbers(known)
         if mask is not None and rewriter.shape(x) == rewriter.shape(choice.outputs[0]):
-            return x, _seen(known, (mask != 0) != hidden, numbers.reshape(-1)[:1], axis)
+            return x, known, (mask != 0) != hidden, numbers.reshape(-1)[:1]
     return None
 
 
@@ -113,10 +158,7 @@ def _hides_or_keeps(numbers: np.ndarray) -> bool:
     return bool(np.any(hidden) and np.all(hidden | (numbers == 0)))
 
 
-def _seen(source: Parameter, seen: np.ndarray, numbers: np.ndarray, axis: int) -> Parameter:
-    """What the mask leaves along an axis (negative), where what it adds or sets are these numbers."""
-    if -seen.ndim <= axis:
-        seen = seen | (~seen.any(axis, keepdims=True) & np.isfinite(numbers))
+def _mask(source: Parameter, seen: np.ndarray) -> Parameter:
     return Parameter(f"{source.name} (seen)", seen.shape, "bool", lambda: seen, kind="constant")
 
 
