@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from gnelint.theory.weights.draws import (
     oddities,
     rounding,
     together,
+    uniform_edge,
 )
 from gnelint.theory.weights.statistics import WeightStatistics
 
@@ -330,7 +332,19 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
                 continue
             seen.add(parameter.name)
             numbers, bound = np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5
-            yield _Bias(parameter.name, _as_drawn(node, numbers, bound), bound)
+            bias = _Bias(parameter.name, _as_drawn(node, numbers, bound), bound)
+            yield bias if distinct(bias.numbers).size <= 2 or _fits_uniform(bias) else _beside_its_weight(bias, layer)
+
+
+def _beside_its_weight(bias: _Bias, layer: Node) -> _Bias:
+    """A bias by the bound of its layer's weight, where it fits that: some draw both in one range of their own, others
+    rescale both by one factor. A weight that was trained has no edge left."""
+    weight = layer.parameters["weight"]
+    if weight.provenance != "data" or weight.kind in _GIVEN or weight.transform is not None:
+        return bias
+    edge = uniform_edge(weight.array())
+    moved = bias if edge is None else replace(bias, bound=edge)
+    return moved if _fits_uniform(moved) else bias
 
 
 def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:

@@ -116,13 +116,43 @@ def small_biases(module: Any) -> None:
             torch.nn.init.normal_(layer.bias, std=1e-6)
 
 
+def in_one_range(module: Any) -> None:
+    """Weights and biases of one uniform draw, as wide as the number of units says."""
+    for layer in module:
+        if hasattr(layer, "bias"):
+            bound = len(layer.weight) ** -0.5
+            torch.nn.init.uniform_(layer.weight, -bound, bound)
+            torch.nn.init.uniform_(layer.bias, -bound, bound)
+
+
+def rescaled(module: Any) -> None:
+    """Each layer's usual draw, weight and bias, brought to one size by a factor."""
+    for layer in module:
+        if hasattr(layer, "bias"):
+            layer.reset_parameters()
+            factor = (0.1 / layer.weight.std()) ** 0.5
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
+
+
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("change", [zeroed, halved, forgetting, remembering, small_biases])
+@pytest.mark.parametrize("change", [zeroed, halved, forgetting, remembering, small_biases, in_one_range, rescaled])
 def test_odd_starts_are_fresh(start: str, change: Callable[[Any], None]) -> None:
     module = built(Design("mlp", init=start))
-    change(module)
+    with torch.no_grad():
+        change(module)
     found = of_layers(module)
     assert found.verdict == "fresh", found
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_draw_in_a_range_of_its_own_is_trained_once_it_is_trained(optimizer: str) -> None:
+    design = Design("mlp", optimizer=optimizer, rate=0.05 if optimizer == "sgd" else 1e-3, steps=80)
+    module = built(design)
+    with torch.no_grad():
+        rescaled(module)
+    assert train(module, design) > 0.8
+    assert of_layers(module).verdict == "trained"
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.0123])
