@@ -377,3 +377,87 @@ class NestedSums(nn.Module):
 def nested_sums(*, scale: float = 1.0, groups: int = 3) -> nn.Module:
     """Shortcuts over three blocks each, and one over all; `scale` is that at the end of each branch."""
     return NestedSums(scale, groups)
+
+
+class ResBlock(nn.Module):
+    """A residual block's body, which the module that holds it adds to something else."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = linear(width, width), linear(width, width, "lecun", 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(functional.relu(self.first(x)))
+
+
+class ReversibleHalves(nn.Module):
+    """y1 = x1 + f(x2), y2 = x2 + g(y1), of the halves of the features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.f, self.g = ResBlock(width // 2), ResBlock(width // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = x.chunk(2, -1)
+        left = left + self.f(right)
+        return torch.cat([left, right + self.g(left)], -1)
+
+
+def reversible_halves(*, depth: int = 3, width: int = 32) -> nn.Sequential:
+    """Reversible blocks: each half gets what the other's body says."""
+    return nn.Sequential(*(ReversibleHalves(width) for _ in range(depth)), linear(width, 10, "lecun"))
+
+
+class MaskedPooling(nn.Module):
+    """Steps pooled by attention, with a mask of lengths for each sample; here all are of one length."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.scores, self.head = nn.Conv1d(width, width, 1), nn.Conv1d(width, 1, 1), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lengths = torch.full((x.shape[0], 1), x.shape[2])
+        mask = (torch.arange(x.shape[2]) < lengths).float()[:, None]
+        hidden = torch.tanh(self.inner(x))
+        hidden = hidden - (mask / mask.sum(2, keepdim=True) * hidden).sum(2, keepdim=True)
+        return self.head((torch.softmax(self.scores(hidden), 2) * hidden).sum(2))
+
+
+def masked_pooling(*, width: int = 32) -> MaskedPooling:
+    """A mask with a row for each sample of the batch, which says the same for all of them."""
+    return MaskedPooling(width)
+
+
+class SplineUnits(nn.Module):
+    """Each input held against knots that all of them share, as hat functions, and a layer on all of these."""
+
+    def __init__(self, width: int, knots: int) -> None:
+        super().__init__()
+        self.register_buffer("knots", torch.linspace(-2, 2, knots).expand(width, knots).contiguous())
+        self.mix, self.head = linear(width * knots, width, "lecun"), linear(width, 10, "lecun")
+
+    def forward(self, x: Tensor) -> Tensor:
+        hats = functional.relu(1.0 - (x[..., None] - self.get_buffer("knots")).abs())
+        return self.head(functional.relu(self.mix(hats.flatten(1))))
+
+
+def spline_units(*, width: int = 12, knots: int = 7) -> SplineUnits:
+    """Equal rows of knots, which are no codes of positions."""
+    return SplineUnits(width, knots)
+
+
+class ComplexSum(nn.Module):
+    """z + z.real of the complex values z of a Fourier transform: only its real half is doubled."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.head = linear(width, width), linear(width, 10, "lecun")
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.fft(self.first(x), norm="ortho")
+        return self.head((spectrum + spectrum.real).abs())
+
+
+def complex_sum(*, width: int = 32) -> ComplexSum:
+    """A sum of complex values with their real part."""
+    return ComplexSum(width)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from gnelint.analysis.axes.layout import Layout, label, labels
 from gnelint.analysis.axes.walk import Axes, Mixing
 from gnelint.ir.graph import Graph, Node
@@ -94,7 +96,19 @@ def coded_samples(graph: Graph, found: Axes) -> Iterator[Mixing]:
     coded = {each.axis for each in found.mixings if each.kind == "codes"}
     along = {each.axis for each in found.mixings if each.kind in ("attention", "recurrent", "softmax")}
     if coded == {0} and along and 0 not in along:
-        yield from (each for each in found.mixings if each.kind == "codes")
+        yield from (each for each in found.mixings if each.kind == "codes" and _differ(graph.node(each.node), found))
+
+
+def _differ(node: Node, found: Axes) -> bool:
+    """Whether a node's numbers differ between samples: a mask of lengths has a row for each, and where all are of one
+    length, one row for all."""
+    layout = found.layouts.get(node.outputs[0]) or ()
+    for parameter in node.parameters.values():
+        places = range(-1, -1 - min(len(layout), len(parameter.shape)), -1)
+        along = [place for place in places if label(layout[place]) == 0 and parameter.shape[place] > 1]
+        if parameter.provenance != "data" or any(np.ptp(parameter.array(), axis=place).any() for place in along):
+            return True
+    return False
 
 
 def leaks(graph: Graph, found: Axes) -> Iterator[tuple[Mixing, Mixing]]:

@@ -37,7 +37,16 @@ def _of_positions(facts: Facts, node: Node, table: Parameter) -> bool:
     if layout is None or len(layout) < 2 or len(table.shape) < 2 or any(size > 1 for size in table.shape[:-2]):
         return False
     rows, width = table.shape[-2:]
+    if node.op == "bias" and _has_one_feature(facts, node):
+        return False
     return min(rows, width) >= _LEAST and rows != width and label(layout[-2]) not in (None, 0)
+
+
+def _has_one_feature(facts: Facts, node: Node) -> bool:
+    """Whether one number is held against several, as against the knots of a spline: those are no codes."""
+    source = facts.source_beyond(facts.producer(node), ("expand",))
+    shape = facts.shape(source) if source is not None else None
+    return shape is not None and shape[-1:] == (1,)
 
 
 def _repeated_codes(facts: Facts, node: Node) -> float:

@@ -22,14 +22,42 @@ def _added_twice(facts: Facts, node: Node) -> str:
         if len(readers) == 1 and readers[0].op == "add":
             return _NONE  # the sum that reads it tells
         names = list(_summed(facts, node))
-    elif node.op == "scale" and "add" in node.source_op.lower() and node.attribute("factor") == 2:
-        names = [*node.present_inputs] * 2  # x + x is read as 2 x
+    elif _is_doubled(node) and not _is_part(facts, facts.producer(node)):
+        names = [*node.present_inputs] * 2
     elif node.op == "concat" and node.attribute("axis") != 0:
         names = list(node.present_inputs)
     else:
         return _NONE
     trained = [name for name in names if _is_learnt(facts, name)]
     return next((name for name in dict.fromkeys(trained) if trained.count(name) > 1), _NONE)
+
+
+def _is_doubled(node: Node) -> bool:
+    """Whether a node is x + x, which is read as 2 x."""
+    return node.op == "scale" and "add" in node.source_op.lower() and node.attribute("factor") == 2
+
+
+def _is_part(facts: Facts, node: Node | None) -> bool:
+    """Whether one operation made a value beside others, as those of complex numbers make a real and an imaginary part:
+    z + z.real is no z + z. What is cut into pieces is left alone, unless it is cut into such parts."""
+    if node is None or node.location is None or (node.op in _CUTS and "complex" not in node.source_op):
+        return False
+    nodes, at, made = facts.graph.nodes, facts.graph.positions[node.name], {node.outputs[0]}
+    for step in (-1, 1):
+        place = at + step
+        while 0 <= place < len(nodes) and _origin(nodes[place]) == _origin(node):
+            made.update(nodes[place].outputs)
+            place += step
+    readers = {name: facts.graph.consumers.get(name, ()) for name in made}
+    return sum(any(_origin(each) != _origin(node) for each in found) for found in readers.values()) > 1
+
+
+def _origin(node: Node) -> tuple[object, ...]:
+    """The call that a node was read from, of those in a row."""
+    return node.source_op, node.location
+
+
+_CUTS = frozenset({"slice", "split", "gather"})
 
 
 def _summed(facts: Facts, node: Node) -> Iterator[str]:

@@ -73,8 +73,11 @@ def _called_residual(facts: Facts) -> str:
 
 
 def _is_added_by_holder(facts: Facts, scope: str, source: str, result: str) -> bool:
-    """Whether the module that holds one adds the input of that to what it makes of its output (by a gate, a share)."""
+    """Whether the module that holds one adds the input of that to what it makes of its output (by a gate, a share), or
+    its output, as it is, to anything: a shortcut with layers of its own, the other half of a reversible block."""
     holder = scope.rpartition(".")[0]
+    if any(reader.op == "add" and reader.scope == holder for reader in facts.graph.consumers.get(result, ())):
+        return True
     seen, front = {result}, [result]
     while front:
         for reader in facts.graph.consumers.get(front.pop(), ()):
