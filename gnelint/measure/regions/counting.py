@@ -1,4 +1,4 @@
-"""How many multiplications a computation takes: `torch.utils.flop_counter` without what compiles.
+"""How many multiplications a computation takes, and operations: `torch.utils.flop_counter` without what compiles.
 
 Its own counter is wrapped such that its first operation loads `torch._dynamo`, which takes longer than most regions.
 """
@@ -13,11 +13,16 @@ from torch.utils.flop_counter import flop_registry
 
 
 class Counting(TorchDispatchMode):  # type: ignore[misc]  # torch does not type it
-    """Counts, while it is entered, the operations of what torch has a formula for: two for each product."""
+    """Counts, while it is entered, the operations of what torch has a formula for: two for each product.
+
+    Attributes:
+        operations: of numbers.
+        calls: of torch.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = 0.0
+        self.operations, self.calls = 0.0, 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -35,6 +40,7 @@ class Counting(TorchDispatchMode):  # type: ignore[misc]  # torch does not type 
             if found is not NotImplemented:
                 return found
         found = func(*args, **given)
+        self.calls += 1
         if formula is not None:
             self.operations += formula(*args, **given, out_val=found)
         return found

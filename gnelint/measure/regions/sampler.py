@@ -52,6 +52,8 @@ _SHARES = 4
 """Parts of what is left of a network's work: a region takes one at most, so that those to come have theirs."""
 _ENTRY, _CALL = 10.0, 1e5
 """Multiplications that take as long as one entry of a value, and as one operation, whatever it does."""
+_CALLS_OF_ONE = 3
+"""Calls of torch that one operation of a graph mostly takes."""
 MOST_ENTRIES, MOST_VALUES = 1 << 28, 20_000
 """Numbers and tensors that one draw may compute."""
 _COPIES = 4
@@ -338,7 +340,8 @@ class _Drawn:
         memory = available(torch.device("cpu"))
         if memory is not None and entries * 4 * _COPIES > memory:
             raise NotSampledError("there is not enough memory to run it")
-        self._work = counter.operations / 2 + _ENTRY * entries + _CALL * len(found)
+        calls = max(len(found), counter.calls / _CALLS_OF_ONE)  # a file's loop is run whole, its steps are not found
+        self._work = counter.operations / 2 + _ENTRY * entries + _CALL * calls
         self._most = self._budget.most(self._work)
         return found
 

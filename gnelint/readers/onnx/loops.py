@@ -14,8 +14,8 @@ from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.fold import RANDOM
 from gnelint.records import dataclass
 
-MOST_NODES = 20_000
-"""Operations that the steps of a loop may become together."""
+MOST_NODES = 3_000
+"""Operations that the steps of a loop may become together: 100 steps of a cell of 30."""
 _SCAN = 9
 """Opset from which on a Scan is of one sequence, not of a batch of them."""
 _AXES_AS_INPUT = 13
