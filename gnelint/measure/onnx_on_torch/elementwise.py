@@ -43,6 +43,12 @@ def erf(call: Call, x: Tensor) -> Tensor:
     return torch.erf(x) if x.is_floating_point() else torch.erf(x.double()).to(x.dtype)
 
 
+@operator("Erfc")
+def complement_of_erf(call: Call, x: Tensor) -> Tensor:
+    """1 - erf(x), which tf2onnx writes though the standard has no such operator."""
+    return torch.erfc(x)
+
+
 # --- arithmetic ---------------------------------------------------------------------------------------------------
 
 

@@ -113,7 +113,7 @@ def evaluate(recipe: Recipe, changed: Stored) -> np.ndarray:
             else:
                 arrays.append(None if operand is None else operand.with_stored(changed).array())
         with np.errstate(all="ignore"):
-            results[id(step)] = step.run(arrays)
+            results[id(step)] = [np.asarray(made) for made in step.run(arrays)]  # of 0-d arrays numpy makes scalars
     return results[id(recipe.step)][recipe.index]
 
 

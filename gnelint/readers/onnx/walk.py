@@ -15,7 +15,7 @@ import onnx
 
 from gnelint.budget import at_node
 from gnelint.errors import UnreadableError
-from gnelint.ir.graph import Graph, Parameter, Value
+from gnelint.ir.graph import FLOATING, Graph, Parameter, Value
 from gnelint.onnxfile.file import EXPORT_AGAIN, MisfitError
 from gnelint.onnxfile.nodes import (
     definition,
@@ -35,12 +35,14 @@ from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
 from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
+from gnelint.readers.onnx.fused import parts_of_fused
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx.integers import NOTE as ROUNDED
 from gnelint.readers.onnx.integers import with_layers
 from gnelint.readers.onnx.loops import counted_steps, unrolled
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
+from gnelint.readers.onnx.tables import with_real_tables
 
 MAX_NODES = 1_000_000
 """Operations in the largest model, functions expanded; more is a hostile file."""
@@ -59,6 +61,8 @@ FOLDED_NOTE = (
     "The exporter folded normalisation into the convolutions before it (the model was exported for inference): what is "
     "analysed has no such normalisation; export with optimize=False, or in training mode, to keep it."
 )
+_CODES = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16"})
+"""Types that numbers are quantised to."""
 _SAME_TYPE = frozenset({"GroupNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization"})
 """Operators without an inference rule whose output is as their input."""
 
@@ -133,7 +137,7 @@ class Walker:
         if found.operators:
             self._operators.update(found.operators)
             self.emitter.notes[ROUNDED] = None
-        self.nodes(found.nodes, scope, place)
+        self.nodes(with_real_tables(graph, found.nodes), scope, place)
 
     def nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope[Operand], place: Place) -> None:
         """Read nodes in an order in which they can run."""
@@ -158,7 +162,7 @@ class Walker:
         _check_windows(node, attributes)
         origin = self._origin(node, place, module)
         at_node(origin.name, node.op_type)
-        function = self._functions.called_by(node)
+        function = self._functions.called_by(node) or parts_of_fused(node)
         if function is not None:
             self._expand(node, function, inputs, scope, place, origin, imports(function.opset_import))
             return
@@ -178,7 +182,7 @@ class Walker:
         call = replace(call, outputs=self._infer(node, call, place))
         for output in call.outputs:
             check_shape(f'node "{origin.name}" ({node.op_type}) writes a tensor', output.shape)
-        results = self._constant_results(call, place) or self._lowered(node, call, scope, place)
+        results = self._constant_results(call, place) or self._lowered(node, self._in_reals(call), scope, place)
         if results is not None:
             self._bind(node, results, call, scope, place)
 
@@ -214,7 +218,7 @@ class Walker:
         if plain is not None:
             return (plain,)
         last = call.inputs[-1] if call.inputs else None
-        if call.domain == "com.microsoft" and call.op_type.startswith("QLinear") and last is not None:
+        if call.domain == "com.microsoft" and call.op_type.startswith(("QLinear", "QGemm")) and last is not None:
             declared = place.declared.get(node.output[0])
             shape = None if declared is None else output_type(declared, None, self._sizes).shape
             return (OutputType(shape, last.dtype),)  # the zero point of what is written
@@ -248,6 +252,19 @@ class Walker:
             return fold(call, names, place.versions)
         except CannotFoldError:
             return None
+
+    def _in_reals(self, call: Call) -> Call:
+        """The call with results in the type that quantised operands are carried in: codes that move mean the same."""
+        reals: dict[str | None, str] = {}
+        for operand in call.inputs:
+            special = self.types.special.get(operand.name) if isinstance(operand, Value) else None
+            if special is not None and operand is not None and operand.dtype in FLOATING:
+                reals[output_type(special, None, self._sizes).dtype] = operand.dtype
+        outputs = (
+            replace(output, dtype=reals[output.dtype]) if output.dtype in _CODES and output.dtype in reals else output
+            for output in call.outputs
+        )
+        return replace(call, outputs=tuple(outputs)) if reals else call
 
     def _lowered(
         self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from gnelint.analysis.propagation import analyse
 from gnelint.readers.onnx.ops.quantized import NOTE
+from tests.evaluator import run
 from tests.readers.onnx.build import load, model, node, ops
 
 MS = {"domain": "com.microsoft"}
 STEPS = np.linspace(0.01, 0.03, 8, dtype=np.float32)
 CODES = np.random.default_rng(0).integers(-127, 127, (8, 4, 3, 3)).astype(np.int8)
 BIAS = np.arange(-400, 400, 100, dtype=np.int32)
-WEIGHTS = {
+WEIGHTS: dict[str, Any] = {
     "s": np.float32(0.05), "z": np.uint8(100), "w": CODES, "w_s": STEPS, "w_z": np.zeros(8, np.int8), "b": BIAS,
     "m": CODES[:, :, 0, 0].T.copy(), "m_z": np.zeros(8, np.int8),
 }  # fmt: skip
@@ -85,3 +88,60 @@ def test_scales_of_other_sizes_are_left(tmp_path: Path, name: str) -> None:
     (tensor,) = (each for each in proto.graph.initializer if each.name == name)
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(3, onnx.numpy_helper.to_array(tensor).dtype), name))
     assert "unmodelled" in ops(load(proto, tmp_path))
+
+
+def test_moving_codes_moves_what_they_stand_for(tmp_path: Path) -> None:
+    moved = [
+        convolution("q", "c"),
+        node("Reshape", ["c", "sizes"], ["f"]),
+        node("Transpose", ["f"], ["r"], perm=[0, 2, 1]),
+    ]
+    proto = quantised(moved)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 8, -1]), "sizes"))
+    found = load(proto, tmp_path)
+    assert [op for op in ops(found) if op != "identity"] == ["conv", "reshape", "transpose"]
+    assert analyse(found).gradient_log2 is not None
+
+
+def test_a_product_with_a_bias_is_the_linear_layer(tmp_path: Path) -> None:
+    product = node("QGemm", ["q", "s", "z", "m", "w_s", "m_z", "b", "s", "z"], ["r"], alpha=2.0, **MS)
+    found = load(quantised([product], (5, 4)), tmp_path)
+    x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    expected = 2.0 * (x @ (WEIGHTS["m"] * STEPS) + BIAS * np.float32(0.05) * STEPS)
+    assert "unmodelled" not in ops(found)
+    np.testing.assert_allclose(run(found, {"x": torch.from_numpy(x)})["y"], expected, rtol=1e-5)
+
+
+def test_parts_and_shares_of_quantised_tensors(tmp_path: Path) -> None:
+    both = [
+        node("QLinearConcat", ["s", "z", "q", "s", "z", "q", "s", "z"], ["c"], axis=1, **MS),
+        node("QLinearSoftmax", ["c", "s", "z", "s", "z"], ["r"], axis=-1, opset=13, **MS),
+    ]
+    found = load(quantised(both, (5, 4)), tmp_path)
+    assert [op for op in ops(found) if op != "identity"] == ["concat", "softmax"]
+    assert found.values["y"].shape == (5, 8)
+
+
+def test_a_quantised_factor_of_one_entry_is_a_number(tmp_path: Path) -> None:
+    product = node("QLinearMul", ["q", "s", "z", "one", "s", "z", "s", "z"], ["r"], **MS)
+    proto = quantised([product], (5, 4))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(140), "one"))
+    (layer,) = (each for each in load(proto, tmp_path).nodes if each.op == "scale")
+    assert layer.attribute("factor") == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("reader", ["DequantizeLinear", "QLinearAdd"])
+def test_a_table_of_codes_is_the_embedding(tmp_path: Path, reader: str) -> None:
+    table = np.random.default_rng(0).integers(0, 255, (50, 6)).astype(np.uint8)
+    looked_up = [node("Gather", ["table", "ids"], ["e"])]
+    if reader == "QLinearAdd":
+        looked_up += [node("QLinearAdd", ["e", "s", "z", "e", "s", "z", "s", "z"], ["r"], **MS)]
+    ends = node("DequantizeLinear", ["r" if reader == "QLinearAdd" else "e", "s", "z"], ["y"])
+    weights: dict[str, Any] = {"table": table, "s": np.array(0.05, np.float32), "z": np.array(100, np.uint8)}
+    proto = model([*looked_up, ends], {"ids": (3, 7)}, weights=weights, domains={"com.microsoft": 1})
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    found = load(proto, tmp_path)
+    (layer,) = (each for each in found.nodes if each.op == "embedding")
+    expected = (table.astype(np.float32) - 100) * np.float32(0.05)
+    np.testing.assert_allclose(layer.parameters["weight"].array(), expected, rtol=1e-6)
+    assert "unmodelled" not in ops(found)

@@ -18,7 +18,8 @@ from gnelint.readers.emitter import CannotLowerError, concrete
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.fold import computed
-from gnelint.readers.onnx.ops.linear import conv
+from gnelint.readers.onnx.ops.linear import conv, gemm
+from gnelint.readers.onnx.ops.units import UNIT_OPS
 
 NOTE = "Quantisation of activations is read as the identity (straight-through gradient)."
 
@@ -72,28 +73,42 @@ def _as_real(call: Call, op_type: str, inputs: Sequence[Operand | None], dtype: 
     return replace(call, op_type=op_type, domain="", inputs=tuple(inputs), outputs=outputs)
 
 
+def _decoded_bias(codes: Parameter, left: Parameter, right: Parameter, factor: float = 1.0) -> Parameter:
+    """factor x_scale w_scale codes: a bias of 32 bits, which has no scale of its own."""
+    _check_of_axis(1, left)
+    _check_of_axis(codes.size, right)
+
+    def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        stored, of_input, of_weight = (np.asarray(array) for array in arrays)
+        found = factor * stored.astype(np.float64).reshape(-1) * of_input.reshape(-1) * of_weight.reshape(-1)
+        return [found.reshape(stored.shape).astype(np.float32)]
+
+    return computed(codes.name, "DequantizeLinear", (codes, left, right), codes.shape, "float32", run)
+
+
 def _conv(call: Call, em: Emitter) -> Results:
     x, weight = _real(call, em, 0), _real(call, em, 3)
     if not isinstance(x, Value) or not isinstance(weight, Parameter):
         raise CannotLowerError("the weight depends on the model's input")
     bias = call.optional_parameter(8, "the bias")
     if bias is not None:
-        scales = (call.parameter(1, "the scale"), call.parameter(4, "the scale"))
-        _check_of_axis(1, scales[0])
-        _check_of_axis(bias.size, scales[1])
-
-        def run(arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-            stored, left, right = (np.asarray(array) for array in arrays)
-            found = stored.astype(np.float64).reshape(-1) * left.reshape(-1) * right.reshape(-1)
-            return [found.reshape(stored.shape).astype(np.float32)]
-
-        bias = computed(bias.name, "DequantizeLinear", (bias, *scales), bias.shape, "float32", run)
+        bias = _decoded_bias(bias, call.parameter(1, "the scale"), call.parameter(4, "the scale"))
     return conv(_as_real(call, "Conv", (x, weight, bias), x.dtype), em)
 
 
 def _matmul(call: Call, em: Emitter) -> Results:
     a, b = _real(call, em, 0, -2), _real(call, em, 3, -1)
     return [lowering.matmul(em, a, b, call.shape)]
+
+
+def _gemm(call: Call, em: Emitter) -> Results:
+    """ONNX Runtime's alpha A' B' + C on integers; C is added with the scale of the product."""
+    a, b = _real(call, em, 0), _real(call, em, 3, 0 if call.get("transB", 0) else 1)
+    bias = call.optional_parameter(6, "the bias")
+    if bias is not None:
+        scales = (call.parameter(1, "the scale"), call.parameter(4, "the scale"))
+        bias = _decoded_bias(bias, *scales, call.get("alpha", 1.0))
+    return gemm(_as_real(call, "Gemm", (a, b, bias), em.flow(a).dtype), em)
 
 
 def _of_two(combine: Any) -> Lowering:
@@ -126,12 +141,28 @@ def _mean_of_positions(call: Call, em: Emitter) -> Results:
     return [em.emit("reduce_mean", [x], (*shape[:2], *(1 for _ in axes)), axes=axes, keepdims=True)]
 
 
+def _softmax(call: Call, em: Emitter) -> Results:
+    x = em.flow(_real(call, em, 0))
+    real = _as_real(call, "Softmax", (x,), x.dtype)
+    shaped = replace(real.outputs[0], shape=x.shape)
+    return UNIT_OPS["Softmax"](replace(real, version=call.get("opset", 13), outputs=(shaped,)), em)
+
+
+def _concat(call: Call, em: Emitter) -> Results:
+    """Parts, each with a scale and a zero point behind it; the result's come first."""
+    parts = [em.flow(_real(call, em, index)) for index in range(2, len(call.inputs), 3)]
+    return [em.concat(parts, call.get("axis"))]
+
+
 QUANTIZED_OPS: Mapping[str, Lowering] = {
     "QLinearConv": _conv,
     "QLinearMatMul": _matmul,
+    "com.microsoft.QGemm": _gemm,
     "com.microsoft.QLinearAdd": _of_two(lowering.add),
     "com.microsoft.QLinearMul": _of_two(lowering.multiply),
     "com.microsoft.QLinearSigmoid": _of_one("sigmoid"),
     "com.microsoft.QLinearLeakyRelu": _of_one("leaky_relu", alpha=("alpha", 0.01)),
+    "com.microsoft.QLinearSoftmax": _softmax,
+    "com.microsoft.QLinearConcat": _concat,
     "com.microsoft.QLinearGlobalAveragePool": _mean_of_positions,
 }

@@ -326,6 +326,12 @@ def bias_then(op: str, **attributes: Any) -> Lowering:
     return lower
 
 
+def _complement_of_erf(call: Call, em: Emitter) -> Results:
+    """1 - erf(x): not of the standard, but what tf2onnx leaves of Keras' GELU."""
+    x = em.flow(call.need(0))
+    return [em.plus(em.scale(em.emit("erf", [x], x.shape), -1.0), 1.0, x.shape)]
+
+
 UNIT_OPS: Mapping[str, Lowering] = {
     "PRelu": _prelu,
     "Clip": _clip,
@@ -346,6 +352,7 @@ UNIT_OPS: Mapping[str, Lowering] = {
     "AveragePool": _avg_pool,
     "LpPool": _lp_pool,
     "Attention": _attention,
+    "Erfc": _complement_of_erf,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     "com.microsoft.Gelu": bias_then("gelu"),
