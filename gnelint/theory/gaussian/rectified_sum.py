@@ -72,19 +72,19 @@ def cut_gaussian(share: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> A
     """The law of a value that is 0 but for this share, where it is a Gaussian cut off at 0.
 
     Args:
-        share: P(y > 0), of shape (cells); positive.
+        share: P(y > 0), of shape (cells). A channel that never is above 0 has no points with weights.
         mean: E y. What is more spread out than an exponential law above 0 is met in this, not in its variance.
-        variance: Var y, positive.
+        variance: Var y.
     """
-    first, second = mean / share, (variance + mean**2) / share
+    first, second = _quotient(mean, share), _quotient(variance + mean**2, share)
     firsts, ratios = _ratios()
-    t = np.interp(first**2 / second, ratios, _PLACES)
+    t = np.interp(_quotient(first**2, second), ratios, _PLACES)
     scale = (first / np.interp(t, _PLACES, firsts))[..., None]
     location = t[..., None] * scale
     start = np.maximum(location - math.sqrt(_REACH) * scale, 0.0)
     end = location + np.sqrt(np.minimum(location, 0.0) ** 2 + _REACH * scale**2)
     points, lengths = _spread(start, end)
-    fall = ((points - location) / scale) ** 2 - (np.minimum(location, 0.0) / scale) ** 2
+    fall = _quotient(points - location, scale) ** 2 - _quotient(np.minimum(location, 0.0), scale) ** 2
     return _of_share(points, lengths * np.exp(-fall / 2.0), share)
 
 
@@ -96,7 +96,13 @@ def _spread(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _of_share(points: np.ndarray, density: np.ndarray, share: np.ndarray) -> Above:
-    return Above(points, density * (share / density.sum(-1))[..., None])
+    return Above(points, density * _quotient(share, density.sum(-1))[..., None])
+
+
+def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, and 0 where a channel has nothing above 0."""
+    a, b = np.broadcast_arrays(a, b)
+    return np.asarray(np.divide(a, b, out=np.zeros_like(a, dtype=float), where=b > 0))
 
 
 def rectified_sum_moments(y: Above, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -123,7 +129,7 @@ def rectified_sum(y: Above, mean: np.ndarray, variance: np.ndarray) -> Above:
     density = density + (1.0 - y.share[..., None]) * np.exp(-(((points - mean[..., None]) / deviation) ** 2) / 2.0)
     share, first, *_ = rectified_sum_moments(y, mean, variance)
     found = _of_share(points, lengths * density, share)
-    return replace(found, points=points * (first / (found.weights * points).sum(-1))[..., None])
+    return replace(found, points=points * _quotient(first, (found.weights * points).sum(-1))[..., None])
 
 
 def surviving_share(y: Above, mean: np.ndarray, variance: np.ndarray, steps: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.rectified_sum import cut_gaussian, rectified_sum, rectified_sum_moments, surviving_share
 from gnelint.theory.gaussian.special import normal_pdf
 
@@ -60,3 +61,16 @@ def test_quantile() -> None:
     for share in (0.05, 0.3, 0.6):
         assert law.quantile(np.array([share])) == pytest.approx([np.quantile(y, 1.0 - share)], abs=0.04)
     assert law.scaled(np.array([2.0])).quantile(np.array([0.3])) == pytest.approx(2.0 * law.quantile(np.array([0.3])))
+
+
+def test_a_channel_that_is_never_above_zero_leaves_what_is_added_to_it() -> None:
+    """Its share underflows, and the law was not a number (a ResNet of frozen batch norms lost all of its numbers)."""
+    trunk = cut_gaussian(np.array([0.5, 0.5]), np.array([0.4, 0.4]), np.array([0.34, 0.34]))
+    dead = rectified_sum(trunk, np.array([-60.0, 0.1]), np.array([1.0, 0.5]))
+    assert dead.share[0] == 0.0
+    assert dead.share[1] > 0.5
+    mean, variance = np.array([0.6, 0.6]), np.array([0.1, 0.1])
+    found = rectified_sum_moments(dead, mean, variance)
+    alone = rectified_moments(mean, variance, np.zeros(2), np.zeros(2))
+    assert [float(each[0]) for each in found[:3]] == pytest.approx([float(each[0]) for each in alone[:3]], rel=1e-9)
+    assert all(np.isfinite(each).all() for each in found)
