@@ -56,19 +56,51 @@ def drawn_input(graph: Graph, value: Value, example: Tensor | None, generator: t
 
 
 def _rows(graph: Graph, name: str) -> int | None:
-    """Rows of the smallest table that an input of integers picks from; None if it picks from none."""
+    """Row numbers that an input of integers can hold: the rows of the smallest table that it picks from.
+
+    Also where numbers are counted from the end when negative, as Keras looks up, `where(ids < 0, ids + rows, ids)` or
+    the sum of what two masks leave; a number that is added leaves so many fewer. None if it picks from no table.
+    """
     found: list[int] = []
-    pending = [name]
+    pending, seen = [(name, 0)], set[str]()
     while pending:
-        current = pending.pop()
+        current, added = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
         for node in graph.consumers.get(current, ()):
             if node.op == "embedding":
-                found.append(node.parameters["weight"].shape[0])
+                found.append(node.parameters["weight"].shape[0] - added)
             elif node.op == "gather" and len(node.inputs) > 1 and node.inputs[1] == current:
-                found.extend(_picked_sizes(graph, node))
-            elif node.op in _TRANSPARENT:
-                pending.extend(node.outputs)
-    return min(found, default=None)
+                found.extend(rows - added for rows in _picked_sizes(graph, node))
+            elif node.op == "bias" and "bias" in node.parameters:
+                pending.append((node.outputs[0], added + int(node.parameters["bias"].array().max())))
+            elif node.op in _TRANSPARENT or _chooses(graph, node, current):
+                pending.extend((output, added) for output in node.outputs)
+    return min((rows for rows in found if rows > 0), default=None)
+
+
+def _chooses(graph: Graph, node: Node, current: str) -> bool:
+    """Whether a node hands a value on or leaves it out, entry by entry."""
+    if node.op == "where":
+        return current in node.inputs[1:]
+    if node.op == "mul":
+        return any(name != current and _is_mask(graph, name) for name in node.present_inputs)
+    return node.op == "add" and all(_is_masked(graph, name) for name in node.present_inputs)
+
+
+def _is_masked(graph: Graph, name: str) -> bool:
+    producer = graph.producers.get(name)
+    return producer is not None and producer.op == "mul" and any(_is_mask(graph, e) for e in producer.present_inputs)
+
+
+def _is_mask(graph: Graph, name: str) -> bool:
+    """Whether a value was truth, and was only cast or moved since."""
+    producer = graph.producers.get(name)
+    while producer is not None and producer.op in _TRANSPARENT and graph.values[name].dtype != "bool":
+        name = producer.present_inputs[0]
+        producer = graph.producers.get(name)
+    return graph.values[name].dtype == "bool"
 
 
 def _picked_sizes(graph: Graph, node: Node) -> Iterator[int]:

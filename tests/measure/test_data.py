@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gnelint.errors import UsageError
-from gnelint.measure.data import batches, drawn, fitted, read_arrays
+from gnelint.measure.data import batches, drawn, drawn_input, fitted, read_arrays
 from tests.measure.networks import program
 from tests.models import CASES
 
@@ -35,6 +35,35 @@ def test_floats_are_drawn_and_what_the_model_brought_is_kept() -> None:
     assert float(batch["x"].std()) == pytest.approx(1.0, abs=0.2)
     assert torch.equal(batch["mask"], INPUTS[1])
     assert torch.equal(batch["ids"], INPUTS[2])
+
+
+ROWS = 11
+
+
+class Wrapped(nn.Module):
+    """Looks rows up, counted from the end where negative; `form` is how that is written."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.embedding = form, nn.Embedding(ROWS, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        behind = ids + ROWS
+        if self.form == "where":
+            return self.embedding(torch.where(ids < 0, behind, ids))
+        if self.form == "masks":
+            below = ids < 0
+            return self.embedding(behind * below.to(ids.dtype) + ids * (~below).to(ids.dtype))
+        return self.embedding(ids + 3)
+
+
+@pytest.mark.parametrize(("form", "rows"), [("where", ROWS), ("masks", ROWS), ("shifted", ROWS - 3)])
+def test_row_numbers_are_drawn_through_what_wraps_them(form: str, rows: int) -> None:
+    """All rows were ones: one token, whose attention has no gradient."""
+    network = program(Wrapped(form), torch.zeros(64, 8, dtype=torch.int64))
+    value = network.graph.values["ids"]
+    ids = drawn_input(network.graph, value, None, torch.Generator().manual_seed(0))
+    assert set(ids.flatten().tolist()) == set(range(rows))
 
 
 def test_the_seed_repeats() -> None:
