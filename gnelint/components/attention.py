@@ -483,7 +483,8 @@ class Attention(OneOutput):
         # what two queries get, where the energy's profile is 1
         of_pairs = float(key_pairs.sum()) / max(queries * (queries - 1), 1)
         of_pairs = of_pairs + rows.tilt * _amplitude(line * (1.0 - rows.s2)) ** 2
-        query_common = gv_common * key.free * of_pairs / max(_amplitude(through / through.mean()) ** 2, 1e-12)
+        evenness = _amplitude(through) ** 2 / max(float(through.mean()), 1e-300)  # a single key: 0
+        query_common = gv_common * key.free * of_pairs / max(evenness, 1e-12)
         found = (
             (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * query.second, through),
             (square * key_energy, 0.0 * query.second, 0.0 * query.second, to_keys),

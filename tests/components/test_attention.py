@@ -796,6 +796,7 @@ def test_few_keys_hardly_move(keys: int) -> None:
         if keys == 1:
             assert share < 1e-10
             assert said is None or said < -40
+            assert prediction.coverage == 1.0, "that nothing arrives is known"
         else:
             assert said == pytest.approx(np.log2(share), abs=0.35)
 
