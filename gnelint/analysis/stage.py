@@ -114,11 +114,12 @@ class _Matrix:
 
 @dataclass(frozen=True)
 class _Bias:
-    """The numbers of a bias and the bound of the usual uniform start."""
+    """The numbers of a bias, the bound of the usual uniform start, and the layer's weight."""
 
     name: str
     numbers: np.ndarray
     bound: float
+    weight: Parameter
 
     @property
     def beyond(self) -> float:
@@ -294,7 +295,8 @@ def _of_biases(graph: Graph) -> Iterator[Evidence]:
     """Biases that left their start: zero, one value, uniform in the usual bound, or drawn with one deviation."""
     biases = _some(list(_biases(graph)), MOST_VECTORS)
     at_start = [bias for bias in biases if distinct(bias.numbers).size <= 2]
-    moved = [bias for bias in biases if distinct(bias.numbers).size > 2 and not _fits_uniform(bias)]
+    odd = [bias for bias in biases if distinct(bias.numbers).size > 2 and not _fits_uniform(bias)]
+    moved = [bias for bias in odd if not _moved_alone(bias)]
     if len(moved) == 1 and _is_inside(moved[0]) and abs(_uniform_deviation(moved[0])) < _rarest(len(biases)):
         moved = []
     yield from _unmoved(at_start, "the biases are all at one value, as they start", 4.0)
@@ -332,19 +334,47 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
                 continue
             seen.add(parameter.name)
             numbers, bound = np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5
-            bias = _Bias(parameter.name, _as_drawn(node, numbers, bound), bound)
-            yield bias if distinct(bias.numbers).size <= 2 or _fits_uniform(bias) else _beside_its_weight(bias, layer)
+            bias = _Bias(parameter.name, _as_drawn(node, numbers, bound), bound, layer.parameters["weight"])
+            yield bias if distinct(bias.numbers).size <= 2 or _fits_uniform(bias) else _beside_its_weight(bias)
 
 
-def _beside_its_weight(bias: _Bias, layer: Node) -> _Bias:
+def _beside_its_weight(bias: _Bias) -> _Bias:
     """A bias by the bound of its layer's weight, where it fits that: some draw both in one range of their own, others
     rescale both by one factor. A weight that was trained has no edge left."""
-    weight = layer.parameters["weight"]
-    if weight.provenance != "data" or weight.kind in _GIVEN or weight.transform is not None:
-        return bias
-    edge = uniform_edge(weight.array())
+    edge = uniform_edge(bias.weight.array()) if _moves(bias.weight) else None
     moved = bias if edge is None else replace(bias, bound=edge)
     return moved if _fits_uniform(moved) else bias
+
+
+def _moves(weight: Parameter) -> bool:
+    """Whether a weight is stored as training changed it, if it did."""
+    return weight.provenance == "data" and weight.kind not in _GIVEN and weight.trainable and weight.transform is None
+
+
+FAR = 1.5
+"""Deviations of a layer's weight by which entries of its bias must differ to tell that the weight moved with it."""
+ENOUGH = 256
+"""Entries of a weight in which such steps show."""
+
+
+def _moved_alone(bias: _Bias) -> bool:
+    """Whether a bias scatters further than training could bring it without its weight, which is at one value or could
+    be a draw.
+
+    The weight's gradient is the bias's times what the layer reads, and Adam moves the entries of both alike: steps of
+    the size of the weight's own entries show as a singular value of their own. So such a bias is how somebody starts
+    it: step sizes of a state space, angles, logarithms of frequencies, one draw for all vectors.
+    """
+    if not _moves(bias.weight):
+        return False
+    array = bias.weight.array()
+    entries = np.asarray(array, np.float64)
+    if float(np.std(bias.numbers)) < FAR * float(np.std(entries)):
+        return False
+    if np.ptp(entries) == 0:
+        return True
+    found = together(oddities(array, max(array[0].size, 1), Entries.of(array))) if array.size >= ENOUGH else None
+    return found is not None and found.bits < FRESH_BELOW
 
 
 def _as_drawn(node: Node, numbers: np.ndarray, bound: float) -> np.ndarray:
