@@ -34,6 +34,7 @@ ELSEWHERE = {
     ".pb": ("a TensorFlow graph", "python -m tf2onnx.convert --saved-model DIRECTORY --output model.onnx"),
     ".tflite": ("a TFLite file", "python -m tf2onnx.convert --tflite {} --output model.onnx"),
     ".msgpack": ("weights of Flax", "write the function with jax2onnx (to_onnx) and check the .onnx file"),
+    ".ort": ("ONNX Runtime's own format", "check the .onnx file that it was made of"),
     ".mlmodel": ("a Core ML file", "check the network that it was converted from"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), _PICKLE),
     ".gguf": ("quantised weights without a network", "check the network that they were made of, as in hf:ID"),

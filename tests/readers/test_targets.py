@@ -135,6 +135,7 @@ def test_python_targets(networks: Path) -> None:
             UsageError,
             r"a Keras file. The way here: python -m tf2onnx.convert --keras .*model.keras",
         ),
+        ("{dir}/model.ort", UsageError, "ONNX Runtime's own format. The way here: check the .onnx file"),
         ("{dir}/model.tflite", UsageError, "a TFLite file. The way here: python -m tf2onnx.convert --tflite"),
         ("{dir}/model.msgpack", UsageError, "weights of Flax. The way here: .*jax2onnx"),
         ("{dir}/model.pkl", UsageError, "a pickle, which is code and is not run"),
@@ -150,7 +151,7 @@ def test_python_targets(networks: Path) -> None:
 def test_wrong_targets(networks: Path, text: str, error: type[GnelintError], message: str) -> None:
     folder = networks.parent
     (folder / "empty").mkdir()
-    for name in ("weights.pth", "model.keras", "model.tflite", "model.msgpack", "model.pkl"):
+    for name in ("weights.pth", "model.keras", "model.tflite", "model.ort", "model.msgpack", "model.pkl"):
         (folder / name).touch()
     with zipfile.ZipFile(folder / "script.pt", "w") as archive:
         archive.writestr("script/code/__torch__.py", "")
