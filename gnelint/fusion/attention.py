@@ -182,13 +182,15 @@ def keep_constant_masks(rewriter: Rewriter) -> None:
         given = node.parameters.get("mask")
         read = _numbers_of(rewriter, node.inputs[3]) if len(node.inputs) > 3 else None
         mask = read if given is None else given if read is None else _sum_of(given, read)
+        if mask is None and len(node.inputs) > 3:  # what is hidden anyway may be said twice
+            mask = _hidden_anyway(rewriter, node.inputs[3])
         if mask is None:
             continue
         others = {role: parameter for role, parameter in node.parameters.items() if role != "mask"}
         attributes, parameters = node.attributes, {**others, "mask": mask}
         if hides_the_future(mask):
             attributes, parameters = {**attributes, "causal": True}, others
-        if read is not None or parameters != node.parameters:
+        if read is not None or parameters != node.parameters or attributes != node.attributes:
             inputs = node.inputs if read is None else node.inputs[:3]
             rewriter.replace(node, "attention", inputs, node.source_op, attributes, parameters)
 
@@ -244,6 +246,16 @@ def _numbers_of(rewriter: Rewriter, value: str | None) -> Parameter | None:
         node = rewriter.source(node.inputs[0], "constant", "expand")
     found = None if node is None else node.parameters["value"]
     return None if found is None or found.provenance == "initializer" else found
+
+
+def _hidden_anyway(rewriter: Rewriter, mask: str | None) -> Parameter | None:
+    """The constant mask in one that hides more, as that of sparse attention does: true for what both may see."""
+    both = rewriter.source(mask, "logical")
+    if both is None or both.attribute("kind") != "and":
+        return None
+    known = [_numbers_of(rewriter, value) for value in both.present_inputs]
+    found = next((each for each in known if each is not None and len(each.shape) >= 2), None)
+    return found if found is not None and found.size <= _MAX_CAUSAL else None
 
 
 def hides_the_future(mask: Parameter) -> bool:

@@ -1020,3 +1020,28 @@ def test_what_a_mask_hides_beside_a_sink_of_the_input_is_no_logit(layer: str) ->
         torch.manual_seed(seed)
         errors.append(bits_off(OwnSink(32, 16), torch.randn(4, 16, 32), layer))
     assert abs(float(np.median(errors))) < 0.4  # queries -4.4, values 2.8 where the lowest number was one of the logits
+
+
+class Chosen(nn.Module):
+    """Causal attention to the keys that an index ranks first, as DeepSeek's sparse attention: here to all of them."""
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.index = (nn.Linear(width, width) for _ in range(4))
+        self.register_buffer("earlier", torch.ones(tokens, tokens, dtype=torch.bool).tril())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ranks = (self.index(x) @ x.mT).masked_fill(~self.earlier, -torch.inf).topk(x.shape[1]).indices
+        left_out = torch.ones_like(ranks, dtype=torch.bool).scatter(-1, ranks, False)
+        seen = self.earlier & ~left_out.unsqueeze(1)
+        heads = (each.unsqueeze(1) for each in (self.query(x), self.key(x), self.value(x)))
+        return F.scaled_dot_product_attention(*heads, attn_mask=seen).squeeze(1)
+
+
+@pytest.mark.parametrize("layer", ["query", "value"])
+def test_what_a_constant_hides_is_hidden_where_the_network_hides_more(layer: str) -> None:
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        errors.append(bits_off(Chosen(32, 16), torch.randn(4, 16, 32), layer))
+    assert abs(float(np.median(errors))) < 0.3  # queries -0.5, values -1.4 where every query was taken to see all keys
