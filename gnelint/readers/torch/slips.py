@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from gnelint.ir.graph import Slips
 from gnelint.readers.torch.names import module_stack, user_location
-from gnelint.readers.torch.operations import DROPOUT, RANDOM, WHOLE_VIEWS, operation_name
+from gnelint.readers.torch.operations import DROPOUT, RANDOM, UNWRITTEN, WHOLE_VIEWS, operation_name
 
 _NUMBERS = frozenset({"item", "_local_scalar_dense"})
 _HIDES = -1e3
@@ -136,6 +136,10 @@ def _masks(graph: fx.Graph) -> Iterator[str]:
             words[node] = told
 
 
+_BY_LUCK = RANDOM | UNWRITTEN
+"""Operations whose numbers are others in each run: drawn ones, and what the memory held."""
+
+
 def _broken(program: ExportedProgram) -> Iterator[str]:
     """Outputs that are computed of stored tensors alone and are no number, by what gives them and its line."""
     signature = program.graph_signature
@@ -150,7 +154,7 @@ def _broken(program: ExportedProgram) -> Iterator[str]:
         inner = [each for each in needed if each.op == "call_function"]
         leaves = [each for each in needed if each.op != "call_function"]
         fits = len(inner) <= _STEPS and all(each in known and _is_small(known[each]) for each in leaves)
-        if not inner or not leaves or not fits or any(operation_name(each.target) in RANDOM for each in inner):
+        if not inner or not leaves or not fits or any(operation_name(each.target) in _BY_LUCK for each in inner):
             continue
         found = _worked_out(sorted(inner), {leaf: known[leaf].detach().clone() for leaf in leaves})
         if isinstance(found, torch.Tensor) and found.is_floating_point() and bool(found.isnan().any()):

@@ -99,3 +99,23 @@ class Untold(nn.Module):
 def test_dropouts_that_are_not_told() -> None:
     assert not found(Dropped()).dropouts
     assert len(found(Untold()).dropouts) == 1
+
+
+class Beside(nn.Module):
+    """An output of a parameter and of memory that was not written, or of the logarithms of numbers below zero."""
+
+    def __init__(self, empty: bool) -> None:
+        super().__init__()
+        self.table, self.empty = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4)), empty
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + 1, self.table + torch.empty(3, 4) if self.empty else self.table.log()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_the_memory_held_breaks_no_output(empty: bool) -> None:
+    torch.use_deterministic_algorithms(True)  # memory is filled with what is no number
+    try:
+        assert bool(found(Beside(empty)).broken) != empty
+    finally:
+        torch.use_deterministic_algorithms(False)
