@@ -28,16 +28,19 @@ from gnelint.theory.fields.cells import (
 )
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient
+from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Winners
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
 from gnelint.theory.gaussian.piecewise import rectified_source
+from gnelint.theory.gaussian.quadrature import panels
 from gnelint.theory.gaussian.rectified_sum import Above, cut_gaussian, rectified_sum_moments, surviving_share
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
 
 _MOST_TOLD = 4.0
 """By how much an operand is believed to tell more of a sum's sign than its share of the deviation does."""
+_PANELS = 4
+"""Of eight points each: what the largest of several sums tells is integrated over a Gaussian."""
 UNCORRELATED = "the branches are uncorrelated"
 UNKNOWN = "combines with a tensor whose values are not known before the network runs"
 
@@ -116,6 +119,7 @@ class _Linear(OneOutput):
             assert shape is not None
             trunk = self._is_trunk(number, inputs, y)
             cut = None
+            won = None if overlap is None or y.silent is None or not g.winners.share else g.winners
             if overlap is not None and trunk and g.cut is not None and not g.survived:
                 overlap, cut = self._above(y, g.cut)
             elif overlap is not None and trunk and g.survived > 1.0:
@@ -124,11 +128,15 @@ class _Linear(OneOutput):
             none = nothing_like(pulled.mask_overlap)
             surely = none if overlap is None else resample(overlap.mean, overlap.axes, pulled.axes)
             energy, covariance, known_overlap, across, lean = pulled.arrays()
+            passed_on = times(known_overlap, surely)
+            if won is not None:
+                there = resample(self._of_winners(number, known(inputs), y, won), y.axes, pulled.axes)
+                passed_on = won.share * there + np.maximum(known_overlap - won.share, 0.0) * surely
             square = np.asarray(weight**2)
             arrays = (
                 times(energy, square),
                 times(covariance, square),
-                times(known_overlap, surely),
+                passed_on,
                 times(across, square),
                 lean * self._followed(number, weight, inputs, y, pulled) if lean.any() else lean,
             )
@@ -262,6 +270,33 @@ class _Linear(OneOutput):
         surely = surviving_share(law, y.mean - mean, y.variance - variance, steps)
         beyond = np.divide(surely - law.share, 1.0 - law.share, out=np.ones_like(surely), where=law.share < 1.0)
         return Moments.flat(y.axes, np.clip(beyond, 0.0, 1.0), np.zeros(1))
+
+    def _of_winners(self, index: int, operands: Sequence[Moments], y: Moments, winners: Winners) -> np.ndarray:
+        """As `_mask_overlap`, of what sits on the largest of several sums of rectified values, on the sum's cells.
+
+        a = 1 - E r(z) / E r(x + z), r being how much oftener a sum as large as this is the largest, z and x + z
+        rectified Gaussians of the same two moments. Within 0.02 of P(x > 0) drawn for 2 to 4
+        operands, windows of 4 and 9.
+        """
+        parts = aligned(operands, y.shape)
+        rest = [(w, each) for i, (w, each) in enumerate(zip(self.weights(), parts, strict=True)) if i != index]
+        alone = (
+            sum((w * each.mean for w, each in rest), np.zeros(1)),
+            sum((w**2 * each.variance for w, each in rest), np.zeros(1)),
+        )
+        location, scale = rectified_source(y.mean, y.variance)
+        level, weight = panels(_PANELS)
+
+        def oftener(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+            start, width = (resample(each, parts[0].axes, y.axes) for each in rectified_source(mean, variance))
+            z = np.maximum(start[..., None] + width[..., None] * level, 0.0)
+            u = (z - location[..., None]) / np.maximum(scale[..., None], 1e-300)
+            log = 0.5 * (u**2 - (u - winners.above) ** 2 / winners.scatter)
+            return np.asarray(np.exp(log) @ weight)
+
+        whole = oftener(y.mean, y.variance)
+        share = np.divide(oftener(*alone), whole, out=np.ones_like(whole), where=whole > 0)
+        return np.asarray(np.clip(1.0 - share, 0.0, 1.0))
 
     def _mask_overlap(self, index: int, x: Moments, parts: Sequence[Moments], y: Moments) -> Moments | None:
         """How surely operand x, one of the aligned parts, is above its floor where the sum is positive, beyond chance,

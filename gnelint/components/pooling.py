@@ -22,7 +22,7 @@ from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Moments, Peaks
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis
-from gnelint.theory.gaussian.gram_charlier import rectified_moments
+from gnelint.theory.gaussian.gram_charlier import rectified_moments, skewed_values
 from gnelint.theory.gaussian.piecewise import Piece, piecewise_expectation, rectified_source
 from gnelint.theory.gaussian.quadrature import GRIDS, panels
 from gnelint.theory.gaussian.special import normal_cdf, normal_pdf
@@ -265,12 +265,19 @@ class Maximum(Unary):
     def largest(self, x: Moments, count: int, alike: float = 0.0, law: Law | None = None) -> Moments:
         """Moments of the largest of `count` entries, on the input's axes; they are correlated by `alike`.
 
-        Of what rises with a Gaussian (`rising`) the largest is what it is at the largest Gaussian.
+        Of what rises with a Gaussian (`rising`) the largest is what it is at the largest Gaussian; and so it is of a
+        sum of rectified values, whose cumulants say how it rises: the largest of four scatter by 30 % more than those
+        of a rectified Gaussian with the same mean and variance.
         """
         if law is not None:
             density = largest_density(count, max(alike, float(law.root.correlation.mean())))
             values = np.asarray(law.number.value)
             mean, second = (resample(values**power @ density, law.axes, x.axes) for power in (1, 2))
+            return x.behind(Effect.MOVED, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance))
+        if x.silent is not None and x.cumulants is not None and np.all(x.variance > 0):
+            density = largest_density(count, max(alike, float(x.correlation.mean())))
+            values = skewed_values(x.mean, x.variance, *x.cumulants, panels(_GRID)[0])
+            mean, second = (np.maximum(values, 0.0) ** power @ density for power in (1, 2))
             return x.behind(Effect.MOVED, (mean, np.maximum(second - mean**2, 0.0), x.position_covariance))
         share = np.maximum(alike, x.correlation)
         free = x.variance * (1.0 - share)
@@ -300,10 +307,7 @@ class Maximum(Unary):
         """`Gradient.mask_overlap` of the winners: how much surer than any entry one is to be positive."""
         if not x.nonnegative:
             return np.zeros_like(x.mean)
-        location, scale = rectified_source(x.mean, x.variance)
-        ratio = np.divide(location, scale, out=np.full_like(location, -np.inf), where=scale > 0)
-        silent = normal_cdf(-ratio)
-        return 1.0 - silent ** (count - 1)
+        return np.asarray(1.0 - (1.0 - x.positive_share) ** (count - 1))
 
 
 @component("max_pool")
@@ -351,7 +355,8 @@ class MaxPool(_Window, Maximum):
 
     def map(self, x: Moments) -> Moments:
         peaks = self._peaks(x)
-        x, law = peaks.of.only(0, 1).flattened(), rising(peaks.of)
+        cells, law = peaks.of.only(0, 1), rising(peaks.of)
+        x = replace(cells.flattened(), cumulants=cells.cumulants)  # what borders do to an entry's shape is little
         mean, second, max_square = (np.zeros_like(x.mean) for _ in range(3))
         alike = self._alike(x)
         for count, share in self._window_sizes(peaks).items():
@@ -411,7 +416,7 @@ class MaxPool(_Window, Maximum):
 
     def _sent(self, x: Moments, behind: Winners) -> Winners:
         """All of it sits on the largest of a window; what was on the largest of those is on the largest of more."""
-        if x.nonnegative and not x.positive:
+        if x.nonnegative and not x.positive and x.silent is None:  # `mask_overlap` says it all
             return NOWHERE
         peaks = self._peaks(x)
         root = peaks.of if peaks.of.trace is None else peaks.of.trace.root

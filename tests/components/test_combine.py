@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -331,6 +332,31 @@ def test_a_sum_of_rectified_values_is_silent_where_all_are() -> None:
     u = torch.randn(2, 1 << 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     found = torch.autograd.grad((u[0].relu() + 0.5 * u[1].relu()).relu().sum(), u)[0][1]
     assert float(g.energy.item()) == pytest.approx(float(found.square().mean()), rel=0.02)
+
+
+def test_the_largest_of_several_sums_of_rectified_values() -> None:
+    """max_pool(relu(a) / 2 + relu(b) / 4 + relu(c) / 4): the maximum scatters as much as drawn, and what it sends back
+    sits where a was above 0 in 81 % of the places and b in 64 %, against autograd."""
+    shape, small = (8, 16, 64, 64), (8, 16, 32, 32)
+    relu, add = make("relu", [shape], [shape]), make("add", [shape] * 3, [shape])
+    pool = make("max_pool", [shape], [small], kernel=(2, 2), strides=(2, 2), pads=(0,) * 4, dilations=(1, 1))
+    scales = [make("scale", [shape], [shape], factor=each, reciprocal=False) for each in (0.5, 0.25, 0.25)]
+    inputs = [Moments.uniform(shape, 0.0, 1.0) for _ in scales]
+    rectified = [relu.forward([x])[0] for x in inputs]
+    parts = [scale.forward([r])[0] for scale, r in zip(scales, rectified, strict=True)]
+    (y,) = add.forward(parts)
+    (largest,) = pool.forward([y])[:1]
+    u = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    z = torch.nn.functional.max_pool2d(0.5 * u[0].relu() + 0.25 * u[1].relu() + 0.25 * u[2].relu(), 2)
+    assert float(largest.mean.mean()) == pytest.approx(float(z.detach().mean()), rel=0.01)
+    assert float(largest.variance.mean()) == pytest.approx(float(z.detach().var()), rel=0.05)
+    (g,) = pool.backward([y], [largest], [Gradient.white(small)])
+    found = torch.autograd.grad(z.sum(), u)[0].square().sum(dim=(1, 2, 3, 4)) / z.numel()
+    for number, back in enumerate(add.backward(parts, [y], [g])):
+        (back,) = scales[number].backward([rectified[number]], [parts[number]], [back])
+        (back,) = relu.backward([inputs[number]], [rectified[number]], [back])
+        assert back is not None
+        assert back.total / math.prod(small) == pytest.approx(float(found[number]), rel=0.03)
 
 
 def test_a_gate_leaves_silent_what_was() -> None:

@@ -301,11 +301,13 @@ class Gradient(Field):
 
     def by_constants(self, axes: Axes, mean: np.ndarray, variance: np.ndarray | float = 0.0) -> Gradient:
         """Entries multiplied by constants with this mean and variance within each cell: what follows the value goes on
-        following it, with the constant's sign, and what sits on entries above 0 does so behind a positive one."""
+        following it, with the constant's sign, and what sits on entries above 0, or on the largest of several, does so
+        behind a positive one."""
         found, own = self.times(axes, mean**2 + variance, mean**2, mean**2), self.refined(axes)
         mean, spread = (resample(on_cells(each, counts(axes)), axes, found.axes) for each in (mean, variance))
-        overlap = np.where((mean > 0) & (spread <= 0), own.mask_overlap, 0.0)
-        return replace(found, lean=np.where(mean < 0, -1.0, 1.0) * own.lean, mask_overlap=overlap)
+        ordered = (mean > 0) & (spread <= 0)
+        lean, overlap = np.where(mean < 0, -1.0, 1.0) * own.lean, np.where(ordered, own.mask_overlap, 0.0)
+        return replace(found, lean=lean, mask_overlap=overlap, winners=self.winners if ordered.all() else NOWHERE)
 
     def plus(self, other: Gradient) -> Gradient:
         """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""

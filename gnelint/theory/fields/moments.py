@@ -225,7 +225,11 @@ class Moments(Field):
         x = self.refined(axes)
         mean, variance = (resample(array, axes, x.axes) for array in (mean, variance))
         product, second = mean * x.mean, (mean**2 + variance) * x.second
-        return x.behind(Effect.SCALED, (product, second - product**2, mean**2 * x.position_covariance))
+        y = x.behind(Effect.SCALED, (product, second - product**2, mean**2 * x.position_covariance))
+        if x.cumulants is None or np.any(variance > 0):
+            return y
+        third, fourth = x.cumulants
+        return replace(y, cumulants=(mean**3 * third, mean**4 * fourth))
 
     @cached_property
     def total_mean(self) -> float:
