@@ -275,7 +275,7 @@ class _Linear(OneOutput):
         """As `_mask_overlap`, of what sits on the largest of several sums of rectified values, on the sum's cells.
 
         a = 1 - E r(z) / E r(x + z), r being how much oftener a sum as large as this is the largest, z and x + z
-        rectified Gaussians of the same two moments. Within 0.02 of P(x > 0) drawn for 2 to 4
+        rectified Gaussians of the same two moments. Within 0.025 of P(x > 0) drawn for 2 to 4
         operands, windows of 4 and 9.
         """
         parts = aligned(operands, y.shape)
