@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gnelint.app.cache import Cache, Visit, key_of
 from gnelint.budget import (
@@ -42,6 +42,9 @@ from gnelint.readers.reading import open_target
 from gnelint.readers.target import source_file
 from gnelint.records import dataclass
 from gnelint.settings.jobs import Job
+
+if TYPE_CHECKING:
+    from gnelint.app.workers import Silent
 
 Backend = Literal["processes", "ray"]
 """What runs the processes: this machine, or a Ray cluster."""
@@ -131,7 +134,7 @@ def done(
     here = [_works_here(job, processes) for job in jobs]
     others = [job for job, is_here in zip(jobs, here, strict=True) if not is_here]
     own_code = any(job.target.kind == "python" for job in others)
-    silent: Literal["nothing", "libraries", "all"] = "nothing" if own_code else "all" if quiet else "libraries"
+    silent: Silent = "nothing" if own_code else "all" if quiet else "libraries"
     workers = Workers(partial(_bounded, work, cost), partial(_lost, cost), processes, silent)
     with closing(workers.answers(others, tell)) as found:
         for job, is_here in zip(jobs, here, strict=True):

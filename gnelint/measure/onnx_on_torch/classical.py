@@ -23,7 +23,7 @@ def scaler(call: Call, x: Tensor) -> Tensor:
 @operator("LinearRegressor", domain=_DOMAIN)
 def linear_regressor(call: Call, x: Tensor) -> Tensor:
     """x W' + b."""
-    if call.get("post_transform", "NONE") not in ("NONE", b"NONE"):
+    if call.get("post_transform", "NONE") != "NONE":
         raise CannotRunError("a transform behind a linear regression")
     weight = torch.tensor(call.get("coefficients")).reshape(call.get("targets", 1), x.shape[-1])
     added = call.get("intercepts")
@@ -33,7 +33,7 @@ def linear_regressor(call: Call, x: Tensor) -> Tensor:
 @operator("Normalizer", domain=_DOMAIN)
 def normalizer(call: Call, x: Tensor) -> Tensor:
     """x over its Euclidean norm along the last axis."""
-    if call.get("norm", "MAX") not in ("L2", b"L2"):
+    if call.get("norm", "MAX") != "L2":
         raise CannotRunError("another norm than the Euclidean one")
     return torch.nn.functional.normalize(x.float(), dim=-1)
 

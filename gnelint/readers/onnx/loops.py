@@ -44,12 +44,9 @@ def counted_steps(call: Call, scope: Scope[Operand]) -> int | None:
 def _slices(call: Call) -> int | None:
     """Along the axes that a Scan reads; None where they are not known."""
     plan = unrolled(call, ())
-    shapes = [None if operand is None else operand.shape for operand in call.inputs[plan.carried :]]
-    if any(
-        shape is None or not -len(shape) <= axis < len(shape) for shape, axis in zip(shapes, plan.axes, strict=True)
-    ):
-        return None
-    sizes = {shape[axis] for shape, axis in zip(shapes, plan.axes, strict=True) if shape is not None}
+    shapes = [() if operand is None else operand.shape or () for operand in call.inputs[plan.carried :]]
+    read = zip(shapes, plan.axes, strict=True)
+    sizes = {shape[axis] if -len(shape) <= axis < len(shape) else None for shape, axis in read}
     size = sizes.pop() if len(sizes) == 1 else None
     return size if isinstance(size, int) else None
 
@@ -124,7 +121,7 @@ class Unrolled:
         places = [steps - 1 - step if back else step for back in self.backwards]
         return [f"{self.name}/slice/{index}/{place}" for index, place in enumerate(places)]
 
-    def slices(self, inputs: Sequence[str], steps: int, version: int) -> list[onnx.NodeProto]:
+    def slices(self, inputs: Sequence[str], steps: int) -> list[onnx.NodeProto]:
         """Nodes that cut the inputs into slices."""
         nodes = []
         for index, (name, axis) in enumerate(zip(inputs[self.carried :], self.axes, strict=False)):

@@ -367,7 +367,7 @@ class Walker:
         """Read a Loop or a Scan as its steps, behind each other: their nodes are called after it and the step."""
         plan, version = unrolled(call, node.output), place.versions.get("", 1)
         outer = Scope(scope)
-        self.nodes(plan.slices(node.input, steps, version), outer, place)
+        self.nodes(plan.slices(node.input, steps), outer, place)
         carried: list[Operand | None] = list(call.inputs[plan.first : plan.first + plan.carried])
         gathered: list[list[str]] = [[] for _ in range(plan.gathered)]
         for step in range(steps):
@@ -375,7 +375,9 @@ class Walker:
             numbers = (literal(f"{prefix}step", np.array(step)), literal(f"{prefix}condition", np.array(True)))
             slices = [outer.find(name) for name in plan.sliced(step, steps)]
             given = (*numbers, *carried) if plan.counts else (*carried, *slices)
-            results = self._step(plan.body, given, scope, replace(place, prefix=prefix), call.origin.name)
+            within = replace(place.in_body(), prefix=prefix)
+            inner = self._inside(plan.body, given, scope, within, call.origin.name)
+            results = [inner.find(info.name) for info in plan.body.output]
             condition = results.pop(0) if plan.counts else None
             carried = results[: plan.carried]
             for index, result in enumerate(results[plan.carried :]):
@@ -389,17 +391,16 @@ class Walker:
         self.nodes(plan.ends(last, gathered, version), outer, place)
         scope.take(node.output, outer, node.output, f'loop "{call.origin.name}"')
 
-    def _step(
+    def _inside(
         self, body: onnx.GraphProto, given: Sequence[Operand | None], scope: Scope[Operand], place: Place, name: str
-    ) -> list[Operand | None]:
-        """What a body writes once, given its inputs."""
+    ) -> Scope[Operand]:
+        """Read a body in place of its node, given its inputs; what its names stand for."""
         inner = Scope(scope)
-        for info, operand in zip(body.input, given, strict=True):
+        for info, operand in zip(body.input, given, strict=False):  # a branch has none
             inner.bind(info.name, operand)
         self.constants(body, inner, name)
-        declared = {**place.declared, **types_of(body)}
-        self.graph_nodes(body, inner, replace(place, depth=place.depth + 1, results={}, declared=declared))
-        return [inner.find(info.name) for info in body.output]
+        self.graph_nodes(body, inner, replace(place, declared={**place.declared, **types_of(body)}))
+        return inner
 
     def _bodies(
         self, node: onnx.NodeProto, call: Call, scope: Scope[Operand], place: Place
@@ -438,10 +439,7 @@ class Walker:
         self, node: onnx.NodeProto, body: onnx.GraphProto, scope: Scope[Operand], place: Place, origin: Origin
     ) -> None:
         """Read a branch in place of its node."""
-        inner = Scope(scope)
-        self.constants(body, inner, origin.name)
-        within = replace(place.in_branch(node, body), declared={**place.declared, **types_of(body)})
-        self.graph_nodes(body, inner, within)
+        inner = self._inside(body, (), scope, place.in_branch(node, body), origin.name)
         scope.take(node.output, inner, [info.name for info in body.output], f'a branch of "{origin.name}"')
 
     def _body(

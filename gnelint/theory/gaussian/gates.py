@@ -9,7 +9,7 @@ over a grid of the gate's own pre-activation. Source: theory 3.8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -50,15 +50,23 @@ class Averages:
 
 def tanh_averages(mean: np.ndarray, variance: np.ndarray) -> Averages:
     """f = tanh: f' = 1 - f^2, so E f, E f^2 and E f^4 say all."""
+    first, second, fourth = _by_width(mean, variance, 3, _narrow, _wide)
+    return Averages(first, second, 1.0 - second, np.maximum(1.0 - 2.0 * second + fourth, 0.0))
+
+
+_Sums = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
+
+
+def _by_width(mean: np.ndarray, variance: np.ndarray, count: int, narrow: _Sums, wide: _Sums) -> np.ndarray:
+    """So many averages, from mean and deviation, of entries that deviate by less than 1 and of the others."""
     flat, deviation = np.ravel(mean).astype(np.float64), np.sqrt(np.ravel(variance).astype(np.float64))
-    found = np.empty((3, flat.size))
-    narrow = deviation < 1.0  # what is not a number goes the other way and stays one
-    for part, averages in ((np.flatnonzero(narrow), _narrow), (np.flatnonzero(~narrow), _wide)):
+    found = np.empty((count, flat.size))
+    is_narrow = deviation < 1.0  # what is not a number goes the other way and stays one
+    for part, averages in ((np.flatnonzero(is_narrow), narrow), (np.flatnonzero(~is_narrow), wide)):
         for start in range(0, part.size, _CHUNK):
             chosen = part[start : start + _CHUNK]
             found[:, chosen] = averages(flat[chosen], deviation[chosen])
-    first, second, fourth = found.reshape(3, *np.shape(mean))
-    return Averages(first, second, 1.0 - second, np.maximum(1.0 - 2.0 * second + fourth, 0.0))
+    return found.reshape(count, *np.shape(mean))
 
 
 @cache
@@ -177,14 +185,7 @@ def _gate_grid(deviation: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _weighted_slopes(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """E (x - E x) f'^2 and E (x - E x)^2 f'^2 of f = tanh."""
-    flat, deviation = np.ravel(mean), np.sqrt(np.ravel(variance))
-    found = np.empty((2, flat.size))
-    narrow = deviation < 1.0
-    for part, averages in ((np.flatnonzero(narrow), _narrow_slopes), (np.flatnonzero(~narrow), _wide_slopes)):
-        for start in range(0, part.size, _CHUNK):
-            chosen = part[start : start + _CHUNK]
-            found[:, chosen] = averages(flat[chosen], deviation[chosen])
-    along, across = found.reshape(2, *np.shape(mean))
+    along, across = _by_width(mean, variance, 2, _narrow_slopes, _wide_slopes)
     return along, across
 
 

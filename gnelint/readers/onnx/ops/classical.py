@@ -25,7 +25,7 @@ def _scaler(call: Call, em: Emitter) -> Results:
 
 
 def _linear_regressor(call: Call, em: Emitter) -> Results:
-    if call.get("post_transform", b"NONE") not in (b"NONE", "NONE"):
+    if call.get("post_transform", "NONE") != "NONE":
         raise CannotLowerError("a transform behind it")
     x = em.flow(call.need(0))
     weight = np.array(call.get("coefficients"), np.float32).reshape(call.get("targets", 1), concrete(x)[-1])
@@ -35,7 +35,7 @@ def _linear_regressor(call: Call, em: Emitter) -> Results:
 
 
 def _normalizer(call: Call, em: Emitter) -> Results:
-    if call.get("norm", b"MAX") not in (b"L2", "L2"):
+    if call.get("norm", "MAX") != "L2":
         raise CannotLowerError("another norm than the Euclidean one")
     x = em.flow(call.need(0))
     return [em.emit("l2_normalize", [x], x.shape, x.dtype, axes=(axis_of(-1, rank(x)),))]
