@@ -14,8 +14,9 @@ from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
+from gnelint.fusion.moved_masks import hide_behind_moves
 from gnelint.fusion.normalization import fuse_normalizations
-from gnelint.fusion.parts import merge_repeated, take_parts
+from gnelint.fusion.parts import merge_repeated, rejoin_parts, take_parts
 from gnelint.fusion.pooling import fuse_padded_pools
 from gnelint.fusion.rolling import fuse_circular_pads, fuse_rolls
 from gnelint.fusion.routing import fuse_routing
@@ -25,6 +26,8 @@ from gnelint.words import plural
 
 _PASSES = (
     drop_lowest_bounds,
+    hide_behind_moves,
+    rejoin_parts,
     fuse_straight_through,
     fuse_activations,
     fuse_normalizations,

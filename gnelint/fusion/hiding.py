@@ -16,7 +16,7 @@ _NEARLY = 0.99
 """Share of a type's largest number from which on the negative of it is a bound that changes nothing."""
 _ASK_NUMBERS = frozenset({"IsNaN", "IsInf", "aten.isnan.default", "aten.isinf.default"})
 _EQUAL = frozenset({"Equal", "aten.eq.Scalar"})
-_MOST = 1 << 24
+LARGEST_MASK = 1 << 24
 """Entries of the largest constant that is read to see what it hides."""
 
 
@@ -112,7 +112,7 @@ def _hidden_parts(rewriter: Rewriter, node: Node, joined: Node) -> tuple[str, Pa
     masks = [np.ones((1,) * rank, bool) if each is None else _with_rank(each[2], rank) for each in found]
     lead = np.broadcast_shapes(*(np.delete(mask.shape, axis) for mask in masks))
     lengths = [(rewriter.value(value).concrete_shape or whole.concrete_shape)[axis] for value in joined.present_inputs]
-    if math.prod(lead) * sum(lengths) > _MOST:
+    if math.prod(lead) * sum(lengths) > LARGEST_MASK:
         return None
     shapes = [(*lead[:axis], length, *lead[axis:]) for length in lengths]
     seen = np.concatenate([np.broadcast_to(m, shape) for m, shape in zip(masks, shapes, strict=True)], axis)
@@ -140,6 +140,11 @@ def _hiding(rewriter: Rewriter, value: str) -> tuple[str, Parameter, np.ndarray,
             return None
         kept = rewriter.shape(x) == rewriter.shape(choice.outputs[0])
         return (x, added, numbers == 0, numbers) if kept else None
+    return constant_choice(rewriter, choice)
+
+
+def constant_choice(rewriter: Rewriter, choice: Node) -> tuple[str, Parameter, np.ndarray, np.ndarray] | None:
+    """The same of where(mask, filler, x) with a constant mask and a constant filler that hides."""
     condition, first, second = choice.present_inputs
     known = _constant(rewriter, condition)
     for filler, x, hidden in ((first, second, True), (second, first, False)):
@@ -171,6 +176,6 @@ def _constant(rewriter: Rewriter, value: str | None) -> Parameter | None:
 
 def _numbers(parameter: Parameter) -> np.ndarray | None:
     """The numbers of a constant that can be read."""
-    if parameter.size > _MOST or parameter.provenance == "initializer":
+    if parameter.size > LARGEST_MASK or parameter.provenance == "initializer":
         return None
     return np.asarray(parameter.array())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from gnelint.fusion.rolling import index_range
@@ -40,6 +43,45 @@ def _take_part(rewriter: Rewriter, node: Node, joined: Node) -> None:
             rewriter.replace(node, "identity" if whole else "slice", (part,), "part", {} if whole else own)
             return
         begin += size
+
+
+def rejoin_parts(rewriter: Rewriter) -> None:
+    """Replace the join of slices of one value that follow on each other by that value, or by a slice of it.
+
+    What is written to a part of a tensor leaves such joins, once it is known to change nothing.
+    """
+    for node in rewriter:
+        if node.op != "concat" or len(node.present_inputs) < 2:
+            continue
+        found = rejoined(rewriter, node.present_inputs, node.attribute("axis"))
+        if found is not None:
+            x, bounds = found
+            rewriter.replace(node, "slice" if bounds else "identity", (x,), "rejoined", bounds)
+
+
+def rejoined(rewriter: Rewriter, values: Sequence[str], axis: int) -> tuple[str, Mapping[str, Any]] | None:
+    """The value of which these are slices along an axis that follow on each other, and the bounds of what they cover,
+    as a slice has them; none where it is all of it."""
+    parts = [node for value in values if (node := rewriter.source(value, "slice")) is not None]
+    x = parts[0].inputs[0] if len(parts) == len(values) else None
+    shape = rewriter.shape(x)
+    size = shape[axis % len(shape)] if shape else None
+    if x is None or not shape or not isinstance(size, int):
+        return None
+    axis %= len(shape)
+    cuts: list[tuple[int, int]] = []
+    for part in parts:
+        cut = index_range(part, axis, size, len(shape))
+        if cut is None or (cuts and cut[0] != cuts[-1][1]) or not _is_one(rewriter, part.present_inputs[0], x):
+            return None
+        cuts.append(cut)
+    first, last = cuts[0][0], cuts[-1][1]
+    whole = (first, last) == (0, size)
+    return x, {} if whole else {"axes": (axis,), "starts": (first,), "ends": (last,), "steps": (1,)}
+
+
+def _is_one(rewriter: Rewriter, first: str, second: str) -> bool:
+    return rewriter.same(first, second) or _is_repeated(rewriter, first, second)
 
 
 def merge_repeated(rewriter: Rewriter) -> None:

@@ -335,7 +335,8 @@ class Graph:
         values: every value by name, inputs and node outputs.
         notes: what the reader wants a person to know ("normalisation was folded at export"), one sentence each.
         subgraphs: bodies of If, Loop and Scan nodes as graphs of their own, by "node name/attribute".
-        deciding: values that say which branch of an If runs, of those that were entered since only one branch fits.
+        deciding: values that say which branch of an If runs, of those that were entered since only one branch fits; and
+            inputs of which masks and indices were computed that are constants here.
         ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
         data_files: files beside the model that hold weights, as the model names them.
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.

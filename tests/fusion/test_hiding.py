@@ -88,3 +88,33 @@ def test_nan_to_num_changes_nothing_of_finite_numbers(numbers: bool) -> None:
     found = prediction.by_node[graph.producers[graph.outputs[0]].name]
     layer = prediction.by_node["layer"]
     assert (found.second_moment == layer.second_moment) == numbers
+
+
+class Ends(nn.Module):
+    """Attention whose scores are masked at both ends of the sequence, each on a slice that is written back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.layer(x).chunk(3, -1)
+        scores = (query @ key.mT).reshape(2, 2, 3, 6).reshape(2, 6, 6)
+        hidden = torch.ones(3, 4).tril(-1).bool()
+        scores[:, :3, :4] = scores[:, :3, :4].masked_fill(hidden, -math.inf)
+        scores = scores.reshape(2, 3, 2, 6).reshape(2, 6, 6)
+        part = scores[:, 2:, 2:]
+        scores[:, 2:, 2:] = torch.full_like(part, -math.inf).where(torch.ones(4, 4).triu(2).bool(), part)
+        return scores.softmax(-1) @ value
+
+
+def test_masks_on_slices_that_are_written_back_are_one() -> None:
+    graph = read_module(Ends(), (torch.randn(2, 6, 8),), name="ends")
+    (node,) = (node for node in graph.nodes if "mask" in node.parameters)
+    mask = node.parameters["mask"].array()
+    seen = mask if mask.dtype == bool else mask == 0
+    shown = np.ones((6, 6), bool)
+    shown[:3, :4] &= np.tril(np.ones((3, 4), bool), -1) == 0
+    shown[2:, 2:] &= np.triu(np.ones((4, 4), bool), 2) == 0
+    assert np.array_equal(np.broadcast_to(seen, (2, 6, 6))[0], shown)
+    assert not [node.op for node in graph.nodes if node.op in ("where", "concat")]

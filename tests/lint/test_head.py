@@ -62,3 +62,26 @@ def test_targets_that_a_loss_picks_entries_by_are_read() -> None:
     """The places are worked out of the example's integers, and no path of numbers leads from them."""
     module, (x, _) = network("likelihood(given='picked')")
     assert gnelint.check(module, (x, torch.randint(5, (16,))), select=["GNE522"]).findings == ()
+
+
+class Marked(nn.Module):
+    """Rows of one input put at the places of another that a mask marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.pictures = nn.Linear(6, 8), nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor, pictures: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        found = self.words(x).clone()
+        found[mask.bool()] = self.pictures(pictures)
+        return found
+
+
+@pytest.mark.parametrize("rows", [6, 9])
+def test_a_mask_that_marks_where_rows_are_put_is_read(rows: int) -> None:
+    """A mask that was made up by its shape may mark fewer places than there are rows."""
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 0, 0]])
+    given = (torch.randn(2, 5, 6), torch.randn(rows, 4), mask)
+    analysis = gnelint.check(Marked(), given, select=["GNE522", "GNE901"])
+    assert analysis.findings == ()
+    assert analysis.prediction.coverage == 1.0

@@ -307,6 +307,7 @@ class _Lowerer:
             values={name: Value(name, flow.shape, flow.dtype) for name, flow in flows},
             notes=(*self._reading.notes, *self._emitter.notes, *self._pattern_note(), *_placeholder_note(nodes)),
             returned=self._returned_tensors(),
+            deciding=frozenset(self._as_given),
         )
         used = graph.returned.union(graph.uses, self._read_by_losses())
         unread = {name: shape for name, shape in self._trained.items() if name not in used}

@@ -249,6 +249,8 @@ def _index_put(em: Emitter, call: Call) -> Operand:
     merged = _merged(em, x, indices, axis, count)
     lead = tuple(x.shape[a] for a in rest[:axis])
     tail = tuple(x.shape[a] for a in rest[axis:])
+    if not lead and len(values.shape) == 1 + len(tail) and places.dim() == 1 and 1 < places.numel() < values.shape[0]:
+        values = em.slice(em.flow(values), 0, 0, places.numel())  # a mask made up by shape marks fewer than are put in
     part = em.reshape(em.expand(values, (*lead, *places.shape, *tail)), (*lead, places.numel(), *tail))
     flat = places.reshape(-1)
     put = _added(em, merged, part, axis, flat) if call["accumulate"] else _written(em, merged, part, axis, flat)
@@ -386,20 +388,47 @@ def _norm(em: Emitter, call: Call) -> Operand:
 
 
 def _as_strided(em: Emitter, call: Call) -> Operand:
-    """A view by steps in memory, where these are the ones of a whole tensor of that shape: a reshape."""
+    """A view by steps in the memory of a whole tensor: axes that stay as they are, and places picked from the rest."""
     x, read = em.flow(call["self"]), call.node.args[0].meta["val"]
     sizes, steps = call["size"], call["stride"]
-    if not all(isinstance(number, int) for number in (*sizes, *steps)):
+    shape = [size for size in x.shape if isinstance(size, int)]
+    if len(shape) < len(x.shape) or not all(isinstance(number, int) for number in (*sizes, *steps)):
         raise CannotLowerError("a view of symbolic size")
-    whole = torch.empty(sizes, device="meta")
-    if (
-        call["storage_offset"]
-        or list(whole.stride()) != list(steps)
-        or whole.numel() != read.numel()
-        or not read.is_contiguous()
-    ):
-        raise CannotLowerError("a view by steps in memory")
-    return em.reshape(x, call.shape)
+    if not read.is_contiguous() or (call["storage_offset"] or 0) != read.storage_offset():
+        raise CannotLowerError("a view by steps in the memory of another view")
+    own, wanted = list(zip(shape, read.stride(), strict=True)), list(zip(sizes, steps, strict=True))
+    lead = _common(own, wanted)
+    tail = _common(own[lead:][::-1], wanted[lead:][::-1])
+    behind = shape[len(own) - tail :]
+    count = math.prod(shape[lead : len(own) - tail])
+    places = _places_in_memory(wanted[lead : len(wanted) - tail], math.prod(behind), count)
+    if torch.equal(places.reshape(-1), torch.arange(count)):
+        return em.reshape(x, call.shape)
+    merged = em.reshape(x, (*shape[:lead], count, *behind))
+    found = (*shape[:lead], *places.shape, *behind)
+    return gather(em, merged, written(places, "places in memory"), lead, found)
+
+
+def _places_in_memory(axes: Sequence[tuple[int, int]], row: int, count: int) -> torch.Tensor:
+    """Which of `count` rows of so many entries each step along axes of these sizes and steps leads to.
+
+    Raises:
+        CannotLowerError: to no row, or to one behind them.
+    """
+    places = torch.zeros((), dtype=torch.int64)
+    for size, step in axes:
+        if size > 1 and step % row:
+            raise CannotLowerError("a view by steps that cut through rows")
+        places = places[..., None] + torch.arange(size) * (step // row)
+    if places.numel() and int(places.max()) >= count:
+        raise CannotLowerError("a view of memory behind the tensor")
+    return places
+
+
+def _common(own: Sequence[tuple[Any, ...]], wanted: Sequence[tuple[Any, ...]]) -> int:
+    """How many axes of two views, from the first on, are alike in size and in step."""
+    alike = (first == second for first, second in zip(own, wanted, strict=False))
+    return next((count for count, same in enumerate(alike) if not same), min(len(own), len(wanted)))
 
 
 def _cumsum(em: Emitter, call: Call) -> Operand:
