@@ -715,15 +715,13 @@ class MatMul(OneOutput):
     def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
         """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
         known."""
-        if not np.any(covariance) or not (y.axes[-1].count == y.shape[-1] and y.axes[-2].is_pooled):
+        if not np.any(covariance) or not y.axes[-2].is_pooled:
             return y
-        apart = tuple(Axis.full(a.size) if 0 < i < len(y.axes) - 2 else a for i, a in enumerate(y.axes))
+        apart = tuple(Axis.full(a.size) if 0 < i != len(y.axes) - 2 else a for i, a in enumerate(y.axes))
         y = replace(y, position_covariance=covariance)
-        return (
-            y.refined(apart)
-            if math.prod(a.count for a in apart) <= MAX_CELLS
-            else replace(y, position_covariance=0.0 * covariance)
-        )
+        if math.prod(a.count for a in apart) > MAX_CELLS:
+            return replace(y, position_covariance=0.0 * covariance)
+        return replace(y.refined(apart), alike=frozenset())
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         left, right = self._operands(inputs)

@@ -67,9 +67,10 @@ class Linear(Unary):
         """The weight if none of it is negative and no row is empty: an average over neighbours, a smoothing matrix.
 
         Entries without neighbours are no part of one cell with the others: what divides by their number divides by 0.
+        The identity, or a choice of entries, adds nothing up: entries stay what they are.
         """
         weight = self._weight
-        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2:
+        if not isinstance(weight, np.ndarray) or min(weight.shape) < 2 or np.count_nonzero(weight) <= len(weight):
             return None
         return weight if is_positive(weight) else None
 

@@ -20,6 +20,7 @@ from gnelint.fusion.parts import merge_repeated, rejoin_parts, take_parts
 from gnelint.fusion.pooling import fuse_padded_pools
 from gnelint.fusion.rolling import fuse_circular_pads, fuse_rolls
 from gnelint.fusion.routing import fuse_routing
+from gnelint.fusion.shares import drop_own_totals
 from gnelint.ir.graph import Graph
 from gnelint.ir.rewriter import Rewriter
 from gnelint.words import plural
@@ -32,6 +33,7 @@ _PASSES = (
     fuse_activations,
     fuse_normalizations,
     fuse_softmax,
+    drop_own_totals,
     fuse_routing,
     turn_weighted_sums,
     fuse_attention,

@@ -1045,3 +1045,31 @@ def test_what_a_constant_hides_is_hidden_where_the_network_hides_more(layer: str
         torch.manual_seed(seed)
         errors.append(bits_off(Chosen(32, 16), torch.randn(4, 16, 32), layer))
     assert abs(float(np.median(errors))) < 0.3  # queries -0.5, values -1.4 where every query was taken to see all keys
+
+
+class Gated(nn.Module):
+    """ConViT's attention: a mixture of softmax and fixed maps, divided by its own sums; values start as the tokens."""
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        nn.init.eye_(self.value.weight)
+        self.inner, self.gate = nn.Linear(width, width), nn.Parameter(torch.tensor(0.5))
+        self.places = nn.Parameter(8.0 * torch.randn(tokens, tokens))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = (self.query(x) @ self.key(x).mT / x.shape[-1] ** 0.5).softmax(-1)
+        share = torch.sigmoid(self.gate)
+        weights = (1.0 - share) * weights + share * self.places.softmax(-1)
+        weights = weights / weights.sum(-1).unsqueeze(-1)
+        y = F.layer_norm(0.05 * self.inner(x) + weights @ self.value(x), x.shape[-1:])
+        return y.mean(1)
+
+
+def test_what_tokens_share_comes_through_a_mixture_of_maps() -> None:
+    """The mixture's rows sum to 1 before they are divided by their sum, and values that are the tokens stay apart."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        errors.append([bits_off(Gated(48, 16), torch.randn(8, 16, 48), layer) for layer in ("inner", "value", "query")])
+    assert np.mean(errors, axis=0) == pytest.approx(0.0, abs=0.45)

@@ -134,6 +134,25 @@ def test_padding_that_no_maximum_takes_is_the_pool_s(monkeypatch: pytest.MonkeyP
     assert_same_function(before, after, inputs)
 
 
+@pytest.mark.parametrize("kind", ["number", "gate of the input", "no shares", "too much"])
+def test_shares_divided_by_their_own_sum_are_shares(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A mixture of two maps is one again, whatever its gate; what sums to another number is divided by it."""
+
+    def mixed(x: torch.Tensor) -> torch.Tensor:
+        gate = torch.sigmoid(x.mean(-1, keepdim=True)) if kind == "gate of the input" else torch.tensor(0.3)
+        fixed = torch.softmax(torch.arange(8.0).sin(), -1)
+        own = torch.tanh(x) + 2.0 if kind == "no shares" else torch.softmax(x, -1)
+        rows = (1.2 - gate if kind == "too much" else 1.0 - gate) * own + gate * fixed
+        return rows / rows.sum(-1, keepdim=True)
+
+    inputs = inputs_of(Idiom(mixed, ()))
+    before = read(monkeypatch, Written(mixed), inputs)
+    after = fuse(before)
+    assert_same_function(before, after, inputs)
+    divides = any(node.op == "div" for node in after.nodes)
+    assert divides == (kind in ("no shares", "too much"))
+
+
 def test_a_mask_of_unknown_pattern_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     idiom = QKV["mask from outside"]
     graph = fuse(read(monkeypatch, Written(idiom.function), inputs_of(idiom)))
