@@ -37,8 +37,13 @@ _LITTLE = 0.1
 """Share of what the other part of a sum has in common up to which a part counts as having nothing in common."""
 _UNEVEN = 0.05
 """Square of the relative deviation from a profile up to which what entries share says more than cells do."""
+_WORTH_MORE = 0.25
+"""As a part of the share of the energy that they share it, where that is more."""
 _MOSTLY = 0.7
 """Share of what factors of one cell have in common from which on those of two cells are said to have all of it."""
+
+_MOST_APART = 1 << 14
+"""Cells that parts of samples get which share nothing with each other."""
 
 
 @dataclass(frozen=True)
@@ -388,6 +393,9 @@ class Gradient(Field):
         if even is not self:
             return even.reshaped(shape)
         found = super().reshaped(shape)
+        part = self._part_of_samples(shape)
+        if part is not None:
+            return self._of_strangers(found, part)
         if not self.alike:
             return found
         alike: set[int] = set()
@@ -395,6 +403,25 @@ class Gradient(Field):
             if all(i in self.alike or self.axes[i].is_pooled for i in old if self.shape[i] > 1):
                 alike |= {i for i in new if i and not found.axes[i].is_pooled}
         return replace(found, alike=frozenset(alike))
+
+    def _part_of_samples(self, shape: Sequence[int]) -> int | None:
+        """The axis that a part of the batch becomes, where samples share nothing and entries of one of them much: heads
+        that were taken for samples, each of them pooled by itself."""
+        groups = matching_groups(self.shape, shape) if self.correlated and not self.alike else []
+        old, new = groups[0] if groups else (range(0), range(0))
+        wide = [index for index in new if index and shape[index] > 1]
+        if len(old) != 1 or len(wide) != 1 or shape[0] == 1 or self.positions == 1 or not self.axes[0].is_pooled:
+            return None
+        few = shape[wide[0]] * self.energy.size <= _MOST_APART
+        strange = is_zero(self.sample_covariance) and self.position_covariance.mean() > _LITTLE * self.energy.mean()
+        return wide[0] if few and strange else None
+
+    def _of_strangers(self, moved: Gradient, part: int) -> Gradient:
+        """This gradient behind a reshape, with cells for those that share nothing with each other."""
+        cells = tuple(Axis.full(a.size) if i == part else a for i, a in enumerate(moved.axes))
+        whole = moved.position_covariance * ((moved.positions - 1.0) / (self.positions - 1.0))
+        found = replace(moved, position_covariance=np.minimum(whole, moved.energy)).refined(cells)
+        return replace(found, alike=found.alike - {part})
 
     def _even(self, shape: Sequence[int]) -> Gradient:
         """With cells turned into a profile along axes that become one with an axis along which entries share something:
@@ -410,11 +437,13 @@ class Gradient(Field):
         return found
 
     def _is_product_along(self, index: int) -> bool:
-        """Whether cells along an axis differ in energy by nearly the same factor everywhere."""
+        """Whether cells along an axis differ in energy by nearly the same factor everywhere, or by less than what is
+        known of what their entries share."""
         apart = tuple(i for i in range(len(self.axes)) if i != index)
         whole = self.energy.mean()
         product = self.energy.mean(axis=apart, keepdims=True) * self.energy.mean(axis=index, keepdims=True)
-        return float(((whole * self.energy - product) ** 2).mean()) <= _UNEVEN * float((product**2).mean())
+        uneven = float(((whole * self.energy - product) ** 2).mean()) / max(float((product**2).mean()), 1e-300)
+        return uneven <= max(_UNEVEN, _WORTH_MORE * float(self.position_covariance.mean()) / max(float(whole), 1e-300))
 
     def _with_its_axis(self, moved: Gradient, axis: Callable[[int], int | None]) -> Gradient:
         found = super()._with_its_axis(moved, axis)
