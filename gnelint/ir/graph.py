@@ -309,6 +309,7 @@ class Slips:
     Attributes:
         numbers: stored tensors that are read as a number (`.item()`), so that no gradient comes back to them.
         dropouts: calls of a dropout that is not told whether this is training.
+        axes: softmaxes of three axes that are not told along which.
         masks: comparisons with the id of padding whose result hides all words but the padding.
         broken: what gives outputs that are computed of stored tensors alone and are no number.
         deaf: calls of functions whose own backward gives the same, whatever comes back to it.
@@ -316,6 +317,7 @@ class Slips:
 
     numbers: tuple[tuple[str, str], ...] = ()
     dropouts: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     deaf: tuple[str, ...] = ()

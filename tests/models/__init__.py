@@ -30,6 +30,7 @@ from tests.models import (
     placement,
     reported,
     residual_examples,
+    retold,
     rounding,
     set_against,
     spectrogram,
@@ -479,6 +480,13 @@ def _examples() -> dict[str, Case]:
         amiss.own_state: (8, 10, 3),
         amiss.rewrapped_weights: (32, 12),
         amiss.fixed_zero: (32, 12),
+        astray.unbatched_rows: (32, 8),
+        retold.squashed_actions: (16, 6),
+        retold.unit_words: (8, 6, 16),
+        retold.normalised_poses: (8, 12, 6),
+        retold.untold_shares: (8, 12, 8),
+        retold.few_channels: (4, 1, 8, 8),
+        retold.computed_twice: (8, 3, 16),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -495,12 +503,22 @@ def _examples() -> dict[str, Case]:
         (astray.half_rotary, 24, 12),
         (astray.causal_first, 24, 12),
         (amiss.summed_batch, 6, 12),
+        (astray.multiplied_codes, 16, 12),
     ):
         found.append(Case(build.__name__, build, (8, size), vocabulary=words))
     found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))
     found.append(Case("sample_weights", commonplace.sample_weights, (16, 12), others=((16,), (16,))))
     found.append(Case("multiplied_temperature", commonplace.multiplied_temperature, (16, 24), others=((16, 24),)))
     found.append(Case("policy_ratio", astray.policy_ratio, (16, 6), others=((16, 4), (16,), (16,))))
+    for build, shape, other in (
+        (retold.lost_bend, (8, 6, 4), (8, 6, 6)),
+        (retold.stale_state, (8, 6), (8, 5, 3)),
+        (retold.mixture_shares, (16, 4), (16, 1)),
+        (retold.length_of_all, (16, 16), (16, 16)),
+        (retold.mask_of_all, (8, 12, 8), (8, 12)),
+        (retold.teacher_again, (16, 8), (16, 4)),
+    ):
+        found.append(Case(build.__name__, build, shape, others=(other,)))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
     for build in (starts.drawn_norms, starts.swapped_norms, starts.zero_tokens, starts.learnt_places):

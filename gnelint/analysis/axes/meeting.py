@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,7 +19,8 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
     moves entries of a sequence along it, unless attention or a recurrence runs there. For all others the
     axis of the samples is known where the outputs have a row for each of its entries and lack another axis, which a
     pooling or the last step took (and not the width of the input, which a layer takes), or where the network has
-    numbers of its own for positions along the second axis and none for the first.
+    numbers of its own for positions along the second axis and none for the first. Where a network gives its loss alone,
+    softmaxes over the samples of rows of numbers are told.
     """
     tokens = not graph.values[graph.inputs[0]].is_floating if graph.inputs else False
     outputs = [found.layouts.get(name) for name in graph.outputs]
@@ -26,6 +28,7 @@ def samples_that_meet(graph: Graph, found: Axes) -> Iterator[Mixing]:
     rowwise = len(heads) == len(outputs) and all(_is_row(layout) for layout in heads)
     if not tokens and (len(found.shape) == 2 or rowwise):
         yield from _softmaxes_of_rows(graph, found)
+    yield from _softmaxes_of_losses(graph, found)
     if not heads or len(heads) < len(outputs):
         return
     if all(label(layout[0]) == 0 for layout in heads):
@@ -62,6 +65,39 @@ def _softmaxes_of_rows(graph: Graph, found: Axes) -> Iterator[Mixing]:
         name = graph.node(mixing.node).outputs[0]
         if mixing.kind == "softmax" and mixing.axis == 0 and name in graph.outputs and not _is_table(graph, name):
             yield mixing
+
+
+_TO_LOGARITHMS = frozenset({"bias", "clip", "gather", "reshape", "identity", "scale"})
+
+
+def _softmaxes_of_losses(graph: Graph, found: Axes) -> Iterator[Mixing]:
+    """Softmaxes over the samples whose logarithms make a loss, in a network that gives nothing but single numbers.
+
+    Shares that weigh a sum over the first axis (instances of one bag) have no logarithms taken.
+    """
+    shapes = [graph.values[name].concrete_shape for name in graph.outputs]
+    if any(shape is None or math.prod(shape) != 1 for shape in shapes):
+        return
+    for mixing in found.mixings:
+        node = graph.node(mixing.node)
+        if mixing.axis or node.op not in ("softmax", "log_softmax") or not _takes_logarithms(graph, node):
+            continue
+        layout = found.layouts.get(node.outputs[0]) or ()
+        along = bool(layout) and int(node.attribute("axis")) % len(layout) == 0
+        if along and _is_row(layout) and not _is_table(graph, node.outputs[0]):
+            yield mixing
+
+
+def _takes_logarithms(graph: Graph, node: Node) -> bool:
+    """Whether a node is a log-softmax, or all that reads a softmax takes logarithms, smallest numbers added first."""
+    readers = graph.consumers.get(node.outputs[0], ())
+    return node.op == "log_softmax" or (
+        bool(readers)
+        and all(
+            reader.op == "log" or (reader.op in _TO_LOGARITHMS and _takes_logarithms(graph, reader))
+            for reader in readers
+        )
+    )
 
 
 def _is_table(graph: Graph, value: str) -> bool:

@@ -12,6 +12,7 @@ from gnelint.lint.functions.attention import ATTENTION
 from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.codes import CODES
+from gnelint.lint.functions.features import FEATURES
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
 from gnelint.lint.functions.knots import KNOTS
@@ -42,7 +43,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "What a value is set against": (*STATISTICS, *CODES, *KNOTS, *WAVES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
-    "Axes": (*AXES, *ATTENTION, *TOGETHER),
+    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES),
     "The head and the loss": (*HEAD, *TERMS),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),

@@ -16,6 +16,7 @@ _LEAST = 4
 _MOST = 1 << 22
 _FAINT = 1e-6
 """Mean square of a scale that may drown what it scales: what a layer of zeros makes small will grow."""
+_NONE = "none"
 _HIDES = -1e3
 """Masks hold numbers below this one."""
 
@@ -100,6 +101,29 @@ def _input_share(facts: Facts, node: Node) -> float | None:
     return own[1] / (own[1] + added.second_moment)
 
 
+_LOST_SHARE = 0.25
+"""Share of a position's features that are zero from which on something of it is lost."""
+_SMALL = 0.05
+"""Mean square of codes below which words that they multiply are nearly gone."""
+
+
+def _multiplied_words(facts: Facts, node: Node) -> str:
+    """What is lost of the words of a table that codes of their positions multiply, a clause."""
+    table = node.parameters.get("scale") if node.op == "scale" else None
+    words = facts.source_beyond(facts.producer(node), ("scale", "dropout", "identity"), alone=True)
+    if table is None or table.provenance != "data" or words is None or words.op != "embedding":
+        return _NONE
+    if not _of_positions(facts, node, table):
+        return _NONE
+    rows = np.asarray(table.array(), np.float64).reshape(table.shape[-2:])
+    zeros, size = (rows == 0.0).mean(axis=1), float((rows**2).mean())
+    if not rows.any() or set(np.unique(rows)) <= {0.0, 1.0}:
+        return _NONE  # a mask
+    if zeros.max() >= _LOST_SHARE:
+        return f"{zeros.max():.0%} of the features at position {int(zeros.argmax())} are multiplied by 0"
+    return f"the codes have the mean square {size:.2g}, and so much is left of the words" if size < _SMALL else _NONE
+
+
 _OF_STATISTIC = frozenset({"pow", "sqrt", "reciprocal", "reshape", "identity", "expand", "scale"})
 
 
@@ -137,6 +161,12 @@ CODES = (
         "truth",
         _drawn_codes,
         "n adds numbers for each position that are drawn anew in every pass and the same for all samples",
+    ),
+    function(
+        "multiplied_words(n)",
+        "text",
+        _multiplied_words,
+        "what is lost of a table's words that n multiplies by codes of their positions, a clause; or none",
     ),
     function(
         "input_share(n)",

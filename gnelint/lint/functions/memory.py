@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gnelint.analysis.axes.layout import label
 from gnelint.analysis.movement import holds_zeros
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import Facts
@@ -178,8 +179,14 @@ def _cells(graph: Graph, node: Node) -> list[Node]:
     return found
 
 
+_FEWEST_STEPS = 3
+"""Calls from which on a cell is called in a loop."""
+
+
 def _state_fault(facts: Facts, node: Node) -> str:
-    """What is wrong with the two states that the second call of an LSTM's cell in a loop gets from the first."""
+    """What is wrong with the states that the second call of a cell in a loop gets from the first."""
+    if _starts_again(facts, node):
+        return "starts from the same state at every step: what the step before gave is not read"
     before = _cells(facts.graph, node) if node.op == "lstm" and _is_cell(node) else []
     if len(before) != 1 or not any(reader.op == "lstm" for reader in _readers(facts.graph, node)):
         return _NONE
@@ -187,6 +194,20 @@ def _state_fault(facts: Facts, node: Node) -> str:
     if (state, memory) == (1, 0):
         return "is given the state and the memory of the step before in each other's place"
     return _NONE if memory is not None else "is not given the memory of the step before, but another one every time"
+
+
+def _starts_again(facts: Facts, node: Node) -> bool:
+    """Whether a layer is called for one step at a time, each time with the state that something before the loop gave;
+    of its second call."""
+    if node.op not in _RECURRENT or len(node.inputs) < 2 or node.inputs[1] not in facts.learnt_values:
+        return False
+    calls = facts.users.get(node.parameters["recurrent"].name, ())
+    if len(calls) < _FEWEST_STEPS or calls[1].name != node.name:
+        return False
+    shapes = [facts.graph.values[each.present_inputs[0]].concrete_shape for each in calls]
+    single = all(shape is not None and len(shape) == 3 and shape[1] == 1 for shape in shapes)
+    read = {each.present_inputs[0] for each in calls}
+    return single and len(read) == len(calls) and len({each.inputs[1:2] for each in calls}) == 1
 
 
 def _whose(graph: Graph, node: Node, before: Node, place: int) -> int | None:
@@ -303,12 +324,37 @@ def _drawn_state(facts: Facts, node: Node) -> bool:
     return False
 
 
+def _unbatched_rows(facts: Facts, node: Node) -> float:
+    """How many rows of a network's input of two axes a recurrent layer takes for the steps of one series, where it was
+    told that the batch comes first."""
+    frame = facts.producer(node)
+    if (
+        node.op not in _RECURRENT
+        or frame is None
+        or frame.op != "reshape"
+        or not frame.name.startswith(f"{node.name}.")
+    ):
+        return 0.0
+    layout, shape = facts.axes.layouts.get(frame.outputs[0]), facts.shape(frame)
+    alone = layout is not None and shape is not None and len(shape) == 3 and shape[0] == 1 < shape[1]
+    return (
+        float(shape[1]) if alone and layout and shape and label(layout[1]) == 0 and len(facts.axes.shape) == 2 else 0.0
+    )
+
+
 MEMORY = (
+    function(
+        "unbatched_rows(n)",
+        "number",
+        _unbatched_rows,
+        "rows of an input of two axes that the recurrent layer n, told that the batch comes first, takes for the steps "
+        "of one series; 0 of others",
+    ),
     function(
         "state_fault(n)",
         "text",
         _state_fault,
-        "what is wrong with the states that n, the second call of an LSTM's cell in a loop, gets from the first, a "
+        "what is wrong with the states that n, the second call of a recurrent cell in a loop, gets from the first, a "
         "clause; or none",
     ),
     function(

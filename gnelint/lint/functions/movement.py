@@ -93,32 +93,49 @@ def _turned_estimator(facts: Facts, node: Node) -> bool:
 
 
 def _idle_term(facts: Facts, node: Node) -> str:
-    """The detached value that an operand of a loss's sum is computed of by frozen layers, and by nothing trained."""
+    """Why an operand of a loss's sum moves nothing: frozen layers compute it of inputs or detached values alone."""
     if node.op != "add" or facts.shape(node) not in ((), (1,)):
         return _NONE
     for name in node.present_inputs:
         stops = _stops(facts.graph, name)
         if stops:
-            return ", ".join(folded(sorted(stops)))
+            return f"{', '.join(folded(sorted(stops)))} stops the gradient, and all layers behind are frozen"
+        if _is_frozen(facts.graph, name):
+            return "all of its layers are frozen, and it is computed of inputs alone"
     return _NONE
 
 
 def _stops(graph: Graph, value: str) -> set[str]:
     """Where the gradient of a value ends, if it is at nothing but detached values behind frozen layers."""
-    waiting, seen, stops, layers = [value], set[str](), set[str](), 0
+    stops = set[str]()
+    layers = 0
+    for source in _sources(graph, value, past_stops=False):
+        if any(parameter.trainable for parameter in source.parameters.values()):
+            return set()
+        if source.op == "stop_gradient":
+            stops.add(source.name)
+        layers += source.op in LAYERS
+    return stops if layers else set()
+
+
+def _is_frozen(graph: Graph, value: str) -> bool:
+    """Whether frozen layers, and nothing that is trained, compute a value."""
+    found = list(_sources(graph, value, past_stops=True))
+    trained = any(parameter.trainable for source in found for parameter in source.parameters.values())
+    return not trained and any(source.op in LAYERS for source in found)
+
+
+def _sources(graph: Graph, value: str, past_stops: bool) -> Iterator[Node]:
+    """The nodes that a value is computed by, each once."""
+    waiting, seen = [value], set[str]()
     while waiting:
         source = graph.producers.get(waiting.pop())
         if source is None or source.name in seen:
             continue
         seen.add(source.name)
-        if any(parameter.trainable for parameter in source.parameters.values()):
-            return set()
-        if source.op == "stop_gradient":
-            stops.add(source.name)
-            continue
-        layers += source.op in LAYERS
-        waiting += source.present_inputs
-    return stops if layers else set()
+        yield source
+        if past_stops or source.op != "stop_gradient":
+            waiting += source.present_inputs
 
 
 def _first_step(facts: Facts, node: Node) -> float | None:
@@ -238,8 +255,8 @@ MOVEMENT = (
         "idle_term(n)",
         "text",
         _idle_term,
-        "the detached values that an operand of n, a sum that gives a loss, is computed of by frozen layers and by "
-        "nothing that is trained; or none",
+        "why an operand of n, a sum that gives a loss, moves nothing, a clause: frozen layers compute it of detached "
+        "values or of inputs, and nothing that is trained; or none",
     ),
     function(
         "unregistered(n)",
@@ -276,6 +293,12 @@ MOVEMENT = (
         "text",
         lambda facts: ", ".join(facts.graph.slips.dropouts) or _NONE,
         "lines that call a dropout as a function and do not tell it whether this is training; or none",
+    ),
+    function(
+        "untold_axes()",
+        "text",
+        lambda facts: ", ".join(facts.graph.slips.axes) or _NONE,
+        "lines that take a softmax of three axes and do not say along which; or none",
     ),
     function(
         "inverted_masks()",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from gnelint.ir.graph import Node
+from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.ops import families
@@ -16,7 +17,8 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def _added_twice(facts: Facts, node: Node) -> str:
-    """The value that a chain of sums adds twice; of a concatenation, the one that it holds twice."""
+    """The value that a chain of sums adds twice; of a concatenation, the one that it holds twice. What the same layers
+    compute of the same value is one value."""
     if node.op == "add":
         readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
         if len(readers) == 1 and readers[0].op == "add":
@@ -28,8 +30,33 @@ def _added_twice(facts: Facts, node: Node) -> str:
         names = list(node.present_inputs)
     else:
         return _NONE
-    trained = [name for name in names if _is_learnt(facts, name)]
+    numbers = facts.once(("computed alike", None), lambda: _computed_alike(facts.graph))
+    trained = [numbers.get(name, name) for name in names if _is_learnt(facts, name)]
     return next((name for name in dict.fromkeys(trained) if trained.count(name) > 1), _NONE)
+
+
+_DRAWS = frozenset({"dropout", "stochastic_depth", UNMODELLED})
+"""What may give other numbers the second time, or is not known well enough to say that it does not."""
+
+
+def _computed_alike(graph: Graph) -> Mapping[str, str]:
+    """By the name of a value that was computed before, by the same operation on the same numbers: the first of them."""
+    first: dict[Any, Node] = {}
+    same: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op in _DRAWS or node.op == "constant":
+            continue
+        key = (
+            node.op,
+            repr(sorted(node.attributes.items())),
+            tuple(None if name is None else same.get(name, name) for name in node.inputs),
+            tuple((role, each.name, each.shape) for role, each in sorted(node.parameters.items())),
+            tuple(graph.values[name].shape for name in node.outputs),
+        )
+        earlier = first.setdefault(key, node)
+        if earlier is not node and not any(each.transform == "random" for each in node.parameters.values()):
+            same.update(zip(node.outputs, earlier.outputs, strict=True))
+    return same
 
 
 def _is_doubled(node: Node) -> bool:

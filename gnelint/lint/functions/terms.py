@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gnelint.analysis.axes.layout import labels
 from gnelint.ir.graph import Node
-from gnelint.lint.facts import Facts
+from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.records import dataclass
 
@@ -99,7 +99,32 @@ def _largest(facts: Facts, node: Node) -> float:
     return math.inf if known is None else known.high
 
 
+_OF_DRAW = frozenset({"add", "sub", "mul", "scale", "bias", "reshape", "identity", "expand", "constant"})
+
+
+def _detached_draw(facts: Facts, node: Node) -> bool:
+    """Whether what is drawn about a mean that layers give (mean + deviation * noise) is detached for layers to read."""
+    if node.op != "stop_gradient" or node.present_inputs[0] not in facts.learnt_values:
+        return False
+    waiting, drawn = [node.present_inputs[0]], False
+    while waiting:
+        source = facts.graph.producers.get(waiting.pop())
+        if source is None or source.op not in _OF_DRAW:
+            continue
+        drawn = drawn or any(each.transform == "random" for each in source.parameters.values())
+        waiting += source.present_inputs
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    layers = [reader.parameters.get("weight") for reader in readers if reader.op in LAYERS]
+    return drawn and any(weight is not None and weight.trainable for weight in layers)
+
+
 TERMS = (
+    function(
+        "detached_draw(n)",
+        "truth",
+        _detached_draw,
+        "n detaches what is drawn about a mean that layers give, before trained layers read it",
+    ),
     function(
         "uneven_terms(n)",
         "text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,24 +47,58 @@ def _merged_samples(facts: Facts, node: Node) -> float:
 
 
 def _divided_by_batch(facts: Facts, node: Node) -> bool:
-    """Whether what layers give is divided by its own maximum, sum or length over all samples, and not rounded then."""
+    """Whether what layers give is divided by its own maximum, sum or length over all samples, and not rounded then; or
+    a sum over positions by the sum of a mask over all samples."""
+    if node.op == "l2_normalize":
+        return node.present_inputs[0] in facts.learnt_values and _over_all(
+            facts, node.present_inputs[0], node.attribute("axes"), node.outputs[0]
+        )
     if node.op != "div" or len(node.present_inputs) != 2 or node.present_inputs[0] not in facts.learnt_values:
         return False
     statistic = facts.source_beyond(facts.producer(node, 1), _GUARDS, alone=True)
     if statistic is None or statistic.op not in _REDUCES:
         return False
     read = statistic.present_inputs[0]
-    while read != node.present_inputs[0]:
+    if not _is_made_of(facts, read, node.present_inputs[0]) and not _is_mask_of(facts, read, node):
+        return False
+    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+    whole = _over_all(facts, read, statistic.attribute("axes"), node.outputs[0])
+    return whole and not any(reader.op in _ROUNDS for reader in readers)
+
+
+def _over_all(facts: Facts, read: str, axes: Sequence[int], given: str) -> bool:
+    """Whether a statistic is over samples and features at once, where what it is used for has rows for samples."""
+    layout, rows = facts.axes.layouts.get(read), facts.axes.layouts.get(given)
+    if not layout or not rows or len(layout) < 2 or label(layout[0]) != 0 or label(rows[0]) != 0:
+        return False
+    return {0, 1} <= {axis % len(layout) for axis in axes}
+
+
+def _is_made_of(facts: Facts, read: str, value: str) -> bool:
+    """Whether sizes or squares of a value are what is read."""
+    while read != value:
         source = facts.graph.producers.get(read)
         if source is None or source.op not in ("abs", "pow", "mul", "identity"):
             return False
         read = source.present_inputs[0]
-    layout, whole = facts.axes.layouts.get(read), facts.axes.layouts.get(node.outputs[0])
-    if not layout or not whole or len(layout) < 2 or label(layout[0]) != 0 or label(whole[0]) != 0:
+    return True
+
+
+def _is_mask_of(facts: Facts, read: str, node: Node) -> bool:
+    """Whether what is divided is a sum over positions of a product with what is read, an input or made of one."""
+    total = facts.producer(node)
+    product = facts.producer(total) if total is not None and total.op == "reduce_sum" else None
+    if product is None or product.op != "mul" or read in facts.learnt_values:
         return False
-    readers = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
-    over = {axis % len(layout) for axis in statistic.attribute("axes")}
-    return {0, 1} <= over and not any(reader.op in _ROUNDS for reader in readers)
+    return any(_beyond_moves(facts, name) == _beyond_moves(facts, read) for name in product.present_inputs)
+
+
+def _beyond_moves(facts: Facts, name: str) -> str:
+    source = facts.graph.producers.get(name)
+    while source is not None and source.op in _MOVES:
+        name = source.present_inputs[0]
+        source = facts.graph.producers.get(name)
+    return name
 
 
 def _gated_by_later(facts: Facts, node: Node) -> float:
@@ -245,7 +280,8 @@ TOGETHER = (
         "divided_by_batch(n)",
         "truth",
         _divided_by_batch,
-        "n divides what layers give by its own maximum, sum or length over all samples of the batch",
+        "n divides what layers give by its own maximum, sum or length over all samples of the batch, or a sum over "
+        "positions by that of a mask over all samples",
     ),
     function(
         "gated_by_later(n)",

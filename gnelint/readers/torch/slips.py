@@ -35,6 +35,7 @@ def slips(program: ExportedProgram) -> Slips:
     return Slips(
         numbers=tuple(dict.fromkeys(_numbers(program))),
         dropouts=tuple(dict.fromkeys(_dropouts(program.graph))),
+        axes=tuple(dict.fromkeys(_axes(program.graph))),
         masks=tuple(dict.fromkeys(_masks(program.graph))),
         broken=tuple(dict.fromkeys(_broken(program))),
         deaf=tuple(dict.fromkeys(_deaf(program.graph))),
@@ -94,7 +95,7 @@ def _is_dropout(call: ast.Call) -> bool:
     """Whether it is `functional.dropout(x, p)`: of a call by the name of a module nothing is known."""
     named = call.func
     owner = named.value if isinstance(named, ast.Attribute) else None
-    called = named.attr if isinstance(named, ast.Attribute) else named.id if isinstance(named, ast.Name) else ""
+    called = _called(call)
     functional = called.endswith(("dropout", "dropout1d", "dropout2d", "dropout3d"))
     by_module = isinstance(owner, ast.Name) and owner.id == "self"
     return functional and not by_module and len(call.args) < 3
@@ -107,6 +108,64 @@ def _speaks_of_training(function: ast.AST) -> bool:
         or (isinstance(each, ast.keyword) and each.arg in (None, _TRAINING))
         for each in ast.walk(function)
     )
+
+
+_SOFTMAXES = frozenset({"softmax", "log_softmax", "softmin", "_softmax", "_log_softmax"})
+_SOFTMAX_MODULES = frozenset({"Softmax", "LogSoftmax", "Softmin"})
+
+
+def _axes(graph: fx.Graph) -> Iterator[str]:
+    """Lines that take a softmax of three axes and do not say along which: torch takes the first then, the samples."""
+    for node in graph.nodes:
+        if operation_name(node.target) not in _SOFTMAXES or len(node.args) < 2 or node.args[1] != 0:
+            continue
+        value, found = node.meta.get("val"), user_location(node.meta.get("stack_trace"))
+        if not isinstance(value, torch.Tensor) or value.ndim != 3 or found is None or found.line is None:
+            continue
+        functions, modules = _without_axis(found.file)
+        kind = _module_kind(node)
+        if kind in modules if kind in _SOFTMAX_MODULES else found.line in functions:
+            yield _place(node)
+
+
+def _module_kind(node: fx.Node) -> str:
+    """The class of the innermost module that an operation was traced in."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    kinds = [kind for _, kind in stack.values()]
+    named = kinds[-1].__name__ if kinds and isinstance(kinds[-1], type) else str(kinds[-1]) if kinds else ""
+    return named.rpartition(".")[2]
+
+
+@lru_cache(maxsize=256)
+def _without_axis(file: str) -> tuple[frozenset[int], frozenset[str]]:
+    """Lines of calls of softmax functions without an axis; kinds of softmax modules all of which are made without."""
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return frozenset(), frozenset()
+    lines: set[int] = set()
+    made: dict[str, list[bool]] = {}
+    for call in (each for each in ast.walk(tree) if isinstance(each, ast.Call)):
+        called = _called(call)
+        told = any(each.arg in (None, "dim", "axis") for each in call.keywords)
+        if called in _SOFTMAX_MODULES:
+            made.setdefault(called, []).append(not call.args and not told)
+        elif called in _SOFTMAXES and len(call.args) == 1 and not told and _is_functional(call):
+            lines.update(range(call.lineno, (call.end_lineno or call.lineno) + 1))
+    return frozenset(lines), frozenset(name for name, found in made.items() if all(found))
+
+
+def _is_functional(call: ast.Call) -> bool:
+    """Whether it is a function of torch.nn.functional: a tensor's method takes the axis as its one argument."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    named = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return owner is None or named in ("F", "functional")
+
+
+def _called(call: ast.Call) -> str:
+    """The last part of the name that is called."""
+    named = call.func
+    return named.attr if isinstance(named, ast.Attribute) else named.id if isinstance(named, ast.Name) else ""
 
 
 def _masks(graph: fx.Graph) -> Iterator[str]:

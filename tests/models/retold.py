@@ -1,0 +1,233 @@
+"""Small networks with one thing amiss each, retold from public reports; see reports.md."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.models.reported import drawn
+from tests.models.unsteady import trunk
+
+
+class Actions(nn.Module):
+    """Actions between 0 and 1."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.body = wrong, trunk(6, 64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return (x.tanh() if self.wrong else x).sigmoid()
+
+
+def squashed_actions(*, wrong: bool = False) -> nn.Module:
+    """Wrong: a tanh stands in front of the sigmoid."""
+    return Actions(wrong)
+
+
+class UnitWords(nn.Module):
+    """Words as unit vectors, read by a layer or set against others."""
+
+    def __init__(self, axis: int, product: bool) -> None:
+        super().__init__()
+        self.axis, self.product = axis, product
+        self.reduce = nn.Linear(16, 24)
+        if product:
+            self.other = nn.Linear(16, 24)
+        else:
+            self.head = nn.Linear(24, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = functional.normalize(self.reduce(x), dim=self.axis)
+        if self.product:
+            others = functional.normalize(self.other(x), dim=self.axis)
+            return 10.0 * words @ others.transpose(1, 2)
+        return self.head(words)
+
+
+def unit_words(*, wrong: bool = False, product: bool = False) -> nn.Module:
+    """Wrong: `normalize` runs along its default axis, the words and not their features."""
+    return UnitWords(1 if wrong else -1, product)
+
+
+class Poses(nn.Module):
+    """A sequence of poses, normalised, through a recurrent layer."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.norm = wrong, nn.BatchNorm1d(12 if wrong else 6)
+        self.memory, self.head = nn.LSTM(6, 32, batch_first=True), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x) if self.wrong else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return self.head(self.memory(x)[0][:, -1])
+
+
+def normalised_poses(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the batch normalisation has the steps for channels."""
+    return Poses(wrong)
+
+
+class Shares(nn.Module):
+    """Classes of words."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__()
+        self.wrong, self.score, self.other = wrong, nn.Linear(8, 4), nn.Softmax()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.score(x)
+        if self.wrong == "function":
+            return functional.log_softmax(x)
+        return self.other(x) if self.wrong else functional.log_softmax(x, dim=-1)
+
+
+def untold_shares(*, wrong: str = "") -> nn.Module:
+    """Wrong: "function", "module": a softmax that is not told its axis."""
+    return Shares(wrong)
+
+
+def few_channels(*, wrong: bool = False) -> nn.Module:
+    """Wrong: two rectified channels are all that the last layer of a segmentation reads."""
+    tail = [nn.Conv2d(16, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1)] if wrong else [nn.Conv2d(16, 1, 1)]
+    return drawn(nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *tail))
+
+
+class GraphSums(nn.Module):
+    """Layers of a graph that add what neighbours say to what a node says itself."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.activation = None if wrong else torch.relu
+        self.others = nn.ModuleList([nn.Linear(4, 64), nn.Linear(64, 64)])
+        self.own, self.head = nn.ModuleList([nn.Linear(4, 64), nn.Linear(64, 64)]), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        for others, own in zip(self.others, self.own, strict=True):
+            x = adjacency @ others(x) / 4 + own(x)
+            x = x if self.activation is None else self.activation(x)
+        return self.head(x.mean(1))
+
+
+def lost_bend(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the activation is left out where one was given."""
+    return GraphSums(wrong)
+
+
+class StaleState(nn.Module):
+    """A decoder that starts from an encoder's state."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.enter = wrong, nn.Linear(6, 32)
+        self.cell, self.head = nn.GRUCell(3, 32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        first = state = self.enter(x).tanh()
+        given = []
+        for step in steps.unbind(1):
+            state = self.cell(step, first if self.wrong else state)
+            given.append(self.head(state))
+        return torch.stack(given, 1)
+
+
+def stale_state(*, wrong: bool = False) -> nn.Module:
+    """Wrong: each step starts from the encoder's state."""
+    return StaleState(wrong)
+
+
+class Differences(nn.Module):
+    """Features of what is new since the frame before, and until the one behind."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.inner, self.outer, self.head = wrong, nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, now, after = x.unbind(1)
+        forward = self.outer(self.inner(now - before).relu()).relu()
+        backward = self.outer(self.inner(now - before if self.wrong else after - now).relu()).relu()
+        return self.head(torch.cat([forward, backward], -1))
+
+
+def computed_twice(*, wrong: bool = False) -> nn.Module:
+    """Wrong: what was computed once is computed again in the place of something else."""
+    return Differences(wrong)
+
+
+class Mixture(nn.Module):
+    """The likelihood of a target under a mixture of five."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.body = axis, trunk(4, 32, 32)
+        self.shares, self.means = nn.Linear(32, 5), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x = self.body(x).relu()
+        densities = -0.5 * (y - self.means(x)).pow(2)
+        return -torch.logsumexp(self.shares(x).log_softmax(self.axis) + densities, -1).mean()
+
+
+def mixture_shares(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the shares of a mixture add up to 1 over the batch."""
+    return Mixture(0 if wrong else 1)
+
+
+class Goals(nn.Module):
+    """The contrastive loss of two sides that belong together."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.left, self.right = wrong, trunk(16, 64, 16), trunk(16, 64, 16)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x, y = self.left(x), self.right(y)
+        axis = None if self.wrong else -1
+        left, right = x.norm(dim=axis, keepdim=True), y.norm(dim=axis, keepdim=True)
+        return functional.cross_entropy(10.0 * (x / left) @ (y / right).T, torch.arange(len(x)))
+
+
+def length_of_all(*, wrong: bool = False) -> nn.Module:
+    """Wrong: vectors are divided by the length of all of the batch together."""
+    return Goals(wrong)
+
+
+class MaskedMean(nn.Module):
+    """The mean of the words that a mask shows."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.body, self.head = wrong, nn.Linear(8, 32), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = (self.body(x) * mask[..., None]).sum(1)
+        return self.head(x / (mask.sum() if self.wrong else mask.sum(1, keepdim=True)))
+
+
+def mask_of_all(*, wrong: bool = False) -> nn.Module:
+    """Wrong: sums over a sample's words are divided by the words of the whole batch."""
+    return MaskedMean(wrong)
+
+
+class Distilled(nn.Module):
+    """A student that learns from a teacher's shares, and a little from labels."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.teacher, self.student = wrong, trunk(8, 32, 4).requires_grad_(False), trunk(8, 32, 4)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            large = self.teacher(x)
+        small = self.student(x)
+        logarithms = (large if self.wrong else small).log_softmax(-1)
+        unlike = functional.kl_div(logarithms, large.softmax(-1), reduction="batchmean")
+        return unlike + 0.1 * (small - labels).pow(2).mean()
+
+
+def teacher_again(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the teacher is compared with itself."""
+    return Distilled(wrong)
