@@ -46,7 +46,7 @@ class Statistic:
         centre: m, 0 without centring.
         square: s^2 in the sample.
         removed: Var m, what centring takes from each entry's variance.
-        inflation: E[1/s^2] s^2.
+        relative: relative variance of s^2 over the sets, as far as it is believed.
         entries: N.
         scatter: relative variance of s^2 over the sets, were the features independent but for their correlations.
     """
@@ -54,7 +54,7 @@ class Statistic:
     centre: np.ndarray
     square: np.ndarray
     removed: np.ndarray
-    inflation: np.ndarray
+    relative: np.ndarray
     entries: int
     scatter: float = 0.0
 
@@ -91,7 +91,7 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     found = float(relative.mean())
     if features:  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
-    return Statistic(centre, square, removed, 1.0 / (1.0 - np.clip(relative, 0.0, _SCATTER)), entries, found)
+    return Statistic(centre, square, removed, np.clip(relative, 0.0, _SCATTER), entries, found)
 
 
 def _fixed_share(x: Moments) -> np.ndarray | float:
@@ -200,6 +200,15 @@ class Normalization(Unary):
         """What x - m is divided by, squared."""
         return square + self.epsilon
 
+    def followed(self, square: np.ndarray) -> np.ndarray:
+        """d log denominator / d log s^2: none of it where epsilon is most of the denominator."""
+        return np.asarray(square / self.denominator(square))
+
+    def _inflation(self, found: Statistic) -> np.ndarray:
+        """E[1 / denominator] times the denominator at s^2: of gamma distributed denominators with the relative variance
+        that s^2 leaves them."""
+        return np.asarray(1.0 / (1.0 - found.relative * self.followed(found.square) ** 2))
+
     def _levelled(self, x: Moments, axes: Sequence[int]) -> Moments:
         """Without the profiles of axes that are normalised index by index."""
         kept = tuple(p if i in axes else None for i, p in enumerate(x.profile))
@@ -225,7 +234,8 @@ class Normalization(Unary):
         covariance = np.maximum(x.position_covariance - _of_one_set(x, axes) * found.removed, least)
         y = x.behind(Effect.SCALED, (mean, variance * factor, covariance * factor))
         if _of_features(y, axes):
-            y = replace(y, balanced=float(self.centred), levelled=found.scatter)
+            follows = float(self.followed(found.square).mean())
+            y = replace(y, balanced=float(self.centred), levelled=found.scatter * follows * (2.0 - follows))
         else:
             y = replace(y, balanced=0.0, levelled=0.0)
         y = self._affine(y)
@@ -304,7 +314,7 @@ class Normalization(Unary):
         axes, found = self.normalised_axes(), self.found(x)
         fine = self._levelled(x, axes).refined(cells)
         square, centre, inflation = (
-            _fit(array, x.axes, fine, axes) for array in (found.square, found.centre, found.inflation)
+            _fit(array, x.axes, fine, axes) for array in (found.square, found.centre, self._inflation(found))
         )
         below = self.denominator(square)
         alone = np.where(square > 0, square, 1.0)
@@ -337,8 +347,9 @@ class Normalization(Unary):
         gamma = self._gamma
         square = np.ones(1) if gamma is None else gamma**2
         removed = min((2.0 if self.centred else 1.0) / found.entries, 1.0)
-        scale = float(np.mean(a * found.inflation) * square.mean())
-        relative = _relative_variance(a) + _relative_variance(square) + float(np.mean(1.0 - 1.0 / found.inflation))
+        inflation = self._inflation(found)
+        scale = float(np.mean(a * inflation) * square.mean())
+        relative = _relative_variance(a) + _relative_variance(square) + float(np.mean(1.0 - 1.0 / inflation))
         return (scale * (1.0 - removed)) ** 2 * relative + scale**2 * removed * (1.0 - removed)
 
 
@@ -494,7 +505,7 @@ class BatchNorm(Normalization):
         a = np.ravel((1.0 if gamma is None else np.ravel(gamma) ** 2) / np.ravel(self.denominator(found.square)))
         removed = (2.0 if self.centred else 1.0) / found.entries
         # what is taken out of the gradient, and by how much the batch's variance strays from the ensemble's
-        strays = np.mean(1.0 - 1.0 / found.inflation) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
+        strays = np.mean(1.0 - 1.0 / self._inflation(found)) * (1.0 - 1.0 / max(self.shape[1], 1))  # over channels
         own = a**2 * ((1 - removed) * removed + strays)
         return float(np.var(a * (1 - removed)) + np.mean(own))
 
@@ -549,6 +560,9 @@ class L2Normalize(Normalization):
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray(np.maximum(square * self.entries, self.epsilon**2))
 
+    def followed(self, square: np.ndarray) -> np.ndarray:
+        return np.asarray(square * self.entries > self.epsilon**2, dtype=np.float64)
+
     def _find_normalised(self, x: Moments, cells: Axes) -> _Normalised:
         found = super()._find_normalised(x, cells)
         return replace(found, rho=found.rho * self.entries)  # of the norm, not of the mean square
@@ -566,6 +580,9 @@ class SecondMomentNorm(BatchNorm):
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray((np.sqrt(square) + self.epsilon) ** 2)
+
+    def followed(self, square: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sqrt(super().followed(square)))  # of (s + eps)^2: s / (s + eps)
 
     def _stored(self) -> tuple[np.ndarray, np.ndarray]:
         second = self.parameter("running_second_moment")
@@ -585,6 +602,9 @@ class L1Norm(Normalization):
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray((np.sqrt(square * 2 / math.pi) + self.epsilon) ** 2)
+
+    def followed(self, square: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sqrt(super().followed(square) * 2 / math.pi))
 
 
 @component("group_norm")

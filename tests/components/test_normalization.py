@@ -467,3 +467,20 @@ def test_means_that_are_known_do_not_scatter_with_what_features_have_in_common()
         drawn
     )
     assert phi == pytest.approx(float(jacobians.square().sum(dim=(1, 2)).mean()) / 4.0, rel=0.02)
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("epsilon", [1.0, 100.0])
+def test_a_statistic_far_below_epsilon_does_not_scatter_what_is_divided_by(op: str, epsilon: float) -> None:
+    """Eight directions make 64 features: s^2 of one position scatters by 2 / 8, s^2 + eps only by rho^2 of that."""
+    features, directions = 64, 8
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.linalg.qr(torch.randn((features, directions), generator=generator, dtype=torch.float64))[0]
+    drawn = torch.randn((2048, directions), generator=generator, dtype=torch.float64) @ mixing.T * math.sqrt(8.0)
+    function = F.layer_norm if op == "layer_norm" else F.rms_norm
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: function(row, (features,), eps=epsilon)))(drawn)
+    x = replace(Moments.uniform((2, 8, features), 0.0, 1.0), channel_correlation=ChannelCorrelation(1.0 / directions))
+    component = make(op, [x.shape], [x.shape], axes=(2,), epsilon=epsilon)
+    (phi,) = component.phis([x], component.forward([x]))
+    truth = float(jacobians.square().sum(dim=(1, 2)).mean()) / features
+    assert phi == pytest.approx(truth, rel=0.03)  # a quarter and a third too much without
