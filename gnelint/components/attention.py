@@ -584,7 +584,7 @@ def _amplitude(energy: np.ndarray) -> float:
 def _alike(inputs: Inputs) -> float | None:
     """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
     known = (x.channel_correlation for x in (inputs[2], inputs[1]) if x is not None)
-    return next((found.same + found.placed for found in known if found.same > 0), None)
+    return next((found.total + found.placed for found in known if found.same > 0), None)
 
 
 def _steady(inputs: Inputs) -> float:

@@ -119,7 +119,7 @@ def test_product_with_a_matrix_of_known_numbers() -> None:
 @dataclass(frozen=True)
 class Layer:
     """Self-attention over T tokens of width D: H heads, kv heads of their own, logits of variance q_k^2; the tokens are
-    white, or of some rank."""
+    white, or of some rank, or of some rank and the same in every sample, as padding makes them."""
 
     tokens: int
     width: int
@@ -132,6 +132,7 @@ class Layer:
     common_cotangent: bool = False
     mask: str = ""
     rank: int = 0
+    fixed: bool = False
 
     @property
     def id(self) -> str:
@@ -172,7 +173,7 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
     rows = []
     mask = None if masked(layer) is None else torch.from_numpy(masked(layer))
     for _ in range(draws):
-        own = normal(batch, T, layer.rank or D)
+        own = normal(1 if layer.fixed else batch, T, layer.rank or D).expand(batch, -1, -1)
         own = own @ (normal(layer.rank, D) / layer.rank**0.5) if layer.rank else own
         x = layer.common**0.5 * normal(batch, 1, D) + (1 - layer.common) ** 0.5 * own
         leaves = []
@@ -209,7 +210,11 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
             axes = (Axis(batch), Axis.full(heads), Axis(T), Axis.full(d))
             covariance = np.full((1, heads, 1, d), gain * layer.common)
         made = Moments.flat(axes, np.zeros(1), np.full((1,) * len(shape), gain), covariance)
-        return replace(made, channel_correlation=ChannelCorrelation(1 / layer.rank + 1 / D)) if layer.rank else made
+        if not layer.rank:
+            return made
+        alike = ChannelCorrelation(1 / layer.rank + 1 / D)
+        alike = ChannelCorrelation(1 / D, fixed=1.0, few=1 / layer.rank) if layer.fixed else alike
+        return replace(made, channel_correlation=alike)
 
     inputs = [tokens(H, layer.gain), tokens(kv, layer.gain), tokens(kv, 1.0)]
     out = inputs[0].shape
@@ -319,8 +324,9 @@ def test_what_all_queries_share_adds_up_at_the_keys(layer: Layer) -> None:
     assert query == pytest.approx(true.query[0], abs=5 * true.query[1] + 0.15 * true.query[0])
 
 
-def test_tokens_of_a_low_rank_correlate_keys_and_values() -> None:
-    layer = Layer(64, 64, 4, 0.1, rank=6)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_tokens_of_a_low_rank_correlate_keys_and_values(fixed: bool) -> None:
+    layer = Layer(64, 64, 4, 0.1, rank=6, fixed=fixed)
     true = measure(layer, 4, 24)
     second, (query, _, _), _ = predict(layer, 4)
     assert second == pytest.approx(true.second[0], abs=5 * true.second[1] + 0.05 * true.second[0])
