@@ -33,7 +33,7 @@ from gnelint.ir.graph import Graph, Node
 from gnelint.ops import families
 from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
-from gnelint.theory.fields.log_norm import per_sample
+from gnelint.theory.fields.log_norm import luck_of_batch, per_sample
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fluctuation import (
     BITS_SQUARED,
@@ -342,13 +342,16 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
         if node.op in _RECURRENT:
             own = math.hypot(own, GROWTH_SHARE * max(math.log2(phi), 0.0))
         factor = _factor_error(node, index, known)
+        luck = BITS_SQUARED * max(
+            luck_of_batch(known.gradients[name][0]) - luck_of_batch(known.gradients[output][0]), 0.0
+        )
         samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
         found[name] = (
             total + math.log2(phi),
             GradientError(
-                error.variance + own**2 + factor**2,
+                error.variance + own**2 + factor**2 + luck,
                 error.finite_width_variance + factor**2,
                 error.drift,
                 min(excess_coherence, 1.0),

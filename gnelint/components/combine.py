@@ -29,6 +29,7 @@ from gnelint.theory.fields.cells import (
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Winners
+from gnelint.theory.fields.log_norm import entry_noise, ranked_before, stratified
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
@@ -410,8 +411,19 @@ class Multiply(OneOutput):
     assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
     model_error_bits: ClassVar[float | None] = 0.12
 
-    def joined(self, inputs: Inputs) -> Moments:
+    @cached_property
+    def _ranked(self) -> Remembered[list[Moments]]:
+        return Remembered()
+
+    def _operands(self, inputs: Inputs) -> list[Moments]:
+        """The factors; those of one sample, which are large together, with samples of unlike scale in cells."""
         operands = known(inputs)
+        if not all(x.log_norm_variance for x in operands) or operands[0].shape != operands[1].shape:
+            return operands
+        return self._ranked.of(operands, lambda: [stratified(_of_its_sample(x), 1.0) for x in operands])
+
+    def joined(self, inputs: Inputs) -> Moments:
+        operands = self._operands(inputs)
         whole = [x for x in operands if x.shape == tuple(self.output_shapes[0])]
         gated = whole[0] if len(whole) == 1 and all(x is whole[0] or _is_flat(x) for x in operands) else None
         a, b = aligned([x if x is gated else x.flattened() for x in operands], self.output_shapes[0])
@@ -424,12 +436,15 @@ class Multiply(OneOutput):
         if y.nonnegative and not y.positive:
             y = replace(y, silent=1.0 - a.positive_share * b.positive_share)
         if gated is None:
-            return y
+            if not all(x.log_norm_variance for x in known(inputs)):
+                return y
+            fourth = y.second**2 * math.prod(_kurtosis(x) for x in known(inputs))
+            return replace(y, log_norm_variance=entry_noise(y.second, fourth, y))
         # a gate that is one number for a whole channel changes nothing about where the channel has its energy
         return replace(y, profile=profile, channel_correlation=gated.channel_correlation, neighbours=gated.neighbours)
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
-        a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
+        a, b = aligned([x.flattened() for x in self._operands(inputs)], self.output_shapes[0])
         shapes = [shape for shape in self.input_shapes if shape is not None]
         found = []
         for factor, shape, other in ((b, shapes[0], shapes[1]), (a, shapes[1], shapes[0])):
@@ -437,7 +452,7 @@ class Multiply(OneOutput):
                 found.append(self._through_gate(g, factor).summed_to(shape))
             else:
                 found.append(self._scaled(g, factor).summed_to(shape))
-        return tuple(found)
+        return tuple(ranked_before(each, x) for each, x in zip(found, known(inputs), strict=True))
 
     @staticmethod
     def _through_gate(g: Gradient, gate: Moments) -> Gradient:
@@ -469,6 +484,23 @@ class Multiply(OneOutput):
         weight = cell_weights(gate)
         fourth = gate.mean**4 + 6.0 * gate.mean**2 * gate.variance + 3.0 * gate.variance**2
         return max(float((fourth * weight).sum()) - float((gate.second * weight).sum()) ** 2, 0.0)
+
+
+def _of_its_sample(x: Moments) -> Moments:
+    """With what its other factor has too of the scatter of samples' scales: all but that of its own few entries."""
+    own = entry_noise(x.second, _kurtosis(x) * x.second**2, x)
+    return replace(x, log_norm_variance=max(x.log_norm_variance - own, 0.0))
+
+
+def _kurtosis(x: Moments) -> float:
+    """E x^4 / (E x^2)^2 of the entries of one cell: by the law of what is a function of a Gaussian, else as one."""
+    if x.trace is None or x.trace.grid is None:
+        second, fourth = x.second, 3.0 * x.variance**2 + 6.0 * x.mean**2 * x.variance + x.mean**4
+    else:
+        law = x.trace.law(x.trace.grid)
+        squares = law.number.value**2
+        second, fourth = law.mean(squares), law.mean(squares**2)
+    return float(np.divide(fourth, second**2, out=np.full_like(second, 3.0), where=second > 0).mean())
 
 
 @component("div")

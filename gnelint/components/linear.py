@@ -107,6 +107,7 @@ class Linear(Unary):
     def map(self, x: Moments) -> Moments:
         if self._positive is not None:
             return self._averages(self._positive, x)
+        scales = x.log_norm_variance
         x = self._on_channels(x)
         out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
@@ -129,7 +130,7 @@ class Linear(Unary):
         )
         bias = self.node.parameters.get("bias")
         y = y if bias is None else shifted(y, *constant_moments(bias.array(), y))
-        return replace(y, log_norm_variance=x.log_norm_variance + gaussian_noise(y)) if len(y.axes) == 2 else y
+        return replace(y, log_norm_variance=scales + gaussian_noise(y)) if len(y.axes) == 2 else y
 
     @staticmethod
     def _on_channels(x: Moments) -> Moments:

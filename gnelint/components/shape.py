@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from gnelint.theory.fields.cells import Axis, pooled
 from gnelint.theory.fields.channel_correlation import mixed_ahead
 from gnelint.theory.fields.field import Effect, Field, put
 from gnelint.theory.fields.gradient import Gradient, alike_of_all
+from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.fields.taps import TapAxis
@@ -196,7 +198,13 @@ class Split(Component):
         start = 0
         for shape in self.output_shapes:
             stop = start + shape[self._axis]
-            found.append(x.sliced(self._axis, start, stop, 1))
+            part = x.sliced(self._axis, start, stop, 1)
+            if (
+                x.log_norm_variance and self._axis
+            ):  # a part of a sample is as large as the rest, but for its own entries
+                scales = max(x.log_norm_variance - gaussian_noise(x), 0.0) + gaussian_noise(part)
+                part = replace(part, log_norm_variance=scales)
+            found.append(part)
             start = stop
         return tuple(found)
 

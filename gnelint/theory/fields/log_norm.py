@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from gnelint.theory.fields.cells import Axis, average
-from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.field import Effect, Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.gaussian.special import normal_cdf
@@ -31,6 +31,8 @@ _WORTH = 2e-3
 """Square of the change of log phi (or of chi) over one deviation of log q, from which on samples are stratified."""
 
 
+_MOST_SPREAD = 500.0
+"""Of log q, beyond which its exponential is too large a number."""
 _RANKS = 1024
 """Samples of a cell that its average is taken over."""
 _KNOWN = 64
@@ -77,10 +79,27 @@ def stratified(x: Moments, elasticity: float) -> Moments:
     return _scaled(x, np.exp(wider * level - 0.5 * x.log_norm_variance))
 
 
+def luck_of_batch(g: Gradient) -> float:
+    """Variance of the logarithm of a gradient's energy over a batch whose samples' own are log normal with the variance
+    between the cells: that of an average over N samples, or of the largest one where that is nearly all.
+
+    The largest of N normal deviates has a variance of about pi^2 / (12 log N) (its limit is Gumbel's law).
+    """
+    if not g.axes or g.axes[0].is_pooled or g.axes[0].size < 2:
+        return 0.0
+    _, variance = _about_average(per_sample(g.energy, g), g.axes[0])
+    of_average = math.log1p(math.expm1(min(variance, _MOST_SPREAD)) / g.axes[0].size)
+    return min(of_average, variance * math.pi**2 / (12.0 * math.log(g.axes[0].size)))
+
+
 def _levels(x: Moments) -> tuple[np.ndarray, float]:
     """log q of each cell of the batch about its average, and its variance."""
-    level = np.log(np.maximum(per_sample(x.second, x), 1e-300))
-    share = x.axes[0].lengths / x.axes[0].size
+    return _about_average(per_sample(x.second, x), x.axes[0])
+
+
+def _about_average(square: np.ndarray, batch: Axis) -> tuple[np.ndarray, float]:
+    level = np.log(np.maximum(square, 1e-300))
+    share = batch.lengths / batch.size
     level = level - float((level * share).sum())
     return level, float((share * level**2).sum())
 
@@ -149,7 +168,7 @@ def _deviate(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
-def per_sample(array: np.ndarray, x: Moments) -> np.ndarray:
+def per_sample(array: np.ndarray, x: Field) -> np.ndarray:
     """Average over all axes but the batch, one number for each of its cells."""
     for index in range(1, len(x.axes)):
         array = average(array, x.axes, index)
