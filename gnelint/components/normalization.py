@@ -32,10 +32,18 @@ from gnelint.theory.fields.field import Effect, Field, average_covariance, put, 
 from gnelint.theory.fields.gradient import UNPROJECTED, Gradient, Projected
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
+from gnelint.theory.gaussian.few_values import inverse_moments
 from gnelint.theory.spectrum import Structure
 
 _SCATTER = 0.75
 """Largest relative variance of a statistic that is believed."""
+_FEW = 8
+"""Values up to which the law of their variance is integrated."""
+_MOST_FREE = 64.0
+"""Degrees of freedom that are as good as any number."""
+_FEW_BITS = {1: 2.0, 2: 1.0, 3: 0.3}
+"""`Normalization.model_error_bits` by degrees of freedom: the few sets with next to no variance have all of the
+gradient (measured, 64 to 512 channels)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Statistic:
         square: s^2 in the sample.
         removed: Var m, what centring takes from each entry's variance.
         relative: relative variance of s^2 over the sets, as far as it is believed.
+        freedom: of s^2, if it were that of so many independent Gaussian values.
         entries: N.
         scatter: relative variance of s^2 over the sets, were the features independent but for their correlations.
     """
@@ -55,6 +64,7 @@ class Statistic:
     square: np.ndarray
     removed: np.ndarray
     relative: np.ndarray
+    freedom: np.ndarray
     entries: int
     scatter: float = 0.0
 
@@ -91,7 +101,16 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     found = float(relative.mean())
     if features:  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
-    return Statistic(centre, square, removed, np.clip(relative, 0.0, _SCATTER), entries, found)
+    freedom = _freedom(relative, centred)
+    return Statistic(centre, square, removed, np.clip(relative, 0.0, _SCATTER), freedom, entries, found)
+
+
+def _freedom(relative: np.ndarray, centred: bool) -> np.ndarray:
+    """How many independent values scatter so: k of r = 2 / k, or of 2 (k + 1) / k^2, which r is of k + 1 values less
+    their mean."""
+    scatter = np.maximum(relative, 1e-6)
+    freedom = (1.0 + np.sqrt(1.0 + 2.0 * scatter)) / scatter if centred else 2.0 / scatter
+    return np.asarray(np.clip(freedom, 1.0, _MOST_FREE))
 
 
 def _fixed_share(x: Moments) -> np.ndarray | float:
@@ -140,7 +159,13 @@ class Normalization(Unary):
     """A normalisation over a set of axes, then gamma and beta."""
 
     centred: ClassVar[bool] = True
+    adds_epsilon: ClassVar[bool] = True
+    """Whether the divisor is the root of s^2 + eps."""
     model_error_bits: ClassVar[float | None] = 0.05
+
+    def model_error_bits_of(self, index: int) -> float | None:
+        few = _FEW_BITS.get(self.entries - self.centred, 0.0) if self.adapts and self.adds_epsilon else 0.0
+        return max(few, self.model_error_bits or 0.0)
 
     @property
     def adapts(self) -> bool:
@@ -313,14 +338,22 @@ class Normalization(Unary):
     def _find_normalised(self, x: Moments, cells: Axes) -> _Normalised:
         axes, found = self.normalised_axes(), self.found(x)
         fine = self._levelled(x, axes).refined(cells)
-        square, centre, inflation = (
-            _fit(array, x.axes, fine, axes) for array in (found.square, found.centre, self._inflation(found))
+        square, centre, removed, inflation = (
+            _fit(array, x.axes, fine, axes)
+            for array in (found.square, found.centre, found.removed, self._inflation(found))
         )
         below = self.denominator(square)
         alone = np.where(square > 0, square, 1.0)
-        xhat2 = np.maximum((fine.mean - centre) ** 2 + fine.variance, 0.0) / alone
+        rho, factor = square / below, inflation / below
+        if found.entries <= _FEW and self.adds_epsilon and np.all(square > 0):
+            freedom = _fit(found.freedom, x.axes, fine, axes)
+            across, along = inverse_moments(freedom, self.epsilon / square)
+            scatters = freedom < _MOST_FREE
+            rho = np.where(scatters, 1.0 - np.sqrt(along / across), rho)
+            factor = np.where(scatters, across / square, factor)
+        xhat2 = np.maximum((fine.mean - centre) ** 2 + fine.variance - removed, 0.0) / alone
         alike = np.minimum(np.maximum(fine.position_covariance / alone, 0.0), xhat2)
-        return _Normalised(square / below, xhat2, alike, inflation / below)
+        return _Normalised(rho, xhat2, alike, factor)
 
     def _taken_from_pairs(
         self, g: Gradient, alike: np.ndarray, xhat2: np.ndarray, rho: np.ndarray, lost: np.ndarray
@@ -556,6 +589,7 @@ class L2Normalize(Normalization):
     """y = x / ||x|| over the axes: phi = (1 - 1/D) / ||x||^2 (theory 3.5)."""
 
     centred: ClassVar[bool] = False
+    adds_epsilon: ClassVar[bool] = False
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray(np.maximum(square * self.entries, self.epsilon**2))
@@ -577,6 +611,7 @@ class SecondMomentNorm(BatchNorm):
     """
 
     centred: ClassVar[bool] = False
+    adds_epsilon: ClassVar[bool] = False
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         return np.asarray((np.sqrt(square) + self.epsilon) ** 2)
@@ -598,6 +633,7 @@ class L1Norm(Normalization):
     """y = gamma (x - m) / mean|x - m| + beta; for Gaussian sets mean|x - m| = s sqrt(2 / pi; theory 3.5)."""
 
     basis: ClassVar[Basis] = "theorem"
+    adds_epsilon: ClassVar[bool] = False
     assumptions: ClassVar[tuple[str, ...]] = ("the normalised set is Gaussian",)
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
