@@ -20,6 +20,7 @@ The last three are left out where a region would become too large.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,8 @@ from gnelint.records import dataclass
 
 LARGE = 400
 """Nodes up to which a region grows for the sake of what its inputs and outputs have in common."""
+_LIKENESS = 8
+"""Times the positions, from which width on projections are so unlike that a sum over the positions tells nothing."""
 _REACH = 64
 """Values that are looked at on the way to what two have in common."""
 _REAL = frozenset({"float64", "float32", "float16", "bfloat16"})
@@ -254,16 +257,48 @@ class Planner:
     def is_doubtful(self, node: Node) -> bool:
         """Whether two values that a node joins come from one with no weights between, or one that a fold adds up; of a
         quotient also whether they are parts of one product: a sum of values beside the sum of their weights; of
-        attention whether its mask is a part of a product of its queries: positions that they ask for."""
+        attention whether its mask is a part of a product of its queries: positions that they ask for; of a product
+        whether it sums over the positions of a value that both have projected: keys and values without a softmax."""
         if node.op == "fold":
             before = (self._graph.producers.get(source) for source in self._sources(node.present_inputs[0]))
             return any(each is not None and each.op == "unfold" for each in before)
         if node.op not in _JOINS:
             return False
+        if node.op == "matmul" and self._sums_over_what_both_project(node):
+            return True
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
         products = node.op in _OF_PRODUCTS
         sources = [self._sources(name, products).keys() for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
+
+    def _sums_over_what_both_project(self, node: Node) -> bool:
+        """Whether two projections of a value meet in a sum over its positions: alike by 1 / width each, which is left
+        out of their product and adds up over as many positions as there are."""
+        first, second = (self._projected(name) for name in node.present_inputs[:2])
+        shape = self._graph.values[node.present_inputs[0]].concrete_shape or ()
+        inner = shape[-2 if node.attribute("transpose_a") else -1] if len(shape) > 1 else 0
+        return any(
+            inner in (own[-2], math.prod(own[1:-1])) and inner * _LIKENESS >= own[-1]
+            for own in (self._graph.values[name].concrete_shape or () for name in first & second)
+            if len(own) > 2
+        )
+
+    def _projected(self, name: str) -> frozenset[str]:
+        """The values that weights make one of, with no others between."""
+        found: set[str] = set()
+        seen = {name}
+        waiting = [name]
+        while waiting and len(seen) < _REACH:
+            node = self._graph.producers.get(waiting.pop(0))
+            if node is None or node.op == "attention":
+                continue
+            read = {operand for operand in node.present_inputs if operand in self._moving} - seen
+            if self._mixes(node):
+                found |= read
+            else:
+                seen |= read
+                waiting += sorted(read)
+        return frozenset(found)
 
     @staticmethod
     def _mixes(node: Node) -> bool:
@@ -303,7 +338,7 @@ class Planner:
         """What outputs which are no sums go into, up to the next weights or join."""
         found: set[str] = set()
         for name in self._outputs(group):
-            if self._graph.producers[name].op in _SUMS:
+            if self._graph.producers[name].op in _SUMS - {"matmul"}:
                 continue
             readers: list[tuple[Node, tuple[str, ...]]] = [(node, ()) for node in self._readers(name)]
             while readers:

@@ -39,6 +39,10 @@ _FLAT = 1e-6
 """Difference of tokens' relative energies below which they are alike."""
 _HIDING = 1e4
 """Variance of what is added to logits from which on it hides keys."""
+_ONE_MEAN = 0.9
+"""Of the energy of rows' means: from what share on these are one mean."""
+_SOME_MEAN = 0.05
+"""Of the whole energy: from what share on a mean makes a difference."""
 _MOST_KINDS = 32
 """Kinds of samples that are."""
 
@@ -630,6 +634,22 @@ def _together(x: Moments, axes: Axes) -> np.ndarray:
     return joint.refined(axes).mean
 
 
+def _evened(x: Moments) -> Moments:
+    """A matrix whose rows or columns all have about the same mean, as features behind a kernel's map, with these in one
+    cell: products with them share what the mean makes of the other factor."""
+    rank = len(x.axes)
+    for index in (rank - 2, rank - 1) if x.variance.any() else ():  # numbers that are known stay what they are
+        means = x.only(index).mean
+        level = float(means.mean()) ** 2
+        if (
+            means.size > 1
+            and level > _ONE_MEAN * float((means**2).mean())
+            and level > _SOME_MEAN * float(x.second.mean())
+        ):
+            x = x.pooled(index)
+    return x
+
+
 def _of_matrices(g: Gradient) -> Gradient:
     """Averaged over the matrices; what two entries of one matrix share stays what it is."""
     energy, covariance = g.arrays()[:2]
@@ -687,7 +707,7 @@ class MatMul(OneOutput):
         left = self._turned(a.flattened(), bool(self.node.attribute("transpose_a")))
         right = self._turned(b.flattened(), bool(self.node.attribute("transpose_b")))
         rank = max(len(left.shape), len(right.shape))
-        return left.with_rank(rank), right.with_rank(rank)
+        return _evened(left).with_rank(rank), _evened(right).with_rank(rank)
 
     def joined(self, inputs: Inputs) -> Moments:
         left, right = self._operands(inputs)
