@@ -26,6 +26,9 @@ _WORK = 6_000_000
 """Pairs of points, over all cells, from which on there are fewer points: Gaussians narrower than two of them stand
 apart are told less well."""
 
+_IN_CACHE = 2**17
+"""Pairs of points that are worked on at once."""
+
 _REACH = 60.0
 """Twice the fall of the logarithm of a density up to which it is kept."""
 
@@ -124,12 +127,32 @@ def rectified_sum(y: Above, mean: np.ndarray, variance: np.ndarray) -> Above:
     deviation = np.sqrt(variance)[..., None]
     top = y.points[..., -1:] + mean[..., None] + math.sqrt(_REACH) * deviation
     points, lengths = _spread(np.zeros_like(top), np.maximum(top, deviation))
-    steps = (points[..., :, None] - (y.points + mean[..., None])[..., None, :]) / deviation[..., None]
-    density = np.matmul(np.exp(-(steps**2) / 2.0), y.weights[..., None])[..., 0]
+    density = _mixed(points / deviation, (y.points + mean[..., None]) / deviation, y.weights)
     density = density + (1.0 - y.share[..., None]) * np.exp(-(((points - mean[..., None]) / deviation) ** 2) / 2.0)
     share, first, *_ = rectified_sum_moments(y, mean, variance)
     found = _of_share(points, lengths * density, share)
     return replace(found, points=points * _quotient(first, (found.weights * points).sum(-1))[..., None])
+
+
+def _mixed(points: np.ndarray, centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """sum_k w_k exp(-(s - c_k)^2 / 2) at each point s, all of shape (..., points).
+
+    In single precision, a few cells at a time: all pairs at once would go through memory six times.
+    """
+    shape = np.broadcast_shapes(points.shape[:-1], centres.shape[:-1])
+    points, centres, weights = (
+        np.broadcast_to(each, (*shape, each.shape[-1])).reshape(-1, each.shape[-1]).astype(np.float32)
+        for each in (points, centres, weights)
+    )
+    found = np.empty(points.shape)
+    together = max(_IN_CACHE // (points.shape[-1] * centres.shape[-1]), 1)
+    for start in range(0, len(points), together):
+        cells = slice(start, start + together)
+        steps = points[cells, :, None] - centres[cells, None, :]
+        steps *= steps
+        steps *= np.float32(-0.5)
+        found[cells] = np.matmul(np.exp(steps, out=steps), weights[cells, :, None])[..., 0]
+    return found.reshape(*shape, -1)
 
 
 def surviving_share(y: Above, mean: np.ndarray, variance: np.ndarray, steps: float) -> np.ndarray:
