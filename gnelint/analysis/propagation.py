@@ -20,6 +20,7 @@ from dataclasses import field, replace
 
 import numpy as np
 
+from gnelint.analysis.batch_first import batch_first
 from gnelint.analysis.blocks import NodeSpectrum, find_blocks
 from gnelint.analysis.correlation import CORRELATED, correlated_joins
 from gnelint.analysis.fallback import Fallback
@@ -128,7 +129,8 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     """
     numbers = not _has_placeholders(graph)
     weights = _weight_statistics(graph)
-    sampled = Fallback(graph, sampler if numbers else None)
+    turned = batch_first(graph)
+    sampled = Fallback(turned.graph, turned.sampler(sampler) if numbers and sampler is not None else None)
     forward = _forward(sampled, numbers)
     cotangent_at, gradients = _backward(sampled.graph, forward, spent=True) if numbers else ("output", {})
     while (again := sampled.failed(forward.problems)) is not None:  # what a component could not pull back
