@@ -504,6 +504,7 @@ def _examples() -> dict[str, Case]:
         (astray.causal_first, 24, 12),
         (amiss.summed_batch, 6, 12),
         (astray.multiplied_codes, 16, 12),
+        (innocent.counted_words, 12, 32),
     ):
         found.append(Case(build.__name__, build, (8, size), vocabulary=words))
     found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))

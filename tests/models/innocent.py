@@ -461,3 +461,20 @@ class ComplexSum(nn.Module):
 def complex_sum(*, width: int = 32) -> ComplexSum:
     """A sum of complex values with their real part."""
     return ComplexSum(width)
+
+
+class CountedWords(nn.Module):
+    """The mean of a text's words, of those that are no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(32, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown = (x != 0).float()
+        return self.head((self.words(x) * shown[..., None]).sum(1) / shown.sum(1, keepdim=True))
+
+
+def counted_words() -> nn.Module:
+    """Divides by a count that is zero for a text without words alone."""
+    return CountedWords()

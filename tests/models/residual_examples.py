@@ -220,19 +220,24 @@ class Switched(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, width: int, on: bool) -> None:
+    def __init__(self, width: int, on: bool, frozen: bool) -> None:
         super().__init__()
         self.first, self.second, self.head = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 10)
-        self.register_buffer("mask", torch.full((width,), float(on)))
+        mask = torch.full((width,), float(on))
+        if frozen:
+            self.mask = nn.Parameter(mask, requires_grad=False)
+        else:
+            self.register_buffer("mask", mask)
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.head(torch.tanh(self.first(x)) + self.mask * torch.tanh(self.second(x)))
         return found
 
 
-def switched(*, on: bool = False) -> Switched:
-    """A network one branch of which a mask of zeros leaves out, as the symbolic branch of a KAN at its start."""
-    return Switched(32, on)
+def switched(*, on: bool = False, frozen: bool = False) -> Switched:
+    """A network one branch of which a mask of zeros leaves out: a buffer, or a frozen parameter, as the symbolic branch
+    of a KAN has it at its start."""
+    return Switched(32, on, frozen)
 
 
 class PlainUNet(nn.Module):

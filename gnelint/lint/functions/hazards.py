@@ -261,8 +261,28 @@ def _zero_divisors(facts: Facts, node: Node) -> float | None:
     place = {"div": 1, "reciprocal": 0}.get(node.op)
     if node.op == "pow" and node.attribute("exponent") < 0:
         place = 0
-    known = None if place is None else facts.ranges.get(node.present_inputs[place])
+    if place is None or _is_of_inputs(facts, node.present_inputs[place]):
+        return None
+    known = facts.ranges.get(node.present_inputs[place])
     return None if known is None else float(known.zeros and known.low <= 0 <= known.high)
+
+
+def _is_of_inputs(facts: Facts, value: str) -> bool:
+    """Whether a number is a sum over inputs and what is compared with them: how many words a text has, which is 0 only
+    if somebody gives a text without any."""
+    source = facts.source_beyond(facts.graph.producers.get(value), _MOVES, alone=True)
+    if source is None or source.op != "reduce_sum" or value in facts.learnt_values:
+        return False
+    waiting, seen = [*source.present_inputs], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in facts.graph.inputs:
+            return True
+        before = facts.graph.producers.get(name)
+        if before is not None and name not in seen:
+            seen.add(name)
+            waiting += before.present_inputs
+    return False
 
 
 def _largest(facts: Facts, node: Node) -> float | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gnelint.analysis.movement import SUMS, Block, is_part, sum_parts
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
 from gnelint.lint.places import folded
+from gnelint.ops import families
 
 _NONE = "none"
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -24,8 +25,24 @@ def _never(facts: Facts, node: Node) -> list[str]:
     return list(dict.fromkeys(name for name in _trained(facts, node) if facts.movement.first[name] is None))
 
 
+_TOLD_AT = frozenset({"linear", "conv", "conv_transpose", "embedding", "scale", "bias", "prelu", "constant"}) | (
+    families()["recurrent"] | families()["normalization"]
+)
+"""Operations at which a parameter that never moves is told, at the first that uses it."""
+
+
 def _stuck(facts: Facts, node: Node) -> str:
-    return ", ".join(_never(facts, node)) or _NONE
+    told = facts.once(("told at", None), lambda: _first_uses(facts))
+    return ", ".join(name for name in _never(facts, node) if told.get(name, node.name) == node.name) or _NONE
+
+
+def _first_uses(facts: Facts) -> Mapping[str, str]:
+    """By the name of a trained parameter the first node at which it is told."""
+    found: dict[str, str] = {}
+    for node in facts.graph.nodes:
+        for name in _trained(facts, node) if node.op in _TOLD_AT else ():
+            found.setdefault(name, node.name)
+    return found
 
 
 def _held_back(facts: Facts, node: Node) -> str:
@@ -36,11 +53,24 @@ def _held_back(facts: Facts, node: Node) -> str:
 
 def _switched_off(facts: Facts, node: Node) -> bool:
     """Whether what holds the node's parameters back is a factor of zeros that nobody trains: a mask, a switch."""
+    holder = _holder(facts, node)
+    return holder is not None and not any(parameter.trainable for parameter in holder.parameters.values())
+
+
+def _holder(facts: Facts, node: Node) -> Node | None:
+    """The factor of zeros that holds the node's parameters back; None if something else does."""
     block = next((facts.movement.blocks[name] for name in _never(facts, node) if name in facts.movement.blocks), None)
     if block is None or block.cause != "zero weight":
-        return False
+        return None
     holder = facts.graph.node(block.node)
-    return holder.op == "scale" and not any(parameter.trainable for parameter in holder.parameters.values())
+    return holder if holder.op == "scale" else None
+
+
+def _kept_off(facts: Facts, node: Node) -> bool:
+    """Whether that factor is a parameter that was frozen at zero: whoever does so knows that the part is off."""
+    holder = _holder(facts, node)
+    leaves = [leaf for each in holder.parameters.values() for leaf in each.leaves] if holder is not None else []
+    return bool(leaves) and all(leaf.kind == "frozen" for leaf in leaves)
 
 
 _CAUSES = {
@@ -68,7 +98,7 @@ def _told(facts: Facts, block: Block) -> str:
     node = facts.graph.node(block.node)
     if block.cause not in _CAUSES:
         return "no output of the network depends on it"
-    too = " and never move either" if block.cause == "zero weight" and _stuck(facts, node) != _NONE else ""
+    too = " and never move either" if block.cause == "zero weight" and _never(facts, node) else ""
     starts = f", which {', '.join(folded(block.zeros)[:2])} of zeros makes it" if block.zeros else ""
     return _CAUSES[block.cause].format(f"{node.name} ({node.source_op or node.op})") + too + starts
 
@@ -229,7 +259,8 @@ MOVEMENT = (
         "stuck(n)",
         "text",
         _stuck,
-        "the trained parameters of n whose gradient is zero in every step of training, whatever the input; or none",
+        "the trained parameters of n whose gradient is zero in every step of training, whatever the input, of those "
+        "that no node before it uses; or none",
     ),
     function("held_back(n)", "text", _held_back, "what keeps the gradient from them, a clause; or none"),
     function(
@@ -237,6 +268,12 @@ MOVEMENT = (
         "truth",
         _switched_off,
         "it is a factor of zeros that nobody trains, as a mask or a switch is",
+    ),
+    function(
+        "kept_off(n)",
+        "truth",
+        _kept_off,
+        "it is a factor of zeros that the model holds as a parameter and has frozen (requires_grad=False)",
     ),
     function(
         "first_step(n)",
