@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -437,6 +438,8 @@ def _obstacles(graph: Graph, state: _State, live: set[str]) -> dict[str, Block]:
             if name is None or name in live:
                 continue
             cause = _obstacle(node, place, state) if reached else None
+            if cause is None and _carries(graph, name) and not any(map(partial(_carries, graph), node.outputs)):
+                cause = "flat"  # an argmax, a count: what is given is no longer a number that moves
             if cause is not None and (name not in found or found[name].cause != "cancelled"):
                 found[name] = Block(cause, state.shared.get((node.name, place), node.name))
             elif further is not None:

@@ -79,6 +79,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE307", "mobilenet_v2"): "right: the last stages have maps of few values here",
     ("GNE307", "mobilevit"): "right: the last stages have maps of few values here",
     ("GNE309", "mobilevit"): "right: its initialiser draws the scales of batch normalisations about 0",
+    ("GNE507", "mra"): "right: without its CUDA kernel the attention returns zeros, all that its last layer reads",
     ("GNE510", "mra"): "right: without its CUDA kernel the attention returns zeros",
     ("GNE309", "muse_glimmer"): "right: it multiplies by 1 + w, and w starts at 1",
     ("GNE309", "muse_glimmer_text"): "right: it multiplies by 1 + w, and w starts at 1",

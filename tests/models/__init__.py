@@ -487,6 +487,7 @@ def _examples() -> dict[str, Case]:
         retold.untold_shares: (8, 12, 8),
         retold.few_channels: (4, 1, 8, 8),
         retold.computed_twice: (8, 3, 16),
+        retold.plain_keys: (16, 24),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -518,6 +519,7 @@ def _examples() -> dict[str, Case]:
         (retold.length_of_all, (16, 16), (16, 16)),
         (retold.mask_of_all, (8, 12, 8), (8, 12)),
         (retold.teacher_again, (16, 8), (16, 4)),
+        (retold.hard_dice, (4, 1, 8, 8), (4, 8, 8)),
     ):
         found.append(Case(build.__name__, build, shape, others=(other,)))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))

@@ -231,3 +231,40 @@ class Distilled(nn.Module):
 def teacher_again(*, wrong: bool = False) -> nn.Module:
     """Wrong: the teacher is compared with itself."""
     return Distilled(wrong)
+
+
+class Memory(nn.Module):
+    """A memory of keys and values, asked by what a layer makes of the input."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        keys = torch.randn(32, 24)
+        self.keys = keys if wrong else nn.Parameter(keys)
+        self.query, self.values = trunk(24, 48, 24), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.values((self.query(x) @ self.keys.T / 24**0.5).softmax(-1))
+
+
+def plain_keys(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the keys are a plain tensor, which nobody trains or saves."""
+    return Memory(wrong)
+
+
+class Dice(nn.Module):
+    """Classes of pixels, and 1 less the dice coefficient of the first."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong = wrong
+        self.body = drawn(nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1)))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x = self.body(x)
+        found = x.argmax(1).float() if self.wrong else x.softmax(1)[:, 1]
+        return 1.0 - (2.0 * (found * y).sum() + 1.0) / (found.sum() + y.sum() + 1.0)
+
+
+def hard_dice(*, wrong: bool = False) -> nn.Module:
+    """Wrong: classes are chosen before they are compared."""
+    return Dice(wrong)

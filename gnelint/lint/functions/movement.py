@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from gnelint.analysis.movement import SUMS, Block, is_part, sum_parts
 from gnelint.ir.graph import Graph, Node
@@ -182,6 +185,38 @@ _WEIGHT = re.compile(r"(?P<module>.+)\.weight(_hh_(?P<layer>l\d+(_reverse)?))?")
 """A layer's weight; of those that a recurrent module holds the recurrent one, with which layer and direction it is."""
 
 
+_FEWEST = 64
+"""Numbers from which on it shows whether they were drawn."""
+_LIFTED = re.compile(r"(lifted_tensor|_tensor_constant)_?\d*")
+"""What forward itself writes as torch.tensor(...)."""
+
+
+def _unsaved_draws(facts: Facts, node: Node) -> str:
+    """Tensors of independent draws that a layer multiplies with and the module holds as plain attributes."""
+    weight = node.parameters.get("weight") if facts.graph.source == "torch" else None
+    if node.op not in LAYERS or weight is None or weight.kind != "constant" or weight.provenance != "data":
+        return _NONE
+    named = [leaf for leaf in weight.leaves if not _LIFTED.fullmatch(leaf.name)]
+    plain = len(named) == len(weight.leaves) == 1 and weight.transform is None and ":" not in weight.name
+    return weight.name if plain and weight.once("is drawn", lambda: _is_drawn(weight.array())) else _NONE
+
+
+def _is_drawn(stored: np.ndarray) -> bool:
+    """Whether numbers look drawn independently about zero: hardly any two alike, of no mean and no order."""
+    numbers = np.asarray(stored, np.float64)
+    count, deviation = numbers.size, float(numbers.std())
+    if count < _FEWEST or not np.isfinite(deviation) or deviation == 0.0 or np.unique(numbers).size < 0.9 * count:
+        return False
+    centred = (numbers - numbers.mean()) / deviation
+    bound = 4.0 / math.sqrt(count)
+    order = [
+        float((np.delete(centred, 0, axis) * np.delete(centred, -1, axis)).mean())
+        for axis in range(numbers.ndim)
+        if numbers.shape[axis] > 1
+    ]
+    return abs(float(numbers.mean())) < bound * deviation and all(abs(each) < 1.5 * bound for each in order)
+
+
 def _unread(facts: Facts) -> list[str]:
     """Modules with a weight none of whose trained parameters is used, and layers of a stacked recurrent one.
 
@@ -300,6 +335,13 @@ MOVEMENT = (
         "text",
         lambda facts, node: _kinds(facts, node, "unregistered"),
         "the parameters of n that the module does not know of, since it keeps their layer in a plain list; or none",
+    ),
+    function(
+        "unsaved_draws(n)",
+        "text",
+        _unsaved_draws,
+        "a tensor of independent draws that n multiplies with, if the module holds it as neither parameter nor buffer; "
+        "or none",
     ),
     function(
         "unread()",
