@@ -470,7 +470,8 @@ class Attention(OneOutput):
         value_pairs = float(self._from_pairs(rows, line * rows.s2_common, keys).mean())
         queries = len(line)
         value_covariance = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
-        value_covariance = value_covariance + common * queries * (queries - 1) / keys**2
+        pairs = max(float(np.sqrt(line).sum()) ** 2 - float(line.sum()), 0.0)  # a class token alone: none
+        value_covariance = value_covariance + common * pairs / keys**2
         gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
         gv = gv + value.mean.shape[1] * (value.mean.shape[1] - 1) * along * value.along_free
         square = self._scale(width) ** 2

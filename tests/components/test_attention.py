@@ -1108,3 +1108,17 @@ def test_heads_that_were_samples_of_their_own_share_nothing_and_keep_what_each_s
         torch.manual_seed(seed)
         errors.append(bits_off(HeadsAsSamples(48, 12), torch.randn(4, 64, 48), "value"))
     assert np.mean(errors) == pytest.approx(0.0, abs=0.35)
+
+
+def test_what_one_row_sends_is_no_pair_of_rows() -> None:
+    """A class token that alone gets a gradient gives each key an equal part of it, and the keys no more in common than
+    each has: 17 times its energy where pairs of all rows were counted."""
+    shape = (2, 1, 17, 8)
+    inputs = [Moments.uniform(shape, 0.0, variance) for variance in (1e-6, 1e-6, 1.0)]
+    component = make("attention", [shape] * 3, [shape])
+    first = np.array([1.0, 0.0]).reshape(1, 1, 2, 1)
+    axes = (Axis(2), Axis(1), Axis(17, (1,)), Axis.full(8))
+    value = component.backward(inputs, component.forward(inputs), [Gradient.flat(axes, first, first)])[2]
+    assert value is not None
+    assert value.total == pytest.approx(16.0 / 17.0, rel=1e-3)  # 16 entries of 1, in 17 parts of 1 / 17 each
+    np.testing.assert_allclose(value.position_covariance, value.energy, rtol=1e-3)
