@@ -103,9 +103,13 @@ class Law:
         found = Moments.flat(self.axes, mean, variance, covariance, nonnegative=bool(np.all(y >= 0)))
         found = replace(found, positive=bool(np.all(y > 0)))
         total = float(variance.mean())
-        if self.root.channel_correlation != NONE and total > 0:
-            kept = min(float(linear.mean()) / total, 1.0)
-            found = replace(found, channel_correlation=self.root.channel_correlation.mapped(kept))
+        if (self.root.channel_correlation != NONE or self.root.neighbours) and total > 0:
+            kept, near = min(float(linear.mean()) / total, 1.0), self.root.neighbours
+            found = replace(
+                found,
+                channel_correlation=self.root.channel_correlation.mapped(kept),
+                neighbours=kept * near + (1.0 - kept) * near**2,
+            )
         third, fourth = self.mean(squares * centred), self.mean(squares * squares) - 3.0 * variance**2
         if np.all(np.abs(fourth) <= _SHAPED * variance**2):
             found = replace(found, cumulants=(third, fourth))
