@@ -342,9 +342,7 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
         if node.op in _RECURRENT:
             own = math.hypot(own, GROWTH_SHARE * max(math.log2(phi), 0.0))
         factor = _factor_error(node, index, known)
-        luck = BITS_SQUARED * max(
-            luck_of_batch(known.gradients[name][0]) - luck_of_batch(known.gradients[output][0]), 0.0
-        )
+        luck = BITS_SQUARED * _luck_added(known.gradients[name][0], known.gradients[output][0])
         samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
@@ -358,6 +356,14 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
             ),
         )
     return found
+
+
+def _luck_added(before: Gradient, behind: Gradient) -> float:
+    """`luck_of_batch` that a node adds to a gradient. A stack of queries, keys and values is no batch: where the first
+    axis is another one on both sides, nothing is known of it."""
+    if before.shape[:1] != behind.shape[:1]:
+        return 0.0
+    return max(luck_of_batch(before) - luck_of_batch(behind), 0.0)
 
 
 def _factor_error(node: Node, index: int, known: _Known) -> float:

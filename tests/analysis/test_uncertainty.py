@@ -199,3 +199,24 @@ def test_an_activation_with_a_slope_for_each_channel_reads_samples_of_two_kinds(
     assert found.gradient_log2 is not None
     assert found.error_bits is not None
     assert abs(found.gradient_log2 - measured(module, x)) <= found.error_bits < 1.0
+
+
+class Stacked(nn.Module):
+    """Queries, keys and values in one stack in front of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.qkv, self.out = nn.Linear(32, 32), nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.qkv(self.first(x)).reshape(*x.shape[:2], 3, 4, 8).permute(2, 0, 3, 1, 4)
+        z = nn.functional.scaled_dot_product_attention(*y.unbind(0))
+        return self.out(z.transpose(1, 2).reshape(x.shape))
+
+
+def test_a_stack_of_queries_keys_and_values_is_no_batch() -> None:
+    """Values get nearly all of the gradient, which was taken for one lucky sample of three: 3.7 bits were stated."""
+    torch.manual_seed(0)
+    found = analyse(read_module(Stacked(), (torch.randn(4, 32, 32),), name="stacked"))
+    assert found.error_bits is not None
+    assert found.error_bits < 2.0
