@@ -346,6 +346,7 @@ class Graph:
         unread_shapes: the shapes of those.
         uncalled: those that nothing in the program reads at all.
         in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
+        loss_inputs: inputs that such a loss depends on.
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
         classes: what the class of each module is called, by its qualified name; of a module only.
         lost: results that a statement computes and does not keep, each with its place; of a module only.
@@ -369,6 +370,7 @@ class Graph:
     unread_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     uncalled: frozenset[str] = frozenset()
     in_losses: frozenset[str] = frozenset()
+    loss_inputs: frozenset[str] = frozenset()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()

@@ -520,6 +520,7 @@ def _examples() -> dict[str, Case]:
         (retold.mask_of_all, (8, 12, 8), (8, 12)),
         (retold.teacher_again, (16, 8), (16, 4)),
         (retold.hard_dice, (4, 1, 8, 8), (4, 8, 8)),
+        (retold.loss_beside, (8, 8), (8, 5)),
     ):
         found.append(Case(build.__name__, build, shape, others=(other,)))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))

@@ -13,18 +13,19 @@ from tests.models.unsteady import trunk
 class Actions(nn.Module):
     """Actions between 0 and 1."""
 
-    def __init__(self, wrong: bool) -> None:
+    def __init__(self, wrong: bool, scaled: bool) -> None:
         super().__init__()
-        self.wrong, self.body = wrong, trunk(6, 64, 2)
+        self.wrong, self.scaled, self.body = wrong, scaled, trunk(6, 64, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x)
-        return (x.tanh() if self.wrong else x).sigmoid()
+        x = (x.tanh() if self.wrong else x).sigmoid()
+        return 2.0 * x - 1.0 if self.scaled else x
 
 
-def squashed_actions(*, wrong: bool = False) -> nn.Module:
-    """Wrong: a tanh stands in front of the sigmoid."""
-    return Actions(wrong)
+def squashed_actions(*, wrong: bool = False, scaled: bool = False) -> nn.Module:
+    """Wrong: a tanh stands in front of the sigmoid; scaled: actions between -1 and 1."""
+    return Actions(wrong, scaled)
 
 
 class UnitWords(nn.Module):
@@ -89,9 +90,11 @@ def untold_shares(*, wrong: str = "") -> nn.Module:
     return Shares(wrong)
 
 
-def few_channels(*, wrong: bool = False) -> nn.Module:
-    """Wrong: two rectified channels are all that the last layer of a segmentation reads."""
-    tail = [nn.Conv2d(16, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 1)] if wrong else [nn.Conv2d(16, 1, 1)]
+def few_channels(*, wrong: bool = False, flat: bool = False) -> nn.Module:
+    """Wrong: two rectified channels are all that the last layer of a segmentation reads; flat: a layer reads all of
+    both."""
+    last = [nn.Flatten(), nn.Linear(128, 8)] if flat else [nn.Conv2d(2, 1, 1)]
+    tail = [nn.Conv2d(16, 2, 3, padding=1), nn.ReLU(), *last] if wrong else [nn.Conv2d(16, 1, 1)]
     return drawn(nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), *tail))
 
 
@@ -133,9 +136,44 @@ class StaleState(nn.Module):
         return torch.stack(given, 1)
 
 
-def stale_state(*, wrong: bool = False) -> nn.Module:
+class StaleMemory(nn.Module):
+    """The same with an LSTM that is called for one step at a time."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.enter = wrong, nn.Linear(6, 16)
+        self.memory, self.head = nn.LSTM(3, 16, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        state = self.enter(x).tanh()[None]
+        first = states = (state, torch.zeros_like(state))
+        given = []
+        for place in range(steps.shape[1]):
+            out, states = self.memory(steps[:, place : place + 1], first if self.wrong else states)
+            given.append(self.head(out))
+        return torch.cat(given, 1)
+
+
+def stale_state(*, wrong: bool = False, one_step: bool = False) -> nn.Module:
     """Wrong: each step starts from the encoder's state."""
-    return StaleState(wrong)
+    return StaleMemory(wrong) if one_step else StaleState(wrong)
+
+
+class ScoredWords(nn.Module):
+    """Scores, with the loss beside them where targets are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = trunk(8, 32, 5)
+
+    def forward(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.body(x)
+        return (x - targets).pow(2).mean(), x
+
+
+def loss_beside() -> nn.Module:
+    """Gives (loss, scores), as models of transformers do: the loss reads the targets."""
+    return ScoredWords()
 
 
 class Differences(nn.Module):

@@ -163,8 +163,8 @@ def _at_stage_end(place_in: int) -> Callable[[Facts, Place], bool | None]:
 
 
 def _imbalance(facts: Facts, block: Block) -> float | None:
-    if block.join is None:
-        return None
+    if block.join is None or _uses_again(facts, block):
+        return None  # the steps of a loop are no branches: the one that it begins with lies before the others
     operands = zip(facts.graph.node(block.join).present_inputs, block.operand_phis, strict=True)
     phis = [
         phi
@@ -175,6 +175,13 @@ def _imbalance(facts: Facts, block: Block) -> float | None:
     if len(known) < 2 or len(known) < len(phis) or max(known) == 0:
         return None
     return max(known) / min(known) if min(known) > 0 else math.inf
+
+
+def _uses_again(facts: Facts, block: Block) -> bool:
+    """Whether a recurrent layer is called several times in a block."""
+    own = [facts.graph.node(name).parameters.get("recurrent") for name in block.nodes]
+    names = [each.name for each in own if each is not None]
+    return len(set(names)) < len(names)
 
 
 _SMALL = 1 / 16

@@ -111,15 +111,17 @@ def _multiplied_words(facts: Facts, node: Node) -> str:
     """What is lost of the words of a table that codes of their positions multiply, a clause."""
     table = node.parameters.get("scale") if node.op == "scale" else None
     words = facts.source_beyond(facts.producer(node), ("scale", "dropout", "identity"), alone=True)
-    if table is None or table.provenance != "data" or words is None or words.op != "embedding":
+    if table is None or table.provenance != "data" or words is None:
         return _NONE
+    if words.op != "embedding" and not (words.op == "linear" and table.trainable):
+        return _NONE  # queries and keys are turned by fixed numbers of their places
     if not _of_positions(facts, node, table):
         return _NONE
     rows = np.asarray(table.array(), np.float64).reshape(table.shape[-2:])
     zeros, size = (rows == 0.0).mean(axis=1), float((rows**2).mean())
     if not rows.any() or set(np.unique(rows)) <= {0.0, 1.0}:
         return _NONE  # a mask
-    if zeros.max() >= _LOST_SHARE:
+    if words.op == "embedding" and zeros.max() >= _LOST_SHARE:
         return f"{zeros.max():.0%} of the features at position {int(zeros.argmax())} are multiplied by 0"
     return f"the codes have the mean square {size:.2g}, and so much is left of the words" if size < _SMALL else _NONE
 

@@ -18,15 +18,15 @@ _SQUASHING = frozenset({"softmax", "sigmoid", "hardsigmoid", "tanh", "relu", "cl
 _LOGARITHMS = frozenset({"log_softmax", "log", "log_sigmoid"})
 
 
-def _gives_output(facts: Facts, node: Node) -> bool:
-    """Whether an output of the network is what the node gives, moved at most."""
+def _gives_output(facts: Facts, node: Node, through: frozenset[str] = _PASSES) -> bool:
+    """Whether an output of the network is what the node gives, moved at most, or what else is passed."""
     pending = list(node.outputs)
     while pending:
         name = pending.pop()
         if name in facts.graph.outputs:
             return True
         pending += [
-            out for reader in facts.graph.consumers.get(name, ()) if reader.op in _PASSES for out in reader.outputs
+            out for reader in facts.graph.consumers.get(name, ()) if reader.op in through for out in reader.outputs
         ]
     return False
 
@@ -202,6 +202,12 @@ HEAD = (
         "truth",
         _gives_output,
         "an output of the network is what n gives, data movement passed over (softmax not)",
+    ),
+    function(
+        "ends_in_output(n)",
+        "truth",
+        lambda facts, node: _gives_output(facts, node, _PASSES | {"scale", "bias"}),
+        "an output of the network is what n gives, moved, shifted and scaled at most",
     ),
     function(
         "gives_loss(n)",

@@ -207,7 +207,17 @@ def _starts_again(facts: Facts, node: Node) -> bool:
     shapes = [facts.graph.values[each.present_inputs[0]].concrete_shape for each in calls]
     single = all(shape is not None and len(shape) == 3 and shape[1] == 1 for shape in shapes)
     read = {each.present_inputs[0] for each in calls}
-    return single and len(read) == len(calls) and len({each.inputs[1:2] for each in calls}) == 1
+    states = {None if len(each.inputs) < 2 else _unmoved(facts.graph, each.inputs[1]) for each in calls}
+    return single and len(read) == len(calls) and len(states) == 1
+
+
+def _unmoved(graph: Graph, name: str | None) -> str | None:
+    """What a state is before it is put into another shape."""
+    source = None if name is None else graph.producers.get(name)
+    while source is not None and source.op in ("reshape", "identity", "transpose", "slice", "expand"):
+        name = source.present_inputs[0]
+        source = graph.producers.get(name)
+    return name
 
 
 def _whose(graph: Graph, node: Node, before: Node, place: int) -> int | None:

@@ -251,7 +251,7 @@ def _skipped(facts: Facts) -> list[str]:
 def _unread_inputs(facts: Facts) -> str:
     """Inputs from which no path leads to an output; integers are followed too."""
     graph = facts.graph
-    needed = {*graph.outputs, *graph.captured, *graph.deciding}
+    needed = {*graph.outputs, *graph.captured, *graph.deciding, *graph.loss_inputs}
     for node in reversed(graph.nodes):
         if any(name in needed for name in node.outputs):
             needed.update(node.present_inputs)

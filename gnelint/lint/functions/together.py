@@ -86,9 +86,9 @@ def _is_made_of(facts: Facts, read: str, value: str) -> bool:
 
 def _is_mask_of(facts: Facts, read: str, node: Node) -> bool:
     """Whether what is divided is a sum over positions of a product with what is read, an input or made of one."""
-    total = facts.producer(node)
-    product = facts.producer(total) if total is not None and total.op == "reduce_sum" else None
-    if product is None or product.op != "mul" or read in facts.learnt_values:
+    total = facts.source_beyond(facts.producer(node), _MOVES, alone=True)
+    product = facts.producer(total) if total is not None and total.op == "reduce_sum" else total
+    if product is None or product.op not in ("mul", "matmul") or read in facts.learnt_values:
         return False
     return any(_beyond_moves(facts, name) == _beyond_moves(facts, read) for name in product.present_inputs)
 

@@ -316,6 +316,7 @@ class _Lowerer:
             unread=tuple(unread),
             unread_shapes=unread,
             in_losses=frozenset(self._read_by_losses(passes=_passes_gradient)),
+            loss_inputs=frozenset(self._inputs.values()).intersection(node.name for node in self._before_losses()),
         )
         return Lowered(graph, self._operations(value_names))
 
@@ -347,8 +348,12 @@ class _Lowerer:
 
     def _read_by_losses(self, passes: Callable[[fx.Node], bool] = lambda node: True) -> set[str]:
         """The stored tensors that losses beside the outputs depend on, not before nodes that do not pass."""
-        nodes = set(needed(_returned(self._program, self._reading.losses.__contains__), passes))
+        nodes = self._before_losses(passes)
         return {self._stored_as[node.name] for node in nodes if node.name in self._stored_as}
+
+    def _before_losses(self, passes: Callable[[fx.Node], bool] = lambda node: True) -> set[fx.Node]:
+        """The operations and inputs that losses beside the outputs depend on."""
+        return set(needed(_returned(self._program, self._reading.losses.__contains__), passes))
 
     def _read_steps(self, needed: set[str]) -> list[Step]:
         """The steps that the needed values depend on, in order."""
