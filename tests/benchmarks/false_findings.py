@@ -116,6 +116,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE901", "squashed_action"): "right: a logarithm has none about 0",
     ("GNE901", "qwen3_5_text"): "right: `masked_fill` by a computed mask has no formula",
     ("GNE901", "qwen4_exp_text"): "right: `masked_fill` by a computed mask has no formula",
+    ("GNE513", "prophetnet"): "right: (batch, position, gram, head) is viewed as (batch, gram, head, position)",
     ("GNE307", "regnet"): "right: the last stage has maps of 1x1 and a batch of 2 here",
     ("GNE502", "regnet"): "right: autograd measures 2^35 to 2^40 from the output to the input",
     ("GNE307", "resnet"): "right: the last stage has maps of 1x1 and a batch of 2 here",
