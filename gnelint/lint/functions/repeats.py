@@ -31,8 +31,15 @@ def _added_twice(facts: Facts, node: Node) -> str:
     else:
         return _NONE
     numbers = facts.once(("computed alike", None), lambda: _computed_alike(facts.graph))
-    trained = [numbers.get(name, name) for name in names if _is_learnt(facts, name)]
+    trained = [numbers.get(name, name) for name in names if _is_learnt(facts, name) and not _is_pooled(facts, name)]
     return next((name for name in dict.fromkeys(trained) if trained.count(name) > 1), _NONE)
+
+
+def _is_pooled(facts: Facts, name: str) -> bool:
+    """Whether a value is an average or a maximum over windows: NASNet's cells add the same one twice, as a search for
+    architectures found them, and files hold it once."""
+    source = facts.graph.producers.get(name)
+    return source is not None and source.op in families()["pooling"]
 
 
 _DRAWS = frozenset({"dropout", "stochastic_depth", UNMODELLED})
@@ -40,9 +47,10 @@ _DRAWS = frozenset({"dropout", "stochastic_depth", UNMODELLED})
 
 
 def _computed_alike(graph: Graph) -> Mapping[str, str]:
-    """By the name of a value that was computed before, by the same operation on the same numbers: the first of them."""
+    """By the name of a value that trained layers computed before of the same numbers: the first of them."""
     first: dict[Any, Node] = {}
     same: dict[str, str] = {}
+    by_layers: set[str] = set()
     for node in graph.nodes:
         if node.op in _DRAWS or node.op == "constant":
             continue
@@ -56,7 +64,10 @@ def _computed_alike(graph: Graph) -> Mapping[str, str]:
         earlier = first.setdefault(key, node)
         if earlier is not node and not any(each.transform == "random" for each in node.parameters.values()):
             same.update(zip(node.outputs, earlier.outputs, strict=True))
-    return same
+            trained = any(each.trainable for each in node.parameters.values())
+            if trained or by_layers.intersection(node.present_inputs):
+                by_layers.update(node.outputs)
+    return {name: earlier for name, earlier in same.items() if name in by_layers}
 
 
 def _is_doubled(node: Node) -> bool:
