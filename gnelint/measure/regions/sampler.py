@@ -314,9 +314,11 @@ class _Drawn:
                 leaves = name in self._region.outputs
                 if not leaves and (number >= LEAST or value.numel() == 0):
                     continue
+                shape = tuple(value.shape)
                 if name not in tallies:
-                    shape = tuple(value.shape)
                     tallies[name] = Tally(shape) if leaves else inside(shape, len(found))
+                elif not leaves and tallies[name].shape != shape:  # what an expert sees is of another size in each draw
+                    continue
                 energy = tallies[name].add(value)
                 if energy is not None:
                     estimates.setdefault(name, _Estimate()).totals.append(energy)
@@ -370,7 +372,7 @@ class _Drawn:
                 norm = None if name in feeds else _squared_norm(gradient)
                 if norm is not None:
                     inner[name].totals.append(norm)
-                    shapes[name] = tuple(gradient.shape)
+                    shapes.setdefault(name, tuple(gradient.shape))
             settled = all(each.bits <= INNER_PRECISION for each in inner.values())
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
                 break

@@ -364,6 +364,30 @@ def test_a_router_is_drawn_together_with_what_it_routes() -> None:
     assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.2)
 
 
+def test_experts_that_see_another_number_of_tokens_in_each_draw_are_run() -> None:
+    """A loop over those that were chosen is traced on the example, whose counts stand for sizes."""
+
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.experts = nn.Linear(16, 3), nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight, chosen = self.gate(x).softmax(-1).topk(2, -1)
+            found = torch.zeros_like(x)
+            for number in F.one_hot(chosen, 3).sum((0, 1)).nonzero():
+                row, rank = torch.where(chosen == number[0])
+                out = self.experts[int(number[0])](x[row])
+                found = found.index_add(0, row, out.relu() * weight[row, rank, None])
+            return found
+
+    torch.manual_seed(0)
+    module, x = Looped(), torch.randn(64, 16)
+    prediction = predicted(traced_of(module, x))
+    assert prediction.coverage == 1.0
+    assert prediction.gradient_log2 == pytest.approx(measured(module, x), abs=0.3)
+
+
 def test_a_gradient_that_does_not_settle_is_no_number() -> None:
     """A divisor that comes close to zero: no average of so few draws is one."""
     traced, draws = drawn(lambda x: torch.cumsum(x, -1) / x[:, :1] ** 3, Moments.uniform((64, 4), 0.0, 1.0))
