@@ -15,9 +15,11 @@ from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, 
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
 from gnelint.fusion.moved_masks import hide_behind_moves
+from gnelint.fusion.no_padding import NO_PADDING, NOTE, take_no_padding
 from gnelint.fusion.normalization import fuse_normalizations
 from gnelint.fusion.parts import merge_repeated, rejoin_parts, take_parts
 from gnelint.fusion.pooling import fuse_padded_pools
+from gnelint.fusion.recurrences import fuse_recurrences
 from gnelint.fusion.rolling import fuse_circular_pads, fuse_rolls
 from gnelint.fusion.routing import fuse_routing
 from gnelint.fusion.shares import drop_own_totals
@@ -26,11 +28,13 @@ from gnelint.ir.rewriter import Rewriter
 from gnelint.words import plural
 
 _PASSES = (
+    take_no_padding,
     drop_lowest_bounds,
     hide_behind_moves,
     rejoin_parts,
     fuse_straight_through,
     fuse_activations,
+    fuse_recurrences,
     fuse_normalizations,
     fuse_softmax,
     drop_own_totals,
@@ -77,5 +81,10 @@ def fuse(graph: Graph) -> Graph:
 def _with_notes(graph: Graph) -> Graph:
     """Said of masks whose pattern nobody knows: the analysis takes them to hide nothing."""
     masked = sum(node.op == "attention" and any(node.inputs[3:]) for node in graph.nodes)
-    note = f"{plural(masked, 'attention')} read a mask that inputs decide: it is taken to hide nothing"
-    return replace(graph, notes=(*graph.notes, note)) if masked and note not in graph.notes else graph
+    said = (
+        [f"{plural(masked, 'attention')} read a mask that inputs decide: it is taken to hide nothing"] if masked else []
+    )
+    if any(node.source_op == NO_PADDING for node in graph.nodes):
+        said.append(NOTE)
+    notes = dict.fromkeys((*graph.notes, *said))
+    return replace(graph, notes=tuple(notes)) if len(notes) > len(graph.notes) else graph

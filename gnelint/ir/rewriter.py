@@ -73,6 +73,26 @@ class Rewriter:
             return None
         return self._nodes[next(name for name, count in readers.items() if count)]
 
+    def uses(self, value: str) -> int:
+        """How often a value is read or handed on, itself or as copies of it."""
+        found, waiting = 0, [value]
+        while waiting:
+            name = waiting.pop()
+            found += name in self._pinned
+            for reader, count in self._readers[name].items():
+                node = self._nodes.get(reader)
+                if node is not None and node.op in SeenThrough:
+                    waiting += node.outputs
+                else:
+                    found += count
+        return found
+
+    def drop_unread_copies(self) -> None:
+        """Drop copies that nothing reads, and what only they read: what loops hand on that nobody asks for."""
+        for node in reversed(list(self)):
+            if node.op in SeenThrough and node.name in self._nodes and self.uses(node.outputs[0]) == 0:
+                self._sweep(node.outputs)
+
     def position(self, node: Node) -> int:
         """Where a node stands in the graph as it was; -1 for one that has been put in."""
         return self._graph.positions.get(node.name, -1)

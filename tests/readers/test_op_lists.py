@@ -128,7 +128,7 @@ REFUSED_BY_USE = frozenset({
     # by the values of a Gaussian of unit variance
     "Acos", "Acosh", "Asin", "Atanh", "Log", "Reciprocal", "ReduceLogSum", "Sqrt", "Tan",
     # what the cases give them is refused, what exporters write is not
-    "DequantizeLinear", "OneHot", "SequenceAt", "SplitToSequence",
+    "DequantizeLinear", "OneHot", "ReverseSequence", "SequenceAt", "SplitToSequence",
     # through the standard's definition, which has what is refused
     "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss",
 })  # fmt: skip

@@ -60,6 +60,21 @@ def _slice(call: Call, em: Emitter) -> Results:
     return [cut(em, x, positive, call.shape)]
 
 
+def _reverse_sequence(call: Call, em: Emitter) -> Results:
+    """Along one axis the first entries turned around, for as many of them as each sample says: all say one number."""
+    x = em.flow(call.need(0))
+    axis = axis_of(call.get("time_axis", 0), rank(x))
+    size = concrete(x)[axis]
+    lengths = set(call.integers(1, "the lengths") or ())
+    if len(lengths) != 1:
+        raise CannotLowerError("samples of different lengths")
+    length = lengths.pop()
+    if length >= size:
+        return [em.emit("flip", [x], x.shape, axes=(axis,))]
+    turned, rest = em.slice(x, axis, 0, length), em.slice(x, axis, length, size)
+    return [em.concat([em.emit("flip", [turned], turned.shape, axes=(axis,)), rest], axis)]
+
+
 def _slice_arguments(call: Call, axes: int) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
     if call.version < 10:
         starts, ends, given, steps = call.get("starts") or (), call.get("ends") or (), call.get("axes"), None
@@ -243,6 +258,7 @@ SHAPE_OPS: Mapping[str, Lowering] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
     "Slice": _slice,
+    "ReverseSequence": _reverse_sequence,
     "Split": _split,
     "SplitToSequence": _split_to_sequence,
     "SequenceAt": _sequence_at,
