@@ -143,21 +143,29 @@ class Field(ABC):
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         """The arrays on coarser cells of one axis."""
 
-    def averaged_pairs(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
-        """Covariances on coarser cells: a pair of a new cell of L indices was in an old one of l with probability
-        (l / L)^2, and had nothing in common otherwise; two entries of one sample always are in the same batch cell."""
+    def averaged_pairs(self, covariance: np.ndarray, index: int, target: Axis, same: float = 0.0) -> np.ndarray:
+        """Covariances on coarser cells: a pair of a new cell of L entries was in an old one of l with probability
+        l (l - 1) / (L (L - 1)), and had nothing in common otherwise; two entries of one sample always are in the same
+        batch cell.
+
+        Args:
+            covariance, index, target: of which, and what becomes of an axis.
+            same: 1 for pairs of different entries, of which a cell of one has none; 0 for those of two samples.
+        """
         old = self.axes[index]
         if index == 0:
             return average(covariance, self.axes, index, target)
+        others = math.prod(a.size / a.count for i, a in enumerate(self.axes) if i not in (0, index))
         shape = put((1,) * len(self.axes), index, -1)
-        found = average(covariance * old.lengths.reshape(shape), self.axes, index, target)
-        return np.asarray(found / target.lengths.reshape(shape))
+        pairs = np.maximum(old.lengths * others - same, 0.0).reshape(shape)
+        found = average(covariance * pairs, self.axes, index, target)
+        return np.asarray(found / np.maximum(target.lengths * others - same, 1.0).reshape(shape))
 
     def averaged_together(self, covariance: np.ndarray, index: int, target: Axis) -> np.ndarray:
         """As `averaged_pairs`, of what entries of all cells share where these are `alike`: those that have less than
         nothing in common, as a class token's, have nothing of what the others share."""
         if index not in self.alike:
-            return self.averaged_pairs(covariance, index, target)
+            return self.averaged_pairs(covariance, index, target, same=1.0)
         more, less = (
             average(np.sqrt(np.maximum(sign * covariance, 0.0)), self.axes, index, target) for sign in (1.0, -1.0)
         )

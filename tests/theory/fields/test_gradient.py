@@ -32,8 +32,11 @@ def test_what_positions_share_is_there_again_behind_a_cut() -> None:
 
 
 def test_cells_of_their_own_share_nothing() -> None:
+    """Nor does a cell of one entry a sample: no two are in it."""
     g = Gradient.flat(CUT, np.ones((1, 6, 8)), 0.8)
-    assert correlation(g.pooled(2)) == pytest.approx(0.1)
+    assert correlation(g.pooled(2)) == 0.0
+    wide = Gradient.flat((*CUT, Axis(5)), np.ones((1, 6, 8, 1)), 0.8)
+    assert correlation(wide.pooled(2)) == pytest.approx(0.8 * 4 / 39)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
