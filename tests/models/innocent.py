@@ -496,3 +496,19 @@ class PooledTwice(nn.Module):
 def pooled_twice() -> nn.Module:
     """As the cells of NASNet."""
     return PooledTwice()
+
+
+class FieldScores(nn.Module):
+    """For each field how well two of its vectors agree, and a layer on all of these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.left(x) * self.right(x)).sum(-1))
+
+
+def field_scores() -> nn.Module:
+    """Products of vectors are summed over their features, and the head takes positions."""
+    return FieldScores()

@@ -76,8 +76,9 @@ def _normalised_steps(facts: Facts, node: Node) -> float:
 def _pooled_features(facts: Facts, node: Node) -> float:
     """How many features a mean, sum or maximum puts together, of a value whose positions the next layer takes for its
     inputs; 0 of others."""
-    if node.op not in _POOLS:
-        return 0.0
+    source = facts.source_beyond(facts.producer(node), ("scale", "identity"))
+    if node.op not in _POOLS or (source is not None and source.op in ("mul", "pow")):
+        return 0.0  # the sum of a product is one of two vectors, whose score a layer may read
     read, shape = node.present_inputs[0], facts.shape(node)
     layout, before = facts.axes.layouts.get(read), facts.graph.values[read].concrete_shape
     if layout is None or before is None or len(layout) != 3 or len(shape or ()) != 2:
