@@ -20,6 +20,8 @@ _MAX_CAUSAL = 1 << 24
 """Entries of the largest constant mask that is read to see whether it is causal."""
 _MAX_STEPS = 6
 """Scales, constants and masks between a product and its softmax."""
+_OF_WEIGHTS = ("softmax", "dropout", "where", "reshape")
+"""What may stand between a softmax and the product with the values, and itself."""
 _HIDDEN = -1e3
 """A logit below this hides a position: e^-1000 is 0 in every data type."""
 
@@ -267,16 +269,24 @@ def hides_the_future(mask: Parameter) -> bool:
 
 def _scores(rewriter: Rewriter, weights: str | None) -> _Scores | None:
     """What a matrix of attention weights is the softmax of."""
-    softmax = rewriter.source(weights, "softmax", "dropout", "where")
+    softmax = rewriter.source(weights, *_OF_WEIGHTS)
     while softmax is not None and softmax.op != "softmax":
-        inner = softmax.inputs[0] if softmax.op == "dropout" else _not_a_number(rewriter, softmax)
-        softmax = rewriter.source(inner, "softmax", "dropout", "where")
-    rank = rewriter.rank(weights)
+        if softmax.op == "reshape" and not _keeps_rows(rewriter, softmax):
+            return None
+        inner = _not_a_number(rewriter, softmax) if softmax.op == "where" else softmax.inputs[0]
+        softmax = rewriter.source(inner, *_OF_WEIGHTS)
+    rank = None if softmax is None else rewriter.rank(softmax.outputs[0])
     if softmax is None or softmax.parameters or rank is None or rank < 3:
         return None
     if softmax.attribute("axis") not in (-1, rank - 1):
         return None
     return _logits(rewriter, softmax.inputs[0], _MAX_STEPS)
+
+
+def _keeps_rows(rewriter: Rewriter, reshape: Node) -> bool:
+    """Whether a reshape puts samples and heads together or apart, and leaves each matrix of logits as it is."""
+    before, after = rewriter.shape(reshape.inputs[0]), rewriter.shape(reshape.outputs[0])
+    return before is not None and after is not None and min(len(before), len(after)) > 2 and before[-2:] == after[-2:]
 
 
 def _scores_beside_sink(rewriter: Rewriter, weights: str | None) -> _Scores | None:
@@ -335,9 +345,7 @@ def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None
     if node is None or steps == 0:
         return None
     if node.op == "reshape":
-        before, after = rewriter.shape(node.inputs[0]), rewriter.shape(node.outputs[0])
-        apart = before is None or after is None or min(len(before), len(after)) < 3 or before[-2:] != after[-2:]
-        return None if apart else _logits(rewriter, node.inputs[0], steps - 1)
+        return _logits(rewriter, node.inputs[0], steps - 1) if _keeps_rows(rewriter, node) else None
     if node.op == "matmul":
         same_rank = rewriter.rank(node.inputs[0]) == rewriter.rank(node.inputs[1])
         return _Scores(node, node.attribute("factor")) if same_rank and not node.attribute("transpose_a") else None

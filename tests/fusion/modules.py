@@ -281,6 +281,14 @@ ATTENTION = {
         ((4, 5, 8),) * 3,
         parameters=("mask",),
     ),
+    "heads apart and together again": Idiom(  # what returns its weights shapes them twice
+        lambda q, k, v: (
+            (q @ k.transpose(-2, -1)).softmax(-1).unflatten(0, (-1, 2)).flatten(0, 1) @ v
+        ),
+        ("attention",),
+        {"packed": True},
+        ((4, 5, 8),) * 3,
+    ),
     "tokens before heads": Idiom(
         lambda q, k, v: torch.softmax(q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1), -1) @ v.permute(0, 2, 1, 3),
         ("transpose", "transpose", "transpose", "attention"),

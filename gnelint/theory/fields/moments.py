@@ -212,7 +212,10 @@ class Moments(Field):
     def averaged(self, index: int, target: Axis) -> tuple[np.ndarray, ...]:
         mean = average(self.mean, self.axes, index, target)
         second = average(self.second, self.axes, index, target)
-        return mean, np.maximum(second - mean**2, 0.0), self.averaged_together(self.position_covariance, index, target)
+        together = self.averaged_together(self.position_covariance, index, target)
+        if index == 0:  # the means of unlike samples: all entries of one have the same
+            together = together + np.maximum(average(self.mean**2, self.axes, index, target) - mean**2, 0.0)
+        return mean, np.maximum(second - mean**2, 0.0), together
 
     def scaled(self, factor: np.ndarray | float) -> Moments:
         """The entries times a constant for each cell."""

@@ -197,3 +197,12 @@ def test_cells_of_what_was_one_share_what_it_shared() -> None:
     assert apart.sharing == whole.sharing == 24
     assert apart.pooled(2).position_covariance.reshape(-1) == pytest.approx(0.25)
     assert apart.scaled(np.linspace(0.5, 1.5, 8)).pooled(2).position_covariance.reshape(-1) == pytest.approx(0.25)
+
+
+def test_means_of_unlike_samples_are_shared_within_each() -> None:
+    """Heads that have become samples: a channel's mean there is that of all its tokens, not one drawn for each."""
+    mean = np.array([1.0, -1.0, 2.0, -2.0]).reshape(4, 1)
+    x = Moments.flat((Axis.full(4), Axis(8)), mean, np.full((4, 1), 0.5), np.full((4, 1), 0.25))
+    pooled = x.pooled(0)
+    assert pooled.variance == pytest.approx(0.5 + 2.5)
+    assert pooled.position_covariance == pytest.approx(0.25 + 2.5)
