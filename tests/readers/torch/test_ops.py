@@ -211,6 +211,9 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "unfold": lambda m, x: x.unfold(1, 3, 2),
     "overlapping chunks": lambda m, x: torch.as_strided(x.contiguous(), (2, 2, 3, 8), (40, 16, 8, 1)),
     "chunk of its own": lambda m, x: torch.as_strided(x.contiguous(), (2, 1, 5, 8), (40, 20, 8, 1)),
+    "chunks of turned memory": lambda m, x: torch.as_strided(
+        x.reshape(5, 2, 8).transpose(0, 1).view(2, 1, 5, 8), (2, 3, 3, 8), (8, 16, 16, 1)
+    ),
     "diagonal in memory": lambda m, x: torch.as_strided(x.contiguous(), (2, 5), (40, 9)),
     "every other": lambda m, x: x.slice_scatter(x[:, :3].tanh(), 1, 0, 5, 2),
     "index by mask": lambda m, x: x[:, torch.tensor([True, False, True, False, True])],

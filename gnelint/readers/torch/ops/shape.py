@@ -394,14 +394,18 @@ def _as_strided(em: Emitter, call: Call) -> Operand:
     shape = [size for size in x.shape if isinstance(size, int)]
     if len(shape) < len(x.shape) or not all(isinstance(number, int) for number in (*sizes, *steps)):
         raise CannotLowerError("a view of symbolic size")
-    if not read.is_contiguous() or (call["storage_offset"] or 0) != read.storage_offset():
+    if (call["storage_offset"] or 0) != read.storage_offset():
         raise CannotLowerError("a view by steps in the memory of another view")
     own, wanted = list(zip(shape, read.stride(), strict=True)), list(zip(sizes, steps, strict=True))
     lead = _common(own, wanted)
-    tail = _common(own[lead:][::-1], wanted[lead:][::-1])
+    for tail in range(_common(own[lead:][::-1], wanted[lead:][::-1]), -1, -1):
+        places = _places_in_memory(own[lead : len(own) - tail], wanted[lead : len(wanted) - tail])
+        if places is not None:
+            break
+    else:
+        raise CannotLowerError("a view by steps in memory that are no steps along axes")
     behind = shape[len(own) - tail :]
     count = math.prod(shape[lead : len(own) - tail])
-    places = _places_in_memory(wanted[lead : len(wanted) - tail], math.prod(behind), count)
     if torch.equal(places.reshape(-1), torch.arange(count)):
         return em.reshape(x, call.shape)
     merged = em.reshape(x, (*shape[:lead], count, *behind))
@@ -409,20 +413,23 @@ def _as_strided(em: Emitter, call: Call) -> Operand:
     return gather(em, merged, written(places, "places in memory"), lead, found)
 
 
-def _places_in_memory(axes: Sequence[tuple[int, int]], row: int, count: int) -> torch.Tensor:
-    """Which of `count` rows of so many entries each step along axes of these sizes and steps leads to.
+def _places_in_memory(own: Sequence[tuple[int, int]], wanted: Sequence[tuple[int, int]]) -> torch.Tensor | None:
+    """Which entries of axes that lie in memory as one each step along other axes leads to; sizes and steps of both.
 
-    Raises:
-        CannotLowerError: to no row, or to one behind them.
+    None where the axes do not lie so, or where it leads between their entries or behind them.
     """
+    real = [(size, step) for size, step in own if size > 1]
+    row, count = (real[-1][1] if real else 1), 1
+    for size, step in reversed(real):
+        if step != row * count:
+            return None
+        count *= size
     places = torch.zeros((), dtype=torch.int64)
-    for size, step in axes:
+    for size, step in wanted:
         if size > 1 and step % row:
-            raise CannotLowerError("a view by steps that cut through rows")
+            return None
         places = places[..., None] + torch.arange(size) * (step // row)
-    if places.numel() and int(places.max()) >= count:
-        raise CannotLowerError("a view of memory behind the tensor")
-    return places
+    return None if places.numel() and int(places.max()) >= count else places
 
 
 def _common(own: Sequence[tuple[Any, ...]], wanted: Sequence[tuple[Any, ...]]) -> int:
