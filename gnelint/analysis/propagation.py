@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 
@@ -25,6 +25,7 @@ from gnelint.analysis.blocks import NodeSpectrum, find_blocks
 from gnelint.analysis.correlation import CORRELATED, correlated_joins
 from gnelint.analysis.fallback import Fallback
 from gnelint.analysis.prediction import Block, NodePrediction, Prediction
+from gnelint.analysis.repeats import Meetings, Repeats
 from gnelint.analysis.sampling import ASSUMED_BITS, MakeSampler, Sampled
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
@@ -96,6 +97,8 @@ class Scaled:
 
 
 _MANY_CELLS = 1 << 12
+_MOST_BITS = 500.0
+"""log2 of the largest unit in which one gradient is compared with another."""
 
 
 class _OverflowError(NotModelledError):
@@ -110,11 +113,13 @@ class _Forward:
         moments: of every value whose moments are known.
         components: of every node that one models.
         problems: why a node is not modelled, by its name.
+        repeats: the residual branches that hold the same numbers; None where nobody asks.
     """
 
     moments: MutableMapping[str, Moments] = field(default_factory=dict)
     components: dict[str, Component] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    repeats: Repeats | None = None
 
 
 def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
@@ -131,7 +136,7 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     weights = _weight_statistics(graph)
     turned = batch_first(graph)
     sampled = Fallback(turned.graph, turned.sampler(sampler) if numbers and sampler is not None else None)
-    forward = _forward(sampled, numbers)
+    forward = _forward(sampled, numbers, Repeats(sampled.graph, weights))
     cotangent_at, gradients = _backward(sampled.graph, forward, spent=True) if numbers else ("output", {})
     while (again := sampled.failed(forward.problems)) is not None:  # what a component could not pull back
         forward = _walked_again(sampled, again, forward)
@@ -277,9 +282,9 @@ class Trial:
 # --- forward ---------------------------------------------------------------------------------------------
 
 
-def _forward(sampled: Fallback, numbers: bool) -> _Forward:
+def _forward(sampled: Fallback, numbers: bool, repeats: Repeats) -> _Forward:
     """Moments of every value; with `numbers` False only which nodes have a component."""
-    found = _with_inputs(sampled.graph) if numbers else _Forward()
+    found = replace(_with_inputs(sampled.graph) if numbers else _Forward(), repeats=repeats)
     return _walk(sampled, numbers, found, sampled.graph.nodes[::-1])
 
 
@@ -293,6 +298,7 @@ def _walked_again(sampled: Fallback, names: frozenset[str], before: _Forward) ->
         {name: x for name, x in before.moments.items() if name in values},
         {name: component for name, component in before.components.items() if name in nodes},
         {name: problem for name, problem in before.problems.items() if name in nodes},
+        before.repeats,
     )
     return _walk(sampled, True, found, _again(graph, names, found, ()))
 
@@ -384,6 +390,8 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
             raise NotModelledError(
                 f"has the shape {graph.values[name].concrete_shape}, where its component finds {moments.shape}"
             )
+    if found.repeats is not None:
+        results = tuple(found.repeats.joined(node.name, y, found.moments) for y in results)
     found.components[node.name] = component
     found.moments.update(zip(node.outputs, results, strict=True))
 
@@ -459,12 +467,14 @@ def _pull_back(
     """
     gradients = dict(start)
     kept = start if arrived is not None else {}
+    meetings = forward.repeats.backward() if forward.repeats is not None and arrived is None else None
     unknown: set[str] = set()  # values some of whose gradient comes through something that is not modelled
     for done, node in enumerate(reversed(graph.nodes)):
         at_node(node.name, node.source_op or node.op, _FORWARD + (1 - _FORWARD) * done / len(graph.nodes))
         touched = [name for name in node.outputs if name in gradients or (name in unknown and name not in kept)]
         if not touched:
             continue
+        _with_repeats(gradients, touched, meetings)
         component = forward.components.get(node.name)
         lost = component is None or any(name in unknown and name not in kept for name in node.outputs)
         at_ends = component.at_ends() if isinstance(component, Sampled) and arrived is not None else component
@@ -484,9 +494,23 @@ def _pull_back(
                 gradients.pop(name, None)
             elif spent and name in gradients:
                 gradients[name] = gradients[name].spent()
+    _with_repeats(gradients, graph.inputs, meetings)
     for name in unknown:
         (gradients if name not in kept or arrived is None else arrived).pop(name, None)
     return gradients
+
+
+def _with_repeats(gradients: dict[str, Scaled], names: Iterable[str], meetings: Meetings | None) -> None:
+    """Add to what has arrived at forks what branches that hold the same numbers have in common."""
+    if meetings is None:
+        return
+    for name in names:
+        exit = meetings.exit_of(name)
+        found, behind = gradients.get(name), None if exit is None else gradients.get(exit)
+        if found is None or behind is None or not -math.inf < behind.log2 < math.inf:
+            continue
+        unit = 2.0 ** min(behind.exponent - found.exponent, _MOST_BITS)
+        gradients[name] = replace(found, gradient=meetings.joined(name, found.gradient, behind.gradient, unit))
 
 
 def _inside(component: Sampled, gradients: Mapping[str, Scaled], node: Node) -> dict[str, Scaled]:
@@ -637,7 +661,8 @@ def _gradient_errors(
     start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
     logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
     with np.errstate(all="ignore"):
-        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start)
+        repeated = {} if forward.repeats is None else forward.repeats.bits
+        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start, repeated)
 
 
 def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -63,6 +63,10 @@ GROWTH_SHARE = 0.06
 """Standard error of what a recurrent layer multiplies a gradient by, over the bits that it does so: one matrix meets
 itself at every step. Measured on tanh, LSTM and GRU layers of 64 units over 10 and 40 steps, recurrent entries of
 deviation 0.2 to 1, four draws each (0.03 to 0.13); where memory is long it is more (a GRU of 0.3 over 40 steps)."""
+
+REPEATED_SHARE = 0.12
+"""Standard error of what copies of one branch have in common, over the bits that it makes of the gradient: one draw
+decides. Measured on encoders of six copies, 32 and 64 features wide, six draws each (0.05 to 0.2 of 2 to 4 bits)."""
 
 FEW = 64
 """Entries below which statistics over the batch are called few."""
@@ -155,6 +159,7 @@ def gradient_errors(
     spectra: Mapping[str, NodeSpectrum],
     gradients: Mapping[str, tuple[Gradient, float]],
     start: Sequence[str],
+    repeated: Mapping[str, float],
 ) -> GradientErrors:
     """The error of the gradient at every value that it reaches.
 
@@ -163,6 +168,7 @@ def gradient_errors(
         moments: by value.
         gradients: by value, with log2 of the squared norm.
         start: the values on which the cotangent stands.
+        repeated: bits that branches which hold the same numbers add, by value.
     """
     features = _features(graph, moments)
     scales, seconds = _scale_errors(graph, components, moments, spectra, features)
@@ -174,7 +180,8 @@ def gradient_errors(
     for node in reversed(graph.nodes):
         for name in node.outputs:
             if name in arriving and name not in found.gradients:
-                found.gradients[name] = _met(arriving.pop(name))
+                met = _met(arriving.pop(name))
+                found.gradients[name] = replace(met, drift=met.drift + REPEATED_SHARE * repeated.get(name, 0.0))
         if node.name in components and node.name in spectra:
             for name, part in _behind(node, known, found.gradients).items():
                 arriving.setdefault(name, []).append(part)
