@@ -319,11 +319,12 @@ def _branch(graph: Graph, entry: str, added: str) -> tuple[Node, ...] | None:
 
 def _repeat(graph: Graph, weights: Mapping[str, WeightStatistics]) -> bool:
     """Whether any two nodes hold the same matrix."""
-    held = [_numbers(each, weights) for node in graph.nodes for each in _matrices(node)]
+    held = [numbers_of(each, weights) for node in graph.nodes for each in matrices(node)]
     return len(set(held)) < len(held)
 
 
-def _matrices(node: Node) -> list[Parameter]:
+def matrices(node: Node) -> list[Parameter]:
+    """The parameters of a node that are no vectors."""
     return [each for each in node.parameters.values() if len(each.shape) > 1]
 
 
@@ -340,10 +341,11 @@ def _run(sums: Sequence[Residual], weights: Mapping[str, WeightStatistics]) -> _
 
 def _held(one: Residual, weights: Mapping[str, WeightStatistics]) -> tuple[Hashable, ...]:
     """What tells the matrices of a branch from others."""
-    return tuple(_numbers(each, weights) for node in one.branch for each in _matrices(node))
+    return tuple(numbers_of(each, weights) for node in one.branch for each in matrices(node))
 
 
-def _numbers(parameter: Parameter, weights: Mapping[str, WeightStatistics]) -> Hashable:
+def numbers_of(parameter: Parameter, weights: Mapping[str, WeightStatistics]) -> Hashable:
+    """What tells a matrix from those that do not hold its numbers; a constant or unknown one is like no other."""
     known = weights.get(parameter.name)
     drawn = known is None or known.is_constant or parameter.law is not None
     return parameter.name if drawn else (parameter.shape, known)

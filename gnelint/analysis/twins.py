@@ -51,7 +51,7 @@ class _Alike:
     """
 
     def __init__(self, tests: tuple[Callable[[Parameter], str], ...] | None = None) -> None:
-        self._tests = (_beginning, _digest) if tests is None else tests
+        self._tests = (beginning, _digest) if tests is None else tests
         self._alone: Node | None = None
         self._groups: dict[tuple[str, ...], _Alike] = {}
 
@@ -78,7 +78,8 @@ _ROWS = 1 << 20
 """Entries that are hashed at a time."""
 
 
-def _beginning(parameter: Parameter) -> str:
+def beginning(parameter: Parameter) -> str:
+    """What tells most parameters apart: their first entries along each axis, or the name where nothing is known."""
     if _is_unknown(parameter):
         return parameter.name
     array = parameter.array()

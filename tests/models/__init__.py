@@ -489,6 +489,7 @@ def _examples() -> dict[str, Case]:
         retold.untold_shares: (8, 12, 8),
         retold.few_channels: (4, 1, 8, 8),
         retold.computed_twice: (8, 3, 16),
+        retold.copied_blocks: (4, 6, 16),
         retold.plain_keys: (16, 24),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]

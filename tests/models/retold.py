@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -306,3 +308,32 @@ class Dice(nn.Module):
 def hard_dice(*, wrong: bool = False) -> nn.Module:
     """Wrong: classes are chosen before they are compared."""
     return Dice(wrong)
+
+
+class Blocks(nn.Module):
+    """Blocks behind each other on vectors of tokens, averaged in the end."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__()
+        encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        block = nn.Sequential(nn.Linear(16, 16), nn.Tanh()) if wrong == "chain" else encoder
+        copies = (block if wrong == "shared" else copy.deepcopy(block) for _ in range(3))
+        self.blocks = (
+            nn.TransformerEncoder(block, 3, enable_nested_tensor=False)
+            if wrong == "encoder"
+            else nn.Sequential(*copies)
+        )
+        if not wrong:
+            for weight in self.parameters():
+                if weight.dim() > 1:
+                    nn.init.xavier_uniform_(weight)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(x).mean(1)
+        return self.head(x)
+
+
+def copied_blocks(*, wrong: str = "") -> nn.Module:
+    """Wrong: torch's encoder copies its layer, a chain is made of copies of one; or one block is used three times."""
+    return Blocks(wrong)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gnelint.analysis.stacks import Stack, stacks
 from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import function
@@ -248,7 +250,69 @@ def _slice_before(facts: Facts, node: Node) -> tuple[str, str] | None:
     return None
 
 
+def _stack(facts: Facts, node: Node) -> Stack | None:
+    """The stack of copies that begins at a layer."""
+    found = facts.once(("stacks", None), lambda: stacks(facts.graph, facts.prediction.weights))
+    return next((stack for stack in found if stack.first.name == node.name), None)
+
+
+def _stacked_blocks(facts: Facts, node: Node) -> float:
+    """How many blocks that start as copies of one follow each other, from the layer at which the first begins."""
+    stack = _stack(facts, node)
+    return 0.0 if stack is None else float(stack.blocks)
+
+
+def _stacked_names(facts: Facts, node: Node) -> str:
+    """What tells the names of a stack's blocks from each other, the first and the last."""
+    stack = _stack(facts, node)
+    if stack is None:
+        return _NONE
+    first, last = (_PART.split(layer.name) for layer in (stack.rows[0][0], stack.rows[0][-1]))
+    while len(first) > 1 and len(last) > 1 and first[-1] == last[-1]:
+        first, last = first[:-2], last[:-2]
+    return f"{''.join(first)} to {''.join(last)}"
+
+
+_PART = re.compile(r"([./])")
+
+
+def _stacked_effect(facts: Facts, node: Node) -> str:
+    """What copies do to the gradient from the end of a stack to its beginning; known of residual branches alone."""
+    stack = _stack(facts, node)
+    if stack is None:
+        return _NONE
+    places = facts.graph.positions
+    first, last = places[stack.first.name], max(places[row[-1].name] for row in stack.rows)
+    bits = [
+        bits
+        for name, bits in facts.prediction.repeated.items()
+        if any(first <= places[reader.name] <= last for reader in facts.graph.consumers.get(name, ()))
+    ]
+    if not bits:
+        return "every one of them does the same at first"
+    return f"what they add goes along, which changes the squared gradient norm by {math.fsum(bits):+.1f} bits"
+
+
 REPEATS = (
+    function(
+        "stacked_blocks(n)",
+        "number",
+        _stacked_blocks,
+        "blocks behind each other that start with the same numbers in weights of their own, where n is the first layer "
+        "of the first of them; else 0",
+    ),
+    function(
+        "stacked_names(n)",
+        "text",
+        _stacked_names,
+        "the first and the last of these blocks by name; or none",
+    ),
+    function(
+        "stacked_effect(n)",
+        "text",
+        _stacked_effect,
+        "what it does to the gradient that these blocks are copies, a clause; or none",
+    ),
     function(
         "detached_steps(n)",
         "number",
