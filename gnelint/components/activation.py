@@ -34,6 +34,7 @@ from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, NOTHING_AHEAD, Ahead
 from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import Nearby
 from gnelint.theory.gaussian.gram_charlier import cumulants, rectified_moments, shaped_expectation
 from gnelint.theory.gaussian.piecewise import (
     Piece,
@@ -111,13 +112,15 @@ class Pointwise(Unary):
         positive = nonnegative and self.keeps_positive(x)
         y = Moments(x.axes, x.profile, mean, variance, covariance, nonnegative=nonnegative, positive=positive)
         y = replace(y, alike=x.alike) if x.alike else y
-        if not (x.neighbours or x.channel_correlation != NONE or x.mean_known or x.square_known or x.levelled):
+        known = x.neighbours or x.nearby or x.mean_known or x.square_known or x.levelled
+        if not (known or x.channel_correlation != NONE):
             return y
         linear = self._linear_share(x, variance)
         return replace(
             y,
             channel_correlation=x.channel_correlation.mapped(linear),
             neighbours=linear * x.neighbours + (1.0 - linear) * x.neighbours**2,
+            nearby=x.nearby.mapped(lambda r: linear * r + (1.0 - linear) * r**2),
             mean_known=self._mean_known(x, variance),
             levelled=linear**2 * x.levelled,
         )
@@ -152,12 +155,22 @@ class Pointwise(Unary):
                 rest = np.maximum(square - slope**2 - linear, 0.0)
                 together = together + linear * x.correlation + rest * x.correlation**2
         pulled = cotangent.times(x.axes, square, together, slope**2, lean)
+        if cotangent.nearby and x.nearby:
+            pulled = replace(pulled, nearby=self._nearby(x, cotangent.nearby, slope, square))
         if cotangent.winners is not NOWHERE:
             pulled = replace(pulled, winners=cotangent.winners)
         told = cotangent.winners.share > 0  # where maxima have put it, `_met` knows
         if told or not (cotangent.correlated and cotangent.lean.any()):
             return pulled
         return following(self.curve, self.kinks, x, cotangent, pulled)
+
+    def _nearby(self, x: Moments, nearby: Nearby, slope: np.ndarray, square: np.ndarray) -> Nearby:
+        """Of a gradient behind slopes that are as alike nearby as the values there, to second order."""
+        whole = max(float(square.mean()), 1e-300)
+        once = float((slope**2).mean()) / whole
+        linear = min(float(((slope * self._lean(x, slope)) ** 2).mean()) / whole, 1.0 - once)
+        alike = x.nearby.on(nearby.lags.shape, nearby.axes)
+        return nearby.mapped(lambda r: r * (once + linear * alike + (1.0 - once - linear) * alike**2))
 
     def _met(self, x: Moments, winners: Winners) -> tuple[np.ndarray, np.ndarray]:
         """E f' and E f'^2 where the gradient sits: a part of it on the largest entries, those of x being where those of
@@ -346,9 +359,18 @@ class ReLU(PiecewisePolynomial):
             lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
         pulled = Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike)
+        if g.nearby:
+            pulled = replace(pulled, nearby=self._masked_nearby(x, g.nearby, passed))
         if x.rectified_part is None:
             return pulled
         return replace(pulled, survived=g.survived + 1.0, cut=self._cut(x, y, g.cut))
+
+    @staticmethod
+    def _masked_nearby(x: Moments, nearby: Nearby, passed: np.ndarray) -> Nearby:
+        """Of a gradient behind masks that are as alike nearby as the signs there."""
+        apart = float((passed**2).mean()) / max(float(passed.mean()), 1e-300)
+        signs = np.arcsin(np.clip(x.nearby.on(nearby.lags.shape, nearby.axes), -1.0, 1.0)) * (2.0 / math.pi)
+        return nearby.mapped(lambda r: r * (apart + (1.0 - apart) * signs))
 
     @staticmethod
     def _cut(x: Moments, y: Moments, behind: float | None) -> float | None:

@@ -31,6 +31,7 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Winners
 from gnelint.theory.fields.log_norm import entry_noise, ranked_before, stratified
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import mixed_nearby
 from gnelint.theory.fields.profiles import mixed_profile
 from gnelint.theory.gaussian.lengths import derivatives, mean_length
 from gnelint.theory.gaussian.piecewise import rectified_source
@@ -99,6 +100,7 @@ class _Linear(OneOutput):
             y = replace(
                 y,
                 neighbours=sum(share * x.neighbours for share, x in shares) / total,
+                nearby=mixed_nearby([(share, x.nearby) for share, x in shares]),
                 mean_known=sum(share * x.mean_known for share, x in shares) / total,
                 square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
                 balanced=sum(share * x.balanced for share, x in shares) / total,
@@ -441,7 +443,13 @@ class Multiply(OneOutput):
             fourth = y.second**2 * math.prod(_kurtosis(x) for x in known(inputs))
             return replace(y, log_norm_variance=entry_noise(y.second, fourth, y))
         # a gate that is one number for a whole channel changes nothing about where the channel has its energy
-        return replace(y, profile=profile, channel_correlation=gated.channel_correlation, neighbours=gated.neighbours)
+        return replace(
+            y,
+            profile=profile,
+            channel_correlation=gated.channel_correlation,
+            neighbours=gated.neighbours,
+            nearby=gated.nearby,
+        )
 
     def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
         a, b = aligned([x.flattened() for x in self._operands(inputs)], self.output_shapes[0])
@@ -753,6 +761,9 @@ class Concatenate(OneOutput):
             steady=self._averaged([x.steady for x in parts], sizes) if any(sizes) else 1.0,
             autocorrelation=autocorrelation_unless_along(joined, self._axis),
             neighbours=self._averaged([x.neighbours for x in parts], sizes),
+            nearby=mixed_nearby(
+                [(size * x.total_second, x.nearby) for size, x in zip(sizes, parts, strict=True)]
+            ).moved(lambda axis: None if axis == self._axis else axis),
             mean_known=self._averaged([x.mean_known for x in parts], sizes),
         )
 

@@ -462,6 +462,7 @@ class Convolution(_Convolution):
             y,
             log_norm_variance=x.log_norm_variance + gaussian_noise(y),
             neighbours=neighbours,
+            nearby=x.nearby.every([axis.stride for axis in self._taps]),
             mean_known=mean_known,
         )
 
@@ -496,6 +497,7 @@ class Convolution(_Convolution):
         g, rows = _channel_gradient(cotangent)
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = self._pulled(self._kernel, g, rows, sent, widens=True)
+        pulled = replace(pulled, nearby=g.nearby.apart([axis.stride for axis in self._taps])) if g.nearby else pulled
         if self._kernel.shape[1] > _FEW or not g.lean.any():
             return pulled
         level = float(self._tap_counts.sum()) / math.prod(self.input_shape[2:]) / self._kernel.shape[-1]
@@ -611,7 +613,8 @@ class TransposedConvolution(_Convolution):
         variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
-        return self._with_bias(self._coupled(y, border, x, variance))
+        found = self._with_bias(self._coupled(y, border, x, variance))
+        return replace(found, nearby=x.nearby.apart([axis.stride for axis in self._taps])) if x.nearby else found
 
     @property
     def _overlap(self) -> float:
@@ -626,7 +629,8 @@ class TransposedConvolution(_Convolution):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g, rows = _channel_gradient(cotangent)
         sent = [axis.gather(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
-        return self._pulled(self._swapped(), g, rows, sent, widens=False)
+        pulled = self._pulled(self._swapped(), g, rows, sent, widens=False)
+        return replace(pulled, nearby=g.nearby.every([axis.stride for axis in self._taps])) if g.nearby else pulled
 
     def phis(self, inputs: Inputs, outputs: Sequence[Moments]) -> tuple[float | None, ...]:
         length = float(math.prod(self.shape[1:]))

@@ -23,6 +23,7 @@ from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import MANY, Moments
+from gnelint.theory.fields.nearby import Nearby
 from gnelint.theory.fields.profiles import amplitude
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, is_positive, rows_times, squared_gram
@@ -123,6 +124,7 @@ class Linear(Unary):
             squared[: len(mean)].reshape(cells),
             squared[len(mean) :].reshape(cells),
             autocorrelation=self._kept(x.autocorrelation),
+            nearby=self._kept_nearby(x.nearby),
             channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
             variance_of_variance=2.0 * x.channel_correlation.total,
             mean_known=x.mean_known,
@@ -154,13 +156,17 @@ class Linear(Unary):
         )
         axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
         found = Gradient.flat(axes, energy, covariance, profile, across)
-        found = replace(found, alike=g.alike - {len(axes) - 1})
+        found = replace(found, alike=g.alike - {len(axes) - 1}, nearby=self._kept_nearby(g.nearby))
         return found.with_autocorrelation(self._kept(g.autocorrelation))
 
     def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
         if behind == NOTHING_AHEAD or self._positive is not None:
             return behind, 0.0
         return behind.before_sum(participation(self._on_channels(x).variance), 1.0, 0.0)
+
+    def _kept_nearby(self, nearby: Nearby) -> Nearby:
+        last = len(self.shape) - 1
+        return nearby.moved(lambda axis: None if axis == last else axis)
 
     def _kept(self, autocorrelation: Autocorrelation | None) -> Autocorrelation | None:
         """Along the positions; there is none between channels that a weight has mixed."""

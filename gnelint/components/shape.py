@@ -28,6 +28,7 @@ from gnelint.theory.fields.field import Effect, Field, put
 from gnelint.theory.fields.gradient import Gradient, alike_of_all
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import nearest
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.fields.taps import TapAxis
 
@@ -312,7 +313,7 @@ class Pad(Unary):
         return np.pad(line, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload, no-any-return]
 
     def map(self, x: Moments) -> Moments:
-        value = 0.0 if self._copies else float(self.node.attribute("value") or 0.0)
+        value, nearby = 0.0 if self._copies else float(self.node.attribute("value") or 0.0), x.nearby
         for index, (before, after) in enumerate(self._pads()):
             x = x.sliced(index, max(-before, 0), x.shape[index] - max(-after, 0), 1) if min(before, after) < 0 else x
             before, after = max(before, 0), max(after, 0)
@@ -323,7 +324,7 @@ class Pad(Unary):
                 x = _laid_out(x, index, before, after, value, self._copies)
                 continue
             x = self._padded_profile(x, index, before, after, size)
-        return x
+        return replace(x, nearby=nearby) if nearby else x
 
     def _padded_profile(self, x: Moments, index: int, before: int, after: int, size: int) -> Moments:
         axes, own = put(x.axes, index, Axis(size)), x.profile[index]
@@ -347,7 +348,7 @@ class Pad(Unary):
             size = self.input_shape[index]
             g = g.sliced(index, max(before, 0), g.shape[index] - max(after, 0), 1)
             g = embedded(g, index, max(-before, 0), size).profiled(index)
-        return g
+        return replace(g, nearby=cotangent.nearby) if cotangent.nearby else g
 
     def phi_variance(self, inputs: Inputs, outputs: Sequence[Moments]) -> float | None:
         """(n/m) (1 - n/m) of zeros around n entries, mean multiplicity less one of copies (theory 3.7)."""
@@ -385,7 +386,9 @@ class Upsample(Unary):
 
     The weights are the kernel's values at the distances between an output's centre and the inputs; beyond the border
     the outermost entry counts again. With antialiasing the kernel is as wide as an output where that is more than an
-    input, and what is left of it inside the border is scaled to a sum of 1. Source: theory 3.7.
+    input, and what is left of it inside the border is scaled to a sum of 1. Outputs that read one entry are alike, and
+    so are gradients of entries that one output reads: another interpolation sums what is alike (theory.fields.nearby).
+    Source: theory 3.7.
     """
 
     def _matrix(self, index: int) -> np.ndarray:
@@ -434,12 +437,13 @@ class Upsample(Unary):
             weights = self._matrix(index)
             own = np.ones(self.input_shape[index]) if x.profile[index] is None else x.profile[index]
             energy = (weights**2) @ own
-            variance = np.maximum(x.variance - x.position_covariance, 0.0) * float(energy.mean())
+            nearby, gain = x.nearby.mixed(index, weights.T)
+            variance = np.maximum(x.variance - x.position_covariance, 0.0) * (gain * float(energy.mean()))
             arrays = (x.mean, variance + x.position_covariance, x.position_covariance)
             line = None if x.profile[index] is None else normalised(energy)
             axes = put(x.axes, index, Axis(self.shape[index]))
-            x = x.behind(Effect.MOVED, arrays, axes, put(x.profile, index, line))
-        return x
+            x = replace(x.behind(Effect.MOVED, arrays, axes, put(x.profile, index, line)), nearby=nearby)
+        return replace(x, neighbours=nearest(x.nearby))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         g = cotangent
@@ -449,7 +453,8 @@ class Upsample(Unary):
             own = np.ones(self.shape[index]) if g.profile[index] is None else g.profile[index]
             received = own @ (weights**2)
             together = float((weights.sum(axis=0) ** 2).mean())
-            white = float(received.mean())
+            nearby, gain = g.nearby.mixed(index, weights)
+            white = float(received.mean()) * gain
             energy = np.maximum(g.energy - g.position_covariance, 0.0) * white + g.position_covariance * together
             axes, profile = (
                 put(g.axes, index, Axis(self.input_shape[index])),
@@ -457,7 +462,7 @@ class Upsample(Unary):
             )
             ratio = (self.shape[index] / self.input_shape[index]) ** 2
             arrays = (energy, g.position_covariance * together, 0.0 * energy, g.sample_covariance * ratio)
-            g = g.behind(Effect.MOVED, arrays, axes, profile)
+            g = replace(g.behind(Effect.MOVED, arrays, axes, profile), nearby=nearby)
         return g
 
 

@@ -43,6 +43,7 @@ from gnelint.theory.fields.cells import (
     resample,
     squeeze_constant,
 )
+from gnelint.theory.fields.nearby import NOWHERE_NEAR, Nearby
 from gnelint.theory.fields.profiles import Profiles, refolded
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Field(ABC):
             leave correlations as they are; what moves entries says itself to which axis it goes.
         alike: axes that were one cell, and have many only because something else differs there: entries of two cells
             along them share what entries of one do, the root of the product of their `position_covariance`.
+        nearby: how entries of one channel that lie near each other are correlated, of what `position_covariance` does
+            not say that all of a cell share.
     """
 
     axes: Axes
@@ -99,6 +102,10 @@ class Field(ABC):
     )
     alike: frozenset[int] = field(
         default=frozenset(), kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
+
+    nearby: Nearby = field(
+        default=NOWHERE_NEAR, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
     )
 
     _covariance: ClassVar[int]
@@ -245,7 +252,9 @@ class Field(ABC):
         return self if autocorrelation is self.autocorrelation else replace(self, autocorrelation=autocorrelation)
 
     def _with_its_axis(self, moved: Self, axis: Callable[[int], int | None]) -> Self:
-        """What this field was moved to, with the autocorrelation along the axis that its own has become, if any."""
+        """What this field was moved to, with the correlations along the axes that their own have become, if any."""
+        if self.nearby:
+            moved = replace(moved, nearby=self.nearby.moved(axis))
         target = None if self.autocorrelation is None else axis(self.autocorrelation.axis)
         if self.autocorrelation is None or target is None:
             return moved

@@ -31,6 +31,7 @@ from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, mixe
 from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
 from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Trace
+from gnelint.theory.fields.nearby import mixed_nearby
 from gnelint.theory.fields.profiles import Profiles, mixed_profile, normalised
 
 _LITTLE = 0.1
@@ -300,9 +301,12 @@ class Gradient(Field):
             fitted(lean),
         )
         cells = counts(field.axes)
-        return Gradient(
-            field.axes, field.profile, *[on_cells(array, cells) for array in arrays], alike=field.alike - apart
-        )
+        nearby = field.nearby
+        if nearby:
+            kept = float(np.mean(together)) / max(float(np.mean(factor)), 1e-300)
+            nearby = nearby.mapped(lambda correlation: correlation * kept)
+        full = [on_cells(array, cells) for array in arrays]
+        return Gradient(field.axes, field.profile, *full, alike=field.alike - apart, nearby=nearby)
 
     def by_constants(self, axes: Axes, mean: np.ndarray, variance: np.ndarray | float = 0.0) -> Gradient:
         """Entries multiplied by constants with this mean and variance within each cell: what follows the value goes on
@@ -347,6 +351,8 @@ class Gradient(Field):
             total = replace(total, survived=survived / whole if whole > 0 else 0.0)
         if left.cut is not None or right.cut is not None:
             total = replace(total, cut=left.cut if left.total > right.total else right.cut)
+        if left.nearby or right.nearby:
+            total = replace(total, nearby=mixed_nearby(((left.total, left.nearby), (right.total, right.nearby))))
         parts = ((left.total, left.autocorrelation), (right.total, right.autocorrelation))
         return total.with_autocorrelation(mixed_autocorrelation(parts))
 

@@ -14,6 +14,7 @@ from gnelint.theory.fields.channel_correlation import ChannelCorrelation
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments, Peaks, Trace
+from gnelint.theory.fields.nearby import Nearby
 from gnelint.theory.gaussian.rectified_sum import cut_gaussian
 
 LAW = cut_gaussian(np.full((1, 1, 1), 0.5), np.full((1, 1, 1), 0.4), np.full((1, 1, 1), 0.34))
@@ -40,10 +41,11 @@ ALL = replace(
     alike=frozenset({2}),
     parted=0.5,
     autocorrelation=Autocorrelation(2, np.array([0.5])),
+    nearby=Nearby((2,), np.array([1.0, 0.5])),
     trace=Trace(Moments.uniform((4, 3, 5), 1.0, 2.0), lambda grid: None, (True,), composed=False, linear=False),
 )
 OPTIONAL = {each.name: each.default for each in fields(Moments) if each.default is not MISSING}
-WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "alike"}
+WHERE = {"neighbours", "mean_known", "square_known", "balanced", "levelled", "alike", "nearby"}
 ALWAYS = {"channel_correlation", "parted", "steady"}
 LASTING = {
     Effect.RECUT: {"nonnegative", "positive", "autocorrelation", *ALWAYS, *WHERE},

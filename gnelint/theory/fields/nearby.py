@@ -1,0 +1,152 @@
+"""How entries of one channel that lie near each other are correlated, beyond what all positions of a cell share.
+
+An interpolation makes neighbours alike, forward and in front of it: each value is read by several outputs that share
+it, so that gradients of neighbours have outputs in common. What is alike adds up where the next interpolation, or the
+next gradient, sums neighbours. A kernel of independent weights leaves the correlations as they are; a mask takes some
+(theory 9.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field
+
+import numpy as np
+
+from gnelint.records import dataclass
+
+REACH = 16
+"""Positions over which correlations are followed: three interpolations to twice the size reach 14."""
+_NOTHING = 1e-3
+"""Correlation up to which neighbours have nothing in common."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nearby:
+    """Correlations by the distances along some axes.
+
+    Attributes:
+        axes: which, in ascending order.
+        lags: correlation of entries that lie this far apart along each of these axes, 1 at the distance 0 and 0 beyond
+            the end. Directions are not told apart.
+    """
+
+    axes: tuple[int, ...] = ()
+    lags: np.ndarray = field(default_factory=lambda: np.ones(()))
+
+    def __bool__(self) -> bool:
+        return self.lags.size > 1
+
+    def mixed(self, index: int, weights: np.ndarray) -> tuple[Nearby, float]:
+        """Behind sums along one axis, and their variance relative to that of entries that have nothing in common.
+
+        Args:
+            index: which axis.
+            weights: (entries, sums) what is added up.
+        """
+        along = self._with(index)
+        place = along.axes.index(index)
+        lags = np.moveaxis(along.lags, place, 0)
+        reach = min(REACH, weights.shape[1] - 1)
+        found = np.tensordot(_lag_map(weights, len(lags) - 1, reach), lags, axes=1)
+        white = float((weights**2).sum()) / max(weights.shape[1], 1)
+        here = float(found[(0,) * found.ndim])
+        if here <= 0 or white <= 0:
+            return NOWHERE_NEAR, 1.0
+        return Nearby(along.axes, _trimmed(np.moveaxis(found / here, 0, place))), here / white
+
+    def _with(self, index: int) -> Nearby:
+        """With this axis among its own."""
+        if index in self.axes:
+            return self
+        place = sum(axis < index for axis in self.axes)
+        axes = (*self.axes[:place], index, *self.axes[place:])
+        return Nearby(axes, np.expand_dims(self.lags, place))
+
+    def every(self, steps: Sequence[int]) -> Nearby:
+        """Of the entries that are so many steps apart along the last axes."""
+        first = max(self.axes, default=0) + 1 - len(steps)
+        cut = tuple(slice(None, None, steps[axis - first] if axis >= first else 1) for axis in self.axes)
+        return Nearby(self.axes, _trimmed(self.lags[cut])) if self else self
+
+    def apart(self, steps: Sequence[int]) -> Nearby:
+        """Of the entries with so many steps along the last axes from one to the next, and others that share nothing
+        between them."""
+        if not self or all(step == 1 for step in steps):
+            return self
+        first = max(self.axes) + 1 - len(steps)
+        by_axis = [steps[axis - first] if axis >= first else 1 for axis in self.axes]
+        sizes = [(size - 1) * step + 1 for size, step in zip(self.lags.shape, by_axis, strict=True)]
+        lags = np.zeros(sizes)
+        lags[tuple(slice(None, None, step) for step in by_axis)] = self.lags
+        return Nearby(self.axes, _trimmed(lags[(slice(REACH + 1),) * lags.ndim]))
+
+    def mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> Nearby:
+        """With other correlations at the same distances; an entry is still all that it is itself."""
+        if not self:
+            return self
+        lags = np.array(change(self.lags))
+        lags[(0,) * lags.ndim] = 1.0
+        return Nearby(self.axes, _trimmed(lags))
+
+    def on(self, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
+        """The correlations at all distances up to `shape` along these axes."""
+        found = np.zeros(tuple(shape))
+        found[(0,) * found.ndim] = 1.0
+        if self and set(self.axes) <= set(axes):
+            own = self
+            for axis in axes:
+                own = own._with(axis)
+            inside = tuple(slice(min(a, b)) for a, b in zip(found.shape, own.lags.shape, strict=True))
+            found[inside] = own.lags[inside]
+        return found
+
+    def moved(self, behind: Callable[[int], int | None]) -> Nearby:
+        """With the axes that these have become; of one that is no more the distance 0 stays."""
+        if not self:
+            return self
+        places = [behind(axis) for axis in self.axes]
+        lags = self.lags[tuple(slice(None) if place is not None else 0 for place in places)]
+        kept = [place for place in places if place is not None]
+        order = np.argsort(kept)
+        return Nearby(tuple(sorted(kept)), lags.transpose(order)) if kept else NOWHERE_NEAR
+
+
+NOWHERE_NEAR = Nearby()
+
+
+def mixed_nearby(parts: Sequence[tuple[float, Nearby]]) -> Nearby:
+    """Of a sum of uncorrelated parts, each given with its energy."""
+    total = sum(energy for energy, _ in parts)
+    known = [part for _, part in parts if part]
+    if not known or total <= 0:
+        return NOWHERE_NEAR
+    axes = tuple(sorted({axis for part in known for axis in part.axes}))
+    shape = [max(part._with(axis).lags.shape[part._with(axis).axes.index(axis)] for part in known) for axis in axes]
+    return Nearby(axes, _trimmed(sum((energy / total * part.on(shape, axes) for energy, part in parts), np.zeros(1))))
+
+
+def nearest(nearby: Nearby) -> float:
+    """Correlation of entries that lie side by side, on average over the axes."""
+    steps = [np.moveaxis(nearby.lags, place, 0)[1:2] for place in range(nearby.lags.ndim)]
+    return sum(float(step.flat[0]) for step in steps if step.size) / max(len(steps), 1)
+
+
+def _lag_map(weights: np.ndarray, before: int, behind: int) -> np.ndarray:
+    """(behind + 1, before + 1): what sums so far apart have in common of entries so far apart, on average over sums."""
+    entries, sums = weights.shape
+    found = np.zeros((behind + 1, before + 1))
+    for apart in range(min(behind, sums - 1) + 1):
+        left, right = weights[:, : sums - apart], weights[:, apart:]
+        for far in range(min(before, entries - 1) + 1):
+            pairs = float((left[: entries - far] * right[far:]).sum())
+            if far:
+                pairs += float((left[far:] * right[: entries - far]).sum())
+            found[apart, far] = pairs / (sums - apart)
+    return found
+
+
+def _trimmed(lags: np.ndarray) -> np.ndarray:
+    """Without the far end where nothing is left."""
+    there = np.nonzero(np.abs(lags) > _NOTHING)
+    return lags[tuple(slice(int(each.max(initial=0)) + 1) for each in there)]
