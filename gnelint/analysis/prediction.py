@@ -109,8 +109,6 @@ class Prediction:
         gradient_at: the value at which `gradient_log2` is taken, None if there is none.
         cotangent_at: "output", or the value where the cotangent had to be placed.
         weights: statistics by parameter name, for the weights of linear maps and the parameters of normalisations.
-        repeated: by the value at which a branch starts, log2 of what it makes of the gradient's energy because branches
-            behind it hold the same numbers.
         notes: sentences for people, the reader's and the analysis' own.
         sampler: what ran the parts that no formula describes, for who analyses the graph again.
     """
@@ -126,7 +124,6 @@ class Prediction:
     error_bits: float | None = None
     fluctuation_bits: float | None = None
     weights: Mapping[str, WeightStatistics] = field(default_factory=dict)
-    repeated: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sampler: MakeSampler | None = field(default=None, repr=False, compare=False)
 

@@ -121,11 +121,6 @@ class _Forward:
     problems: dict[str, str] = field(default_factory=dict)
     repeats: Repeats | None = None
 
-    @property
-    def bits_of_repeats(self) -> Mapping[str, float]:
-        """By fork, log2 of what copies made of the gradient's energy."""
-        return {} if self.repeats is None else self.repeats.bits
-
 
 def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     """Predict what every node and block of the graph does to the gradient.
@@ -174,7 +169,6 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
         error_bits=None if error is None else error.bound,
         fluctuation_bits=None if error is None else error.fluctuation,
         weights=weights,
-        repeated=forward.bits_of_repeats,
         notes=tuple(notes),
         sampler=sampler,
     )
@@ -667,9 +661,8 @@ def _gradient_errors(
     start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
     logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
     with np.errstate(all="ignore"):
-        return gradient_errors(
-            graph, forward.components, forward.moments, spectra, logs, start, forward.bits_of_repeats
-        )
+        repeated = {} if forward.repeats is None else forward.repeats.bits
+        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start, repeated)
 
 
 def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -276,23 +275,6 @@ def _stacked_names(facts: Facts, node: Node) -> str:
 _PART = re.compile(r"([./])")
 
 
-def _stacked_effect(facts: Facts, node: Node) -> str:
-    """What copies do to the gradient from the end of a stack to its beginning; known of residual branches alone."""
-    stack = _stack(facts, node)
-    if stack is None:
-        return _NONE
-    places = facts.graph.positions
-    first, last = places[stack.first.name], max(places[row[-1].name] for row in stack.rows)
-    bits = [
-        bits
-        for name, bits in facts.prediction.repeated.items()
-        if any(first <= places[reader.name] <= last for reader in facts.graph.consumers.get(name, ()))
-    ]
-    if not bits:
-        return "every one of them does the same at first"
-    return f"what they add goes along, which changes the squared gradient norm by {math.fsum(bits):+.1f} bits"
-
-
 REPEATS = (
     function(
         "stacked_blocks(n)",
@@ -306,12 +288,6 @@ REPEATS = (
         "text",
         _stacked_names,
         "the first and the last of these blocks by name; or none",
-    ),
-    function(
-        "stacked_effect(n)",
-        "text",
-        _stacked_effect,
-        "what it does to the gradient that these blocks are copies, a clause; or none",
     ),
     function(
         "detached_steps(n)",
