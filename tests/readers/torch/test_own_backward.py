@@ -192,6 +192,61 @@ def test_a_backward_of_zeros_stops_the_gradient() -> None:
     assert [(each.rule, each.nodes) for each in gnelint.check(model, (x,)).findings] == [("GNE507", ("first",))]
 
 
+class Shake(torch.autograd.Function):
+    """The mean of two branches, whose gradient is shared out by a draw of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        return 0.5 * x + 0.5 * y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        share = torch.rand(gradient.size(0), 1)
+        return share * gradient, (1 - share) * gradient
+
+
+class Turned(Shake):
+    """Its backward is nothing that is known."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient.flip(1), gradient.roll(1, 0)
+
+
+class Branches(nn.Module):
+    """Two layers that a function puts together."""
+
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.first, self.second, self.head, self.function = (
+            nn.Linear(8, 16),
+            nn.Linear(8, 16),
+            nn.Linear(16, 4),
+            function,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function.apply(self.first(x), self.second(x)))
+
+
+def test_a_backward_that_draws_is_read_with_its_draw() -> None:
+    torch.manual_seed(0)
+    module = Branches(Shake)
+    analysis = gnelint.check(module, torch.randn(256, 8))
+    assert analysis.prediction.coverage == 1.0
+    assert not analysis.findings
+    x = torch.randn(256, 8, requires_grad=True)
+    y = module(x)
+    (gradient,) = torch.autograd.grad(y, x, back := torch.randn_like(y))
+    measured = math.log2(float(gradient.pow(2).sum() / back.pow(2).sum()))
+    assert analysis.prediction.gradient_log2 == pytest.approx(measured, abs=0.4)
+
+
+def test_an_unknown_backward_may_reach_all_that_the_function_reads() -> None:
+    rules = {finding.rule for finding in gnelint.check(Branches(Turned), torch.randn(8, 8)).findings}
+    assert {"GNE901", "GNE507"} & rules == {"GNE901"}
+
+
 def test_another_backward_is_not_known() -> None:
     model, x = drawn(Mixed)
     assert {each.rule for each in gnelint.check(model, (x,)).findings if each.severity != "info"} == {"GNE901"}
