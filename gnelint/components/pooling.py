@@ -583,7 +583,7 @@ class GlobalAveragePool(_Averages, _Whole):
         x = x.only(0, 1)
         variance = x.variance / self._count + x.position_covariance * (1.0 - 1.0 / self._count)
         y = Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, nonnegative=x.nonnegative)
-        return replace(y, channel_correlation=x.channel_correlation.averaged())
+        return replace(y, channel_correlation=x.channel_correlation.averaged(), mean_known=x.mean_known)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         return self._distributed_back(cotangent, 1.0 / self._count**2, 1.0 / self._count**2)

@@ -73,7 +73,8 @@ class ReduceMean(_Reduction):
         arrays = (factor * mean, factor**2 * variance, factor**2 * np.minimum(covariance, variance))
         positive = x.positive or (x.nonnegative and self._count >= MANY)
         y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative, positive=positive)
-        return replace(y, channel_correlation=x.channel_correlation.averaged()).reshaped(self.shape)
+        known = 0.0 if 0 in self._reduced else x.mean_known  # what is nothing over samples and positions stays so
+        return replace(y, channel_correlation=x.channel_correlation.averaged(), mean_known=known).reshaped(self.shape)
 
     def _apart(self, g: Gradient) -> Gradient:
         """A white gradient with the indices of the one kept axis in cells of their own: what they then have in common

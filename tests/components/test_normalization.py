@@ -506,3 +506,41 @@ def test_few_values_have_the_law_of_their_variance(values: int, tolerance: float
         assert said is not None
         errors.append(said - math.log2(true))
     assert sum(errors) / len(errors) == pytest.approx(0.0, abs=tolerance)
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.Flatten(2)])
+def test_averages_of_what_a_batch_norm_has_centred_are_centred(pool: nn.Module) -> None:
+    """An average over positions keeps the average over samples at nothing, so that the next batch norm takes no eighth
+    out of the variance of 8 values: 0.36 bits too much passed before."""
+    errors = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        first = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), pool)
+        rest = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 64))
+        module = Pooled(first, rest).double()
+        said = analyse(trace_module(module, (normal(8, 3, 4, 4),), name="pooled").graph).by_node["rest.0"].gradient_log2
+        true = 0.0
+        for _ in range(8):
+            x = module.rest[0](module.pooled(normal(8, 3, 4, 4))).detach().requires_grad_()
+            cotangent = normal(8, 64)
+            (gradient,) = torch.autograd.grad(module.rest[1:](x), x, cotangent)
+            true += float(gradient.square().sum() / cotangent.square().sum()) / 8
+        assert said is not None
+        errors.append(said - math.log2(true))
+    assert sum(errors) / len(errors) == pytest.approx(0.0, abs=0.12)
+
+
+class Pooled(nn.Module):
+    """A part on maps, the mean of what is left of them, and a part on that."""
+
+    def __init__(self, first: nn.Module, rest: nn.Sequential) -> None:
+        super().__init__()
+        self.first, self.rest = first, rest
+
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.first(x).flatten(2).mean(2)
+        return found
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.rest(self.pooled(x))
+        return found
