@@ -505,6 +505,9 @@ def _with_repeats(gradients: dict[str, Scaled], names: Iterable[str], meetings: 
     if meetings is None:
         return
     for name in names:
+        again = meetings.read_again(name)
+        if again != 1.0 and name in gradients:
+            gradients[name] = replace(gradients[name], gradient=gradients[name].gradient.scaled(again))
         exit = meetings.exit_of(name)
         found, behind = gradients.get(name), None if exit is None else gradients.get(exit)
         if found is None or behind is None or not -math.inf < behind.log2 < math.inf:

@@ -9,7 +9,9 @@ where r_im is the correlation of x_i and x_m, and so does its gradient. Towards 
 
     <A_i^T u_i, u_j> = sum_{m < j, m a copy of i} rho(r_im) sqrt(a_i a_m) <u_i, u_m>,  a_i = |A_i^T u_i|^2 / |u_i|^2
 
-from which all products follow one by one: L copies of one map multiply the gradient by sum_k C(L, k)^2 a^k where
+from which all products follow one by one. A value beside the stream that copies read (what a decoder's layers attend
+to) gets from them sum_ij sqrt(e_i e_j) c_ij, c_ij being the correlation of the gradients at the copies' ends and e_i
+what each sends. L copies of one map multiply the gradient by sum_k C(L, k)^2 a^k where
 independent ones multiply it by (1 + a)^L. Of branches with an activation, K is what a rectifier keeps of a correlation
 (theory 2.4) and rho the share of its masks that agree; of others K is r and rho 1. Source: words in independent random
 matrices have no product with each other; theory 4.1 for independent branches.
@@ -92,6 +94,7 @@ class Repeats:
         runs = (_run(sums, weights) for sums in residual_runs(graph)) if _repeat(graph, weights) else ()
         self._streams = [_Stream(run) for run in runs if run is not None]
         self._at = {one.join: (s, i) for s in self._streams for i, one in enumerate(s.run.sums)}
+        self._beside = [read for s in self._streams for read in _read_beside(graph, s)]
         self.bits: dict[str, float] = {}
 
     def joined(self, node: str, y: Moments, moments: Mapping[str, Moments]) -> Moments:
@@ -108,7 +111,7 @@ class Repeats:
 
     def backward(self) -> Meetings:
         """For one walk from the outputs to the inputs."""
-        return Meetings(self._streams, self.bits)
+        return Meetings(self._streams, self._beside, self.bits)
 
 
 def _variance(x: Moments) -> float:
@@ -158,6 +161,36 @@ class _Stream:
         return np.asarray(np.where(self.run.kinds[others] == self.run.kinds[index], agreeing, 0.0))
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A value beside a stream that copies of one branch read.
+
+    Attributes:
+        value: which.
+        stream: the stream that they add to.
+        branches: the copies, the first one first.
+    """
+
+    value: str
+    stream: _Stream
+    branches: tuple[int, ...]
+
+
+def _read_beside(graph: Graph, stream: _Stream) -> Iterator[_Read]:
+    """The values that only copies of one branch read."""
+    readers: dict[str, dict[int, set[str]]] = {}
+    for index, one in enumerate(stream.run.sums):
+        inside = {name for node in one.branch for name in node.outputs}
+        for node in one.branch:
+            for value in set(node.present_inputs) & graph.gradient_values - inside - {one.entry}:
+                readers.setdefault(value, {}).setdefault(index, set()).add(node.name)
+    for value, found in readers.items():
+        known = set().union(*found.values())
+        alike = len({int(stream.run.kinds[index]) for index in found}) == 1
+        if len(found) > 1 and alike and all(node.name in known for node in graph.consumers[value]):
+            yield _Read(value, stream, tuple(sorted(found)))
+
+
 def _rectified(r: np.ndarray) -> np.ndarray:
     """The correlation that rectified values of correlation r have (theory 2.4)."""
     at_zero = 1.0 / math.pi
@@ -172,8 +205,10 @@ class Meetings:
     have nothing but what branches add.
     """
 
-    def __init__(self, streams: Sequence[_Stream], bits: dict[str, float]) -> None:
+    def __init__(self, streams: Sequence[_Stream], beside: Sequence[_Read], bits: dict[str, float]) -> None:
         """Start at the outputs; what is found at a fork goes to `bits`, too."""
+        self._beside = {read.value: read for read in beside}
+        self._alike: dict[tuple[int, int], np.ndarray] = {}
         self._at = {one.entry: (s, i) for s in streams for i, one in enumerate(s.run.sums)}
         self._bits = bits
         self._met: dict[int, _Met] = {}
@@ -182,6 +217,28 @@ class Meetings:
         """The sum whose gradient comes to this value by the shortcut; None where none is followed."""
         stream, index = self._at.get(value, (None, 0))
         return None if stream is None else stream.run.sums[index].exit
+
+    def read_again(self, value: str) -> float:
+        """What copies that read a value beside their stream send it, relative to what independent branches would."""
+        read = self._beside.get(value)
+        met = None if read is None else self._met.get(id(read.stream))
+        if read is None or met is None:
+            return 1.0
+        order = (*met.branches, met.branches[-1] - 1)  # of the one in front of the last fork only the exit has been met
+        if not set(read.branches) <= set(order):
+            return 1.0
+        sizes, newest = np.append(met.sizes, 1.0), met.products[:-1] / np.sqrt(met.sizes)
+        sent = np.sqrt([sizes[order.index(branch)] for branch in read.branches])
+        whole = float((sent**2).sum())
+        more = 0.0
+        for place, branch in enumerate(read.branches):
+            behind = read.branches[place + 1 :]
+            rows = newest if branch == order[-1] else self._alike[id(read.stream), branch]
+            alike = rows[[order.index(other) for other in behind]] * read.stream.masks(branch, behind)
+            more += 2.0 * sent[place] * float(alike @ sent[place + 1 :])
+        factor = max(1.0 + more / whole, 1.0 / len(sent)) if whole > 0 else 1.0
+        self._bits[value] = math.log2(factor)
+        return factor
 
     def joined(self, value: str, arrived: Gradient, behind: Gradient, unit: float) -> Gradient:
         """What arrives at a fork, with what copies have in common; forks come from the last to the first.
@@ -198,6 +255,7 @@ class Meetings:
         before = self._met.get(id(stream))
         if before is None or before.branches[-1] != index + 1:
             before = _Met((), np.zeros((0, own.size)), np.zeros(0), np.ones(1))
+        self._alike[id(stream), index] = before.products[:-1] / np.sqrt(before.sizes)
         added = np.maximum(whole - own, 0.0) / own.sum()
         found = before.behind(index, added, stream.masks(index, before.branches))
         self._met[id(stream)] = found

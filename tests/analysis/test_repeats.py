@@ -115,6 +115,39 @@ def test_powers_of_one_matrix() -> None:
     assert math.log2(growth) - DEPTH * math.log2(1.25) > 1.5
 
 
+class Decoder(nn.Module):
+    """Layers that attend to a memory, which stands in front of all of them; words have no gradient, or one."""
+
+    def __init__(self, *, first: bool, shared: bool, fixed: bool) -> None:
+        super().__init__()
+        one = nn.TransformerDecoderLayer(WIDTH, 4, 2 * WIDTH, dropout=0.0, batch_first=True, norm_first=first)
+        self.stem = nn.Linear(16, WIDTH)
+        self.layers = nn.ModuleList(one if shared else copy.deepcopy(one) for _ in range(4))
+        self.register_buffer("words", torch.randn(8, TOKENS, WIDTH))
+        self.start = None if fixed else nn.Linear(16, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory, x = self.stem(x), self.words if self.start is None else self.start(x)
+        for each in self.layers:
+            x = each(x, memory)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("first", "shared", "fixed"),
+    [
+        (False, False, True),
+        (True, True, False),
+        pytest.param(False, True, False, marks=pytest.mark.slow),
+        pytest.param(True, False, False, marks=pytest.mark.slow),
+    ],
+)
+def test_what_copies_attend_to_gets_the_same_from_each(first: bool, shared: bool, fixed: bool) -> None:
+    """1.8 bits too small where what four copies send back is taken as independent."""
+    torch.manual_seed(0)
+    assert abs(off(Decoder(first=first, shared=shared, fixed=fixed), torch.randn(8, TOKENS, 16))[0]) < 0.4
+
+
 class Tapped(nn.Module):
     """Sums behind each other, the first of which something else reads as well."""
 
