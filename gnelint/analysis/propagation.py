@@ -406,8 +406,9 @@ def _backward(graph: Graph, forward: _Forward, spent: bool = False) -> tuple[str
         for name in graph.outputs
         if name in graph.gradient_values and (shape := graph.values[name].concrete_shape) is not None
     }
-    length = sum(scaled.gradient.size for scaled in start.values())
-    if length == 0:
+    shapes = (graph.values[name].concrete_shape for name in graph.moving_outputs)
+    length = graph.returned_entries + sum(math.prod(shape) for shape in shapes if shape is not None)
+    if length == 0 or not start:
         return "output", {}
     gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()}, spent=spent)
     at = graph.gradient_source

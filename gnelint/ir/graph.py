@@ -342,6 +342,7 @@ class Graph:
         ignores: rules that the model file itself asks to ignore, by the node's name in the file; "" is the model.
         data_files: files beside the model that hold weights, as the model names them.
         returned: names of the stored tensors that the model returns, or returns something computed of them alone.
+        returned_entries: entries of the outputs that are trained tensors, or computed of them alone.
         unread: names of the trained tensors that the model holds and that no output depends on.
         unread_shapes: the shapes of those.
         uncalled: those that nothing in the program reads at all.
@@ -366,6 +367,7 @@ class Graph:
     ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     data_files: tuple[str, ...] = ()
     returned: frozenset[str] = frozenset()
+    returned_entries: int = 0
     unread: tuple[str, ...] = ()
     unread_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     uncalled: frozenset[str] = frozenset()
@@ -460,6 +462,17 @@ class Graph:
             if any(name in behind for name in node.outputs):
                 behind.update(name for name in node.present_inputs if name in ahead)
         return frozenset(behind)
+
+    @cached_property
+    def moving_outputs(self) -> tuple[str, ...]:
+        """The outputs that a gradient leaves: floating, and computed of a floating input or of trained tensors by what
+        is not detached."""
+        moving = {name for name in self.inputs if self.values[name].is_floating}
+        for node in self.nodes:
+            trained = any(parameter.trainable for parameter in node.parameters.values())
+            if node.op != "stop_gradient" and (trained or any(name in moving for name in node.present_inputs)):
+                moving.update(name for name in node.outputs if self.values[name].is_floating)
+        return tuple(name for name in self.outputs if name in moving)
 
     @cached_property
     def starts_at_integers(self) -> bool:

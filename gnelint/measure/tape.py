@@ -121,7 +121,7 @@ class Tape:
         self.blocks = tuple(block for block in blocks if self._is_measurable(block))
         self._entries = {block.entry: block for block in self.blocks}
         self._exits = {block.exit: block for block in self.blocks}
-        self._sources = [cotangent_at] if cotangent_at is not None else list(self._graph.outputs)
+        self._sources = (cotangent_at,) if cotangent_at is not None else self._graph.moving_outputs
         self._values: dict[str, Tensor] = {}
         self._roots: list[Tensor] = []
         self._sizes: dict[str, int] = {}
@@ -258,10 +258,10 @@ class Tape:
             current.weights[name] = log2(squared_norm(gradient))
             current.zeros[name] = gradient.numel() - int(torch.count_nonzero(gradient))
 
-        sources = self._graph.outputs if at_outputs else self._sources
+        sources = self._graph.moving_outputs if at_outputs else self._sources
         with hooked_weights(self._program, self._wanted, met):
             probes = self._backward(current, [self._values[name] for name in sources if name in self._values])
-        start = log2(sum(squared_norm(probe) for probe in probes))
+        start = log2(sum(squared_norm(probe) for probe in probes) + self._beside(sources))
         norms = {name: found - start for name, found in current.norms.items()}
         parameters = {
             name: found + shift - start
@@ -274,6 +274,12 @@ class Tape:
             {name: current.zeros.get(name, size) for name, size in self.weight_sizes.items()},
             frozenset(name for name, found in current.weights.items() if math.isnan(found) or found == math.inf),
         )
+
+    def _beside(self, sources: Sequence[str]) -> int:
+        """Squared norm of the cotangents at outputs that are computed of trained tensors alone."""
+        shapes = (self._graph.values[name].concrete_shape for name in sources if name not in self._on_path)
+        returned = 0 if sources != self._graph.moving_outputs else self._graph.returned_entries
+        return returned + sum(math.prod(shape) for shape in shapes if shape is not None)
 
     def _shift_of(self, parameter: str, current: _Pass) -> float | None:
         """By how much the gradient of a weight was scaled; None for one that was used at places that differ in it."""

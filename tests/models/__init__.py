@@ -288,6 +288,7 @@ def _examples() -> dict[str, Case]:
         cut_off.quantised_codes: (16, 16),
         cut_off.replaced_head: (16, 32),
         cut_off.late_layer: (16, 32),
+        cut_off.sampled_weights: (16, 32),
         cut_off.stacked_blocks: (16, 32),
         cut_off.stepped_cell: (8, 6, 16),
         cut_off.sums_of_two: (4, 3, 12, 12),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -152,6 +154,25 @@ class LateLayer(nn.Module):
 def late_layer(*, wrong: bool = False) -> nn.Module:
     """Wrong: a layer is made in forward."""
     return LateLayer(64, wrong)
+
+
+class Uncertain(nn.Module):
+    """A layer whose weights are drawn about trained means, with trained deviations (arXiv 1505.05424)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.randn(outputs, inputs) * math.sqrt(2 / inputs))
+        self.rho = nn.Parameter(torch.full((outputs, inputs), -4.0))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.mean + nn.functional.softplus(self.rho) * torch.randn_like(self.mean)
+        return nn.functional.linear(x, weight, self.bias)
+
+
+def sampled_weights() -> nn.Module:
+    """Bayes by backpropagation."""
+    return nn.Sequential(Uncertain(32, 64), nn.ReLU(), Uncertain(64, 64), nn.ReLU(), Uncertain(64, 5))
 
 
 class Stacked(nn.Module):

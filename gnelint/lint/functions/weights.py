@@ -18,6 +18,13 @@ def _weight(facts: Facts, node: Node) -> Parameter | None:
     return facts.weight(node)
 
 
+def _transform(parameter: Parameter) -> str:
+    """How the numbers are computed; those that are drawn about trained ones are computed of these."""
+    if parameter.transform == "random" and any(leaf.trainable for leaf in parameter.leaves):
+        return "computed"
+    return parameter.transform or "none"
+
+
 def _mean_sigmas(statistics: WeightStatistics) -> float:
     if statistics.variance == 0:
         return 0.0 if statistics.mean == 0 else math.inf
@@ -148,9 +155,9 @@ WEIGHTS = (
     function(
         "weight_transform(n)",
         "text",
-        reading(_weight, lambda p: p.transform or "none"),
-        "what the model computes the weights by: weight_norm, spectral_norm, weight_standardization, dequantize, ..., "
-        "or none",
+        reading(_weight, _transform),
+        "what the model computes the weights by: weight_norm, spectral_norm, weight_standardization, dequantize, "
+        "random (drawn, of nothing trained), ..., or none",
     ),
     function(
         "duplicate_rows(n)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
@@ -306,7 +307,10 @@ class _Lowerer:
             outputs=tuple(value_names[name] for name in outputs),
             values={name: Value(name, flow.shape, flow.dtype) for name, flow in flows},
             notes=(*self._reading.notes, *self._emitter.notes, *self._pattern_note(), *_placeholder_note(nodes)),
-            returned=self._returned_tensors(),
+            returned=frozenset(leaf.name for constant in self._returned_constants() for leaf in constant.stored),
+            returned_entries=sum(
+                math.prod(constant.shape) for constant in self._returned_constants() if constant.kind == "parameter"
+            ),
             deciding=frozenset(self._as_given),
         )
         used = graph.returned.union(graph.uses, self._read_by_losses())
@@ -338,9 +342,8 @@ class _Lowerer:
         parts = [operand.flows if isinstance(operand, Complex) else (operand,) for operand in operands]
         return [flow for own in parts for flow in own if isinstance(flow, Flow)]
 
-    def _returned_tensors(self) -> frozenset[str]:
-        constants = [operand for operand in self._output_operands() if isinstance(operand, Constant)]
-        return frozenset(leaf.name for constant in constants for leaf in constant.stored)
+    def _returned_constants(self) -> list[Constant]:
+        return [operand for operand in self._output_operands() if isinstance(operand, Constant)]
 
     def _output_operands(self) -> list[Any]:
         losses = self._reading.losses
