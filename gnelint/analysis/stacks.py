@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from gnelint.analysis.repeats import matrices, numbers_of
 from gnelint.analysis.twins import beginning
 from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ops import families
 from gnelint.records import dataclass
 from gnelint.theory.weights.statistics import WeightStatistics
+
+_LAYERS = families()["recurrent"] | {"linear", "conv", "conv_transpose"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,18 @@ def _rows(graph: Graph, weights: Mapping[str, WeightStatistics]) -> Iterator[tup
     alike: dict[Hashable, list[Node]] = defaultdict(list)
     for node in graph.nodes:
         held = [each for each in matrices(node) if each.trainable]
-        if held:
+        if held and node.op in _LAYERS:
             alike[node.op, tuple(_held(each, weights) for each in held)].append(node)
     for nodes in alike.values():
         own = list({_tensors(node): node for node in reversed(nodes)}.values())[::-1]
         row = _chain(graph, own) if len(own) > 1 else ()
-        if len(row) > 1:
+        if len(row) > 1 and any(_is_drawn(each) for each in matrices(row[0])):
             yield row
+
+
+def _is_drawn(parameter: Parameter) -> bool:
+    """Whether most entries are not zero: identities are meant to start alike."""
+    return parameter.law is None and 2 * int(np.count_nonzero(parameter.array())) > parameter.size
 
 
 def _held(parameter: Parameter, weights: Mapping[str, WeightStatistics]) -> Hashable:

@@ -56,12 +56,14 @@ def test_recurrent_layers_count() -> None:
     assert stack.blocks == 3
 
 
-@pytest.mark.parametrize("kind", ["drawn", "shared", "zeros", "frozen", "beside"])
+@pytest.mark.parametrize("kind", ["drawn", "shared", "zeros", "identities", "frozen", "beside"])
 def test_other_networks_have_none(kind: str) -> None:
     layers = [nn.Linear(8, 8) for _ in range(2)] if kind == "drawn" else copies(nn.Linear(8, 8), 2)
     for layer in layers:
         if kind == "zeros":
             nn.init.zeros_(layer.weight)
+        if kind == "identities":
+            nn.init.eye_(layer.weight)
         layer.requires_grad_(kind != "frozen")
     module = Row(*([layers[0]] * 2 if kind == "shared" else layers))
     assert not found(Beside(*layers) if kind == "beside" else module, 3, 8)
