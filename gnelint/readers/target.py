@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +71,10 @@ class Target:
     meta: bool = False
 
 
+_ENTRY = re.compile(r"""([^:\[\]]+\.py|[\w.]+):(\w[\w.]*\[(?:-?\d+|'[^']*'|"[^"]*")\].*)""")
+"""An entry of a list or a dict behind the colon, as Python writes it: nets["small"], blocks[0]."""
+
+
 def resolve(text: str) -> tuple[Target, ...]:
     """The models that a target names, in sorted order; at least one.
 
@@ -91,6 +96,9 @@ def resolve(text: str) -> tuple[Target, ...]:
         return (_file(text, path),)
     if text.endswith(")") and ":" in text.partition("(")[0]:
         return (_python(text),)
+    if (entry := _ENTRY.fullmatch(text)) is not None:
+        advice = f"Write a function that returns {entry[2]} and name it: {entry[1]}:network."
+        raise UsageError(text, "nothing is evaluated behind the colon", advice)
     if glob.has_magic(text):
         return _matching(text)
     if ":" in text:

@@ -128,6 +128,12 @@ def test_python_targets(networks: Path) -> None:
             UsageError,
             r"arguments are not understood.*Net\(depth=20, width=128\)",
         ),
+        (
+            "{dir}/networks.py:nets['small']",
+            UsageError,
+            r"nothing is evaluated behind the colon. Write a function that returns nets\['small'\]",
+        ),
+        ("package.module:net.blocks[0]", UsageError, r"returns net.blocks\[0\] and name it: package.module:network"),
         ("{dir}/networks.py:Batch(*[3])", UsageError, "arguments are not understood"),
         ("{dir}/networks.py:Batch(__import__('os'))", UsageError, "arguments are not understood"),
         (
