@@ -231,6 +231,11 @@ FUNCTIONS: dict[str, Callable[[Function, Tensor], Tensor]] = {
     "complex square": lambda m, x: ((-torch.fft.fft(x)).square() + torch.fft.fft(x) ** 2 - x.cfloat().conj()).real,
     "complex chosen": lambda m, x: torch.where(m.vector > 0, torch.fft.fft(x), 1j * x).imag,
     "rfft": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, 12) * torch.fft.rfft(m.vector, 12), 12)[..., :8],
+    "complex entries filled": lambda m, x: torch.fft.irfft(
+        torch.fft.rfft(x, 12).masked_fill(torch.arange(7) > 2, 0.0 + 0.0j)
+        + torch.fft.rfft(x.tanh(), 12).masked_fill(torch.arange(7) > 3, 2.0 + 1j),
+        12,
+    )[..., :8],
     "rfft of odd length": lambda m, x: torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho"), 5, 1, "ortho"),
     "fft": lambda m, x: torch.fft.ifft(torch.fft.fft(x, norm="forward").transpose(1, 2), dim=1).imag,
     "fft of two axes": lambda m, x: torch.fft.fft2(x).real,

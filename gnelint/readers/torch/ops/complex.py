@@ -244,11 +244,13 @@ def each_part(lower: Callable[[Emitter, Call], Any]) -> Callable[[Emitter, Call]
         moved = {name: call[name] for name in names}
         if not any(map(is_complex, (*tree_leaves(list(moved.values())), call))):
             return lower(em, call)
+        filled = parts(call.get("value", 0.0))
         found = []
         for index in (0, 1):
             own = tree_map(lambda x: parts(x)[index], moved)  # noqa: B023
-            zero = all(part == 0.0 for part in tree_leaves(own))
+            zero = all(part == 0.0 for part in (*tree_leaves(own), filled[index]))
             given = tree_map(lambda part, x: tensor(em, part, getattr(x, "shape", ())), own, moved)
+            given |= {"value": filled[index]} if "value" in call.arguments else {}
             found.append(0.0 if zero else lower(em, _real_call(call, given)))
         return paired(found, call.shape) if is_complex(call) else tensor(em, found[0], call.shape)
 
