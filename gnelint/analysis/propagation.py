@@ -29,6 +29,7 @@ from gnelint.analysis.repeats import Meetings, Repeats
 from gnelint.analysis.sampling import ASSUMED_BITS, MakeSampler, Sampled
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
+from gnelint.analysis.unrolled import unrolled_steps
 from gnelint.budget import at_node
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
@@ -142,7 +143,7 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
         forward = _walked_again(sampled, again, forward)
         cotangent_at, gradients = _backward(sampled.graph, forward, spent=True)
     spectra = _spectra(sampled.graph, forward) if numbers else {}
-    errors = _gradient_errors(sampled.graph, forward, gradients, spectra, cotangent_at)
+    errors = _gradient_errors(sampled.graph, forward, gradients, spectra, cotangent_at, unrolled_steps(turned.graph))
     spectra = {name: _with_weak(spectrum, errors.weak.get(name, ())) for name, spectrum in spectra.items()}
     blocks = find_blocks(sampled.graph, spectra, forward.problems)
     if numbers:
@@ -661,12 +662,13 @@ def _gradient_errors(
     gradients: Mapping[str, Scaled],
     spectra: Mapping[str, NodeSpectrum],
     cotangent_at: str,
+    steps: Mapping[str, int],
 ) -> GradientErrors:
     start = graph.outputs if cotangent_at == "output" else (*graph.outputs, cotangent_at)
     logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
     with np.errstate(all="ignore"):
         repeated = {} if forward.repeats is None else forward.repeats.bits
-        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start, repeated)
+        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start, repeated, steps)
 
 
 def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:

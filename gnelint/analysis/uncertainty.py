@@ -160,6 +160,7 @@ def gradient_errors(
     gradients: Mapping[str, tuple[Gradient, float]],
     start: Sequence[str],
     repeated: Mapping[str, float],
+    steps: Mapping[str, int],
 ) -> GradientErrors:
     """The error of the gradient at every value that it reaches.
 
@@ -169,6 +170,7 @@ def gradient_errors(
         gradients: by value, with log2 of the squared norm.
         start: the values on which the cotangent stands.
         repeated: bits that branches which hold the same numbers add, by value.
+        steps: of one layer that a decaying state adds up, by what the layer writes.
     """
     features = _features(graph, moments)
     scales, seconds = _scale_errors(graph, components, moments, spectra, features)
@@ -181,7 +183,8 @@ def gradient_errors(
         for name in node.outputs:
             if name in arriving and name not in found.gradients:
                 met = _met(arriving.pop(name))
-                found.gradients[name] = replace(met, drift=met.drift + REPEATED_SHARE * repeated.get(name, 0.0))
+                drift = REPEATED_SHARE * repeated.get(name, 0.0) + math.log2(steps.get(name, 1)) / QUANTILE
+                found.gradients[name] = replace(met, drift=met.drift + drift)
         if node.name in components and node.name in spectra:
             for name, part in _behind(node, known, found.gradients).items():
                 arriving.setdefault(name, []).append(part)
