@@ -604,8 +604,9 @@ def _opened(
         met = [gradients[value] for value in region.outputs if value in gradients]
         error = max(met, key=lambda each: each.bound, default=None)
         if error is not None:
+            assumed = region.assumed_bits()
             for value, bits in component.inner_bits.items():
-                variance = error.variance + ASSUMED_BITS**2 + bits**2
+                variance = error.variance + assumed.get(value, ASSUMED_BITS) ** 2 + bits**2
                 gradients.setdefault(value, replace(error, variance=variance))
         for node in region.nodes:
             own = whole if len(region.nodes) == 1 else _own_spectrum(sampled.original, node, moments)

@@ -14,7 +14,7 @@ from gnelint.analysis import fallback, regions
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.regions import Planner
-from gnelint.analysis.sampling import Draws, NotSampledError, Pulled, Region
+from gnelint.analysis.sampling import ASSUMED_BITS, Draws, NotSampledError, Pulled, Region
 from gnelint.components import component_class
 from gnelint.components.base import Component, Gradients, Inputs, NotModelledError
 from gnelint.components.linear import Linear
@@ -289,3 +289,14 @@ def test_joins_with_a_formula_leave_room_for_what_has_none(monkeypatch: pytest.M
     assert len(twin.regions) == 3
     assert found.coverage == 1.0
     assert found.by_node["sort"].basis == "sampled"
+
+
+def test_what_draws_leave_out_counts_at_each_normalisation() -> None:
+    """Of 20 to 40 layers that are run together the gradient was 0.7 to 1.2 bits off, with 0.3 stated."""
+    layers = [nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4)) for _ in range(4)]
+    graph = read_module(nn.Sequential(*layers), (torch.randn(2, 4, 16, 16),), name="filters")
+    (first, *_), last = graph.inputs, graph.nodes[-1]
+    region = Region((last.name,), tuple(graph.nodes), (first,), tuple(last.outputs))
+    assumed = region.assumed_bits()
+    assert assumed[first] == pytest.approx(2.0 * ASSUMED_BITS)
+    assert assumed[last.present_inputs[0]] == pytest.approx(ASSUMED_BITS)
