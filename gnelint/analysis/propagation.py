@@ -409,6 +409,7 @@ def _backward(graph: Graph, forward: _Forward, spent: bool = False) -> tuple[str
     }
     shapes = (graph.values[name].concrete_shape for name in graph.moving_outputs)
     length = graph.returned_entries + sum(math.prod(shape) for shape in shapes if shape is not None)
+    length = length or sum(scaled.gradient.size for scaled in start.values())  # of a network that lets nothing back
     if length == 0 or not start:
         return "output", {}
     gradients = _pull_back(graph, forward, {k: _unit(v, length) for k, v in start.items()}, spent=spent)

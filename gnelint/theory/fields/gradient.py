@@ -63,6 +63,13 @@ class Projected:
 UNPROJECTED = Projected()
 
 
+def _of_one_sign(factors: np.ndarray, index: int) -> bool:
+    """Whether what entries share along an axis is still shared once they are multiplied by these: not where as many
+    factors are negative as are positive."""
+    total, sizes = np.abs(factors.sum(axis=index)), np.abs(factors).sum(axis=index)
+    return bool(np.all(total >= _MOSTLY * sizes))
+
+
 def _mixed_projected(parts: Sequence[tuple[float, Projected]]) -> Projected:
     """Of a sum of gradients, each given with its energy."""
     total = sum(energy for energy, _ in parts)
@@ -311,9 +318,11 @@ class Gradient(Field):
     def by_constants(self, axes: Axes, mean: np.ndarray, variance: np.ndarray | float = 0.0) -> Gradient:
         """Entries multiplied by constants with this mean and variance within each cell: what follows the value goes on
         following it, with the constant's sign, and what sits on entries above 0, or on the largest of several, does so
-        behind a positive one."""
+        behind a positive one. Cells that share something do not behind constants of either sign."""
         found, own = self.times(axes, mean**2 + variance, mean**2, mean**2), self.refined(axes)
         mean, spread = (resample(on_cells(each, counts(axes)), axes, found.axes) for each in (mean, variance))
+        opposed = frozenset(i for i in found.alike if mean.shape[i] > 1 and not _of_one_sign(mean, i))
+        found = replace(found, alike=found.alike - opposed) if opposed else found
         ordered = (mean > 0) & (spread <= 0)
         lean, overlap = np.where(mean < 0, -1.0, 1.0) * own.lean, np.where(ordered, own.mask_overlap, 0.0)
         return replace(found, lean=lean, mask_overlap=overlap, winners=self.winners if ordered.all() else NOWHERE)
