@@ -14,6 +14,7 @@ from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
 from gnelint.fusion.linear import fuse_linear
+from gnelint.fusion.mixtures import open_mixtures
 from gnelint.fusion.moved_masks import hide_behind_moves
 from gnelint.fusion.no_padding import NO_PADDING, NOTE, take_no_padding
 from gnelint.fusion.normalization import fuse_normalizations
@@ -34,6 +35,7 @@ _PASSES = (
     rejoin_parts,
     fuse_straight_through,
     fuse_activations,
+    open_mixtures,
     fuse_recurrences,
     fuse_normalizations,
     fuse_softmax,
