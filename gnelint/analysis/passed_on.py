@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from gnelint.analysis.regions import LARGE
-from gnelint.ir.graph import UNMODELLED, Graph, Node
+from gnelint.ir.graph import UNMODELLED, Graph, Node, Parameter
 from gnelint.theory.weights.contraction import is_nonnegative
 
 _FEW = 2
 """Sums over neighbours from which on the second adds up what the first has made alike."""
 _LARGEST = 1 << 24
 """Entries of a matrix up to which it is looked at."""
+_SHOWN = 0.5
+"""Share of the positions that a mask may show, for it to be a graph's."""
 _SUMS = frozenset({
     "aten.scatter_add", "aten.scatter_reduce", "aten.index_add", "aten.index_reduce", "aten.index_put",
     "aten.segment_reduce", "ScatterElements", "ScatterND",
@@ -50,7 +54,7 @@ def passing_runs(graph: Graph, moves: Callable[[str], bool]) -> tuple[frozenset[
 
 
 def _adds_neighbours(graph: Graph, node: Node, moves: Callable[[str], bool]) -> bool:
-    return _scatters(graph, node, moves) or _is_adjacency(graph, node)
+    return _scatters(graph, node, moves) or _is_adjacency(graph, node) or _attends_to_neighbours(graph, node)
 
 
 def _scatters(graph: Graph, node: Node, moves: Callable[[str], bool]) -> bool:
@@ -71,3 +75,28 @@ def _is_adjacency(graph: Graph, node: Node) -> bool:
     if producer is None or producer.op != "transpose" or weight.size > _LARGEST:
         return False
     return is_nonnegative(weight.array())
+
+
+def _attends_to_neighbours(graph: Graph, node: Node) -> bool:
+    """Whether a node adds up positions by weights that a constant mask leaves between neighbours alone."""
+    if node.op == "attention":
+        return _tells_neighbours(node.parameters.get("mask"))
+    if node.op != "matmul":
+        return False
+    source = graph.producers.get(node.present_inputs[0])
+    while source is not None and source.op in ("transpose", "reshape", "identity", "dropout"):
+        source = graph.producers.get(source.present_inputs[0])
+    return source is not None and source.op == "softmax" and _tells_neighbours(source.parameters.get("mask"))
+
+
+def _tells_neighbours(mask: Parameter | None) -> bool:
+    """Whether a mask shows few positions to each, and each the other: edges of a graph, no order, no moving window."""
+    if mask is None or mask.size > _LARGEST or len(mask.shape) < 2:
+        return False
+    wide = [size for size in mask.shape if size > 1]
+    if len(wide) != 2 or wide[0] != wide[1]:
+        return False
+    seen = np.asarray(mask.array()).reshape(wide)
+    seen = seen if seen.dtype == bool else seen >= 0
+    mutual = seen.mean() < _SHOWN and (seen == seen.T).all()
+    return bool(mutual and (seen[1:, 1:] != seen[:-1, :-1]).any())
