@@ -16,8 +16,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gnelint.analysis.sampling import Draws, MakeSampler, Pulled, Region, Sampler
-from gnelint.ir.graph import Graph, Node, Parameter
+from gnelint.ir.graph import Graph, Mapped, Node, Parameter
 from gnelint.ops import VOCABULARY
 from gnelint.records import dataclass
 from gnelint.theory.fields.field import Field
@@ -234,6 +236,7 @@ class _Placing:
 
     def _place(self, node: Node) -> None:
         turns = [None if name is None else self.turns.get(name) for name in node.inputs]
+        turns = self._with_constants(node, turns) if node.op == "attention" else turns
         known = [turn for turn in turns if turn is not None]
         self.mixed |= any(turn.axis == _along(node, turn) for turn in known)
         lies_elsewhere = not all(turn.plain for turn in known)
@@ -249,6 +252,24 @@ class _Placing:
             shape = self.graph.values[name].concrete_shape
             if shape and shape[0] == self._batch:
                 self.turns[name] = Turn(shape)
+
+    def _with_constants(self, node: Node, turns: list[Turn | None]) -> list[Turn | None]:
+        """Learnt queries that were computed for each sample and head lie as the keys do, if nothing else reads them."""
+        place = next((turn for turn in turns if turn is not None and (turn.axis, turn.before) == (0, 1)), None)
+        if place is None or place.plain:
+            return turns
+        for index, name in enumerate(node.inputs):
+            source = None if name is None or turns[index] is not None else self.graph.producers.get(name)
+            if name is None or source is None or source.op != "constant" or len(self.graph.consumers[name]) > 1:
+                continue
+            value = source.parameters["value"]
+            if len(value.shape) == len(place.shape) and value.shape[0] == place.shape[0]:
+                turn = self.turns[name] = turns[index] = replace(place, shape=value.shape)
+                held = replace(
+                    value, shape=turn.turned, load=Mapped(value, _reshaped_to(turn.turned)), permutation=None
+                )
+                self._drafts[source.name] = _Draft(replace(source, parameters={"value": held}), (turn,))
+        return turns
 
     def _draft(self, node: Node, turns: Sequence[Turn | None]) -> _Draft | None:
         """What a node becomes; None where it cannot read what has its batch elsewhere."""
@@ -301,6 +322,10 @@ class _Placing:
                     large |= small
                     part_of.update(dict.fromkeys(small, large))
         return [frozenset(part) for part in {id(part): part for part in part_of.values()}.values()]
+
+
+def _reshaped_to(shape: Shape) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array.reshape(shape)
 
 
 def _is_layer(node: Node) -> bool:

@@ -68,6 +68,21 @@ class Encoder(nn.Module):
         return self.head(x.mean(self.tokens))
 
 
+class Asked(nn.Module):
+    """Learnt queries, the same for all samples, whose answers are averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Linear(6, WIDTH), nn.Linear(WIDTH, 5)
+        self.queries = nn.Parameter(torch.randn(1, 10, WIDTH))
+        self.attention, self.layer = nn.MultiheadAttention(WIDTH, 4, batch_first=True), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x)
+        answers = self.attention(self.queries.expand(len(x), -1, -1), x, x)[0]
+        return self.head(torch.relu(self.layer(answers)).mean(1))
+
+
 class Recurrent(nn.Module):
     """A GRU along axis 0, whose steps are averaged."""
 
@@ -99,6 +114,17 @@ def test_what_all_tokens_share_is_found_wherever_the_batch_is(kind: str) -> None
         said = prediction.by_node[layer]
         assert said.gradient_log2 == pytest.approx(truth[said.output].gradient_log2, abs=0.35), layer
         assert said.shape == traced.graph.values[said.output].shape
+
+
+def test_learnt_queries_lie_as_the_keys_do() -> None:
+    """What they are computed to is a constant, of which nobody knows where it has its batch."""
+    torch.manual_seed(0)
+    traced = trace_module(Asked(), (torch.randn(BATCH, TOKENS, 6),), name="asked")
+    prediction = analyse(traced.graph)
+    assert "attention.constant" in batch_first(traced.graph).turns
+    truth = measure(traced, prediction, probes=8, seed=0)
+    said = prediction.by_node["embedding"]
+    assert said.gradient_log2 == pytest.approx(truth[said.output].gradient_log2, abs=0.4)
 
 
 def test_the_batch_is_where_no_recurrence_runs() -> None:
