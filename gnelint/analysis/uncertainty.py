@@ -8,6 +8,8 @@ finite width
 model   What a component's formulas leave out (`Component.model_error_bits`). Taken as independent too.
 drift   What an activation makes of an error of the second moment that it reads: of one sign over many layers, so it
         adds up as it is. Near an unstable fixed point it outgrows everything else.
+shared  What layers that are used again, or are copies, have in common and no formula has: of one sign too. It is no
+        matter of the draw.
 
 Where branches meet, each counts by the share of the gradient that comes through it. The bound is 1.645 standard
 deviations: were errors Gaussian, 90% of layers would lie within. tests/benchmarks/accuracy.py counts how many do.
@@ -88,17 +90,19 @@ class GradientError:
         finite_width_variance: the part of it that the draw of the weights makes.
         drift: bits, of what has one sign.
         excess_coherence: excess of the mean squared cosine between the gradients of two samples.
+        shared: bits, of what layers have in common that are used again.
     """
 
     variance: float = 0.0
     finite_width_variance: float = 0.0
     drift: float = 0.0
     excess_coherence: float = 0.0
+    shared: float = 0.0
 
     @property
     def bound(self) -> float:
         """Bits within which 90% of errors lie."""
-        return QUANTILE * math.hypot(math.sqrt(self.variance), self.drift)
+        return QUANTILE * math.hypot(math.sqrt(self.variance), self.drift + self.shared)
 
     @property
     def fluctuation(self) -> float:
@@ -111,6 +115,7 @@ class GradientError:
             max(self.variance - later.variance, 0.0),
             max(self.finite_width_variance - later.finite_width_variance, 0.0),
             max(self.drift - later.drift, 0.0),
+            shared=max(self.shared - later.shared, 0.0),
         )
 
 
@@ -183,8 +188,8 @@ def gradient_errors(
         for name in node.outputs:
             if name in arriving and name not in found.gradients:
                 met = _met(arriving.pop(name))
-                drift = REPEATED_SHARE * repeated.get(name, 0.0) + math.log2(steps.get(name, 1)) / QUANTILE
-                found.gradients[name] = replace(met, drift=met.drift + drift)
+                shared = REPEATED_SHARE * repeated.get(name, 0.0) + math.log2(steps.get(name, 1)) / QUANTILE
+                found.gradients[name] = replace(met, shared=met.shared + shared)
         if node.name in components and node.name in spectra:
             for name, part in _behind(node, known, found.gradients).items():
                 arriving.setdefault(name, []).append(part)
@@ -324,6 +329,7 @@ def _met(parts: Sequence[tuple[float, GradientError]]) -> GradientError:
         math.fsum(share * math.sqrt(error.finite_width_variance) for share, error in shares) ** 2,
         math.fsum(share * error.drift for share, error in shares),
         math.fsum(share * error.excess_coherence for share, error in shares),
+        math.fsum(share * error.shared for share, error in shares),
     )
 
 
@@ -363,6 +369,7 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
                 error.finite_width_variance + factor**2,
                 error.drift,
                 min(excess_coherence, 1.0),
+                error.shared,
             ),
         )
     return found
@@ -421,6 +428,7 @@ def _through(node: Node, output: str, known: _Known, error: GradientError) -> tu
         error.finite_width_variance + finite_width_variance,
         error.drift + drift,
         min(excess_coherence, 1.0),
+        error.shared,
     )
     return passed, coherence
 

@@ -84,3 +84,5 @@ def test_what_steps_have_in_common_is_within_what_is_stated() -> None:
     assert prediction.gradient_log2 is not None
     assert prediction.error_bits is not None
     assert abs(prediction.gradient_log2 - measured) < prediction.error_bits < 6.0
+    assert prediction.fluctuation_bits is not None
+    assert prediction.fluctuation_bits < 1.0, "no matter of the draw: GNE504 blamed the width"
