@@ -11,10 +11,8 @@ where r_im is the correlation of x_i and x_m, and so does its gradient. Towards 
 
 from which all products follow one by one. A value beside the stream that copies read (what a decoder's layers attend
 to) gets from them sum_ij sqrt(e_i e_j) c_ij, c_ij being the correlation of the gradients at the copies' ends and e_i
-what each sends. L copies of one map multiply the gradient by sum_k C(L, k)^2 a^k where
-independent ones multiply it by (1 + a)^L. Of branches with an activation, K is what a rectifier keeps of a correlation
-(theory 2.4) and rho the share of its masks that agree; of others K is r and rho 1. Source: words in independent random
-matrices have no product with each other; theory 4.1 for independent branches.
+what each sends. Of branches with an activation, K is what a rectifier keeps of a correlation and rho the share of its
+masks that agree; of others K is r and rho 1. Source: theory 2.7; theory 4.1 for independent branches.
 """
 
 from __future__ import annotations
@@ -192,7 +190,7 @@ def _read_beside(graph: Graph, stream: _Stream) -> Iterator[_Read]:
 
 
 def _rectified(r: np.ndarray) -> np.ndarray:
-    """The correlation that rectified values of correlation r have (theory 2.4)."""
+    """The correlation that rectified values of correlation r have (theory 2.7)."""
     at_zero = 1.0 / math.pi
     kernel = (np.sqrt(1.0 - r**2) + r * (math.pi - np.arccos(r))) / math.pi
     return np.asarray((kernel - at_zero) / (1.0 - at_zero))
