@@ -391,7 +391,7 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
             raise NotModelledError(
                 f"has the shape {graph.values[name].concrete_shape}, where its component finds {moments.shape}"
             )
-    if found.repeats is not None:
+    if found.repeats is not None and sampled is None:
         results = tuple(found.repeats.joined(node.name, y, found.moments) for y in results)
     found.components[node.name] = component
     found.moments.update(zip(node.outputs, results, strict=True))

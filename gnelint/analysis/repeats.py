@@ -35,8 +35,6 @@ from gnelint.theory.weights.statistics import WeightStatistics
 
 _MOST = 2000
 """Sums of one run up to which their products are followed: there are as many as its square."""
-
-
 _MOST_NODES = 200
 """Nodes of one branch up to which it is looked for."""
 _COPIES = frozenset({"identity", "dropout", "reshape", "transpose", "bias"})
@@ -101,7 +99,7 @@ class Repeats:
         if stream is None:
             return y
         one = stream.run.sums[index]
-        x, f = (_variance(moments[name]) for name in (one.entry, one.added))
+        x, f = (_variance(moments[name]) if name in moments else 0.0 for name in (one.entry, one.added))
         factor = stream.join(index, f / x) if x > 0 else 1.0
         if factor == 1.0:
             return y
@@ -250,6 +248,8 @@ class Meetings:
         stream, index = self._at[value]
         whole, own = _by_tokens(arrived, behind)
         own = own * unit
+        if not own.sum() > 0:  # too small beside what the branch sends to be compared with it
+            return arrived
         before = self._met.get(id(stream))
         if before is None or before.branches[-1] != index + 1:
             before = _Met((), np.zeros((0, own.size)), np.zeros(0), np.ones(1))

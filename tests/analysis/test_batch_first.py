@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gnelint.analysis.batch_first import Turn, batch_first
+from gnelint.analysis.batch_first import batch_first
 from gnelint.analysis.propagation import analyse
+from gnelint.analysis.turns import Turn
 from gnelint.ir.graph import Graph
 from gnelint.readers.torch.reader import trace_module
 from tests.benchmarks.accuracy import measure
