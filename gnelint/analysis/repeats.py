@@ -33,7 +33,7 @@ from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.weights.statistics import WeightStatistics
 
-_MOST = 2000
+_MOST = 1000
 """Sums of one run up to which their products are followed: there are as many as its square."""
 _MOST_NODES = 200
 """Nodes of one branch up to which it is looked for."""

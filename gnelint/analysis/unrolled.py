@@ -9,7 +9,7 @@ only this much is said: how many steps there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gnelint.ir.graph import Graph, Node
@@ -18,12 +18,15 @@ from gnelint.records import dataclass
 
 FEWEST = 3
 """Steps from which on they count as a recurrence: a layer that is used twice is a pair of branches."""
+_MOST = 64
+"""Layers remembered for a value: the newest, which keeps the search linear in deep residual networks."""
 
 _FAMILIES = families()
 _SUMS = frozenset({"add", "sub"})
 _DECAYS = _FAMILIES["activation"] | _FAMILIES["pointwise"] | frozenset({"scale", "mul", "div", "where"})
 """What a state goes through from one step to the next; a residual stream goes through none."""
 _KEPT = frozenset({"bias", "identity", "reshape", "slice", "split", "transpose", "dropout", "straight_through"})
+_HANDS_ON = _SUMS | _DECAYS | _KEPT
 
 
 @dataclass(frozen=True)
@@ -43,31 +46,45 @@ class _Part:
 
 def unrolled_steps(graph: Graph) -> Mapping[str, int]:
     """By what a layer writes, how many of its steps one decaying state adds up; only those of `FEWEST` and more."""
-    held: dict[str, dict[str, _Part]] = {}
     uses: dict[str, list[str]] = {}
-    most: dict[str, int] = {}
     for node in graph.nodes:
-        if node.op in _SUMS | _DECAYS | _KEPT:
-            parts = _parts(node, held)
+        if node.op not in _HANDS_ON:
+            uses.setdefault(_layer(node), []).extend(node.outputs)
+    again = [layer for layer, names in uses.items() if _reads(graph, names) >= FEWEST]
+    places = {layer: place for place, layer in enumerate(again)}
+    held: dict[str, dict[str, _Part]] = {}
+    most: dict[str, int] = {}
+    for node in graph.nodes if places else ():
+        if node.op in _HANDS_ON:
+            parts = _parts(node, held, places)
         else:
-            weight = node.parameters.get("weight")
-            layer = node.name if weight is None else weight.name
-            uses.setdefault(layer, []).extend(node.outputs)
-            parts = {layer: _Part(1, node.name)}
+            parts = {_layer(node): _Part(1, node.name)} if _layer(node) in places else {}
         for layer, part in parts.items():
             most[layer] = max(most.get(layer, 0), part.steps)
         held.update(dict.fromkeys(node.outputs, parts))
-    for layer, names in uses.items():
-        if len(names) > 1:  # one use, read again and again, may be any number of steps
-            most[layer] = min(most[layer], len(names))
-    return {name: most[layer] for layer, names in uses.items() if most[layer] >= FEWEST for name in names}
+    for layer in most:
+        if len(uses[layer]) > 1:  # one use, read again and again, may be any number of steps
+            most[layer] = min(most[layer], len(uses[layer]))
+    return {name: steps for layer, steps in most.items() if steps >= FEWEST for name in uses[layer]}
 
 
-def _parts(node: Node, held: Mapping[str, Mapping[str, _Part]]) -> dict[str, _Part]:
+def _layer(node: Node) -> str:
+    """What all uses of one layer have in common."""
+    weight = node.parameters.get("weight")
+    return node.name if weight is None else weight.name
+
+
+def _reads(graph: Graph, names: Sequence[str]) -> int:
+    """How often the results of a layer are read."""
+    return sum(len(graph.consumers.get(name, ())) for name in names)
+
+
+def _parts(node: Node, held: Mapping[str, Mapping[str, _Part]], places: Mapping[str, int]) -> dict[str, _Part]:
     """What a node hands on of the layers in front of it."""
     read = [held.get(name, {}) for name in node.present_inputs]
+    met = dict.fromkeys(layer for parts in read for layer in parts)
     found: dict[str, _Part] = {}
-    for layer in dict.fromkeys(layer for parts in read for layer in parts):
+    for layer in met if len(met) <= _MOST else sorted(met, key=places.__getitem__)[-_MOST:]:
         own = [parts[layer] for parts in read if layer in parts]
         state, *others = sorted(own, key=lambda part: (part.steps, part.decayed), reverse=True)
         added = next((part for part in others if node.op in _SUMS and _is_step(state, part)), None)
