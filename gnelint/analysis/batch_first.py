@@ -204,9 +204,9 @@ class _Reading:
         first = self.first
         return all(turn is not None and turn.stands_as(first) for turn in turns)
 
-    def axis(self, name: str = "axis") -> int:
-        """An attribute that names an axis, as it is then."""
-        return self.first.axis_of(int(self.node.attribute(name)))
+    def axis(self) -> int:
+        """The attribute `axis`, as it is then."""
+        return self.first.axis_of(int(self.node.attribute("axis")))
 
     def axes(self) -> tuple[int, ...]:
         """The attribute `axes`."""

@@ -98,8 +98,6 @@ class Scaled:
 
 
 _MANY_CELLS = 1 << 12
-_MOST_BITS = 500.0
-"""log2 of the largest unit in which one gradient is compared with another."""
 
 
 class _OverflowError(NotModelledError):
@@ -515,8 +513,8 @@ def _with_repeats(gradients: dict[str, Scaled], names: Iterable[str], meetings: 
         found, behind = gradients.get(name), None if exit is None else gradients.get(exit)
         if found is None or behind is None or not -math.inf < behind.log2 < math.inf:
             continue
-        unit = 2.0 ** min(behind.exponent - found.exponent, _MOST_BITS)
-        gradients[name] = replace(found, gradient=meetings.joined(name, found.gradient, behind.gradient, unit))
+        joined = meetings.joined(name, found.gradient, _at_exponent(behind, found.exponent))
+        gradients[name] = replace(found, gradient=joined)
 
 
 def _inside(component: Sampled, gradients: Mapping[str, Scaled], node: Node) -> dict[str, Scaled]:

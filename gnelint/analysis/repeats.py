@@ -236,18 +236,16 @@ class Meetings:
         self._bits[value] = math.log2(factor)
         return factor
 
-    def joined(self, value: str, arrived: Gradient, behind: Gradient, unit: float) -> Gradient:
+    def joined(self, value: str, arrived: Gradient, behind: Gradient) -> Gradient:
         """What arrives at a fork, with what copies have in common; forks come from the last to the first.
 
         Args:
             value: the fork.
             arrived: its gradient, where independent branches are taken for granted.
-            behind: that at the sum's exit.
-            unit: of its energy, relative to that of `arrived`.
+            behind: that at the sum's exit, in the same unit.
         """
         stream, index = self._at[value]
         whole, own = _by_tokens(arrived, behind)
-        own = own * unit
         if not own.sum() > 0:  # too small beside what the branch sends to be compared with it
             return arrived
         before = self._met.get(id(stream))

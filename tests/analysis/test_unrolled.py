@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import gnelint
 from gnelint.analysis.unrolled import unrolled_steps
 from gnelint.readers.torch.reader import read_module
+from tests.gradients import measured_log2
 
 STEPS, BATCH, INNER, UNITS = 6, 32, 16, 64
 
@@ -76,11 +77,7 @@ def test_what_steps_have_in_common_is_within_what_is_stated() -> None:
     torch.manual_seed(0)
     module, x = Integrator(), torch.randn(BATCH, INNER)
     prediction = gnelint.check(module, (x,)).prediction
-    x.requires_grad_(True)
-    y = module(x)
-    probe = torch.randn_like(y)
-    (gradient,) = torch.autograd.grad(y, x, probe)
-    measured = float((gradient.double().square().sum() / probe.double().square().sum()).log2())
+    measured = measured_log2(module, x)
     assert prediction.gradient_log2 is not None
     assert prediction.error_bits is not None
     assert abs(prediction.gradient_log2 - measured) < prediction.error_bits < 6.0

@@ -15,6 +15,7 @@ import gnelint
 from gnelint.ir.graph import Graph, Node
 from gnelint.readers.onnx.reader import read
 from gnelint.readers.torch.reader import read_module
+from tests.gradients import measured_log2
 
 INNER, UNITS, STEPS, BATCH = 3, 4, 5, 2
 
@@ -147,12 +148,7 @@ def test_what_comes_back_along_the_carry_adds_up_in_the_layer_below() -> None:
     torch.manual_seed(0)
     module, x = Stack(), torch.randn(64, 12, 16)
     analysis = gnelint.check(module, (x,))
-    x.requires_grad_(True)
-    y = module(x)
-    probe = torch.randn_like(y)
-    (gradient,) = torch.autograd.grad(y, x, probe)
-    measured = float((gradient.double().square().sum() / probe.double().square().sum()).log2())
-    assert analysis.prediction.gradient_log2 == pytest.approx(measured, abs=0.7)
+    assert analysis.prediction.gradient_log2 == pytest.approx(measured_log2(module, x), abs=0.7)
 
 
 def _file(path: Path, nodes: list[onnx.NodeProto], **arrays: np.ndarray) -> Graph:
