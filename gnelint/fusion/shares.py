@@ -52,8 +52,7 @@ def _divides_by_one(rewriter: Rewriter, node: Node, x: str, divisor: str) -> boo
     if found is None or rank is None or found[0] != "reduce_mean" or len(found[1].axes) != 1:
         return False
     (axis,) = found[1].axes
-    length = (rewriter.shape(x) or ())[axis]
-    if not rewriter.same(found[1].x, x) or found[1].factor != length:
+    if not rewriter.same(found[1].x, x) or found[1].factor != (rewriter.shape(x) or ())[axis]:
         return False
     total = _total(rewriter, x, axis - rank, _MOST_STEPS)
     return total is not None and _is_one(total)
