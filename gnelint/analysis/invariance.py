@@ -33,7 +33,7 @@ def is_fixed(graph: Graph, node: Node) -> bool:
             return False
         if source.op in _CENTRING or source.op == "softmax":
             taken = _axes(graph, source)
-            return bool(taken) and taken <= over and not _uneven(source)
+            return bool(taken) and taken <= over and not _uneven(source) and not _drops(source)
         if source.op not in ("bias", "identity") or (source.op == "bias" and not source.parameters):
             return False
         value = source.present_inputs[0]
@@ -43,6 +43,11 @@ def is_fixed(graph: Graph, node: Node) -> bool:
 def _uneven(node: Node) -> bool:
     """Whether a normalisation has a scale for each of the entries that it takes the mean of."""
     return node.op == "layer_norm" and "scale" in node.parameters
+
+
+def _drops(node: Node) -> bool:
+    """Whether the shares left of the largest few do not add up to 1 again."""
+    return node.op == "softmax" and node.attribute("top") is not None and not node.attribute("renormalised")
 
 
 def _rank(graph: Graph, value: str) -> int:
@@ -73,22 +78,55 @@ def _over(graph: Graph, node: Node) -> frozenset[int]:
 
 
 def _same_along(graph: Graph, value: str, axes: frozenset[int]) -> Iterator[tuple[str, int]]:
-    """Operands of the sum that is a value which are broadcast along the axes; what others read too is not followed."""
+    """Operands of the sum that is a value which are broadcast along the axes; what others read too is not followed.
+
+    A layer along another axis is such a sum too, of what its parts of the input give: those that were repeated along
+    the axes before they were joined.
+    """
     node = graph.producers.get(value)
     if node is None or len(graph.consumers.get(value, ())) != 1 or value in graph.outputs:
         return
     if node.op in ("bias", "identity") or (node.op == "scale" and not node.parameters):
         yield from _same_along(graph, node.present_inputs[0], axes)
+    elif node.op == "reshape":
+        before = _before_reshape(graph, node, axes)
+        if before:
+            yield from _same_along(graph, node.present_inputs[0], before)
+    elif node.op == "linear" and -1 not in axes:
+        yield from _same_along(graph, node.present_inputs[0], axes)
+    elif node.op == "concat" and int(node.attribute("axis")) % _rank(graph, value) - _rank(graph, value) not in axes:
+        for name in node.present_inputs:
+            yield from _same_along(graph, name, axes)
+    elif node.op in ("expand", "tile") and _is_repeated(graph, node, axes):
+        yield node.name, 0
     if node.op not in ("add", "sub"):
         return
     for place, name in enumerate(node.present_inputs):
-        shape = graph.values[name].concrete_shape
-        if shape is None:
+        if graph.values[name].concrete_shape is None:
             continue
-        if all(-axis > len(shape) or shape[axis] == 1 for axis in axes) and _is_wide(graph, value, axes):
+        if _is_one_along(graph, name, axes) and _is_wide(graph, value, axes):
             yield node.name, place
         else:
             yield from _same_along(graph, name, axes)
+
+
+def _is_repeated(graph: Graph, node: Node, axes: frozenset[int]) -> bool:
+    return _is_one_along(graph, node.present_inputs[0], axes) and _is_wide(graph, node.outputs[0], axes)
+
+
+def _is_one_along(graph: Graph, value: str, axes: frozenset[int]) -> bool:
+    shape = graph.values[value].concrete_shape
+    return shape is not None and all(-axis > len(shape) or shape[axis] == 1 for axis in axes)
+
+
+def _before_reshape(graph: Graph, node: Node, axes: frozenset[int]) -> frozenset[int]:
+    """The axes in what a reshape reads that does no more than put in or take out axes of size 1; none if it does."""
+    before, after = (graph.values[name].concrete_shape for name in (node.present_inputs[0], node.outputs[0]))
+    if before is None or after is None or [n for n in before if n != 1] != [n for n in after if n != 1]:
+        return frozenset()
+    wide = [[place for place, size in enumerate(shape) if size != 1] for shape in (before, after)]
+    moved = {there - len(after): here - len(before) for here, there in zip(*wide, strict=True)}
+    return frozenset(moved[axis] for axis in axes) if axes <= moved.keys() else frozenset()
 
 
 def _is_wide(graph: Graph, value: str, axes: frozenset[int]) -> bool:

@@ -403,6 +403,17 @@ ELEVENTH = (
     changed("normalised_poses", "GNE585", "norm", "12 positions"),
     Report("untold_shares(wrong='function')", "untold_shares", "GNE586", "", r"retold.py:\d+"),
     Report("untold_shares(wrong='module')", "untold_shares", "GNE586", "", r"retold.py:\d+"),
+    Report("plain_energies(wrong='expanded')", "plain_energies", "GNE507", "state", "same number all along the axis"),
+    Report("plain_energies(wrong='repeated')", "plain_energies", "GNE507", "state", "same number all along the axis"),
+    Report("padded_words(wrong='queries')", "padded_words", "GNE524", "matmul", "an entry for each query"),
+    Report("padded_words(wrong='fused')", "padded_words", "GNE524", "attention", "an entry for each query"),
+    Report("fitting_pairs(wrong='summed')", "fitting_pairs", "GNE526", "add", "one number for all samples"),
+    Report("fitting_pairs(wrong='contracted')", "fitting_pairs", "GNE526", "add", "one number for all samples"),
+    changed("balanced_experts", "GNE550", "reduce_mean", "add up to 1"),
+    changed("unmet_triplets", "GNE607", "div", "count"),
+    changed("noisy_values", "GNE595", "2"),
+    changed("wave_values", "GNE567", "3", "below -0.17", loss="mse"),
+    Report("sine_network(hidden='undivided')", "sine_network", "GNE596", "2"),
     changed("few_channels", "GNE587", "2", "2 rectified"),
     changed("lost_bend", "GNE588", "", "3 layers"),
     changed("features_mean", "GNE589", "reduce_mean", "24 features"),
@@ -419,8 +430,8 @@ ALL = (*KNOWN, *FURTHER, *MORE, *LATEST, *NEWEST, *LAST, *LEFT_OVER, *EIGHTH, *P
 
 BREAKS = frozenset({"GNE601", "GNE602", "GNE604", "GNE605", "GNE607", "GNE608"})
 """Rules of what is no number in the very first step, whatever is drawn."""
-SOMETIMES = frozenset({"pooled_moments"})
-"""Where it takes the rounding of some batch."""
+SOMETIMES = frozenset({"pooled_moments", "unmet_triplets"})
+"""Where it takes the rounding of some batch, or a batch that is learnt."""
 
 
 def said(model: str, loss: str | None) -> list[Finding]:

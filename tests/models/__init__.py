@@ -28,6 +28,7 @@ from tests.models import (
     mixed_up,
     overlooked,
     placement,
+    relayed,
     reported,
     residual_examples,
     retold,
@@ -492,6 +493,9 @@ def _examples() -> dict[str, Case]:
         retold.computed_twice: (8, 3, 16),
         retold.copied_blocks: (4, 6, 16),
         retold.plain_keys: (16, 24),
+        relayed.fitting_pairs: (16, 12),
+        relayed.noisy_values: (16, 8),
+        relayed.wave_values: (8, 1, 24),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -510,6 +514,7 @@ def _examples() -> dict[str, Case]:
         (amiss.summed_batch, 6, 12),
         (astray.multiplied_codes, 16, 12),
         (innocent.counted_words, 12, 32),
+        (relayed.padded_words, 12, 12),
     ):
         found.append(Case(build.__name__, build, (8, size), vocabulary=words))
     found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))
@@ -525,8 +530,11 @@ def _examples() -> dict[str, Case]:
         (retold.teacher_again, (16, 8), (16, 4)),
         (retold.hard_dice, (4, 1, 8, 8), (4, 8, 8)),
         (retold.loss_beside, (8, 8), (8, 5)),
+        (relayed.plain_energies, (8, 6, 10), (8, 6)),
+        (relayed.balanced_experts, (8, 6, 8), (8, 6)),
     ):
         found.append(Case(build.__name__, build, shape, others=(other,)))
+    found.append(Case("unmet_triplets", relayed.unmet_triplets, (16, 8), others=((16, 8), (16, 8))))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))
     for build in (starts.drawn_norms, starts.swapped_norms, starts.zero_tokens, starts.learnt_places):

@@ -138,13 +138,15 @@ class Sine(nn.Module):
         return torch.sin(30.0 * x)
 
 
-def sine_network(*, width: int = 64, depth: int = 4, first: str = "first") -> nn.Sequential:
-    """SIREN on two coordinates; the first layer drawn as the first should be, or as the hidden ones are."""
+def sine_network(*, width: int = 64, depth: int = 4, first: str = "first", hidden: str = "divided") -> nn.Sequential:
+    """SIREN on two coordinates; the first layer drawn as the first should be, or as the hidden ones are; these divided
+    by the sines' factor, or not."""
     layers: list[nn.Module] = []
     for place in range(depth):
         layer = nn.Linear(2 if place == 0 else width, width)
         inputs = layer.in_features
         bound = 1 / inputs if place == 0 and first == "first" else math.sqrt(6 / inputs) / 30.0
+        bound *= 30.0 if place and hidden == "undivided" else 1.0
         nn.init.uniform_(layer.weight, -bound, bound)
         layers += [layer, Sine()]
     return nn.Sequential(*layers, nn.Linear(width, 1))

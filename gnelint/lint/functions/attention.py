@@ -134,6 +134,11 @@ def _mask_fault(facts: Facts, node: Node) -> str:
     idle = _idle_mask(facts, node)
     if idle != _NONE:
         return f"{idle}, and a logit of that size still gets its share"
+    if _is_of_queries(facts, node):
+        return (
+            "it has an entry for each query and one for all keys, and what is the same for all keys of a row the "
+            "softmax takes out"
+        )
     late = _late_mask(facts, node) if node.op == "softmax" else _NONE
     return (
         _NONE
@@ -168,6 +173,53 @@ def _idle_mask(facts: Facts, node: Node) -> str:
         if scale.size > 1 and _is_binary(scale):
             return f"{before.name} multiplies hidden logits by 0"
     return _NONE
+
+
+def _is_of_queries(facts: Facts, node: Node) -> bool:
+    """Whether the one mask of a softmax of products lies along its queries, where the keys have none."""
+    mask, before = node.parameters.get("mask"), _before(facts, node) if node.op == "softmax" else None
+    given = node.present_inputs[3:4] if node.op == "attention" else ()
+    if mask is not None:
+        shape: tuple[int, ...] | None = mask.shape
+        if mask.trainable or len(np.unique(mask.array())) < 2:
+            return False  # a mask of a layer that hides nothing
+    elif before is not None and before.op == "where" and any(_hides(facts, name) for name in before.inputs[1:]):
+        shape = facts.graph.values[before.inputs[0] or ""].concrete_shape
+        if _is_masked(facts, before):
+            return False
+    else:
+        shape = facts.graph.values[given[0]].concrete_shape if given else None
+    return bool(shape) and shape is not None and len(shape) > 1 and shape[-1] == 1 < min(_keys(facts, node), shape[-2])
+
+
+def _keys(facts: Facts, node: Node) -> int:
+    """How many keys a softmax of products or an attention shares out between along the last axis, 0 for any other.
+
+    A pooling has one row for each sample, and what its mask hides is another matter.
+    """
+    if node.op == "attention":
+        shape = facts.graph.values[node.present_inputs[1]].concrete_shape
+        return shape[-2] if shape and len(shape) > 1 else 0
+    shape = facts.shape(node)
+    last = bool(shape) and int(node.attribute("axis")) in (-1, len(shape or ()) - 1)
+    return shape[-1] if shape and last and len(shape) > 2 and _reads_products(facts, node) else 0
+
+
+def _hides(facts: Facts, name: str | None) -> bool:
+    value = _constant(facts, name)
+    return value is not None and value <= _HIDES
+
+
+def _is_masked(facts: Facts, node: Node) -> bool:
+    """Whether another mask comes before this one on the way to the softmax."""
+    pending = list(node.present_inputs[1:])
+    while pending:
+        source = facts.graph.producers.get(pending.pop())
+        if source is not None and source.op in ("where", "add", "bias"):
+            return True
+        if source is not None and source.op in _TO_LOGITS:
+            pending += source.present_inputs
+    return False
 
 
 def _added(node: Node, array: np.ndarray, factor: float) -> str:

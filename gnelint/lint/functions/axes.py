@@ -20,6 +20,8 @@ _NONE = "none"
 _LONG = 16
 """Entries from which on an axis counts as one of positions."""
 _NORMALISES = frozenset({"div", "pow", "abs", "reduce_l2"})
+_KEEPS_ONE = frozenset({"identity", "expand", "reshape", "scale", "bias"})
+"""What makes one number of one number."""
 
 
 def _sees_later(facts: Facts, node: Node) -> str:
@@ -134,6 +136,33 @@ def _kept(before: Sequence[int], size: int, cuts: set[int]) -> bool:
     bounds = [math.prod(before[:place]) for place in range(len(before) + 1)]
     spans = zip(pairwise(bounds), before, strict=True)
     return all({start, end} <= cuts for (start, end), own in spans if own == size)
+
+
+def _mixes_in_batch(facts: Facts, node: Node) -> str:
+    """What is made of samples and features at once and taken from each entry, or added to each."""
+    if node.op not in ("add", "sub") or len(node.present_inputs) != 2:
+        return _NONE
+    if _subtracts_batch_mean(facts, node):
+        return "takes a mean over samples and features from each entry"
+    rows = facts.axes.layouts.get(node.outputs[0])
+    if not rows or label(rows[0]) != 0 or sizes(rows)[0] < 2:
+        return _NONE
+    for name in node.present_inputs:
+        shape = facts.graph.values[name].concrete_shape
+        if shape is not None and math.prod(shape) == 1 and name in facts.learnt_values and _is_total(facts, name):
+            return "has one number for all samples, a sum over samples and features, beside what each sample has"
+    return _NONE
+
+
+def _is_total(facts: Facts, name: str) -> bool:
+    """Whether a number is a sum or mean over samples and features of what layers give, scaled and shifted perhaps."""
+    source = facts.source_beyond(facts.graph.producers.get(name), _KEEPS_ONE)
+    if source is None:
+        return False
+    if source.op == "matmul":
+        return any(each.node == source.name and each.axis == 0 for each in facts.axes.mixings)
+    layout = facts.axes.layouts.get(source.present_inputs[0]) if source.op in ("reduce_sum", "reduce_mean") else None
+    return bool(layout) and len(layout or ()) > 1 and any(label(axis) == 0 for axis in layout or ())
 
 
 def _subtracts_batch_mean(facts: Facts, node: Node) -> bool:
@@ -256,6 +285,13 @@ AXES = (
         "truth",
         _subtracts_batch_mean,
         "the difference n takes a mean over samples and features from each entry, and is not normalised",
+    ),
+    function(
+        "mixes_in_batch(n)",
+        "text",
+        _mixes_in_batch,
+        "what the sum n does with a number made of samples and features at once (a mean that it takes from each entry "
+        "and that is not normalised with, a total that it adds), a clause; or none",
     ),
     function(
         "crosses_samples(n)",

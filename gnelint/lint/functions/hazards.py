@@ -263,8 +263,24 @@ def _zero_divisors(facts: Facts, node: Node) -> float | None:
         place = 0
     if place is None or _is_of_inputs(facts, node.present_inputs[place]):
         return None
+    if node.op == "div" and _is_mean_of_positive(facts, node):
+        return 1.0
     known = facts.ranges.get(node.present_inputs[place])
     return None if known is None else float(known.zeros and known.low <= 0 <= known.high)
+
+
+def _is_mean_of_positive(facts: Facts, node: Node) -> bool:
+    """Whether rectified numbers of layers are summed to one and divided by how many are above zero: hinge losses, of
+    which none is left once all is learnt."""
+    total, count = (facts.source_beyond(facts.producer(node, place), _MOVES) for place in (0, 1))
+    if total is None or count is None or {total.op, count.op} != {"reduce_sum"} or facts.shape(count) not in ((), (1,)):
+        return False
+    compared = facts.source_beyond(facts.producer(count), _MOVES)
+    summed = total.present_inputs[0]
+    rectified = facts.graph.producers.get(summed)
+    if compared is None or compared.op != "compare" or rectified is None or rectified.op not in ("relu", "clip"):
+        return False
+    return summed in facts.learnt_values and bool({summed, *rectified.present_inputs} & set(compared.present_inputs))
 
 
 def _is_of_inputs(facts: Facts, value: str) -> bool:

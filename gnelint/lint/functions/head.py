@@ -64,6 +64,10 @@ def _misfit(facts: Facts, node: Node) -> str:
 _REGRESSIONS = frozenset({"mse", "l1"})
 
 
+_LOWEST = {"gelu": -0.17, "silu": -0.28, "mish": -0.31, "hardswish": -0.375}
+"""The least that smooth rectifiers give."""
+
+
 def _regression_fault(facts: Facts, node: Node) -> str:
     """What stands between the last layer and a loss of distances that has no business there."""
     source = facts.producer(node) if node.present_inputs else None
@@ -72,6 +76,8 @@ def _regression_fault(facts: Facts, node: Node) -> str:
         return _NONE
     if node.op == "relu":
         return "sets what is negative to zero: there no gradient passes, and no output ever falls below zero"
+    if node.op in _LOWEST:
+        return f"gives nothing below {_LOWEST[node.op]}, and is nearly flat there"
     if node.op == "batch_norm" and node.attribute("training"):
         return "takes the batch's mean and deviation out: what is predicted for one sample depends on the others"
     return _NONE

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from gnelint.analysis.invariance import is_fixed
 from gnelint.analysis.movement import SUMS, Block, is_part, sum_parts
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.facts import LAYERS, Facts
@@ -126,7 +127,11 @@ def _turned_estimator(facts: Facts, node: Node) -> bool:
 
 
 def _idle_term(facts: Facts, node: Node) -> str:
-    """Why an operand of a loss's sum moves nothing: frozen layers compute it of inputs or detached values alone."""
+    """Why an operand of a loss's sum moves nothing: frozen layers compute it of inputs or detached values alone; or why
+    a sum of what layers give is the same for every input, as that of shares is."""
+    shares = facts.producer(node) if is_fixed(facts.graph, node) else None
+    if shares is not None and shares.op == "softmax" and node.outputs[0] in facts.learnt_values:
+        return f"the shares of {shares.name} add up to 1 along the axis that it sums, whatever they are"
     if node.op != "add" or facts.shape(node) not in ((), (1,)):
         return _NONE
     for name in node.present_inputs:
@@ -328,7 +333,7 @@ MOVEMENT = (
         "text",
         _idle_term,
         "why an operand of n, a sum that gives a loss, moves nothing, a clause: frozen layers compute it of detached "
-        "values or of inputs, and nothing that is trained; or none",
+        "values or of inputs, and nothing that is trained; or why n, a sum of shares, does not; or none",
     ),
     function(
         "unregistered(n)",

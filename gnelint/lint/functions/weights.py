@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gnelint.ir.graph import Node, Parameter
+from gnelint.ir.graph import Derivation, Node, Parameter
 from gnelint.lint.facts import LAYERS, Facts, fan_in, fan_out
 from gnelint.lint.functions.signature import function, reading
 from gnelint.theory.weights.rows import RowStatistics, hiding_rows
@@ -40,6 +40,32 @@ def _parameter(read: Callable[[WeightStatistics], float]) -> Callable[[Facts, No
         return None if statistics is None else read(statistics)
 
     return call
+
+
+_MOST_DRAWN = 1 << 22
+"""Entries of the largest weight that is worked out once more without one of its tensors."""
+
+
+def _drawn_part(facts: Facts, node: Node) -> float | None:
+    """Mean square of what is drawn for a weight in every pass over that of the trained numbers which it is drawn about.
+
+    The numbers are those that a tensor of the weight's shape adds: without it the weight is less by just that tensor.
+    """
+    weight = facts.weight(node)
+    if weight is None or weight.transform != "random" or weight.size > _MOST_DRAWN:
+        return None
+    if not isinstance(weight.load, Derivation):
+        return None
+    whole = np.asarray(weight.load(), np.float64)
+    for leaf in weight.leaves:
+        if not leaf.trainable or leaf.shape != whole.shape:
+            continue
+        about = leaf.load()
+        drawn = np.asarray(weight.load.evaluate({leaf.name: np.zeros_like(about)}), np.float64)
+        size = float(np.mean(np.asarray(about, np.float64) ** 2))
+        if size and np.allclose(whole - drawn, about, rtol=1e-3, atol=1e-3 * float(np.sqrt(np.mean(whole**2)))):
+            return float(np.mean(drawn**2)) / size
+    return None
 
 
 def _bound(statistics: WeightStatistics) -> float:
@@ -258,5 +284,12 @@ WEIGHTS = (
         "parameter_std(n, role)", "number", _parameter(lambda s: s.std), "standard deviation of a parameter's entries"
     ),
     function("parameter_bound(n, role)", "number", _parameter(_bound), "largest absolute entry of a parameter"),
+    function(
+        "drawn_part(n)",
+        "number",
+        _drawn_part,
+        "mean square of what is drawn for the weight of n in every pass over that of the trained numbers that it is "
+        "added to; unknown elsewhere",
+    ),
     function("is_fresh(n)", "truth", _is_fresh, "running statistics are as they are made: mean 0, variance 1"),
 )
