@@ -159,6 +159,8 @@ def _attention(node: Node, x: list[Any], w: dict[str, Tensor], shape: Any) -> Te
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
     scale = node.attribute("scale")
     logits = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    cap = node.attribute("softcap")
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
     seen = torch.ones(logits.shape[-2:], dtype=torch.bool)
     if node.attribute("causal"):
         logits = logits.masked_fill(~seen.tril(), -math.inf)

@@ -24,7 +24,13 @@ from gnelint.theory.fields.field import Effect, Field, put, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import normalised
-from gnelint.theory.gaussian.softmax import SoftmaxMoments, kept_softmax_moments, softmax_moments, top_softmax_moments
+from gnelint.theory.gaussian.softmax import (
+    SoftmaxMoments,
+    capped_softmax_moments,
+    kept_softmax_moments,
+    softmax_moments,
+    top_softmax_moments,
+)
 
 F = TypeVar("F", bound=Field)
 
@@ -77,7 +83,7 @@ class Softmax(Unary):
         """Entries of a row, E of the row's sum, and the moments of its entries."""
         count, variance = self.shape[self._axis], self._logit_variance(x)
         if "mask" in self.node.parameters:
-            s2, k = _over_counts(self._seen.astype(float), variance)
+            s2, k, _ = _over_counts(self._seen.astype(float), variance)
             return count, 1.0, SoftmaxMoments(float(s2.mean()), float(k.mean()))
         top = self.node.attribute("top")
         if top is None:
@@ -165,10 +171,12 @@ class _Rows:
         return np.asarray(self.tilt * (1.0 - self.s2) ** 2)
 
     @staticmethod
-    def over(counts: np.ndarray, logit: float, common: float, tilt: float, overlap: float) -> _Rows:
+    def over(counts: np.ndarray, logit: float, common: float, tilt: float, overlap: float, cap: float | None) -> _Rows:
         """Rows that see so many keys each, with independent logits of which all queries share `common`."""
-        s2, k = _over_counts(counts, logit)
-        together, centred = (counts * moment for moment in _over_counts(counts, common))
+        s2, k, slope = _over_counts(counts, logit, cap)
+        shared_s2, shared_k, _ = _over_counts(counts, common, cap)
+        logit, tilt = logit * slope**2, tilt * slope**2
+        together, centred = counts * shared_s2, counts * shared_k
         overlap = min(overlap * float(together.mean()), 1.0)
         return _Rows(counts, s2, k, together, centred, logit, tilt, overlap)
 
@@ -262,7 +270,8 @@ class Attention(OneOutput):
     (1 + D t) (q / D) / (1 + q / D)^2 for a width of D: queries that weigh a key lean towards it, E a_ij q_i ~ scale
     var_q k_j. t = tr(C^2) / tr(C)^2 of the tokens' covariance is the mean squared correlation of the values' channels,
     1 / (heads times width) where nobody knows it. What is added to the logits and depends on the input (positions
-    that queries ask for, pairs) adds its variance over the keys to q and gets energy K_i gv_i / n_i. Source: theory 3.6
+    that queries ask for, pairs) adds its variance over the keys to q and gets energy K_i gv_i / n_i. A soft cap c makes
+    c tanh(x / c) of scaled products x, whose S and K are those of `capped_softmax_moments`. Source: theory 3.6
     (arXiv 1706.03762).
     """
 
@@ -273,6 +282,11 @@ class Attention(OneOutput):
     def model_error_bits_of(self, index: int) -> float | None:
         """What passes the softmax, to queries and keys, depends on how alike the tokens are."""
         return LOGITS_ERROR_BITS if index < 2 else self.model_error_bits
+
+    @property
+    def _cap(self) -> float | None:
+        cap = self.node.attribute("softcap")
+        return None if cap is None else float(cap)
 
     @property
     def _causal(self) -> bool:
@@ -352,6 +366,8 @@ class Attention(OneOutput):
         )
         logit += square * (width - 1) * query.along * key.along_free
         added = _added(inputs, shapes)
+        if added is not None and self._cap is not None:
+            raise NotModelledError("capped logits to which a value of the network is added")
         logit += 0.0 if added is None else _free_of_rows(added)
         tilt = steady / (heads * width) if alike is None else steady * alike
         if "mask" in self.node.parameters:
@@ -362,7 +378,7 @@ class Attention(OneOutput):
             counts = np.clip(np.arange(queries) + 1 + keys - queries, 1, keys).astype(float)
             # two rows weigh the keys that both see with 1/n each: E sum_j a_ij a_i'j = 1 / max(n_i, n_i')
             overlap = float(((2 * np.arange(queries) + 1) / np.sort(counts)).sum()) / max(queries, 1) ** 2
-        return _Rows.over(counts, logit, common, tilt, overlap)
+        return _Rows.over(counts, logit, common, tilt, overlap, self._cap)
 
     def _masked_rows(self, shapes: Sequence[tuple[int, ...]], logit: float, common: float, tilt: float) -> _Rows:
         """Rows under a constant mask: as many independent logits as the weights that it gives have effective keys."""
@@ -370,7 +386,7 @@ class Attention(OneOutput):
         squares = weights**2
         concentration = squares.sum(axis=2)
         overlap = float((weights.mean(axis=1) ** 2).sum(axis=1).mean())
-        each = _Rows.over(1.0 / concentration, logit, common, tilt, overlap)
+        each = _Rows.over(1.0 / concentration, logit, common, tilt, overlap, self._cap)
         over_keys = (squares * (each.s2 / concentration)[:, :, None]).mean(axis=0)
         return replace(
             each,
@@ -533,14 +549,20 @@ class Attention(OneOutput):
         return Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[3]), None), across)
 
 
-def _over_counts(counts: np.ndarray, logit: float) -> tuple[np.ndarray, np.ndarray]:
-    """S and K of rows of so many independent logits, computed for a few of them: n S hardly varies with n."""
+def _over_counts(counts: np.ndarray, logit: float, cap: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:
+    """S and K of rows of so many independent logits, and the mean slope of a cap on them; computed for a few of them: n
+    S hardly varies with n."""
     low, high = max(float(counts.min()), 1.0), max(float(counts.max()), 1.0)
     sampled = np.unique(np.rint(np.linspace(low, high, min(math.ceil(high - low) + 1, _SAMPLED))))
-    moments = [softmax_moments(int(count), logit) for count in sampled]
+    each = [_row_moments(int(count), logit, cap) for count in sampled]
     at = np.clip(counts, sampled[0], sampled[-1])
-    s2 = np.interp(at, sampled, sampled * np.array([m.s2 for m in moments])) / at
-    return s2, np.interp(at, sampled, sampled * np.array([m.k for m in moments])) / at
+    s2 = np.interp(at, sampled, sampled * np.array([m.s2 for m, _ in each])) / at
+    k = np.interp(at, sampled, sampled * np.array([m.k for m, _ in each])) / at
+    return s2, k, sum(slope for _, slope in each) / len(each)
+
+
+def _row_moments(count: int, logit: float, cap: float | None) -> tuple[SoftmaxMoments, float]:
+    return (softmax_moments(count, logit), 1.0) if cap is None else capped_softmax_moments(count, logit, cap)
 
 
 def _added(inputs: Inputs, shapes: Sequence[tuple[int, ...]]) -> Moments | None:

@@ -18,8 +18,8 @@ Array = NDArray[Any]
 
 _MAX_CAUSAL = 1 << 24
 """Entries of the largest constant mask that is read to see whether it is causal."""
-_MAX_STEPS = 6
-"""Scales, constants and masks between a product and its softmax."""
+_MAX_STEPS = 8
+"""Scales, caps, constants and masks between a product and its softmax."""
 _OF_WEIGHTS = ("softmax", "dropout", "where", "reshape")
 """What may stand between a softmax and the product with the values, and itself."""
 _HIDDEN = -1e3
@@ -100,11 +100,12 @@ def _log_softmax(rewriter: Rewriter, node: Node) -> Reduced | None:
 
 @dataclass(frozen=True)
 class _Scores:
-    """softmax(factor * query key^T + mask).
+    """softmax(factor * query key^T + mask), or softmax(cap tanh(factor / cap * query key^T) + mask).
 
     Attributes:
         product: the node that multiplies query and key.
         factor: all numbers that multiply the product.
+        cap: what no logit exceeds; None without a soft cap.
         mask: the value that decides what is seen: added to the logits, or a condition that is true for what is seen.
         filler: the constant that hides, where `mask` is a condition that is true for what is hidden.
         constant: a mask that is a parameter.
@@ -114,11 +115,21 @@ class _Scores:
 
     product: Node
     factor: float = 1.0
+    cap: float | None = None
     mask: str | None = None
     filler: str | None = None
     constant: Parameter | None = None
     causal: bool = False
     sink: Parameter | None = None
+
+    @property
+    def hides(self) -> bool:
+        """Whether a mask has been met."""
+        return self.mask is not None or self.constant is not None or self.causal
+
+    def times(self, number: float) -> _Scores:
+        """With logits so many times as large."""
+        return replace(self, factor=self.factor * number, cap=None if self.cap is None else self.cap * abs(number))
 
 
 def fuse_attention(rewriter: Rewriter) -> None:
@@ -128,9 +139,9 @@ def fuse_attention(rewriter: Rewriter) -> None:
 
     over (B, H, T, d) or (B*H, T, d). The factor may stand on the product, on the query, on the key or on both; a key
     that was transposed for the product alone is taken as it was before. A mask is added or put in by `where`; one that
-    is constant and hides the future makes `causal`. Scores that bend in another way (a soft cap) are left alone. A
-    sink, a logit more in every row whose probability is cut off again, is a key and a value of zeros behind the others
-    and a column more of the mask.
+    is constant and hides the future makes `causal`. In front of all masks a soft cap, cap tanh(x / cap), may bound the
+    product; scores that bend in another way are left alone. A sink, a logit more in every row whose probability is cut
+    off again, is a key and a value of zeros behind the others and a column more of the mask.
     """
     for node in rewriter:
         if node.op != "matmul" or node.attribute("transpose_a") or node.attribute("transpose_b"):
@@ -341,7 +352,7 @@ def _not_a_number(rewriter: Rewriter, node: Node) -> str | None:
 
 def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None:
     """The product that a value is but for numbers and masks, read from the product down."""
-    node = rewriter.source(value, "scale", "bias", "add", "where", "matmul", "reshape")
+    node = rewriter.source(value, "scale", "bias", "add", "where", "matmul", "reshape", "tanh")
     if node is None or steps == 0:
         return None
     if node.op == "reshape":
@@ -349,6 +360,9 @@ def _logits(rewriter: Rewriter, value: str | None, steps: int) -> _Scores | None
     if node.op == "matmul":
         same_rank = rewriter.rank(node.inputs[0]) == rewriter.rank(node.inputs[1])
         return _Scores(node, node.attribute("factor")) if same_rank and not node.attribute("transpose_a") else None
+    if node.op == "tanh":
+        found = _logits(rewriter, node.inputs[0], steps - 1)
+        return None if found is None or found.hides or found.cap is not None else replace(found, cap=1.0)
     if node.op in ("scale", "bias"):
         found = _logits(rewriter, node.inputs[0], steps - 1)
         return None if found is None else _after_constant(rewriter, found, node)
@@ -372,7 +386,7 @@ def _after_constant(rewriter: Rewriter, found: _Scores, node: Node) -> _Scores |
     if numbers is not None:
         plain = found.mask is None and found.constant is None
         # a number added to every logit changes nothing; one that multiplies must not meet a mask of finite numbers
-        return replace(found, factor=found.factor * numbers[0]) if plain or numbers[0] == 1.0 else None
+        return found.times(numbers[0]) if plain or numbers[0] == 1.0 else None
     if node.op != "bias" or node.attribute("factor") != 1.0:
         return None
     mask = node.parameters["bias"]
@@ -471,7 +485,7 @@ def _write(rewriter: Rewriter, last: Node, scores: _Scores) -> None:
     mask = scores.mask
     if mask is not None and scores.filler is not None:
         mask = _summand(rewriter, mask, scores.filler, last)
-    attributes: dict[str, Any] = {"scale": factor, "causal": scores.causal}
+    attributes: dict[str, Any] = {"scale": factor, "softcap": scores.cap, "causal": scores.causal}
     constant = scores.constant
     if scores.sink is not None:
         shape = rewriter.shape(scores.product.outputs[0])

@@ -13,10 +13,10 @@ it multiplies h).
 Axes of a normalisation are the normalised ones; running statistics of an instance normalisation are not read.
 
 Attention: query is (B, H, T, d) or (B, T, H*d) when packed; key and value likewise with kv_heads; scale None is
-1/sqrt(d), 1.0 leaves the product as it is. A mask (a parameter where it is constant, else an input) is what is added to
-the logits, or where a key is seen; it broadcasts to (B, H, queries, keys). top of a softmax: only so many of the
-largest logits of a row count, the others are hidden; None for all. Where it is not renormalised, all count in the sum
-and the others' probabilities are set to 0 afterwards.
+1/sqrt(d), 1.0 leaves the product as it is; with a softcap c a scaled product x becomes c tanh(x / c). A mask (a
+parameter where it is constant, else an input) is what is added to the logits, or where a key is seen; it broadcasts to
+(B, H, queries, keys). top of a softmax: only so many of the largest logits of a row count, the others are hidden; None
+for all. Where it is not renormalised, all count in the sum and the others' probabilities are set to 0 afterwards.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ RECORDS = (
     Operation("log_softmax", "attention", "The logarithm of softmax.", attributes={"axis": -1}),
     Operation("attention", "attention", "softmax(scale Q K^T + mask) V, head by head.",
               ("query", "key", "value", "mask?"), ("mask",),
-              {"scale": None, "causal": False, "packed": False, "heads": None, "kv_heads": None}),
+              {"scale": None, "softcap": None, "causal": False, "packed": False, "heads": None, "kv_heads": None}),
     Operation("matmul", "attention", "factor A B of two activations.", ("a", "b"),
               attributes={"transpose_a": False, "transpose_b": False, "factor": 1.0}),
     Operation("unfold", "shape", "Windows (N, C, *S) -> (N, C*prod(kernel), positions).", attributes=_WINDOW),

@@ -133,6 +133,7 @@ class Layer:
     mask: str = ""
     rank: int = 0
     fixed: bool = False
+    softcap: float | None = None
 
     @property
     def id(self) -> str:
@@ -182,9 +183,12 @@ def measure(layer: Layer, batch: int, draws: int) -> Measured:
             leaves.append(projected.reshape(batch, T, heads, d).transpose(1, 2).requires_grad_())
         q, k, v = leaves
         repeats = H // kv
-        y = F.scaled_dot_product_attention(
-            q, k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1), mask, is_causal=layer.causal
-        )
+        k_all, v_all = (part.repeat_interleave(repeats, 1) for part in (k, v))
+        if layer.softcap is None:
+            y = F.scaled_dot_product_attention(q, k_all, v_all, mask, is_causal=layer.causal)
+        else:
+            logits = layer.softcap * torch.tanh(q @ k_all.mT / d**0.5 / layer.softcap)
+            y = logits.softmax(-1) @ v_all
         g = normal(batch, H, 1, d).expand(y.shape) if layer.common_cotangent else normal(*y.shape)
         pulled = torch.autograd.grad(y, leaves, g)
         rows.append([float(y.detach().square().mean()), *(float(p.square().sum()) / y.numel() for p in pulled)])
@@ -227,6 +231,7 @@ def predict(layer: Layer, batch: int) -> tuple[float, list[float], float]:
         packed=layer.packed,
         heads=H if layer.packed else None,
         kv_heads=kv if layer.packed else None,
+        softcap=layer.softcap,
     )
     outputs = component.forward(inputs)
     cotangent = Gradient.white(out)
@@ -262,6 +267,9 @@ LAYERS = [
     Layer(48, 64, 4, 0.5, mask="alibi"),
     Layer(48, 64, 4, 0.25, mask="table"),
     Layer(48, 64, 4, 0.5, mask="window", packed=True),
+    Layer(32, 64, 4, 0.5, softcap=50.0),
+    Layer(32, 64, 4, 1.0, softcap=1.0),
+    Layer(32, 64, 2, 1.5, softcap=2.0),
 ]
 
 
@@ -1166,3 +1174,35 @@ def test_a_softmax_whose_entries_count_with_either_sign() -> None:
     """What the entries share was taken out of the gradient as if all signs were one: 2 bits too small."""
     torch.manual_seed(0)
     assert bits_off(Atoms(), torch.randn(64, 8), "layer") == pytest.approx(0.0, abs=0.25)
+
+
+class Capped(nn.Module):
+    """Causal blocks whose branches are normalised behind attention, with a soft cap on logits and shared keys."""
+
+    def __init__(self, width: int, cap: float, blocks: int) -> None:
+        super().__init__()
+        self.cap, self.embed = cap, nn.Linear(width, width)
+        self.before, self.behind = (nn.ModuleList(nn.RMSNorm(width) for _ in range(blocks)) for _ in range(2))
+        self.qkv = nn.ModuleList(nn.Linear(width, 2 * width, bias=False) for _ in range(blocks))
+        self.proj = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(blocks))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        for before, behind, qkv, proj in zip(self.before, self.behind, self.qkv, self.proj, strict=True):
+            query, key, value = qkv(before(x)).unflatten(-1, (4, -1)).transpose(1, 2).split((2, 1, 1), 1)
+            key, value = (part.repeat_interleave(2, 1) for part in (key, value))
+            logits = self.cap * torch.tanh(query @ key.mT / query.shape[-1] ** 0.5 / self.cap)
+            logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+            x = x + behind(proj((logits.softmax(-1) @ value).transpose(1, 2).flatten(2)))
+        return x
+
+
+def test_a_soft_cap_hides_nothing_of_what_tokens_share() -> None:
+    """The average over tokens, blown up by the norm behind it, is in all of them; of keys and values that several heads
+    read a product of matrices, which a cap left of attention, did not see it: 1.3 to 1.6 bits too large."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, x = Capped(32, 50.0, 3), torch.randn(8, 24, 32)
+        errors.append(bits_off(module, x))
+    assert float(np.mean(errors)) == pytest.approx(0.0, abs=0.6)

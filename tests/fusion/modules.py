@@ -235,6 +235,16 @@ ATTENTION = {
         lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 25).reshape(5, 5), -1) @ v,
         ("attention",),
     ),
+    "soft cap": Idiom(
+        lambda q, k, v: (
+            torch.softmax(
+                (30 * torch.tanh(q @ k.transpose(-2, -1) * 0.5 / 30)).masked_fill(_later(5), -math.inf), -1
+            )
+            @ v
+        ),
+        ("attention",),
+        {"scale": 0.5, "softcap": 30.0, "causal": True},
+    ),
     "sink": Idiom(
         lambda q, k, v: torch.cat(
             [
@@ -350,8 +360,14 @@ DIFFERENT = {
         lambda x, z: torch.exp(x) / torch.exp(z).sum(-1, keepdim=True), (), {}, (TOKENS, TOKENS)
     ),
     "softmax over queries": Idiom(lambda q, k, v: torch.softmax(q @ k.transpose(-2, -1), -2) @ v, (), {}, (HEADS,) * 3),
-    "soft cap on the logits": Idiom(
-        lambda q, k, v: torch.softmax(torch.tanh(q @ k.transpose(-2, -1)), -1) @ v, (), {}, (HEADS,) * 3
+    "sine of the logits": Idiom(
+        lambda q, k, v: torch.softmax(torch.sin(q @ k.transpose(-2, -1)), -1) @ v, (), {}, (HEADS,) * 3
+    ),
+    "soft cap on masked logits": Idiom(
+        lambda q, k, v: torch.softmax(torch.tanh(q @ k.transpose(-2, -1) + torch.linspace(-1, 1, 5)), -1) @ v,
+        (),
+        {},
+        (HEADS,) * 3,
     ),
     "difference of a tensor and itself": Idiom(lambda x: x - torch.tanh(x), ("tanh", "sub")),
     "two activations in a row": Idiom(lambda x: functional.leaky_relu(functional.leaky_relu(x)), ("leaky_relu",) * 2),

@@ -8,6 +8,7 @@ of components, 3.6.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,12 @@ class SoftmaxMoments:
     k: float
     together: float = 0.0
 
+
+_NEARLY_LINEAR = 0.98
+"""Slope of a soft cap from which on it is taken by its first terms."""
+
+_OF_CAPPED = 1 << 15
+"""Numbers that are drawn of capped logits."""
 
 SPIKED = 16.0
 """Variance of the logits above which the largest of them decide alone."""
@@ -75,6 +82,27 @@ def kept_softmax_moments(count: int, top: int, variance: float) -> tuple[float, 
     return float(total.mean()), SoftmaxMoments(float(s2.mean()), k, together)
 
 
+@lru_cache(maxsize=4096)
+def capped_softmax_moments(count: int, variance: float, cap: float) -> tuple[SoftmaxMoments, float]:
+    """The moments where the logits are c tanh(z / c) of `count` z of this variance, and the mean slope.
+
+    Both are of what z gets: K = E sum p^2 (1 - 2 p + S2) tanh'(z / c)^2, and the slope is E sum p tanh'(z / c). Where
+    the cap is far off, tanh' = 1 - z^2 / c^2 over the z that e^(2z) weighs, which are no larger than the largest of a
+    row; else by draws.
+    """
+    variance = min(variance, 1e4)
+    largest = 2.0 * variance * math.log(max(count, 2))
+    spared = [1.0 - (variance + min((power * variance) ** 2, largest)) / cap**2 for power in (1, 2)]
+    if spared[1] > _NEARLY_LINEAR:
+        moments = softmax_moments(count, variance)
+        return replace(moments, k=moments.k * spared[1] ** 2), spared[0]
+    scaled = np.tanh(_drawn(count, variance, _OF_CAPPED) / cap)
+    p, slope = _normalised(cap * scaled), 1.0 - scaled**2
+    square, s2 = p * p, (p * p).sum(axis=1)
+    k = (square * slope**2 * (1.0 - 2.0 * p + s2[:, None])).sum(axis=1)
+    return SoftmaxMoments(float(s2.mean()), float(k.mean())), float((p * slope).sum(axis=1).mean())
+
+
 def _sampled(count: int, variance: float, top: int | None = None) -> SoftmaxMoments:
     """By draws with a fixed seed: one or two probabilities hold nearly all, which the integral's quadrature misses."""
     p = _probabilities(count, variance, 1 << (20 if top is None else 17), top)
@@ -85,9 +113,20 @@ def _sampled(count: int, variance: float, top: int | None = None) -> SoftmaxMome
 
 def _probabilities(count: int, variance: float, numbers: int, top: int | None = None) -> np.ndarray:
     """Rows of softmax probabilities of drawn logits, of the `top` largest of them where it is given."""
-    logits = np.random.default_rng(0).standard_normal((max(64, numbers // count), count)) * math.sqrt(variance)
+    logits = _drawn(count, variance, numbers)
     if top is not None:
         logits = np.partition(logits, count - top, axis=1)[:, count - top :]
+    return _normalised(logits)
+
+
+def _drawn(count: int, variance: float, numbers: int) -> np.ndarray:
+    """Rows of logits."""
+    rows = max(64, numbers // count)
+    return np.random.default_rng(0).standard_normal((rows, count)) * math.sqrt(variance)
+
+
+def _normalised(logits: np.ndarray) -> np.ndarray:
+    """Softmax over each row."""
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(p / p.sum(axis=1, keepdims=True))
 

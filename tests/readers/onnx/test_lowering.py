@@ -273,12 +273,13 @@ def test_einsum_with_a_weight_is_a_linear_map(tmp_path: Path) -> None:
 
 def test_attention_23(tmp_path: Path) -> None:
     shape = (2, 6, 16)
-    nodes = [node("Attention", ["q", "k", "v"], ["y"], q_num_heads=4, kv_num_heads=4, is_causal=1)]
+    nodes = [node("Attention", ["q", "k", "v"], ["y"], q_num_heads=4, kv_num_heads=4, is_causal=1, softcap=30.0)]
     graph = load(model(nodes, {"q": shape, "k": shape, "v": shape}, opset=23), tmp_path)
     (found,) = graph.nodes
     assert (found.op, found.attribute("packed"), found.attribute("heads"), found.attribute("causal")) == (
         "attention", True, 4, True,
     )  # fmt: skip
+    assert found.attribute("softcap") == 30.0
 
 
 def test_unknown_operators_are_unmodelled_and_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gnelint.theory.gaussian.softmax import softmax_moments
+from gnelint.theory.gaussian.softmax import capped_softmax_moments, softmax_moments
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,19 @@ def test_the_expansion_meets_the_integral(variance: float) -> None:
     scaled = np.array([softmax_moments(int(n), variance).s2 * n for n in counts])
     assert np.all(np.abs(np.diff(scaled)) < 0.02 * scaled[1:])
     assert scaled[-1] == pytest.approx(np.exp(variance), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "variance", "cap"), [(16, 1.0, 50.0), (64, 9.0, 50.0), (24, 4.0, 2.0), (128, 1.0, 1.0)]
+)
+def test_soft_caps(count: int, variance: float, cap: float) -> None:
+    """What z gets of the probabilities of cap tanh(z / cap), by its first terms and by draws."""
+    z = np.random.default_rng(1).normal(size=(4000, count)) * variance**0.5
+    p = np.exp(cap * np.tanh(z / cap))
+    p /= p.sum(axis=1, keepdims=True)
+    slope, s2 = 1 - np.tanh(z / cap) ** 2, (p**2).sum(axis=1)
+    k = (p**2 * slope**2 * (1 - 2 * p + s2[:, None])).sum(axis=1)
+    found, mean_slope = capped_softmax_moments(count, variance, cap)
+    assert found.s2 == pytest.approx(s2.mean(), rel=0.05)
+    assert found.k == pytest.approx(k.mean(), rel=0.05)
+    assert mean_slope == pytest.approx((p * slope).sum(axis=1).mean(), rel=0.02)

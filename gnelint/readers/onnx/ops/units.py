@@ -237,8 +237,6 @@ def _lp_pool(call: Call, em: Emitter) -> Results:
 def _attention(call: Call, em: Emitter) -> Results:
     """Attention (opset 23): 3-D operands are packed, (B, T, H*d); cached keys and values come first in time."""
     query, key, value = (em.flow(call.need(index)) for index in range(3))
-    if call.get("softcap", 0.0):
-        raise CannotLowerError("logits are capped")
     if call.used(3):
         raise CannotLowerError("its logits are an output")
     windows = (call.get("left_window_size", -1), call.get("right_window_size", -1))
@@ -272,6 +270,7 @@ def _attended(
     query, _, value, _ = operands
     attributes: dict[str, Any] = {
         "scale": call.get("scale"),
+        "softcap": call.get("softcap", 0.0) or None,
         "causal": bool(call.get("is_causal", 0)),
         "packed": packed,
     }
