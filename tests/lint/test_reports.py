@@ -393,6 +393,7 @@ TENTH = (
 
 ELEVENTH = (
     changed("stale_state", "GNE574", "cell_1", "the same state at every step"),
+    Report("stale_state(wrong=True, hand='gated')", "stale_state(hand='gated')", "GNE574", "back", "the same state"),
     changed("computed_twice", "GNE532", "concat"),
     changed("mixture_shares", "GNE514", "log_softmax"),
     changed("length_of_all", "GNE560", "div"),

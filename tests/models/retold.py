@@ -156,8 +156,34 @@ class StaleMemory(nn.Module):
         return torch.cat(given, 1)
 
 
-def stale_state(*, wrong: bool = False, one_step: bool = False) -> nn.Module:
-    """Wrong: each step starts from the encoder's state."""
+class HandState(nn.Module):
+    """The same with a cell that is written by hand."""
+
+    def __init__(self, wrong: bool, gates: bool) -> None:
+        super().__init__()
+        self.wrong, self.enter, self.head = wrong, nn.Linear(6, 16), nn.Linear(16, 4)
+        self.own, self.back = (nn.ModuleList(nn.Linear(n, 16) for _ in range(2 if gates else 1)) for n in (3, 16))
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        first = state = self.enter(x).tanh()
+        given = []
+        for step in steps.unbind(1):
+            state = self._step(step, first if self.wrong else state)
+            given.append(self.head(state))
+        return torch.stack(given, 1)
+
+    def _step(self, x: Tensor, state: Tensor) -> Tensor:
+        sums = [own(x) + back(state) for own, back in zip(self.own, self.back, strict=True)]
+        if len(sums) == 1:
+            return sums[0].tanh()
+        kept = sums[1].sigmoid()
+        return kept * state + (1.0 - kept) * sums[0].tanh()
+
+
+def stale_state(*, wrong: bool = False, one_step: bool = False, hand: str = "") -> nn.Module:
+    """Wrong: each step starts from the encoder's state; hand: a "plain" or "gated" cell of one's own."""
+    if hand:
+        return HandState(wrong, hand == "gated")
     return StaleMemory(wrong) if one_step else StaleState(wrong)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -185,7 +185,7 @@ _FEWEST_STEPS = 3
 
 def _state_fault(facts: Facts, node: Node) -> str:
     """What is wrong with the states that the second call of a cell in a loop gets from the first."""
-    if _starts_again(facts, node):
+    if _starts_again(facts, node) or _reads_one_state(facts, node):
         return "starts from the same state at every step: what the step before gave is not read"
     before = _cells(facts.graph, node) if node.op == "lstm" and _is_cell(node) else []
     if len(before) != 1 or not any(reader.op == "lstm" for reader in _readers(facts.graph, node)):
@@ -209,6 +209,69 @@ def _starts_again(facts: Facts, node: Node) -> bool:
     read = {each.present_inputs[0] for each in calls}
     states = {None if len(each.inputs) < 2 else _unmoved(facts.graph, each.inputs[1]) for each in calls}
     return single and len(read) == len(calls) and len(states) == 1
+
+
+def _reads_one_state(facts: Facts, node: Node) -> bool:
+    """Whether a layer of a loop that is written out adds what it makes of one state to what another layer makes of each
+    step, and nothing leads from step to step; of the second step, and of the first such layer."""
+    found = facts.once(("one state", None), lambda: _of_one_state(facts))
+    return found.get(node.parameters["weight"].name) == node.name if "weight" in node.parameters else False
+
+
+def _of_one_state(facts: Facts) -> Mapping[str, str]:
+    """By the weight of such a layer the name of its second use; of each state the first layer alone."""
+    found: dict[str, tuple[str, str]] = {}
+    for weight, users in facts.users.items():
+        if len(users) < _FEWEST_STEPS or users[0].op != "linear":
+            continue
+        state = users[0].present_inputs[0]
+        if any(tuple(each.present_inputs) != (state,) for each in users):
+            continue
+        sums = [_sum_of_step(facts, each, state) for each in users]
+        steps = {None if one is None else one[1] for one in sums}
+        if state not in facts.learnt_values or None in steps or len(steps) < len(users):
+            continue
+        first, second = sums[0], sums[1]
+        if first is not None and second is not None and not _meet(facts.graph, first[0], second[0]):
+            found.setdefault(state, (weight, users[1].name))
+    return dict(found.values())
+
+
+def _sum_of_step(facts: Facts, node: Node, state: str) -> tuple[Node, str] | None:
+    """The sum of what a layer makes of a state, as wide as that, and of what a layer makes of one step of a series; and
+    the step."""
+    shape = facts.graph.values[state].concrete_shape
+    readers = list(_readers(facts.graph, node))
+    own = facts.shape(node) or (0, 0)
+    wide = shape is not None and len(shape) == len(own) == 2 and shape[0] == own[0] and own[1] % shape[1] == 0
+    if not wide or len(readers) != 1 or readers[0].op != "add":
+        return None
+    others = [name for name in readers[0].present_inputs if name not in node.outputs]
+    step = _step_read(facts.graph, others[0]) if others else None
+    return None if step is None else (readers[0], step)
+
+
+def _step_read(graph: Graph, value: str) -> str | None:
+    """The step of a series that a value is, or that a layer makes it of."""
+    source = graph.producers.get(value)
+    while source is not None and source.op in ("reshape", "identity", "linear"):
+        value = source.present_inputs[0]
+        source = graph.producers.get(value)
+    return value if source is not None and source.op in ("slice", "split") else None
+
+
+def _meet(graph: Graph, first: Node, second: Node) -> bool:
+    """Whether what one step gives is used together with the next one, but for being joined to it."""
+    of_first, of_second = set(first.outputs), set(second.outputs)
+    for node in graph.nodes[graph.positions[first.name] + 1 :]:
+        early, late = not of_first.isdisjoint(node.present_inputs), not of_second.isdisjoint(node.present_inputs)
+        if node.op == "concat":
+            continue
+        if early and (late or node.name == second.name):
+            return True
+        of_first.update(node.outputs if early else ())
+        of_second.update(node.outputs if late else ())
+    return False
 
 
 def _unmoved(graph: Graph, name: str | None) -> str | None:
