@@ -289,7 +289,9 @@ class _Convolution(Unary):
 
 
 def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndarray]:
-    """A value pooled over all but its channels, each a cell of its own, and its three arrays as vectors."""
+    """A value on channels with profiles along space, and its three arrays as vectors."""
+    for index in range(2, len(x.axes)):
+        x = x.profiled(index)
     x = x.only(1)
     x = x.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(x.axes)))
     return x, x.mean.reshape(1, -1), x.variance.reshape(1, -1), x.position_covariance.reshape(1, -1)

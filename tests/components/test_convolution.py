@@ -202,6 +202,21 @@ def test_padding_darkens_the_border() -> None:
     )
 
 
+def test_a_border_in_cells_of_its_own_is_seen() -> None:
+    """What an activation or a normalisation has put into cells: the next window reads a weak border as one."""
+    line = np.array([0.4, 0.9, 1.3, 1.3, 0.9, 0.4])
+    variance = np.broadcast_to(line[:, None] * line, (1, 3, 6, 6))
+    weight = torch.randn(3, 1, 3, 3, generator=rng, dtype=torch.float64).numpy()
+    attributes = {"strides": (1, 1), "pads": (1,) * 4, "dilations": (1, 1), "groups": 3}
+    component = make("conv", [(8, 3, 6, 6)], [(8, 3, 6, 6)], {"weight": weight}, **attributes)
+    x = Moments.flat((Axis(8), *(Axis.full(size) for size in (3, 6, 6))), np.zeros(1), variance)
+    (y,) = component.forward([x])
+    true = F.conv2d(torch.from_numpy(variance.copy()), torch.from_numpy(weight**2), padding=1, groups=3).numpy()
+    found = dense_moments(y)[1][:1]
+    np.testing.assert_allclose(found.mean(axis=(2, 3)), true.mean(axis=(2, 3)), rtol=1e-9)  # by channel
+    np.testing.assert_allclose(found.mean(axis=(0, 1, 2)), true.mean(axis=(0, 1, 2)), rtol=0.05)  # by column
+
+
 def test_two_padded_convolutions_in_a_row() -> None:
     """The second one sees the first one's border: the product of phis alone would be too high or too low there.
 

@@ -14,8 +14,8 @@ import numpy as np
 from gnelint.records import dataclass
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
-from gnelint.theory.fields.field import Effect, Field, outlasts
-from gnelint.theory.fields.profiles import Profiles, amplitude
+from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
+from gnelint.theory.fields.profiles import Profiles, amplitude, normalised
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import gaussian_share, rectified_source
 from gnelint.theory.gaussian.quadrature import GRIDS
@@ -198,6 +198,21 @@ class Moments(Field):
         mean = self.mean * self.amplitude()
         arrays = (mean, np.maximum(self.second - mean**2, 0.0), self.position_covariance)
         return replace(self.behind(Effect.RECUT, arrays, profile=(None,) * len(self.axes)), silent=self.silent)
+
+    def profiled(self, index: int) -> Moments:
+        """With the cells of one axis turned into a profile, where the means allow one."""
+        axis = self.axes[index]
+        if axis.is_pooled:
+            return self
+        line = set_average(self.second, self, [other for other in range(len(self.axes)) if other != index])
+        profile = normalised(np.repeat(line.reshape(-1), axis.lengths.astype(int)))
+        field = self.pooled(index)
+        mean = field.mean / amplitude((profile,))
+        variance = field.second - mean**2
+        if np.any(variance < 0):
+            return field
+        arrays = (mean, variance, field.position_covariance)
+        return field.behind(Effect.RECUT, arrays, profile=put(field.profile, index, profile))
 
     def weighted(self, energy: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.mean * np.sqrt(energy), self.variance * energy, self.position_covariance * energy
