@@ -391,8 +391,16 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
             )
     if found.repeats is not None and sampled is None:
         results = tuple(found.repeats.joined(node.name, y, found.moments) for y in results)
+    results = tuple(_as_read(graph, name, y) for name, y in zip(node.outputs, results, strict=True))
     found.components[node.name] = component
     found.moments.update(zip(node.outputs, results, strict=True))
+
+
+def _as_read(graph: Graph, name: str, x: Moments) -> Moments:
+    """A value that several nodes read by its name: what comes of it one way is correlated with what comes another."""
+    if name not in graph.gradient_values or len(graph.consumers.get(name, ())) < 2:
+        return x
+    return replace(x, channel_correlation=x.channel_correlation.read_by_several(name, x.levelled > 0.0))
 
 
 # --- backward --------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from gnelint.theory.fields.cells import (
     resample,
     times,
 )
-from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, mixed
+from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, ChannelCorrelation, meetings, mixed, summed
 from gnelint.theory.fields.field import Effect
 from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Winners
 from gnelint.theory.fields.log_norm import entry_noise, ranked_before, stratified
@@ -93,8 +93,8 @@ class _Linear(OneOutput):
         y = Moments(parts[0].axes, profile, mean, variance, covariance, nonnegative=nonnegative, positive=positive)
         shares = [(w**2 * float(x.variance.mean()), x) for w, x in terms]
         autocorrelation = mixed_autocorrelation([(share, x.autocorrelation) for share, x in shares])
-        channel_correlation = mixed([(share, x.channel_correlation) for share, x in shares])
-        y = replace(y, cumulants=_summed(parts, weights), channel_correlation=channel_correlation)
+        correlations = [(share, x.channel_correlation) for share, x in shares]
+        y = replace(y, cumulants=_summed(parts, weights), channel_correlation=summed(correlations))
         y = replace(y, rectified_part=_rectified_part(parts, weights, y))
         if total := sum(share for share, _ in shares):
             y = replace(
@@ -105,7 +105,7 @@ class _Linear(OneOutput):
                 square_known=sum(share**2 * x.square_known for share, x in shares) / total**2,
                 balanced=sum(share * x.balanced for share, x in shares) / total,
                 steady=sum(share * x.steady for share, x in shares) / total,
-                levelled=sum(share**2 * x.levelled for share, x in shares) / total**2,
+                levelled=sum(share**2 * x.levelled for share, x in shares) / total**2 + _evened(y, correlations),
             )
         y = replace(y, parted=_parted([(w**2 * float(x.position_covariance.mean()), x) for w, x in terms]))
         if nonnegative and not positive:
@@ -337,6 +337,15 @@ def _parted(parts: Sequence[tuple[float, Moments]]) -> float:
 def _silent(parts: Sequence[Moments]) -> np.ndarray:
     """P(x = 0) of a sum of independent values that are not negative: all of them are 0."""
     return math.prod((1.0 - x.positive_share for x in parts), start=np.ones(1))
+
+
+def _evened(y: Moments, parts: Sequence[tuple[float, ChannelCorrelation]]) -> float:
+    """`Moments.levelled` of what parts of a sum have in common, of the share of the squares that varies."""
+    even = meetings(parts)[1]
+    if not even:
+        return 0.0
+    square = float(y.second.mean()) - float(y.mean.mean()) ** 2
+    return 2.0 * even * min(float(y.variance.mean()) / square, 1.0) ** 2 if square > 0 else 0.0
 
 
 def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -261,6 +261,7 @@ class Normalization(Unary):
         if _of_features(y, axes):
             follows = float(self.followed(found.square).mean())
             y = replace(y, balanced=float(self.centred), levelled=found.scatter * follows * (2.0 - follows))
+            y = replace(y, channel_correlation=y.channel_correlation.evened())
         else:
             y = replace(y, balanced=0.0, levelled=0.0)
         y = self._affine(y)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
@@ -20,6 +21,47 @@ from gnelint.records import dataclass
 _WINDOW = 3
 _PAIRS = ((0, 3 / 9), (1, 4 / 9), (2, 2 / 9))
 """How often two of three positions in a row are this far apart."""
+
+
+_MOST_FOLLOWED = 4
+"""Of how many values that several nodes read one further on is known to follow them."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How far a value follows another one that several nodes read, through weights that are nobody else's.
+
+    Attributes:
+        name: of the other value.
+        own, others: mean squared correlation of a channel of the other with the same one here, and with others.
+        level: `others` right behind the first weights, where all is followed; 0 in front of them.
+        even: whether what is followed is as large at one position as at another, as a normalisation over features has
+            made it there or on the way.
+    """
+
+    name: str
+    own: float
+    others: float
+    level: float = 0.0
+    even: bool = False
+
+    def scaled(self, factor: float) -> Followed:
+        """Of a part that has this share of the variance."""
+        return replace(self, own=self.own * factor, others=self.others * factor)
+
+    def behind_weights(self, own: float, taps: float) -> Followed:
+        """Of a sum over a window of so many taps, as `weighted_sum`: of its positions one is the other value's own."""
+        whole = self.others + self.own * own * taps
+        if not own:
+            return self.scaled(1.0 / taps)
+        return replace(self, own=0.0, others=whole / taps, level=self.level or whole)
+
+    def with_other(self, other: Followed) -> float:
+        """Mean squared correlation between channels of two values that follow this one, by one's weights at least."""
+        level = self.level or other.level
+        if not level or (self.own and other.own):
+            return 0.0
+        return level * math.prod(min(part.own + part.others / level, 1.0) for part in (self, other))
 
 
 @dataclass(frozen=True)
@@ -35,6 +77,7 @@ class ChannelCorrelation:
         few: mean squared correlation between what channels have of that, as there are few kinds of places.
         placed: at one position, of the constants that positions have been given (an encoding of the place), whose
             norms, other than those of what is random, need not scatter.
+        follows: the latest values that several nodes read, as far as this one follows them.
 
     All but the two of what is fixed are weighted with the square of the share of the variance that they are of.
     """
@@ -45,11 +88,28 @@ class ChannelCorrelation:
     fixed: float = 0.0
     few: float = 0.0
     placed: float = 0.0
+    follows: tuple[Followed, ...] = ()
 
     def scaled(self, factor: float) -> ChannelCorrelation:
         """With every squared correlation of what is not fixed multiplied."""
         same, beside, whole, placed = (part * factor for part in (self.same, self.beside, self.whole, self.placed))
-        return replace(self, same=same, beside=beside, whole=whole, placed=placed)
+        follows = tuple(part.scaled(math.sqrt(factor)) for part in self.follows)
+        return replace(self, same=same, beside=beside, whole=whole, placed=placed, follows=follows)
+
+    def read_by_several(self, name: str, even: bool) -> ChannelCorrelation:
+        """Of the value of this name."""
+        first = Followed(name, 1.0, self.total, even=even)
+        return replace(self, follows=(first, *self.follows)[:_MOST_FOLLOWED])
+
+    def evened(self) -> ChannelCorrelation:
+        """Behind a normalisation over features."""
+        return replace(self, follows=tuple(replace(part, even=True) for part in self.follows))
+
+    def meeting(self, other: ChannelCorrelation) -> tuple[float, bool]:
+        """Mean squared correlation between channels of two values, as both follow a third, and whether that is even."""
+        theirs = {part.name: part for part in other.follows}
+        both = [(part, theirs[part.name]) for part in self.follows if part.name in theirs]
+        return max(((one.with_other(two), one.even or two.even) for one, two in both), default=(0.0, False))
 
     @property
     def total(self) -> float:
@@ -74,18 +134,50 @@ class ChannelCorrelation:
         """Sum of two, each already weighted by the square of its share of the energy (what is fixed: by the share)."""
         found = (self.same + other.same, self.beside + other.beside, self.whole + other.whole)
         fixed, placed = self.fixed + other.fixed, self.placed + other.placed
+        follows = _joined(self.follows, other.follows)
         if not fixed:
-            return ChannelCorrelation(*found, placed=placed)
+            return ChannelCorrelation(*found, placed=placed, follows=follows)
         # borders are where they are: what is fixed of both is alike as far as it can be
         root = (self.fixed * math.sqrt(self.few) + other.fixed * math.sqrt(other.few)) / fixed
-        return ChannelCorrelation(*found, fixed, root**2, placed)
+        return ChannelCorrelation(*found, fixed, root**2, placed, follows)
+
+
+def _joined(these: tuple[Followed, ...], those: tuple[Followed, ...]) -> tuple[Followed, ...]:
+    """What a sum of two parts follows, each already weighted by its share of the variance."""
+    if not (these and those):
+        return these or those
+    found = {part.name: part for part in these}
+    for part in those:
+        known = found.get(part.name, Followed(part.name, 0.0, 0.0))
+        own, others = known.own + part.own, known.others + part.others
+        found[part.name] = replace(known, own=own, others=others, level=known.level or part.level)
+    return tuple(found.values())[:_MOST_FOLLOWED]
 
 
 NONE = ChannelCorrelation()
 
 
+def summed(parts: Sequence[tuple[float, ChannelCorrelation]]) -> ChannelCorrelation:
+    """Correlation of a sum of parts, each given with its variance: two that follow one value, as a branch does its
+    stream, have covariances of their own, of random signs."""
+    found, (met, _) = mixed(parts), meetings(parts)
+    return replace(found, same=found.same + met, whole=found.whole + met) if met else found
+
+
+def meetings(parts: Sequence[tuple[float, ChannelCorrelation]]) -> tuple[float, float]:
+    """What covariances of parts that follow one value add to the mean squared correlation of a sum, and how much of
+    that makes no position's norm differ: of |a|^2 and |b|^2 one is the same everywhere."""
+    total = sum(variance for variance, _ in parts)
+    whole = even = 0.0
+    for (v, a), (w, b) in combinations(parts, 2) if total > 0 else ():
+        met, is_even = a.meeting(b)
+        whole += (added := 2.0 * v * w * met / total**2)
+        even += added if is_even else 0.0
+    return whole, even
+
+
 def mixed(parts: Sequence[tuple[float, ChannelCorrelation]]) -> ChannelCorrelation:
-    """Correlation of a sum of independent parts, or of parts side by side, each given with its variance."""
+    """Correlation of parts side by side, or of a sum of independent ones, each given with its variance."""
     total = sum(variance for variance, _ in parts)
     found = NONE
     for variance, part in parts:
@@ -123,9 +215,9 @@ def weighted_sum(
     """
     carried = x.over(taps)
     beside = overlap * (carried + own) + (1.0 - overlap) * x.beside
-    return ChannelCorrelation(
-        carried + own, beside, (x.whole + (own if whole is None else whole)) * averages, x.fixed, x.few, x.placed
-    )
+    average = (x.whole + (own if whole is None else whole)) * averages
+    follows = tuple(part.behind_weights(own, taps) for part in x.follows)
+    return ChannelCorrelation(carried + own, beside, average, x.fixed, x.few, x.placed, follows)
 
 
 @dataclass(frozen=True)

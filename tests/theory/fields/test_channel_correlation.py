@@ -13,8 +13,10 @@ from gnelint.theory.fields.channel_correlation import (
     NONE,
     Ahead,
     ChannelCorrelation,
+    meetings,
     mixed,
     participation,
+    summed,
     weighted_sum,
     window_overlap,
 )
@@ -60,6 +62,55 @@ def test_a_channels_variance_strays_by_twice_the_correlation() -> None:
 def test_parts_count_by_the_square_of_their_share() -> None:
     assert mixed([(3.0, ChannelCorrelation(0.2, 0.1)), (1.0, NONE)]).same == pytest.approx(0.2 * 9 / 16)
     assert mixed([(0.0, ChannelCorrelation(0.2, 0.1))]) == NONE
+
+
+def test_a_branch_is_correlated_with_its_stream() -> None:
+    """x + W2 f(W1 x) of correlated channels, f with two thirds of its variance linear; a shortcut V x in place of x."""
+    first, inner, outer, short = (weights(a, b, i) for i, (a, b) in enumerate([(80, 80), (80, 80), (80, 80), (80, 80)]))
+    covariance, linear, width = first @ first.T, 2.0 / 3.0, np.ones((1, 80))
+    own = participation(width)
+    stream = weighted_sum(NONE, own).read_by_several("stream", even=False)
+    branch = weighted_sum(weighted_sum(stream, own).mapped(linear), own)
+    mixed_in = math.sqrt(linear) * outer @ inner
+    hidden = inner @ covariance @ inner.T
+    # what is not linear is a square of correlations: next to independent entries
+    rest = outer @ (linear * hidden + (1.0 - linear) * np.diag(np.diag(hidden))) @ outer.T
+    for name, shortcut, other in (("x", np.eye(80), stream), ("V x", short, weighted_sum(stream, own))):
+        cross = shortcut @ covariance @ mixed_in.T
+        whole = shortcut @ covariance @ shortcut.T + rest + cross + cross.T
+        found = summed([(1.0, other), (1.0, branch)])
+        assert found.same == pytest.approx(mean_square_correlation(whole), rel=0.15), name
+        assert mixed([(1.0, other), (1.0, branch)]).same < 0.75 * found.same
+    # what has been summed follows the stream by one half, and as far as the branch does
+    again = weighted_sum(summed([(1.0, stream), (1.0, branch)]), own)
+    assert again.meeting(stream)[0] == pytest.approx((1.0 + linear) / 2.0 * (stream.same + own), rel=0.02)
+
+
+def test_what_follows_a_levelled_value_adds_nothing_to_the_scatter_of_norms() -> None:
+    """x + W x on a sphere: |x|^2 and |W x|^2 cannot vary together, of Gaussian x they do."""
+    rng, width = np.random.default_rng(0), 24
+    x = rng.standard_normal((20000, 6)) @ weights(6, width, 1)
+    x -= x.mean(axis=0)
+    sphere = x / np.sqrt((x**2).mean(axis=1, keepdims=True))
+    for value, even in ((x, False), (sphere, True)):
+        covariance = np.cov(value.T)
+        known = ChannelCorrelation(mean_square_correlation(covariance)).read_by_several("x", even=even)
+        levelled = 2.0 * (known.same + participation(np.diag(covariance)[None])) if even else 0.0
+        branch = weighted_sum(known, participation(np.diag(covariance)[None]))
+        parts = [(1.0, known), (1.0, branch)]
+        kept = 0.25 * levelled + 0.25 * levelled + 2.0 * meetings(parts)[1]
+        found = [((value + value @ weights(width, width, seed).T) ** 2).mean(axis=1) for seed in range(8)]
+        true = np.mean([norm.var() / norm.mean() ** 2 for norm in found])
+        stated = 2.0 * (summed(parts).same + 1.0 / width) - kept
+        assert stated == pytest.approx(true, rel=0.25, abs=0.03), even
+
+
+def test_a_window_sees_its_stream_at_one_of_its_places() -> None:
+    stream = ChannelCorrelation(0.02, 0.01).read_by_several("stream", even=False)
+    once, nine = weighted_sum(stream, 0.1), weighted_sum(stream, 0.1 / 9, taps=9.0)
+    assert nine.meeting(stream)[0] == pytest.approx(once.meeting(stream)[0] / 9)
+    assert stream.meeting(stream.read_by_several("other", even=False))[0] == 0.0  # no weights between them
+    assert stream.meeting(ChannelCorrelation(0.02).read_by_several("other", even=False))[0] == 0.0
 
 
 def test_what_is_fixed_has_few_dimensions() -> None:
