@@ -4,7 +4,10 @@
 of its time on that. Five of the six are the same for every class once its fields are known, so they are written here
 once; only `__init__`, which callers run often, is compiled, once a few objects were made: of most classes no more ever
 are. A class behaves as one of the standard decorator's does: fields, defaults, `replace`, equality, hash,
-`FrozenInstanceError`.
+`FrozenInstanceError`. `replace` is the standard one, which asks every field of an object in turn and calls `__init__`
+with all of them, where nothing of that is needed: propagation changes a few fields of a record some hundred thousand
+times. `cached_property` is the standard one without its lock, which costs more than most of what is asked (and which
+Python 3.12 has given up): an attribute that two threads ask for at once is worked out twice.
 """
 
 from __future__ import annotations
@@ -16,11 +19,37 @@ from operator import attrgetter
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass"]
+__all__ = ["cached_property", "dataclass", "replace"]
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
+    from functools import cached_property
 else:
+
+    class cached_property:  # noqa: N801
+        """An attribute that is worked out when it is first asked for."""
+
+        def __init__(self, find):
+            self.func, self.__doc__ = find, find.__doc__
+
+        def __set_name__(self, owner, name):
+            self._name = name
+
+        def __get__(self, record, owner=None):
+            if record is None:
+                return self
+            found = record.__dict__[self._name] = self.func(record)
+            return found
+
+    def replace(record, /, **changes):
+        """A record with other values in some fields, as `dataclasses.replace`."""
+        names = getattr(record.__class__, "__replaced__", None)
+        if names is None or not changes.keys() <= names:
+            return dataclasses.replace(record, **changes)
+        own = record.__dict__
+        found = object.__new__(record.__class__)
+        object.__setattr__(found, "__dict__", {name: own[name] for name in names} | changes)
+        return found
 
     def dataclass(cls=None, /, *, frozen=False, eq=True, repr=True, kw_only=False):
         """The standard decorator; a frozen class is made here."""
@@ -42,6 +71,8 @@ def _frozen(cls: type, eq: bool, repr: bool) -> type:
         "__setattr__": _refuse_setting,
         "__delattr__": _refuse_deleting,
     }
+    plain = "__init__" not in cls.__dict__ and not hasattr(cls, "__post_init__")
+    methods["__replaced__"] = {field.name: None for field in fields}.keys() if plain and _all_given(fields) else None
     if "__init__" not in cls.__dict__:
         methods |= {"__init__": _first(cls, fields), "__signature__": _Arguments(cls, fields)}
     if eq:
@@ -52,6 +83,11 @@ def _frozen(cls: type, eq: bool, repr: bool) -> type:
         if name not in cls.__dict__ or (name == "__hash__" and cls.__dict__[name] is None):
             setattr(cls, name, method)
     return cls
+
+
+def _all_given(fields: tuple[Field[Any], ...]) -> bool:
+    """Whether an object is its fields as they were given, each in its own `__dict__`."""
+    return all(field.init for field in fields)
 
 
 _FEW = 4
@@ -114,8 +150,8 @@ class _Arguments:
 
 def _init(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
     """The `__init__` of a class with these fields."""
-    known: dict[str, Any] = {"put": object.__setattr__, "later": MISSING}
-    plain, named, body = ["self"], list[str](), list[str]()
+    known: dict[str, Any] = {"later": MISSING}
+    plain, named, body = ["self"], list[str](), ["own = self.__dict__"]
     for field in fields:
         name, value = field.name, field.name
         default = ""
@@ -132,11 +168,11 @@ def _init(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
             continue
         elif field.default is not MISSING:
             value = f"default_{name}"
-        body.append(f"put(self, {name!r}, {value})")
+        body.append(f"own[{name!r}] = {value}")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     arguments = ", ".join([*plain, *(["*", *named] if named else [])])
-    lines = "\n  ".join(body or ["pass"])
+    lines = "\n  ".join(body)
     exec(
         f"def make({', '.join(known)}):\n def __init__({arguments}):\n  {lines}\n return __init__",
         {},
@@ -164,6 +200,8 @@ def _comparison(names: tuple[str, ...]) -> dict[str, Callable[..., Any]]:
             return ()
 
     def same(self: Any, other: Any) -> Any:
+        if self is other:
+            return True
         return key(self) == key(other) if other.__class__ is self.__class__ else NotImplemented
 
     def digest(self: Any) -> int:

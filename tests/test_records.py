@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -167,3 +167,33 @@ def test_a_class_without_words_gets_its_name() -> None:
 
     assert Silent.__doc__ == "Silent"
     assert Silent(1) == Silent(1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One of which something is worked out when it is asked for."""
+
+    a: int
+    b: tuple[int, ...] = ()
+
+    @cached_property
+    def found(self) -> list[int]:
+        """Of its fields."""
+        return [self.a, *self.b]
+
+
+@pytest.mark.parametrize("record", [Asked(1, (2,)), Ours(1), Under(1, e=5), Named(a=1), Derived(3)])
+def test_a_changed_record_is_what_the_standard_one_makes(record: Any) -> None:
+    changes = {"name": "x"} if isinstance(record, Late) else {"a": 7}
+    found = replace(record, **changes)
+    assert type(found) is type(record)
+    assert vars(found) == vars(record) | changes | ({"d": 4.0} if isinstance(record, Ours) else {})
+    with pytest.raises(TypeError):
+        replace(record, z=1)
+
+
+def test_what_was_worked_out_stays_with_its_record() -> None:
+    record = Asked(1, (2,))
+    assert record.found is record.found
+    assert replace(record, a=3).found == [3, 2]
+    assert Asked.found.__doc__ == "Of its fields."

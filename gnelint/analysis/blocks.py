@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 
 from gnelint.analysis.prediction import Block, BlockKind
 from gnelint.components.base import Basis
 from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import VOCABULARY, families
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 from gnelint.theory.spectrum import PLAIN, Spectrum, Structure, concatenated, identity, parallel, serial
 
 _WEIGHTED = families()["recurrent"] | {"linear", "conv", "conv_transpose", "embedding", "matmul", "attention"}

@@ -13,7 +13,7 @@ What is not known counts as not zero, so that nothing is said to stand still tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import Literal
 
@@ -24,7 +24,7 @@ from gnelint.analysis.invariance import is_fixed, taken_out
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
 from gnelint.ops import VOCABULARY, families
 from gnelint.ops.record import Expanded, Polynomials, Smooth
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 from gnelint.theory.gaussian.arrays import NUMPY
 from gnelint.theory.weights.contraction import is_zero
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from functools import cached_property
 from typing import Literal
 
 from gnelint.analysis.sampling import MakeSampler
 from gnelint.analysis.stage import Judgement
 from gnelint.components.base import Basis
 from gnelint.ir.graph import Graph, Node
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.weights.statistics import WeightStatistics
 
 BlockKind = Literal["serial", "residual", "dense", "attention", "gated", "parallel"]

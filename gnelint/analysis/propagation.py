@@ -16,7 +16,7 @@ import math
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import field
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from gnelint.analysis.unrolled import unrolled_steps
 from gnelint.budget import at_node
 from gnelint.components import Component, NotModelledError, component_class
 from gnelint.ir.graph import Graph, Node, Parameter
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
@@ -383,7 +383,7 @@ def _apply(graph: Graph, node: Node, found: _Forward, numbers: bool, sampled: Co
     with np.errstate(all="ignore"):
         results = component.forward(states)
     for name, moments in zip(node.outputs, results, strict=True):
-        if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.variance))):
+        if not (np.isfinite(moments.mean).all() and np.isfinite(moments.variance).all()):
             raise _OverflowError("the predicted moments overflow")
         if moments.shape != graph.values[name].concrete_shape:
             raise NotModelledError(
@@ -578,7 +578,7 @@ def _pulled(
     except _FAILURES as error:
         forward.problems.setdefault(node.name, _reason(error))
         return None
-    if any(g is not None and not np.all(np.isfinite(g.energy)) for g in pulled):
+    if any(g is not None and not np.isfinite(g.energy).all() for g in pulled):
         forward.problems.setdefault(node.name, "the predicted gradient overflows")
         return None
     return [None if g is None else Scaled(g, exponent) for g in pulled]

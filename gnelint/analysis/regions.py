@@ -24,12 +24,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from gnelint.analysis.sampling import Region
 from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import families
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 LARGE = 400
 """Nodes up to which a region grows for the sake of what its inputs and outputs have in common."""
@@ -75,6 +74,7 @@ class Planner:
         self._shows = shows
         self._known: dict[str, bool] = {}
         self._full: dict[frozenset[str], frozenset[str]] = {}
+        self._steps: dict[tuple[str, bool], tuple[str, ...]] = {}
 
     def contraction(self, seeds: Collection[str], runs: Sequence[frozenset[str]] = ()) -> Contraction:
         """The graph with regions around the nodes of these names, and around no others.
@@ -237,14 +237,33 @@ class Planner:
         waiting = [name]
         while waiting and len(found) < _REACH:
             value = waiting.pop(0)
-            node = self._graph.producers.get(value)
-            if node is None or not (self._hands_on(node) or (products and self._is_part_of_product(node))):
-                continue
-            for operand in node.present_inputs:
-                if operand in self._moving and operand not in found:
-                    found[operand] = (*found[value], node.name)
+            for operand in self._handed_on(value, products):
+                if operand not in found:
+                    found[operand] = (*found[value], self._graph.producers[value].name)
                     waiting.append(operand)
         return found
+
+    def _near(self, name: str, products: bool) -> set[str]:
+        """The values alone: every join asks for them."""
+        found, waiting = {name}, [name]
+        for value in waiting:
+            if len(found) >= _REACH:
+                break
+            new = [operand for operand in self._handed_on(value, products) if operand not in found]
+            found.update(new)
+            waiting += new
+        return found
+
+    def _handed_on(self, value: str, products: bool) -> tuple[str, ...]:
+        """The values that one comes from with no weights between, a step back."""
+        known = self._steps.get((value, products))
+        if known is None:
+            node = self._graph.producers.get(value)
+            passes = node is not None and (self._hands_on(node) or (products and self._is_part_of_product(node)))
+            read = node.present_inputs if node is not None and passes else ()
+            known = tuple(dict.fromkeys(name for name in read if name in self._moving))
+            self._steps[value, products] = known
+        return known
 
     def _is_part_of_product(self, node: Node) -> bool:
         """Whether a node takes some entries of a matrix product, or mixes those of several heads: other rows of it have
@@ -268,7 +287,7 @@ class Planner:
             return True
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
         products = node.op in _OF_PRODUCTS
-        sources = [self._sources(name, products).keys() for name in operands if name in self._moving]
+        sources = [self._near(name, products) for name in operands if name in self._moving]
         return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
 
     def _sums_over_what_both_project(self, node: Node) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TypeVar
 
 from gnelint.analysis.sampling import Draws, MakeSampler, Pulled, Region, Sampler
 from gnelint.ir.graph import Graph
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.fields.field import Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments

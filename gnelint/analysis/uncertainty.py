@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
 from gnelint.ir.graph import Graph, Node
 from gnelint.ops import families
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import luck_of_batch, per_sample
 from gnelint.theory.fields.moments import Moments

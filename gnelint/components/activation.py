@@ -19,8 +19,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +28,7 @@ from gnelint.components.composed import slope_powers
 from gnelint.components.following import MOST_LEAN, following
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import INF, ExponentialBelow, Polynomials
+from gnelint.records import cached_property, replace
 from gnelint.theory.fields.cells import Axes, Axis, counts, refine, resample
 from gnelint.theory.fields.channel_correlation import NONE, NOTHING_AHEAD, Ahead
 from gnelint.theory.fields.gradient import NOWHERE, Gradient, Winners, leaning
@@ -270,7 +269,7 @@ class PiecewisePolynomial(Pointwise):
 
     def map(self, x: Moments) -> Moments:
         y = super().map(x)
-        if np.any(x.variance <= 0):
+        if (x.variance <= 0).any():
             return y
         cube, quart = (self._power(x, self.pieces(), power) for power in (3, 4))
         third, fourth = cumulants(y.mean, y.second, cube, quart)
@@ -291,7 +290,7 @@ class PiecewisePolynomial(Pointwise):
         def expected(mean: np.ndarray) -> np.ndarray:
             return piecewise_expectation(pieces, power, mean, x.variance)
 
-        if x.cumulants is None or np.any(x.variance <= 0):
+        if x.cumulants is None or (x.variance <= 0).any():
             return expected(x.mean)
         return shaped_expectation(expected, x.mean, x.variance, *x.cumulants)
 
@@ -308,7 +307,7 @@ class ReLU(PiecewisePolynomial):
     """
 
     def values(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if np.any(variance <= 0):
+        if (variance <= 0).any():
             return super().values(mean, variance)
         deviation = np.sqrt(variance)
         share, edge = normal_cdf(mean / deviation), deviation * normal_pdf(mean / deviation)
@@ -331,7 +330,7 @@ class ReLU(PiecewisePolynomial):
         if x.nonnegative:
             return x
         y = Pointwise.map(self, x)  # the cumulants of a piecewise polynomial would be worked out for nothing
-        if np.any(x.variance <= 0):
+        if (x.variance <= 0).any():
             return y
         _, first, second, cube, quart = x.rectified
         variance = np.maximum(second - first**2, 0.0)
@@ -376,7 +375,7 @@ class ReLU(PiecewisePolynomial):
     def _cut(x: Moments, y: Moments, behind: float | None) -> float | None:
         """`Gradient.cut` of a gradient that sits on entries above 0, or on the largest of them."""
         deviation = np.sqrt(x.variance)
-        if np.any(deviation <= 0):
+        if (deviation <= 0).any():
             return None
         end = 0.0 if behind is None else np.maximum(y.mean + behind * np.sqrt(y.variance), 0.0)
         return float(((end - x.mean) / deviation).mean())
@@ -458,7 +457,7 @@ class Clip(PiecewisePolynomial):
     def map(self, x: Moments) -> Moments:
         y = super().map(x)
         low, high = self._ends()
-        if math.isinf(low) or np.any(x.variance <= 0):
+        if math.isinf(low) or (x.variance <= 0).any():
             return y
         parts = self._above(x, low)[1:]
         if not math.isinf(high):
@@ -495,7 +494,7 @@ class Clip(PiecewisePolynomial):
 
     def slopes_of(self, x: Moments) -> tuple[np.ndarray, np.ndarray]:
         low, high = self._ends()
-        if x.cumulants is None or math.isinf(low) or np.any(x.variance <= 0):
+        if x.cumulants is None or math.isinf(low) or (x.variance <= 0).any():
             return super().slopes_of(x)
         share = self._above(x, low)[0] - (0.0 if math.isinf(high) else self._above(x, high)[0])
         share = np.clip(share, 0.0, 1.0)

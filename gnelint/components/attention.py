@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Unary, component
 from gnelint.components.combine import join
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, put, set_average

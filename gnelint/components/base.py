@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from gnelint.components.composed import moments_of, pulled_back, trace_of
 from gnelint.ir.graph import Node
 from gnelint.ops import VOCABULARY
 from gnelint.ops.record import Scalar
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 from gnelint.theory.fields.channel_correlation import Ahead
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments

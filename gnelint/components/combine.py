@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from gnelint.components.activation import cell_weights
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Opaque, Remembered, component
 from gnelint.components.linear import constant_moments
+from gnelint.records import cached_property, replace
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along, mixed_autocorrelation
 from gnelint.theory.fields.cells import (
     SMALL,
@@ -214,8 +214,8 @@ class _Linear(OneOutput):
         whole = y.refined(b.axes)
         if (
             whole.axes != b.axes
-            or np.any(b.variance <= 0)
-            or np.any(whole.variance <= 0)
+            or (b.variance <= 0).any()
+            or (whole.variance <= 0).any()
             or operands[1 - number].positive
         ):
             return None
@@ -378,11 +378,11 @@ def _rectified_part(
         return None
     weight, x = rectified[0]
     mean, variance = (x.mean, x.variance) if x.rectified_part is None else x.rectified_part[1:]
-    if np.any(variance <= 0) or np.any(y.variance <= weight**2 * variance):
+    if (variance <= 0).any() or (y.variance <= weight**2 * variance).any():
         return None
     law = x.above if x.rectified_part is None else x.rectified_part[0]
     if law is None:
-        if not np.any(y.cumulants[0] > _LEAST_SKEWNESS * y.variance**1.5) or np.any(x.positive_share <= 0):
+        if not (y.cumulants[0] > _LEAST_SKEWNESS * y.variance**1.5).any() or (x.positive_share <= 0).any():
             return None
         law = cut_gaussian(x.positive_share, mean, variance)
     return law.scaled(weight), weight * mean, weight**2 * variance
@@ -535,7 +535,7 @@ class Divide(OneOutput):
     def _parts(self, inputs: Inputs) -> tuple[Moments, Moments, np.ndarray]:
         a, b = aligned([x.flattened() for x in known(inputs)], self.output_shapes[0])
         relative = np.divide(b.variance, b.mean**2, out=np.full_like(b.mean, math.inf), where=b.mean != 0)
-        if np.any(relative > 0.25):
+        if (relative > 0.25).any():
             raise NotModelledError("divides by a value that may be near 0")
         return a, b, relative
 
@@ -818,4 +818,4 @@ class Constant(Opaque):
         array = np.asarray(self.node.parameters["value"].array(), dtype=np.float64).reshape(self.output_shapes[0])
         whole = Moments.uniform(array.shape, 0.0, 0.0)
         axes, mean, variance = constant_moments(array, whole)
-        return Moments.flat(axes, mean, variance, nonnegative=bool(np.all(array >= 0)))
+        return Moments.flat(axes, mean, variance, nonnegative=bool((array >= 0).all()))

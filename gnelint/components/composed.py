@@ -84,7 +84,7 @@ def moments_of(trace: Trace) -> Moments | None:
     if trace.grid is None:
         return None
     found = replace(trace.law(trace.grid).moments(), trace=trace)
-    return found if np.all(np.isfinite(found.second)) else None
+    return found if np.isfinite(found.second).all() else None
 
 
 def pulled_back(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.base import Inputs, NotModelledError, Opaque, Unary, component
+from gnelint.records import cached_property, replace
 from gnelint.theory.fields.autocorrelation import Autocorrelation, autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, pooled, squeeze_constant
 from gnelint.theory.fields.channel_correlation import (
@@ -112,7 +111,7 @@ class Linear(Unary):
         x = self._on_channels(x)
         out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
-        both = [variance, covariance] if np.any(covariance) else [variance]
+        both = [variance, covariance] if covariance.any() else [variance]
         squared = rows_times(self._weight, np.concatenate(both), squared=True)
         if len(both) == 1:
             squared = np.concatenate([squared, np.zeros_like(squared)])
@@ -148,11 +147,11 @@ class Linear(Unary):
             return Gradient.flat((*g.axes[:-1], Axis(inner)), energy, covariance, (*g.profile[:-1], None), across)
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
         arrays = (g.energy, g.position_covariance, g.sample_covariance)
-        rows = [a.reshape(-1, out) for a in arrays if a is g.energy or np.any(a)]
+        rows = [a.reshape(-1, out) for a in arrays if a is g.energy or a.any()]
         pulled = iter(np.split(columns_times(self._weight, np.concatenate(rows), squared=True), len(rows)))
         cells = (*counts(g.axes)[:-1], inner)
         energy, covariance, across = (
-            next(pulled).reshape(cells) if a is g.energy or np.any(a) else np.zeros(cells) for a in arrays
+            next(pulled).reshape(cells) if a is g.energy or a.any() else np.zeros(cells) for a in arrays
         )
         axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
         found = Gradient.flat(axes, energy, covariance, profile, across)
@@ -262,7 +261,7 @@ def shifted(x: Moments, axes: Axes, mean: np.ndarray, variance: np.ndarray) -> M
         mixed.append(energy / energy.mean() if energy.mean() > 0 else None)
     total = x.mean * x.amplitude() + shift.mean
     whole = total / amplitude(mixed) if amplitude(mixed) > 0 else total
-    if np.any(second < whole**2):  # the sum is flatter than one profile for all cells can say
+    if (second < whole**2).any():  # the sum is flatter than one profile for all cells can say
         mixed, whole = [None] * len(axes), total
     y = x.behind(Effect.SHIFTED, (whole, np.maximum(second - whole**2, 0.0), x.position_covariance), profile=mixed)
     return replace(y, centred_energy=None) if variance.any() else y
@@ -344,7 +343,7 @@ class Scale(Unary):
         x = x.broadcast(self.shape)
         y = x.times(*constant_moments(self._constant, x))
         y = replace(y, steady=x.steady * self._steady) if self._steady < 1.0 else y
-        return y if np.all(self._constant >= 0) else replace(y, nonnegative=False)
+        return y if (self._constant >= 0).all() else replace(y, nonnegative=False)
 
     @cached_property
     def _steady(self) -> float:

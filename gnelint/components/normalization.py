@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.base import Basis, Inputs, NotModelledError, Remembered, Unary, component, first_input
 from gnelint.components.linear import constant_moments, shifted
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.autocorrelation import autocorrelation_unless_along
 from gnelint.theory.fields.cells import Axes, Axis, resample
 from gnelint.theory.fields.channel_correlation import Ahead
@@ -244,7 +242,7 @@ class Normalization(Unary):
         found = self.found(x)
         x = self._levelled(x, axes)
         below = self.denominator(found.square)
-        if not np.all(below > 0):
+        if not (below > 0).all():
             raise NotModelledError("normalises a value without any variance and has no epsilon")
         factor, centred = 1.0 / below, x.centred_energy if self.centred else None
         if centred is not None and all(a.is_pooled for i, a in enumerate(x.axes) if i in axes):
@@ -346,7 +344,7 @@ class Normalization(Unary):
         below = self.denominator(square)
         alone = np.where(square > 0, square, 1.0)
         rho, factor = square / below, inflation / below
-        if found.entries <= _FEW and self.adds_epsilon and np.all(square > 0):
+        if found.entries <= _FEW and self.adds_epsilon and (square > 0).all():
             freedom = _fit(found.freedom, x.axes, fine, axes)
             across, along = inverse_moments(freedom, self.epsilon / square)
             scatters = freedom < _MOST_FREE
@@ -441,7 +439,7 @@ def _divided_by_profile(g: Gradient, index: int, profile: np.ndarray | None) -> 
 
 def _with_shape(y: Moments, x: Moments, gamma: np.ndarray | None) -> Moments:
     """An affine map of each entry keeps the shape of its distribution, and where a rectifier has cut it."""
-    if y.axes != x.axes or (gamma is not None and np.any(gamma < 0)):
+    if y.axes != x.axes or (gamma is not None and (gamma < 0).any()):
         return y
     ratio = np.divide(y.variance, x.variance, out=np.zeros_like(y.variance), where=x.variance > 0)
     if x.cumulants is not None:
@@ -519,7 +517,7 @@ class BatchNorm(Normalization):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if not self._frozen:
             pulled = replace(super().pull(x, y, cotangent), survived=0.0)
-            if (y.floor is None and y.rectified_part is None) or not np.any(cotangent.mask_overlap):
+            if (y.floor is None and y.rectified_part is None) or not cotangent.mask_overlap.any():
                 return pulled
             # what is above its floor came from what was above 0
             overlap = cotangent.refined(pulled.axes).mask_overlap

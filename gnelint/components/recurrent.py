@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from gnelint.components.base import (
     component,
     first_input,
 )
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Field

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Inputs, Remembered, component
 from gnelint.ops import record as ops
+from gnelint.records import cached_property
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import entry_noise, gaussian_noise, per_sample, ranked_before, stratified
 from gnelint.theory.fields.maps import alike, positions_apart

@@ -11,15 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
-from functools import cached_property, partial
+from dataclasses import field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from gnelint.ir.laws import Drawn, Law
 from gnelint.ops import default_attribute, families
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 
 Found = TypeVar("Found")
 

@@ -108,7 +108,7 @@ class Columns:
 
     def _value(self, function: Function, given: Sequence[Any]) -> Any:
         """One value as a column holds it."""
-        if not function.takes_unknown and None in given:
+        if not function.takes_unknown and any(each is None for each in given):
             value = None
         else:
             try:

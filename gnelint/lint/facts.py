@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from gnelint.lint.chains import LAYERS as LAYERS
 from gnelint.lint.chains import chain_bits, is_plain
 from gnelint.lint.pattern import TRANSPARENT
 from gnelint.ops import families
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.weights.rows import RowStatistics, row_statistics, singular_spread
 from gnelint.theory.weights.statistics import WeightStatistics, weight_statistics
 

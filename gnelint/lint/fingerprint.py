@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gnelint.ir.graph import Graph, Node
 from gnelint.lint.finding import Finding
+from gnelint.records import cached_property, replace
 
 _LENGTH = 16
 """Hexadecimal digits of a fingerprint: 64 bits, far more than the findings of any network need."""

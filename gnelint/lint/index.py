@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnelint.ir.graph import Graph, Node
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 Indices = NDArray[np.intp]
 """Positions of nodes, values or rows; -1 stands for none."""

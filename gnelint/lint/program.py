@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from gnelint.errors import RuleError
@@ -21,7 +20,7 @@ from gnelint.lint.functions import FUNCTIONS
 from gnelint.lint.kinds import ExpressionError, Kind, operations
 from gnelint.lint.pattern import Pattern, PatternError, compile_pattern
 from gnelint.lint.severity import Severity
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 if TYPE_CHECKING:
     from gnelint.lint.document import Document

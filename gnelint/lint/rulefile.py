@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from functools import cache, cached_property
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from gnelint.lint.document import Document
 from gnelint.lint.document import Path as KeyPath
 from gnelint.lint.explaining import cycle
 from gnelint.lint.shipped import shipped_documents
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.words import close
 
 if TYPE_CHECKING:

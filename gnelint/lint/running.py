@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from gnelint.lint.pattern import Pattern
 from gnelint.lint.rulefile import Rule
 from gnelint.lint.runs import Runs
 from gnelint.lint.severity import SEVERITIES, Severity
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 
 @dataclass

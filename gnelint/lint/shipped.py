@@ -11,14 +11,13 @@ import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gnelint.files import is_own, user_directory, write_whole
 from gnelint.lint.document import Document
 from gnelint.lint.document import Path as KeyPath
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 _FORM = b"data\n"
 """What a copy holds of each file: copies of another form have another name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Literal
 
 from gnelint.analysis.prediction import Prediction
@@ -13,7 +12,7 @@ from gnelint.measure.estimate import Estimate
 from gnelint.measure.measuring import Measurement
 from gnelint.measure.program import WEIGHTED
 from gnelint.measure.tape import own_inputs
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 Verdict = Literal["agrees", "differs", "unknown"]
 """Whether a predicted number lies within the interval widened by the tolerance; "unknown" where one is missing."""

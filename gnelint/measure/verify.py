@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from gnelint.measure.opening import Source, batch_size
 from gnelint.measure.program import Program, RunSettings, trainable
 from gnelint.measure.tape import Tape
 from gnelint.measure.training import TrainingRun, train
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 PRECISE = 0.01
 """A probe that says this much else in float64 makes float32 not precise enough."""

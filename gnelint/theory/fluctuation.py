@@ -79,19 +79,21 @@ def shifted_scale(function: ScalarMap, mean: np.ndarray, variance: np.ndarray, s
         share: of the samples that are of each kind.
         bits: the error.
     """
-    if bits <= 0.0 or not np.any(variance > 0.0):
+    if bits <= 0.0 or not (variance > 0.0).any():
         return Shift(0.0, 0.0)
-    seconds, slopes = [], []
-    for log_scale in (-min(bits, _WIDEST), 0.0, min(bits, _WIDEST)):
-        scale = 2.0**log_scale
-        read = (np.sqrt(scale) * mean, scale * variance)
-        seconds.append(float(share @ _by_row(function.values(*read)[1])))
-        slopes.append(float(share @ _by_row(function.slopes(*read)[1])))
-    return Shift(_change(seconds), _change(slopes))
+    scales = [2.0**log_scale for log_scale in (-min(bits, _WIDEST), 0.0, min(bits, _WIDEST))]
+    read = (
+        np.concatenate([np.sqrt(scale) * mean for scale in scales]),
+        np.concatenate([scale * variance for scale in scales]),
+    )
+    seconds, slopes = function.values(*read)[1], function.slopes(*read)[1]
+    return Shift(_change(_averages(seconds, share)), _change(_averages(slopes, share)))
 
 
-def _by_row(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array.reshape(len(array), -1).mean(axis=1))
+def _averages(array: np.ndarray, share: np.ndarray) -> list[float]:
+    """At each scale, over all kinds of samples."""
+    by_kind = array.reshape(-1, len(share), array.size // max(len(array), 1)).mean(axis=2)
+    return [float(share @ row) for row in by_kind]
 
 
 def _change(averages: Sequence[float]) -> float:

@@ -10,7 +10,6 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from gnelint.lint.finding import Finding
 from gnelint.measure.trials import NO_TORCH, SECONDS, Tried, has_torch, tried
 from gnelint.readers.reading import require_torch
 from gnelint.readers.target import Target, resolve
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.settings.jobs import Job
 from gnelint.writers.base import Unmade
 

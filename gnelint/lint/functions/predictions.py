@@ -124,9 +124,9 @@ def _is_straight(facts: Facts, node: Node) -> bool:
     centre, deviation = units
     if node.op == "softplus":
         beta = float(node.attribute("beta"))
-        return beta <= 0.1 and bool(np.all(beta * (deviation + np.abs(centre)) < 4.0 * _BENT))
+        return beta <= 0.1 and bool((beta * (deviation + np.abs(centre)) < 4.0 * _BENT).all())
     low, high = _slope_between(node)
-    return bool(np.all((centre - _REACH * deviation > low) & (centre + _REACH * deviation < high)))
+    return bool(((centre - _REACH * deviation > low) & (centre + _REACH * deviation < high)).all())
 
 
 def _receives_gradient(facts: Facts, node: Node) -> bool | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gnelint.analysis.sampling import Draws, Pulled
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 from gnelint.theory.fields.field import Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from gnelint.output.html.words import log2
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 PERIODS = (1, 2, 3, 4)
 """Lengths of a pattern of blocks that may repeat (attention, MLP, attention, MLP, ...)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from gnelint.readers import emitter
 from gnelint.readers.emitter import Draft, Shape
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.fold import reshaped
+from gnelint.records import replace
 
 
 class Emitter(emitter.Emitter[Value, Parameter]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from gnelint.onnxfile.types import STRING
 from gnelint.onnxfile.weights import literal
 from gnelint.readers.onnx.call import Call, OutputType
 from gnelint.readers.onnx.evaluate import NUMPY_OPS, Arrays, reference
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 EAGER_ENTRIES = 1 << 16
 """A constant of at most so many entries is computed while reading."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -43,6 +42,7 @@ from gnelint.readers.onnx.loops import counted_steps, unrolled
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
 from gnelint.readers.onnx.tables import with_real_tables
+from gnelint.records import replace
 
 MAX_NODES = 1_000_000
 """Operations in the largest model, functions expanded; more is a hostile file."""

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 MAX_CELLS = 1 << 20
 """Above this many cells an axis is pooled rather than kept apart."""

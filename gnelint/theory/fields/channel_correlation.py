@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import dataclass, replace
 
 _WINDOW = 3
 _PAIRS = ((0, 3 / 9), (1, 4 / 9), (2, 2 / 9))

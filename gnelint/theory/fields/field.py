@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, fields, replace
+from dataclasses import field, fields
 from enum import Enum
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import (
     MAX_CELLS,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field, replace
-from functools import cached_property, reduce
+from dataclasses import field
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
 from gnelint.theory.fields.cells import (
     Axes,

@@ -112,7 +112,7 @@ def ranked_before(gradient: Gradient, x: Moments) -> Gradient:
     if not x.axes or x.axes[0].is_pooled or not x.log_norm_variance:
         return gradient
     level, variance = _levels(x)
-    if variance <= 0 or np.any(np.diff(level) < 0):
+    if variance <= 0 or (np.diff(level) < 0).any():
         return gradient
     g = gradient.refined(x.axes)
     moves = _moves(g.axes[0], math.sqrt(variance / (variance + x.log_norm_variance)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, field, replace
-from functools import cached_property
+from dataclasses import KW_ONLY, field
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
@@ -171,7 +170,7 @@ class Moments(Field):
         if self.nonnegative:
             location, scale = rectified_source(self.mean, self.variance)
             return normal_cdf(np.divide(location, scale, out=np.full_like(location, -math.inf), where=scale > 0))
-        if self.cumulants is None or np.any(self.variance <= 0):
+        if self.cumulants is None or (self.variance <= 0).any():
             return gaussian_share(self.mean, self.variance)
         return self.rectified[0]
 
@@ -244,7 +243,7 @@ class Moments(Field):
         mean, variance = (resample(array, axes, x.axes) for array in (mean, variance))
         product, second = mean * x.mean, (mean**2 + variance) * x.second
         y = x.behind(Effect.SCALED, (product, second - product**2, mean**2 * x.position_covariance))
-        if x.cumulants is None or np.any(variance > 0):
+        if x.cumulants is None or (variance > 0).any():
             return y
         third, fourth = x.cumulants
         return replace(y, cumulants=(mean**3 * third, mean**4 * fourth))

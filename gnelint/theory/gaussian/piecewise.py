@@ -65,7 +65,7 @@ def piecewise_expectation(pieces: Sequence[Piece], power: int, mean: np.ndarray,
         inside = still & (mean > piece.low) & (mean <= piece.high)
         value = (c[0] + c[1] * mean + c[2] * mean**2) ** power
         in_t = [c[0] + c[1] * mean + c[2] * mean**2, (c[1] + 2 * c[2] * mean) * safe, c[2] * safe**2]
-        degree = max((k for k in range(3) if np.any(c[k])), default=0)
+        degree = max((k for k in range(3) if c[k].any()), default=0)
         raised: Polynomial = [np.ones(1)]
         for _ in range(power):
             raised = _product(raised, in_t[: degree + 1])
@@ -134,6 +134,6 @@ def rectified_source(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray
 
 def gaussian_share(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """P(x > 0) for x ~ N(mean, variance); a constant 0 is not above 0, as in relu'(0) = 0."""
-    if np.any(variance <= 0):
+    if (variance <= 0).any():
         return piecewise_expectation((Piece(0.0, math.inf, (1.0,)),), 1, mean, variance)
     return normal_cdf(mean / np.sqrt(variance))

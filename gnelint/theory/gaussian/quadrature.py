@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 Function = Callable[[np.ndarray], np.ndarray]
 Functions = Sequence[Function] | Callable[[np.ndarray], Iterable[np.ndarray]]

@@ -36,7 +36,7 @@ def _of_half(chunk: np.ndarray) -> np.ndarray:
     would take for one.
     """
     bits = chunk.view(np.uint16)
-    if np.any((bits & _HALF_EXPONENT) == _HALF_EXPONENT):
+    if ((bits & _HALF_EXPONENT) == _HALF_EXPONENT).any():
         return chunk.astype(np.float32)
     wide = chunk.view(np.int16).astype(np.int32)  # the sign is kept in the upper half
     wide <<= 13
@@ -65,7 +65,7 @@ def is_positive(matrix: np.ndarray) -> bool:
     stored = matrix if matrix.strides[0] >= matrix.strides[1] else matrix.T
     used = np.zeros(len(matrix), dtype=bool)
     for part, chunk in _slabs(stored):
-        if np.any(chunk < 0):
+        if (chunk < 0).any():
             return False
         if stored is matrix:
             used[part] = chunk.any(axis=1)
@@ -88,7 +88,7 @@ def rows_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndarray
     """
     if isinstance(matrix, IndependentMatrix):
         return matrix.times(vectors, squared, axis=1)
-    if not np.any(vectors):
+    if not vectors.any():
         return np.zeros((len(vectors), matrix.shape[0]))
     if matrix.strides[0] < matrix.strides[1]:  # stored as (in, out): read in that order
         return columns_times(matrix.T, vectors, squared)
@@ -106,7 +106,7 @@ def columns_times(matrix: Matrix, vectors: np.ndarray, squared: bool) -> np.ndar
     """v W or v (W*W) for each row vector of `vectors`: (k, out) times (out, in) gives (k, in)."""
     if isinstance(matrix, IndependentMatrix):
         return matrix.times(vectors, squared, axis=0)
-    if not np.any(vectors):
+    if not vectors.any():
         return np.zeros((len(vectors), matrix.shape[1]))
     if matrix.strides[0] < matrix.strides[1]:
         return rows_times(matrix.T, vectors, squared)
@@ -196,7 +196,7 @@ def kernel_transposed_times(
     out, inner, taps = kernel.shape
     wide = taps if forms is None or taps == 1 else taps + forms.shape[1]
     result = np.zeros((len(vectors), groups * inner, wide))
-    if not np.any(vectors):
+    if not vectors.any():
         return _with_forms(result, forms)
     dtype = np.dtype(np.float64 if kernel.dtype == np.float64 else np.float32)
     small, scale = _scaled(vectors, dtype)
