@@ -342,7 +342,7 @@ class ReLU(PiecewisePolynomial):
         if x.rectified_part is None:
             return y
         law, mean, spread = x.rectified_part
-        return replace(y, above=rectified_sum(law, x.mean - mean, x.variance - spread))
+        return replace(y, above=rectified_sum(law, x.mean - mean, x.variance - spread, x.rectified))
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         share = x.positive_share

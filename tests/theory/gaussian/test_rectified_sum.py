@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gnelint.theory.gaussian import rectified_sum as module
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.rectified_sum import cut_gaussian, rectified_sum, rectified_sum_moments, surviving_share
 from gnelint.theory.gaussian.special import normal_pdf
@@ -59,7 +60,7 @@ def test_quantile() -> None:
     y = np.maximum(np.random.default_rng(0).standard_normal(400_000) + 0.3, 0.0)
     law = cut_gaussian(np.array([(y > 0).mean()]), np.array([y.mean()]), np.array([y.var()]))
     for share in (0.05, 0.3, 0.6):
-        assert law.quantile(np.array([share])) == pytest.approx([np.quantile(y, 1.0 - share)], abs=0.04)
+        assert law.quantile(np.array([share])) == pytest.approx([np.quantile(y, 1.0 - share)], abs=0.03)
     assert law.scaled(np.array([2.0])).quantile(np.array([0.3])) == pytest.approx(2.0 * law.quantile(np.array([0.3])))
 
 
@@ -74,3 +75,18 @@ def test_a_channel_that_is_never_above_zero_leaves_what_is_added_to_it() -> None
     alone = rectified_moments(mean, variance, np.zeros(2), np.zeros(2))
     assert [float(each[0]) for each in found[:3]] == pytest.approx([float(each[0]) for each in alone[:3]], rel=1e-9)
     assert all(np.isfinite(each).all() for each in found)
+
+
+def test_few_points_tell_as_much_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trunk of eight sums: a plain sum over points that stand even in the interval was 0.004 off."""
+
+    def trunk() -> np.ndarray:
+        law = cut_gaussian(np.array([0.6]), np.array([0.5]), np.array([0.4]))
+        for _ in range(8):
+            law = rectified_sum(law, np.array([0.05]), np.array([0.3]))
+        return np.concatenate([law.share, *rectified_sum_moments(law, np.array([0.1]), np.array([0.3]))])
+
+    few = trunk()
+    monkeypatch.setattr(module, "_LEAST", 600)
+    monkeypatch.setattr(module, "_MOST", 600)
+    assert few == pytest.approx(trunk(), rel=2e-6)
