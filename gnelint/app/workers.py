@@ -152,6 +152,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all processes; the first one ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.set_threshold(100_000, 50, 50)
+    _keep_memory()
     if silent == "libraries":
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     if silent != "nothing":
@@ -163,6 +164,23 @@ def _serve(
     with suppress(EOFError, OSError):
         while True:
             pipe.send(answer(pipe.recv()))
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of glibc's `mallopt`."""
+_KEPT = 1 << 25
+"""Bytes: what an array of moments, or of points of a quadrature, takes at most."""
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what arrays give back: it would return it at once and ask for it again, page by
+    page, for the next array (a twentieth of a check of ResNet-50)."""
+    import ctypes  # numpy loads it anyway
+
+    with suppress(AttributeError, OSError):  # another C library
+        change = ctypes.CDLL(None).mallopt
+        change(_MMAP_THRESHOLD, _KEPT)
+        change(_TRIM_THRESHOLD, 4 * _KEPT)
 
 
 def _end_with(parent: int) -> None:
