@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from gnelint.components.base import Inputs, Unary, component
 from gnelint.components.linear import constant_moments, shifted
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.cells import Axis, counts, pooled
 from gnelint.theory.fields.channel_correlation import (
     NONE,
@@ -29,7 +28,7 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.profiles import amplitude, normalised
-from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer
+from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer, tap_axis
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
 from gnelint.theory.weights.passes import row_sums
@@ -79,6 +78,27 @@ def _form(matrix: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
     return found, np.diag(matrix) - (found**2).sum(axis=1)
 
 
+@lru_cache(maxsize=256)
+def _forms_of(axes: tuple[TapAxis, ...], exact: bool) -> tuple[np.ndarray, tuple[_Form, ...]]:
+    """`_Convolution._forms` of all kernels on these axes; `exact` where few channels are behind an entry."""
+    counts = outer([axis.counts for axis in axes])
+    near = [_form(kron([axis.meetings[grid] for axis in axes]), exact) for grid in (0, 1)]
+    columns = [counts[:, None], *(vectors for vectors, _ in near)]
+    ends = np.cumsum([each.shape[1] for each in columns])
+    forms = [_Form(slice(a, b), rest) for (_, rest), a, b in zip(near, ends, ends[1:], strict=False)]
+    return np.concatenate(columns, axis=1), (_Form(slice(0, 1), np.zeros(len(counts))), *forms)
+
+
+@lru_cache(maxsize=256)
+def _reads(axes: tuple[TapAxis, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """At each output how many inputs it reads of a channel, and how often all outputs read these."""
+    seen = [axis.gather(None) for axis in axes]
+    reuse = [
+        (axis.gather(axis.scatter(None).sum(axis=0)) * own).sum(axis=0) for axis, own in zip(axes, seen, strict=True)
+    ]
+    return outer([own.sum(axis=0) for own in seen]), outer(reuse)
+
+
 class _Convolution(Unary):
     """What both directions share: the kernel as (rows, columns / groups, taps) and the axes' taps."""
 
@@ -101,15 +121,10 @@ class _Convolution(Unary):
         return outer([axis.counts for axis in self._taps])
 
     @cached_property
-    def _forms(self) -> tuple[np.ndarray, list[_Form]]:
+    def _forms(self) -> tuple[np.ndarray, tuple[_Form, ...]]:
         """(taps, columns) with which a kernel's taps are summed, and what they make: the square of the sum over all
         positions, and at how many positions of the small and of the large grid two taps are inside together."""
-        exact = self._kernel.shape[1] <= _FEW
-        near = [_form(kron([axis.meetings[grid] for axis in self._taps]), exact) for grid in (0, 1)]
-        columns = [self._tap_counts[:, None], *(vectors for vectors, _ in near)]
-        ends = np.cumsum([each.shape[1] for each in columns])
-        forms = [_Form(slice(a, b), rest) for (_, rest), a, b in zip(near, ends, ends[1:], strict=False)]
-        return np.concatenate(columns, axis=1), [_Form(slice(0, 1), np.zeros(len(self._tap_counts))), *forms]
+        return _forms_of(tuple(self._taps), self._kernel.shape[1] <= _FEW)
 
     def _parted(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a product with the kernel's squares found for taps, and for their sums by `_forms`."""
@@ -159,15 +174,12 @@ class _Convolution(Unary):
     def _pairs(self, axes: Sequence[TapAxis], kurtosis: float = 1.0) -> float:
         """phi_2 / phi^2 of a kernel of independent entries; at a kurtosis of 1 row norms are taken as equal."""
         out, inner, _ = self._kernel.shape
-        reuse = []
-        for axis in axes:
-            seen = axis.gather(None)
-            reuse.append((axis.gather(axis.scatter(None).sum(axis=0)) * seen).sum(axis=0))
-        n = inner * outer([axis.gather(None).sum(axis=0) for axis in axes])
+        once, reuse = _reads(tuple(axes))
+        n = inner * once
         mean = float(n.mean())
         if mean <= 0:
             return 1.0
-        return float((n**2 + (kurtosis - 2.0) * n + inner * out / self._groups * outer(reuse)).mean()) / mean**2
+        return float((n**2 + (kurtosis - 2.0) * n + inner * out / self._groups * reuse).mean()) / mean**2
 
     @cached_property
     @abstractmethod
@@ -177,7 +189,7 @@ class _Convolution(Unary):
     def _tap_axes(self, small: Sequence[int], large: Sequence[int]) -> list[TapAxis]:
         strides, pads, dilations = (self.node.attribute(name) for name in ("strides", "pads", "dilations"))
         return [
-            TapAxis(large[i], small[i], taps, int(strides[i]), int(pads[i]), int(dilations[i]))
+            tap_axis(large[i], small[i], taps, int(strides[i]), int(pads[i]), int(dilations[i]))
             for i, taps in enumerate(self._kernel_shape)
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -16,8 +17,6 @@ MOST_LEAN = 3.0
 """Above this many deviations the average of f' is too small to say where it comes from."""
 _FURTHEST = 7.0
 """Deviations beyond which there is nothing of a Gaussian."""
-_HERMITE = np.polynomial.hermite_e.hermegauss(40)
-_LEGENDRE = np.polynomial.legendre.leggauss(24)
 
 Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray] | None]
 """f and f' of values whose last axis is one that cells do not have; None where they are not known."""
@@ -35,17 +34,29 @@ class _Points:
         return np.asarray((values * self.weights).sum(axis=-1))
 
 
+@cache
+def _hermite() -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    return nodes, weights
+
+
+@cache
+def _legendre() -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    return nodes, weights
+
+
 def _points(mean: np.ndarray, deviation: np.ndarray, kinks: Sequence[float]) -> _Points:
     """Exact to rounding for what is smooth between the kinks (Hermite's nodes without any, else Legendre's)."""
     if not kinks:
-        nodes, weights = _HERMITE
+        nodes, weights = _hermite()
         return _Points(nodes, weights / weights.sum())
     safe = np.where(deviation > 0, deviation, 1.0)[..., None]
     inner = np.clip((np.sort(np.array(kinks)) - mean[..., None]) / safe, -_FURTHEST, _FURTHEST)
     end = np.full((*mean.shape, 1), _FURTHEST)
     ends = np.concatenate([-end, inner, end], axis=-1)
     half, middle = (ends[..., 1:] - ends[..., :-1]) / 2.0, (ends[..., 1:] + ends[..., :-1]) / 2.0
-    nodes, weights = _LEGENDRE
+    nodes, weights = _legendre()
     deviates = (middle[..., None] + half[..., None] * nodes).reshape(*mean.shape, -1)
     widths = (half[..., None] * weights).reshape(deviates.shape)
     return _Points(deviates, widths * np.exp(-0.5 * deviates**2) / math.sqrt(2.0 * math.pi))

@@ -30,7 +30,7 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.nearby import nearest
 from gnelint.theory.fields.profiles import normalised
-from gnelint.theory.fields.taps import TapAxis
+from gnelint.theory.fields.taps import TapAxis, tap_axis
 
 F = TypeVar("F", bound=Field)
 
@@ -567,7 +567,7 @@ def _window_axes(node: Node, image: Sequence[int]) -> list[TapAxis]:
     for i, size in enumerate(image):
         taps, stride, dilation = int(kernel[i]), int(strides[i]), int(dilations[i])
         room = size + int(pads[i]) + int(pads[i + len(kernel)]) - dilation * (taps - 1) - 1
-        found.append(TapAxis(size, room // stride + 1, taps, stride, int(pads[i]), dilation))
+        found.append(tap_axis(size, room // stride + 1, taps, stride, int(pads[i]), dilation))
     return found
 
 

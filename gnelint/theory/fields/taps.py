@@ -6,11 +6,11 @@ separable over the axes.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class TapAxis:
         for tap, (where, source) in enumerate(self.spans):
             sent[tap, source] = 1.0 if profile is None else profile[where]
         return sent
+
+
+tap_axis = lru_cache(maxsize=256)(TapAxis)
+"""An axis: a network's layers are of few kinds, and what is worked out of one serves all of its kind."""
 
 
 def outer(vectors: list[np.ndarray]) -> np.ndarray:
