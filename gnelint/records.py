@@ -150,8 +150,8 @@ class _Arguments:
 
 def _init(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
     """The `__init__` of a class with these fields."""
-    known: dict[str, Any] = {"later": MISSING}
-    plain, named, body = ["self"], list[str](), ["own = self.__dict__"]
+    known: dict[str, Any] = {"__later__": MISSING}  # names that no field has
+    plain, named, body = ["self"], list[str](), ["__own__ = self.__dict__"]
     for field in fields:
         name, value = field.name, field.name
         default = ""
@@ -160,15 +160,15 @@ def _init(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
             default = f"=default_{name}"
         elif field.default_factory is not MISSING:
             known[f"make_{name}"] = field.default_factory
-            default = "=later"
-            value = f"make_{name}() if {name} is later else {name}" if field.init else f"make_{name}()"
+            default = "=__later__"
+            value = f"make_{name}() if {name} is __later__ else {name}" if field.init else f"make_{name}()"
         if field.init:
             (named if field.kw_only else plain).append(f"{name}{default}")
         elif default == "":
             continue
         elif field.default is not MISSING:
             value = f"default_{name}"
-        body.append(f"own[{name!r}] = {value}")
+        body.append(f"__own__[{name!r}] = {value}")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     arguments = ", ".join([*plain, *(["*", *named] if named else [])])

@@ -197,3 +197,17 @@ def test_what_was_worked_out_stays_with_its_record() -> None:
     assert record.found is record.found
     assert replace(record, a=3).found == [3, 2]
     assert Asked.found.__doc__ == "Of its fields."
+
+
+def test_fields_may_have_any_name() -> None:
+    """One called `own` hid the dictionary that the others went to."""
+
+    @dataclass(frozen=True)
+    class Words:
+        own: int
+        later: list[int] = field(default_factory=list)
+        put: int = 3
+
+    many = [Words(1, [2]) for _ in range(6)]  # the first few are put together another way
+    assert [vars(each) for each in many] == [{"own": 1, "later": [2], "put": 3}] * 6
+    assert Words(own=1).later == []
