@@ -518,14 +518,19 @@ class Graph:
         return value
 
     def _looked_up(self, embedding: Node) -> str:
-        """What the operation of the model that looks rows up hands on: it may be several nodes here."""
-        node = embedding
+        """What the operation of the model that looks rows up hands on, which may be several nodes here, or the module
+        of its own: some scale the rows by the root of their length."""
+        node, module = embedding, embedding.name.removesuffix(".embedding")
         same = (embedding.source_op, embedding.scope, embedding.location)
         while self.source == "torch":
             readers = self.consumers.get(node.outputs[0], ())
-            if len(readers) != 1 or (readers[0].source_op, readers[0].scope, readers[0].location) != same:
+            if len(readers) != 1:
                 break
-            (node,) = readers
+            (reader,) = readers
+            inside = embedding.scope != module and f"{reader.name}.".startswith(f"{module}.")
+            if not (inside and reader.op in ("scale", "bias")) and (reader.source_op, reader.scope, reader.location) != same:
+                break
+            node = reader
         return node.outputs[0]
 
     @cached_property

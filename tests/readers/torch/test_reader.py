@@ -497,6 +497,27 @@ def test_the_gradient_of_a_bag_is_taken_where_the_layer_hands_it_on() -> None:
     assert graph.values[graph.gradient_source].shape == (4, 8)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_embedding_that_scales_its_rows_is_named_and_taken_where_it_hands_them_on(inside: bool) -> None:
+    class Scaled(nn.Embedding):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return super().forward(tokens) * 3.0
+
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = (Scaled if inside else nn.Embedding)(50, 8), nn.Linear(8, 4)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            rows = self.embedding(tokens)
+            return self.head(rows if inside else rows * 3.0)
+
+    graph = read_module(nn.Sequential(Scales()), (torch.randint(0, 50, (4, 6)),), name="scaled")
+    (node,) = (node for node in graph.nodes if node.name == "0.embedding")
+    assert graph.gradient_source == node.outputs[0]
+    assert node.op == ("scale" if inside else "embedding")
+
+
 class _Packed(nn.Module):
     """Rows of several images behind each other, cut apart where a tensor of sizes says, as towers for vision do."""
 
