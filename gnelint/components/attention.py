@@ -477,16 +477,18 @@ class Attention(OneOutput):
         energy, common, across = (
             a.reshape(g.shape[1], g.shape[3]) for a in (g.energy, g.position_covariance, g.sample_covariance)
         )
-        common = np.maximum(common, 0.0)
+        signed, common = common, np.maximum(common, 0.0)
         if of_cells:  # what two rows share on average, whichever they are: where the profile is 1 it is more
-            common = np.minimum(common / _amplitude(line) ** 2, energy)
+            signed = common = np.minimum(common / _amplitude(line) ** 2, energy)
 
         received = self._received(rows, line * rows.s2, keys)
         value_pairs = float(self._from_pairs(rows, line * rows.s2_common, keys).mean())
         queries = len(line)
         value_covariance = energy * float((line * (1 - rows.s2)).sum()) / (keys * max(keys - 1, 1))
         pairs = max(float(np.sqrt(line).sum()) ** 2 - float(line.sum()), 0.0)  # a class token alone: none
-        value_covariance = value_covariance + common * pairs / keys**2
+        value_covariance = value_covariance + signed * pairs / keys**2
+        # rows whose gradients add up to nothing leave of it what their weights differ in
+        value_energy = np.maximum(energy * received.mean() + signed * value_pairs, 0.0)
         gv, gv_common = ((a * value.free).sum(axis=1, keepdims=True) for a in (energy, common))
         gv = gv + value.mean.shape[1] * (value.mean.shape[1] - 1) * along * value.along_free
         square = self._scale(width) ** 2
@@ -509,8 +511,8 @@ class Attention(OneOutput):
             (square * gv * key.free * float(through.mean()), square * query_common, 0.0 * query.second, through),
             (square * key_energy, 0.0 * query.second, 0.0 * query.second, to_keys),
             (
-                energy * received.mean() + common * value_pairs,
-                value_covariance,
+                value_energy,
+                np.minimum(value_covariance, value_energy),
                 across * (queries / keys) ** 2,
                 received,
             ),

@@ -528,7 +528,10 @@ class Graph:
                 break
             (reader,) = readers
             inside = embedding.scope != module and f"{reader.name}.".startswith(f"{module}.")
-            if not (inside and reader.op in ("scale", "bias")) and (reader.source_op, reader.scope, reader.location) != same:
+            if (
+                not (inside and reader.op in ("scale", "bias"))
+                and (reader.source_op, reader.scope, reader.location) != same
+            ):
                 break
             node = reader
         return node.outputs[0]

@@ -27,6 +27,8 @@ _SIGMAS = 4.0
 """Standard errors beyond which a difference between indices is none of the draws'."""
 _COHERENT = 0.05
 """Correlation along an axis from which on it is not cut: cells share nothing with each other, and it would be lost."""
+_CANCELLED = 0.5
+"""Share of their energy below which the square of what entries add up to says that they cancel."""
 _UNSHAPED = 2e-2
 """Share of a variance that means may lose where a profile stands for the cells of such an axis."""
 _KEPT = 1 << 23
@@ -293,11 +295,12 @@ def _coherent(
 
 
 def _correlated(draws: Sequence[np.ndarray], index: int) -> bool:
-    """Whether entries along an axis have more in common than may be lost."""
+    """Whether entries along an axis have more in common than may be lost, or add up to much less than they are: what
+    is left of a value by its moving average."""
     n = draws[0].shape[index]
     energy = sum(float(np.square(draw, dtype=np.float64).sum()) for draw in draws)
     together = sum(float(np.square(draw.sum(axis=index), dtype=np.float64).sum()) for draw in draws)
-    return bool(n > 1 and together - energy > _COHERENT * (n - 1) * energy)
+    return bool(n > 1 and (together - energy > _COHERENT * (n - 1) * energy or together < _CANCELLED * energy))
 
 
 def _divided(pair: Pair, by: np.ndarray) -> Pair:

@@ -135,8 +135,8 @@ def _parents(scope: str) -> set[str]:
 def _owner(steps: Sequence[Step]) -> int | None:
     """Index of the step that stands for the module itself, None if no single one does. A number of the program, as the
     epsilon of a normalisation is, is no weight. Of stacked recurrent layers it is the last, whose states the module
-    gives out; of two directions, which it gives out side by side, the first; of an embedding whose rows are scaled, what
-    scales them."""
+    gives out; of two directions, which it gives out side by side, the first; of an embedding whose rows are scaled,
+    what scales them."""
     weighted = [index for index, step in enumerate(steps) if _has_weights(step.draft)]
     if len({step.origin for step in steps}) == 1:
         both = any(step.draft.attributes.get("reverse") for step in steps)
