@@ -252,8 +252,9 @@ class Meetings:
         if before is None or before.branches[-1] != index + 1:
             before = _Met((), np.zeros((0, own.size)), np.zeros(0), np.ones(1))
         self._alike[id(stream), index] = before.products[:-1] / np.sqrt(before.sizes)
+        before = before.passed_on(own / own.sum())
         added = np.maximum(whole - own, 0.0) / own.sum()
-        found = before.behind(index, added, stream.masks(index, before.branches))
+        found = before.behind(index, added, stream.masks(index, before.branches), own / own.sum())
         self._met[id(stream)] = found
         self._bits[value] = math.log2(1.0 + float(found.more.sum()) / (1.0 + float(added.sum())))
         shares = own / own.sum() + added
@@ -274,6 +275,7 @@ class _Met:
         added: |A^T u|^2 of each, at each cell of tokens.
         sizes: |u|^2 at the exit of each.
         products: of the newest gradient with those, and with itself: 1.
+        tokens: how the newest is shared out among the cells.
         more: what the newest gets besides, at each cell.
     """
 
@@ -281,28 +283,40 @@ class _Met:
     added: np.ndarray
     sizes: np.ndarray
     products: np.ndarray
+    tokens: np.ndarray = field(default_factory=lambda: np.ones(1))
     more: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
-    def behind(self, branch: int, added: np.ndarray, masks: np.ndarray) -> _Met:
+    def passed_on(self, tokens: np.ndarray) -> _Met:
+        """In front of what has shared the newest gradient out like this: a normalisation multiplies that of a small
+        token, and with it what branches have added there."""
+        if len(tokens) < 2 or len(tokens) != len(self.tokens) or self.added.shape[1] != len(tokens):
+            return self
+        moved = np.divide(tokens, self.tokens, out=np.ones_like(tokens), where=self.tokens > 0)
+        return replace(self, added=self.added * moved, tokens=tokens)
+
+    def behind(self, branch: int, added: np.ndarray, masks: np.ndarray, own: np.ndarray) -> _Met:
         """With one more branch.
 
         Args:
             branch: its index.
             added: what it adds.
             masks: rho with each of those before.
+            own: how what comes by the shortcut is shared out among the cells.
         """
         others = self.added
         if others.shape[1] != len(added):
-            others, added = others.sum(1, keepdims=True), added.sum(keepdims=True)
+            others, added, own = others.sum(1, keepdims=True), added.sum(keepdims=True), own.sum(keepdims=True)
         alike = masks * self.products[:-1] / np.sqrt(self.sizes)
         parts = alike[:, None] * np.sqrt(others * added)
         along = np.concatenate([[0.0], np.cumsum(parts.sum(1))])
         whole = 1.0 + float(added.sum()) + 2.0 * float(along[-1])
+        tokens = np.maximum(own + added + 2.0 * parts.sum(0), 0.0)
         return _Met(
             (*self.branches, branch),
             np.concatenate([others, added[None]]) / whole,
             np.append(self.sizes, 1.0) / whole,
             np.append(self.products + along, whole) / whole,
+            tokens / max(float(tokens.sum()), 1e-300),
             2.0 * parts.sum(0),
         )
 
