@@ -15,9 +15,14 @@ import torch
 from torch import fx
 
 from gnelint.ir.graph import Graph, Location
+from gnelint.ops import VOCABULARY
 from gnelint.readers.emitter import Draft
 from gnelint.records import dataclass
 
+_ENTRY_BY_ENTRY = ("activation", "pointwise")
+"""Families of operations that make of each entry one."""
+_BESIDE = frozenset({"add", "bias", "div", "identity", "mul", "scale", "sub"})
+"""Others that do, if their operands are of one size."""
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _LIBRARY = os.path.join(os.path.dirname(contextlib.__file__), "")
 _OWN = str(Path(__file__).parents[2])
@@ -135,16 +140,28 @@ def _parents(scope: str) -> set[str]:
 def _owner(steps: Sequence[Step]) -> int | None:
     """Index of the step that stands for the module itself, None if no single one does. A number of the program, as the
     epsilon of a normalisation is, is no weight. Of stacked recurrent layers it is the last, whose states the module
-    gives out; of two directions, which it gives out side by side, the first; of an embedding whose rows are scaled,
-    what scales them."""
+    gives out; of two directions, which it gives out side by side, the first. Where the module works on what that step
+    makes entry by entry (scales the rows of a table, gates what it has normalised), it is the last of these steps."""
     weighted = [index for index, step in enumerate(steps) if _has_weights(step.draft)]
     if len({step.origin for step in steps}) == 1:
         both = any(step.draft.attributes.get("reverse") for step in steps)
         return weighted[0 if both else -1] if weighted else len(steps) - 1
-    operations = [step.draft.op for step in steps]
-    if operations[0] == "embedding" and all(each in ("scale", "bias") for each in operations[1:]):
-        return len(steps) - 1
-    return weighted[0] if len(weighted) == 1 else None
+    operations = [steps[index].draft.op for index in weighted]  # what scales a table's rows may be a buffer
+    alone = len(weighted) == 1 or (operations[:1] == ["embedding"] and set(operations[1:]) == {"scale"})
+    return _handed_on(steps, weighted[0]) if alone else None
+
+
+def _handed_on(steps: Sequence[Step], owner: int) -> int:
+    """Index of the last step of those that work entry by entry on what a step makes; its own if anything else does."""
+    reached, last = {steps[owner].origin}, owner
+    for index, step in enumerate(steps[owner + 1 :], owner + 1):
+        known = VOCABULARY.get(step.draft.op)
+        if step.draft.op not in _BESIDE and (known is None or known.family not in _ENTRY_BY_ENTRY):
+            return owner
+        if reached & {step.origin, *step.origin.all_input_nodes}:
+            reached.add(step.origin)
+            last = last if step.draft.op == "identity" else index
+    return last
 
 
 def _has_weights(draft: Draft) -> bool:

@@ -562,3 +562,26 @@ def test_parts_that_are_sent_where_they_are_and_calls_that_fail_are_read_as_they
         "parts.2.weight",
     ]
     assert not graph.notes
+
+
+def test_a_module_that_gates_what_it_normalises_is_named_where_it_hands_that_on() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(8))
+
+        def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+            x = self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+            return x * nn.functional.silu(gate)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate, self.norm = nn.Linear(8, 8), nn.Linear(8, 8), Gated()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.first(x), self.gate(x))
+
+    graph = read_module(Network(), (torch.randn(4, 8),), name="gated")
+    assert graph.producers[graph.outputs[0]].name == "norm"
+    assert any(node.op == "rms_norm" for node in graph.nodes)
