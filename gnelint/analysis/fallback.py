@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gnelint.analysis.blocks import span, with_inner_nodes
+from gnelint.analysis.gated import gated_runs
 from gnelint.analysis.passed_on import passing_runs
 from gnelint.analysis.prediction import Block
 from gnelint.analysis.regions import LARGE, Contraction, Planner
@@ -45,7 +46,11 @@ class Fallback:
         self._doubted = 0
         self._contraction = Contraction(graph, {})
         unknown = [node.name for node in graph.gradient_nodes if component_class(node.op) is None]
-        self._runs = (*unmixed_runs(graph), *passing_runs(graph, self._planner.moves)) if make is not None else ()
+        self._runs = (
+            (*unmixed_runs(graph), *passing_runs(graph, self._planner.moves), *gated_runs(graph))
+            if make is not None
+            else ()
+        )
         together = [name for run in self._runs if len(run) <= LARGE for name in run]
         if (unknown or together) and make is not None:
             self._plan([*unknown, *together])
