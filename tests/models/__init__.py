@@ -496,6 +496,7 @@ def _examples() -> dict[str, Case]:
         relayed.fitting_pairs: (16, 12),
         relayed.noisy_values: (16, 8),
         relayed.wave_values: (8, 1, 24),
+        relayed.averaged_logits: (8, 12, 8),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))

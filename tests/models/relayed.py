@@ -157,3 +157,19 @@ def wave_values(*, wrong: bool = False) -> nn.Module:
         *([nn.GELU()] if wrong else []),
     ]
     return nn.Sequential(*layers)
+
+
+class TextLogits(nn.Module):
+    """Classes of a text, the mean of what each word says."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis, self.words, self.head = axis, nn.GRU(8, 24, batch_first=True), nn.Linear(24, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.words(x)[0]).mean(self.axis)
+
+
+def averaged_logits(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the mean is taken over the classes."""
+    return TextLogits(2 if wrong else 1)

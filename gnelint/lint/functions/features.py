@@ -18,6 +18,7 @@ _BENDS_NOTHING = (
     | LAYERS
     | {"add", "sub", "mul", "matmul", "scale", "bias", "concat", "reduce_sum", "reduce_mean", "batch_norm", "constant"}
 )
+_NONE = "none"
 _POOLS = frozenset({"reduce_mean", "reduce_sum", "reduce_max"})
 _JOINS = frozenset({"add", "mul", "matmul"})
 
@@ -75,7 +76,7 @@ def _normalised_steps(facts: Facts, node: Node) -> float:
 
 def _pooled_features(facts: Facts, node: Node) -> float:
     """How many features a mean, sum or maximum puts together, of a value whose positions the next layer takes for its
-    inputs; 0 of others."""
+    inputs, or whose mean is an output; 0 of others."""
     source = facts.source_beyond(facts.producer(node), ("scale", "identity"))
     if node.op not in _POOLS or (source is not None and source.op in ("mul", "pow")):
         return 0.0  # the sum of a product is one of two vectors, whose score a layer may read
@@ -87,7 +88,18 @@ def _pooled_features(facts: Facts, node: Node) -> float:
     if len(over) != 1 or not over[0] or label(layout[0]) != 0 or read not in facts.learnt_values:
         return 0.0
     of_layer = label(layout[over[0]]) is None and label(layout[3 - over[0]]) not in (None, 0)
-    return float(before[over[0]]) if of_layer and _reads_features(facts, node.outputs[0]) else 0.0
+    return float(before[over[0]]) if of_layer and _pooled_into(facts, node) != _NONE else 0.0
+
+
+def _pooled_into(facts: Facts, node: Node) -> str:
+    """What becomes of the number that a mean or maximum leaves of each position's features."""
+    if node.op in _POOLS and _reads_features(facts, node.outputs[0]):
+        return "the layer behind takes positions for features"
+    layer = facts.source_beyond(facts.producer(node), ("identity", "reshape", "transpose"), alone=True)
+    averaged = node.op in ("reduce_mean", "reduce_sum") and layer is not None and layer.op == "linear"
+    if averaged and node.outputs[0] in facts.graph.outputs:
+        return "that is the output: all units of the layer in front give what one would give"
+    return _NONE
 
 
 def _straight_layers(facts: Facts) -> float:
@@ -147,7 +159,14 @@ FEATURES = (
         "number",
         _pooled_features,
         "features that the mean, sum or maximum n puts together, of a value of positions and features, where what "
-        "reads it takes the positions for features; 0 of others",
+        "reads it takes the positions for features, or where the mean of a layer's units is an output; 0 of others",
+    ),
+    function(
+        "pooled_into(n)",
+        "text",
+        _pooled_into,
+        "what becomes of the number that n, a mean, sum or maximum, leaves of each position's features, a clause; or "
+        "none",
     ),
     function(
         "straight_layers()",
