@@ -466,6 +466,7 @@ def _examples() -> dict[str, Case]:
         innocent.complex_sum: (8, 32),
         innocent.pooled_twice: (4, 3, 8, 8),
         innocent.field_scores: (8, 12, 16),
+        innocent.widened_shortcut: (4, 4, 8, 8),
         astray.heads_of_token: (8, 16, 8),
         astray.spelled_attention: (8, 12, 8),
         astray.stacked_memory: (8, 16, 4),

@@ -512,3 +512,24 @@ class FieldScores(nn.Module):
 def field_scores() -> nn.Module:
     """Products of vectors are summed over their features, and the head takes positions."""
     return FieldScores()
+
+
+class Widened(nn.Module):
+    """A residual block whose shortcut has a layer, a norm and an activation of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16)
+        )
+        self.shortcut = nn.Sequential(nn.Conv2d(4, 16, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Linear(16, 3)
+        nn.init.zeros_(self.branch[4].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.branch(x) + self.shortcut(x)).relu().mean((2, 3)))
+
+
+def widened_shortcut() -> nn.Module:
+    """The branch starts at zero beside a shortcut that bends."""
+    return Widened()

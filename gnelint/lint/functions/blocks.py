@@ -99,6 +99,27 @@ def _is_added_to_its_source(facts: Facts, node: Node) -> bool:
         more = [each for each in (() if source is None else source.present_inputs) if each not in seen]
         waiting += more
         seen.update(more)
+    return len(others) == 1 and _is_projection(facts, others.pop(), seen)
+
+
+_PROJECTION = 6
+"""Nodes of a shortcut that brings its input to another width: a layer, a norm, an activation, a pooling."""
+
+
+def _is_projection(facts: Facts, value: str, sources: set[str]) -> bool:
+    """Whether a value is one of these, through one layer that stands on a shortcut, and not scaled by zero itself."""
+    layers = 0
+    for _ in range(_PROJECTION):
+        source = facts.graph.producers.get(value)
+        if source is None or len(source.present_inputs) != 1:
+            return False
+        scale = source.parameters.get("scale")
+        if scale is not None and scale.provenance == "data" and not scale.array().any():
+            return False
+        layers += source.op in LAYERS
+        value = source.present_inputs[0]
+        if value in sources:
+            return layers == 1
     return False
 
 
