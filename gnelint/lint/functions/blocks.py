@@ -10,6 +10,7 @@ from gnelint.ir.graph import Node
 from gnelint.lint.facts import LAYERS, Facts
 from gnelint.lint.functions.signature import Place, function
 from gnelint.lint.functions.structure import between
+from gnelint.ops import families
 
 
 def _block(facts: Facts, node: Node) -> int | None:
@@ -207,13 +208,20 @@ def _uses_again(facts: Facts, block: Block) -> bool:
 
 _SMALL = 1 / 16
 """Mean square of a trained scale below which it starts its branch small on purpose."""
+_NORMS = families()["normalization"]
 _PASSED = frozenset({"bias", "identity", "dropout", "reshape", "transpose", "scale"})
 
 
 def _comes_in_late(facts: Facts, value: str) -> bool:
-    """Whether a trained scale at the end of a branch starts it small (LayerScale, SkipInit), which training undoes."""
+    """Whether a trained scale at the end of a branch starts it small (LayerScale, SkipInit, that of its last norm), or
+    a last layer of zeros does, which training undoes."""
     node = facts.graph.producers.get(value)
-    while node is not None and node.op in _PASSED:
+    while node is not None and node.op in _PASSED | _NORMS | LAYERS:
+        if node.op not in _PASSED:
+            last = node.parameters.get("weight" if node.op in LAYERS else "scale")
+            found = None if last is None or not last.trainable else facts.statistics(last)
+            most = 0.0 if node.op in LAYERS else _SMALL
+            return found is not None and found.second_moment <= most
         scale = node.parameters.get("scale") if node.op == "scale" else None
         if scale is not None and scale.trainable and not node.attribute("reciprocal"):
             found = facts.statistics(scale)
