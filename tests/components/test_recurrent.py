@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gnelint.analysis.propagation import analyse
 from gnelint.components import Component, NotModelledError
 from gnelint.components.recurrent import Recurrent
+from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.autocorrelation import Autocorrelation
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
@@ -371,3 +373,35 @@ def test_a_gradient_that_decays_slowly_goes_on_decaying() -> None:
         assert g is not None
         totals.append(g.total)
     assert totals[1] == pytest.approx(totals[0], rel=0.02)
+
+
+class Conditioned(nn.Module):
+    """A layer of recurrent units that reads the same vector at every step, beside what differs from step to step."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.condition, self.layer = nn.Linear(12, 8), kind(12, 40, batch_first=True)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        every = self.condition(z)[:, None].expand(-1, x.shape[1], -1)
+        found: Tensor = self.layer(torch.cat([every, x], -1))[0]
+        return found
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_steps_add_up_at_what_all_of_them_read(kind: type[nn.RNNBase]) -> None:
+    """Their gradients go along with each other: added as if they did not, the sum was 1.4 to 1.7 bits too small."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        module, z, x = Conditioned(kind), torch.randn(16, 12), torch.randn(16, 20, 4)
+        said = analyse(trace_module(module, (z, x), name="conditioned").graph).by_node["condition"].gradient_log2
+        caught: list[Tensor] = []
+        module.condition.register_forward_hook(lambda _, __, output, caught=caught: caught.append(output))
+        y = module(z, x)
+        sent = [torch.randn_like(y) for _ in range(8)]
+        found = [torch.autograd.grad(y, caught, each, retain_graph=True)[0] for each in sent]
+        measured = sum(float(g.square().sum()) for g in found) / sum(float(each.square().sum()) for each in sent)
+        assert said is not None
+        errors.append(said - math.log2(measured))
+    assert float(np.mean(errors)) == pytest.approx(0.0, abs=0.4)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.records import cached_property, dataclass, replace
-from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
+from gnelint.theory.fields.autocorrelation import Autocorrelation, mixed_autocorrelation
 from gnelint.theory.fields.cells import (
     Axes,
     Axis,
@@ -400,8 +400,24 @@ class Gradient(Field):
         if index in self.alike:  # cells are summed as one would be
             whole = (length * _root(self.position_covariance)).sum(axis=index, keepdims=True) ** 2
             arrays[:2] = [arrays[0] - arrays[1] + whole, whole]
+        elif self.autocorrelation is not None and self.autocorrelation.axis == index:
+            alone = (length * self.energy).sum(axis=index, keepdims=True)
+            arrays[0] = alone * self._coherence(index, self.autocorrelation)
         found = self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
         return replace(found, alike=self.alike - {index})
+
+    def _coherence(self, index: int, autocorrelation: Autocorrelation) -> float:
+        """The energy of the sum along an axis over the sum of the energies, of entries that are correlated by their
+        distance."""
+        others = [other for other in range(len(self.axes)) if other != index]
+        line = set_average(self.energy, self, others).reshape(-1)
+        amplitude = np.sqrt(np.repeat(line, self.axes[index].lengths.astype(int)))
+        own = float((amplitude**2).sum())
+        reach = min(autocorrelation.near.size, amplitude.size - 1)
+        pairs = np.array([float(amplitude[:-distance] @ amplitude[distance:]) for distance in range(1, reach + 1)])
+        beyond = (float(amplitude.sum()) ** 2 - own) / 2.0 - float(pairs.sum())
+        together = float(pairs @ autocorrelation.near[:reach]) + autocorrelation.far * max(beyond, 0.0)
+        return max(1.0 + 2.0 * together / own, 0.0) if own > 0 else 1.0
 
     def reshaped(self, shape: Sequence[int]) -> Gradient:
         even = self._even(shape)

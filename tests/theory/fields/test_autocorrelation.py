@@ -75,3 +75,17 @@ def test_gradients_that_meet_weigh_theirs() -> None:
     assert found is not None
     np.testing.assert_allclose(found.near, 0.25 * NEAR)
     assert g.plus(g).autocorrelation is None
+
+
+@pytest.mark.parametrize("cells", [Axis.full(6), Axis(6, (1, 3))])
+def test_sum_along_its_axis(cells: Axis) -> None:
+    """Of a gradient that every index of the axis got from one entry: all pairs add up, in whichever cells they are."""
+    line = np.linspace(0.5, 2.0, cells.count).reshape(1, -1, 1)
+    autocorrelation = Autocorrelation(1, NEAR, 0.1)
+    g = Gradient.flat((Axis(2), cells, Axis(4)), line).with_autocorrelation(autocorrelation)
+    amplitude = np.sqrt(np.repeat(line.reshape(-1), cells.lengths.astype(int)))
+    distance = np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
+    correlation = np.concatenate([[1.0], autocorrelation.reaching(5)])[distance]
+    whole = amplitude @ correlation @ amplitude
+    assert g.summed_to((2, 1, 4)).total == pytest.approx(2 * 4 * whole)
+    assert g.with_autocorrelation(None).summed_to((2, 1, 4)).total == pytest.approx(2 * 4 * float((amplitude**2).sum()))
