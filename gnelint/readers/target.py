@@ -183,8 +183,11 @@ def _file(text: str, path: Path) -> Target:
         return Target(text, MODEL_SUFFIXES[suffix], path=path)
     if suffix == ".py":
         names = _defined_names(path)
-        example = f"{text}:{names[0] if names else 'name'}"
-        listed = f"; it defines {', '.join(names[:MAX_LISTED])}" if names else ""
+        if not names:
+            problem = "has no class, function or variable at its top that could be a network"
+            raise UsageError(text, problem, "Name the file that does, and the network in it: path/file.py:name.")
+        example = f"{text}:{names[0]}"
+        listed = f"; it defines {', '.join(names[:MAX_LISTED])}"
         raise UsageError(text, "which module of this file?", f"Name it behind a colon, as in {example}{listed}.")
     if path.name.endswith(".index.json"):
         raise UsageError(text, _NO_NETWORK, _WITH_WEIGHTS.format(text))
@@ -252,6 +255,12 @@ def _python(text: str) -> Target:
         if not path.is_file():
             raise _missing(place, path)
         return Target(text, "python", path=path, attribute=attribute, call=call)
+    if Path(place).is_file() and Path(place).suffix.lower() != ".py":
+        file = _file(place, Path(place))  # or it says what the file is
+        raise UsageError(text, f"{place} is a file of one network, which has no name in it", f"Write {file.text}.")
+    source = Path(place).with_suffix(".py") if Path(place).suffix.startswith(".py") else None
+    if source is not None and source.is_file():
+        raise UsageError(text, f"there is no {place}", f"Did you mean {source}:{attribute}?")
     if not place or not all(part.isidentifier() for part in place.split(".")):
         raise UsageError(text, f'"{place}" is neither a Python file nor a module', FORMS)
     return Target(text, "python", module=place, attribute=attribute, call=call)
@@ -283,16 +292,29 @@ def _missing(text: str, path: Path) -> ModelError | UsageError:
     return ModelError(text, "no such file", hint or FORMS)
 
 
+_NO_NETWORKS = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.JoinedStr, ast.BinOp)
+"""What gives numbers, texts and collections."""
+
+
 def _defined_names(path: Path) -> list[str]:
-    """Classes, functions and variables at the top of a Python file, in order, private ones left out."""
+    """Classes, functions and variables at the top of a Python file that may be networks, in order, private ones left
+    out.
+
+    Raises:
+        UsageError: the file is no Python, or cannot be read.
+    """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError):
-        return []
+        tree = ast.parse(path.read_bytes())
+    except OSError as error:
+        raise UsageError(str(path), f"cannot be read ({error.strerror})", "") from None
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+        told = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UsageError(str(path), f"is no valid Python ({line}{told})", "Mend it first.") from None
     names: list[str] = []
     for statement in tree.body:
         if isinstance(statement, (ast.ClassDef, ast.FunctionDef)):
             names.append(statement.name)
-        elif isinstance(statement, ast.Assign):
+        elif isinstance(statement, ast.Assign) and not isinstance(statement.value, _NO_NETWORKS):
             names.extend(found.id for found in statement.targets if isinstance(found, ast.Name))
     return [name for name in names if not name.startswith("_")]

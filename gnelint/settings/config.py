@@ -252,6 +252,8 @@ class _Table:
             if key not in keys:
                 meant = close(key, keys)
                 advice = f'Did you mean "{meant[0]}"?' if meant else f"Known keys: {', '.join(keys)}."
+                if (prefix, key) == ("", "tool"):
+                    advice = "In a file of its own keys stand at the top; [tool.gnelint] belongs into a pyproject.toml."
                 faults.append(UsageError(str(file), f'unknown key "{prefix}{key}"', advice))
         self._table: dict[str, Any] = table
 

@@ -129,6 +129,20 @@ SAID = {
         "net.py: which module of this file? Name it behind a colon, as in net.py:Net; it defines Net, Two, "
         "Misfit, Parts, Wide, scripted."
     ),
+    "sizes.py": (
+        "sizes.py: has no class, function or variable at its top that could be a network. Name the file that does, "
+        "and the network in it: path/file.py:name."
+    ),
+    "broken.py": ("broken.py: is no valid Python (line 1: '(' was never closed). Mend it first."),
+    "net.pyy:Net": ("net.pyy:Net: there is no net.pyy. Did you mean net.py:Net?"),
+    "net.onnx:Net": ("net.onnx:Net: net.onnx is a file of one network, which has no name in it. Write net.onnx."),
+    "net.py:Wide(height=3)": (
+        "net.py:Wide(height=3): the arguments do not fit: missing a required argument: 'width'. It takes (width)."
+    ),
+    "net.py:Net --config tool.toml": (
+        'tool.toml: unknown key "tool". In a file of its own keys stand at the top; [tool.gnelint] belongs into a '
+        "pyproject.toml."
+    ),
     "net.py:Nett": ('net.py:Nett: net.py has no "Nett". Did you mean Net?'),
     "net.py:Wide": ("net.py:Wide: needs arguments (width). Write them behind it, as literals: net.py:Wide(width=...)."),
     "net.py:number": (
@@ -206,6 +220,13 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.safetensors.index.json",
     ):
         (folder / name).write_bytes(b"not read")
+    for name, text in (
+        ("sizes.py", "width = 3"),
+        ("broken.py", "f("),
+        ("net.onnx", ""),
+        ("tool.toml", "[tool.gnelint]"),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
     for name in ("saved/saved_model.pb", "orbax/_METADATA", "sharded/.metadata"):
         (folder / name).parent.mkdir()
         (folder / name).write_bytes(b"{}")

@@ -247,6 +247,7 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
                 f"Write them behind it, as literals: {target.text}({written}).",
             )
         maker = found
+        _refuse_arguments(maker, args, kwargs, target)
         found = _guarded(target, "calling it raised", lambda: maker(*args, **kwargs))
         refuse_untraceable(found, target.text)
     own: Any = None
@@ -269,6 +270,23 @@ def build(found: Any, target: Target) -> tuple[torch.nn.Module, Any, Mapping[str
             "(module, inputs, kwargs).",
         )
     return found, own, keywords
+
+
+def _refuse_arguments(maker: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], target: Target) -> None:
+    """What a call would say of arguments that do not fit, with those that would.
+
+    Raises:
+        ModelError: they do not.
+    """
+    try:
+        signature = inspect.signature(maker)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        shown = signature.replace(return_annotation=signature.empty)
+        raise ModelError(target.text, f"the arguments do not fit: {error}", f"It takes {shown}.") from None
 
 
 def refuse_untraceable(found: Any, name: str) -> None:
