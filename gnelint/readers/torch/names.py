@@ -140,12 +140,13 @@ def _parents(scope: str) -> set[str]:
 def _owner(steps: Sequence[Step]) -> int | None:
     """Index of the step that stands for the module itself, None if no single one does. A number of the program, as the
     epsilon of a normalisation is, is no weight. Of stacked recurrent layers it is the last, whose states the module
-    gives out; of two directions, which it gives out side by side, the first. Where the module works on what that step
-    makes entry by entry (scales the rows of a table, gates what it has normalised), it is the last of these steps."""
+    gives out; of two directions it is what puts them side by side. Where the module works on what that step makes entry
+    by entry (scales the rows of a table, gates what it has normalised), it is the last of these steps."""
     weighted = [index for index, step in enumerate(steps) if _has_weights(step.draft)]
     if len({step.origin for step in steps}) == 1:
+        joins = [index for index, step in enumerate(steps) if step.draft.op == "concat"]
         both = any(step.draft.attributes.get("reverse") for step in steps)
-        return weighted[0 if both else -1] if weighted else len(steps) - 1
+        return joins[-1] if both and joins else weighted[-1] if weighted else len(steps) - 1
     operations = [steps[index].draft.op for index in weighted]  # what scales a table's rows may be a buffer
     alone = len(weighted) == 1 or (operations[:1] == ["embedding"] and set(operations[1:]) == {"scale"})
     return _handed_on(steps, weighted[0]) if alone else None
