@@ -122,6 +122,7 @@ class Softmax(Unary):
 class LogSoftmax(Softmax):
     """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum).
 
+    Of a cotangent that all entries of a row share, as a logsumexp behind sends it, n S2 - 1 is left: E (1 - n p)^2.
     Source: theory 3.6.
     """
 
@@ -132,7 +133,9 @@ class LogSoftmax(Softmax):
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         count = max(self.shape[self._axis], 1)
         g = cotangent.pooled(self._axis)
-        energy = g.energy * (1.0 - 2.0 / count + softmax_moments(count, self._logit_variance(x)).s2)
+        s2 = softmax_moments(count, self._logit_variance(x)).s2
+        common = np.clip(g.position_covariance, 0.0, g.energy) if g.positions == count else 0.0 * g.energy
+        energy = (g.energy - common) * (1.0 - 2.0 / count + s2) + common * max(count * s2 - 1.0, 0.0)
         return g.behind(Effect.MOVED, (energy, 0.0 * g.position_covariance))
 
 

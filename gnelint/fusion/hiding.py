@@ -36,7 +36,8 @@ def drop_lowest_bounds(rewriter: Rewriter) -> None:
 
 
 def drop_replaced_infinities(rewriter: Rewriter) -> None:
-    """Take where(isnan(x), 0, x) and where(x == infinity, the largest number, x) for x, as nan_to_num writes them.
+    """Take where(isnan(x), 0, x) and where(x == infinity, the largest number, x) for x, as nan_to_num writes them, and
+    where(|x| == infinity, 0, x), as logsumexp writes its largest entry.
 
     A draw of finite numbers has none of either. What is no number itself is found where it is made.
     """
@@ -51,8 +52,10 @@ def drop_replaced_infinities(rewriter: Rewriter) -> None:
         number = None if constant is None else scalar(constant)
         largest = LARGEST.get(rewriter.value(node.outputs[0]).dtype or "")
         extreme = number is not None and largest is not None and abs(number) >= _NEARLY * largest
-        asks = asked.source_op in _ASK_NUMBERS or (extreme and asked.source_op in _EQUAL)
-        own = _replaced(rewriter, x) == _replaced(rewriter, asked.present_inputs[0])
+        size = rewriter.source(asked.present_inputs[0], "abs") if asked.source_op in _EQUAL and number == 0.0 else None
+        asks = asked.source_op in _ASK_NUMBERS or size is not None or (extreme and asked.source_op in _EQUAL)
+        compared = asked.present_inputs[0] if size is None else size.present_inputs[0]
+        own = _replaced(rewriter, x) == _replaced(rewriter, compared)
         if own and asks and (extreme or number == 0.0):
             rewriter.replace(node, "identity", (x,), "replaced_infinities")
 

@@ -482,6 +482,23 @@ def test_what_rows_share_comes_through_a_factor_with_a_mean(common: float, apart
     assert pulled.total == pytest.approx(float(np.mean(energies)), abs=4 * error)
 
 
+def test_what_a_row_shares_nearly_drops_out_of_a_log_softmax() -> None:
+    shape, shared = (64, 12), 0.8
+    generator = torch.Generator().manual_seed(0)
+    totals = []
+    for _ in range(200):
+        x = (0.7 * torch.randn(shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        one, own = (torch.randn(n, generator=generator, dtype=torch.float64) for n in ((64, 1), shape))
+        cotangent = math.sqrt(shared) * one + math.sqrt(1.0 - shared) * own
+        (g,) = torch.autograd.grad(x.log_softmax(-1), x, cotangent)
+        totals.append(float(g.square().sum()))
+    component = make("log_softmax", [shape], [shape], axis=-1)
+    x = Moments.uniform(shape, 0.0, 0.49)
+    (pulled,) = component.backward([x], component.forward([x]), [Gradient.flat(x.axes, np.ones((1, 1)), shared)])
+    assert pulled is not None
+    assert pulled.total == pytest.approx(float(np.mean(totals)), rel=0.03)  # 1.6 times as much for independent entries
+
+
 @pytest.mark.parametrize("shape", [(8, 20), (4, 3, 12), (4, 12, 1)])
 def test_a_softmax_s_gradients_add_up_to_nothing_in_a_row(shape: tuple[int, ...]) -> None:
     """What is added to a whole row of logits, a query in additive attention, gets no gradient; the covariance of two

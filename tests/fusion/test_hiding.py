@@ -90,6 +90,15 @@ def test_nan_to_num_changes_nothing_of_finite_numbers(numbers: bool) -> None:
     assert (found.second_moment == layer.second_moment) == numbers
 
 
+def test_the_largest_entry_of_a_logsumexp_is_what_it_is() -> None:
+    class Total(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.logsumexp(x, -1)
+
+    graph = read_module(Total(), (torch.randn(4, 8),), name="total")
+    assert "where" not in {node.op for node in graph.nodes}
+
+
 class Ends(nn.Module):
     """Attention whose scores are masked at both ends of the sequence, each on a slice that is written back."""
 
