@@ -7,6 +7,8 @@ them (theory 4.3). `x + relu(x)` has none: its phi is 2.5, where adding the bran
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Set
+
 from gnelint.ir.graph import Graph, Node
 from gnelint.ops import families
 
@@ -28,7 +30,7 @@ def correlated_joins(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for node in graph.nodes:
         operands = [sources.get(name, frozenset()) for name in _operands(node)]
-        if node.op in _JOINS and any(a & b for i, a in enumerate(operands) for b in operands[i + 1 :]):
+        if node.op in _JOINS and have_in_common(operands):
             found.add(node.name)
         for name in node.outputs:
             if node.op in _INDEPENDENT:
@@ -37,6 +39,16 @@ def correlated_joins(graph: Graph) -> frozenset[str]:
             else:
                 sources[name] = frozenset(sorted(frozenset().union(*operands))[-_MOST:])
     return frozenset(found)
+
+
+def have_in_common(sets: Iterable[Set[Hashable]]) -> bool:
+    """Whether two of them have a member in common."""
+    seen: set[Hashable] = set()
+    for each in sets:
+        if not seen.isdisjoint(each):
+            return True
+        seen |= each
+    return False
 
 
 def _operands(node: Node) -> tuple[str, ...]:

@@ -169,13 +169,22 @@ def is_part(graph: Graph, value: str) -> bool:
 
 def sum_parts(graph: Graph, node: Node, factor: float) -> Iterator[tuple[str, float, str, int]]:
     """What a sum adds, with its factor and where it stands; sums that nothing else reads are taken apart."""
-    for place, value in enumerate(node.present_inputs):
-        own = -factor if node.op == "sub" and place else factor
-        source = graph.producers.get(value)
-        if source is not None and source.op in SUMS and is_part(graph, value):
-            yield from sum_parts(graph, source, own)
+    waiting = [_terms(node, factor)]
+    while waiting:
+        for value, own, holder, place in waiting[-1]:
+            source = graph.producers.get(value)
+            if source is not None and source.op in SUMS and is_part(graph, value):
+                waiting.append(_terms(source, own))
+                break
+            yield value, own, holder, place
         else:
-            yield value, own, node.name, place
+            waiting.pop()
+
+
+def _terms(node: Node, factor: float) -> Iterator[tuple[str, float, str, int]]:
+    """What one sum adds, as `sum_parts` tells it."""
+    for place, value in enumerate(node.present_inputs):
+        yield value, -factor if node.op == "sub" and place else factor, node.name, place
 
 
 def holds_zeros(parameter: Parameter) -> bool:

@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from gnelint.analysis.correlation import have_in_common
 from gnelint.analysis.sampling import Region
 from gnelint.ir.graph import UNMODELLED, Graph, Node
 from gnelint.ops import families
@@ -288,7 +289,7 @@ class Planner:
         operands = node.present_inputs[1:] if node.op == "where" else node.present_inputs
         products = node.op in _OF_PRODUCTS
         sources = [self._near(name, products) for name in operands if name in self._moving]
-        return any(one & other for index, one in enumerate(sources) for other in sources[index + 1 :])
+        return have_in_common(sources)
 
     def _sums_over_what_both_project(self, node: Node) -> bool:
         """Whether two projections of a value meet in a sum over its positions: alike by 1 / width each, which is left

@@ -23,8 +23,11 @@ from gnelint.records import dataclass
 if TYPE_CHECKING:
     import pandas
 
-MOST_PLANNED = 10_000
-"""Nodes up to which a check works out what `gnelint fix` would do: that takes several times the analysis itself."""
+MOST_PLANNED = 1_000
+"""Nodes up to which a check works out what `gnelint fix` would do: that takes ten times the analysis itself."""
+_WEIGHTS, _NODES = 1_000, 10_000
+"""Weights for each node from which on it does so for more, and how many at most: what a check costs follows from how
+much there is to read, and thousands of nodes without numbers are no network that anybody trains."""
 COLUMNS = (
     "name", "op", "shape", "mean", "second_moment", "phi", "phi_variance", "gradient_norm2", "gradient_log2",
     "error_bits", "basis",
@@ -33,8 +36,8 @@ COLUMNS = (
 MOST_CHANGED = 1 << 28
 """Entries of weights up to which it does: it tries other numbers in all of them at once."""
 NOT_PLANNED = (
-    f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes, or "
-    f"of {MOST_CHANGED / 1e6:.0f} million weights, `gnelint fix` alone works out the edits."
+    f"What is to be done is the rules' own advice: in a network of more than {MOST_PLANNED} nodes ({_NODES} if "
+    f"each has {_WEIGHTS} weights), or of {MOST_CHANGED / 1e6:.0f} million weights, `gnelint fix` works out the edits."
 )
 
 
@@ -208,4 +211,4 @@ def check_prediction(
 def _is_planned(graph: Graph) -> bool:
     """Whether a check works out edits of the network."""
     weights = sum(parameter.size for parameter in graph.parameters() if parameter.provenance == "data")
-    return len(graph.nodes) <= MOST_PLANNED and weights <= MOST_CHANGED
+    return len(graph.nodes) <= max(MOST_PLANNED, min(weights // _WEIGHTS, _NODES)) and weights <= MOST_CHANGED

@@ -63,7 +63,10 @@ def trace_of(component: Operation, inputs: Sequence[Moments | None]) -> Trace | 
     if component.node.op == "reshape" and operands[0].shape != component.output_shapes[0]:
         return None
     roots = [x if x.trace is None else x.trace.root for x in operands]
-    vary = [_varies(component, x, operands) for x in operands]
+    vary = [bool(x.variance.any()) for x in operands]
+    if component.node.op in _SUMS and any(vary):  # beside others a small one is a constant
+        most = max(x.total_second for x in operands)
+        vary = [own and x.total_second > _NEGLIGIBLE * most for own, x in zip(vary, operands, strict=True)]
     some = [root for root, varies in zip(roots, vary, strict=True) if varies]
     some = some or [x.trace.root for x in operands if x.trace is not None]
     if not some or any(root is not some[0] for root in some) or not _fits(component, some[0], operands):
@@ -165,14 +168,6 @@ def _passed(
 def _held(law: Law, free: bool) -> Law:
     """The law as that of the variable itself, or of a constant."""
     return law.of(Dual(law.number.value, np.full_like(law.number.value, float(free))))
-
-
-def _varies(component: Operation, x: Moments, operands: Sequence[Moments]) -> bool:
-    """Whether an operand is not a constant (beside the others)."""
-    if not x.variance.any():
-        return False
-    most = max(other.total_second for other in operands)
-    return component.node.op not in _SUMS or x.total_second > _NEGLIGIBLE * most
 
 
 def _fits(component: Operation, root: Moments, operands: Sequence[Moments]) -> bool:

@@ -13,6 +13,7 @@ from gnelint.lint.rulefile import load_rules
 from gnelint.lint.selection import Settings, selected_rules, unselected_rules
 from gnelint.readers.reading import read_target
 from gnelint.readers.target import resolve
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation, Followed, meetings
 from tests.models.large import KINDS, write
 
 
@@ -54,6 +55,19 @@ def test_joins_and_long_blocks_are_linear(kind: str, tmp_path: Path) -> None:
     assert _calls(large) <= 4.5 * _calls(small)
 
 
+def test_a_sum_of_any_length_is_taken_apart(tmp_path: Path) -> None:
+    """1,000 terms that were added one by one were "gnelint itself failed": no more than that were taken apart."""
+    assert _checked(write("added", 1_200, tmp_path / "sum.onnx")).prediction.coverage == 1.0
+
+
+def test_a_sum_of_many_asks_some_pairs() -> None:
+    """Of 200 parts that follow one value as far: what the pairs of all would tell."""
+    parts = [(1.0, ChannelCorrelation(follows=(Followed("x", 0.0, 0.02, level=0.02),)))] * 200
+    met = parts[0][1].meeting(parts[1][1])[0]
+    assert met > 0.0
+    assert meetings(parts)[0] == pytest.approx(met * (1.0 - 1.0 / 200))
+
+
 @pytest.mark.slow
 def test_a_large_network_is_checked_without_its_plan(tmp_path: Path) -> None:
     found = _checked(write("residual", MOST_PLANNED // 3, tmp_path / "deep.onnx"))
@@ -61,3 +75,5 @@ def test_a_large_network_is_checked_without_its_plan(tmp_path: Path) -> None:
     assert NOT_PLANNED not in found.notes or len(found.prediction.graph.nodes) > MOST_PLANNED
     deeper = _checked(write("factors", MOST_PLANNED + 1, tmp_path / "deeper.onnx"))
     assert deeper.prediction.coverage == 1.0
+    bent = _checked(write("chain", MOST_PLANNED // 2 + 10, tmp_path / "bent.onnx"))
+    assert not any(finding.fix is not None for finding in bent.findings) or NOT_PLANNED in bent.notes

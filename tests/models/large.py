@@ -138,6 +138,20 @@ def _zeros(draft: Draft, count: int) -> list[str]:
     return [value]
 
 
+def _added(draft: Draft, count: int) -> list[str]:
+    """One sum, written term by term."""
+    root = draft.layer("x")
+    value = draft.layer(root)
+    for _ in range(count):
+        value = draft.put("Add", value, root)
+    return [value]
+
+
+def _branches(draft: Draft, count: int) -> list[str]:
+    """Layers beside each other that one sum reads."""
+    return [draft.put("Sum", *(draft.layer("x") for _ in range(count)))]
+
+
 KINDS: dict[str, Callable[[Draft, int], list[str]]] = {
     "chain": _chain,
     "residual": _residual,
@@ -149,6 +163,8 @@ KINDS: dict[str, Callable[[Draft, int], list[str]]] = {
     "factors": _factors,
     "outputs": _outputs,
     "zeros": _zeros,
+    "added": _added,
+    "branches": _branches,
 }
 
 

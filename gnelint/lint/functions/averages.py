@@ -30,11 +30,15 @@ def averaging(facts: Facts, node: Node) -> float:
 
     Counted back to the next normalisation, sum of several values or input of the network.
     """
-    total, current = 1.0, facts.producer(node)
-    while current is not None and current.op in _PASSED:
-        if _averages_positions(facts, current):
-            total *= _lost(facts, current)
+    known: dict[str, float] = facts.once(("averaging", None), dict)
+    way: list[Node] = []
+    current = facts.producer(node)
+    while current is not None and current.op in _PASSED and current.name not in known:
+        way.append(current)
         current = facts.producer(current)
+    total = known.get(current.name, 1.0) if current is not None else 1.0
+    for each in reversed(way):  # every node of a chain asks
+        total = known[each.name] = total * (_lost(facts, each) if _averages_positions(facts, each) else 1.0)
     return total
 
 

@@ -101,11 +101,13 @@ _CUTS = frozenset({"slice", "split", "gather"})
 
 def _summed(facts: Facts, node: Node) -> Iterator[str]:
     """The operands of a sum, those of sums that nothing else reads taken apart."""
-    for name in node.present_inputs:
+    waiting = [*reversed(node.present_inputs)]
+    while waiting:
+        name = waiting.pop()
         source = facts.graph.producers.get(name)
         alone = len(facts.graph.consumers.get(name, ())) == 1 and name not in facts.graph.outputs
         if source is not None and source.op == "add" and alone:
-            yield from _summed(facts, source)
+            waiting += reversed(source.present_inputs)
         else:
             yield name
 

@@ -168,11 +168,25 @@ def meetings(parts: Sequence[tuple[float, ChannelCorrelation]]) -> tuple[float, 
     that makes no position's norm differ: of |a|^2 and |b|^2 one is the same everywhere."""
     total = sum(variance for variance, _ in parts)
     whole = even = 0.0
-    for (v, a), (w, b) in combinations(parts, 2) if total > 0 else ():
+    some, each = parts, 1.0
+    if len(parts) > _MOST_PAIRED:
+        some = parts[:: -(-len(parts) // _MOST_PAIRED)]
+        each = _pairs(parts) / asked if (asked := _pairs(some)) > 0 else 0.0
+    for (v, a), (w, b) in combinations(some, 2) if total > 0 else ():
         met, is_even = a.meeting(b)
-        whole += (added := 2.0 * v * w * met / total**2)
+        whole += (added := each * 2.0 * v * w * met / total**2)
         even += added if is_even else 0.0
     return whole, even
+
+
+_MOST_PAIRED = 64
+"""Parts of a sum up to which all pairs are asked; of more every so many speak for the others."""
+
+
+def _pairs(parts: Sequence[tuple[float, ChannelCorrelation]]) -> float:
+    """The sum over pairs of parts of the product of their variances, twice."""
+    total = sum(variance for variance, _ in parts)
+    return total**2 - sum(variance**2 for variance, _ in parts)
 
 
 def mixed(parts: Sequence[tuple[float, ChannelCorrelation]]) -> ChannelCorrelation:

@@ -116,13 +116,18 @@ def _integrate_around_zero(
     ends = [np.clip((sign * BENT * scale - mean) / safe, -SPAN, SPAN) for sign in (-1.0, 1.0)]
     stops = [np.full_like(mean, -SPAN), *ends, np.full_like(mean, SPAN)]
     pieces = (int(2 * SPAN), int(BENT), int(2 * SPAN))
-    edges = [np.linspace(stops[i], stops[i + 1], pieces[i] + 1, axis=1) for i in range(3)]
+    edges = [_divided(stops[i], stops[i + 1], pieces[i]) for i in range(3)]
     left = np.concatenate([edge[:, :-1] for edge in edges], axis=1)
     half = np.concatenate([np.diff(edge, axis=1) for edge in edges], axis=1) / 2
     t = (left + half)[:, :, None] + half[:, :, None] * points
     density = half[:, :, None] * weights * np.exp(-0.5 * t**2) / math.sqrt(2.0 * math.pi)
     z = mean[:, None, None] + deviation[:, None, None] * t
     return [np.asarray((values * density).sum(axis=(1, 2))) for values in _values(functions, z)]
+
+
+def _divided(start: np.ndarray, stop: np.ndarray, pieces: int) -> np.ndarray:
+    """(intervals, pieces + 1): the ends of so many pieces of each; `numpy.linspace` takes three times as long."""
+    return np.asarray(start[:, None] + (stop - start)[:, None] * (np.arange(pieces + 1) / pieces))
 
 
 @dataclass(frozen=True)
