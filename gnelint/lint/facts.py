@@ -90,8 +90,17 @@ class Facts:
             through: operations that are passed.
             alone: whether only those are passed that read one value.
         """
+        known: dict[str, Node | None] = {}
+        if isinstance(through, frozenset):  # every node of a row asks
+            known = self.once(("source_beyond", (through, alone)), dict)
+        way = []
         while node is not None and node.op in through and not (alone and len(node.present_inputs) != 1):
+            if node.name in known:
+                node = known[node.name]
+                break
+            way.append(node.name)
             node = self.producer(node)
+        known.update(dict.fromkeys(way, node))
         return node
 
     def input_moments(self, node: Node, place: int = 0) -> tuple[float, float] | None:
