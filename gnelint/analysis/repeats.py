@@ -27,7 +27,7 @@ import numpy as np
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.ops import VOCABULARY
 from gnelint.records import dataclass
-from gnelint.theory.fields.cells import total_average
+from gnelint.theory.fields.cells import refine, total_average
 from gnelint.theory.fields.field import Effect, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -103,7 +103,14 @@ class Repeats:
         factor = stream.join(index, f / x) if x > 0 else 1.0
         if factor == 1.0:
             return y
-        return replace(y, variance=y.variance * factor, position_covariance=y.position_covariance * factor)
+        added, cells = moments[one.added], refine(y.axes, moments[one.added].axes)
+        if f <= 0 or cells != y.axes or any(line is not None for line in added.profile):
+            return replace(y, variance=y.variance * factor, position_covariance=y.position_covariance * factor)
+        # it has a share of what the branch adds at each token, and is as common to them as that is
+        added, more = added.refined(cells), (factor - 1.0) * _variance(y) / f
+        variance = np.maximum(y.variance + more * added.variance, 0.0)
+        covariance = y.position_covariance + more * added.position_covariance
+        return replace(y, variance=variance, position_covariance=np.clip(covariance, -variance, variance))
 
     def backward(self) -> Meetings:
         """For one walk from the outputs to the inputs."""

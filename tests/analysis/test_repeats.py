@@ -81,10 +81,10 @@ def layer(*, first: bool) -> nn.Module:
     [
         ("", False, 0.4),
         ("mean", True, 0.6),
-        ("class", True, 0.8),
+        ("class", True, 0.4),
         pytest.param("", True, 0.4, marks=pytest.mark.slow),
         pytest.param("mean", False, 0.6, marks=pytest.mark.slow),
-        pytest.param("class", False, 1.3, marks=pytest.mark.slow),
+        pytest.param("class", False, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_an_encoder_of_copies(read: str, first: bool, most: float) -> None:
