@@ -40,6 +40,11 @@ class Rewriter:
                 if name in self._nodes:
                     yield self._nodes[name]
 
+    @property
+    def source_world(self) -> str:
+        """The world that the graph was read from."""
+        return self._graph.source
+
     def graph(self) -> Graph:
         """The graph as it is now."""
         return replace(self._graph, nodes=tuple(self), values=dict(self._values)) if self.replaced else self._graph

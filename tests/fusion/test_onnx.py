@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnelint.fusion import fuse
-from gnelint.ir.graph import Graph
+from gnelint.ir.graph import UNMODELLED, Graph
 from gnelint.readers.onnx import reader as onnx_reader
 from tests.evaluator import run
 from tests.fusion.modules import ACTIVATIONS, ATTENTION, HEADS, IMAGE, NORMALIZATIONS, SOFTMAX, TOKENS, Written
@@ -141,3 +141,29 @@ def test_layer_by_the_new_exporter(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     found = tuple(node.op for node in after.nodes if node.op != "identity")  # casts to the type that it has
     assert found == ops, [node.op for node in before.nodes]
     assert_computes(after, module, inputs)
+
+
+ESTIMATED = {
+    "rounded": (lambda x: x + (torch.round(x * 4) / 4 - x).detach(), True),
+    "sign": (lambda x: (torch.sign(x) - x).detach() + x, True),
+    "one hot": (
+        lambda x: functional.one_hot((y := x.softmax(-1)).argmax(-1), 8).float() - y.detach() + y,
+        True,
+    ),
+    "smooth": (lambda x: x + (torch.tanh(x) - x), False),
+    "another's": (lambda x: x + (torch.round(x) - torch.tanh(x)), False),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATED)
+def test_a_rounded_difference_is_a_straight_through_estimator(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file does not say that it was detached: models with quantised weights or codebooks had errors of GNE507."""
+    function, estimated = ESTIMATED[name]
+    module, inputs = Function(function), (torch.randn(4, 8),)
+    _, after = read(monkeypatch, module, inputs, tmp_path, 17)
+    operations = {node.op for node in after.nodes}
+    assert ("straight_through" in operations) == estimated
+    if UNMODELLED not in operations:  # as the largest class is
+        assert_computes(after, module, inputs)
