@@ -83,31 +83,27 @@ def _same_along(graph: Graph, value: str, axes: frozenset[int]) -> Iterator[tupl
     A layer along another axis is such a sum too, of what its parts of the input give: those that were repeated along
     the axes before they were joined.
     """
-    node = graph.producers.get(value)
-    if node is None or len(graph.consumers.get(value, ())) != 1 or value in graph.outputs:
-        return
-    if node.op in ("bias", "identity") or (node.op == "scale" and not node.parameters):
-        yield from _same_along(graph, node.present_inputs[0], axes)
-    elif node.op == "reshape":
-        before = _before_reshape(graph, node, axes)
-        if before:
-            yield from _same_along(graph, node.present_inputs[0], before)
-    elif node.op == "linear" and -1 not in axes:
-        yield from _same_along(graph, node.present_inputs[0], axes)
-    elif node.op == "concat" and int(node.attribute("axis")) % _rank(graph, value) - _rank(graph, value) not in axes:
-        for name in node.present_inputs:
-            yield from _same_along(graph, name, axes)
-    elif node.op in ("expand", "tile") and _is_repeated(graph, node, axes):
-        yield node.name, 0
-    if node.op not in ("add", "sub"):
-        return
-    for place, name in enumerate(node.present_inputs):
-        if graph.values[name].concrete_shape is None:
+    waiting = [(value, axes)]
+    while waiting:
+        name, along = waiting.pop()
+        node = graph.producers.get(name)
+        if node is None or len(graph.consumers.get(name, ())) != 1 or name in graph.outputs:
             continue
-        if _is_one_along(graph, name, axes) and _is_wide(graph, value, axes):
-            yield node.name, place
-        else:
-            yield from _same_along(graph, name, axes)
+        operand, before = _linear_in(graph, node, along)
+        if operand is not None and before:
+            waiting.append((operand, before))
+        elif node.op == "concat" and int(node.attribute("axis")) % _rank(graph, name) - _rank(graph, name) not in along:
+            waiting += [(each, along) for each in node.present_inputs]
+        elif node.op in ("expand", "tile") and _is_repeated(graph, node, along):
+            yield node.name, 0
+        elif node.op in ("add", "sub"):
+            for place, each in enumerate(node.present_inputs):
+                if graph.values[each].concrete_shape is None:
+                    continue
+                if _is_one_along(graph, each, along) and _is_wide(graph, name, along):
+                    yield node.name, place
+                else:
+                    waiting.append((each, along))
 
 
 def _is_repeated(graph: Graph, node: Node, axes: frozenset[int]) -> bool:
@@ -117,6 +113,39 @@ def _is_repeated(graph: Graph, node: Node, axes: frozenset[int]) -> bool:
 def _is_one_along(graph: Graph, value: str, axes: frozenset[int]) -> bool:
     shape = graph.values[value].concrete_shape
     return shape is not None and all(-axis > len(shape) or shape[axis] == 1 for axis in axes)
+
+
+def _linear_in(graph: Graph, node: Node, axes: frozenset[int]) -> tuple[str | None, frozenset[int]]:
+    """The operand that a node is a linear map of, the same one all along the axes, and where these lie in it."""
+    operand = node.present_inputs[0] if node.present_inputs else None
+    if node.op in ("bias", "identity") or (node.op == "scale" and not node.parameters):
+        return operand, axes
+    if node.op == "linear" and -1 not in axes:
+        return operand, axes
+    if node.op == "reshape":
+        return operand, _before_reshape(graph, node, axes)
+    if node.op == "slice" and operand is not None:
+        rank = _rank(graph, operand)
+        return operand, axes if axes.isdisjoint(
+            int(axis) % rank - rank for axis in node.attribute("axes")
+        ) else frozenset()
+    if node.op == "transpose":
+        order = node.attribute("perm")
+        return operand, frozenset(int(order[axis]) - len(order) for axis in axes)
+    if node.op in ("reduce_sum", "reduce_mean") and operand is not None:
+        rank = _rank(graph, operand)
+        kept = [
+            place - rank
+            for place in range(rank)
+            if node.attribute("keepdims") or place - rank not in _over(graph, node)
+        ]
+        found = frozenset(kept[axis] for axis in axes if -axis <= len(kept))
+        return operand, found if len(found) == len(axes) and not found & _over(graph, node) else frozenset()
+    if node.op == "matmul" and len(node.present_inputs) == 2 and axes in ({-1}, {-2}):
+        place = 1 if axes == {-1} else 0
+        turned = bool(node.attribute("transpose_b" if place else "transpose_a"))
+        return node.present_inputs[place], frozenset({-1 if turned != bool(place) else -2})
+    return None, frozenset()
 
 
 def _before_reshape(graph: Graph, node: Node, axes: frozenset[int]) -> frozenset[int]:

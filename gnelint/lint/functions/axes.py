@@ -156,6 +156,9 @@ def _mixes_in_batch(facts: Facts, node: Node) -> str:
 
 def _is_total(facts: Facts, name: str) -> bool:
     """Whether a number is a sum or mean over samples and features of what layers give, scaled and shifted perhaps."""
+    maker = facts.graph.producers.get(name)
+    if maker is not None and maker.op == "scale" and not maker.parameters and maker.attribute("factor") == 0:
+        return False  # so that unused layers get gradients
     source = facts.source_beyond(facts.graph.producers.get(name), _KEEPS_ONE)
     if source is None:
         return False

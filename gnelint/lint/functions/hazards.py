@@ -278,9 +278,14 @@ def _is_mean_of_positive(facts: Facts, node: Node) -> bool:
     compared = facts.source_beyond(facts.producer(count), _MOVES)
     summed = total.present_inputs[0]
     rectified = facts.graph.producers.get(summed)
-    if compared is None or compared.op != "compare" or rectified is None or rectified.op not in ("relu", "clip"):
+    if compared is None or compared.op != "compare" or rectified is None or summed not in facts.learnt_values:
         return False
-    return summed in facts.learnt_values and bool({summed, *rectified.present_inputs} & set(compared.present_inputs))
+    if rectified.op == "mul":
+        makers = [facts.source_beyond(facts.graph.producers.get(name), _MOVES) for name in rectified.present_inputs]
+        kept = [name for name, maker in zip(rectified.present_inputs, makers, strict=True) if maker is not compared]
+        return len(kept) == 1 and kept[0] in compared.present_inputs
+    of_own = {summed, *rectified.present_inputs} & set(compared.present_inputs)
+    return rectified.op in ("relu", "clip") and bool(of_own)
 
 
 def _is_of_inputs(facts: Facts, value: str) -> bool:
