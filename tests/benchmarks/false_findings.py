@@ -49,6 +49,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE901", "deepseek_v4"): "right: `div` of what has no formula has none",
     ("GNE510", "deepseek_v4"): "right: 16 tokens are too few for its compressor, whose result is dropped",
     ("GNE101", "deimv2"): "right: its batch norms are frozen at 0 and 1, the signal falls by 2^34 over ten layers",
+    ("GNE502", "deimv2"): "right: autograd measures 2^60 from its logits to the pixels",
     ("GNE307", "deimv2"): "right: the last stages have maps of 1x1 and a batch of 2 here",
     ("GNE510", "dpt"): "right: the last norm of its backbone is not read, nor the auxiliary head without labels",
     ("GNE307", "falcon_mamba"): "right: the norm of the step size is over 4 values in this configuration",
