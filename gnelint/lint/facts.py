@@ -91,7 +91,7 @@ class Facts:
             alone: whether only those are passed that read one value.
         """
         known: dict[str, Node | None] = {}
-        if isinstance(through, frozenset):  # every node of a row asks
+        if isinstance(through, (frozenset, tuple)):  # every node of a row asks
             known = self.once(("source_beyond", (through, alone)), dict)
         way = []
         while node is not None and node.op in through and not (alone and len(node.present_inputs) != 1):
