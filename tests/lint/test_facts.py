@@ -308,7 +308,7 @@ def test_blocks_and_their_neighbours(resnet: Facts) -> None:
     projected = blocks[call("block", resnet, resnet.graph.node("layer2.0.bn1"))]
     assert call("shortcut_phi", resnet, projected) == pytest.approx(projected.shortcut_phi)
     assert call("shortcut_phi", resnet, projected) > 2.0
-    assert call("branch_imbalance", resnet, projected) == math.inf
+    assert call("branch_imbalance", resnet, projected) is None  # the branch starts at zero: it comes in late
 
 
 def test_stages(resnet: Facts) -> None:
