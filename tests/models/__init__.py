@@ -467,6 +467,7 @@ def _examples() -> dict[str, Case]:
         innocent.pooled_twice: (4, 3, 8, 8),
         innocent.field_scores: (8, 12, 16),
         innocent.widened_shortcut: (4, 4, 8, 8),
+        innocent.factor_scores: (16, 16),
         astray.heads_of_token: (8, 16, 8),
         astray.spelled_attention: (8, 12, 8),
         astray.stacked_memory: (8, 16, 4),

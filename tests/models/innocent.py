@@ -533,3 +533,20 @@ class Widened(nn.Module):
 def widened_shortcut() -> nn.Module:
     """The branch starts at zero beside a shortcut that bends."""
     return Widened()
+
+
+class Factors(nn.Module):
+    """Scores of pairs of features, and of each alone (a factorisation machine)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors, self.alone = nn.Parameter(torch.randn(16, 8) / 2), nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = (x @ self.factors).pow(2) - x.pow(2) @ self.factors.pow(2)
+        return 0.5 * pairs.sum(1, keepdim=True) + self.alone(x)
+
+
+def factor_scores() -> nn.Module:
+    """Two heads are added, no branch to a shortcut."""
+    return Factors()

@@ -199,6 +199,24 @@ def _imbalance(facts: Facts, block: Block) -> float | None:
     return max(known) / min(known) if min(known) > 0 else math.inf
 
 
+_MOVED = frozenset({"identity", "reshape", "slice", "transpose", "scale", "bias"})
+
+
+def _joins_heads(facts: Facts, block: Block) -> bool:
+    """Whether a block ends in the sum of two heads, each with layers, that is an output: a wide and a deep part, no
+    branch beside a shortcut that other blocks follow."""
+    if block.join is None:
+        return False
+    join = facts.graph.node(block.join)
+    values, seen = list(join.outputs), set(join.outputs)
+    while values and not seen & set(facts.graph.outputs):
+        readers = facts.graph.consumers.get(values.pop(), ())
+        values += [name for reader in readers if reader.op in _MOVED for name in reader.outputs]
+        seen.update(values)
+    given = bool(seen & set(facts.graph.outputs))
+    return given and not any(_without_layer(facts, name, block.entry) for name in join.present_inputs)
+
+
 def _uses_again(facts: Facts, block: Block) -> bool:
     """Whether a recurrent layer is called several times in a block."""
     own = [facts.graph.node(name).parameters.get("recurrent") for name in block.nodes]
@@ -280,6 +298,12 @@ BLOCKS = (
     function("branch_phi(b)", "number", lambda facts, block: block.branch_phi, "phi of what a shortcut is added to"),
     function(
         "shortcut_phi(b)", "number", lambda facts, block: block.shortcut_phi, "phi of the shortcut: 1 for an identity"
+    ),
+    function(
+        "joins_heads(b)",
+        "truth",
+        _joins_heads,
+        "block b ends in the sum of two heads, each with layers, and that is an output",
     ),
     function(
         "branch_imbalance(b)",
