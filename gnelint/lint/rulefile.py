@@ -6,10 +6,10 @@ The rules that ship with gnelint are checked against the JSON Schema by the test
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import cache
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,9 +116,17 @@ def builtin_directory() -> Path:
     """
     package = Path(__file__).resolve().parents[1]
     for directory in (package / "_rules", package.parent / "rules"):
-        if any(directory.glob("*.yaml")):
+        if _rule_names(directory):
             return directory
     raise RuleError(str(package / "_rules"), "gnelint's own rules are missing", "Install gnelint again.")
+
+
+def _rule_names(directory: Path) -> list[str]:
+    """The rule files of a directory, in order; `glob` takes ten times as long, at every start."""
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(".yaml"))
+    except OSError:
+        return []
 
 
 def is_builtin(rule: Rule) -> bool:
@@ -135,7 +143,8 @@ def load_rules(paths: Sequence[Path] = ()) -> RuleSet:
     """
     found: dict[str, Rule] = {}
     warnings: list[str] = []
-    documents = shipped_documents(sorted(builtin_directory().glob("*.yaml"), key=attrgetter("name")))
+    own = builtin_directory()
+    documents = shipped_documents([own / name for name in _rule_names(own)])
     for rule in (*map(_rule, documents), *(load_rule(path) for path in rule_files(paths))):
         if isinstance(rule, str):
             warnings.append(rule)
