@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from gnelint.ir.rewriter import Rewriter
 
 _STEPS = frozenset({"compare", "logical", "one_hot", "step", "top_mask"})
@@ -26,16 +28,16 @@ def fuse_straight_through(rewriter: Rewriter) -> None:
             difference = rewriter.source(inner if stopped is None else stopped.inputs[0], "sub")
             if difference is None or not rewriter.same(difference.inputs[1], x):
                 continue
-            if stopped is not None or _is_rounded(rewriter, difference.inputs[0]):
+            if stopped is not None or _is_rounded(rewriter, difference.inputs[0], x):
                 rewriter.replace(node, "straight_through", (difference.inputs[0], x), "straight_through")
                 break
 
 
-def _is_rounded(rewriter: Rewriter, value: str | None) -> bool:
-    """Whether a step, or integers that the network computes, make a value."""
-    waiting, seen = [value], 0
+def _is_rounded(rewriter: Rewriter, value: str | None, x: str) -> bool:
+    """Whether a step, or integers that the network computes, make a value, on the way from x or beside it."""
+    waiting, seen = deque([value]), 0
     while waiting and seen < _MOST_ROUNDED:
-        node = rewriter.producer(waiting.pop())
+        node = None if rewriter.same(name := waiting.popleft(), x) else rewriter.producer(name)
         if node is None:
             continue
         computed = [name for name in node.present_inputs if rewriter.producer(name) is not None]

@@ -12,6 +12,7 @@ from gnelint.analysis.sampling import Sampler
 from gnelint.errors import ModelError
 from gnelint.ir.graph import Graph
 from gnelint.measure.distributed import Team
+from gnelint.measure.estimators import through_estimators
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.program import RunSettings, Watch, stored_weights
@@ -78,7 +79,7 @@ class OnnxProgram:
             ModelError: an operator cannot be run; the message says which and why.
         """
         try:
-            self._interpreter.run(feeds, watch)
+            self._interpreter.run(feeds, through_estimators(self.graph, watch, {}))
         except ModelError as error:
             assumed = [note for note in self.graph.notes if HOW_TO_SET in note]
             if error.advice or not assumed:

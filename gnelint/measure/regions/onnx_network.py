@@ -11,6 +11,7 @@ from torch import Tensor
 from gnelint.analysis.sampling import NotSampledError, Region
 from gnelint.ir.graph import Graph
 from gnelint.measure.data import drawn_input
+from gnelint.measure.estimators import through_estimators
 from gnelint.measure.onnx_on_torch.call import NormalizationMode, Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.regions.sampler import Meter, Part
@@ -56,7 +57,8 @@ class OnnxNetwork:
                     found[name] = tensor
                 return tensor
 
-            part.run({**others, **feeds}, watch)
+            given = {**others, **feeds}
+            part.run(given, through_estimators(self._graph, watch, given))
             return found
 
         names = (*region.inputs, *region.outputs)  # a region is like itself, when the graph is walked again

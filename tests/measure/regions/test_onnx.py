@@ -10,14 +10,17 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import nn
+from torch.nn import functional
 
-from gnelint import check
+from gnelint import check, verify
 from gnelint.app import sampling
 from gnelint.measure.onnx_on_torch.call import Settings
 from gnelint.measure.onnx_on_torch.interpreter import open_interpreter
 from gnelint.measure.regions.onnx_network import OnnxNetwork
 from gnelint.readers.onnx.reader import read
 from tests.command import gnelint
+from tests.models.export import write_onnx
 
 WARP = """<ir_version: 8, opset_import: ["" : 18]>
 warp (float[8,3,8,8] x) => (float[8,10] y) {
@@ -132,3 +135,26 @@ endless (float[4, 8] x) => (float[4, 8] y) {
     assert [finding.rule for finding in found.findings if finding.rule == "GNE901"] == ["GNE901"]
     (said,) = [node.assumptions[0] for node in found.profile if node.basis == "unmodelled"]
     assert "one draw computes more than" in said
+
+
+class Quantised(nn.Module):
+    """Rounded by a scale of its own to each row, straight through."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.layer_norm(x, x.shape[-1:])
+        scale = 7 / x.abs().amax(-1, keepdim=True).clamp(min=1e-5)
+        return x + ((x * scale).round().clamp(-8, 7) / scale - x).detach()
+
+
+def test_estimators_in_a_file_are_run_as_such(tmp_path: Path) -> None:
+    """The scale is run on draws: without the detached difference that ONNX does not keep, the gradient there is that of
+    a step, as what `verify` measures would be."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (Quantised(), nn.Linear(32, 32, bias=False))]
+    module, x = nn.Sequential(nn.Linear(16, 32), *layers), torch.randn(64, 16)
+    path = tmp_path / "quantised.onnx"
+    write_onnx(module, (x,), path, opset=17, dynamo=False, fold=False)
+    said = check(module, example_inputs=(x,)).prediction.gradient_log2
+    assert said is not None
+    assert check(path).prediction.gradient_log2 == pytest.approx(said, abs=0.1)
+    assert verify(path, probes=4, device="cpu").holds
