@@ -1,1 +1,1 @@
-"""From a graph to what is predicted of it: propagation, blocks, correlation, uncertainty."""
+"""From a graph to what is predicted of it: `propagation` has the whole of forward, backward, spectra and blocks."""

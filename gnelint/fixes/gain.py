@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnelint.analysis.prediction import Prediction
-from gnelint.analysis.propagation import Propagation, Scaled
+from gnelint.analysis.propagation import Propagation
+from gnelint.analysis.scaled import Scaled
 from gnelint.fixes.base import (
     Fix,
     Plan,

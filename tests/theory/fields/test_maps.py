@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gnelint.analysis import propagation
 from gnelint.analysis.fallback import Fallback
+from gnelint.analysis.forward import walked
 from gnelint.analysis.propagation import analyse
 from gnelint.analysis.repeats import Repeats
 from gnelint.readers.torch.reader import read_module
@@ -187,5 +187,5 @@ def test_a_plain_stack_is_predicted_to_a_fiftieth_of_a_bit_a_layer(activation: s
 def test_a_normalisation_leaves_positions_together() -> None:
     network = plain_conv(depth=4, channels=8, activation="gelu", batch_norm=True)
     graph = read_module(network, (torch.zeros(4, 3, 8, 8),), name="stack", training=True)
-    states = propagation._forward(Fallback(graph, None), True, Repeats(graph, {})).moments.values()
+    states = walked(Fallback(graph, None), True, Repeats(graph, {})).moments.values()
     assert not any(axis.cuts is None for x in states for axis in x.axes[2:])
