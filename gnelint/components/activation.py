@@ -154,6 +154,8 @@ class Pointwise(Unary):
                 rest = np.maximum(square - slope**2 - linear, 0.0)
                 together = together + linear * x.correlation + rest * x.correlation**2
         pulled = cotangent.times(x.axes, square, together, slope**2, lean)
+        if cotangent.sense is not None and (slope > 0).all():
+            pulled = replace(pulled, sense=cotangent.sense)
         if cotangent.nearby and x.nearby:
             pulled = replace(pulled, nearby=self._nearby(x, cotangent.nearby, slope, square))
         if cotangent.winners is not NOWHERE:
@@ -357,11 +359,12 @@ class ReLU(PiecewisePolynomial):
         if g.correlated:
             lean = self._lean_behind(x, y, g, passed)
         covariances = g.position_covariance * together, np.ones_like(passed), g.sample_covariance * across
-        pulled = Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike)
+        pulled = Gradient(g.axes, g.profile, g.energy * passed, *covariances, lean, alike=g.alike, sense=g.sense)
         if g.nearby:
             pulled = replace(pulled, nearby=self._masked_nearby(x, g.nearby, passed))
         if x.rectified_part is None:
-            return pulled
+            follows = g.correlated and g.lean.any() and not g.mask_overlap.any()
+            return following(self.curve, self.kinks, x, g, pulled) if follows else pulled
         return replace(pulled, survived=g.survived + 1.0, cut=self._cut(x, y, g.cut))
 
     @staticmethod

@@ -28,7 +28,7 @@ from gnelint.theory.fields.cells import (
 )
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, ChannelCorrelation, meetings, mixed, summed
 from gnelint.theory.fields.field import Effect
-from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Winners
+from gnelint.theory.fields.gradient import NOWHERE, UNPROJECTED, Gradient, Sense, Winners
 from gnelint.theory.fields.log_norm import entry_noise, ranked_before, stratified
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.nearby import mixed_nearby
@@ -143,7 +143,9 @@ class _Linear(OneOutput):
                 times(across, square),
                 lean * self._followed(number, weight, inputs, y, pulled) if lean.any() else lean,
             )
-            pulled = replace(pulled.behind(Effect.SCALED, arrays), cut=cut)
+            pulled = replace(pulled.behind(Effect.SCALED, arrays), cut=cut, sense=None)
+            if g.correlated and len(inputs) > 1:
+                pulled = replace(pulled, sense=Sense(g, np.sign(np.asarray(weight))))
             if g.ahead is not NOTHING_AHEAD:
                 pulled = replace(pulled, ahead=g.ahead.scaled(self._share_of_variance(number, weight, inputs, y)))
             if g.projected is not UNPROJECTED:  # it followed the sum, which its operand is a part of

@@ -512,6 +512,8 @@ class Convolution(_Convolution):
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = self._pulled(self._kernel, g, rows, sent, widens=True)
         pulled = replace(pulled, nearby=g.nearby.apart([axis.stride for axis in self._taps])) if g.nearby else pulled
+        if g.sense is not None and self._is_depthwise:
+            pulled = replace(pulled, sense=g.sense.times(np.sign(self._kernel.sum(axis=(1, 2)))))
         if self._kernel.shape[1] > _FEW or not g.lean.any():
             return pulled
         level = float(self._tap_counts.sum()) / math.prod(self.input_shape[2:]) / self._kernel.shape[-1]
@@ -532,12 +534,17 @@ class Convolution(_Convolution):
         """`Gradient.lean` of a gradient of which this energy follows the value. A kernel of one channel tells the sign:
         what positions share is multiplied by its sum, what follows the value by its energy. Of several kernels over a
         channel, with gradients of their own, nobody knows it: 0."""
-        if self._kernel.shape[1] > 1 or len(self._kernel) > self._groups:
+        if not self._is_depthwise:
             return np.zeros_like(energy)
         shared = np.maximum(covariance, 0.0)
         square = np.divide(np.maximum(energy, 0.0), shared, out=np.zeros_like(shared), where=shared > 0)
         sign = np.sign(self._kernel.sum(axis=(1, 2)) * g.lean.reshape(-1)).reshape(energy.shape)
         return np.asarray(sign * np.minimum(np.sqrt(square), _MOST_LEAN))
+
+    @property
+    def _is_depthwise(self) -> bool:
+        """Whether each channel has one kernel of its own."""
+        return self._kernel.shape[1] == 1 and len(self._kernel) == self._groups
 
     def _met_again(self, followed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What inputs get because a gradient's positions are as alike as the values there, by as much; and what of

@@ -43,6 +43,8 @@ _WORTH_MORE = 0.25
 _MOSTLY = 0.7
 """Share of what factors of one cell have in common from which on those of two cells are said to have all of it."""
 
+_MOST_LEAN = 3.0
+"""Deviations that a gradient leans by at most, where little of what follows the value is shared."""
 _MOST_APART = 1 << 14
 """Cells that parts of samples get which share nothing with each other."""
 
@@ -79,6 +81,31 @@ def _mixed_projected(parts: Sequence[tuple[float, Projected]]) -> Projected:
         sum(energy * part.average for energy, part in parts) / total,
         sum(energy * part.along for energy, part in parts) / total,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Sense:
+    """The sign that what positions share of a gradient has, relative to the gradient behind a sum that it comes from.
+
+    Attributes:
+        source: that gradient; what comes from one on several ways adds up with these signs.
+        sign: 1 or -1, for all channels or one each: shape () or (channels,).
+    """
+
+    source: Gradient
+    sign: np.ndarray
+
+    def times(self, sign: np.ndarray) -> Sense:
+        """Behind factors of this sign."""
+        return Sense(self.source, self.sign * sign)
+
+    def on(self, axes: Axes) -> np.ndarray:
+        """The sign on these cells."""
+        if self.sign.ndim == 0:
+            return self.sign
+        rank = len(axes)
+        own = put(pooled([axis.size for axis in axes]), 1, Axis.full(self.sign.size))
+        return resample(self.sign.reshape(put((1,) * rank, 1, -1)), own, axes)
 
 
 @dataclass(frozen=True)
@@ -141,6 +168,7 @@ class Gradient(Field):
         winners: on which entries a maximum has put part of it; what a rectifier makes of those is in `mask_overlap`.
         cut: how many deviations above the value's mean the entries lie at least that most of it sits on, where masks of
             rectified trunks say so (`Moments.rectified_part`); None where nobody knows.
+        sense: the sign of what positions share, relative to the gradient behind the last sum; None where nobody knows.
         survived: sums and rectifiers behind each other (`Moments.rectified_part`) whose masks it has passed, on average
             over its energy.
     """
@@ -162,6 +190,9 @@ class Gradient(Field):
     )
     cut: float | None = field(default=None, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED))
     survived: float = field(default=0.0, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED))
+    sense: Sense | None = field(
+        default=None, kw_only=True, metadata=outlasts(Effect.RECUT, Effect.SCALED, Effect.SHIFTED)
+    )
 
     @staticmethod
     def white(shape: Sequence[int]) -> Gradient:
@@ -328,7 +359,8 @@ class Gradient(Field):
         return replace(found, lean=lean, mask_overlap=overlap, winners=self.winners if ordered.all() else NOWHERE)
 
     def plus(self, other: Gradient) -> Gradient:
-        """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit."""
+        """Sum of two gradients with respect to one tensor, uncorrelated but for what comes from one exit, or what
+        positions share of one gradient behind a sum."""
         if self.rays or other.rays:
             return self._plus_rays(other)
         left, right = self.refined(other.axes), other.refined(self.axes)
@@ -344,7 +376,10 @@ class Gradient(Field):
             overlap = np.divide(known, energy, out=np.zeros_like(energy), where=energy > 0)
         together = summed(left.position_covariance, right.position_covariance)
         across = summed(left.sample_covariance, right.sample_covariance)
-        arrays = (energy, together, overlap, across, _mixed_lean(left, right))
+        lean = _mixed_lean(left, right)
+        if left.sense and right.sense and left.sense.source is right.sense.source:
+            energy, together, lean = _added_shared(left, right, energy)
+        arrays = (energy, together, overlap, across, lean)
         ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
         projected = _mixed_projected(((left.total, left.projected), (right.total, right.projected)))
         winners = mixed_winners([(g.total, g.winners) for g in (left, right)])
@@ -512,6 +547,20 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def leaning(distance: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """`Gradient.lean` of a gradient on entries that lie this far above the mean."""
     return np.asarray(np.divide(distance, np.sqrt(variance), out=np.zeros_like(distance), where=variance > 0))
+
+
+def _added_shared(left: Gradient, right: Gradient, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energy (given as if the parts were independent), shared covariance and lean of u (a + b), where positions share
+    u: (E a + E b)^2 is shared, (E a xhat + E b xhat) / (E a + E b) the lean."""
+    means = [
+        on_cells(g.sense.on(g.axes) if g.sense else 1.0, g.energy.shape) * _root(g.position_covariance)
+        for g in (left, right)
+    ]
+    follow = [mean * g.lean for mean, g in zip(means, (left, right), strict=True)]
+    mean, followed = sum(means), sum(follow)
+    energy = energy + 2.0 * (means[0] * means[1] + follow[0] * follow[1])
+    lean = np.divide(followed, mean, out=np.zeros_like(energy), where=mean != 0)
+    return np.maximum(energy, 0.0), np.minimum(mean**2, energy), np.clip(lean, -_MOST_LEAN, _MOST_LEAN)
 
 
 def _mixed_lean(left: Gradient, right: Gradient) -> np.ndarray:
