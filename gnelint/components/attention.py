@@ -22,6 +22,7 @@ from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, put, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import same_along
 from gnelint.theory.fields.profiles import normalised
 from gnelint.theory.gaussian.softmax import (
     SoftmaxMoments,
@@ -76,7 +77,8 @@ class Softmax(Unary):
     def _logit_variance(self, x: Moments) -> float:
         """Variance of a row's logits; what all entries of a row share drops out."""
         pooled = x.flattened().pooled(self._axis)
-        return float(np.mean(np.maximum(pooled.variance - pooled.position_covariance, 0.0)))
+        own = np.maximum(pooled.variance - pooled.position_covariance, 0.0)
+        return float(np.mean(own)) * (1.0 - max(self._shared(pooled), 0.0))
 
     def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
         """Entries of a row, E of the row's sum, and the moments of its entries."""
@@ -111,11 +113,25 @@ class Softmax(Unary):
         g = cotangent.pooled(self._axis)
         # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
         own, common = np.maximum(g.energy - g.position_covariance, 0.0), np.maximum(g.position_covariance, 0.0)
+        alike = own * max(self._shared(g), 0.0)
+        own, common = own - alike, common + alike
         count, _, found = self._moments(x)
         energy = (own * found.k + common * found.together) / max(count, 1)
         # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
         covariance = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
-        return g.behind(Effect.MOVED, (energy, covariance))
+        return self._summing_to_nothing(g.behind(Effect.MOVED, (energy, covariance)))
+
+    def _summing_to_nothing(self, g: Gradient) -> Gradient:
+        """A gradient that adds up to nothing over each row, where rows of one cell are several."""
+        count = self.shape[self._axis]
+        if g.positions <= count or count < 2:
+            return g
+        return replace(g, nearby=same_along({self._axis: count}, -(1.0 - count / g.positions) / (count - 1.0)))
+
+    def _shared(self, x: Field) -> float:
+        """Correlation of two entries of a row, of what all rows of a cell do not share."""
+        count = self.shape[self._axis]
+        return (x.nearby.coherence({self._axis: count}) - 1.0) / (count - 1.0) if x.nearby and count > 1 else 0.0
 
 
 @component("log_softmax")
@@ -135,8 +151,10 @@ class LogSoftmax(Softmax):
         g = cotangent.pooled(self._axis)
         s2 = softmax_moments(count, self._logit_variance(x)).s2
         common = np.clip(g.position_covariance, 0.0, g.energy) if g.positions == count else 0.0 * g.energy
+        common = common + (g.energy - common) * max(self._shared(g), 0.0)
         energy = (g.energy - common) * (1.0 - 2.0 / count + s2) + common * max(count * s2 - 1.0, 0.0)
-        return g.behind(Effect.MOVED, (energy, 0.0 * g.position_covariance))
+        found = g.behind(Effect.MOVED, (energy, 0.0 * g.position_covariance))
+        return self._summing_to_nothing(found)
 
 
 @dataclass(frozen=True)

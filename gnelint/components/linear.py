@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -28,6 +29,9 @@ from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import columns_times, frobenius2, is_positive, rows_times, squared_gram
 from gnelint.theory.weights.independent import IndependentMatrix, Matrix, matrix_of
 from gnelint.theory.weights.rows import hiding_rows
+
+_FEW_WEIGHTS = 1 << 12
+"""Weights up to which it is asked what they make of channels that go along with each other: streams, copies."""
 
 
 @component("linear")
@@ -111,7 +115,8 @@ class Linear(Unary):
         x = self._on_channels(x)
         out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
-        both = [variance, covariance] if covariance.any() else [variance]
+        nearby, gain = self._mixed(x.nearby, forward=True)
+        both = [variance * gain, covariance] if covariance.any() else [variance * gain]
         squared = rows_times(self._weight, np.concatenate(both), squared=True)
         if len(both) == 1:
             squared = np.concatenate([squared, np.zeros_like(squared)])
@@ -123,7 +128,7 @@ class Linear(Unary):
             squared[: len(mean)].reshape(cells),
             squared[len(mean) :].reshape(cells),
             autocorrelation=self._kept(x.autocorrelation),
-            nearby=self._kept_nearby(x.nearby),
+            nearby=nearby,
             channel_correlation=weighted_sum(x.channel_correlation, participation(variance)),
             variance_of_variance=2.0 * x.channel_correlation.total,
             mean_known=x.mean_known,
@@ -148,6 +153,8 @@ class Linear(Unary):
         g = cotangent.refined((*pooled(y.shape[:-1]), Axis.full(out)))
         arrays = (g.energy, g.position_covariance, g.sample_covariance)
         rows = [a.reshape(-1, out) for a in arrays if a is g.energy or a.any()]
+        nearby, gain = self._mixed(g.nearby, forward=False)
+        rows[0] = rows[0] * gain
         pulled = iter(np.split(columns_times(self._weight, np.concatenate(rows), squared=True), len(rows)))
         cells = (*counts(g.axes)[:-1], inner)
         energy, covariance, across = (
@@ -155,7 +162,7 @@ class Linear(Unary):
         )
         axes, profile = (*g.axes[:-1], Axis.full(inner)), (*g.profile[:-1], None)
         found = Gradient.flat(axes, energy, covariance, profile, across)
-        found = replace(found, alike=g.alike - {len(axes) - 1}, nearby=self._kept_nearby(g.nearby))
+        found = replace(found, alike=g.alike - {len(axes) - 1}, nearby=nearby)
         return found.with_autocorrelation(self._kept(g.autocorrelation))
 
     def ahead(self, x: Moments, y: Moments, behind: Ahead) -> tuple[Ahead, float]:
@@ -163,9 +170,18 @@ class Linear(Unary):
             return behind, 0.0
         return behind.before_sum(participation(self._on_channels(x).variance), 1.0, 0.0)
 
-    def _kept_nearby(self, nearby: Nearby) -> Nearby:
+    def _mixed(self, nearby: Nearby, *, forward: bool) -> tuple[Nearby, float]:
+        """Behind the sums that the weight makes of channels, and their variance relative to that of channels that have
+        nothing in common. Sums of many by independent weights are taken for such sums."""
         last = len(self.shape) - 1
-        return nearby.moved(lambda axis: None if axis == last else axis)
+        weight = (
+            self._weight
+            if last in nearby.axes and math.prod(self.node.parameters["weight"].shape) <= _FEW_WEIGHTS
+            else None
+        )
+        if isinstance(weight, np.ndarray):
+            return nearby.mixed(last, weight.T if forward else weight)
+        return nearby.moved(lambda axis: None if axis == last else axis), 1.0
 
     def _kept(self, autocorrelation: Autocorrelation | None) -> Autocorrelation | None:
         """Along the positions; there is none between channels that a weight has mixed."""

@@ -15,6 +15,7 @@ from gnelint.theory.fields.cells import Axes, Axis, counts
 from gnelint.theory.fields.field import Effect, put, sample_average_energy, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import MANY, Moments
+from gnelint.theory.fields.nearby import same_along
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.spectrum import Structure
 
@@ -74,7 +75,9 @@ class ReduceMean(_Reduction):
         positive = x.positive or (x.nonnegative and self._count >= MANY)
         y = Moments(self._narrow(x.axes), profile, *arrays, nonnegative=x.nonnegative, positive=positive)
         known = 0.0 if 0 in self._reduced else x.mean_known  # what is nothing over samples and positions stays so
-        return replace(y, channel_correlation=x.channel_correlation.averaged(), mean_known=known).reshaped(self.shape)
+        y = replace(y, channel_correlation=x.channel_correlation.averaged(), mean_known=known)
+        nearby = x.nearby.moved(lambda axis: None if axis in self._reduced else axis)
+        return (replace(y, nearby=nearby) if nearby else y).reshaped(self.shape)
 
     def _apart(self, g: Gradient) -> Gradient:
         """A white gradient with the indices of the one kept axis in cells of their own: what they then have in common
@@ -85,9 +88,15 @@ class ReduceMean(_Reduction):
         g = g.reshaped(self._kept)
         return g.refined(tuple(Axis.full(a.size) if i in kept else a for i, a in enumerate(g.axes)))
 
+    def _partly(self, g: Gradient) -> bool:
+        """Whether copies share what others of their cell do not."""
+        return math.prod(a.size / a.count for i, a in enumerate(g.axes) if i and i not in self._reduced) > 1
+
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         factor = 1.0 if self.node.op == "reduce_sum" else 1.0 / self._count**2
         g = self._widened(self._apart(cotangent), factor, factor)
+        if self._partly(g):
+            g = replace(g, nearby=same_along({i: self.input_shape[i] for i in self._reduced if i}))
         # `position_covariance` takes axis 0 for samples; where it is time, something moves it to its place
         return g.with_autocorrelation(Autocorrelation(0, np.zeros(0), 1.0)) if self._reduced == (0,) else g
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gnelint.analysis.propagation import analyse
+from gnelint.components.attention import Softmax
+from gnelint.ir.graph import Node
 from gnelint.readers.torch.reader import trace_module
-from gnelint.theory.fields.nearby import Nearby
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import Nearby, same_along
 
 CHANNELS, SAMPLES, DRAWS = 24, 8, 4
 SCALES = [(1.5, "bilinear"), (2, "bilinear"), (2, "bicubic"), (4, "bilinear")]
@@ -33,6 +38,33 @@ class Decoder(nn.Module):
             if self.convolutions:
                 x = F.relu(self.convolutions[i](x))
         return x
+
+
+class Candidates(nn.Module):
+    """A vector of each position is copied for each of its candidates, and what is made of them is averaged: copies
+    share along one axis only, and so does the average's gradient."""
+
+    def __init__(self, operation: str, count: int, *, rectified: bool) -> None:
+        super().__init__()
+        self.operation, self.count, self.rectified = operation, count, rectified
+        self.first, self.inner, self.last = (nn.Linear(CHANNELS, CHANNELS) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).unsqueeze(2).expand(-1, -1, self.count, -1)
+        y = self.inner(y if not self.rectified else F.relu(y + self.last(y)))
+        return self.last(y.sum(2) if self.operation == "sum" else y.mean(2))
+
+
+class Pairs(nn.Module):
+    """Sums of what two positions have, averaged over one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.inner, self.last = (nn.Linear(CHANNELS, CHANNELS) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = self.left(x).unsqueeze(2) + self.right(x).unsqueeze(1)
+        return self.last(self.inner(F.relu(pairs)).mean(2))
 
 
 def measured(module: nn.Module, shape: tuple[int, ...]) -> float:
@@ -82,3 +114,39 @@ def test_steps_and_axes() -> None:
     turned = near.moved({2: 3, 3: 1}.get)
     assert (turned.axes, turned.lags.tolist()) == ((1, 3), lags.T.tolist())
     assert near.moved({2: 1}.get).lags == pytest.approx([1.0, 0.5, 0.1])
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Candidates("sum", 4, rectified=False),
+        Candidates("mean", 8, rectified=True),
+        Pairs(),
+    ],
+    ids=["copies summed", "copies rectified and averaged", "pairs averaged"],
+)
+def test_copies_along_one_axis(module: nn.Module) -> None:
+    """What is the same along one of several axes was taken as independent there: 2 bits too little for 4 copies."""
+    torch.manual_seed(0)
+    module = copy.deepcopy(module).double()
+    shape = (SAMPLES, 12, CHANNELS)
+    prediction = analyse(trace_module(module, (torch.randn(shape, dtype=torch.float64),), name="copies").graph)
+    assert prediction.gradient_log2 == pytest.approx(measured(module, shape), abs=0.45)
+
+
+def test_a_softmax_row_sums_to_nothing() -> None:
+    """What is added to all of a row of scores gets no gradient, where rows of one cell are several too."""
+    g = Gradient.white((4, 6, 10))
+    node = Node("softmax", "softmax", ("x",), ("y",), attributes={"axis": 2})
+    softmax = Softmax(node, ((4, 6, 10),), ((4, 6, 10),))
+    x = Moments.uniform((4, 6, 10), 0.0, 1.0)
+    pulled = softmax.pull(x, softmax.map(x), g)
+    assert pulled.summed_to((4, 6, 1)).total == pytest.approx(0.0, abs=1e-9 * pulled.total)
+
+
+def test_coherence() -> None:
+    """Copies add up to n^2, beside each other by the distance, and along two axes as the product."""
+    assert same_along({1: 5}).coherence({1: 5}) == pytest.approx(5.0)
+    assert same_along({1: 5, 3: 4}).coherence({1: 5, 3: 4}) == pytest.approx(20.0)
+    assert same_along({1: 5}).coherence({2: 7}) == 1.0
+    assert Nearby((1,), np.array([1.0, 0.5])).coherence({1: 4}) == pytest.approx(1.0 + 2 * 3 * 0.5 / 4)

@@ -385,6 +385,9 @@ def average_covariance(energy: np.ndarray, covariance: np.ndarray, x: Field, axe
     inside = math.prod(x.axes[i].size / (1 if i in x.alike else x.axes[i].count) for i in axes if i != 0)
     outside = math.prod(x.axes[i].size / x.axes[i].count for i in range(1, len(x.axes)) if i not in axes)
     together = covariance if outside <= 1 else np.zeros_like(covariance)
+    if x.nearby:
+        whole = {i: x.axes[i].size for i in axes if i and i not in x.alike and (outside > 1 or not x.axes[i].is_pooled)}
+        energy = energy * x.nearby.coherence(whole)
     cell = np.maximum(energy / inside + together * (1.0 - 1.0 / inside), 0.0)
     cells = math.prod(x.axes[i].count for i in axes if i != 0 and i not in x.alike)
     samples = x.axes[0].size if 0 in axes else 1

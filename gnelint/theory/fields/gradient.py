@@ -420,7 +420,8 @@ class Gradient(Field):
         drop = len(field.axes) - len(shape)
         arrays = [a.reshape(a.shape[drop:]) for a in field.arrays()]
         found = field.behind(Effect.MOVED, arrays, field.axes[drop:], field.profile[drop:])
-        return replace(found, alike=frozenset(i - drop for i in field.alike if i >= drop))
+        left = field.nearby.moved(lambda axis: axis - drop if axis >= drop else None)
+        return replace(found, alike=frozenset(i - drop for i in field.alike if i >= drop), nearby=left)
 
     def _summed_over(self, index: int) -> Gradient:
         """The sum along one axis: coherent within a cell as far as it shares, incoherent from cell to cell and over
@@ -435,11 +436,16 @@ class Gradient(Field):
         if index in self.alike:  # cells are summed as one would be
             whole = (length * _root(self.position_covariance)).sum(axis=index, keepdims=True) ** 2
             arrays[:2] = [arrays[0] - arrays[1] + whole, whole]
+        elif self.nearby and index in self.nearby.axes:
+            whole = (length**2 * self.position_covariance).sum(axis=index, keepdims=True)
+            apart = (length * (self.energy - self.position_covariance)).sum(axis=index, keepdims=True)
+            arrays[0] = np.maximum(apart * self.nearby.coherence({index: axis.size}) + whole, 0.0)
         elif self.autocorrelation is not None and self.autocorrelation.axis == index:
             alone = (length * self.energy).sum(axis=index, keepdims=True)
             arrays[0] = alone * self._coherence(index, self.autocorrelation)
         found = self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
-        return replace(found, alike=self.alike - {index})
+        left = self.nearby.moved(lambda axis: None if axis == index else axis)
+        return replace(found, alike=self.alike - {index}, nearby=left)
 
     def _coherence(self, index: int, autocorrelation: Autocorrelation) -> float:
         """The energy of the sum along an axis over the sum of the energies, of entries that are correlated by their

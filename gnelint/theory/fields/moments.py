@@ -14,6 +14,7 @@ from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
+from gnelint.theory.fields.nearby import same_along
 from gnelint.theory.fields.profiles import Profiles, amplitude, normalised
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
 from gnelint.theory.gaussian.piecewise import gaussian_share, rectified_source
@@ -273,7 +274,12 @@ class Moments(Field):
         if copies > 1:
             pairs = copies * before - 1
             covariance = ((copies - 1) * field.variance + copies * (before - 1) * covariance) / pairs
-        return field.behind(Effect.MOVED, (field.mean, field.variance, covariance), tuple(axes))
+        found = field.behind(Effect.MOVED, (field.mean, field.variance, covariance), tuple(axes))
+        if copies == 1 or before * field.variance.size == 1:
+            return found
+        return replace(
+            found, nearby=same_along({i: size for i, size in enumerate(shape) if i and field.shape[i] != size})
+        )
 
 
 @dataclass(frozen=True, eq=False)

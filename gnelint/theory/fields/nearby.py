@@ -8,7 +8,8 @@ next gradient, sums neighbours. A kernel of independent weights leaves the corre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 
 import numpy as np
@@ -17,6 +18,10 @@ from gnelint.records import dataclass
 
 REACH = 16
 """Positions over which correlations are followed: three interpolations to twice the size reach 14."""
+_FEW = 256
+"""Copies side by side up to which it is followed that they are."""
+_MOST = 1 << 16
+"""Distances, those along all axes together, up to which correlations are followed."""
 _NOTHING = 1e-3
 """Correlation up to which neighbours have nothing in common."""
 
@@ -54,6 +59,21 @@ class Nearby:
         if here <= 0 or white <= 0:
             return NOWHERE_NEAR, 1.0
         return Nearby(along.axes, _trimmed(np.moveaxis(found / here, 0, place))), here / white
+
+    def coherence(self, sizes: Mapping[int, int]) -> float:
+        """The variance of a sum over runs of so many entries along some axes, relative to that of entries that have
+        nothing in common."""
+        there = [axis for axis in self.axes if sizes.get(axis, 1) > 1]
+        if not there:
+            return 1.0
+        found = self.moved(lambda axis: axis if axis in there else None).lags
+        for axis in reversed(there):
+            size = sizes[axis]
+            reach = min(size, found.shape[-1])
+            pairs = 2.0 * (size - np.arange(reach)) / size
+            pairs[0] = 1.0
+            found = found[..., :reach] @ pairs
+        return max(float(found), 0.0)
 
     def _with(self, index: int) -> Nearby:
         """With this axis among its own."""
@@ -115,6 +135,16 @@ class Nearby:
 NOWHERE_NEAR = Nearby()
 
 
+def same_along(sizes: Mapping[int, int], correlation: float = 1.0) -> Nearby:
+    """Of entries that are equally correlated at any distance along some axes: copies, if nothing else is said."""
+    wide = {axis: size for axis, size in sorted(sizes.items()) if size > 1}
+    if not wide or max(wide.values()) > _FEW or math.prod(wide.values()) > _MOST:
+        return NOWHERE_NEAR
+    lags = np.full(tuple(wide.values()), correlation)
+    lags[(0,) * lags.ndim] = 1.0
+    return Nearby(tuple(wide), lags)
+
+
 def mixed_nearby(parts: Sequence[tuple[float, Nearby]]) -> Nearby:
     """Of a sum of uncorrelated parts, each given with its energy."""
     total = sum(energy for energy, _ in parts)
@@ -123,6 +153,8 @@ def mixed_nearby(parts: Sequence[tuple[float, Nearby]]) -> Nearby:
         return NOWHERE_NEAR
     axes = tuple(sorted({axis for part in known for axis in part.axes}))
     shape = [max(part._with(axis).lags.shape[part._with(axis).axes.index(axis)] for part in known) for axis in axes]
+    if math.prod(shape) > _MOST:
+        return NOWHERE_NEAR
     return Nearby(axes, _trimmed(sum((energy / total * part.on(shape, axes) for energy, part in parts), np.zeros(1))))
 
 
