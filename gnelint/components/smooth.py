@@ -131,8 +131,11 @@ class Smooth(Pointwise):
 
         digest = blake2b(mean.tobytes() + variance.tobytes()).digest()
         if (name, mean.shape, digest) not in self._known:
-            on_map = mean.ndim > 2 and math.prod(mean.shape[2:]) > 1  # many cells: finding their places is the cost
-            for each, found in self._integrated(tuple(_AVERAGED) if on_map else (name,), mean, variance).items():
+            # On a map, whose cells are many, finding their places is half the cost. Where values are asked for, the
+            # cells are the input's, and the rest will be too; where slopes alone are, the cells lie beside those.
+            on_map = mean.ndim > 2 and math.prod(mean.shape[2:]) > 1
+            names = tuple(_AVERAGED) if on_map and name == "values" else (name,)
+            for each, found in self._integrated(names, mean, variance).items():
                 self._known[each, mean.shape, digest] = found
         return self._known[name, mean.shape, digest]
 

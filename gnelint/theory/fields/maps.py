@@ -121,7 +121,7 @@ _NO_NUMBER = -9999.0
 """The octave of what is no number: with nothing else."""
 
 
-def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...] | tuple[int] | EllipsisType]:
+def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray | slice | int, ...] | EllipsisType]:
     """Indices of the cells that may be averaged together, whose scales are much the same: each sample of a batch cell
     by itself, those of few entries within one octave together, or all samples and positions within one octave.
 
@@ -140,4 +140,8 @@ def alike(mean: np.ndarray, variance: np.ndarray) -> list[tuple[np.ndarray, ...]
         octave = level.reshape(-1)
         rows = [np.flatnonzero(octave == each) for each in distinct(octave)]
         return [(row[k : k + together],) for row in rows for k in range(0, len(row), together)]
-    return [np.nonzero(np.broadcast_to((level == each)[:, None], mean.shape)) for each in distinct(level)]
+    octaves = distinct(level)
+    if len(octaves) == 1:
+        return [...]
+    places = (np.nonzero(level == each) for each in octaves)
+    return [(place[0], slice(None), *place[1:]) for place in places]

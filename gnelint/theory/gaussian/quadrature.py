@@ -28,6 +28,8 @@ INTERPOLATED = 512
 """Gaussians from which on their averages may be interpolated; fewer are integrated one by one."""
 BENT = 20.0
 """So many scales from 0 tanh, sigmoid, erf and their like are their limits to 1e-8."""
+_CHUNK = 4096
+"""Gaussians whose averages are interpolated at once."""
 _WIDE = 4.0
 """Above this width in scales a Gaussian is cut where the functions bend."""
 
@@ -78,11 +80,9 @@ def smooth_expectations(
     if grid is None:
         results = _integrate(functions, flat_mean, flat_deviation, scale, settled)
     else:
-        across, down = grid
-        nodes = np.meshgrid(across.nodes, down.nodes, indexing="ij")
+        nodes = np.meshgrid(*(axis.nodes for axis in grid), indexing="ij")
         coarse = _integrate(functions, nodes[0].reshape(-1), nodes[1].reshape(-1), scale, settled)
-        left, right = across.weights(flat_mean), down.weights(flat_deviation)
-        results = [np.einsum("ni,ni->n", left @ values.reshape(across.count, down.count), right) for values in coarse]
+        results = _interpolated(*grid, coarse, flat_mean, flat_deviation)
     return tuple(result.reshape(mean.shape) for result in results)
 
 
@@ -144,18 +144,40 @@ class _Chebyshev:
         angles = (np.arange(self.count) + 0.5) * np.pi / self.count
         return (self.low + self.high) / 2 + (self.high - self.low) / 2 * np.cos(angles)
 
-    def weights(self, x: np.ndarray) -> np.ndarray:
-        """(len(x), count): what each node's value counts for at each x."""
+    def polynomials(self, x: np.ndarray) -> np.ndarray:
+        """(count, len(x)): the Chebyshev polynomials at each x."""
         span = self.high - self.low
         t = np.clip((2 * x - self.low - self.high) / span, -1.0, 1.0) if span > 0 else np.zeros_like(x)
         basis = np.empty((self.count, len(x)))
         basis[0], basis[1] = 1.0, t
+        t = 2.0 * t
         for k in range(2, self.count):
-            basis[k] = 2.0 * t * basis[k - 1] - basis[k - 2]
+            np.multiply(t, basis[k - 1], out=basis[k])
+            basis[k] -= basis[k - 2]
+        return basis
+
+    @cached_property
+    def analysis(self) -> np.ndarray:
+        """(count, count): the polynomials' coefficients (rows) of values at the nodes (columns)."""
         angles = (np.arange(self.count) + 0.5) * np.pi / self.count
-        analysis = np.cos(np.outer(np.arange(self.count), angles)) * (2.0 / self.count)
-        analysis[0] /= 2.0
-        return np.asarray(basis.T @ analysis)
+        found = np.cos(np.outer(np.arange(self.count), angles)) * (2.0 / self.count)
+        found[0] /= 2.0
+        return np.asarray(found)
+
+
+def _interpolated(
+    across: _Chebyshev, down: _Chebyshev, coarse: Sequence[np.ndarray], mean: np.ndarray, deviation: np.ndarray
+) -> list[np.ndarray]:
+    """Each function's averages at every cell, from those at the nodes; the chunk's polynomials stay in the cache."""
+    # (down, across) for each function: polynomials of the deviations by polynomials of the means
+    coefficients = [down.analysis @ values.reshape(across.count, down.count).T @ across.analysis.T for values in coarse]
+    results = [np.empty_like(mean) for _ in coarse]
+    for start in range(0, mean.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        left, right = across.polynomials(mean[part]), down.polynomials(deviation[part])
+        for result, of_function in zip(results, coefficients, strict=True):
+            np.einsum("in,in->n", of_function @ left, right, out=result[part])
+    return results
 
 
 def _grid(mean: np.ndarray, deviation: np.ndarray, scale: float) -> tuple[_Chebyshev, _Chebyshev] | None:

@@ -60,6 +60,18 @@ def test_cells_that_are_alike_are_taken_once_and_few_together() -> None:
     assert len(alike(np.zeros((3, 400)), np.ones((3, 400)))) == 3
 
 
+@pytest.mark.parametrize("octaves", [1, 3])
+def test_cells_of_maps_are_taken_once(octaves: int) -> None:
+    deviation = 2.0 ** (np.arange(2 * 5) % octaves).reshape(2, 1, 5) * np.ones((2, 7, 5))
+    parts = alike(np.zeros((2, 7, 5)), deviation**2)
+    taken = np.zeros(deviation.shape)
+    for part in parts:
+        taken[part] += 1
+        assert np.ptp(deviation[part]) == 0.0
+    assert len(parts) == octaves
+    np.testing.assert_array_equal(taken, 1.0)
+
+
 def tap_axes(
     inputs: tuple[int, ...], kernel: tuple[int, ...], stride: int, pad: int, dilation: int
 ) -> tuple[TapAxis, ...]:
