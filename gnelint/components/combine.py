@@ -360,7 +360,7 @@ def _summed(parts: Sequence[Moments], weights: Sequence[float]) -> tuple[np.ndar
 
 _LEAST_SKEWNESS = 0.2
 """Of a sum, from which on the law of its rectified part is kept: below it is as good as Gaussian."""
-_MOST_LAWS = 4096
+_MOST_LAWS = 1 << 14
 """Cells up to which each has a law of its own."""
 
 

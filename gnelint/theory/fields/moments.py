@@ -141,11 +141,18 @@ class Moments(Field):
     def refined(self, axes: Axes) -> Moments:
         """On cells at least as fine as `axes`; cumulants stay with the entries."""
         field = super().refined(axes)
-        if field is self or any(a is not b for a, b in zip(field.profile, self.profile, strict=True)):
+        if field is self:
             return field
+        absorbed = any(a is not b for a, b in zip(field.profile, self.profile, strict=True))
         if self.cumulants is not None:
             third, fourth = (resample(array, self.axes, field.axes) for array in self.cumulants)
+            if absorbed:  # entries of another scale have the same shape
+                before = resample(self.variance, self.axes, field.axes)
+                scale = np.sqrt(np.divide(field.variance, before, out=np.ones_like(field.variance), where=before > 0))
+                third, fourth = scale**3 * third, scale**4 * fourth
             field = replace(field, cumulants=(third, fourth))
+        if absorbed:
+            return field
         if self.silent is not None:
             field = replace(field, silent=resample(self.silent, self.axes, field.axes))
         return field if self.floor is None else replace(field, floor=resample(self.floor, self.axes, field.axes))

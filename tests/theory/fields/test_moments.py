@@ -206,3 +206,16 @@ def test_means_of_unlike_samples_are_shared_within_each() -> None:
     pooled = x.pooled(0)
     assert pooled.variance == pytest.approx(0.5 + 2.5)
     assert pooled.position_covariance == pytest.approx(0.25 + 2.5)
+
+
+def test_cells_of_a_profile_keep_the_shape_of_their_entries() -> None:
+    """Rectified entries of another scale are as skewed: a gate of positions that opens cells had made them Gaussian."""
+    profile = np.array([0.25, 1.0, 1.75])
+    axes, ones = (Axis(4), Axis(3)), np.ones((1, 1))
+    x = Moments(axes, (None, profile), 0.0 * ones, ones, 0.0 * ones, cumulants=(0.9 * ones, 0.7 * ones))
+    cells = x.refined((Axis(4), Axis.full(3)))
+    assert cells.cumulants is not None
+    third, fourth = cells.cumulants
+    np.testing.assert_allclose(cells.variance, profile[None], rtol=1e-12)
+    np.testing.assert_allclose(third, 0.9 * profile[None] ** 1.5, rtol=1e-12)
+    np.testing.assert_allclose(fourth, 0.7 * profile[None] ** 2, rtol=1e-12)
