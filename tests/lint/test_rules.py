@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import gnelint
 from gnelint.app.checking import Analysis
@@ -17,7 +18,7 @@ from gnelint.lint.rulefile import Rule, builtin_directory, load_rules
 from tests import builders
 from tests.builders import chain, graph, node, prediction
 from tests.lint.test_reports import ALL as REPORTS
-from tests.models import network
+from tests.models import network, placement
 from tests.sampling import is_sampled, slow_unless
 
 RULES = load_rules().rules
@@ -208,6 +209,21 @@ def test_the_default_draw_is_told_by_its_statistics() -> None:
     assert network(1.8, 0.1249)[("GNE101", "error")] == 0
     assert network(3.0, 0.5)[("GNE101", "error")] == 20
     assert network(3.0, 0.5)[("GNE102", "error")] == 0
+
+
+def test_a_bias_behind_an_average_is_judged_by_inputs_that_differ_as_a_whole() -> None:
+    """Noise, on which phi is predicted, averages to nothing: no unit is positive there (measured: 0 of 512 inputs)."""
+    torch.manual_seed(0)
+    net = placement.excited_maps(width=4, bias=-0.4)
+    report = gnelint.check(net, torch.randn(4, 3, 16, 16), select=["GNE113"])
+    (finding,) = report.findings
+    seen: list[float] = []
+    net.get_submodule(finding.nodes[0].split(".")[0]).squeeze.register_forward_hook(
+        lambda _module, _inputs, output: seen.append(float((output > 0).float().mean()))
+    )
+    net(torch.randn(512, 3, 1, 1).expand(-1, -1, 16, 16).contiguous())
+    assert finding.measured == pytest.approx(seen[0], abs=0.1)
+    assert "phi" not in finding.message  # a number of noise beside one of pictures
 
 
 def test_trained_networks_get_no_finding_of_their_start() -> None:
