@@ -22,6 +22,7 @@ from tests.models import (
     everyday,
     flattened,
     hazards,
+    hearsay,
     initialisation,
     innocent,
     misplaced,
@@ -499,6 +500,9 @@ def _examples() -> dict[str, Case]:
         relayed.noisy_values: (16, 8),
         relayed.wave_values: (8, 1, 24),
         relayed.averaged_logits: (8, 12, 8),
+        hearsay.grown_volumes: (16, 6),
+        hearsay.edge_shares: (4, 8, 6),
+        hearsay.box_widths: (16, 8),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -518,6 +522,7 @@ def _examples() -> dict[str, Case]:
         (astray.multiplied_codes, 16, 12),
         (innocent.counted_words, 12, 32),
         (relayed.padded_words, 12, 12),
+        (hearsay.short_table, 24, 8),
     ):
         found.append(Case(build.__name__, build, (8, size), vocabulary=words))
     found.append(Case("molecule_labels", everyday.molecule_labels, (8, 12, 8), others=((8, 12, 12),)))

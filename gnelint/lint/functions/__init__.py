@@ -12,6 +12,7 @@ from gnelint.lint.functions.attention import ATTENTION
 from gnelint.lint.functions.axes import AXES
 from gnelint.lint.functions.blocks import BLOCKS
 from gnelint.lint.functions.codes import CODES
+from gnelint.lint.functions.edges import EDGES
 from gnelint.lint.functions.features import FEATURES
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
@@ -43,7 +44,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "What a value is set against": (*STATISTICS, *CODES, *KNOTS, *WAVES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
-    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES),
+    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES, *EDGES),
     "The head and the loss": (*HEAD, *TERMS),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),

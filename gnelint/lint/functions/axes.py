@@ -155,7 +155,10 @@ def _mixes_in_batch(facts: Facts, node: Node) -> str:
 
 
 def _is_total(facts: Facts, name: str) -> bool:
-    """Whether a number is a sum or mean over samples and features of what layers give, scaled and shifted perhaps."""
+    """Whether a number is a sum or mean over samples and features of what layers give, scaled and shifted perhaps.
+
+    Features may have been added up before, as the logarithms of a flow's scales are.
+    """
     maker = facts.graph.producers.get(name)
     if maker is not None and maker.op == "scale" and not maker.parameters and maker.attribute("factor") == 0:
         return False  # so that unused layers get gradients
@@ -165,7 +168,8 @@ def _is_total(facts: Facts, name: str) -> bool:
     if source.op == "matmul":
         return any(each.node == source.name and each.axis == 0 for each in facts.axes.mixings)
     layout = facts.axes.layouts.get(source.present_inputs[0]) if source.op in ("reduce_sum", "reduce_mean") else None
-    return bool(layout) and len(layout or ()) > 1 and any(label(axis) == 0 for axis in layout or ())
+    several = len(layout or ()) > 1 or source.op == "reduce_sum"  # a loss may add a mean of its samples' numbers
+    return bool(layout) and several and any(label(axis) == 0 for axis in layout or ())
 
 
 def _subtracts_batch_mean(facts: Facts, node: Node) -> bool:

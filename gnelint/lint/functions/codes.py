@@ -54,7 +54,8 @@ def _repeated_codes(facts: Facts, node: Node) -> float:
     """The share of positions whose code is that of the one before: all of them, or some as rounding makes them equal.
 
     Codes of rows beside those of columns repeat, too, in runs of one length. A stored table that is trained moves its
-    rows apart; one that is looked up at equal places does not.
+    rows apart; one that is looked up at equal places does not, nor does one that is too short and whose last row serves
+    all positions behind it.
     """
     found = [_repeated(table) for table in _tables(facts, node) if _of_positions(facts, node, table)]
     return max(found, default=0.0)
@@ -65,15 +66,25 @@ def _repeated(table: Parameter) -> float:
     if table.provenance != "data" or table.size > _MOST or (table.trainable and not computed):
         return 0.0
     rows = np.asarray(table.array(), np.float64).reshape(table.shape[-2:])
-    if table.trainable and not any(leaf.shape and leaf.shape[0] >= len(rows) for leaf in table.leaves):
-        return 0.0  # a kind of token, of which there are few
     if not rows.any() or rows.min() < _HIDES:
         return 0.0
     equal = (rows[1:] == rows[:-1]).all(axis=1)
+    runs = np.diff(np.flatnonzero(np.append(np.insert(~equal, 0, True), True)))
+    if _is_too_short(rows, runs):
+        return float(equal.mean())
+    if table.trainable and not any(leaf.shape and leaf.shape[0] >= len(rows) for leaf in table.leaves):
+        return 0.0  # a kind of token, of which there are few
     if equal.all():
         return 1.0
-    runs = np.diff(np.flatnonzero(np.append(np.insert(~equal, 0, True), True)))
     return float(equal.mean()) if np.unique(runs[:-1]).size > 1 else 0.0
+
+
+def _is_too_short(rows: np.ndarray, runs: np.ndarray) -> bool:
+    """Whether each position has a row of its own up to one whose row all behind it have, too, and which says something.
+
+    Kinds of tokens come in runs from the first on, and rows of zeros are padding.
+    """
+    return len(runs) >= _LEAST and bool((runs[:-1] == 1).all()) and runs[-1] > 1 and bool(rows[-1].any())
 
 
 def _is_drawn(table: Parameter | None) -> bool:
