@@ -9,6 +9,7 @@ import numpy as np
 
 from gnelint.analysis.correlation import CORRELATED
 from gnelint.analysis.fallback import Fallback
+from gnelint.analysis.held import held
 from gnelint.analysis.repeats import Repeats
 from gnelint.budget import at_node
 from gnelint.components import Component, NotModelledError, component_class
@@ -176,7 +177,7 @@ def apply(graph: Graph, node: Node, found: Forward, numbers: bool, sampled: Comp
             )
     if found.repeats is not None and sampled is None:
         results = tuple(found.repeats.joined(node.name, y, found.moments) for y in results)
-    results = tuple(_as_read(graph, name, y) for name, y in zip(node.outputs, results, strict=True))
+    results = tuple(_as_read(graph, name, held(graph, name, y)) for name, y in zip(node.outputs, results, strict=True))
     found.components[node.name] = component
     found.moments.update(zip(node.outputs, results, strict=True))
 

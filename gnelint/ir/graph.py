@@ -442,6 +442,19 @@ class Graph:
         return frozenset(found)
 
     @cached_property
+    def bottlenecks(self) -> frozenset[str]:
+        """Values that hold all that the nodes behind them are told of the inputs and of the nodes before."""
+        last = {name: index for index, node in enumerate(self.nodes) for name in node.present_inputs}
+        awaited = {name for name in self.inputs if name in last} | self.captured
+        found = set()
+        for index, node in enumerate(self.nodes):
+            awaited.difference_update(name for name in node.present_inputs if last[name] == index)
+            awaited.update(name for name in node.outputs if name in last)
+            if len(awaited) == 1:
+                found.update(awaited.intersection(node.outputs))
+        return frozenset(found)
+
+    @cached_property
     def gradient_values(self) -> frozenset[str]:
         """Names of the values on a gradient path.
 
