@@ -65,7 +65,7 @@ class WeightReader:
         _check_size(tensor.name, shape, dtype, end - start)
         stored = self._file.content[start:end]
         load = partial(self._in_a_file, stored, shape, dtype)
-        return Parameter(tensor.name, shape, dtype, load, kind=self._kind(tensor.name, dtype))
+        return Parameter(tensor.name, shape, dtype, load, kind=self._kind(tensor.name, dtype, shape))
 
     def parameter(self, tensor: onnx.TensorProto, name: str) -> Parameter:
         """Any tensor of the model, under this name.
@@ -87,11 +87,16 @@ class WeightReader:
         else:
             _check_typed(tensor, name, shape, dtype)
             load = partial(_typed, tensor, shape)
-        return Parameter(name, shape, dtype, load, kind=self._kind(name, dtype))
+        return Parameter(name, shape, dtype, load, kind=self._kind(name, dtype, shape))
 
-    def _kind(self, name: str, dtype: str) -> TensorKind:
-        """What the exporter recorded, else what the type leaves open: integers are not trained."""
-        return self._kinds.get(name, "parameter" if dtype in FLOATING else "constant")
+    def _kind(self, name: str, dtype: str, shape: tuple[int, ...]) -> TensorKind:
+        """What the exporter recorded, else what is left open: integers are not trained.
+
+        Where it recorded parameters, a single number without a record is its own, as the threshold of a softplus is; a
+        tensor without one may be a weight that it has merged with the normalisation behind it.
+        """
+        made = dtype not in FLOATING or (self.kinds_recorded and math.prod(shape) == 1)
+        return self._kinds.get(name, "constant" if made else "parameter")
 
     def sparse(self, tensor: onnx.SparseTensorProto, name: str) -> Parameter:
         """A sparse tensor as a dense parameter, written out when it is read."""

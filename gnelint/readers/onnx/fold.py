@@ -7,6 +7,7 @@ sliced by nodes of the model stays a recipe until somebody reads it.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,9 +32,16 @@ MAX_GROWTH = 64
 MAX_DEPTH = 256
 """Operations in the longest chain that is left for later."""
 
+SIZES = "sizes"
+"""The `transform` of integers that the sizes of other tensors make."""
+
 RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
                     "Bernoulli", "Dropout"})  # fmt: skip
 """Drawn anew in every pass (dropout is neutral): never part of a recipe."""
+
+_NOISE = frozenset({"RandomNormal", "RandomNormalLike"})
+MAX_NOISE = 1 << 22
+"""Entries of the largest noise that is drawn."""
 
 _KEEPS_NUMBERS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
@@ -159,13 +167,42 @@ def computed(
     return _describe(Parameter(name, shape, dtype, Recipe(step, index)), step, operands)
 
 
-def constant_of_shape(name: str, shape: tuple[int, ...], value: np.ndarray, dtype: str) -> Parameter:
-    """One repeated number: it takes no memory, and stands in for weights that the file does not have."""
+def constant_of_shape(
+    name: str, shape: tuple[int, ...], value: np.ndarray, dtype: str, measured: bool = False
+) -> Parameter:
+    """One repeated number: it takes no memory, and stands in for weights that the file does not have.
+
+    Args:
+        name, shape, value, dtype: of the result.
+        measured: whether the shape is that of another tensor: then the program fills it with this number.
+    """
     number = value.reshape(-1)[0] if value.size else value.dtype.type(0)
-    provenance: Provenance = "data" if math.prod(shape) <= 1 or "int" in dtype or dtype == "bool" else "placeholder"
+    program = measured or math.prod(shape) <= 1 or "int" in dtype or dtype == "bool"
+    provenance: Provenance = "data" if program else "placeholder"
     # a placeholder stands for weights that are trained; a number of the program does not
     kind: TensorKind = "parameter" if provenance == "placeholder" else "constant"
     return Parameter(name, shape, dtype, partial(np.broadcast_to, number, shape), provenance=provenance, kind=kind)
+
+
+def drawn(call: Call, name: str) -> Parameter | None:
+    """Normal noise of a known shape, as one draw of it: weights that noise is added to are weights all the same.
+
+    None for anything else: of what is drawn uniformly masks are made, which differ from pass to pass.
+    """
+    if call.op_type not in _NOISE:
+        return None
+    like = call.inputs[0] if call.inputs else None
+    shape = tuple(map(int, call.get("shape") or () if like is None else like.shape or ()))
+    if not 1 < math.prod(shape) <= MAX_NOISE or call.dtype is None or not call.dtype.startswith("float"):
+        return None
+    mean, scale = call.get("mean", 0.0), call.get("scale", 1.0)
+
+    def run(_: Arrays) -> Sequence[np.ndarray]:
+        draws = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+        return [(mean + scale * draws).astype(call.dtype)]
+
+    step = Step(call.op_type, (), run)
+    return _describe(Parameter(name, shape, call.dtype, Recipe(step, 0)), step, ())
 
 
 def fold(call: Call, names: Sequence[str], version_of: Mapping[str, int]) -> tuple[Parameter, ...]:
@@ -182,6 +219,9 @@ def fold(call: Call, names: Sequence[str], version_of: Mapping[str, int]) -> tup
     if call.op_type in _ENDLESS:
         raise CannotFoldError(f"{call.op_type} may take any time")
     operands = tuple(operand if isinstance(operand, Parameter) else None for operand in call.inputs)
+    decides = any(output.dtype is None or not output.dtype.startswith("float") for output in call.outputs)
+    if decides and any(operand is not None and operand.transform == "random" for operand in operands):
+        raise CannotFoldError(f"{call.op_type} decides by what is drawn")
     simple = _same_numbers(call, operands, names)
     if simple is not None:
         return simple
@@ -250,7 +290,8 @@ def _same_numbers(
         value = (
             numpy_helper.to_array(call.attributes["value"].t) if "value" in call.attributes else np.zeros(1, np.float32)
         )
-        return (constant_of_shape(names[0], tuple(int(n) for n in output.shape or ()), value, output.dtype),)
+        shape = tuple(int(n) for n in output.shape or ())
+        return (constant_of_shape(names[0], shape, value, output.dtype, measured=first.transform == SIZES),)
     if first is None:
         return None
     if call.op_type == "Identity":
@@ -290,6 +331,8 @@ def _eager(
         weight_like = result.size > 1 and parameter.dtype not in (STRING, "bool") and "int" not in parameter.dtype
         if weight_like:
             parameter = _describe(replace(parameter, load=Known(step, index, result)), step, operands)
+        elif any(operand is not None and operand.transform == SIZES for operand in operands):
+            parameter = replace(parameter, transform=SIZES)
         found.append(parameter)
     return tuple(found)
 
@@ -315,6 +358,8 @@ def _describe(parameter: Parameter, step: Step, operands: Sequence[Parameter | N
     provenance: Provenance = "data"
     if any(operand is not None and operand.provenance == "placeholder" for operand in operands):
         provenance = "placeholder"
+    if step.types & _NOISE:
+        provenance = "initializer"
     kind = foremost(operand.kind for operand in operands if operand is not None)
     return replace(parameter, provenance=provenance, transform=_transform(step.types), kind=kind)
 
@@ -335,6 +380,8 @@ def _transform(types: frozenset[str]) -> str | None:
     square, or calls a normalisation on the weight. Spectral normalisation divides by u^T W v, products of the weight
     with the vectors of a power iteration, which may be normalised on the way.
     """
+    if types & _NOISE:
+        return "random"
     if types <= _VIEWS:
         return None
     if types <= _VIEWS | {"DequantizeLinear", "QuantizeLinear"}:

@@ -33,7 +33,7 @@ from gnelint.onnxfile.weights import WeightReader, literal
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
-from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, fold
+from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, drawn, fold
 from gnelint.readers.onnx.fused import parts_of_fused
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx.integers import NOTE as ROUNDED
@@ -244,10 +244,11 @@ class Walker:
         if known is not None:
             return (known,)
         call = _as_cast(call)
-        if any(isinstance(operand, Value) for operand in call.inputs) or call.op_type in RANDOM:
+        if any(isinstance(operand, Value) for operand in call.inputs) or call.domain != "":
             return None
-        if call.domain != "":
-            return None
+        if call.op_type in RANDOM:
+            noise = drawn(call, names[0]) if names else None
+            return None if noise is None else (noise,)
         try:
             return fold(call, names, place.versions)
         except CannotFoldError:

@@ -471,3 +471,76 @@ def test_numbers_written_into_a_filled_constant_are_numbers(tmp_path: Path) -> N
     weight = layer.parameters["weight"]
     assert weight.provenance == "data"
     assert sorted(set(weight.array().ravel().tolist())) == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+def test_noise_that_is_added_to_weights_leaves_them_weights(tmp_path: Path) -> None:
+    """A noisy network's layer, its noise a product of two vectors, is a linear one as in the module."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    noisy (float[N, 4] x) => (float[N, 3] y)
+    <float[3, 4] middle = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+     float[3, 4] spread = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}>
+    {
+        rows = RandomNormal <shape = [3, 1]> ()
+        columns = RandomNormal <shape = [1, 4]> ()
+        noise = Mul (rows, columns)
+        scaled = Mul (spread, noise)
+        weight = Add (middle, scaled)
+        turned = Transpose <perm = [1, 0]> (weight)
+        y = MatMul (x, turned)
+    }"""
+    path = tmp_path / "noisy.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    (layer,) = read(path).nodes
+    weight = layer.parameters["weight"]
+    assert (layer.op, weight.transform, weight.kind) == ("linear", "random", "parameter")
+    noise = (weight.array() - 1.0) / 2.0
+    assert np.linalg.matrix_rank(noise, tol=1e-5) == 1
+    assert len(np.unique(noise)) == noise.size
+
+
+def test_what_is_decided_by_noise_is_no_constant(tmp_path: Path) -> None:
+    """A mask that is drawn anew in every pass hides other entries each time."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    masked (float[2, 4] x) => (float[2, 4] y)
+    <float[1] level = {0}>
+    {
+        noise = RandomNormal <shape = [2, 4]> ()
+        drawn = Greater (noise, level)
+        mask = Cast <to = 1> (drawn)
+        y = Mul (x, mask)
+    }"""
+    path = tmp_path / "masked.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    assert "compare" in [node.op for node in read(path).nodes]
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_what_fills_the_size_of_another_value_is_no_weight(tmp_path: Path, measured: bool) -> None:
+    """Zeros like a value are the program's; of a size that the file states they stand for weights that it lacks."""
+    size = "sizes = Shape (x)" if measured else "sizes = Identity (stated)"
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+    filled (float[3, 4] x) => (float[3, 4] y) <int64[2] stated = {{3, 4}}>
+    {{
+        {size}
+        zeros = ConstantOfShape <value = float[1] {{0}}> (sizes)
+        y = Add (x, zeros)
+    }}"""
+    path = tmp_path / "filled.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    (added,) = (parameter for each in read(path).nodes for parameter in each.parameters.values())
+    assert (added.kind, added.provenance) == (("constant", "data") if measured else ("parameter", "placeholder"))
+
+
+def test_numbers_without_a_record_are_the_exporters(tmp_path: Path) -> None:
+    """Where an exporter says what the parameters are, a single number that it says nothing of is none."""
+    record = "pkg.torch.export.graph_signature.InputSpec.kind"
+    values = {"slope": weight(1), "level": weight(1), "merged": weight(4)}
+    nodes = [node("Mul", [x, w], [y]) for x, w, y in (("x", "slope", "a"), ("a", "level", "b"), ("b", "merged", "y"))]
+    path = tmp_path / "m.onnx"
+    proto = model(nodes, {"x": (2, 4)}, ("y",), values)
+    value = helper.make_tensor_value_info("slope", TensorProto.FLOAT, (1,))
+    value.metadata_props.add(key=record, value="PARAMETER")
+    proto.graph.value_info.append(value)
+    onnx.save(proto, path)
+    kinds = {p.name: p.kind for each in read(path).nodes for p in each.parameters.values()}
+    assert kinds == {"slope": "parameter", "level": "constant", "merged": "parameter"}

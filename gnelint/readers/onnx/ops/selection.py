@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gnelint.ir.graph import Parameter
 from gnelint.readers.emitter import CannotLowerError, axis_of, rank
 from gnelint.readers.lowering import compare
-from gnelint.readers.onnx.call import Call
+from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 
 
@@ -22,9 +23,15 @@ def _top_k(call: Call, em: Emitter) -> Results:
 
 def _compare(kind: str) -> Lowering:
     def lower(call: Call, em: Emitter) -> Results:
-        return [compare(em, kind, call.need(0), call.need(1), call.shape)]
+        one, other = (_undecided(em, call.need(index)) for index in range(2))
+        return [compare(em, kind, one, other, call.shape)]
 
     return lower
+
+
+def _undecided(em: Emitter, side: Operand) -> Operand:
+    """Noise as a value, as what it decides is drawn anew in every pass."""
+    return em.flow(side) if isinstance(side, Parameter) and side.transform == "random" else side
 
 
 def _logical(kind: str) -> Lowering:

@@ -7,6 +7,7 @@ standard defines it by simpler operators (`DECOMPOSED`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from gnelint.ops.record import OnnxForm, Scalar
 from gnelint.readers.emitter import CannotLowerError
 from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
+from gnelint.readers.onnx.fold import SIZES
 from gnelint.readers.onnx.ops.classical import CLASSICAL_OPS
 from gnelint.readers.onnx.ops.contrib import CONTRIB_OPS
 from gnelint.readers.onnx.ops.linear import LINEAR_OPS
@@ -70,6 +72,5 @@ def shape_constant(call: Call, name: str) -> Parameter | None:
     shape = x.shape if isinstance(x, Parameter) else x.concrete_shape
     if shape is None:
         return None
-    if call.op_type == "Size":
-        return literal(name, np.array(np.prod(shape, dtype=np.int64), np.int64))
-    return literal(name, np.array(shape[call.get("start", 0) : call.get("end")], np.int64))
+    sizes = np.prod(shape, dtype=np.int64) if call.op_type == "Size" else shape[call.get("start", 0) : call.get("end")]
+    return replace(literal(name, np.array(sizes, np.int64)), transform=SIZES)
