@@ -159,7 +159,7 @@ def moments_of(tally: Tally) -> Moments:
         average = _both(means, tuple(Axis.full(size) for size in tally.shape))
         scatter = energy - float((means[0] * means[1]).mean())
         centred = [draw - average for draw in tally.kept]
-        axes, profile = _coherent(axes, seconds, centred, (means, _UNSHAPED * scatter))
+        axes, profile = _coherent(axes, seconds, centred, (means, scatter))
     amplitude = np.sqrt(_lines(profile, axes))
     means, seconds = _divided(means, amplitude), _divided(seconds, amplitude**2)
     draws = [draw / amplitude for draw in tally.kept] if amplitude.size > 1 else tally.kept
@@ -272,7 +272,7 @@ def _coherent(
     Args:
         axes: cells by means and energies alone; they stay where nothing is in common.
         seconds, draws: of the value.
-        means: with the mean square that may be lost of them behind a division by the profile.
+        means: with the variance of entries of which a share may be lost of them behind a division by the profile.
     """
     profile = list[np.ndarray | None]([None] * len(axes))
     together = [index for index, axis in enumerate(axes) if index > 0 and _correlated(draws, index)]
@@ -280,6 +280,8 @@ def _coherent(
     if not together or math.prod(a.size for i, a in enumerate(axes) if i > 0 and i not in together) > MAX_CELLS:
         return axes, tuple(profile)
     found = [axes[0], *others[1:]]
+    cut = math.prod(axis.size for index, axis in enumerate(axes) if index > 0 and index not in together)
+    share = min(_UNSHAPED, 1.0 / cut)  # an average over what is cut leaves the means, and so much of a variance
     for index in together:
         apart = tuple(i for i in range(len(axes)) if i != index)
         line = normalised((0.5 * (seconds[0] + seconds[1])).mean(axis=apart))
@@ -287,7 +289,7 @@ def _coherent(
             found[index] = Axis(axes[index].size)
             continue
         shaped = line.reshape([-1 if i == index else 1 for i in range(len(axes))])
-        if not np.all(line > 0) or (means and _loss(_divided(means[0], np.sqrt(shaped)), index) > means[1]):
+        if not np.all(line > 0) or (means and _loss(_divided(means[0], np.sqrt(shaped)), index) > share * means[1]):
             return axes, (None,) * len(axes)
         found[index], profile[index], seconds = Axis(axes[index].size), line, _divided(seconds, shaped)
         means = means and (_divided(means[0], np.sqrt(shaped)), means[1])
