@@ -417,6 +417,7 @@ ELEVENTH = (
     Report("sine_network(hidden='undivided')", "sine_network", "GNE596", "2"),
     Report("grown_volumes(wrong=True)", "grown_volumes", "GNE526", "sub", "one number for all samples"),
     Report("short_table(rows=4)", "short_table", "GNE544", "bias", "87% of the codes"),
+    Report("fitted_critic(wrong=True)", "fitted_critic", "GNE598", "mul", "critic"),
     Report("edge_shares(wrong=True)", "edge_shares", "GNE597", "div", "the other end's"),
     changed("few_channels", "GNE587", "2", "2 rectified"),
     changed("lost_bend", "GNE588", "", "3 layers"),

@@ -542,6 +542,7 @@ def _examples() -> dict[str, Case]:
         (relayed.balanced_experts, (8, 6, 8), (8, 6)),
     ):
         found.append(Case(build.__name__, build, shape, others=(other,)))
+    found.append(Case("fitted_critic", hearsay.fitted_critic, (16, 8), others=((16, 4), (16,))))
     found.append(Case("unmet_triplets", relayed.unmet_triplets, (16, 8), others=((16, 8), (16, 8))))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))

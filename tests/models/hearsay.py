@@ -80,3 +80,24 @@ def box_widths() -> nn.Module:
     layers = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4), nn.ReLU())
     nn.init.constant_(layers[2].bias, 2.0)
     return layers
+
+
+class Policy(nn.Module):
+    """An actor and a critic over one body, and their loss."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong, self.body = wrong, nn.Sequential(nn.Linear(8, 32), nn.ReLU())
+        self.actor, self.critic = nn.Linear(32, 4), nn.Linear(32, 1)
+
+    def forward(self, state: Tensor, chosen: Tensor, earned: Tensor) -> Tensor:
+        x = self.body(state)
+        value = self.critic(x)[:, 0]
+        advantage = earned - (value if self.wrong else value.detach())
+        likely = (self.actor(x).log_softmax(1) * chosen).sum(1)
+        return 0.5 * (earned - value).square().mean() - (likely * advantage).mean()
+
+
+def fitted_critic(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the policy's loss moves the critic, whose values it makes as small as they get."""
+    return Policy(wrong)

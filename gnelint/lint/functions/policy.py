@@ -1,0 +1,70 @@
+"""Losses of actors and critics: what weighs the logarithms of the chosen actions' probabilities."""
+
+from __future__ import annotations
+
+from gnelint.ir.graph import Node
+from gnelint.lint.facts import Facts
+from gnelint.lint.functions.signature import function
+
+_MOVES = frozenset({"reshape", "slice", "identity", "transpose", "scale", "bias"})
+_PICKS = _MOVES | {"mul", "reduce_sum", "gather", "gather_elements"}
+"""How the number of the action that was chosen is taken out of those of all actions."""
+
+
+def _is_of_policy(facts: Facts, name: str) -> bool:
+    """Whether a value is picked out of a log-softmax."""
+    pending, seen = [name], {name}
+    while pending:
+        node = facts.graph.producers.get(pending.pop())
+        if node is not None and node.op == "log_softmax":
+            return True
+        if node is not None and node.op in _PICKS:
+            pending += [each for each in node.present_inputs if each not in seen]
+            seen.update(node.present_inputs)
+    return False
+
+
+def _critic(facts: Facts, name: str) -> Node | None:
+    """The layer of one unit whose result is taken from a return, where the gradient passes the difference."""
+    difference = facts.source_beyond(facts.graph.producers.get(name), _MOVES)
+    if difference is None or difference.op != "sub":
+        return None
+    for place in (1, 0):
+        layer = facts.source_beyond(facts.producer(difference, place), _MOVES)
+        weight = layer.parameters.get("weight") if layer is not None and layer.op == "linear" else None
+        if weight is not None and weight.trainable and weight.shape[0] == 1:
+            return layer
+    return None
+
+
+def _is_fitted(facts: Facts, layer: Node) -> bool:
+    """Whether a layer's result is compared with something and the difference squared."""
+    differences = [each for each in facts.consumers_beyond(layer, _MOVES) if each.op == "sub"]
+    readers = [reader for each in differences for reader in facts.consumers_beyond(each, _MOVES)]
+    return any(
+        (each.op == "pow" and float(each.attribute("exponent")) == 2.0)
+        or (each.op == "mul" and len(set(each.present_inputs)) == 1)
+        for each in readers
+    )
+
+
+def _moved_critic(facts: Facts, node: Node) -> str:
+    """The critic that a policy's loss moves: what the product of log-probabilities and advantages is made of."""
+    if node.op != "mul" or len(node.present_inputs) != 2:
+        return ""
+    for name, other in (node.present_inputs, node.present_inputs[::-1]):
+        critic = _critic(facts, other) if _is_of_policy(facts, name) else None
+        if critic is not None and _is_fitted(facts, critic):
+            return critic.name
+    return ""
+
+
+POLICY = (
+    function(
+        "moved_critic(n)",
+        "text",
+        _moved_critic,
+        "the layer that gives the values which the product n of log-probabilities and advantages moves, and a squared "
+        "error fits; empty elsewhere",
+    ),
+)
