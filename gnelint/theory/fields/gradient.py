@@ -340,8 +340,10 @@ class Gradient(Field):
         )
         cells = counts(field.axes)
         nearby = field.nearby
-        if nearby:
-            kept = float(np.mean(together)) / max(float(np.mean(factor)), 1e-300)
+        if nearby:  # of the rest, which gets what factors make different of the shared part
+            before = float(np.mean(field.energy - field.position_covariance))
+            rest = float(np.mean(arrays[0] - arrays[1]))
+            kept = float(np.mean(together)) * before / rest if rest > 0 else 0.0
             nearby = nearby.mapped(lambda correlation: correlation * kept)
         full = [on_cells(array, cells) for array in arrays]
         return Gradient(field.axes, field.profile, *full, alike=field.alike - apart, nearby=nearby)
