@@ -150,3 +150,14 @@ def test_coherence() -> None:
     assert same_along({1: 5, 3: 4}).coherence({1: 5, 3: 4}) == pytest.approx(20.0)
     assert same_along({1: 5}).coherence({2: 7}) == 1.0
     assert Nearby((1,), np.array([1.0, 0.5])).coherence({1: 4}) == pytest.approx(1.0 + 2 * 3 * 0.5 / 4)
+
+
+def test_copies_behind_constants_of_either_sign_have_nothing_in_common() -> None:
+    """A number for each of some features, as tables are turned into tokens: taken for one number, the norm behind took
+    out all of it (6 bits)."""
+    nearby = same_along({2: 48})
+    signs = np.random.default_rng(0).standard_normal((1, 1, 48))
+    assert nearby.by_constants(signs, 0.0).coherence({2: 48}) < 3.0
+    assert nearby.by_constants(np.full((1, 1, 48), -2.0), 0.0) is nearby
+    assert nearby.by_constants(np.full((1, 1, 1), 1.0), 3.0).coherence({2: 48}) == pytest.approx(1 + 47 / 4)
+    assert not Nearby().by_constants(signs, 0.0)

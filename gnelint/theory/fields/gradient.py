@@ -356,6 +356,7 @@ class Gradient(Field):
         mean, spread = (resample(on_cells(each, counts(axes)), axes, found.axes) for each in (mean, variance))
         opposed = frozenset(i for i in found.alike if mean.shape[i] > 1 and not _of_one_sign(mean, i))
         found = replace(found, alike=found.alike - opposed) if opposed else found
+        found = replace(found, nearby=own.nearby.by_constants(mean, spread)) if own.nearby else found
         ordered = (mean > 0) & (spread <= 0)
         lean, overlap = np.where(mean < 0, -1.0, 1.0) * own.lean, np.where(ordered, own.mask_overlap, 0.0)
         return replace(found, lean=lean, mask_overlap=overlap, winners=self.winners if ordered.all() else NOWHERE)

@@ -251,6 +251,7 @@ class Moments(Field):
         mean, variance = (resample(array, axes, x.axes) for array in (mean, variance))
         product, second = mean * x.mean, (mean**2 + variance) * x.second
         y = x.behind(Effect.SCALED, (product, second - product**2, mean**2 * x.position_covariance))
+        y = replace(y, nearby=x.nearby.by_constants(mean, variance)) if x.nearby else y
         if x.cumulants is None or (variance > 0).any():
             return y
         third, fourth = x.cumulants

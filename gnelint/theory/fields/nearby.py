@@ -109,6 +109,15 @@ class Nearby:
         lags[(0,) * lags.ndim] = 1.0
         return Nearby(self.axes, _trimmed(lags))
 
+    def by_constants(self, mean: np.ndarray, variance: np.ndarray | float) -> Nearby:
+        """Of entries multiplied by constants with this mean and variance in each cell: those of either sign leave as
+        much in common along an axis as the square of their average over it is of their average square."""
+        square = float(np.mean(mean**2 + variance))
+        if not self or square <= 0.0:
+            return self
+        kept = min(float((mean.mean(axis=axis) ** 2).mean()) for axis in self.axes) / square
+        return self if kept >= 1.0 - _NOTHING else self.mapped(lambda correlation: correlation * kept)
+
     def on(self, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
         """The correlations at all distances up to `shape` along these axes."""
         found = np.zeros(tuple(shape))
