@@ -39,6 +39,7 @@ class WeightReader:
         self._handed = Handed()
         self._locations: dict[str, None] = {}
         self._kinds = _recorded_kinds(file.proto.graph)
+        self._compared = {name for node in file.proto.graph.node if node.op_type in _COMPARES for name in node.input}
 
     @property
     def data_files(self) -> tuple[str, ...]:
@@ -93,10 +94,11 @@ class WeightReader:
         """What the exporter recorded, else what is left open: integers are not trained.
 
         Where it recorded parameters, a single number without a record is its own, as the threshold of a softplus is; a
-        tensor without one may be a weight that it has merged with the normalisation behind it.
+        tensor without one may be a weight that it has merged with the normalisation behind it. A single number that
+        values are compared with is the program's, whatever else reads it: TensorFlow's exporter has one 0 for all.
         """
-        made = dtype not in FLOATING or (self.kinds_recorded and math.prod(shape) == 1)
-        return self._kinds.get(name, "constant" if made else "parameter")
+        own = math.prod(shape) == 1 and (self.kinds_recorded or name in self._compared)
+        return self._kinds.get(name, "constant" if own or dtype not in FLOATING else "parameter")
 
     def sparse(self, tensor: onnx.SparseTensorProto, name: str) -> Parameter:
         """A sparse tensor as a dense parameter, written out when it is read."""
@@ -179,6 +181,8 @@ class WeightReader:
             return Nothing(shape, numpy_dtype(dtype))
         return partial(self._in_a_file, content[offset : offset + needed], shape, dtype)
 
+
+_COMPARES = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 
 _PLAIN: Mapping[str, tuple[str, type]] = {
     "value_float": ("f", np.float32),

@@ -544,3 +544,22 @@ def test_numbers_without_a_record_are_the_exporters(tmp_path: Path) -> None:
     onnx.save(proto, path)
     kinds = {p.name: p.kind for each in read(path).nodes for p in each.parameters.values()}
     assert kinds == {"slope": "parameter", "level": "constant", "merged": "parameter"}
+
+
+def test_a_number_that_values_are_compared_with_is_the_programs_wherever_it_is_read(tmp_path: Path) -> None:
+    """TensorFlow's exporter writes one 0 for a mask's bound and for the state that a recurrence starts from."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    shared (float[3, 4] x) => (float[3, 4] y) <float zero = {0}, float[4] slope = {1, 2, 3, 4}, int64[2] size = {3, 4}>
+    {
+        positive = Greater (x, zero)
+        mask = Cast <to = 1> (positive)
+        state = Expand (zero, size)
+        started = Add (x, state)
+        steeper = Mul (started, slope)
+        y = Mul (steeper, mask)
+    }"""
+    path = tmp_path / "shared.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    found = [leaf for each in read(path).nodes for p in each.parameters.values() for leaf in p.leaves]
+    assert {leaf.kind for leaf in found if leaf.name == "zero"} == {"constant"}
+    assert {leaf.kind for leaf in found if leaf.name == "slope"} == {"parameter"}
