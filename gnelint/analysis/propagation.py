@@ -32,6 +32,7 @@ from gnelint.analysis.spectra import opened, own_spectra
 from gnelint.analysis.stage import Judgement, judge
 from gnelint.analysis.uncertainty import GradientErrors, gradient_errors
 from gnelint.analysis.unrolled import unrolled_steps
+from gnelint.components import Component
 from gnelint.ir.graph import Graph, Node, Parameter
 from gnelint.records import dataclass, replace
 from gnelint.theory.fields.gradient import Gradient
@@ -138,7 +139,12 @@ class Propagation:
             gradients[node.inputs[0]] = pulled[0]
         arrived = gradients[nodes[0].inputs[0] or end].log2
         bits = arrived - gradients[end].log2 if arrived > -math.inf else -math.inf
-        return Trial(bits, moments) if math.isfinite(bits) else None
+        return Trial(bits, moments, found.components) if math.isfinite(bits) else None
+
+    def take(self, trial: Trial) -> None:
+        """Step through the nodes of a trial as it did."""
+        self._forward.moments.update(trial.moments)
+        self._forward.components.update(trial.components)
 
     def second_moment(self, value: str) -> float | None:
         """E x^2 of a value that has been reached, None if it is not known."""
@@ -157,10 +163,12 @@ class Trial:
     Attributes:
         bits: log2 of what they multiply the squared gradient norm by.
         moments: of their outputs.
+        components: theirs, by their names.
     """
 
     bits: float
     moments: Mapping[str, Moments]
+    components: Mapping[str, Component]
 
 
 def _node_prediction(

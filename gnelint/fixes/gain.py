@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnelint.analysis.prediction import Prediction
-from gnelint.analysis.propagation import Propagation
+from gnelint.analysis.propagation import Propagation, Trial
 from gnelint.analysis.scaled import Scaled
 from gnelint.fixes.base import (
     Fix,
@@ -284,10 +284,14 @@ def equalised(
                 target = wanted.bits.get(node.name, 0.0)
                 if layer is chain[-1]:
                     target += max(-MAX_REST, min(MAX_REST, -rest))
-                logs[tensor], off = _solved(propagation, layer, tensor, logs, gradients.get(layer.exit), target)
-                bits.append(off)
+                found = _solved(propagation, layer, tensor, logs, gradients.get(layer.exit), target)
+                logs[tensor] = found.log
+                bits.append(found.off)
                 if not gradients:
                     logs[tensor] -= _growth(propagation, layer, logs)
+                elif found.settled is not None:
+                    propagation.take(found.settled)
+                    continue
             for part in layer.nodes:
                 propagation.step(scaled(part, logs))
         now = propagation.gradients()
@@ -381,10 +385,24 @@ def _of_norm_1(gradient: Scaled) -> Scaled:
 
 def _head_log(propagation: Propagation, head: Head, tensor: str, logs: dict[str, float]) -> float:
     """log2 of a head's scale: with gain 1, but not above the start, and not with larger outputs than it may have."""
-    even, _ = _solved(propagation, head.layer, tensor, logs, None, 0.0)
-    log = min(even, 0.0)
+    log = min(_solved(propagation, head.layer, tensor, logs, None, 0.0).log, 0.0)
     power = energy(propagation, head.layer, tensor, ChainMap({tensor: log}, logs))
     return log - math.log2(power / head.most) / 2.0 if power > head.most else log
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """A layer's scale.
+
+    Attributes:
+        log: its log2.
+        off: how many bits it is off before.
+        settled: what the layer does with it, where that was tried.
+    """
+
+    log: float
+    off: float
+    settled: Trial | None = None
 
 
 def _solved(
@@ -394,8 +412,8 @@ def _solved(
     logs: dict[str, float],
     cotangent: Scaled | None,
     target: float,
-) -> tuple[float, float]:
-    """log2 of the scale at which the layer changes the gradient by `target` bits, and how many it is off before.
+) -> _Solution:
+    """The scale at which the layer changes the gradient by `target` bits.
 
     Secant steps, held between the slopes that occur.
     """
@@ -406,15 +424,15 @@ def _solved(
         changed = ChainMap({tensor: log}, logs)
         trial = propagation.trial([scaled(node, changed) for node in layer.nodes], cotangent)
         if trial is None:
-            return logs[tensor], off or 0.0
+            return _Solution(logs[tensor], off or 0.0)
         bits = trial.bits - target
         off = bits if off is None else off
         if abs(bits) <= SETTLED:
-            break
+            return _Solution(log, off, trial)
         if before is not None and before[0] != log:
             slope = min(max((bits - before[1]) / (log - before[0]), 1.0), 4.0)
         before = (log, bits)
         log -= max(-MAX_STEP, min(MAX_STEP, bits)) / slope
         if abs(bits) <= NEAR:
             break
-    return log, off or 0.0
+    return _Solution(log, off or 0.0)
