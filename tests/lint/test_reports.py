@@ -418,6 +418,7 @@ ELEVENTH = (
     Report("grown_volumes(wrong=True)", "grown_volumes", "GNE526", "sub", "one number for all samples"),
     Report("short_table(rows=4)", "short_table", "GNE544", "bias", "87% of the codes"),
     Report("fitted_critic(wrong=True)", "fitted_critic", "GNE598", "mul", "critic"),
+    Report("admitted_numbers(wrong=True)", "admitted_numbers", "GNE599", "add", "multiply them"),
     Report("edge_shares(wrong=True)", "edge_shares", "GNE597", "div", "the other end's"),
     changed("few_channels", "GNE587", "2", "2 rectified"),
     changed("lost_bend", "GNE588", "", "3 layers"),

@@ -502,6 +502,7 @@ def _examples() -> dict[str, Case]:
         relayed.averaged_logits: (8, 12, 8),
         hearsay.grown_volumes: (16, 6),
         hearsay.edge_shares: (4, 8, 6),
+        hearsay.admitted_numbers: (8, 8, 2),
         hearsay.box_widths: (16, 8),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]

@@ -86,6 +86,34 @@ def _state_before(graph: Graph, node: Node) -> Node | None:
     return next((each for each in makers if each is not None and each.op == "scale" and _stored(each) == own), None)
 
 
+def _summed_before(graph: Graph, node: Node) -> str | None:
+    """The state to which a gate plus its candidate is added, where their product was meant."""
+    if node.op != "add" or len(node.present_inputs) != 2:
+        return None
+    for name, state in (node.present_inputs, node.present_inputs[::-1]):
+        added = graph.producers.get(name)
+        if added is None or added.op != "add":
+            continue
+        makers = [graph.producers.get(each) for each in added.present_inputs]
+        if sorted(maker.op for maker in makers if maker is not None) == ["sigmoid", "tanh"]:
+            return state
+    return None
+
+
+def _summed_gates(facts: Facts, node: Node) -> float:
+    """Steps of a state to each of which a sigmoid plus a tanh is added, up to this one; 0 where another one follows."""
+    graph = facts.graph
+    state = _summed_before(graph, node)
+    later = (reader for name in node.outputs for reader in graph.consumers.get(name, ()))
+    if state is None or any(_summed_before(graph, reader) in node.outputs for reader in later):
+        return 0.0
+    steps = 0
+    while state is not None:
+        steps, before = steps + 1, graph.producers.get(state)
+        state = _summed_before(graph, before) if before is not None else None
+    return float(steps)
+
+
 def _stored(node: Node) -> frozenset[str]:
     scale = node.parameters.get("scale")
     return frozenset() if scale is None else frozenset(leaf.name for leaf in scale.leaves)
@@ -449,6 +477,12 @@ MEMORY = (
         "number",
         _growth,
         "what a step multiplies a state by that is written out: the mean of a computed factor, the largest stored one",
+    ),
+    function(
+        "summed_gates(n)",
+        "number",
+        _summed_gates,
+        "steps of a state to each of which a sigmoid plus a tanh is added, up to n; 0 where another one follows",
     ),
     function(
         "reads_last_step(n)",
