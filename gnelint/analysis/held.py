@@ -26,8 +26,9 @@ def held(graph: Graph, name: str, x: Moments) -> Moments:
         name: of the value.
         x: its moments, finite.
     """
-    largest = float(x.second.max(initial=0.0))
-    size = math.log2(largest) / 2.0 if largest > 0.0 else 0.0
+    furthest = max(float(x.mean.max(initial=0.0)), -float(x.mean.min(initial=0.0)))
+    largest = max(furthest, math.sqrt(float(x.variance.max(initial=0.0))))  # the second moments would be kept with x
+    size = math.log2(largest) if largest > 0.0 else 0.0
     if abs(size) <= _BEYOND or graph.values[name].dtype == "float64" or name not in graph.bottlenecks:
         return x
     return x.scaled(2.0 ** (math.copysign(_NEARER, size) - round(size)))
