@@ -233,7 +233,7 @@ class Walker:
                     return tuple(OutputType(None, None) for _ in node.output)  # running it tells more
                 raise MisfitError(
                     f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
-                    "Check the shapes, or fix symbolic sizes with --input.",
+                    _remedy(call),
                 ) from error
         return tuple(output_type(found.get(name), place.declared.get(name), self._sizes) for name in node.output)
 
@@ -565,6 +565,16 @@ def _body_outputs(call: Call, declared: tuple[OutputType, ...]) -> tuple[OutputT
             else replace(own, shape=None)
         )
     return tuple(found)
+
+
+def _remedy(call: Call) -> str:
+    """What to do about an operator that does not fit its inputs."""
+    types = {operand.dtype for operand in call.inputs if operand is not None and operand.dtype in FLOATING}
+    if len(types) < 2:
+        return "Check the shapes, or fix symbolic sizes with --input."
+    return (
+        f"It mixes {' and '.join(sorted(map(str, types)))}: cast them where the network is built and export it again."
+    )
 
 
 def _shapes(call: Call) -> str:

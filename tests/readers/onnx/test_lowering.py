@@ -563,3 +563,13 @@ def test_a_number_that_values_are_compared_with_is_the_programs_wherever_it_is_r
     found = [leaf for each in read(path).nodes for p in each.parameters.values() for leaf in p.leaves]
     assert {leaf.kind for leaf in found if leaf.name == "zero"} == {"constant"}
     assert {leaf.kind for leaf in found if leaf.name == "slope"} == {"parameter"}
+
+
+def test_types_that_a_file_mixes_are_named(tmp_path: Path) -> None:
+    """torch's older exporter writes einsum over two types, which no size mends."""
+    nodes = [
+        node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
+        node("Einsum", ["x", "wide"], ["y"], equation="ab,ab->a"),
+    ]
+    with pytest.raises(ModelError, match="mixes float32 and float64: cast them"):
+        load(model(nodes, {"x": (2, 4)}), tmp_path)
