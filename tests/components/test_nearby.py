@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -117,18 +117,18 @@ def test_steps_and_axes() -> None:
 
 
 @pytest.mark.parametrize(
-    "module",
+    "make",
     [
-        Candidates("sum", 4, rectified=False),
-        Candidates("mean", 8, rectified=True),
-        Pairs(),
+        lambda: Candidates("sum", 4, rectified=False),
+        lambda: Candidates("mean", 8, rectified=True),
+        Pairs,
     ],
     ids=["copies summed", "copies rectified and averaged", "pairs averaged"],
 )
-def test_copies_along_one_axis(module: nn.Module) -> None:
+def test_copies_along_one_axis(make: Callable[[], nn.Module]) -> None:
     """What is the same along one of several axes was taken as independent there: 2 bits too little for 4 copies."""
     torch.manual_seed(0)
-    module = copy.deepcopy(module).double()
+    module = make().double()
     shape = (SAMPLES, 12, CHANNELS)
     prediction = analyse(trace_module(module, (torch.randn(shape, dtype=torch.float64),), name="copies").graph)
     assert prediction.gradient_log2 == pytest.approx(measured(module, shape), abs=0.45)
