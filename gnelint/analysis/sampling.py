@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import ClassVar, Protocol
 
+from gnelint.components import component_class
 from gnelint.components.base import Basis, Component, Cotangents, Gradients, Inputs, NotModelledError
 from gnelint.ir.graph import Node
 from gnelint.ops import families
@@ -62,6 +63,11 @@ class Region:
             count = max((behind.get(name, 0) for name in node.outputs), default=0) + (node.op in _NORMALISATIONS)
             behind.update({name: max(count, behind.get(name, 0)) for name in node.present_inputs})
         return {name: ASSUMED_BITS * math.sqrt(max(count, 1)) for name, count in behind.items()}
+
+    @property
+    def has_formulas(self) -> bool:
+        """Whether each node has one; they leave out what is common to several, and would be believed without a run."""
+        return all(component_class(node.op) is not None for node in self.nodes)
 
     @property
     def seed(self) -> Node:

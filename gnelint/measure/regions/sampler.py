@@ -38,6 +38,8 @@ UNSETTLED = 0.3
 """Bits of standard error beyond which few draws make up the average: what one run will show is the middle one."""
 WIDEST = 2.0
 """Bits by which single draws may scatter for the middle one to say something."""
+WIDEST_OF_FORMULAS = 8.0
+"""The same where formulas would be believed that leave out what makes them scatter."""
 UNKNOWN = 1.0
 """Bits of standard error beyond which the average says nothing where the middle one does not either."""
 LEAST, MOST = 8, 64
@@ -212,8 +214,17 @@ class _Estimate:
 
     @property
     def error_bits(self) -> float:
-        """Of log2 of that."""
-        return self.bits if self.settled else self.spread
+        """Of log2 of that: what one run will show lies between the average and the middle one, where rare draws raise
+        the average."""
+        return math.hypot(self.bits, self._above_the_middle) if self.settled else self.spread
+
+    @property
+    def _above_the_middle(self) -> float:
+        """log2 of the average over the middle total, by no more than single draws scatter; 0 where there is none."""
+        middle = statistics.median(self.totals) if self.totals else 0.0
+        if middle <= 0 or self.average <= middle:
+            return 0.0
+        return min(math.log2(self.average / middle), self.spread)
 
     @property
     def around_the_middle(self) -> Sequence[int]:
@@ -377,7 +388,8 @@ class _Drawn:
             if number + 1 >= LEAST and estimate.bits <= PRECISION and settled:
                 break
         bits, level = estimate.error_bits, estimate.average
-        if bits > WIDEST:
+        widest = WIDEST_OF_FORMULAS if self._region.has_formulas else WIDEST
+        if bits > widest and not estimate.settled:
             raise NotSampledError(f"its gradient scatters by {bits:.1f} bits from draw to draw")
         if not estimate.settled:
             ends, level = _Ends(), 0.0

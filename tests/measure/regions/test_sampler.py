@@ -332,7 +332,7 @@ def test_draws_end_with_the_budget_and_say_how_far_they_got(monkeypatch: pytest.
     x = Moments.uniform((2, 4), 0.0, 1.0)
 
     def steep(x: Tensor) -> Tensor:
-        return torch.cumprod(3.0 * x, -1)
+        return torch.cumprod(1.5 + 0.5 * x, -1)
 
     traced, _ = drawn(steep, x)
     output = traced.graph.outputs[0]
@@ -437,11 +437,46 @@ def test_the_middle_of_draws_and_their_scatter() -> None:
     estimate = sampling._Estimate(draws)
     assert estimate.told == pytest.approx(np.mean(draws))  # so many settle it
     assert estimate.spread == pytest.approx(1.5, rel=0.15)
+    assert estimate.bits < 0.5 < estimate.error_bits <= estimate.spread + estimate.bits  # one run shows less than they
+    assert sampling._Estimate(np.random.default_rng(0).normal(8.0, 0.5, 64).tolist()).error_bits < 0.05
     few = sampling._Estimate([*draws[:20], 1000.0 * max(draws)])
     assert few.told == pytest.approx(2.0**3.0, rel=0.5)
     assert few.error_bits == few.spread < few.bits
     assert all(draws[number] < max(few.totals) for number in few.around_the_middle)
     assert sampling._Estimate([0.0] * 8 + [1.0] * 4).spread == math.inf
+
+
+class Gated(nn.Module):
+    """Products of projections, one behind the other, with no normalisation between."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.up, self.gate, self.down = (nn.ModuleList(nn.Linear(32, 32) for _ in range(count)) for _ in range(3))
+        for layer in (*self.up, *self.gate, *self.down):
+            nn.init.normal_(layer.weight, std=32**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up, gate, down in zip(self.up, self.gate, self.down, strict=True):
+            x = down(up(x) * nn.functional.silu(gate(x)))
+        return x
+
+
+def test_products_that_explode_state_how_far_runs_scatter() -> None:
+    """Formulas were believed where draws scatter, 14 bits too small with 0.6 stated, and of an average 4 bits above
+    what a run shows 0.9 were stated."""
+    torch.manual_seed(0)
+    module, x = Gated(3), torch.randn(2, 8, 32)
+    prediction = predicted(traced_of(module, x))
+    assert prediction.gradient_log2 is not None
+    assert prediction.error_bits is not None
+    runs = []
+    for _ in range(15):
+        given = torch.randn_like(x).requires_grad_()
+        output = module(given)
+        (gradient,) = torch.autograd.grad(output, given, cotangent := torch.randn_like(output))
+        runs.append(math.log2(float(gradient.square().sum() / cotangent.square().sum())))
+    assert prediction.error_bits > 0.4
+    assert abs(prediction.gradient_log2 - float(np.median(runs))) < 1.5 * prediction.error_bits
 
 
 def test_what_a_router_leaves_out_is_minus_infinity_inside() -> None:
