@@ -24,7 +24,7 @@ from gnelint.components.base import (
     Opaque,
     component,
 )
-from gnelint.components.combine import aligned, known
+from gnelint.components.combine.operands import aligned, known
 from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.field import Effect, put
 from gnelint.theory.fields.gradient import Gradient

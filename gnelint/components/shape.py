@@ -20,7 +20,7 @@ from gnelint.components.base import (
     component,
     first_input,
 )
-from gnelint.components.combine import join
+from gnelint.components.combine.side_by_side import join
 from gnelint.ir.graph import Node
 from gnelint.theory.fields.cells import Axis, pooled
 from gnelint.theory.fields.channel_correlation import mixed_ahead

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnelint.components.combine import joined_axis
+from gnelint.components.combine.side_by_side import joined_axis
 from gnelint.theory.fields.cells import (
     SMALL,
     Axes,

@@ -1,9 +1,4 @@
-"""Softmax, attention and products of two activations.
-
-Attention over T keys with logits of variance q (over the keys of one row): S = E sum_j a_j^2, K = E[S2 - 2 S3 + S2^2]
-(theory.softmax). A cotangent that is white over tokens is multiplied by about S ~ 1/T on the value path; one that all
-tokens share passes whole. Both are kept, as energy and position covariance. Source: theory 3.6.
-"""
+"""Attention, head by head."""
 
 from __future__ import annotations
 
@@ -14,147 +9,30 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, Unary, component
-from gnelint.components.combine import join
-from gnelint.records import cached_property, dataclass
-from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
+from gnelint.components.attention.softmax import IID_LOGITS, LOGITS_ERROR_BITS, over_counts
+from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, component
+from gnelint.components.combine.side_by_side import join
+from gnelint.records import dataclass
+from gnelint.theory.fields.cells import Axes, Axis
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
 from gnelint.theory.fields.field import Effect, Field, put, set_average
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
-from gnelint.theory.fields.nearby import same_along
 from gnelint.theory.fields.profiles import normalised
-from gnelint.theory.gaussian.softmax import (
-    SoftmaxMoments,
-    capped_softmax_moments,
-    kept_softmax_moments,
-    softmax_moments,
-    top_softmax_moments,
-)
 
 F = TypeVar("F", bound=Field)
 
-_SAMPLED = 24
-"""For how many lengths of rows the softmax's moments are computed."""
+
 _EVEN = 0.2
 """Where more than this share of the output's energy is a mean that all rows have, they have no profile."""
-
 _UNEVEN = 0.05
 """Square of the relative deviation of energies from sample to sample from which on they are told apart."""
 _FLAT = 1e-6
 """Difference of tokens' relative energies below which they are alike."""
 _HIDING = 1e4
 """Variance of what is added to logits from which on it hides keys."""
-_ONE_MEAN = 0.9
-"""Of the energy of rows' means: from what share on these are one mean."""
-_SOME_MEAN = 0.05
-"""Of the whole energy: from what share on a mean makes a difference."""
 _MOST_KINDS = 32
 """Kinds of samples that are."""
-
-IID_LOGITS = "logits are independent and Gaussian over the keys"
-LOGITS_ERROR_BITS = 0.6
-"""Bits, of a gradient that has passed a softmax."""
-
-
-@component("softmax")
-class Softmax(Unary):
-    """p = softmax(x) over n entries: phi = E[S2 - 2 S3 + S2^2] / n, for independent Gaussian logits (theory 3.6).
-
-    With a mask the same on average over its rows, each over the entries that it sees. With `top` the same over
-    the largest logits of a row; the others have probability 0 and receive nothing. Where the row is not renormalised
-    the sums of phi are over the largest, S2 over all: the others take part in the sum.
-    """
-
-    basis: ClassVar[Basis] = "theorem"
-    assumptions: ClassVar[tuple[str, ...]] = (IID_LOGITS,)
-    model_error_bits: ClassVar[float | None] = LOGITS_ERROR_BITS
-
-    @property
-    def _axis(self) -> int:
-        return int(self.node.attribute("axis")) % len(self.shape)
-
-    def _logit_variance(self, x: Moments) -> float:
-        """Variance of a row's logits; what all entries of a row share drops out."""
-        pooled = x.flattened().pooled(self._axis)
-        own = np.maximum(pooled.variance - pooled.position_covariance, 0.0)
-        return float(np.mean(own)) * (1.0 - max(self._shared(pooled), 0.0))
-
-    def _moments(self, x: Moments) -> tuple[int, float, SoftmaxMoments]:
-        """Entries of a row, E of the row's sum, and the moments of its entries."""
-        count, variance = self.shape[self._axis], self._logit_variance(x)
-        if "mask" in self.node.parameters:
-            s2, k, _ = _over_counts(self._seen.astype(float), variance)
-            return count, 1.0, SoftmaxMoments(float(s2.mean()), float(k.mean()))
-        top = self.node.attribute("top")
-        if top is None:
-            return count, 1.0, softmax_moments(count, variance)
-        if self.node.attribute("renormalised"):
-            return count, 1.0, top_softmax_moments(count, top, variance)
-        return (count, *kept_softmax_moments(count, top, variance))
-
-    @cached_property
-    def _seen(self) -> np.ndarray:
-        """How many entries each row of the mask lets through."""
-        seen = np.asarray(self.node.parameters["mask"].array(), dtype=bool)
-        seen = seen.reshape((1,) * (len(self.shape) - seen.ndim) + seen.shape)
-        shape = list(seen.shape)
-        shape[self._axis] = self.shape[self._axis]
-        counts = np.broadcast_to(seen, shape).sum(axis=self._axis).reshape(-1)
-        return np.asarray(np.where(counts > 0, counts, shape[self._axis]))  # a row that sees nothing: runtimes differ
-
-    def map(self, x: Moments) -> Moments:
-        count, whole, found = self._moments(x)
-        even = whole / max(count, 1)
-        variance = max(found.s2 / max(count, 1) - even**2, 0.0)
-        return replace(Moments.uniform(self.shape, even, variance), nonnegative=True)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        g = cotangent.pooled(self._axis)
-        # a cotangent that the whole row shares is annihilated, as far as the row sums to 1
-        own, common = np.maximum(g.energy - g.position_covariance, 0.0), np.maximum(g.position_covariance, 0.0)
-        alike = own * max(self._shared(g), 0.0)
-        own, common = own - alike, common + alike
-        count, _, found = self._moments(x)
-        energy = (own * found.k + common * found.together) / max(count, 1)
-        # a row's gradients add up to nothing, as far as its probabilities to 1: what is added to all of a row gets none
-        covariance = -own * found.k / max(count, 1) / max(g.positions - 1, 1)
-        return self._summing_to_nothing(g.behind(Effect.MOVED, (energy, covariance)))
-
-    def _summing_to_nothing(self, g: Gradient) -> Gradient:
-        """A gradient that adds up to nothing over each row, where rows of one cell are several."""
-        count = self.shape[self._axis]
-        if g.positions <= count or count < 2:
-            return g
-        return replace(g, nearby=same_along({self._axis: count}, -(1.0 - count / g.positions) / (count - 1.0)))
-
-    def _shared(self, x: Field) -> float:
-        """Correlation of two entries of a row, of what all rows of a cell do not share."""
-        count = self.shape[self._axis]
-        return (x.nearby.coherence({self._axis: count}) - 1.0) / (count - 1.0) if x.nearby and count > 1 else 0.0
-
-
-@component("log_softmax")
-class LogSoftmax(Softmax):
-    """log softmax: J = I - 1 p^T, phi = 1 - 2/n + S2 (the identity minus the row's weighted sum).
-
-    Of a cotangent that all entries of a row share, as a logsumexp behind sends it, n S2 - 1 is left: E (1 - n p)^2.
-    Source: theory 3.6.
-    """
-
-    def map(self, x: Moments) -> Moments:
-        count, variance = max(self.shape[self._axis], 1), self._logit_variance(x)
-        return Moments.uniform(self.shape, -math.log(count) - variance / 2, variance)
-
-    def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
-        count = max(self.shape[self._axis], 1)
-        g = cotangent.pooled(self._axis)
-        s2 = softmax_moments(count, self._logit_variance(x)).s2
-        common = np.clip(g.position_covariance, 0.0, g.energy) if g.positions == count else 0.0 * g.energy
-        common = common + (g.energy - common) * max(self._shared(g), 0.0)
-        energy = (g.energy - common) * (1.0 - 2.0 / count + s2) + common * max(count * s2 - 1.0, 0.0)
-        found = g.behind(Effect.MOVED, (energy, 0.0 * g.position_covariance))
-        return self._summing_to_nothing(found)
 
 
 @dataclass(frozen=True)
@@ -193,8 +71,8 @@ class _Rows:
     @staticmethod
     def over(counts: np.ndarray, logit: float, common: float, tilt: float, overlap: float, cap: float | None) -> _Rows:
         """Rows that see so many keys each, with independent logits of which all queries share `common`."""
-        s2, k, slope = _over_counts(counts, logit, cap)
-        shared_s2, shared_k, _ = _over_counts(counts, common, cap)
+        s2, k, slope = over_counts(counts, logit, cap)
+        shared_s2, shared_k, _ = over_counts(counts, common, cap)
         logit, tilt = logit * slope**2, tilt * slope**2
         together, centred = counts * shared_s2, counts * shared_k
         overlap = min(overlap * float(together.mean()), 1.0)
@@ -571,22 +449,6 @@ class Attention(OneOutput):
         return Gradient.flat(_head_axes(split), energy, covariance, (None, None, normalised(part[3]), None), across)
 
 
-def _over_counts(counts: np.ndarray, logit: float, cap: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:
-    """S and K of rows of so many independent logits, and the mean slope of a cap on them; computed for a few of them: n
-    S hardly varies with n."""
-    low, high = max(float(counts.min()), 1.0), max(float(counts.max()), 1.0)
-    sampled = np.unique(np.rint(np.linspace(low, high, min(math.ceil(high - low) + 1, _SAMPLED))))
-    each = [_row_moments(int(count), logit, cap) for count in sampled]
-    at = np.clip(counts, sampled[0], sampled[-1])
-    s2 = np.interp(at, sampled, sampled * np.array([m.s2 for m, _ in each])) / at
-    k = np.interp(at, sampled, sampled * np.array([m.k for m, _ in each])) / at
-    return s2, k, sum(slope for _, slope in each) / len(each)
-
-
-def _row_moments(count: int, logit: float, cap: float | None) -> tuple[SoftmaxMoments, float]:
-    return (softmax_moments(count, logit), 1.0) if cap is None else capped_softmax_moments(count, logit, cap)
-
-
 def _added(inputs: Inputs, shapes: Sequence[tuple[int, ...]]) -> Moments | None:
     """What is added to the logits, (batch, heads, queries, keys) or 1 for some of them, where it is a value that comes
     of the network's input; None for a mask, which hides by numbers that no value has."""
@@ -670,184 +532,3 @@ def _samples_apart(g: Gradient) -> _Samples:
 def _head_axes(shape: Sequence[int]) -> Axes:
     """Cells for every head and every entry of its width."""
     return (Axis(shape[0]), Axis.full(shape[1]), Axis(shape[2]), Axis.full(shape[3]))
-
-
-def _together(x: Moments, axes: Axes) -> np.ndarray:
-    """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices."""
-    rank = len(axes)
-    joint = Moments.flat(x.axes, x.mean**2 + x.position_covariance, np.zeros(1)).only(rank - 2, rank - 1)
-    return joint.refined(axes).mean
-
-
-def _evened(x: Moments) -> Moments:
-    """A matrix whose rows or columns all have about the same mean, as features behind a kernel's map, with these in one
-    cell: products with them share what the mean makes of the other factor."""
-    rank = len(x.axes)
-    for index in (rank - 2, rank - 1) if x.variance.any() else ():  # numbers that are known stay what they are
-        means = x.only(index).mean
-        level = float(means.mean()) ** 2
-        if (
-            means.size > 1
-            and level > _ONE_MEAN * float((means**2).mean())
-            and level > _SOME_MEAN * float(x.second.mean())
-        ):
-            x = x.pooled(index)
-    return x
-
-
-def _of_matrices(g: Gradient) -> Gradient:
-    """Averaged over the matrices; what two entries of one matrix share stays what it is."""
-    energy, covariance = g.arrays()[:2]
-    lead = range(len(g.axes) - 2)
-    for index in lead:
-        energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
-    found = g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
-    return replace(found, alike=g.alike & {len(g.axes) - 2, len(g.axes) - 1})
-
-
-def _between_cells(g: Gradient, index: int) -> np.ndarray:
-    """E of the products of two entries in different cells along an axis, summed over all such pairs; 0 where cells are
-    not alike."""
-    if len(g.axes) + index not in g.alike:
-        return np.zeros((1, 1))
-    lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
-    shared = np.maximum(g.position_covariance, 0.0)
-    one = (lengths * np.sqrt(shared)).sum(axis=index, keepdims=True) ** 2
-    return np.asarray(one - (lengths**2 * shared).sum(axis=index, keepdims=True))
-
-
-def _pairs(axis: Axis) -> np.ndarray:
-    """Number of pairs of different indices in each cell."""
-    return axis.lengths * (axis.lengths - 1.0)
-
-
-@component("matmul")
-class MatMul(OneOutput):
-    """y = factor A B of two activations that are independent of each other.
-
-        phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
-        mean -> factor k E a E b (per inner index)
-        variance -> factor^2 [sum_j (E a_j^2 E b_j^2 - (E a_j E b_j)^2) + sum_{j != j'} (E a_j a_j' E b_j b_j' - ...)]
-        gradient of b_jd = factor^2 (sum_i E a_ij^2 E g_id^2 + sum_{i != i'} E a_ij a_i'j E g_id g_i'd), of a likewise
-
-    The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
-
-    Source: theory 3.7.
-    """
-
-    basis: ClassVar[Basis] = "theorem"
-    assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
-
-    @staticmethod
-    def _turned(x: Moments, flag: bool) -> Moments:
-        rank = len(x.shape)
-        return x.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else x
-
-    def _operands(self, inputs: Inputs) -> tuple[Moments, Moments]:
-        a, b = inputs[:2]
-        if a is None or b is None:
-            raise NotModelledError("a product with a tensor whose values are not known before the network runs")
-        if len(a.shape) < 2 or len(b.shape) < 2:
-            raise NotModelledError("a product with a vector")
-        left = self._turned(a.flattened(), bool(self.node.attribute("transpose_a")))
-        right = self._turned(b.flattened(), bool(self.node.attribute("transpose_b")))
-        rank = max(len(left.shape), len(right.shape))
-        return _evened(left).with_rank(rank), _evened(right).with_rank(rank)
-
-    def joined(self, inputs: Inputs) -> Moments:
-        left, right = self._operands(inputs)
-        factor = float(self.node.attribute("factor"))
-        rank = len(left.shape)
-        batch = tuple(range(rank - 2))
-        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
-        inner = a.axes[-1].refine(b.axes[-2])
-        a = a.refined((*a.axes[:-1], inner))
-        b = b.refined((*b.axes[:-2], inner, b.axes[-1]))
-        lengths = inner.lengths
-        mean = factor * np.matmul(a.mean * lengths, b.mean)
-        pairs, together = _pairs(inner), _together(left, a.axes)
-        same, of_pairs = np.matmul(a.mean**2 * lengths, b.mean**2), np.matmul(a.mean**2 * pairs, b.mean**2)
-        crossed = np.matmul(together * pairs, _together(right, b.axes))
-        second = np.matmul(a.second * lengths, b.second) - same + crossed - of_pairs
-        shape = self.output_shapes[0]
-        axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
-        y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
-        rows = np.matmul(together * lengths, b.second)
-        covariance = factor**2 * (rows + crossed - same - of_pairs)
-        return self._sharing(y, np.clip(covariance, 0.0, y.variance))
-
-    @staticmethod
-    def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
-        """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
-        known."""
-        if not np.any(covariance) or not y.axes[-2].is_pooled:
-            return y
-        apart = tuple(Axis.full(a.size) if 0 < i != len(y.axes) - 2 else a for i, a in enumerate(y.axes))
-        y = replace(y, position_covariance=covariance)
-        if math.prod(a.count for a in apart) > MAX_CELLS:
-            return replace(y, position_covariance=0.0 * covariance)
-        return replace(y.refined(apart), alike=frozenset())
-
-    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
-        left, right = self._operands(inputs)
-        rank = len(left.shape)
-        square = float(self.node.attribute("factor")) ** 2
-        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
-        g = _of_matrices(g)
-        rows, columns = g.axes[-2].refine(a.axes[-2]), g.axes[-1].refine(b.axes[-1])
-        g = g.refined((*g.axes[:-2], rows, columns))
-        a = a.refined((*a.axes[:-2], rows, a.axes[-1]))
-        b = b.refined((*b.axes[:-1], columns))
-        pairs_a, pairs_b = _together(left, a.axes), _together(right, b.axes)
-        to_a = np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
-        to_a = to_a + np.matmul(g.position_covariance * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
-        to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
-        to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.position_covariance)
-        to_a = to_a + _between_cells(g, -1) * np.swapaxes(pairs_b, -1, -2).mean(axis=-2, keepdims=True)
-        to_b = to_b + np.swapaxes(pairs_a, -1, -2).mean(axis=-1, keepdims=True) * _between_cells(g, -2)
-        to_a, to_b = (square * np.maximum(energy, 0.0) for energy in (to_a, to_b))
-        lead = g.axes[:-2]
-        grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)
-        grad_b = Gradient.flat((*lead, a.axes[-1], columns), to_b)
-        grad_a, grad_b = self._passed_whole(grad_a, g, right, -1), self._passed_whole(grad_b, g, left, -2)
-        assert inputs[0] is not None
-        assert inputs[1] is not None
-        return (
-            self._back(grad_a, inputs[0].shape, bool(self.node.attribute("transpose_a"))),
-            self._back(grad_b, inputs[1].shape, bool(self.node.attribute("transpose_b"))),
-        )
-
-    def _passed_whole(self, pulled: Gradient, g: Gradient, factor: Moments, index: int) -> Gradient:
-        """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them.
-        Each matrix may have a mean of its own.
-
-        Args:
-            pulled: the gradient at the other operand.
-            g: the cotangent.
-            factor: an operand, whose inner axis is the last but one for index -1, the last for -2.
-            index: of the cotangent's axis that is summed over.
-        """
-        inner, kept = (-1, -2) if index == -1 else (-2, -1)
-        if not all(axis.is_pooled for axis in factor.axes[-2:]):  # means that differ are no sum of all
-            return pulled
-        whole_matrix = factor.pooled(len(factor.axes) - 2).pooled(len(factor.axes) - 1)
-        common = float((whole_matrix.mean**2).mean()) * factor.amplitude() ** 2
-        if common <= 0.0 or pulled.axes[kept].count < pulled.axes[kept].size:
-            return pulled
-        lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
-        shares = np.maximum(g.energy + g.position_covariance * (lengths - 1.0), 0.0)
-        whole = (lengths * shares).sum(axis=index, keepdims=True) + _between_cells(g, index)
-        covariance = float(self.node.attribute("factor")) ** 2 * common * whole
-        apart = tuple(Axis.full(a.size) if 0 < i < len(pulled.axes) - 2 else a for i, a in enumerate(pulled.axes))
-        if math.prod(a.count for a in apart) > MAX_CELLS:
-            return pulled
-        covariance = np.minimum(np.broadcast_to(covariance, pulled.energy.shape), pulled.energy)
-        alike = frozenset() if pulled.axes[inner].is_pooled else frozenset({len(pulled.axes) + inner})
-        return replace(pulled, position_covariance=covariance, alike=alike).refined(apart)
-
-    @staticmethod
-    def _back(g: Gradient, shape: tuple[int, ...], flag: bool) -> Gradient:
-        turned = (*shape[:-2], shape[-1], shape[-2]) if flag else shape
-        g = g.summed_to(turned)
-        rank = len(shape)
-        return g.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else g

@@ -1,0 +1,201 @@
+"""Products of two activations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, component
+from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
+from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.gradient import Gradient
+from gnelint.theory.fields.moments import Moments
+
+_ONE_MEAN = 0.9
+"""Of the energy of rows' means: from what share on these are one mean."""
+_SOME_MEAN = 0.05
+"""Of the whole energy: from what share on a mean makes a difference."""
+
+
+def _together(x: Moments, axes: Axes) -> np.ndarray:
+    """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices."""
+    rank = len(axes)
+    joint = Moments.flat(x.axes, x.mean**2 + x.position_covariance, np.zeros(1)).only(rank - 2, rank - 1)
+    return joint.refined(axes).mean
+
+
+def _evened(x: Moments) -> Moments:
+    """A matrix whose rows or columns all have about the same mean, as features behind a kernel's map, with these in one
+    cell: products with them share what the mean makes of the other factor."""
+    rank = len(x.axes)
+    for index in (rank - 2, rank - 1) if x.variance.any() else ():  # numbers that are known stay what they are
+        means = x.only(index).mean
+        level = float(means.mean()) ** 2
+        if (
+            means.size > 1
+            and level > _ONE_MEAN * float((means**2).mean())
+            and level > _SOME_MEAN * float(x.second.mean())
+        ):
+            x = x.pooled(index)
+    return x
+
+
+def _of_matrices(g: Gradient) -> Gradient:
+    """Averaged over the matrices; what two entries of one matrix share stays what it is."""
+    energy, covariance = g.arrays()[:2]
+    lead = range(len(g.axes) - 2)
+    for index in lead:
+        energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
+    found = g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
+    return replace(found, alike=g.alike & {len(g.axes) - 2, len(g.axes) - 1})
+
+
+def _between_cells(g: Gradient, index: int) -> np.ndarray:
+    """E of the products of two entries in different cells along an axis, summed over all such pairs; 0 where cells are
+    not alike."""
+    if len(g.axes) + index not in g.alike:
+        return np.zeros((1, 1))
+    lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
+    shared = np.maximum(g.position_covariance, 0.0)
+    one = (lengths * np.sqrt(shared)).sum(axis=index, keepdims=True) ** 2
+    return np.asarray(one - (lengths**2 * shared).sum(axis=index, keepdims=True))
+
+
+def _pairs(axis: Axis) -> np.ndarray:
+    """Number of pairs of different indices in each cell."""
+    return axis.lengths * (axis.lengths - 1.0)
+
+
+@component("matmul")
+class MatMul(OneOutput):
+    """y = factor A B of two activations that are independent of each other.
+
+        phi with respect to A = factor^2 k E b^2 (k the inner size), with respect to B likewise
+        mean -> factor k E a E b (per inner index)
+        variance -> factor^2 [sum_j (E a_j^2 E b_j^2 - (E a_j E b_j)^2) + sum_{j != j'} (E a_j a_j' E b_j b_j' - ...)]
+        gradient of b_jd = factor^2 (sum_i E a_ij^2 E g_id^2 + sum_{i != i'} E a_ij a_i'j E g_id g_i'd), of a likewise
+
+    The pairs matter where all rows get the same gradient and the factor has a mean, as attention weights do.
+
+    Source: theory 3.7.
+    """
+
+    basis: ClassVar[Basis] = "theorem"
+    assumptions: ClassVar[tuple[str, ...]] = ("the factors of a product are independent",)
+
+    @staticmethod
+    def _turned(x: Moments, flag: bool) -> Moments:
+        rank = len(x.shape)
+        return x.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else x
+
+    def _operands(self, inputs: Inputs) -> tuple[Moments, Moments]:
+        a, b = inputs[:2]
+        if a is None or b is None:
+            raise NotModelledError("a product with a tensor whose values are not known before the network runs")
+        if len(a.shape) < 2 or len(b.shape) < 2:
+            raise NotModelledError("a product with a vector")
+        left = self._turned(a.flattened(), bool(self.node.attribute("transpose_a")))
+        right = self._turned(b.flattened(), bool(self.node.attribute("transpose_b")))
+        rank = max(len(left.shape), len(right.shape))
+        return _evened(left).with_rank(rank), _evened(right).with_rank(rank)
+
+    def joined(self, inputs: Inputs) -> Moments:
+        left, right = self._operands(inputs)
+        factor = float(self.node.attribute("factor"))
+        rank = len(left.shape)
+        batch = tuple(range(rank - 2))
+        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
+        inner = a.axes[-1].refine(b.axes[-2])
+        a = a.refined((*a.axes[:-1], inner))
+        b = b.refined((*b.axes[:-2], inner, b.axes[-1]))
+        lengths = inner.lengths
+        mean = factor * np.matmul(a.mean * lengths, b.mean)
+        pairs, together = _pairs(inner), _together(left, a.axes)
+        same, of_pairs = np.matmul(a.mean**2 * lengths, b.mean**2), np.matmul(a.mean**2 * pairs, b.mean**2)
+        crossed = np.matmul(together * pairs, _together(right, b.axes))
+        second = np.matmul(a.second * lengths, b.second) - same + crossed - of_pairs
+        shape = self.output_shapes[0]
+        axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
+        y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
+        rows = np.matmul(together * lengths, b.second)
+        covariance = factor**2 * (rows + crossed - same - of_pairs)
+        return self._sharing(y, np.clip(covariance, 0.0, y.variance))
+
+    @staticmethod
+    def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
+        """With this covariance of two rows in one column of one matrix; what columns and matrices share is not
+        known."""
+        if not np.any(covariance) or not y.axes[-2].is_pooled:
+            return y
+        apart = tuple(Axis.full(a.size) if 0 < i != len(y.axes) - 2 else a for i, a in enumerate(y.axes))
+        y = replace(y, position_covariance=covariance)
+        if math.prod(a.count for a in apart) > MAX_CELLS:
+            return replace(y, position_covariance=0.0 * covariance)
+        return replace(y.refined(apart), alike=frozenset())
+
+    def parted(self, inputs: Inputs, y: Moments, g: Gradient) -> Gradients:
+        left, right = self._operands(inputs)
+        rank = len(left.shape)
+        square = float(self.node.attribute("factor")) ** 2
+        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
+        g = _of_matrices(g)
+        rows, columns = g.axes[-2].refine(a.axes[-2]), g.axes[-1].refine(b.axes[-1])
+        g = g.refined((*g.axes[:-2], rows, columns))
+        a = a.refined((*a.axes[:-2], rows, a.axes[-1]))
+        b = b.refined((*b.axes[:-1], columns))
+        pairs_a, pairs_b = _together(left, a.axes), _together(right, b.axes)
+        to_a = np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
+        to_a = to_a + np.matmul(g.position_covariance * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
+        to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
+        to_b = to_b + np.matmul(np.swapaxes(pairs_a, -1, -2) * _pairs(rows), g.position_covariance)
+        to_a = to_a + _between_cells(g, -1) * np.swapaxes(pairs_b, -1, -2).mean(axis=-2, keepdims=True)
+        to_b = to_b + np.swapaxes(pairs_a, -1, -2).mean(axis=-1, keepdims=True) * _between_cells(g, -2)
+        to_a, to_b = (square * np.maximum(energy, 0.0) for energy in (to_a, to_b))
+        lead = g.axes[:-2]
+        grad_a = Gradient.flat((*lead, rows, b.axes[-2]), to_a)
+        grad_b = Gradient.flat((*lead, a.axes[-1], columns), to_b)
+        grad_a, grad_b = self._passed_whole(grad_a, g, right, -1), self._passed_whole(grad_b, g, left, -2)
+        assert inputs[0] is not None
+        assert inputs[1] is not None
+        return (
+            self._back(grad_a, inputs[0].shape, bool(self.node.attribute("transpose_a"))),
+            self._back(grad_b, inputs[1].shape, bool(self.node.attribute("transpose_b"))),
+        )
+
+    def _passed_whole(self, pulled: Gradient, g: Gradient, factor: Moments, index: int) -> Gradient:
+        """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them.
+        Each matrix may have a mean of its own.
+
+        Args:
+            pulled: the gradient at the other operand.
+            g: the cotangent.
+            factor: an operand, whose inner axis is the last but one for index -1, the last for -2.
+            index: of the cotangent's axis that is summed over.
+        """
+        inner, kept = (-1, -2) if index == -1 else (-2, -1)
+        if not all(axis.is_pooled for axis in factor.axes[-2:]):  # means that differ are no sum of all
+            return pulled
+        whole_matrix = factor.pooled(len(factor.axes) - 2).pooled(len(factor.axes) - 1)
+        common = float((whole_matrix.mean**2).mean()) * factor.amplitude() ** 2
+        if common <= 0.0 or pulled.axes[kept].count < pulled.axes[kept].size:
+            return pulled
+        lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
+        shares = np.maximum(g.energy + g.position_covariance * (lengths - 1.0), 0.0)
+        whole = (lengths * shares).sum(axis=index, keepdims=True) + _between_cells(g, index)
+        covariance = float(self.node.attribute("factor")) ** 2 * common * whole
+        apart = tuple(Axis.full(a.size) if 0 < i < len(pulled.axes) - 2 else a for i, a in enumerate(pulled.axes))
+        if math.prod(a.count for a in apart) > MAX_CELLS:
+            return pulled
+        covariance = np.minimum(np.broadcast_to(covariance, pulled.energy.shape), pulled.energy)
+        alike = frozenset() if pulled.axes[inner].is_pooled else frozenset({len(pulled.axes) + inner})
+        return replace(pulled, position_covariance=covariance, alike=alike).refined(apart)
+
+    @staticmethod
+    def _back(g: Gradient, shape: tuple[int, ...], flag: bool) -> Gradient:
+        turned = (*shape[:-2], shape[-1], shape[-2]) if flag else shape
+        g = g.summed_to(turned)
+        rank = len(shape)
+        return g.permuted((*range(rank - 2), rank - 1, rank - 2)) if flag else g
