@@ -116,7 +116,7 @@ class _Linear(OneOutput):
             )
             pulled = replace(pulled.behind(Effect.SCALED, arrays), cut=cut, sense=None)
             if g.correlated and len(inputs) > 1:
-                pulled = replace(pulled, sense=Sense(g, np.sign(np.asarray(weight))))
+                pulled = replace(pulled, sense=Sense(self.node.name, np.sign(np.asarray(weight))))
             if g.ahead is not NOTHING_AHEAD:
                 pulled = replace(pulled, ahead=g.ahead.scaled(self._share_of_variance(number, weight, inputs, y)))
             if g.projected is not UNPROJECTED:  # it followed the sum, which its operand is a part of

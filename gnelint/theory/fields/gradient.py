@@ -88,11 +88,11 @@ class Sense:
     """The sign that what positions share of a gradient has, relative to the gradient behind a sum that it comes from.
 
     Attributes:
-        source: that gradient; what comes from one on several ways adds up with these signs.
+        source: name of that sum; what comes from one on several ways adds up with these signs.
         sign: 1 or -1, for all channels or one each: shape () or (channels,).
     """
 
-    source: Gradient
+    source: str
     sign: np.ndarray
 
     def times(self, sign: np.ndarray) -> Sense:
@@ -380,7 +380,7 @@ class Gradient(Field):
         together = summed(left.position_covariance, right.position_covariance)
         across = summed(left.sample_covariance, right.sample_covariance)
         lean = _mixed_lean(left, right)
-        if left.sense and right.sense and left.sense.source is right.sense.source:
+        if left.sense and right.sense and left.sense.source == right.sense.source:
             energy, together, lean = _added_shared(left, right, energy)
         arrays = (energy, together, overlap, across, lean)
         ahead = mixed_ahead(((left.total, left.ahead), (right.total, right.ahead)))
