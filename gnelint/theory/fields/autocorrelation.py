@@ -42,6 +42,15 @@ class Autocorrelation:
         total = float((pairs * (self.near[:reach] - self.far)).sum())
         return total / (0.5 * length * (length - 1)) + self.far
 
+    def coherence(self, amplitude: np.ndarray) -> float:
+        """The energy of the sum of entries with these amplitudes, by index, over the sum of their energies."""
+        own = float((amplitude**2).sum())
+        reach = min(self.near.size, amplitude.size - 1)
+        pairs = np.array([float(amplitude[:-distance] @ amplitude[distance:]) for distance in range(1, reach + 1)])
+        beyond = (float(amplitude.sum()) ** 2 - own) / 2.0 - float(pairs.sum())
+        together = float(pairs @ self.near[:reach]) + self.far * max(beyond, 0.0)
+        return max(1.0 + 2.0 * together / own, 0.0) if own > 0 else 1.0
+
     def on(self, axis: int) -> Autocorrelation:
         """The same along another axis."""
         return replace(self, axis=axis)

@@ -239,6 +239,11 @@ class Field(ABC):
         others = tuple(i for i in range(len(self.axes)) if i != index)
         return int((self.arrays()[self._covariance].max(axis=others) > 0).sum()) <= 1
 
+    def along(self, index: int, array: np.ndarray) -> np.ndarray:
+        """What a cell array is at each index of an axis, averaged over the others."""
+        line = set_average(array, self, [other for other in range(len(self.axes)) if other != index])
+        return np.repeat(line.reshape(-1), self.axes[index].lengths.astype(int))
+
     def only(self, *kept: int) -> Self:
         """With every axis pooled but the ones named."""
         field = self

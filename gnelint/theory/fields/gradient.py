@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnelint.records import cached_property, dataclass, replace
-from gnelint.theory.fields.autocorrelation import Autocorrelation, mixed_autocorrelation
+from gnelint.theory.fields.autocorrelation import mixed_autocorrelation
 from gnelint.theory.fields.cells import (
     Axes,
     Axis,
@@ -28,7 +28,7 @@ from gnelint.theory.fields.cells import (
     total_average,
 )
 from gnelint.theory.fields.channel_correlation import NOTHING_AHEAD, Ahead, mixed_ahead
-from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
+from gnelint.theory.fields.field import Effect, Field, outlasts, put
 from gnelint.theory.fields.law import Law
 from gnelint.theory.fields.moments import Trace
 from gnelint.theory.fields.nearby import mixed_nearby
@@ -280,11 +280,9 @@ class Gradient(Field):
 
     def profiled(self, index: int) -> Gradient:
         """With the cells of one axis turned into a profile."""
-        axis = self.axes[index]
-        if axis.is_pooled:
+        if self.axes[index].is_pooled:
             return self
-        line = set_average(self.energy, self, [other for other in range(len(self.axes)) if other != index])
-        profile = normalised(np.repeat(line.reshape(-1), axis.lengths.astype(int)))
+        profile = normalised(self.along(index, self.energy))
         field = self.pooled(index)
         return field.behind(Effect.RECUT, field.arrays(), profile=put(field.profile, index, profile))
 
@@ -445,23 +443,10 @@ class Gradient(Field):
             arrays[0] = np.maximum(apart * self.nearby.coherence({index: axis.size}) + whole, 0.0)
         elif self.autocorrelation is not None and self.autocorrelation.axis == index:
             alone = (length * self.energy).sum(axis=index, keepdims=True)
-            arrays[0] = alone * self._coherence(index, self.autocorrelation)
+            arrays[0] = alone * self.autocorrelation.coherence(np.sqrt(self.along(index, self.energy)))
         found = self.behind(Effect.MOVED, arrays, put(self.axes, index, Axis(1)), put(self.profile, index, None))
         left = self.nearby.moved(lambda axis: None if axis == index else axis)
         return replace(found, alike=self.alike - {index}, nearby=left)
-
-    def _coherence(self, index: int, autocorrelation: Autocorrelation) -> float:
-        """The energy of the sum along an axis over the sum of the energies, of entries that are correlated by their
-        distance."""
-        others = [other for other in range(len(self.axes)) if other != index]
-        line = set_average(self.energy, self, others).reshape(-1)
-        amplitude = np.sqrt(np.repeat(line, self.axes[index].lengths.astype(int)))
-        own = float((amplitude**2).sum())
-        reach = min(autocorrelation.near.size, amplitude.size - 1)
-        pairs = np.array([float(amplitude[:-distance] @ amplitude[distance:]) for distance in range(1, reach + 1)])
-        beyond = (float(amplitude.sum()) ** 2 - own) / 2.0 - float(pairs.sum())
-        together = float(pairs @ autocorrelation.near[:reach]) + autocorrelation.far * max(beyond, 0.0)
-        return max(1.0 + 2.0 * together / own, 0.0) if own > 0 else 1.0
 
     def reshaped(self, shape: Sequence[int]) -> Gradient:
         even = self._even(shape)

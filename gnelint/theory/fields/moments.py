@@ -13,7 +13,7 @@ import numpy as np
 from gnelint.records import cached_property, dataclass, replace
 from gnelint.theory.fields.cells import Axes, Axis, average, counts, on_cells, pooled, resample, total_average
 from gnelint.theory.fields.channel_correlation import NONE, ChannelCorrelation
-from gnelint.theory.fields.field import Effect, Field, outlasts, put, set_average
+from gnelint.theory.fields.field import Effect, Field, outlasts, put
 from gnelint.theory.fields.nearby import same_along
 from gnelint.theory.fields.profiles import Profiles, amplitude, normalised
 from gnelint.theory.gaussian.gram_charlier import rectified_moments
@@ -208,11 +208,9 @@ class Moments(Field):
 
     def profiled(self, index: int) -> Moments:
         """With the cells of one axis turned into a profile, where the means allow one."""
-        axis = self.axes[index]
-        if axis.is_pooled:
+        if self.axes[index].is_pooled:
             return self
-        line = set_average(self.second, self, [other for other in range(len(self.axes)) if other != index])
-        profile = normalised(np.repeat(line.reshape(-1), axis.lengths.astype(int)))
+        profile = normalised(self.along(index, self.second))
         field = self.pooled(index)
         mean = field.mean / amplitude((profile,))
         variance = field.second - mean**2
