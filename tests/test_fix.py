@@ -150,6 +150,38 @@ def test_what_is_not_fixed_is_said(folder: Path) -> None:
     assert "--unsafe-fixes" in run("norms.onnx", "--diff", "--preview", "--select", "GNE311").output
 
 
+STANDARDISED = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights = nn.ParameterList(torch.randn(16, 16, 3, 3) for _ in range(12))
+
+    def forward(self, x):
+        for w in self.weights:
+            w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) * 144 + 1e-5).sqrt()
+            x = F.relu(F.conv2d(x, w, padding=1))
+        return x
+
+def net():
+    return Net(), torch.randn(4, 16, 8, 8)
+"""
+
+
+def test_nothing_is_written_where_the_writer_can_make_no_edit(folder: Path) -> None:
+    (folder / "standardised.py").write_text(STANDARDISED)
+    done = run("standardised.py:net", "-o", "fixed.pt2", "--no-verify")
+    text = " ".join(done.output.split())
+    assert "GNE306 warning weight-standardization-gain (12 places) it is not a submodule of its own" in text
+    assert "it is new in the fixed model" not in text
+    assert text.endswith("Nothing written.")
+    assert not Path("fixed.pt2").exists()
+
+
 def test_several_targets(folder: Path) -> None:
     onnx_file(folder / "one.onnx")
     onnx_file(folder / "two.onnx")

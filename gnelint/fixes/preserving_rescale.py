@@ -63,12 +63,12 @@ def _homogeneous(graph: Graph, run: list[Layer]) -> list[list[Layer]]:
             parts.append([])
         parts[-1].append(layer)
         seen = layer.exit in graph.outputs or len(graph.consumers.get(layer.exit, ())) != 1
-        if seen or not all(_lets_scale_through(node) for node in layer.nodes[1:]):
+        if seen or not all(lets_scale_through(node) for node in layer.nodes[1:]):
             parts.append([])
     return [part for part in parts if part]
 
 
-def _lets_scale_through(node: Node) -> bool:
+def lets_scale_through(node: Node) -> bool:
     """Whether f(c x) = c f(x) for c > 0 once the biases are multiplied by c as well."""
     if node.op == "dropout":
         return not node.attribute("alpha")  # alpha dropout puts a number of its own in

@@ -17,6 +17,11 @@ class Unmade:
     reason: str
 
 
+def all_unmade(edits: Sequence[Edit], unmade: Sequence[Unmade]) -> bool:
+    """Whether there were edits to make, and none of them could be made."""
+    return 0 < len(edits) == len(unmade)
+
+
 class CannotEditError(Exception):
     """Why an edit cannot be made in this model, a clause for people; the model is as it was before."""
 

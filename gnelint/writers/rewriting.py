@@ -27,7 +27,7 @@ from gnelint.readers.reading import require_torch
 from gnelint.readers.target import Target, resolve
 from gnelint.records import cached_property, dataclass
 from gnelint.settings.jobs import Job
-from gnelint.writers.base import Unmade
+from gnelint.writers.base import Unmade, all_unmade
 
 if TYPE_CHECKING:
     from gnelint.measure.opening import Source
@@ -76,9 +76,11 @@ class Rewritten:
         """The findings that remain and why."""
         known = {refusal.finding.place: refusal for refusal in self.plan.left}
         failed = {(unmade.edit.rule, unmade.edit.nodes): unmade.reason for unmade in self.unmade}
+        before = {finding.place for finding in self.plan.found}
         found = []
         for finding in self.remaining:
-            new = Refusal(finding, failed.get(finding.place, "it is new in the fixed model"))
+            why = "what would end it could not be done" if finding.place in before else "it is new in the fixed model"
+            new = Refusal(finding, failed.get(finding.place, why))
             found.append(replace(known.get(finding.place, new), finding=finding))
         return tuple(found)
 
@@ -97,7 +99,7 @@ class Subject(ABC):
 
     @abstractmethod
     def write(self, edits: Sequence[Edit], output: Path) -> tuple[Unmade, ...]:
-        """Write the edited target; nothing half-written stays under the name.
+        """Write the edited target; nothing half-written stays under the name, and nothing at all without an edit made.
 
         Raises:
             GnelintError: it cannot be written.
@@ -201,7 +203,8 @@ class TorchSubject(Subject):
         else:
             assert self._job.target.path is not None
             program, unmade = fixed_pt2(self._job.target.path, edits)
-        write_program(program, output)
+        if not all_unmade(edits, unmade):
+            write_program(program, output)
         return unmade
 
     def read(self, output: Path) -> Graph:
@@ -250,7 +253,8 @@ def _source(job: Job) -> Source:
 def _written(subject: Subject, edits: Sequence[Edit], folder: Path, job: Job) -> Source:
     """The edited target in a file of its own."""
     file = folder / f"fixed{subject.suffix}"
-    subject.write(edits, file)
+    if all_unmade(edits, subject.write(edits, file)):
+        return subject.source
     return replace(_source(job), target=resolve(str(file))[0])
 
 
@@ -317,6 +321,8 @@ def rewrite(
         return result
     verification = _verification(subject, plan.edits) if verify else None  # while the target is as it was
     unmade = subject.write(plan.edits, output)
+    if all_unmade(plan.edits, unmade):
+        return replace(result, unmade=unmade, after=plan.before, remaining=plan.found)
     after = analyse(subject.read(output))
     remaining = plan.request.findings(after)
     return replace(result, unmade=unmade, output=output, after=after, remaining=remaining, verification=verification)

@@ -19,7 +19,7 @@ from gnelint.ir.graph import Graph
 from gnelint.onnxfile.bytes import MAX_MESSAGE, Message, stretch
 from gnelint.onnxfile.data import INLINE, DataFiles, external_tensors, write_copy
 from gnelint.onnxfile.file import ModelFile, open_model
-from gnelint.writers.base import CannotEditError, Groups, Unmade
+from gnelint.writers.base import CannotEditError, Groups, Unmade, all_unmade
 from gnelint.writers.onnx.draft import Draft
 from gnelint.writers.onnx.layers import Workbench, edit_layer
 from gnelint.writers.onnx.marks import mark
@@ -53,7 +53,8 @@ def write_onnx(
         outside = any(True for _ in external_tensors(file.proto))
         draft = Draft(file)
         unmade = _edited(file, draft, edits, graph, inline)
-        _write(file, draft if len(unmade) < len(edits) else None, output, outside)
+        if not all_unmade(edits, unmade):
+            _write(file, draft if edits else None, output, outside)
     except UnreadableError as error:
         raise ModelError(str(source), error.problem, error.advice) from error
     except OSError as error:

@@ -22,6 +22,7 @@ from gnelint.fixes.edits import (
     SecondMoment,
     Substitute,
 )
+from gnelint.fixes.preserving_rescale import lets_scale_through
 from gnelint.ir.graph import Graph, Node
 from gnelint.nn import Scale, SecondMomentNorm1d, SecondMomentNorm2d, SecondMomentNorm3d
 from gnelint.nn.conversion import CENTRED, second_moment_of
@@ -137,20 +138,27 @@ class _Surgery:
             raise CannotEditError("there is no such change of a module")
 
     def _path(self, node: Node) -> str:
-        """The qualified name of the submodule whose call a node is."""
-        numbered = re.fullmatch(r"(.+)_\d+", node.name)
-        for path in (node.name, *(numbered.groups() if numbered else ())):
-            if path and self._has(path):
-                return path
+        """The qualified name of the submodule whose call a node is.
+
+        Raises:
+            CannotEditError: it is none's.
+        """
+        path = self._found(node)
+        if path is not None:
+            return path
         place = "" if node.location is None else f" ({node.location.file}:{node.location.line})"
-        raise CannotEditError(f"{node.name} is not a submodule: change the line that computes it{place}")
+        raise CannotEditError(f"it is not a submodule of its own: change the line that computes it{place}")
+
+    def _found(self, node: Node) -> str | None:
+        """The qualified name of the submodule whose call a node is, None if it is none's."""
+        numbered = re.fullmatch(r"(.+)_\d+", node.name)
+        return next((path for path in (node.name, *(numbered.groups() if numbered else ())) if self._has(path)), None)
 
     def _has(self, path: str) -> bool:
         try:
-            self.module.get_submodule(path)
+            return bool(path) and self.module.get_submodule(path) is not None
         except AttributeError:
             return False
-        return True
 
     def _agreed(self, path: str, action: Action) -> None:
         """All calls of the submodule are to be changed alike."""
@@ -205,7 +213,7 @@ class _Surgery:
         if after is not None:
             self._wrap(after, lambda part: nn.Sequential(new, part), 1)
         else:
-            path = self._path(node)
+            path = self._path(self._handed_on(node) if isinstance(action, InsertScale) and action.factor > 0 else node)
             calls = [found.name for found in self._graph.nodes if _is_call(found.name, path)]
             if len(calls) > 1 or len(node.outputs) > 1:
                 raise CannotEditError(f"{path} is used as {', '.join(calls[:3])}: give each its own module")
@@ -230,10 +238,21 @@ class _Surgery:
         if len(readers) != 1 or value in self._graph.outputs or readers[0].parameters:
             return None
         path = readers[0].name
-        if not self._has(path) or any(self._part(path).parameters()) or not _is_plain(self._part(path)):
+        if not self._has(path) or not _is_plain(self._part(path)) or len(tuple(self._part(path).parameters())) > 0:
             return None
         calls = [node.name for node in self._graph.nodes if _is_call(node.name, path)]
         return path if calls == [path] else None
+
+    def _handed_on(self, node: Node) -> Node:
+        """Where a module hands on what a node inside it makes, if a positive factor there is one on the node itself."""
+        found = node
+        while self._found(found) is None:
+            readers = self._graph.consumers.get(found.outputs[0], ())
+            seen = len(readers) != 1 or found.outputs[0] in self._graph.outputs
+            if seen or "bias" in readers[0].parameters or not lets_scale_through(readers[0]):
+                return node
+            found = readers[0]
+        return found if node.name.startswith(f"{self._found(found)}.") else node
 
     def _wrap(self, path: str, wrapper: Callable[[nn.Module], nn.Module], index: int) -> None:
         self._put(path, wrapper(self._part(path)))

@@ -152,6 +152,30 @@ def test_an_activation_takes_the_inserted_layer_with_it() -> None:
     assert {"0.weight", "1.0.weight", "2.0.weight", "2.1.weight"} <= set(found.state_dict())
 
 
+class Within(nn.Conv2d):
+    """A convolution that scales and activates what it makes: the module's name is that of the last of the three."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(3, 3, 3, padding=1)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x) * 1.3)
+
+
+def test_a_factor_inside_a_module_goes_behind_it_where_that_is_the_same() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), Within(torch.relu), nn.Conv2d(3, 3, 1), Within(torch.sigmoid)).double()
+    x = IMAGE.double()
+    graph = _graph(module, x)
+    wanted = edits(*(InsertScale(value, 0.5) for value in values(graph, "0", "1.conv", "2", "3.conv")))
+    found, unmade = fixed_module(module, wanted, graph)
+    assert [each.edit.action.subject for each in unmade] == values(graph, "3.conv")
+    assert "it is not a submodule of its own: change the line that computes it (" in unmade[0].reason
+    for own, made in zip(module[:3], found[:3], strict=True):
+        torch.testing.assert_close(made(x), own(x) / 2)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
