@@ -81,7 +81,8 @@ class Fallback:
 
     def refusal(self, name: str, reason: str) -> str:
         """Why a node has no numbers: why no formula gives them, and why it was not sampled."""
-        return f"{reason}; not sampled: {self._refused[name]}" if name in self._refused else reason
+        refused = self._refused.get(name)
+        return f"{reason}; not sampled: {refused}" if refused else reason
 
     def _shows(self, value: str) -> bool:
         return self._sampler is not None and self._sampler.shows(value)

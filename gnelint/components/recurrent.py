@@ -403,6 +403,8 @@ class LSTM(Recurrent):
     """
 
     def cell(self, recurrent: _Weights) -> Cell:
+        if "peephole" in self.node.parameters:
+            raise NotModelledError("peepholes")
         return _LSTMCell(recurrent, bool(self.node.attribute("coupled")))
 
     def _at_states(self, pulled: Pulled) -> tuple[np.ndarray, ...]:

@@ -36,8 +36,33 @@ CUT_FROM = 4096
 EXPORT_AGAIN = "Export the model again, or copy the file again."
 
 
+@dataclass(frozen=True)
+class Gap:
+    """How far an operation's input is from what the operation takes.
+
+    Attributes:
+        entries: that the input has: along an axis, or in all.
+        wanted: that the operation takes.
+        exact: whether more than that do not fit either.
+        others: axes besides that do not fit.
+    """
+
+    entries: int
+    wanted: int
+    exact: bool = True
+    others: int = 0
+
+
 class MisfitError(UnreadableError):
-    """An operation does not fit the shapes of its inputs, which may be the fault of sizes that were assumed."""
+    """An operation does not fit the shapes of its inputs, which may be the fault of sizes that were assumed.
+
+    Attributes:
+        gap: how far it is from fitting, if that is known.
+    """
+
+    def __init__(self, problem: str, advice: str = "", gap: Gap | None = None) -> None:
+        super().__init__(problem, advice)
+        self.gap = gap
 
 
 @dataclass(frozen=True)

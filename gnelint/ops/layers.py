@@ -7,8 +7,9 @@ broadcast as in numpy; without them only factor acts.
 A recurrent layer runs in one direction. x is (batch, time, in), the states are (batch, hidden), by default 0; y is
 (batch, time, hidden), for lstm followed by the last carry where something reads it. weight is (gates * hidden, in),
 recurrent (gates * hidden, hidden), rows gate by gate: input, forget, cell, output for lstm (coupled: the forget gate is
-one minus the input gate), reset, update, new for gru (reset_after: the reset gate multiplies U h + recurrent_bias; else
-it multiplies h).
+one minus the input gate; peephole, (3 * hidden), multiplies the carry into the pre-activations of the input gate and
+the forget gate and the new carry into the output gate's), reset, update, new for gru (reset_after: the reset gate
+multiplies U h + recurrent_bias; else it multiplies h).
 
 Axes of a normalisation are the normalised ones; running statistics of an instance normalisation are not read.
 
@@ -48,7 +49,7 @@ RECORDS = (
               function=Joined(lambda xp, x, factor, bias=0.0: x + factor * bias)),
     Operation("scale", "linear", "factor x scale, or factor x / scale with reciprocal.", parameters=("scale",),
               attributes={"factor": 1.0, "reciprocal": False}, function=Joined(_scale)),
-    Operation("lstm", "recurrent", "A long short-term memory.", ("x", "hidden?", "carry?"), _GATED,
+    Operation("lstm", "recurrent", "A long short-term memory.", ("x", "hidden?", "carry?"), (*_GATED, "peephole"),
               {"reverse": False, "coupled": False}),
     Operation("gru", "recurrent", "A gated recurrent unit.", _STATES, _GATED, {"reverse": False, "reset_after": True}),
     Operation("rnn", "recurrent", "tanh or relu of W x + U h + b.", _STATES, _GATED,

@@ -174,7 +174,7 @@ def _refusals() -> Iterator[None]:
     except NotSampledError:
         raise
     except GnelintError as error:
-        raise NotSampledError(str(error)) from error
+        raise NotSampledError(error.problem) from error
     except Exception as error:  # torch refuses operands in many ways
         if ran_out(error):
             raise NotSampledError("there is not enough memory to run it") from error

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 import onnx
 
 from gnelint.errors import UsageError
-from gnelint.ir.graph import FLOATING, Value
+from gnelint.ir.graph import FLOATING, Dim, Value
 from gnelint.onnxfile.types import element_type, tensor_shape
 from gnelint.readers.inputs import InputSpec
 from gnelint.records import dataclass
 
 CHANNELS = 3
+MOST_COLOURS = 4
+"""Channels of an image whose channels stand last, at most: more of them could be a side."""
 
 HOW_TO_SET = "set it with --input"
 """In every note on a size that the file leaves open and that was assumed."""
@@ -27,6 +29,7 @@ class Sizes:
     Attributes:
         states: whether the second axis behind a first one that the file fixes is the batch, as it is in the state of
             a recurrent layer, (layer, batch, unit).
+        given: sizes that are known, by what `BoundInputs.assumed` calls them.
     """
 
     batch: int = 8
@@ -34,6 +37,7 @@ class Sizes:
     image: int = 224
     volume: int = 32
     states: bool = False
+    given: Mapping[str, int] = field(default_factory=dict)
 
 
 ASSUMED = (
@@ -59,27 +63,15 @@ class BoundInputs:
         values: in the model's order; a value of unknown rank has shape None.
         special: types of the inputs that are no plain tensors.
         sizes: what each named size was fixed to.
+        assumed: the sizes that were assumed, by name, those without one by their place.
         notes: which sizes were assumed.
     """
 
     values: list[Value] = field(default_factory=list)
     special: dict[str, onnx.TypeProto] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    assumed: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def attempts(declared: Sequence[onnx.ValueInfoProto], specs: Sequence[InputSpec]) -> Iterator[BoundInputs]:
-    """The inputs with one choice of the sizes that the file leaves open after the other, each that differs.
-
-    Raises:
-        UsageError: as of `bind`.
-    """
-    tried: list[list[Value]] = []
-    for sizes in ASSUMED:
-        bound = bind(declared, specs, sizes)
-        if bound.values not in tried:
-            tried.append(bound.values)
-            yield bound
 
 
 def bind(
@@ -158,22 +150,26 @@ def _default(info: onnx.ValueInfoProto, dtype: str | None, bound: BoundInputs, s
             found.append(bound.sizes[size])
         else:
             name = size if isinstance(size, str) else ""
-            is_batch = axis == 0 or (sizes.states and axis == 1 and len(shape) == 3 and isinstance(shape[0], int))
-            assumed = sizes.batch if is_batch else _assumed(name, axis, len(shape), dtype, sizes)
+            what = f'"{name}"' if name else f"axis {axis}"
+            key = name or f'{what} of input "{info.name}"'
+            assumed = sizes.given.get(key) or _assumed(name, axis, shape, dtype, sizes)
             if name:
                 bound.sizes[name] = assumed
+            bound.assumed[key] = assumed
             found.append(assumed)
-            what = f'"{name}"' if name else f"axis {axis}"
             bound.notes.append(f'{what} of input "{info.name}" was taken as {assumed}')
     return tuple(found)
 
 
-def _assumed(name: str, axis: int, rank: int, dtype: str | None, sizes: Sizes) -> int:
-    if "batch" in name.lower():
+def _assumed(name: str, axis: int, shape: tuple[Dim | None, ...], dtype: str | None, sizes: Sizes) -> int:
+    rank = len(shape)
+    if axis == 0 or "batch" in name.lower() or (sizes.states and axis == 1 and rank == 3 and isinstance(shape[0], int)):
         return sizes.batch
     floating = dtype is None or dtype in FLOATING
     if floating and rank in (4, 5):
-        return CHANNELS if axis == 1 else sizes.image if rank == 4 else sizes.volume
+        last = shape[-1]
+        channels = rank - 1 if isinstance(last, int) and last <= MOST_COLOURS and not isinstance(shape[1], int) else 1
+        return CHANNELS if axis == channels else sizes.image if rank == 4 else sizes.volume
     return sizes.sequence
 
 

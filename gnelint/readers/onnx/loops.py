@@ -14,8 +14,8 @@ from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.fold import RANDOM
 from gnelint.records import dataclass
 
-MOST_NODES = 3_000
-"""Operations that the steps of a loop may become together: 100 steps of a cell of 30."""
+MOST_NODES = 8_000
+"""Operations that the steps of a model's loops may become together: 128 steps of two cells of 30."""
 _SCAN = 9
 """Opset from which on a Scan is of one sequence, not of a batch of them."""
 _AXES_AS_INPUT = 13
@@ -23,8 +23,8 @@ _AXES_AS_INPUT = 13
 
 
 def counted_steps(call: Call, scope: Scope[Operand]) -> int | None:
-    """How often the body of a Loop or a Scan runs at most; None where the values of tensors decide, where that is too
-    often, where what it carries are sequences of tensors, and of anything else.
+    """How often the body of a Loop or a Scan runs at most; None where the values of tensors decide, where sequences of
+    tensors are carried, and of anything else.
 
     Args:
         call: the operation.
@@ -37,8 +37,7 @@ def counted_steps(call: Call, scope: Scope[Operand]) -> int | None:
         return None
     if len(call.inputs) != len(body.input):
         return None
-    steps = _turns(call, body, scope) if call.op_type == "Loop" else _slices(call)
-    return None if steps is None or steps * max(len(body.node), 1) > MOST_NODES else steps
+    return _turns(call, body, scope) if call.op_type == "Loop" else _slices(call)
 
 
 def _slices(call: Call) -> int | None:

@@ -15,13 +15,14 @@ from gnelint.budget import too_much_memory
 from gnelint.errors import GnelintError, ModelError, UnreadableError
 from gnelint.fusion import fuse
 from gnelint.ir.graph import Graph
-from gnelint.onnxfile.file import MisfitError, ModelFile, open_model
+from gnelint.onnxfile.file import ModelFile, open_model
 from gnelint.onnxfile.nodes import imports, reads, types_of
 from gnelint.onnxfile.scopes import Place, Scope
 from gnelint.onnxfile.weights import WeightReader
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.onnx.call import Operand
-from gnelint.readers.onnx.inputs import BoundInputs, attempts, sentence
+from gnelint.readers.onnx.fitting import Attempt, Fitting
+from gnelint.readers.onnx.inputs import BoundInputs, bind, sentence
 from gnelint.readers.onnx.mixing import with_program_constants
 from gnelint.readers.onnx.walk import Walker, check_shape
 
@@ -68,21 +69,20 @@ def _read(path: Path, training: bool, specs: tuple[InputSpec, ...]) -> Graph:
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {sparse.values.name for sparse in graph.sparse_initializer}
     declared = [info for info in graph.input if info.name not in constants]  # old files list their weights as inputs
-    problem: UnreadableError | None = None
-    for count, bound in enumerate(attempts(declared, specs)):
+
+    def attempt(bound: BoundInputs) -> Attempt:
+        walker = Walker(file.proto, WeightReader(file), bound.sizes, training)
         try:
-            return _walk(path, file, versions, training, bound)
+            graph = _walk(path, file, walker, versions, bound)
         except UnreadableError as error:
-            problem = problem or error
-            if count and not isinstance(error, MisfitError):  # other sizes will not mend it
-                break
-    assert problem is not None
-    raise problem
+            return Attempt(bound, walker.visited, problem=error)
+        return Attempt(bound, walker.visited, graph, cut_short=walker.cut_short)
+
+    return Fitting(lambda sizes: bind(declared, specs, sizes), attempt).fitted()
 
 
-def _walk(path: Path, file: ModelFile, versions: dict[str, int], training: bool, bound: BoundInputs) -> Graph:
-    weights = WeightReader(file)
-    walker = Walker(file.proto, weights, bound.sizes, training)
+def _walk(path: Path, file: ModelFile, walker: Walker, versions: dict[str, int], bound: BoundInputs) -> Graph:
+    weights = walker.weights
     walker.types.special.update(bound.special)
     scope: Scope[Operand] = Scope()
     read = _read_names(file.proto.graph)

@@ -35,10 +35,11 @@ from gnelint.readers.onnx.call import Call, Operand, OutputType
 from gnelint.readers.onnx.emitter import Emitter
 from gnelint.readers.onnx.fold import RANDOM, CannotFoldError, drawn, fold
 from gnelint.readers.onnx.fused import parts_of_fused
+from gnelint.readers.onnx.gaps import gap
 from gnelint.readers.onnx.infer import InferenceFailedError, TypeInference, output_type
 from gnelint.readers.onnx.integers import NOTE as ROUNDED
 from gnelint.readers.onnx.integers import with_layers
-from gnelint.readers.onnx.loops import counted_steps, unrolled
+from gnelint.readers.onnx.loops import MOST_NODES, counted_steps, unrolled
 from gnelint.readers.onnx.ops.table import DECOMPOSED, LOWERINGS, shape_constant
 from gnelint.readers.onnx.origin import folded_normalization, ignored_rules, location, metadata, scopes
 from gnelint.readers.onnx.tables import with_real_tables
@@ -85,7 +86,12 @@ class Capture(Scope[Operand]):
 
 
 class Walker:
-    """Reads the nodes of one model into one emitter (bodies of control flow get their own)."""
+    """Reads the nodes of one model into one emitter (bodies of control flow get their own).
+
+    Attributes:
+        visited: operations read so far.
+        cut_short: whether a loop was left as it is because it has too many steps.
+    """
 
     def __init__(self, model: onnx.ModelProto, weights: WeightReader, sizes: Mapping[str, int], training: bool) -> None:
         self.emitter = Emitter(training)
@@ -95,10 +101,12 @@ class Walker:
         self._deciding: set[str] = set()
         self._operators: dict[str, str] = {}
         self._functions = Functions(model.functions)
-        self._weights = weights
+        self.weights = weights
         self._sizes = sizes
         self._training = training
-        self._visited = 0
+        self.visited = 0
+        self.cut_short = False
+        self._steps_left = MOST_NODES
         written = len(model.graph.node) + sum(len(function.node) for function in model.functions)
         self._most = min(MAX_NODES, FREE_GROWTH + MAX_GROWTH * written)
         self._tensors: dict[str, object] = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -110,7 +118,7 @@ class Walker:
             where: which body this is, for people.
         """
         for tensor in graph.initializer:
-            scope.bind(tensor.name, self._weights.parameter(tensor, self._tensor_name(tensor.name, tensor, where)))
+            scope.bind(tensor.name, self.weights.parameter(tensor, self._tensor_name(tensor.name, tensor, where)))
         self.sparse_constants(graph, scope)
 
     def _tensor_name(self, name: str, held: object, where: str) -> str:
@@ -129,7 +137,7 @@ class Walker:
     def sparse_constants(self, graph: onnx.GraphProto, scope: Scope[Operand]) -> None:
         """Bind the sparse initializers."""
         for sparse in graph.sparse_initializer:
-            scope.bind(sparse.values.name, self._weights.sparse(sparse, sparse.values.name))
+            scope.bind(sparse.values.name, self.weights.sparse(sparse, sparse.values.name))
 
     def graph_nodes(self, graph: onnx.GraphProto, scope: Scope[Operand], place: Place) -> None:
         """Read the nodes of the graph or of a body."""
@@ -147,8 +155,8 @@ class Walker:
             )
         found = scopes(nodes)
         for index in in_order(nodes):
-            self._visited += 1
-            if self._visited > self._most:
+            self.visited += 1
+            if self.visited > self._most:
                 raise UnreadableError(
                     f'more than {self._most} operations once functions are expanded, at node "{place.prefix}"',
                     "Export the model without functions that call functions.",
@@ -170,7 +178,7 @@ class Walker:
             raise UnreadableError(f'node "{origin.name}" ({node.op_type}) has no output', EXPORT_AGAIN)
         if is_constant(node):
             name = self._tensor_name(place.name(node.output[0]), node, own_name(node))
-            scope.bind(node.output[0], self._weights.constant(node, attributes, name))
+            scope.bind(node.output[0], self.weights.constant(node, attributes, name))
             return
         if folded_normalization(node):
             self.emitter.notes[FOLDED_NOTE] = None
@@ -234,6 +242,7 @@ class Walker:
                 raise MisfitError(
                     f'node "{call.origin.name}" ({call.op_type}) does not fit its inputs {_shapes(call)}: {error}',
                     _remedy(call),
+                    gap(call),
                 ) from error
         return tuple(output_type(found.get(name), place.declared.get(name), self._sizes) for name in node.output)
 
@@ -348,7 +357,7 @@ class Walker:
                 self._enter(node, taken.g, scope, place, call.origin)
                 return
         steps = None if call.domain else counted_steps(call, scope)
-        if steps:
+        if steps and self._affords(steps * max(len(call.attributes["body"].g.node), 1)):
             self._unroll(node, call, steps, scope, place)
             return
         captured, fitting = self._bodies(node, call, scope, place)
@@ -363,6 +372,13 @@ class Walker:
         more = [value for name, value in captured.items() if value not in own]
         results = self.emitter.unmodelled(call, [*call.inputs, *more], "control flow")
         self._bind(node, results, call, scope, place)
+
+    def _affords(self, nodes: int) -> bool:
+        """Whether the steps of one more loop can be read, which is then counted."""
+        fits = nodes <= self._steps_left
+        self._steps_left -= nodes if fits else 0
+        self.cut_short |= not fits
+        return fits
 
     def _unroll(self, node: onnx.NodeProto, call: Call, steps: int, scope: Scope[Operand], place: Place) -> None:
         """Read a Loop or a Scan as its steps, behind each other: their nodes are called after it and the step."""
@@ -418,7 +434,7 @@ class Walker:
             if attribute.type == onnx.AttributeProto.GRAPH
         }
         misfits: list[MisfitError] = []
-        for name, graph in bodies.items():
+        for name, graph in sorted(bodies.items(), reverse=True):  # what a condition asks for comes before what else
             where = f"{call.origin.name}/{name}"
             try:
                 body, read = self._body(graph, scope, place, where)
@@ -495,7 +511,7 @@ class Walker:
             subgraphs=emitter.subgraphs,
             deciding=frozenset(self._deciding),
             ignores=self.ignores,
-            data_files=self._weights.data_files,
+            data_files=self.weights.data_files,
             returned=frozenset(returned),
         )
 

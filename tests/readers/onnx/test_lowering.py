@@ -395,10 +395,10 @@ def test_a_branch_for_other_sizes_is_left_out(tmp_path: Path) -> None:
         own = numpy_helper.from_array(np.ones((size, 4), np.float32), "w")
         return helper.make_graph([helper.make_node("MatMul", ["r", "w"], ["o"], name=f"of{size}")], "b", [], out, [own])
 
-    def two(first: int, second: int) -> onnx.ModelProto:
+    def two(first: int, second: int, samples: int | str = "samples") -> onnx.ModelProto:
         decide = node("If", ["c"], ["y"], name="if", then_branch=branch(first), else_branch=branch(second))
         nodes = [node("Relu", ["x"], ["r"], name="relu"), decide]
-        return model(nodes, {"x": (8, "samples"), "c": ()}, types={"c": TensorProto.BOOL})
+        return model(nodes, {"x": (8, samples), "c": ()}, types={"c": TensorProto.BOOL})
 
     graph = load(two(512, 256), tmp_path)
     assert graph.values["x"].shape == (8, 512)
@@ -407,7 +407,7 @@ def test_a_branch_for_other_sizes_is_left_out(tmp_path: Path) -> None:
     assert [(found.name, found.op) for found in graph.nodes] == [("relu", "relu"), ("of512", "linear")]
     assert graph.deciding == {"c"}
     with pytest.raises(ModelError, match="does not fit its inputs"):
-        load(two(7, 9), tmp_path)
+        load(two(7, 9, 128), tmp_path)
 
 
 def test_names_scopes_and_locations(tmp_path: Path) -> None:

@@ -179,7 +179,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray], str]] = {
     "clip": ("LSTM", {"clip": 3.0}, {}, "clipped"),
     "activations": ("GRU", {"activations": ["HardSigmoid", "Tanh"]}, {}, "HardSigmoid"),
     "one activation": ("RNN", {"activations": ["Affine"]}, {}, "Affine"),
-    "peepholes": ("LSTM", {}, {"p": np.ones((1, 3 * HIDDEN), np.float32)}, "peepholes"),
     "lengths": ("LSTM", {}, {"lengths": np.array([STEPS, 3], np.int32)}, "different lengths"),
 }
 
@@ -187,8 +186,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_component_is_refused(name: str, tmp_path: Path) -> None:
     op, attributes, more, reason = REFUSED[name]
-    inputs = ["x", "w", "r", "b", "lengths" if "lengths" in more else "", "", "", "p" if "p" in more else ""]
-    graph = build(op, tmp_path, weights(op) | more, tuple(inputs[: 8 if op == "LSTM" else 4]), **attributes)
+    inputs = ("x", "w", "r", "b", "lengths" if "lengths" in more else "")
+    graph = build(op, tmp_path, weights(op) | more, inputs[: 5 if op == "LSTM" else 4], **attributes)
     (found,) = (each for each in graph.nodes if each.op == UNMODELLED)
     assert reason in found.attributes["reason"]
     assert analyse(graph).coverage < 1.0

@@ -11,7 +11,7 @@ import numpy as np
 
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Parameter, Value
-from gnelint.onnxfile.file import MisfitError
+from gnelint.onnxfile.file import Gap, MisfitError
 from gnelint.readers import lowering
 from gnelint.readers.emitter import CannotLowerError, concrete, rank
 from gnelint.readers.onnx.call import Call, Operand
@@ -65,6 +65,7 @@ def check_window(call: Call, x: Value, kernel: Sequence[int], pads: Sequence[int
                 f'node "{call.origin.name}" ({call.op_type}) reads {reach} entries of axis {i + 2} at once; its input '
                 f"of shape {x.shape} has fewer, padding counted",
                 "Give a longer shape by --input.",
+                Gap(size + pads[i] + pads[axes + i], reach, exact=False),
             )
 
 

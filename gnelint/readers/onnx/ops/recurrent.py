@@ -17,10 +17,14 @@ from gnelint.readers.emitter import CannotLowerError, Shape, concrete
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.fold import computed
+from gnelint.readers.onnx.gaps import gap
 from gnelint.readers.onnx.ops.linear import SHAPE_ADVICE
 
 _GATES = {"lstm": (0, 2, 3, 1), "gru": (1, 0, 2), "rnn": (0,)}
 """Where the vocabulary's gates stand: LSTM stores input, output, forget, cell; GRU update, reset, hidden."""
+
+_PEEPHOLES = (0, 2, 1)
+"""Where those of the input, forget and output gate stand."""
 
 ROUNDED_NOTE = "Rounding to 8 bits on the way into recurrent layers is left out."
 LENGTHS_NOTE = "Lengths of sequences that inputs decide are taken to be whole: no step is left out."
@@ -36,6 +40,7 @@ def _recurrent(op: str, activations: Sequence[str]) -> Lowering:
         if direction not in _DIRECTIONS:
             raise CannotLowerError(f"the direction {direction}")
         reverses = _DIRECTIONS[direction]
+        _check_features(call)
         attributes = _attributes(call, op, _activations(call, activations, len(reverses)))
         x = em.flow(call.need(0))
         batch_first = bool(call.get("layout", 0))
@@ -91,13 +96,27 @@ def _attributes(call: Call, op: str, activations: tuple[str, ...]) -> dict[str, 
     if call.get("clip") is not None:
         raise CannotLowerError("pre-activations are clipped")
     if op == "lstm":
-        peephole = call.optional_parameter(7, "the peephole weights")
-        if peephole is not None and np.any(peephole.array()):
-            raise CannotLowerError("peepholes")
         return {"coupled": bool(call.get("input_forget", 0))}
     if op == "gru":
         return {"reset_after": bool(call.get("linear_before_reset", 0))}
     return {"activation": activations[0].lower()}
+
+
+def _check_features(call: Call) -> None:
+    """See to it that the weight takes what is read at a step: onnx's own rules do not look at it.
+
+    Raises:
+        MisfitError: it takes another number of features.
+    """
+    weight = call.input(1)
+    found = gap(call)
+    if found is not None and weight is not None:
+        raise MisfitError(
+            f'node "{call.origin.name}" ({call.op_type}) reads {found.entries} features at a step; its weight '
+            f'"{weight.name}" of shape {weight.shape} takes {found.wanted}',
+            "Check the shapes, or fix symbolic sizes with --input.",
+            found,
+        )
 
 
 def _check_lengths(call: Call, steps: int, em: Emitter) -> None:
@@ -132,6 +151,12 @@ def _weights(call: Call, op: str, place: int, directions: int) -> dict[str, Para
     found = {"weight": _ordered(weight, op, place, 0), "recurrent": _ordered(recurrent, op, place, 0)}
     if bias is not None:
         found["bias"], found["recurrent_bias"] = _ordered(bias, op, place, 0), _ordered(bias, op, place, rows)
+    peephole = call.optional_parameter(7, "the peephole weights") if op == "lstm" else None
+    if peephole is not None and np.any(peephole.array()):
+        run = partial(_pick, place=place, start=0, rows=3 * hidden, order=_PEEPHOLES)
+        found["peephole"] = computed(
+            f"{peephole.name}[{place}]", "Slice", (peephole,), (3 * hidden,), peephole.dtype, run
+        )
     return found
 
 

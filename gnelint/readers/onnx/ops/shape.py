@@ -13,6 +13,7 @@ from gnelint.readers.emitter import CannotLowerError, Shape, axis_of, concrete, 
 from gnelint.readers.lowering import gather
 from gnelint.readers.onnx.call import Call
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
+from gnelint.readers.onnx.gaps import gap
 
 
 def _reshape(call: Call, em: Emitter) -> Results:
@@ -23,6 +24,7 @@ def _reshape(call: Call, em: Emitter) -> Results:
             f'node "{call.origin.name}" ({call.op_type}) turns shape {x.shape} into {call.shape}, which has another '
             "number of entries",
             "If a size was exported as fixed, give the shape it was exported with by --input.",
+            gap(call),
         )
     return [em.emit("reshape", [x], call.shape, call.dtype)]
 

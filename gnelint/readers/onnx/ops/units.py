@@ -32,10 +32,26 @@ def _prelu(call: Call, em: Emitter) -> Results:
 
 def _clip(call: Call, em: Emitter) -> Results:
     if call.version >= 11:
+        if isinstance(call.input(1), Value) or isinstance(call.input(2), Value):
+            return [_between(call, em)]
         low, high = call.scalar(1, "the lower bound"), call.scalar(2, "the upper bound")
     else:
         low, high = call.get("min"), call.get("max")
     return [clip(em, call.need(0), low, high, call.shape)]
+
+
+def _between(call: Call, em: Emitter) -> Value:
+    """A clip of which a bound is computed from the input: the larger, then the smaller of two values."""
+    found = em.flow(call.need(0))
+    for index, op in ((1, "maximum"), (2, "minimum")):
+        bound = call.input(index)
+        if isinstance(bound, Value):
+            found = em.emit(op, [found, bound], call.shape)
+        elif bound is not None:
+            number = call.scalar(index, "a bound")
+            low, high = (number, None) if index == 1 else (None, number)
+            found = clip(em, found, low, high, call.shape)
+    return found
 
 
 def clip(em: Emitter, x: Operand, low: float | None, high: float | None, shape: Shape | None) -> Value:
