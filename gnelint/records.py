@@ -111,7 +111,7 @@ def _first(cls: type, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
             cls.__init__ = real = _init(cls, fields)  # type: ignore[misc]
             real(self, *arguments, **named)  # or says what is wrong with the arguments
             return
-        self.__dict__.update(values)
+        self.__dict__.update({field.name: values[field.name] for field in fields if field.name in values})
         if not finished:
             self.__post_init__()
 

@@ -211,3 +211,15 @@ def test_fields_may_have_any_name() -> None:
     many = [Words(1, [2]) for _ in range(6)]  # the first few are put together another way
     assert [vars(each) for each in many] == [{"own": 1, "later": [2], "put": 3}] * 6
     assert Words(own=1).later == []
+
+
+def test_fields_are_in_the_order_of_the_class() -> None:
+    """A report lists them: the first objects had those first that they were given."""
+
+    @dataclass(frozen=True)
+    class Chosen:
+        a: int = 1
+        b: int = 2
+        c: int = 3
+
+    assert {tuple(vars(Chosen(b=5))) for _ in range(6)} == {("a", "b", "c")}
