@@ -19,6 +19,8 @@ from gnelint.records import dataclass, replace
 
 READINGS = 64
 """Readings in search of a size at most, each of which ends at an operation that does not fit."""
+OPERATIONS = 60_000
+"""Operations that are read in all before the search is given up: a few seconds' worth."""
 LONGEST = 1 << 18
 """The longest axis that is tried."""
 SHORTER = (32, 8)
@@ -57,13 +59,14 @@ class Fitting:
         bind: fixes the inputs, some sizes being assumed.
         walk: reads the model with such inputs.
         sizes: the assumed ones, and those found so far.
-        left: readings in search of a size that may still be made.
+        readings, operations: in search of a size, that may still be made and read.
     """
 
     bind: Callable[[Sizes], BoundInputs]
     walk: Callable[[BoundInputs], Attempt]
     sizes: Sizes = ASSUMED[0]
-    left: int = READINGS
+    readings: int = READINGS
+    operations: int = OPERATIONS
     _tried: list[list[Value]] = field(default_factory=list)
 
     def fitted(self) -> Graph:
@@ -72,10 +75,10 @@ class Fitting:
         Raises:
             UnreadableError: no sizes fit; it says what does not with the first ones.
         """
-        first = self.walk(self.bind(self.sizes))
+        first = self._read(self.bind(self.sizes))
         found = first if first.graph is not None else self._found(first)
         if found.cut_short and found.bound.assumed:
-            shorter = (self.walk(self.bind(replace(self.sizes, sequence=length))) for length in SHORTER)
+            shorter = (self._read(self.bind(replace(self.sizes, sequence=length))) for length in SHORTER)
             found = next((each for each in shorter if each.graph is not None and not each.cut_short), found)
         if found.graph is not None:
             return found.graph
@@ -97,10 +100,10 @@ class Fitting:
     def _common(self, sizes: Sizes) -> Attempt | None:
         """The model with other assumed sizes; None where they were tried."""
         bound = self.bind(replace(sizes, given=self.sizes.given))
-        if bound.values in self._tried:
+        if bound.values in self._tried or self.operations < 0:
             return None
         self._tried.append(bound.values)
-        return self.walk(bound)
+        return self._read(bound)
 
     def _followed(self, attempt: Attempt, *, exact: bool) -> Attempt:
         """The attempt that gets farthest, one operation that does not fit after the other.
@@ -149,10 +152,15 @@ class Fitting:
 
     def _with(self, names: Sequence[str], size: int) -> Iterator[tuple[Attempt, Sizes]]:
         """The model with this size; nothing where it is none, or enough was read."""
-        if 0 < size <= LONGEST and self.left > 0:
-            self.left -= 1
+        if 0 < size <= LONGEST and self.readings > 0 and self.operations > 0:
+            self.readings -= 1
             sizes = replace(self.sizes, given={**self.sizes.given, **dict.fromkeys(names, size)})
-            yield self.walk(self.bind(sizes)), sizes
+            yield self._read(self.bind(sizes)), sizes
+
+    def _read(self, bound: BoundInputs) -> Attempt:
+        attempt = self.walk(bound)
+        self.operations -= attempt.reached
+        return attempt
 
 
 def _is_farther(tried: Attempt, attempt: Attempt, gap: Gap) -> bool:

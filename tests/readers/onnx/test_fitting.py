@@ -14,6 +14,9 @@ from gnelint.analysis.propagation import analyse
 from gnelint.analysis.stage import judge
 from gnelint.errors import ModelError
 from gnelint.ir.graph import Graph
+from gnelint.onnxfile.file import Gap, MisfitError
+from gnelint.readers.onnx.fitting import OPERATIONS, Attempt, Fitting
+from gnelint.readers.onnx.inputs import BoundInputs, bind
 from tests.readers.onnx.build import load, model, node, ops
 
 RNG = np.random.default_rng(0)
@@ -144,3 +147,16 @@ def test_an_lstm_with_peepholes_is_one_and_its_weights_are_judged(tmp_path: Path
     assert graph.values["x"].concrete_shape == (8, 1, 30)
     assert judge(graph, {}).verdict == "trained"
     assert analyse(graph).coverage < 1.0
+
+
+def test_a_large_file_is_read_only_a_few_times() -> None:
+    read = list[BoundInputs]()
+
+    def walk(bound: BoundInputs) -> Attempt:
+        read.append(bound)
+        return Attempt(bound, OPERATIONS // 3, problem=MisfitError("does not fit", gap=Gap(5, 7)))
+
+    declared = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "H", "W", "C"])]
+    with pytest.raises(MisfitError):
+        Fitting(lambda sizes: bind(declared, (), sizes), walk).fitted()
+    assert len(read) == 4
