@@ -105,10 +105,13 @@ def export_module(
         except Exception as error:
             failure = error
         if given.real is None and not asked and not isinstance(failure, ModelError):
-            with contextlib.suppress(Exception):
+            try:
                 program = _program_of_examples(module, given.args, given.kwargs)
                 if not asked and not _is_mapped(program):
                     return done(program, _by_examples(failure))
+            except Exception as error:
+                if _is_data_dependent(failure) and not _is_data_dependent(error):
+                    failure = error  # behind the branch something else is wrong
         if given.real is None:
             with contextlib.suppress(Exception):
                 note = _BELOW if asked or isinstance(failure, ModelError) else _by_examples(failure)
@@ -122,9 +125,13 @@ def export_module(
             raise ModelError(name, f"cannot be traced: {cause(failure)}", advice(failure)) from failure
 
 
+def _is_data_dependent(error: BaseException) -> bool:
+    return "data-dependent" in str(error) or "DataDependent" in type(error).__name__
+
+
 def _by_examples(error: BaseException) -> str:
     """What is said of a module that was run to be traced: the line whose way depends on the values of tensors."""
-    if "data-dependent" not in str(error) and "DataDependent" not in type(error).__name__:
+    if not _is_data_dependent(error):
         return f"torch.export failed ({_one_line(error)}); traced by running it on the example inputs instead"
     frame = _user_frame(error)
     place = f"{Path(frame.filename).name}:{frame.lineno}: " if frame is not None else ""
@@ -426,7 +433,7 @@ def advice(error: BaseException) -> str:
     text = str(error)
     if (way := device_advice(text)) is not None:
         return way
-    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+    if _is_data_dependent(error):
         return "Its way depends on the values of tensors, on example inputs too; point gnelint at a part without it."
     if "too many positional arguments" in text:
         return "Give as many inputs as forward takes; of a batch of data and labels, the data alone."

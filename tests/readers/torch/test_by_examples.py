@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gnelint.errors import ModelError
 from gnelint.readers.torch.by_examples import program_of_examples
 from gnelint.readers.torch.export import untouched
 from gnelint.readers.torch.found_inputs import find_inputs
@@ -87,3 +88,17 @@ def test_inputs_are_found_for_a_module_that_reads_numbers_by_numpy() -> None:
     found = find_inputs(_Counts())
     assert found is not None
     assert [tuple(x.shape) for x in found.args] == [(8, 4)]
+
+
+class _FailsBehind(nn.Module):
+    """A branch on values, and behind it a mistake of the module's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 1e6:
+            return x
+        return x @ torch.ones(x.shape[0] + 1, 3)
+
+
+def test_what_fails_behind_a_branch_on_values_is_what_is_said() -> None:
+    with pytest.raises(ModelError, match=r"mat1 and mat2 shapes.*test_by_examples\.py.*Check the shapes"):
+        read_module(_FailsBehind(), (torch.randn(4, 4),), name="fails")
