@@ -519,8 +519,12 @@ class Gradient(Field):
 
 def alike_of_all(parts: Sequence[Gradient]) -> frozenset[int]:
     """The axes along which cells of gradients that are put together are alike: those of all of them that are cut up or
-    whole along them. One that shares next to nothing, as a class token's beside one that all tokens got, has no say."""
+    whole along them. One that shares next to nothing, as a class token's beside one that all tokens got, has no say;
+    where none shares anything, as gradients behind normalisations, which add up to nothing, that is less than nothing.
+    """
     shared = [float(np.maximum(part.position_covariance, 0.0).mean()) for part in parts]
+    if not any(shared):
+        shared = [-float(part.position_covariance.mean()) for part in parts]
     found = frozenset().union(*(part.alike for part in parts), *(_cut(part, parts) for part in parts))
     for part, own in zip(parts, shared, strict=True):
         if own > _LITTLE * max(shared):

@@ -86,6 +86,16 @@ def test_a_sum_shares_what_its_parts_do() -> None:
     assert coherent.plus(apart).alike == frozenset()
 
 
+def test_channels_that_add_up_to_nothing_do_not_make_samples_do_so() -> None:
+    """What a normalisation sent back, as one cell and cut up: together no position's share was taken for opposed."""
+    whole = Gradient.flat(pooled(SHAPE), np.ones((1, 1, 1)), np.full((1, 1, 1), -1.0 / 47))
+    apart = Gradient.flat(CUT, np.ones((1, 6, 8)), -1.0 / 5)
+    both = apart.plus(whole)
+    assert both.alike == whole.plus(apart).alike == frozenset()
+    assert both.summed_to((4, 1, 1)).total == pytest.approx(both.total)
+    assert whole.refined(CUT).plus(whole).alike == {1, 2}
+
+
 def test_a_gradient_that_is_spent_keeps_its_size_and_takes_no_memory() -> None:
     """That of every value was kept: 1.7 GB for a file of 3 MB with 7,500 positions in cells of their own."""
     g = shared(0.6).refined(CUT)
