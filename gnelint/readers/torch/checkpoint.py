@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import struct
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +97,20 @@ def _listed(names: Any) -> str:
     return ", ".join(shown) + (", ..." if len(names) > _SHOWN else "")
 
 
+_WRAPPER = re.compile(r"(?<![^.])_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
+"""What torch.compile, fully sharded training and activation checkpointing put into the names of what they wrap."""
+
+
 def _without_prefix(state: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The tensors under the module's own names: wrappers put a prefix before all of them, heads come and go."""
     own = {*dict(module.named_parameters()), *dict(module.named_buffers())}
+    if not any(_WRAPPER.search(key) for key in own):
+        state = {_WRAPPER.sub("", key): tensor for key, tensor in state.items()}
     best, most = state, sum(key in own for key in state)
+    segments = zip(*(key.split(".")[:-1] for key in state), strict=False)
+    shared = [found[0] for found in takewhile(lambda found: len(set(found)) == 1, segments)]  # a wrapper in another
     prefixes = {key.partition(".")[0] + "." for key in state}
+    prefixes |= {".".join(shared[:end]) + "." for end in range(2, len(shared) + 1)}
     for prefix in sorted(prefixes):
         for candidate in (
             {key.removeprefix(prefix): tensor for key, tensor in state.items()},

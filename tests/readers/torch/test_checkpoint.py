@@ -174,3 +174,23 @@ def test_what_cannot_be_laid_over_is_said_in_one_line(name: str, message: str, p
     with pytest.raises(ModelError, match=message) as caught:
         lay_over(_net(), place / name, "net")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "a.b.module.", "a._fsdp_wrapped_module."]
+)
+def test_wrappers_in_one_another_are_taken_off(place: Path, prefix: str) -> None:
+    state = _net().state_dict()
+    torch.save({f"{prefix}{key}": tensor for key, tensor in state.items()}, place / "w.pt")
+    module = _net()
+    lay_over(module, place / "w.pt", "net")
+    assert all(torch.equal(tensor, state[key]) for key, tensor in module.state_dict().items())
+
+
+def test_a_part_that_was_compiled_has_its_own_names(place: Path) -> None:
+    state = _net().state_dict()
+    torch.save({key.replace("first.", "first._orig_mod."): tensor for key, tensor in state.items()}, place / "w.pt")
+    module = _net()
+    laid = lay_over(module, place / "w.pt", "net")
+    assert len(laid.notes) == 1
+    assert torch.equal(module.state_dict()["first.weight"], state["first.weight"])
