@@ -313,6 +313,7 @@ class Slips:
         masks: comparisons with the id of padding whose result hides all words but the padding.
         broken: what gives outputs that are computed of stored tensors alone and are no number.
         deaf: calls of functions whose own backward gives the same, whatever comes back to it.
+        unheard: modules with a method that is called backward, which nobody calls.
     """
 
     numbers: tuple[tuple[str, str], ...] = ()
@@ -321,6 +322,7 @@ class Slips:
     masks: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     deaf: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from tests.models import (
     mixed_up,
     overlooked,
     placement,
+    recounted,
     relayed,
     reported,
     residual_examples,
@@ -504,6 +505,10 @@ def _examples() -> dict[str, Case]:
         hearsay.edge_shares: (4, 8, 6),
         hearsay.admitted_numbers: (8, 8, 2),
         hearsay.box_widths: (16, 8),
+        recounted.moved_picture: (4, 2, 8, 8),
+        recounted.highway: (16, 16),
+        recounted.stochastic_depth: (8, 6),
+        recounted.bound_of_code: (16, 12),
     }
     found = [Case(build.__name__, build, shape) for build, shape in shapes.items()]
     found.append(Case("few_values_pair", placement.few_values, (2, 16, 8, 8)))
@@ -544,6 +549,10 @@ def _examples() -> dict[str, Case]:
     ):
         found.append(Case(build.__name__, build, shape, others=(other,)))
     found.append(Case("fitted_critic", hearsay.fitted_critic, (16, 8), others=((16, 4), (16,))))
+    found.append(Case("clipped_policy", recounted.clipped_policy, (16, 8), others=((16, 4), (16,), (16,))))
+    found.append(Case("hidden_domain", recounted.hidden_domain, (16, 8)))
+    found.append(Case("sorted_back", recounted.sorted_back, (8, 5, 6), others=((8,),)))
+    found.append(Case("focal_error", recounted.focal_error, (16, 8), others=((16, 2),)))
     found.append(Case("unmet_triplets", relayed.unmet_triplets, (16, 8), others=((16, 8), (16, 8))))
     found.append(Case("plain_tensor", amiss.plain_tensor, (16, 6), others=((16, 6),)))
     found.append(Case("coded_tokens", mixed_up.coded_tokens, (6, 12), vocabulary=64))

@@ -363,10 +363,10 @@ class Decoder(nn.Module):
         return self.head(self.norms[2](x))
 
 
-def token_decoder(*, wrong: bool = False) -> nn.Module:
-    """Wrong: the mask hides the past and shows the future."""
+def token_decoder(*, wrong: bool = False, ahead: int = 0) -> nn.Module:
+    """Wrong: the mask hides the past and shows the future; `ahead` later words are shown by one that is right."""
     shown = torch.ones(12, 12, dtype=torch.bool)
-    return Decoder(32, 12, shown.tril(-1) if wrong else shown.triu(1))
+    return Decoder(32, 12, shown.tril(-1) if wrong else shown.triu(1 + ahead))
 
 
 class Rounding(nn.Module):

@@ -22,6 +22,7 @@ from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
 from gnelint.lint.functions.numbers import NUMBERS
 from gnelint.lint.functions.order import ORDER
+from gnelint.lint.functions.places import PLACES
 from gnelint.lint.functions.policy import POLICY
 from gnelint.lint.functions.predictions import PREDICTIONS
 from gnelint.lint.functions.repeats import REPEATS
@@ -45,7 +46,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "What a value is set against": (*STATISTICS, *CODES, *KNOTS, *WAVES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
-    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES, *EDGES),
+    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES, *EDGES, *PLACES),
     "The head and the loss": (*HEAD, *TERMS, *POLICY),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),

@@ -27,6 +27,8 @@ _KEEPS_ONE = frozenset({"identity", "expand", "reshape", "scale", "bias"})
 def _sees_later(facts: Facts, node: Node) -> str:
     if _hides_past(node):
         return "its mask hides the earlier ones"
+    if _shows_next(node) and _names_words(facts):
+        return "its mask hides all of them but the next"
     found = facts.leaks.get(node.name)
     return _NONE if found is None else f"{found.node} before it hides them"
 
@@ -38,6 +40,20 @@ def _hides_past(node: Node) -> bool:
     if seen is None or len(seen) < 3:
         return False
     return bool(seen[np.triu_indices(len(seen), 1)].all()) and not bool(np.tril(seen, -1).any())
+
+
+def _shows_next(node: Node) -> bool:
+    """Whether a constant mask shows each entry all earlier ones, itself, and one later one."""
+    mask = node.parameters.get("mask")
+    seen = None if mask is None else shown(mask)
+    return seen is not None and len(seen) > 3 and np.array_equal(seen, np.tri(len(seen), k=1, dtype=np.bool_))
+
+
+def _names_words(facts: Facts) -> bool:
+    """Whether the output has a score for each row of a table that an input is looked up in, at each position."""
+    shapes = [facts.graph.values[name].concrete_shape for name in facts.graph.outputs]
+    tables = {node.parameters["weight"].shape[0] for node in facts.graph.nodes if node.op == "embedding"}
+    return any(shape is not None and len(shape) == 3 and shape[-1] in tables for shape in shapes)
 
 
 def _torn(facts: Facts, node: Node) -> float | None:

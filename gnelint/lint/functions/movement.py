@@ -402,5 +402,11 @@ MOVEMENT = (
         lambda facts: ", ".join(facts.graph.slips.deaf) or _NONE,
         "lines that call a function with a backward of its own that gives the same whatever comes back to it; or none",
     ),
+    function(
+        "unheard_backwards()",
+        "text",
+        lambda facts: ", ".join(folded(facts.graph.slips.unheard)) or _NONE,
+        "modules without parameters whose class defines backward, which nobody calls; or none",
+    ),
     function("unread_layers()", "number", lambda facts: float(len(_unread(facts))), "how many of them there are"),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gnelint.ir.graph import Node
 from gnelint.lint.facts import Facts
 from gnelint.lint.functions.signature import function
@@ -59,7 +61,47 @@ def _moved_critic(facts: Facts, node: Node) -> str:
     return ""
 
 
+_AROUND_ONE = (0.0, 1.0)
+"""Between these lies the lower bound of a ratio that is clipped around 1."""
+
+
+def _likelihood_sign(facts: Facts, name: str, sign: float = 1.0) -> float:
+    """1 of the logarithm of a chosen action's probability that layers give, -1 of its negative, 0 of anything else."""
+    node = facts.graph.producers.get(name)
+    while node is not None and node.op in _MOVES | {"reduce_sum", "gather", "gather_elements"}:
+        if node.op == "scale" and "scale" not in node.parameters:
+            sign = math.copysign(sign, sign * node.attribute("factor"))
+        name = node.present_inputs[0]
+        node = facts.graph.producers.get(name)
+    if node is not None and node.op == "mul":  # by the one hot code of what was chosen
+        return max((_likelihood_sign(facts, each, sign) for each in node.present_inputs), key=abs)
+    return sign if node is not None and node.op == "log_softmax" and name in facts.learnt_values else 0.0
+
+
+def _turned_ratio(facts: Facts, node: Node) -> bool:
+    """Whether an exponential that is clipped around 1 falls with the probability that layers give the chosen action."""
+    difference = facts.producer(node) if node.op == "exp" else None
+    if difference is None or difference.op != "sub" or len(difference.present_inputs) != 2:
+        return False
+    old, new = (_likelihood_sign(facts, name) for name in difference.present_inputs)
+    if (old != 0.0) == (new != 0.0) or new - old <= 0.0:
+        return False
+    readers = facts.graph.consumers.get(node.outputs[0], ())
+    return any(_clips_around_one(reader) for reader in readers) and any(reader.op == "mul" for reader in readers)
+
+
+def _clips_around_one(node: Node) -> bool:
+    low, high = (node.attribute("min"), node.attribute("max")) if node.op == "clip" else (None, None)
+    return low is not None and high is not None and _AROUND_ONE[0] < low < _AROUND_ONE[1] < high
+
+
 POLICY = (
+    function(
+        "turned_ratio(n)",
+        "truth",
+        _turned_ratio,
+        "the exponential n, clipped around 1 and multiplied, falls with the probability that layers give a choice",
+    ),
     function(
         "moved_critic(n)",
         "text",

@@ -191,7 +191,24 @@ def _leads_to(facts: Facts, source: str, join: Node) -> bool:
     return False
 
 
+def _drops_trunk(facts: Facts, node: Node) -> bool:
+    """Whether a dropout of whole samples reads the sum of a residual block that all of the gradient passes."""
+    shape, alike = facts.shape(node), node.attribute("alike") if node.op == "dropout" else None
+    if not shape or not alike or len(alike) != len(shape) - 1 or 0 in alike:
+        return False
+    join = facts.source_beyond(facts.producer(node), ("scale", "identity"))
+    if join is None or join.op != "add" or join.outputs[0] not in facts.graph.bottlenecks:
+        return False
+    return any(block.join == join.name and block.kind == "residual" for block in facts.prediction.blocks)
+
+
 SHORTCUTS = (
+    function(
+        "drops_trunk(n)",
+        "truth",
+        _drops_trunk,
+        "the dropout n drops whole samples behind the sum of a residual block, which nothing goes past",
+    ),
     function(
         "called_residual()",
         "text",

@@ -99,6 +99,134 @@ def _largest(facts: Facts, node: Node) -> float:
     return math.inf if known is None else known.high
 
 
+_WAYS = frozenset({"reshape", "identity", "expand", "clip"})
+
+
+def _exponent(facts: Facts, node: Node | None) -> tuple[str, float] | None:
+    """The value v and the factor a of exp(a v), and of its square; None of anything else."""
+    power = 1.0
+    while node is not None and (node.op in _WAYS or node.op in ("pow", "mul")):
+        if node.op == "pow":
+            power *= float(node.attribute("exponent"))
+        elif node.op == "mul":
+            if len(node.present_inputs) != 2 or len(set(node.present_inputs)) != 1:
+                return None
+            power *= 2.0
+        node = facts.producer(node)
+    if node is None or node.op != "exp":
+        return None
+    name, factor = _unscaled(facts, node.present_inputs[0])
+    return name, power * factor
+
+
+def _unscaled(facts: Facts, name: str) -> tuple[str, float]:
+    """A value before fixed factors, and their product."""
+    factor, node = 1.0, facts.graph.producers.get(name)
+    while node is not None and (node.op in _WAYS or (node.op == "scale" and "scale" not in node.parameters)):
+        factor *= node.attribute("factor") if node.op == "scale" else 1.0
+        name = node.present_inputs[0]
+        node = facts.graph.producers.get(name)
+    return name, factor
+
+
+def _other_deviation(facts: Facts, node: Node) -> str:
+    """What the divergence of a normal law holds in the place of the square of what multiplies its noise, a clause."""
+    drawn = _exponent(facts, _factor_of_noise(facts, node))
+    if drawn is None or drawn[1] <= 0.0 or drawn[0] not in facts.learnt_values:
+        return _NONE
+    value, deviation = drawn
+    for terms in _sums_with(facts, value):
+        exponents = [found[1] for each in terms if (found := _exponent(facts, each)) is not None and found[0] == value]
+        rising = [each for each in exponents if each > 0.0]
+        if any(math.isclose(each, 2.0 * deviation) for each in rising):
+            return _NONE
+        if rising:
+            return f"holds {_power(rising[0])} where that is {_power(2.0 * deviation)}"
+        if any(each.op == "pow" and _unscaled(facts, each.present_inputs[0])[0] == value for each in terms):
+            return f"holds v^2 where that is {_power(2.0 * deviation)}"
+    return _NONE
+
+
+def _power(factor: float) -> str:
+    return "exp(v)" if factor == 1.0 else f"exp({factor:g} v)"
+
+
+def _factor_of_noise(facts: Facts, node: Node) -> Node | None:
+    """What gives the number that a node multiplies Gaussian noise of this pass by."""
+    noise = node.parameters.get("scale") if node.op == "scale" else None
+    if noise is not None and noise.name.startswith(("randn", "normal")):
+        return facts.producer(node)
+    if node.op != "mul" or len(node.present_inputs) != 2:
+        return None
+    first, second = (facts.producer(node, place) for place in range(2))
+    for drawn, factor in ((first, second), (second, first)):
+        if drawn is not None and drawn.source_op.startswith("RandomNormal"):
+            return factor
+    return None
+
+
+def _sums_with(facts: Facts, value: str) -> Iterator[list[Node]]:
+    """The terms of each sum that has a value as it is, times a fixed factor at most, for one of them."""
+    start, through = list(facts.graph.consumers.get(value, ())), _MOVES | {"scale"}
+    seen: set[str] = set()
+    while start:
+        node = start.pop()
+        fixed = node.op in through and "scale" not in node.parameters
+        if node.name in seen or not (fixed or node.op in ("add", "sub")):
+            continue
+        seen.add(node.name)
+        above = [reader for name in node.outputs for reader in facts.graph.consumers.get(name, ())]
+        if node.op in ("add", "sub") and not any(reader.op in ("add", "sub") for reader in above):
+            yield list(_summands(facts, node))
+        start += above
+
+
+def _summands(facts: Facts, node: Node, left: int = _DEEPEST) -> Iterator[Node]:
+    """The nodes that give what a sum adds up, fixed factors taken off."""
+    for place in range(len(node.present_inputs)):
+        source = facts.producer(node, place)
+        while source is not None and source.op in _MOVES | {"scale"} and "scale" not in source.parameters:
+            source = facts.producer(source)
+        if source is not None and source.op in ("add", "sub") and left:
+            yield from _summands(facts, source, left - 1)
+        elif source is not None:
+            yield source
+
+
+def _eased_by_error(facts: Facts, node: Node) -> bool:
+    """Whether an error L is multiplied by a power above 1 of exp(-L), the probability of what is right."""
+    if node.op != "mul" or len(node.present_inputs) != 2:
+        return False
+    for factor, error in (node.present_inputs, node.present_inputs[::-1]):
+        power = facts.source_beyond(facts.graph.producers.get(factor), tuple(_WAYS))
+        if power is None or power.op != "pow" or float(power.attribute("exponent")) <= 1.0:
+            continue
+        share = facts.source_beyond(facts.producer(power), tuple(_WAYS))
+        if share is not None and _is_share_of(facts, share, error):
+            return True
+    return False
+
+
+def _is_share_of(facts: Facts, share: Node, error: str) -> bool:
+    """Whether one is exp(-L) and the other L, or a positive multiple, or one p and the other a multiple of log p."""
+    bare, sign = _unscaled(facts, error)
+    if share.op == "exp":
+        source, factor = _unscaled(facts, share.present_inputs[0])
+        return source == bare and (factor * sign < 0.0 or _is_logarithm(facts, bare))
+    logarithm = facts.graph.producers.get(bare)
+    if logarithm is None or logarithm.op != "log":
+        return False
+    source, factor = _unscaled(facts, logarithm.present_inputs[0])
+    return source in share.outputs and factor > 0.0
+
+
+def _is_logarithm(facts: Facts, name: str) -> bool:
+    node = facts.graph.producers.get(name)
+    while node is not None and node.op in _WAYS | {"gather", "gather_elements", "slice"}:
+        node = facts.producer(node)
+    return node is not None and node.op in ("log_softmax", "log_sigmoid")
+
+
 _OF_DRAW = frozenset({"add", "sub", "mul", "scale", "bias", "reshape", "identity", "expand", "constant"})
 
 
@@ -119,6 +247,19 @@ def _detached_draw(facts: Facts, node: Node) -> bool:
 
 
 TERMS = (
+    function(
+        "other_deviation(n)",
+        "text",
+        _other_deviation,
+        "of noise that n multiplies by exp(a v), what the sum with v among its terms has for the square of that, a "
+        "clause; or none",
+    ),
+    function(
+        "eased_by_error(n)",
+        "truth",
+        _eased_by_error,
+        "n multiplies an error by a power above 1 of the probability that goes with it",
+    ),
     function(
         "detached_draw(n)",
         "truth",

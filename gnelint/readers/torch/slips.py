@@ -42,6 +42,20 @@ def slips(program: ExportedProgram) -> Slips:
     )
 
 
+def unheard_backwards(module: torch.nn.Module) -> tuple[str, ...]:
+    """The parts of a module without parameters whose class defines backward with something to take, as a function does.
+
+    One with parameters is a network that drives its own training, where backward is called by hand.
+    """
+    parts = ((path, part) for path, part in module.named_modules() if path and next(part.parameters(), None) is None)
+    return tuple(path for path, part in parts if _takes_gradient(getattr(type(part), "backward", None)))
+
+
+def _takes_gradient(method: object) -> bool:
+    code = getattr(method, "__code__", None)
+    return code is not None and code.co_argcount > 1
+
+
 def _place(node: fx.Node) -> str:
     found = user_location(node.meta.get("stack_trace"))
     return "" if found is None or found.line is None else f"{Path(found.file).name}:{found.line}"
