@@ -326,6 +326,19 @@ class Slips:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What computes losses that a program gives beside its outputs.
+
+    Attributes:
+        graph: whose outputs the losses are.
+        nodes: names of those of its nodes that no output of the program depends on.
+    """
+
+    graph: Graph
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Graph:
     """A directed acyclic graph of canonical operations, nodes in topological order.
 
@@ -350,6 +363,7 @@ class Graph:
         uncalled: those that nothing in the program reads at all.
         in_losses: names of the stored tensors that get a gradient from a loss beside the outputs.
         loss_inputs: inputs that such a loss depends on.
+        losses: what computes those losses.
         aliases: the other names at which a module holds a stored tensor, by the name that it is read under.
         classes: what the class of each module is called, by its qualified name; of a module only.
         lost: results that a statement computes and does not keep, each with its place; of a module only.
@@ -375,6 +389,7 @@ class Graph:
     uncalled: frozenset[str] = frozenset()
     in_losses: frozenset[str] = frozenset()
     loss_inputs: frozenset[str] = frozenset()
+    losses: Beside | None = None
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.budget import at
+from gnelint.lint.beside import of_losses
 from gnelint.lint.explaining import unexplained
 from gnelint.lint.finding import Finding
 from gnelint.lint.fingerprint import marked
@@ -38,7 +39,9 @@ def lint(prediction: Prediction, rules: Sequence[Rule], settings: Settings) -> L
     run = Run(prediction, settings.loss)
     found = [finding for rule in applicable for finding in run.findings(rule, settings.params.get(rule.id, {}))]
     findings = unexplained(prediction.graph, found, {rule.id: rule.explained_by for rule in applicable})
-    return LintResult(marked(prediction.graph, findings), skipped, tuple(rule.id for rule in applicable))
+    said = (*marked(prediction.graph, findings), *of_losses(prediction.graph, applicable, settings))
+    ordered = tuple(sorted(said, key=lambda finding: finding.rule))
+    return LintResult(ordered, skipped, tuple(rule.id for rule in applicable))
 
 
 def lint_and_suppress(

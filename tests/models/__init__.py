@@ -298,6 +298,7 @@ def _examples() -> dict[str, Case]:
         cut_off.joined_scales: (4, 3, 16, 16),
         cut_off.overwritten: (16, 32),
         cut_off.query_for_key: (4, 12, 32),
+        cut_off.named_keys: (4, 12, 32),
         flattened.leaky_classifier: (16, 32),
         flattened.normalised_classifier: (16, 32),
         flattened.dropped_units: (16, 32),
@@ -551,6 +552,7 @@ def _examples() -> dict[str, Case]:
     found.append(Case("fitted_critic", hearsay.fitted_critic, (16, 8), others=((16, 4), (16,))))
     found.append(Case("clipped_policy", recounted.clipped_policy, (16, 8), others=((16, 4), (16,), (16,))))
     found.append(Case("hidden_domain", recounted.hidden_domain, (16, 8)))
+    found.append(Case("scored_beside", recounted.scored_beside, (16, 8), others=((16, 4),)))
     found.append(Case("sorted_back", recounted.sorted_back, (8, 5, 6), others=((8,),)))
     found.append(Case("focal_error", recounted.focal_error, (16, 8), others=((16, 2),)))
     found.append(Case("unmet_triplets", relayed.unmet_triplets, (16, 8), others=((16, 8), (16, 8))))

@@ -172,6 +172,7 @@ def _used_for_another(facts: Facts) -> str:
                 and len(nodes) > 1
                 and other.rpartition(".")[0] == module.rpartition(".")[0]
                 and nodes[0].op in LAYERS
+                and facts.graph.classes.get(other) == facts.graph.classes.get(module)
                 and tuple(nodes[0].parameters["weight"].shape) == shape
             ):
                 return f"{other} is used {len(nodes)} times and {module}, of the same shape, never"

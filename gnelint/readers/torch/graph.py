@@ -85,6 +85,24 @@ def lower_program(program: ExportedProgram, reading: Reading) -> Lowered:
     return lowerer.graph()
 
 
+def lower_losses(program: ExportedProgram, reading: Reading) -> tuple[Lowered, frozenset[str]] | None:
+    """Lower what losses beside the outputs depend on, where they are the outputs; and what the operations are called
+    that the program's outputs depend on.
+
+    None where there are no such losses, or none that depends on an input.
+    """
+    kinds = [spec.kind for spec in program.graph_signature.output_specs]
+    places = frozenset(range(kinds.count(OutputKind.USER_OUTPUT)))
+    if not reading.losses or not reading.losses < places:
+        return None
+    shared = needed(_returned(program, lambda at: at not in reading.losses))
+    try:
+        lowered = lower_program(program, replace(reading, losses=places - reading.losses))
+    except ModelError:
+        return None
+    return lowered, frozenset(node.name for node in shared)
+
+
 def knows(target: Any) -> bool:
     """Whether the lowering table covers an operation (one of its uses at least)."""
     return _lowering(target) is not None

@@ -18,11 +18,11 @@ from torch.export import ExportedProgram
 
 from gnelint.errors import ModelError, UnreadableError
 from gnelint.fusion import fuse
-from gnelint.ir.graph import Graph
+from gnelint.ir.graph import Beside, Graph
 from gnelint.readers.inputs import InputSpec
 from gnelint.readers.torch.export import cause, export_module, quietly
 from gnelint.readers.torch.functional import functional
-from gnelint.readers.torch.graph import Reading, lower_program, with_training
+from gnelint.readers.torch.graph import Reading, lower_losses, lower_program, with_training
 from gnelint.readers.torch.initializers import InitializerRecorder
 from gnelint.readers.torch.names import named_by_modules
 from gnelint.readers.torch.operands import refuse_integers
@@ -110,10 +110,24 @@ def trace_module(
     classes = {path: type(part).__name__ for path, part in module.named_modules() if path}
     graph = replace(lowered.graph, aliases=aliases(module), classes=classes, lost=exported.lost)
     graph = replace(graph, slips=replace(exported.slips, unheard=unheard_backwards(module)))
+    graph = replace(graph, losses=_beside(exported.program, reading))
     graph = replace(graph, uncalled=frozenset(graph.unread).difference(exported.called))
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))
     return Traced(named_by_modules(_fused(graph)), exported.program, lowered.operations)
+
+
+def _beside(program: ExportedProgram, reading: Reading) -> Beside | None:
+    """What computes losses beside the outputs."""
+    found = lower_losses(program, reading)
+    if found is None:
+        return None
+    lowered, shared = found
+    graph = named_by_modules(fuse(lowered.graph))
+    traced = ((node.name, lowered.operations.get(node.outputs[0])) for node in graph.nodes)
+    return Beside(
+        graph, frozenset(name for name, operation in traced if operation is not None and operation not in shared)
+    )
 
 
 def _fused(graph: Graph) -> Graph:
