@@ -45,6 +45,7 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE901", "bamba"): "right: `masked_fill` by a computed mask has no formula",
     ("GNE510", "canine"): "right: this head reads the pooled output alone, the final encoder is not used",
     ("GNE112", "cpmant"): "right: its configuration draws all weights with deviation 1",
+    ("GNE705", "cvt"): "right: its drop_path is given the sum with the shortcut (CvtLayer), and zeroes whole samples",
     ("GNE307", "cvt"): "right: the last stage has maps of 1x1 and a batch of 2 here",
     ("GNE901", "deepseek_v4"): "right: `div` of what has no formula has none",
     ("GNE510", "deepseek_v4"): "right: 16 tokens are too few for its compressor, whose result is dropped",
