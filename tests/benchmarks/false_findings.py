@@ -151,7 +151,6 @@ JUDGED: Mapping[tuple[str, str], str] = {
     ("GNE113", "excited_maps(width=4, bias=-0.4)"): "right: the squeeze's biases start at -0.4, beyond what it reads",
     ("GNE101", "forks(gain=0.01, scaled=True)"): "right: the weights of these branches are a hundred times too small",
     ("GNE512", "identity_mixers"): "right: no activation stands behind the layers that start as the identity",
-    ("GNE901", "mask_of_all"): "right: `div` by a count that is clamped has no formula",
     ("GNE101", "masked_order"): "right: autograd measures 2^-14.9 from the outputs to the inputs, 2^-15.0 predicted",
     ("GNE512", "padded_offsets"): "right: queries and codes of offsets, both learnt, make one layer",
 }
