@@ -210,6 +210,29 @@ def test_data_that_went_through_is_no_training() -> None:
     assert looks_trained() is True
 
 
+def test_parameters_are_counted_as_the_model_has_them() -> None:
+    """Of 40 experts 16 were read and counted, and what is no parameter was."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Experts(nn.Module):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(40, 8, 8) / 8**0.5)
+            self.router = nn.Linear(8, 40, bias=False)
+            self.register_buffer("shift", torch.randn(8))
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.shift
+            chance, expert = self.router(x).softmax(-1).max(-1)
+            order = expert.argsort()
+            ends = torch.bincount(expert, minlength=40).cumsum(0).to(torch.int32)
+            return torch._grouped_mm(x[order], self.up, offs=ends) * chance[order, None]
+
+    found = gnelint.check(Experts(), example_inputs=(torch.randn(64, 8),)).to_dict()
+    assert found["summary"]["parameters"] == 40 * 8 * 8 + 40 * 8
+
+
 def test_an_input_whose_numbers_are_not_known_is_named() -> None:
     """The step of a diffusion model: an integer whose sines go into layers."""
     torch = pytest.importorskip("torch")

@@ -20,6 +20,9 @@ from gnelint.theory.weights.statistics import WeightStatistics, distribution, ga
 MOST_EVIDENCE = 10
 """Pieces of evidence for the stage of the weights that are written."""
 
+_GIVEN = ("buffer", "constant")
+"""Kinds of tensors that are no parameters."""
+
 MOST_PICTURED = 3
 """Places of a rule whose weights' histograms are written."""
 
@@ -126,7 +129,9 @@ def stage(judgement: Judgement) -> dict[str, Any]:
 
 
 def _parameter_count(graph: Graph) -> int:
-    return sum(parameter.size for parameter in graph.parameters())
+    """Entries of the tensors that the model stores: of a stack of experts all, of which only some are read."""
+    stored = {leaf.name: leaf for parameter in graph.parameters() for leaf in parameter.leaves}
+    return sum(leaf.size for leaf in stored.values() if leaf.kind not in _GIVEN)
 
 
 def _profile(prediction: NodePrediction, whole: Prediction, pictured: bool) -> dict[str, Any]:
