@@ -273,6 +273,30 @@ def test_weights_of_an_average_share_their_cotangent(heads: int | None) -> None:
     assert said.positions == pytest.approx(true.positions, rel=0.05)
 
 
+def test_weights_of_samples_share_the_means_of_features() -> None:
+    """Samples of a bag are averaged with weights of their own: where features have means of their own, every weight
+    gets about the same, which a softmax over the bag takes out."""
+    samples, width = 12, 40
+    mean, own = 1.5 * normal(width), 0.3
+    found = []
+    for _ in range(DRAWS):
+        weight = torch.full((1, samples), 1.0 / samples, dtype=torch.float64).requires_grad_()
+        found.append(torch.autograd.grad(weight @ (mean + own * normal(samples, width)), weight, normal(1, width))[0])
+    axes = (Axis(samples), Axis.full(width))
+    moments = [
+        Moments.flat((Axis(1), Axis(samples)), np.full(1, 1.0 / samples), np.zeros(1)),
+        Moments.flat(axes, mean.numpy().reshape(1, -1), np.full((1, width), own**2)),
+    ]
+    product = make("matmul", [(1, samples), (samples, width)], [(1, width)])
+    pulled = product.backward(moments, product.forward(moments), [Gradient.white((1, width))])[0]
+    assert pulled is not None
+    gradients, said = torch.stack(found).reshape(DRAWS, samples), predicted(pulled)
+    energy, total = float((gradients**2).mean()), float((gradients.sum(1) ** 2).mean())
+    assert said.energy == pytest.approx(energy, rel=0.1)
+    assert said.positions == pytest.approx((total / samples - energy) / (samples - 1), rel=0.1)
+    assert said.positions > 0.9 * said.energy
+
+
 @pytest.mark.parametrize("kind", COTANGENTS)
 def test_gates_of_whole_channels(kind: str) -> None:
     shape, narrow = (4, 4, 4, 4), (4, 4, 1, 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gnelint.components.base import Basis, Gradients, Inputs, NotModelledError, OneOutput, component
 from gnelint.theory.fields.cells import MAX_CELLS, Axes, Axis, average
-from gnelint.theory.fields.field import Effect
+from gnelint.theory.fields.field import Effect, put
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 
@@ -62,6 +62,20 @@ def _between_cells(g: Gradient, index: int) -> np.ndarray:
     shared = np.maximum(g.position_covariance, 0.0)
     one = (lengths * np.sqrt(shared)).sum(axis=index, keepdims=True) ** 2
     return np.asarray(one - (lengths**2 * shared).sum(axis=index, keepdims=True))
+
+
+def _in_common(factor: Moments, g: Gradient, index: int) -> tuple[np.ndarray, float]:
+    """E of the product of two entries of a factor that differ along the inner axis only, on the cells of the axis that
+    the cotangent is summed over; and of entries of two such cells. Averaged over the matrices."""
+    square = factor.mean**2
+    if factor.axes[index].count == factor.axes[index].size > 1:  # no two entries of a cell but along the inner axis
+        square = square + np.maximum(factor.position_covariance, 0.0)
+    axis = len(factor.axes) + index
+    joint = Moments.flat(factor.axes, square, np.zeros(1)).only(axis)
+    joint = joint.refined(put(joint.axes, axis, g.axes[index]))
+    matrix = factor.pooled(len(factor.axes) - 2).pooled(len(factor.axes) - 1)
+    level = factor.amplitude() ** 2
+    return level * joint.mean.reshape((-1, 1) if index == -2 else (1, -1)), level * float((matrix.mean**2).mean())
 
 
 def _pairs(axis: Axis) -> np.ndarray:
@@ -166,8 +180,8 @@ class MatMul(OneOutput):
         )
 
     def _passed_whole(self, pulled: Gradient, g: Gradient, factor: Moments, index: int) -> Gradient:
-        """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them.
-        Each matrix may have a mean of its own.
+        """With what the inner indices share: the factor's mean makes one sum of all of the cotangent for each of them,
+        and what its entries along the inner axis have in common one weighted sum. Matrices may have means of their own.
 
         Args:
             pulled: the gradient at the other operand.
@@ -176,16 +190,15 @@ class MatMul(OneOutput):
             index: of the cotangent's axis that is summed over.
         """
         inner, kept = (-1, -2) if index == -1 else (-2, -1)
-        if not all(axis.is_pooled for axis in factor.axes[-2:]):  # means that differ are no sum of all
+        if not factor.axes[kept].is_pooled:  # means that differ along it are no sum of all
             return pulled
-        whole_matrix = factor.pooled(len(factor.axes) - 2).pooled(len(factor.axes) - 1)
-        common = float((whole_matrix.mean**2).mean()) * factor.amplitude() ** 2
-        if common <= 0.0 or pulled.axes[kept].count < pulled.axes[kept].size:
+        common, one = _in_common(factor, g, index)
+        if not common.any() or pulled.axes[kept].count < pulled.axes[kept].size:
             return pulled
         lengths = g.axes[index].lengths.reshape((-1, 1) if index == -2 else (1, -1))
         shares = np.maximum(g.energy + g.position_covariance * (lengths - 1.0), 0.0)
-        whole = (lengths * shares).sum(axis=index, keepdims=True) + _between_cells(g, index)
-        covariance = float(self.node.attribute("factor")) ** 2 * common * whole
+        whole = (common * lengths * shares).sum(axis=index, keepdims=True) + one * _between_cells(g, index)
+        covariance = float(self.node.attribute("factor")) ** 2 * whole
         apart = tuple(Axis.full(a.size) if 0 < i < len(pulled.axes) - 2 else a for i, a in enumerate(pulled.axes))
         if math.prod(a.count for a in apart) > MAX_CELLS:
             return pulled
