@@ -27,6 +27,7 @@ from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.fields.moments import Moments
+from gnelint.theory.fields.nearby import OwnKernels
 from gnelint.theory.fields.profiles import amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer, tap_axis
 from gnelint.theory.spectrum import Structure
@@ -38,6 +39,9 @@ _FEW = 8
 """Channels behind an entry up to which what pairs of taps make is summed; over more, their signs average out."""
 _SMALL, _MOST = 1e-3, 0.3
 """Eigenvalues, relative to the largest, from which on pairs of taps are summed: where it matters, and elsewhere."""
+_LEAST_LEFT = 0.03
+"""Part of a variance that is left at least where a kernel's taps cancel each other: correlations are an average over
+channels, and what is left is a small difference of them."""
 _FEW_ENTRIES = 64
 """Above this many entries a sum of theirs is Gaussian."""
 _SHIFTED = 0.5
@@ -469,6 +473,8 @@ class Convolution(_Convolution):
 
     def map(self, x: Moments) -> Moments:
         y = self._with_bias(self._map_of_positions(x) if is_map(x) else self._map_of_profiles(x))
+        if x.nearby and self._is_depthwise and not is_map(x):
+            y = replace(y, variance=self._of_neighbours(x, y.variance))
         read = float(self._tap_counts.sum()) * math.prod(self.input_shape[2:])
         mean_known = x.mean_known * float((self._tap_counts**2).sum()) / read if read else 0.0
         neighbours = x.neighbours if all(axis.stride == 1 for axis in self._taps) else 0.0
@@ -512,6 +518,8 @@ class Convolution(_Convolution):
         sent = [axis.scatter(g.profile[2 + i]) for i, axis in enumerate(self._taps)]
         pulled = self._pulled(self._kernel, g, rows, sent, widens=True)
         pulled = replace(pulled, nearby=g.nearby.apart([axis.stride for axis in self._taps])) if g.nearby else pulled
+        if x.nearby and self._is_depthwise and all(axis.stride == 1 for axis in self._taps):
+            pulled = self._back_to_neighbours(x, g, pulled)
         if g.sense is not None and self._is_depthwise:
             pulled = replace(pulled, sense=g.sense.times(np.sign(self._kernel.sum(axis=(1, 2)))))
         if self._kernel.shape[1] > _FEW or not g.lean.any():
@@ -529,6 +537,38 @@ class Convolution(_Convolution):
         surely = np.clip(1.0 - there, 0.0, 1.0) * (silent > 0)
         share = np.divide(level * own, energy, out=np.zeros_like(energy), where=energy > 0)
         return replace(pulled, mask_overlap=np.clip(share, 0.0, 1.0) * surely.reshape(energy.shape))
+
+    @cached_property
+    def _own_kernels(self) -> OwnKernels:
+        """What the taps of each channel's own kernel have in common."""
+        kernels = self._kernel.reshape(len(self._kernel), *self._kernel_shape)
+        return OwnKernels.of(kernels, self.node.attribute("dilations"))
+
+    @property
+    def _level(self) -> float:
+        """Share of the taps that are inside."""
+        return float(self._tap_counts.sum() / max(math.prod(self.shape[2:]) * self._kernel.shape[-1], 1))
+
+    def _of_neighbours(self, x: Moments, variance: np.ndarray) -> np.ndarray:
+        """The variance of what a channel's own kernel makes of entries that are alike near each other: little, where
+        its taps add up to nothing. All kernels together make as much of them as of others."""
+        _, _, own, together = _channels_only(x)
+        added = self._own_kernels.added(x.nearby) * np.maximum(own - together, 0.0).reshape(-1) * self._level
+        return np.asarray(np.maximum(variance + added.reshape(variance.shape), _LEAST_LEFT * variance))
+
+    def _back_to_neighbours(self, x: Moments, g: Gradient, pulled: Gradient) -> Gradient:
+        """A gradient that a channel's own kernel sends to entries that are alike near each other: what an interpolation
+        in front of it adds up follows the products of the kernel's taps, most so where these left little of a value."""
+        alone = np.maximum(g.energy - g.position_covariance, 0.0).reshape(-1)
+        energy = pulled.energy
+        if g.nearby:
+            added = self._own_kernels.added(g.nearby) * alone * self._level
+            energy = np.maximum(energy + added.reshape(energy.shape), _LEAST_LEFT * energy)
+        # what pairs of taps make of the sum over all positions is in the correlations of those near each other
+        near = (self._own_kernels.between * alone * self._level).reshape(energy.shape) / max(pulled.positions - 1, 1)
+        covariance = np.clip(pulled.position_covariance - near, -energy / max(pulled.positions - 1, 1), energy)
+        nearby = self._own_kernels.sent_back(alone, g.nearby, x.nearby)
+        return replace(pulled, energy=energy, position_covariance=covariance, nearby=nearby)
 
     def _lean_in_front(self, g: Gradient, energy: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """`Gradient.lean` of a gradient of which this energy follows the value. A kernel of one channel tells the sign:

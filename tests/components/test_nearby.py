@@ -161,3 +161,38 @@ def test_copies_behind_constants_of_either_sign_have_nothing_in_common() -> None
     assert nearby.by_constants(np.full((1, 1, 48), -2.0), 0.0) is nearby
     assert nearby.by_constants(np.full((1, 1, 1), 1.0), 3.0).coherence({2: 48}) == pytest.approx(1 + 47 / 4)
     assert not Nearby().by_constants(signs, 0.0)
+
+
+class Beside(nn.Module):
+    """Channels that an interpolation has made, beside others, read by a kernel of their own each and normalised."""
+
+    def __init__(self, mode: str, others: int) -> None:
+        super().__init__()
+        self.mode, self.others = mode, others
+        width = CHANNELS + others
+        self.own, self.norm = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = F.interpolate(x, scale_factor=2.0, mode=self.mode)
+        beside = F.pad(x, (0, 12, 0, 12), mode="circular")[:, : self.others]
+        return self.norm(self.own(torch.cat([large, beside], 1)))
+
+
+@pytest.mark.parametrize(("mode", "others"), [("bilinear", 0), ("nearest", 0), ("bilinear", 12)])
+def test_kernels_of_one_channel_behind_an_interpolation(mode: str, others: int) -> None:
+    """Where a kernel's taps cancel each other little is left of what is alike, and a batch normalisation behind divides
+    by that: the gradient there is larger than of independent entries, and cancels in the interpolation."""
+    torch.manual_seed(5)
+    module, shape = Beside(mode, others).double(), (SAMPLES, CHANNELS, 12, 12)
+    inner: list[float] = []
+
+    def keep(_: nn.Module, __: tuple[Tensor, ...], y: Tensor) -> None:
+        y.register_hook(lambda g: inner.append(float(g.square().mean())))
+
+    hook = module.own.register_forward_hook(keep)
+    true_end = measured(module, shape)
+    hook.remove()
+    prediction = analyse(trace_module(module, (torch.randn(shape, dtype=torch.float64),), name="beside").graph)
+    conv = next(node for node in prediction.nodes if node.node.op == "conv")
+    assert conv.gradient_log2 == pytest.approx(math.log2(sum(inner) / len(inner)), abs=0.25)
+    assert prediction.gradient_log2 == pytest.approx(true_end, abs=0.25)

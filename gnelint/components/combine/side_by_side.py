@@ -23,7 +23,7 @@ from gnelint.theory.fields.cells import (
 from gnelint.theory.fields.channel_correlation import mixed
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
-from gnelint.theory.fields.nearby import mixed_nearby
+from gnelint.theory.fields.nearby import Nearby, side_by_side
 from gnelint.theory.fields.profiles import mixed_profile
 
 
@@ -118,11 +118,16 @@ class Concatenate(OneOutput):
             steady=self._averaged([x.steady for x in parts], sizes) if any(sizes) else 1.0,
             autocorrelation=autocorrelation_unless_along(joined, self._axis),
             neighbours=self._averaged([x.neighbours for x in parts], sizes),
-            nearby=mixed_nearby(
-                [(size * x.total_second, x.nearby) for size, x in zip(sizes, parts, strict=True)]
-            ).moved(lambda axis: None if axis == self._axis else axis),
+            nearby=self._nearby(parts),
             mean_known=self._averaged([x.mean_known for x in parts], sizes),
         )
+
+    def _nearby(self, parts: Sequence[Moments]) -> Nearby:
+        """What entries near each other share, beside what all of a cell do."""
+        count = [x.shape[self._axis] for x in parts]
+        alone = [float(np.maximum(x.variance - x.position_covariance, 0.0).mean()) for x in parts]
+        found = side_by_side([(n, own, x.nearby) for n, own, x in zip(count, alone, parts, strict=True)])
+        return found if self._axis == 1 else found.moved(lambda axis: None if axis == self._axis else axis)
 
     @staticmethod
     def _averaged(numbers: Sequence[float], weights: Sequence[float]) -> float:
@@ -152,6 +157,9 @@ class Concatenate(OneOutput):
         for shape in self.input_shapes:
             assert shape is not None
             stop = start + shape[self._axis]
-            found.append(g.sliced(self._axis, start, stop, 1))
+            part = g.sliced(self._axis, start, stop, 1)
+            if self._axis == 1 and g.nearby.parts:
+                part = replace(part, nearby=g.nearby.of_channels(start, stop))
+            found.append(part)
             start = stop
         return tuple(found)

@@ -9,12 +9,12 @@ next gradient, sums neighbours. A kernel of independent weights leaves the corre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 
 import numpy as np
 
-from gnelint.records import dataclass
+from gnelint.records import cached_property, dataclass
 
 REACH = 16
 """Positions over which correlations are followed: three interpolations to twice the size reach 14."""
@@ -34,10 +34,13 @@ class Nearby:
         axes: which, in ascending order.
         lags: correlation of entries that lie this far apart along each of these axes, 1 at the distance 0 and 0 beyond
             the end. Directions are not told apart.
+        parts: of channels (axis 1) that are not alike how many there are side by side, and their own correlations, of
+            which `lags` are the average; () where they are not told apart.
     """
 
     axes: tuple[int, ...] = ()
     lags: np.ndarray = field(default_factory=lambda: np.ones(()))
+    parts: tuple[tuple[int, Nearby], ...] = ()
 
     def __bool__(self) -> bool:
         return self.lags.size > 1
@@ -107,7 +110,18 @@ class Nearby:
             return self
         lags = np.array(change(self.lags))
         lags[(0,) * lags.ndim] = 1.0
-        return Nearby(self.axes, _trimmed(lags))
+        return Nearby(self.axes, _trimmed(lags), tuple((size, part.mapped(change)) for size, part in self.parts))
+
+    def of_channels(self, start: int, stop: int) -> Nearby:
+        """Of some of the channels."""
+        inside, begin = list[tuple[int, Nearby]](), 0
+        for size, part in self.parts:
+            if start <= begin and begin + size <= stop:
+                inside.append((size, part))
+            begin += size
+        if sum(size for size, _ in inside) != stop - start:
+            return Nearby(self.axes, self.lags)
+        return inside[0][1] if len(inside) == 1 else side_by_side([(size, 1.0, part) for size, part in inside])
 
     def by_constants(self, mean: np.ndarray, variance: np.ndarray | float) -> Nearby:
         """Of entries multiplied by constants with this mean and variance in each cell: those of either sign leave as
@@ -141,6 +155,87 @@ class Nearby:
         return Nearby(tuple(sorted(kept)), lags.transpose(order)) if kept else NOWHERE_NEAR
 
 
+@dataclass(frozen=True, eq=False)
+class OwnKernels:
+    """Kernels that each have a channel of their own, by what their taps have in common at every distance.
+
+    Attributes:
+        products: (channels, 2 k - 1, ...) sums of the products of two taps so far apart, the distance 0 in the middle.
+        steps: positions from one tap to the next along each axis.
+    """
+
+    products: np.ndarray
+    steps: tuple[int, ...]
+
+    @staticmethod
+    def of(kernels: np.ndarray, steps: Sequence[int]) -> OwnKernels:
+        """Of kernels (channels, taps along each axis)."""
+        axes = tuple(range(1, kernels.ndim))
+        sizes = [2 * size - 1 for size in kernels.shape[1:]]
+        whole = np.fft.rfftn(kernels.astype(np.float64), sizes, axes)
+        return OwnKernels(np.fft.fftshift(np.fft.irfftn(np.abs(whole) ** 2, sizes, axes), axes), tuple(steps))
+
+    @cached_property
+    def between(self) -> np.ndarray:
+        """The sum of the products of all pairs of different taps, of each channel."""
+        axes = tuple(range(1, self.products.ndim))
+        middle = (slice(None), *(size // 2 for size in self.products.shape[1:]))
+        return np.asarray(self.products.sum(axis=axes) - self.products[middle])
+
+    def added(self, nearby: Nearby) -> np.ndarray:
+        """The variance of a sum over a kernel's taps of entries of unit variance, beyond that of entries that have
+        nothing in common; of each channel."""
+        if sum(size for size, _ in nearby.parts) == len(self.products):
+            return np.concatenate([kernels.added(part) for kernels, part in self._along(nearby)])
+        places = [np.abs(self._distances(axis)) * step for axis, step in enumerate(self.steps)]
+        lags = nearby.on([int(place.max()) + 1 for place in places], range(2, 2 + len(places)))[np.ix_(*places)]
+        lags[tuple(size // 2 for size in lags.shape)] = 0.0
+        return np.asarray((self.products * lags).sum(axis=tuple(range(1, self.products.ndim))))
+
+    def sent_back(self, energy: np.ndarray, nearby: Nearby, values: Nearby) -> Nearby:
+        """How what entries are sent by all outputs that read them is correlated.
+
+        Args:
+            energy: of the outputs, by channel.
+            nearby: how outputs near each other are correlated.
+            values: of the entries themselves; channels are told apart where these are.
+        """
+        if sum(size for size, _ in values.parts) != len(self.products):
+            return self._sent_back(energy, nearby)
+        found, begin = list[tuple[int, float, Nearby]](), 0
+        for kernels, part in self._along(values):
+            own = energy[begin : (begin := begin + len(kernels.products))]
+            found.append((len(own), float(own.mean()), kernels.sent_back(own, nearby, part)))
+        return side_by_side(found)
+
+    def _along(self, nearby: Nearby) -> Iterator[tuple[OwnKernels, Nearby]]:
+        begin = 0
+        for size, part in nearby.parts:
+            yield OwnKernels(self.products[begin : (begin := begin + size)], self.steps), part
+
+    def _sent_back(self, energy: np.ndarray, nearby: Nearby) -> Nearby:
+        meets = np.tensordot(energy, self.products, axes=1)
+        for axis in range(meets.ndim):  # directions are not told apart
+            meets = 0.5 * (meets + np.flip(meets, axis))
+        reach = [size // 2 * step for size, step in zip(meets.shape, self.steps, strict=True)]
+        beyond = max(nearby.lags.shape, default=0)
+        sizes = [min(beyond + far, REACH) + 1 for far in reach]
+        alike = nearby.on([size + r for size, r in zip(sizes, reach, strict=True)], range(2, 2 + len(reach)))
+        found = np.zeros(sizes)
+        for place in np.ndindex(meets.shape):
+            far = [(i - size // 2) * step for i, size, step in zip(place, meets.shape, self.steps, strict=True)]
+            seen = np.ix_(*(np.abs(np.arange(size) - distance) for size, distance in zip(sizes, far, strict=True)))
+            found += meets[place] * alike[seen]
+        here = float(found[(0,) * found.ndim])
+        if here <= 0:
+            return NOWHERE_NEAR
+        return Nearby(tuple(range(2, 2 + len(reach))), _trimmed(found / here))
+
+    def _distances(self, axis: int) -> np.ndarray:
+        middle = self.products.shape[axis + 1] // 2
+        return np.arange(-middle, middle + 1)
+
+
 NOWHERE_NEAR = Nearby()
 
 
@@ -165,6 +260,15 @@ def mixed_nearby(parts: Sequence[tuple[float, Nearby]]) -> Nearby:
     if math.prod(shape) > _MOST:
         return NOWHERE_NEAR
     return Nearby(axes, _trimmed(sum((energy / total * part.on(shape, axes) for energy, part in parts), np.zeros(1))))
+
+
+def side_by_side(parts: Sequence[tuple[int, float, Nearby]]) -> Nearby:
+    """Of channels side by side: how many, their energy, and their correlations."""
+    found = mixed_nearby([(size * energy, part) for size, energy, part in parts])
+    if not found:
+        return found
+    apart = [each for size, _, part in parts for each in (part.parts or ((size, part),))]
+    return Nearby(found.axes, found.lags, tuple(apart))
 
 
 def nearest(nearby: Nearby) -> float:
