@@ -426,6 +426,7 @@ ELEVENTH = (
     Report("clipped_policy(wrong='probabilities')", "clipped_policy", "GNE703", "exp", "old probability"),
     Report("clipped_policy(wrong='losses')", "clipped_policy(losses=True)", "GNE703", "exp", "old probability"),
     changed("scored_beside", "GNE514", "", "In the loss: log_softmax"),
+    Report("mean_error(wrong=True, beside=True)", "mean_error(beside=True)", "GNE709", "", "In the loss: The error"),
     changed("hidden_domain", "GNE708", "", "turned defines"),
     changed("highway", "GNE704", "gates.0", "1 less the gate"),
     changed("stochastic_depth", "GNE705", "dropout", "whole samples"),

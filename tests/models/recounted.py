@@ -233,3 +233,23 @@ class Beside(nn.Module):
 def scored_beside(*, wrong: bool = False) -> nn.Module:
     """Wrong: the loss takes shares over the samples."""
     return Beside(0 if wrong else 1)
+
+
+class MeanError(nn.Module):
+    """Four outputs and their squared error, beside the outputs or alone."""
+
+    def __init__(self, wrong: bool, beside: bool) -> None:
+        super().__init__()
+        self.wrong, self.beside = wrong, beside
+        self.layers = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, x: Tensor, wanted: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        given = self.layers(x)
+        error = given.mean(1) - wanted.mean(1) if self.wrong else given - wanted
+        loss = error.square().mean()
+        return (loss, given) if self.beside else loss
+
+
+def mean_error(*, wrong: bool = False, beside: bool = False) -> nn.Module:
+    """Wrong: the means over the outputs are compared."""
+    return MeanError(wrong, beside)

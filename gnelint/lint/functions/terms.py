@@ -246,7 +246,38 @@ def _detached_draw(facts: Facts, node: Node) -> bool:
     return drawn and any(weight is not None and weight.trainable for weight in layers)
 
 
+_ERRORS = frozenset({"pow", "abs", "smooth_l1", "huber"})
+
+
+def _scored_as_one(facts: Facts, node: Node) -> float:
+    """How many units of a layer an error of the loss reads the mean or sum of, and nothing else; 0 of other nodes."""
+    layer, read = facts.producer(node), facts.graph.values.get(node.present_inputs[0]) if node.present_inputs else None
+    shape = None if read is None else read.concrete_shape
+    if (
+        layer is None
+        or layer.op != "linear"
+        or not shape
+        or len(shape) != 2
+        or not layer.parameters["weight"].trainable
+    ):
+        return 0.0
+    axes = {axis % 2 for axis in node.attribute("axes") or ()}
+    alone = len(facts.graph.consumers.get(layer.outputs[0], ())) == 1
+    outputs = [facts.graph.values[name].concrete_shape for name in facts.graph.outputs]
+    if axes != {1} or not alone or any(each not in ((), (1,)) for each in outputs):
+        return 0.0
+    readers = list(facts.consumers_beyond(node, _MOVES | {"scale", "sub"}))
+    return float(shape[1]) if readers and all(reader.op in _ERRORS for reader in readers) else 0.0
+
+
 TERMS = (
+    function(
+        "scored_as_one(n)",
+        "number",
+        _scored_as_one,
+        "units of a layer of which errors of the loss that the network gives read the mean or sum n, and nothing else; 0 "
+        "of other nodes",
+    ),
     function(
         "other_deviation(n)",
         "text",
