@@ -275,8 +275,8 @@ TERMS = (
         "scored_as_one(n)",
         "number",
         _scored_as_one,
-        "units of a layer of which errors of the loss that the network gives read the mean or sum n, and nothing else; 0 "
-        "of other nodes",
+        "units of a layer of which errors of the loss that the network gives read the mean or sum n, and nothing else; "
+        "0 of other nodes",
     ),
     function(
         "other_deviation(n)",
