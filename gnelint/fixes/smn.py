@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gnelint.analysis.prediction import Prediction
 from gnelint.analysis.propagation import analyse
 from gnelint.fixes.base import Fix, Plan, Refusal, Site, fix, stored_layout
 from gnelint.fixes.edits import CentreFilters, Edit, InsertSecondMoment, SecondMoment, applied
-from gnelint.ir.graph import Graph
+from gnelint.ir.graph import Graph, Node
 from gnelint.lint.chains import chains_of
 from gnelint.ops import families
 
@@ -22,7 +22,8 @@ class SecondMoments(Fix):
     activation is that of batch normalisation: phi(act) / Var(act), pi/(pi - 1) = 1.467 for a plain ReLU layer. No
     promise of 1: a shortcut tames it.
 
-    Preconditions: a batch normalisation behind one convolution that nothing else reads, with a stored weight.
+    Preconditions: a batch normalisation behind one convolution that nothing else reads, with a stored weight. Where the
+    one cannot be exchanged the other stays as it is: centred filters alone save nothing.
 
     Source: theory 3.5 and theory 5.2 (arXiv 2001.00254).
     """
@@ -37,12 +38,18 @@ class SecondMoments(Fix):
             for name in finding.nodes:
                 node = site.graph.node(name)
                 if node.op == "batch_norm":
-                    edits.setdefault(name, self.edit(finding, SecondMoment(name)))
+                    edits.setdefault(name, self.edit(finding, SecondMoment(name), f"normalisation {name}"))
                 elif name in layers and stored_layout(node.parameters["weight"]) is not None:
-                    edits.setdefault(name, self.edit(finding, CentreFilters(name)))
+                    norms = [reader.name for reader in _readers(site.graph, node) if reader.op == "batch_norm"]
+                    group = f"normalisation {norms[0]}" if norms else ""
+                    edits.setdefault(name, self.edit(finding, CentreFilters(name), group))
             if not any(name in edits for name in finding.nodes):
                 refused.append(Refusal(finding, "the weights in front of it are not stored tensors"))
         return Plan(_told(site.graph, edits, "filters centred"), tuple(refused))
+
+
+def _readers(graph: Graph, node: Node) -> Sequence[Node]:
+    return graph.consumers.get(node.outputs[0], ())
 
 
 def _told(graph: Graph, edits: Mapping[str, Edit], filters: str) -> tuple[Edit, ...]:
@@ -71,7 +78,7 @@ def _layer_phi(prediction: Prediction, name: str) -> float | None:
     before = graph.producers.get(node.inputs[0] or "")
     if before is not None:
         parts.append(before)
-    readers = graph.consumers.get(node.outputs[0], ())
+    readers = _readers(graph, node)
     if len(readers) == 1 and readers[0].op in families()["activation"]:
         parts.append(readers[0])
     phis = [prediction.by_node[part.name].phi for part in parts if part.name in prediction.by_node]

@@ -111,12 +111,17 @@ class _Surgery:
         self._done: list[Action] = []  # changes of submodules, as `_alike` gives them
 
     def check(self, edit: Edit) -> None:
-        """Whether a tensor can be edited.
+        """Whether a tensor can be edited, or a layer be another.
 
         Raises:
             CannotEditError: it cannot be.
         """
         check_tensor(self._tensors, edit)
+        if isinstance(edit.action, (SecondMoment, CentreFilters)):
+            path = self._path(self._graph.node(edit.action.node))
+            if _alike(edit.action, path) not in self._done:
+                self._agreed(path, edit.action)
+                _check_layer(path, self._part(path), edit.action)
 
     def make(self, action: Action) -> None:
         """Make one edit.
@@ -193,13 +198,13 @@ class _Surgery:
                 raise CannotEditError(f"{path} is a {type(part).__name__}, which may do more than this operation")
             self._put(path, made_of(action))
         elif isinstance(action, SecondMoment):
+            _check_layer(path, part, action)
             new = second_moment_of(part)
-            if new is None:
-                raise CannotEditError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
+            assert new is not None
             self._put(path, new)
         else:
-            if type(part) not in CENTRED:
-                raise CannotEditError(f"{path} is a {type(part).__name__}, of which there is no centred layer")
+            assert isinstance(action, CentreFilters)
+            _check_layer(path, part, action)
             part.__class__ = CENTRED[type(part)]  # the same object: its hooks, ties and places stay
 
     def _insert(self, action: InsertScale | InsertSecondMoment) -> None:
@@ -257,6 +262,18 @@ class _Surgery:
     def _wrap(self, path: str, wrapper: Callable[[nn.Module], nn.Module], index: int) -> None:
         self._put(path, wrapper(self._part(path)))
         self._paths[path] = f"{self._paths.get(path, path)}.{index}"
+
+
+def _check_layer(path: str, part: nn.Module, action: SecondMoment | CentreFilters) -> None:
+    """Whether a layer can be another.
+
+    Raises:
+        CannotEditError: it is not of the kinds that can be.
+    """
+    if isinstance(action, SecondMoment) and second_moment_of(part) is None:
+        raise CannotEditError(f"{path} is a {type(part).__name__}: only BatchNorm1d, 2d and 3d can be replaced")
+    if isinstance(action, CentreFilters) and type(part) not in CENTRED:
+        raise CannotEditError(f"{path} is a {type(part).__name__}, of which there is no centred layer")
 
 
 def _is_plain(part: nn.Module) -> bool:

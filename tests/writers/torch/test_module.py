@@ -152,6 +152,26 @@ def test_an_activation_takes_the_inserted_layer_with_it() -> None:
     assert {"0.weight", "1.0.weight", "2.0.weight", "2.1.weight"} <= set(found.state_dict())
 
 
+class Rectifying(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
+
+
+def test_filters_are_not_centred_where_their_normalisation_stays() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), Rectifying(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+    graph = _graph(module)
+    pairs = {
+        "first": [CentreFilters("0"), SecondMoment("1.batch_norm")],
+        "last": [CentreFilters("2"), SecondMoment("3")],
+    }
+    wanted = [
+        Edit(action, "GNE000", (), "test", "retrain", group) for group, actions in pairs.items() for action in actions
+    ]
+    found, unmade = fixed_module(module, wanted, graph)
+    assert [each.edit.group for each in unmade] == ["first", "first"]
+    assert [type(layer) for layer in found] == [nn.Conv2d, Rectifying, CentredConv2d, SecondMomentNorm2d]
+
+
 class Within(nn.Conv2d):
     """A convolution that scales and activates what it makes: the module's name is that of the last of the three."""
 
