@@ -28,7 +28,7 @@ from gnelint.theory.fields.log_norm import gaussian_noise
 from gnelint.theory.fields.maps import is_map, kernel_on_map, kernel_transposed_on_map, map_axes
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.nearby import OwnKernels
-from gnelint.theory.fields.profiles import amplitude, normalised
+from gnelint.theory.fields.profiles import Profiles, amplitude, normalised
 from gnelint.theory.fields.taps import TapAxis, kron, marginals, outer, tap_axis
 from gnelint.theory.spectrum import Structure
 from gnelint.theory.weights.contraction import kernel_times, kernel_transposed_times, row_energies
@@ -82,15 +82,71 @@ def _form(matrix: np.ndarray, exact: bool) -> tuple[np.ndarray, np.ndarray]:
     return found, np.diag(matrix) - (found**2).sum(axis=1)
 
 
+@dataclass(frozen=True)
+class _Meetings:
+    """Where taps see what positions share.
+
+    Attributes:
+        columns: (taps, columns) with which a kernel's taps are summed.
+        totals: the square of the sum over all positions.
+        together: over the positions that are written, what two taps read there.
+        apart: over the positions that are read, what two taps send from there.
+        levels: of each tap the diagonal of `together`.
+        scale: of a covariance where the profile is 1, over the average one.
+    """
+
+    columns: np.ndarray
+    totals: _Form
+    together: _Form
+    apart: _Form
+    levels: np.ndarray
+    scale: float = 1.0
+
+
+def _meetings(
+    counts: np.ndarray, together: np.ndarray, apart: np.ndarray, exact: bool, scale: float = 1.0
+) -> _Meetings:
+    """Of (taps,) what all positions see of each tap and of (taps, taps) matrices for pairs of taps; `exact` where few
+    channels are behind an entry."""
+    (met, of_met), (sent, of_sent) = (_form(matrix, exact) for matrix in (together, apart))
+    middle = 1 + met.shape[1]
+    return _Meetings(
+        columns=np.concatenate([counts[:, None], met, sent], axis=1),
+        totals=_Form(slice(0, 1), np.zeros(len(counts))),
+        together=_Form(slice(1, middle), of_met),
+        apart=_Form(slice(middle, middle + sent.shape[1]), of_sent),
+        levels=np.diag(together),
+        scale=scale,
+    )
+
+
 @lru_cache(maxsize=256)
-def _forms_of(axes: tuple[TapAxis, ...], exact: bool) -> tuple[np.ndarray, tuple[_Form, ...]]:
-    """`_Convolution._forms` of all kernels on these axes; `exact` where few channels are behind an entry."""
-    counts = outer([axis.counts for axis in axes])
-    near = [_form(kron([axis.meetings[grid] for axis in axes]), exact) for grid in (0, 1)]
-    columns = [counts[:, None], *(vectors for vectors, _ in near)]
-    ends = np.cumsum([each.shape[1] for each in columns])
-    forms = [_Form(slice(a, b), rest) for (_, rest), a, b in zip(near, ends, ends[1:], strict=False)]
-    return np.concatenate(columns, axis=1), (_Form(slice(0, 1), np.zeros(len(counts))), *forms)
+def _meetings_of(axes: tuple[TapAxis, ...], exact: bool, widens: bool) -> _Meetings:
+    """Of all kernels on these axes; `widens` where it is the large grid that is written."""
+    small, large = (kron([axis.meetings[grid] for axis in axes]) for grid in (0, 1))
+    together, apart = (large, small) if widens else (small, large)
+    return _meetings(outer([axis.counts for axis in axes]), together, apart, exact)
+
+
+def _meetings_between_gaps(
+    axes: Sequence[TapAxis], lines: Profiles, seen: Sequence[np.ndarray], exact: bool, widens: bool
+) -> _Meetings:
+    """Where what is read has zeros between its entries: taps a step apart never see two entries at once.
+
+    Args:
+        axes, exact, widens: as in `_meetings_of`.
+        lines: along each axis the profile of what is read.
+        seen: along each axis (taps, positions that are written), what taps see of it.
+    """
+    amplitudes = [np.sqrt(line) for line in seen]
+    own = [axis.gather(None) if widens else axis.scatter(None) for axis in axes]
+    return _meetings(
+        outer([line.sum(axis=1) for line in amplitudes]),
+        kron([line @ line.T for line in amplitudes]),
+        kron([(one if line is None else one * line) @ one.T for one, line in zip(own, lines, strict=True)]),
+        exact,
+        amplitude(lines) ** -2,
+    )
 
 
 @lru_cache(maxsize=256)
@@ -124,18 +180,21 @@ class _Convolution(Unary):
         """At how many positions each tap is inside."""
         return outer([axis.counts for axis in self._taps])
 
-    @cached_property
-    def _forms(self) -> tuple[np.ndarray, tuple[_Form, ...]]:
-        """(taps, columns) with which a kernel's taps are summed, and what they make: the square of the sum over all
-        positions, and at how many positions of the small and of the large grid two taps are inside together."""
-        return _forms_of(tuple(self._taps), self._kernel.shape[1] <= _FEW)
+    def _meetings(self, lines: Profiles, seen: Sequence[np.ndarray], *, widens: bool) -> _Meetings:
+        """Where taps see what positions share of a value with these profiles along space, of which they see so much."""
+        exact = self._kernel.shape[1] <= _FEW
+        if all(line is None or line.all() for line in lines) or not all(line is None or line.any() for line in lines):
+            return _meetings_of(tuple(self._taps), exact, widens)
+        return _meetings_between_gaps(self._taps, lines, seen, exact, widens)
 
     def _parted(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a product with the kernel's squares found for taps, and for their sums by `_forms`."""
+        """What a product with the kernel's squares found for taps, and for their sums by `_Meetings.columns`."""
         taps = self._kernel.shape[-1]
         return found[..., :taps], found[..., taps:]
 
-    def _shared(self, taps: np.ndarray, sums: np.ndarray, energy: np.ndarray, *, widens: bool) -> _Shared:
+    def _shared(
+        self, taps: np.ndarray, sums: np.ndarray, energy: np.ndarray, meetings: _Meetings, *, widens: bool
+    ) -> _Shared:
         """What entries of one channel have in common where taps see what positions share.
 
         With n_t the positions of the small grid at which tap t is inside, n_ts those at which s is inside too, m_ts the
@@ -150,18 +209,19 @@ class _Convolution(Unary):
         Args:
             taps: (3, channels, taps), sums of W^2 e, W^2 c and W^2 s; (2, ...) without other samples, (1, ...) without
                 a covariance.
-            sums: likewise of the squares of the taps' sums by `_forms`.
+            sums: likewise of the squares of the taps' sums by `_Meetings.columns`.
             energy: of an entry, as if positions shared nothing.
+            meetings: where taps see what positions share.
             widens: whether it is the large grid that is written.
         """
         count = math.prod(getattr(axis, "inputs" if widens else "outputs") for axis in self._taps)
-        totals, small, large = self._forms[1]
-        meet, part = (large, small) if widens else (small, large)
-        total = part.of(taps[0], sums[0])
+        total = meetings.apart.of(taps[0], sums[0])
         if len(taps) > 1:
-            energy = np.maximum(energy + (meet.of(taps[1], sums[1]) - taps[1] @ self._tap_counts) / count, 0.0)
-            total = total - part.of(taps[1], sums[1]) + totals.of(taps[1], sums[1])
-        across = totals.of(taps[2], sums[2]) / count**2 if len(taps) > 2 else np.zeros_like(energy)
+            met, whole = (form.of(taps[1], sums[1]) * meetings.scale for form in (meetings.together, meetings.totals))
+            pairs = met - meetings.scale * taps[1] @ meetings.levels
+            energy = np.maximum(energy + pairs / count, 0.0)
+            total = total - meetings.scale * meetings.apart.of(taps[1], sums[1]) + whole
+        across = meetings.scale * meetings.totals.of(taps[2], sums[2]) / count**2 if len(taps) > 2 else 0.0 * energy
         if count < 2:
             return _Shared(energy, energy, across)
         together = np.clip((total / count - energy) / (count - 1), -energy / (count - 1), energy)
@@ -201,13 +261,14 @@ class _Convolution(Unary):
         self, kernel: np.ndarray, g: Gradient, rows: np.ndarray, sent: list[np.ndarray], *, widens: bool
     ) -> Gradient:
         """Gradient at every channel and position, from the profiles with which taps send it."""
-        pulled, sums = self._parted(kernel_transposed_times(kernel, self._groups, rows, self._forms[0]))
+        meetings = self._meetings(g.profile[2:], sent, widens=widens)
+        pulled, sums = self._parted(kernel_transposed_times(kernel, self._groups, rows, meetings.columns))
         levels = [line.sum(axis=1) / max(line.shape[1], 1) for line in sent]
         profile = list(g.profile[:2])
         weights = marginals(pulled[0].sum(axis=0), tuple(len(line) for line in sent), levels)
         for along, lines in zip(weights, sent, strict=True):
             profile.append(normalised(along @ lines))
-        shared = self._shared(pulled, sums, pulled[0] @ outer(levels), widens=widens)
+        shared = self._shared(pulled, sums, pulled[0] @ outer(levels), meetings, widens=widens)
         arrays = (shared.energy, shared.covariance, shared.across)
         axes, (energy, covariance, across) = _image(self.input_shape, arrays)
         return Gradient.flat(axes, energy, covariance, tuple(profile), across)
@@ -501,9 +562,10 @@ class Convolution(_Convolution):
         axes = self._taps
         windows = _Windows([axis.gather(x.profile[2 + i]) for i, axis in enumerate(axes)])
         both = np.concatenate([variance, covariance]) if covariance.any() else variance
-        mean_taps, squares = kernel_times(self._kernel, self._groups, mean, both, self._forms[0])
+        meetings = self._meetings(x.profile[2:], windows.seen, widens=False)
+        mean_taps, squares = kernel_times(self._kernel, self._groups, mean, both, meetings.columns)
         variance_taps, sums = self._parted(squares)
-        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=False)
+        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, meetings, widens=False)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         return self._coupled(y, border, x, variance)
 
@@ -670,9 +732,10 @@ class TransposedConvolution(_Convolution):
         x, mean, variance, covariance = _channels_only(x)
         windows = _Windows([axis.scatter(x.profile[2 + i]) for i, axis in enumerate(self._taps)])
         both = np.concatenate([variance, covariance])
-        mean_taps, squares = kernel_times(self._swapped(), self._groups, mean, both, self._forms[0])
+        meetings = self._meetings(x.profile[2:], windows.seen, widens=True)
+        mean_taps, squares = kernel_times(self._swapped(), self._groups, mean, both, meetings.columns)
         variance_taps, sums = self._parted(squares)
-        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, widens=True)
+        shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, meetings, widens=True)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
         found = self._with_bias(self._coupled(y, border, x, variance))
         return replace(found, nearby=x.nearby.apart([axis.stride for axis in self._taps])) if x.nearby else found

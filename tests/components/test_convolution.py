@@ -244,6 +244,37 @@ def test_two_padded_convolutions_in_a_row() -> None:
     assert np.mean(said) == pytest.approx(np.mean(true), abs=4 * error)
 
 
+@pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
+def test_between_zeros_only_some_taps_meet(shared: float) -> None:
+    """Zeros put between entries and a kernel that interpolates them: pairs of taps were counted as if both saw an
+    entry everywhere (0.5 bit too much)."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
+    weight = torch.outer(taps, taps)[None, None] / 16
+    component = make(
+        "conv", [(2, 1, 19, 19)], [(2, 1, 16, 16)], {"weight": weight.numpy()},
+        strides=(1, 1), pads=(0,) * 4, dilations=(1, 1),
+    )  # fmt: skip
+    there = torch.zeros(19, 19, dtype=torch.float64)
+    there[2:18:2, 2:18:2] = 1.0
+    line = there[2].numpy() * 19 / 8
+    few = (8 / 19) ** 2  # of all entries; of pairs its square
+    cells = tuple(Axis(size) for size in (2, 1, 19, 19))
+    arrays = (np.array(0.5 * few**0.5), np.array(few), np.array(shared * few**2))
+    x = Moments(cells, (None, None, line, line), *(a.reshape(1, 1, 1, 1) for a in arrays))
+    (y,) = component.forward([x])
+    flat = there.reshape(-1)
+    covariance = flat[:, None] * flat * (0.25 + shared) + torch.diag(flat * (1.0 - shared))
+    matrix = torch.autograd.functional.jacobian(
+        lambda z: F.conv2d(z.reshape(1, 1, 19, 19), weight).reshape(-1), torch.zeros(361, dtype=torch.float64)
+    )
+    found = matrix @ covariance @ matrix.T
+    pairs = (float(found.sum()) - float(found.trace())) / (256 * 255)
+    mean = float((matrix @ flat).mean()) / 2
+    assert y.total_second == pytest.approx(float(found.diagonal().mean()), rel=1e-6)
+    assert y.total_mean == pytest.approx(mean, rel=1e-6)
+    assert float(y.position_covariance.mean()) == pytest.approx(pairs - mean**2, abs=0.02)
+
+
 def test_border_through_two_convolutions_is_counted_once_more() -> None:
     """Three taps on four positions: per axis sum_p count(p)^2 / (3^2 4) = 13/18 behind two, where phi^2 says
     (10/12)^2."""

@@ -234,7 +234,8 @@ class Moments(Field):
         second = average(self.second, self.axes, index, target)
         together = self.averaged_together(self.position_covariance, index, target)
         if index == 0:  # the means of unlike samples: all entries of one have the same
-            together = together + np.maximum(average(self.mean**2, self.axes, index, target) - mean**2, 0.0)
+            unlike = np.maximum(average(self.mean**2, self.axes, index, target) - mean**2, 0.0)
+            together = together + self.amplitude() ** 2 * unlike
         return mean, np.maximum(second - mean**2, 0.0), together
 
     def scaled(self, factor: np.ndarray | float) -> Moments:
