@@ -275,7 +275,7 @@ def _coherent(
         means: with the variance of entries of which a share may be lost of them behind a division by the profile.
     """
     profile = list[np.ndarray | None]([None] * len(axes))
-    together = [index for index, axis in enumerate(axes) if index > 0 and _correlated(draws, index)]
+    together = _together(draws)
     others = [Axis.full(axis.size) for axis in axes]
     if not together or math.prod(a.size for i, a in enumerate(axes) if i > 0 and i not in together) > MAX_CELLS:
         return axes, tuple(profile)
@@ -296,13 +296,17 @@ def _coherent(
     return tuple(found), tuple(profile)
 
 
-def _correlated(draws: Sequence[np.ndarray], index: int) -> bool:
-    """Whether entries along an axis have more in common than may be lost, or add up to much less than they are: what
-    is left of a value by its moving average."""
-    n = draws[0].shape[index]
+def _together(draws: Sequence[np.ndarray]) -> list[int]:
+    """The axes along which entries have more in common than may be lost; where there are none, the first along which
+    they add up to much less than they are, as what is left of a series by its moving average. Features behind a
+    normalisation do so too: nothing asks for that, and pooled with positions they would hide what these have in common.
+    """
     energy = sum(float(np.square(draw, dtype=np.float64).sum()) for draw in draws)
-    together = sum(float(np.square(draw.sum(axis=index), dtype=np.float64).sum()) for draw in draws)
-    return bool(n > 1 and (together - energy > _COHERENT * (n - 1) * energy or together < _CANCELLED * energy))
+    shape = draws[0].shape
+    wide = [index for index in range(1, len(shape)) if shape[index] > 1]
+    sums = {i: sum(float(np.square(draw.sum(axis=i), dtype=np.float64).sum()) for draw in draws) for i in wide}
+    alike = [i for i in wide if sums[i] - energy > _COHERENT * (shape[i] - 1) * energy]
+    return alike or [i for i in wide if sums[i] < _CANCELLED * energy][:1]
 
 
 def _divided(pair: Pair, by: np.ndarray) -> Pair:
