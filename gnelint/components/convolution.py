@@ -370,7 +370,7 @@ def _channels_only(x: Moments) -> tuple[Moments, np.ndarray, np.ndarray, np.ndar
     for index in range(2, len(x.axes)):
         x = x.profiled(index)
     x = x.only(1)
-    x = x.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(x.axes)))
+    x = x.refined(tuple(Axis.full(a.size) if i == 1 else Axis(a.size) for i, a in enumerate(x.axes))).settled()
     return x, x.mean.reshape(1, -1), x.variance.reshape(1, -1), x.position_covariance.reshape(1, -1)
 
 
@@ -543,7 +543,7 @@ class Convolution(_Convolution):
             y,
             log_norm_variance=x.log_norm_variance + gaussian_noise(y),
             neighbours=neighbours,
-            nearby=x.nearby.every([axis.stride for axis in self._taps]),
+            nearby=y.nearby.every([axis.stride for axis in self._taps]),
             mean_known=mean_known,
         )
 
@@ -555,6 +555,7 @@ class Convolution(_Convolution):
             kernel_on_map(kernel, groups, axes, a, squared=True) for a in (x.variance, x.position_covariance)
         )
         y = Moments.flat(map_axes((x.axes[0], *pooled(self.shape[1:]))), mean, variance, covariance)
+        y = replace(y, nearby=x.nearby)
         return self._coupled(y, NONE, x, np.moveaxis(x.variance, 1, -1).reshape(-1, x.shape[1]))
 
     def _map_of_profiles(self, x: Moments) -> Moments:
@@ -567,7 +568,7 @@ class Convolution(_Convolution):
         variance_taps, sums = self._parted(squares)
         shared = self._shared(variance_taps, sums, variance_taps[0] @ windows.level, meetings, widens=False)
         y, border = _convolved_moments(mean_taps[0], variance_taps, shared, windows, self.shape)
-        return self._coupled(y, border, x, variance)
+        return self._coupled(replace(y, nearby=x.nearby), border, x, variance)
 
     def pull(self, x: Moments, y: Moments, cotangent: Gradient) -> Gradient:
         if is_map(x):
@@ -614,7 +615,7 @@ class Convolution(_Convolution):
     def _of_neighbours(self, x: Moments, variance: np.ndarray) -> np.ndarray:
         """The variance of what a channel's own kernel makes of entries that are alike near each other: little, where
         its taps add up to nothing. All kernels together make as much of them as of others."""
-        _, _, own, together = _channels_only(x)
+        x, _, own, together = _channels_only(x)
         added = self._own_kernels.added(x.nearby) * np.maximum(own - together, 0.0).reshape(-1) * self._level
         return np.asarray(np.maximum(variance + added.reshape(variance.shape), _LEAST_LEFT * variance))
 

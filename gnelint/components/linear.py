@@ -112,7 +112,7 @@ class Linear(Unary):
         if self._positive is not None:
             return self._averages(self._positive, x)
         scales = x.log_norm_variance
-        x = self._on_channels(x)
+        x = self._on_channels(x).settled()
         out = self.node.parameters["weight"].shape[0]
         mean, variance, covariance = (a.reshape(-1, x.shape[-1]) for a in x.arrays())
         nearby, gain = self._mixed(x.nearby, forward=True)

@@ -342,6 +342,22 @@ def test_tokens_of_a_low_rank_correlate_keys_and_values(fixed: bool) -> None:
     assert query > 3 * predict(replace(layer, rank=0), 4)[1][0]
 
 
+def test_what_is_fixed_at_its_place_is_all_in_what_tokens_differ_by() -> None:
+    """The same tokens, told with what all of them share in every sample alike, or in each sample apart."""
+    shape = (2, 2, 8, 16)
+    component = make("attention", [shape] * 3, [shape])
+    told = []
+    for shared, fixed in ((0.0, 0.6), (1.0, 0.3)):
+        axes = (Axis(2), Axis(2), Axis(8), Axis.full(16))
+        known = ChannelCorrelation(same=0.02, fixed=fixed, few=0.5)
+        x = Moments.flat(axes, np.array(1.0 - shared), np.array(1.0 + shared), np.array(shared))
+        x = replace(x, channel_correlation=known)
+        (query, _, _) = component.backward([x, x, x], component.forward([x, x, x]), [Gradient.white(shape)])
+        assert query is not None
+        told.append(query.total)
+    assert told[0] == pytest.approx(told[1], rel=1e-6)
+
+
 def test_the_same_gradient_at_all_rows_is_much_the_same_at_their_queries() -> None:
     layer = Layer(32, 64, 4, 0.25, common_cotangent=True)
     generator = torch.Generator().manual_seed(7)

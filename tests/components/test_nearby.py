@@ -15,9 +15,11 @@ from gnelint.analysis.propagation import analyse
 from gnelint.components.attention import Softmax
 from gnelint.ir.graph import Node
 from gnelint.readers.torch.reader import trace_module
+from gnelint.theory.fields.cells import Axis
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from gnelint.theory.fields.nearby import Nearby, same_along
+from tests.components.harness import make
 
 CHANNELS, SAMPLES, DRAWS = 24, 8, 4
 SCALES = [(1.5, "bilinear"), (2, "bilinear"), (2, "bicubic"), (4, "bilinear")]
@@ -132,6 +134,44 @@ def test_copies_along_one_axis(make: Callable[[], nn.Module]) -> None:
     shape = (SAMPLES, 12, CHANNELS)
     prediction = analyse(trace_module(module, (torch.randn(shape, dtype=torch.float64),), name="copies").graph)
     assert prediction.gradient_log2 == pytest.approx(measured(module, shape), abs=0.45)
+
+
+@pytest.mark.parametrize("axis", ["channels", "features"])
+def test_a_vector_beside_each_position_is_shared_by_all(axis: str) -> None:
+    """An embedding of the time laid beside a signal: what a layer makes of it all positions have in common."""
+    shape = (2, 24, 40) if axis == "channels" else (2, 40, 24)
+    last = 2 if axis == "channels" else 1
+    copied = Moments.uniform(tuple(1 if i == last else n for i, n in enumerate(shape)), 0.0, 1.0).broadcast(shape)
+    weight = np.random.default_rng(0).standard_normal((16, 24)) / 24**0.5
+    attributes = {"strides": (1,), "pads": (0, 0), "dilations": (1,)} if axis == "channels" else {}
+    kernel = weight[:, :, None] if axis == "channels" else weight
+    out = tuple(16 if n == 24 else n for n in shape)
+    op = "conv" if axis == "channels" else "linear"
+    (y,) = make(op, [shape], [out], {"weight": kernel}, **attributes).forward([copied])
+    assert y.position_covariance == pytest.approx(y.variance, rel=1e-3)
+    assert not y.nearby
+
+
+def test_beside_what_differs_it_is_shared_by_its_share_of_the_energy() -> None:
+    """12 features of variance 1/4 that differ from position to position, 32 of variance 1 that do not, told in one cell
+    or in one for each feature, which know of it themselves."""
+    own = Moments.uniform((2, 40, 12), 0.0, 0.25)
+    vector = Moments.uniform((2, 1, 32), 0.0, 1.0)
+    weight = np.random.default_rng(0).standard_normal((16, 44)) / 44**0.5
+    for told in (vector, vector.refined((Axis(2), Axis(1), Axis.full(32)))):
+        parts = [own, told.broadcast((2, 40, 32))]
+        (x,) = make("concat", [(2, 40, 12), (2, 40, 32)], [(2, 40, 44)], {}, axis=2).forward(parts)
+        (y,) = make("linear", [(2, 40, 44)], [(2, 40, 16)], {"weight": weight}).forward([x])
+        assert float(y.position_covariance.mean() / y.variance.mean()) == pytest.approx(32 / 35, abs=0.02)
+
+
+def test_what_all_share_of_correlations_that_fall() -> None:
+    near = Nearby((2,), np.array([1.0, 0.7, 0.4]))
+    common, rest = near.shared({2: 3})
+    assert common == pytest.approx(0.4)
+    assert rest.lags == pytest.approx([1.0, 0.5])
+    assert near.shared({2: 9}) == (0.0, near)  # entries further apart have nothing in common
+    assert near.shared({1: 4, 2: 3}) == (0.0, near)
 
 
 def test_a_softmax_row_sums_to_nothing() -> None:

@@ -254,7 +254,7 @@ class Attention(OneOutput):
 
     def _rows(self, sides: Sequence[_Side], shapes: Sequence[tuple[int, ...]], inputs: Inputs) -> _Rows:
         """What softmax does."""
-        alike, steady = _alike(inputs), _steady(inputs)
+        alike, steady = _alike(inputs, sides), _steady(inputs)
         query, key, _ = sides
         heads, queries, width = shapes[0][1:]
         keys = shapes[1][2]
@@ -492,10 +492,16 @@ def _amplitude(energy: np.ndarray) -> float:
     return float(np.sqrt(energy).mean())
 
 
-def _alike(inputs: Inputs) -> float | None:
-    """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it."""
-    known = (x.channel_correlation for x in (inputs[2], inputs[1]) if x is not None)
-    return next((found.total + found.placed for found in known if found.same > 0), None)
+def _alike(inputs: Inputs, sides: Sequence[_Side]) -> float | None:
+    """tr(C^2) / tr(C)^2 of the covariance of the tokens that keys and values project, as one of these knows it: of what
+    differs from token to token, which all that is fixed at its place does."""
+    for x, side in ((inputs[2], sides[2]), (inputs[1], sides[1])):
+        if x is None or (found := x.channel_correlation).same <= 0:
+            continue
+        free = float(side.free.mean()) / max(float(side.variance.mean()), 1e-300)
+        fixed = min(found.fixed / free, 1.0) if free > 0 else found.fixed
+        return found.same + fixed**2 * found.few + found.placed
+    return None
 
 
 def _steady(inputs: Inputs) -> float:

@@ -157,6 +157,16 @@ class Moments(Field):
             field = replace(field, silent=resample(self.silent, self.axes, field.axes))
         return field if self.floor is None else replace(field, floor=resample(self.floor, self.axes, field.axes))
 
+    def settled(self) -> Moments:
+        """With what entries of one channel have in common at any distance, as copies along all positions have, as
+        `position_covariance`, where cells are of one channel each: a finer cell shares more than a coarse one did."""
+        if not self.nearby:
+            return self
+        along = {i: axis.size for i, axis in enumerate(self.axes) if i and axis.size > 1 and axis.is_pooled}
+        common, nearby = self.nearby.shared(along)
+        apart = np.maximum(self.variance - self.position_covariance, 0.0)
+        return replace(self, position_covariance=self.position_covariance + common * apart, nearby=nearby)
+
     @cached_property
     def rectified(self) -> tuple[np.ndarray, ...]:
         """P(x > 0) and E max(x, 0)^p for p = 1 to 4 (theory.gram_charlier); all variances have to be positive."""

@@ -14,7 +14,7 @@ from dataclasses import field
 
 import numpy as np
 
-from gnelint.records import cached_property, dataclass
+from gnelint.records import cached_property, dataclass, replace
 
 REACH = 16
 """Positions over which correlations are followed: three interpolations to twice the size reach 14."""
@@ -77,6 +77,18 @@ class Nearby:
             pairs[0] = 1.0
             found = found[..., :reach] @ pairs
         return max(float(found), 0.0)
+
+    def shared(self, sizes: Mapping[int, int]) -> tuple[float, Nearby]:
+        """What all entries have in common that lie along axes of these sizes, at whatever distance, and the
+        correlations of what is left."""
+        reaches = zip(self.axes, self.lags.shape, strict=True)
+        common = float(self.lags.min()) if dict(reaches) == dict(sizes) else 0.0
+        if not self or common <= _NOTHING:
+            return 0.0, self
+        if common >= 1.0 - _NOTHING:
+            return 1.0, NOWHERE_NEAR
+        left = replace(self, parts=())  # the average is known, not what each has of it
+        return common, left.mapped(lambda correlation: (correlation - common) / (1.0 - common))
 
     def _with(self, index: int) -> Nearby:
         """With this axis among its own."""
