@@ -83,13 +83,19 @@ def _is_made_of(facts: Facts, node: Node, earlier: Node) -> bool:
 
 def _grids(facts: Facts, node: Node) -> Iterator[np.ndarray]:
     """The constants that are added to the places at which a picture is read, (height, width, 2)."""
-    source = facts.producer(node, 1)
-    while source is not None and source.op in (_TO_GRID | {"bias"}):
+    source, turned = facts.producer(node, 1), []
+    while source is not None and source.op in (_TO_GRID | {"bias", "transpose"}):
+        if source.op == "transpose":
+            turned.append(source.attribute("perm"))
         added = source.parameters.get("bias") if source.op == "bias" else None
-        if added is not None and len(added.shape) > 2 and added.size <= _MOST:  # a file does not say what is trained
+        shape = facts.shape(source)
+        if added is not None and shape is not None and len(shape) == 4 and added.size <= _MOST:
             numbers = added.array()
-            if numbers.shape[-1] == 2 and numbers.size == numbers.shape[-3] * numbers.shape[-2] * 2:
-                yield numbers.reshape(numbers.shape[-3:]).astype(np.float64)
+            numbers = numbers.reshape(*(1 for _ in range(4 - numbers.ndim)), *numbers.shape)
+            for perm in reversed(turned):
+                numbers = numbers.transpose(perm)
+            if numbers.shape[0] == 1 and numbers.shape[-1] == 2:
+                yield numbers[0].astype(np.float64)
         source = facts.producer(source)
 
 

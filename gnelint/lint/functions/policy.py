@@ -75,7 +75,20 @@ def _likelihood_sign(facts: Facts, name: str, sign: float = 1.0) -> float:
         node = facts.graph.producers.get(name)
     if node is not None and node.op == "mul":  # by the one hot code of what was chosen
         return max((_likelihood_sign(facts, each, sign) for each in node.present_inputs), key=abs)
-    return sign if node is not None and node.op == "log_softmax" and name in facts.learnt_values else 0.0
+    is_logarithm = node is not None and (node.op == "log_softmax" or _is_less_its_sum(facts, node))
+    return sign if is_logarithm and name in facts.learnt_values else 0.0
+
+
+def _is_less_its_sum(facts: Facts, node: Node) -> bool:
+    """Whether a log-softmax is written out: values less the logarithm of the sum of their exponentials."""
+    taken = facts.producer(node, 1) if node.op == "sub" else None
+    logs = [taken] if taken is None or taken.op != "add" else [facts.producer(taken, place) for place in range(2)]
+    for each in logs:
+        total = facts.producer(each) if each is not None and each.op == "log" else None
+        powers = facts.producer(total) if total is not None and total.op == "reduce_sum" else None
+        if powers is not None and powers.op == "exp":
+            return True
+    return False
 
 
 def _turned_ratio(facts: Facts, node: Node) -> bool:

@@ -198,7 +198,7 @@ def _eased_by_error(facts: Facts, node: Node) -> bool:
     if node.op != "mul" or len(node.present_inputs) != 2:
         return False
     for factor, error in (node.present_inputs, node.present_inputs[::-1]):
-        power = facts.source_beyond(facts.graph.producers.get(factor), tuple(_WAYS))
+        power = facts.graph.producers.get(_unscaled(facts, factor)[0])
         if power is None or power.op != "pow" or float(power.attribute("exponent")) <= 1.0:
             continue
         share = facts.source_beyond(facts.producer(power), tuple(_WAYS))

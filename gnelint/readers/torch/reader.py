@@ -124,10 +124,19 @@ def _beside(program: ExportedProgram, reading: Reading) -> Beside | None:
         return None
     lowered, shared = found
     graph = named_by_modules(fuse(lowered.graph))
-    traced = ((node.name, lowered.operations.get(node.outputs[0])) for node in graph.nodes)
-    return Beside(
-        graph, frozenset(name for name, operation in traced if operation is not None and operation not in shared)
-    )
+    return Beside(graph, frozenset(_own(graph, lowered.operations, shared)))
+
+
+def _own(graph: Graph, operations: Mapping[str, str], shared: frozenset[str]) -> set[str]:
+    """The nodes of operations that are not shared, and what the lowering alone put behind them."""
+    own: set[str] = set()
+    for node in graph.nodes:
+        made = operations.get(node.outputs[0])
+        sources = (graph.producers.get(name) for name in node.present_inputs)
+        behind = made is None and any(source is not None and source.name in own for source in sources)
+        if behind or not (made is None or made in shared):
+            own.add(node.name)
+    return own
 
 
 def _fused(graph: Graph) -> Graph:
