@@ -79,6 +79,8 @@ NEAR_CRITICAL = "near an unstable fixed point: errors of the second moment grow 
 _RECURRENT = families()["recurrent"]
 _MIXING_LAST = _RECURRENT | {"linear", "matmul", "embedding", "attention"}
 _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
+_COPYING = frozenset({"tile", "expand"})
+_ADDING = frozenset({"add", "sub"})
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,18 @@ def _features(graph: Graph, moments: Mapping[str, Moments]) -> dict[str, int]:
             count = shape[-1] if node.op in _MIXING_LAST or before is None else before
             if node.op in _MIXING_SECOND:
                 count = shape[1]
+            if node.op in _COPYING and (source := moments.get(node.inputs[0] or "")) is not None:
+                count = _copied_features(source.shape, shape, count)
             found[name] = max(1, min(count, math.prod(shape)))
     return found
+
+
+def _copied_features(before: Sequence[int], behind: Sequence[int], count: int) -> int:
+    """Features where an axis of as many as there were has been copied."""
+    if len(before) != len(behind):
+        return count
+    grown = [(old, new) for old, new in zip(before, behind, strict=True) if old < new]
+    return grown[0][1] if len(grown) == 1 and grown[0][0] == count else count
 
 
 def _is_weight(node: Node) -> bool:
@@ -359,20 +371,34 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
             own = math.hypot(own, GROWTH_SHARE * max(math.log2(phi), 0.0))
         factor = _factor_error(node, index, known)
         luck = BITS_SQUARED * _luck_added(known.gradients[name][0], known.gradients[output][0])
+        drawn = factor**2 + _luck_of_features(node, name, output, coherence, known)
         samples, excess_coherence = known.samples(name), error.excess_coherence
         if samples > known.samples(output):  # copies, or zeros beside: no new directions
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
         found[name] = (
             total + math.log2(phi),
             GradientError(
-                error.variance + own**2 + factor**2 + luck,
-                error.finite_width_variance + factor**2,
+                error.variance + own**2 + drawn + luck,
+                error.finite_width_variance + drawn,
                 error.drift,
                 min(excess_coherence, 1.0),
                 error.shared,
             ),
         )
     return found
+
+
+def _luck_of_features(node: Node, name: str, output: str, coherence: float, known: _Known) -> float:
+    """Variance in bits squared of the sum over features of their gradients, which a value gets that is copied to all:
+    weights behind decide how these add up, as those of a map do from one feature."""
+    features = known.features.get(output, 1)
+    if node.op not in _COPYING | _ADDING or name not in known.moments:
+        return 0.0
+    before, behind = known.moments[name].shape, known.moments[output].shape
+    summed = [old for old, new in zip(before[::-1], behind[::-1], strict=False) if old < new == features]
+    if not summed:
+        return 0.0
+    return weight_finite_width_variance(max(coherence - 1.0 / features, 0.0), summed[0])
 
 
 def _luck_added(before: Gradient, behind: Gradient) -> float:
