@@ -21,6 +21,9 @@ from gnelint.readers.torch.constants import from_numpy
 from gnelint.readers.torch.operations import shape_only
 from gnelint.readers.torch.reader import Traced
 
+_LARGEST_DRAWN = 1 << 24
+"""Entries of a tensor on the meta device that is drawn to be run."""
+
 
 class TorchNetwork:
     """A traced program on its own parameters, which stay as they are."""
@@ -33,6 +36,7 @@ class TorchNetwork:
         self._order = {node: index for index, node in enumerate(traced.program.graph.nodes)}
         self._forced = is_forced(traced)
         self._given = user_inputs(traced.program)
+        self._leaves = {leaf.name: leaf for parameter in traced.graph.parameters() for leaf in parameter.leaves}
 
     def shows(self, value: str) -> bool:
         node = self._nodes.get(self._operations.get(value, ""))
@@ -134,8 +138,17 @@ class TorchNetwork:
         stored = self._program.state_dict.get(name)
         tensor = self._program.constants[name] if stored is None else stored
         if isinstance(tensor, Tensor) and tensor.is_meta:
-            raise NotSampledError(f'parameter "{name}" is on the meta device and holds no numbers')
+            return self._drawn(name)
         return tensor.detach() if isinstance(tensor, Tensor) else tensor
+
+    def _drawn(self, name: str) -> Tensor:
+        """A tensor without numbers as its initialiser draws it."""
+        leaf = self._leaves.get(name)
+        if leaf is None or leaf.provenance != "initializer":
+            raise NotSampledError(f'parameter "{name}" is on the meta device and holds no numbers')
+        if leaf.size > _LARGEST_DRAWN:
+            raise NotSampledError(f'parameter "{name}" is too large to be drawn')
+        return from_numpy(leaf.load())
 
 
 def _same_sizes(traced: Sequence[Any], read: Sequence[Dim] | None) -> bool:

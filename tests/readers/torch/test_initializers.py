@@ -39,7 +39,7 @@ class Net(nn.Module):
         nn.init.constant_(self.third.bias, 2.0)
         self.fourth = nn.Linear(50, 50)
         with torch.no_grad():
-            self.fourth.weight.copy_(self.fourth.weight.cumsum(0))
+            self.fourth.weight.copy_(torch.linalg.qr(self.fourth.weight)[0])
     def forward(self, ids):
         x = self.embed(ids)
         return self.fourth(self.third(self.second(self.norm(self.first(x).relu())))) + self.tied(x)
@@ -109,6 +109,33 @@ def test_a_row_of_padding_is_no_part_of_the_law() -> None:
         scaled = torch.empty(30, 20).uniform_(0.0, 1.0).mul_(2.0).sub_(1.0)
     assert recorder.law(table) == Law.gaussian(0.0, 1.0)
     assert recorder.law(scaled) == Law.uniform(-1.0, 1.0)
+
+
+def test_what_is_computed_while_a_model_is_built_can_be_replayed() -> None:
+    """Tokens, tables of rates, scales that are copied: an own start of a state space has all of them."""
+    recorder = InitializerRecorder()
+    with recorder, torch.device("meta"), torch.no_grad():
+        token = torch.nn.Parameter(0.02 * torch.randn(1, 50, 30) + 1.0)
+        ones = torch.nn.Parameter(torch.ones(7))
+        full = torch.full_like(torch.empty(7), 3.0).div_(2.0)
+        rates = torch.nn.Parameter(torch.log(torch.arange(1, 8).float()))
+        steps, drawn = torch.empty(40), torch.rand(40)
+        steps.copy_(torch.exp(drawn * 3.0 - 5.0).clamp(min=1e-2))
+        drawn.zero_()
+        halves = torch.cat([torch.zeros(3), steps[:2]])
+        lost = torch.empty(4, 4).copy_(torch.linalg.qr(torch.randn(4, 4))[0])
+    assert recorder.law(token) == Law.gaussian(1.0, 0.02)
+    assert recorder.draw(token).std().item() == pytest.approx(0.02, rel=0.1)
+    assert recorder.law(ones) == Law.constant(1.0)
+    assert recorder.law(full) == Law.constant(1.5)
+    assert torch.equal(recorder.draw(full), torch.full((7,), 1.5))
+    torch.testing.assert_close(recorder.draw(rates), torch.arange(1, 8).float().log())
+    found = recorder.draw(steps)
+    assert recorder.law(steps) is None
+    assert found.min() >= 1e-2
+    assert len(found.unique()) > 20
+    assert torch.equal(recorder.draw(halves), torch.cat([torch.zeros(3), found[:2]]))
+    assert not recorder.knows(lost)
 
 
 @pytest.mark.slow
