@@ -658,7 +658,8 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
         factor = 1.0
         for windows in self._axis_windows():
             factor *= float(np.mean([1.0 / (stop - start) for start, stop in windows]))
-        variance = x.variance * factor + x.position_covariance * (1.0 - factor)
+        own = np.maximum(x.variance - x.position_covariance, 0.0)
+        variance = own * (factor + (1.0 - factor) * self._alike(x, factor)) + x.position_covariance
         covariance = 0.0 if math.prod(self.shape[2:]) == 1 else x.position_covariance
         y = Moments.flat(_resized(x, self.shape), x.mean * x.amplitude(), variance, covariance, x.nonnegative)
         return replace(y, channel_correlation=x.channel_correlation.averaged())
@@ -667,6 +668,12 @@ class AdaptiveAveragePool(_Averages, _Adaptive):
         g = _on_channels(cotangent)
         profile, factor = self._received(g, 2)
         return _on_inputs(g, g.energy * factor, self.input_shape, profile)
+
+    def _alike(self, x: Moments, factor: float) -> float:
+        """Correlation of two different entries of a window of 1 / factor, on average, of what padding has made the same
+        in every sample: nothing where the window is the whole map, whose mean it is."""
+        whole = 1.0 / (factor * max(math.prod(self.input_shape[2:]), 1))
+        return x.channel_correlation.fixed * _FIXED_ALIKE * max(1.0 - whole, 0.0)
 
 
 @component("adaptive_max_pool")

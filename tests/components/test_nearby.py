@@ -236,3 +236,19 @@ def test_kernels_of_one_channel_behind_an_interpolation(mode: str, others: int) 
     conv = next(node for node in prediction.nodes if node.node.op == "conv")
     assert conv.gradient_log2 == pytest.approx(math.log2(sum(inner) / len(inner)), abs=0.25)
     assert prediction.gradient_log2 == pytest.approx(true_end, abs=0.25)
+
+
+@pytest.mark.parametrize(("parts", "width"), [(2, 4), (2, 2), (3, 2)])
+def test_averages_of_parts_keep_what_padding_has_made(parts: int, width: int) -> None:
+    """Far from the border the mean of a channel is another one than beside it, in every sample: averages over parts of
+    the map differ by that, and a batch normalisation behind divides by it."""
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(CHANNELS, 64, 3, padding=width, dilation=width, bias=False),
+        nn.AdaptiveAvgPool2d(parts),
+        nn.BatchNorm2d(64),
+    ).double()
+    shape = (SAMPLES, CHANNELS, 12, 12)
+    prediction = analyse(trace_module(module, (torch.randn(shape, dtype=torch.float64),), name="parts").graph)
+    assert prediction.gradient_log2 == pytest.approx(measured(module, shape), abs=0.5)
