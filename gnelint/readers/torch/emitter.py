@@ -12,7 +12,6 @@ from gnelint.ir.graph import Parameter, Value
 from gnelint.readers import emitter
 from gnelint.readers.emitter import CannotLowerError, Shape
 from gnelint.readers.torch.constants import Constant, derived, scalar
-from gnelint.readers.torch.masks import Mask
 from gnelint.records import dataclass
 
 
@@ -115,18 +114,22 @@ class Emitter(emitter.Emitter[Flow, Constant]):
 
     def times(self, x: Flow, constant: Constant | float, shape: Shape | None, reciprocal: bool = False) -> Flow:
         mask = constant.mask if isinstance(constant, Constant) and not reciprocal else None
-        if mask is not None and mask.is_dropout:
-            return self.emit("dropout", [self.expand(x, shape)], shape, p=1.0 - mask.kept, alpha=mask.paired)
-        if mask is not None and mask.removes:
-            assert isinstance(constant, Constant)
-            return self.scale(self._removed(self.expand(x, shape), mask, constant.compact.shape), mask.factor)
-        return super().times(x, constant, shape, reciprocal)
+        if mask is None or not (mask.is_dropout or mask.removes):
+            return super().times(x, constant, shape, reciprocal)
+        assert isinstance(constant, Constant)
+        x = self.expand(x, shape)
+        alike = _shared_axes(x, constant.compact.shape)
+        if mask.is_dropout and (mask.paired or all(x.shape[axis] == 1 for axis in alike)):
+            return self.emit("dropout", [x], shape, p=1.0 - mask.kept, alpha=mask.paired)
+        # one number for many entries (stochastic depth) is no noise that averages out behind the next layer
+        dropped = self.emit("dropout", [x], x.shape, p=1.0 - mask.kept, inverted=False, alike=alike)
+        return self.scale(dropped, mask.factor)
 
-    def _removed(self, x: Flow, mask: Mask, shape: Shape) -> Flow:
-        """x without a share of its entries; the mask has this shape."""
-        first = len(x.shape) - len(shape)
-        alike = tuple(index for index in range(1, len(x.shape)) if index < first or shape[index - first] == 1)
-        return self.emit("dropout", [x], x.shape, p=1.0 - mask.kept, inverted=False, alike=alike)
+
+def _shared_axes(x: Flow, mask: Shape) -> tuple[int, ...]:
+    """Axes of x but the first along which a mask of this shape has one number."""
+    first = len(x.shape) - len(mask)
+    return tuple(axis for axis in range(1, len(x.shape)) if axis < first or mask[axis - first] == 1)
 
 
 def parameter(operand: Any) -> Parameter | None:

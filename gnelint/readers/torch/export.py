@@ -11,7 +11,8 @@ import sys
 import traceback
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from gnelint.readers.torch.memories import forget
 from gnelint.readers.torch.names import is_user_code
 from gnelint.readers.torch.outputs import Returned, without_caches
 from gnelint.readers.torch.own_backward import own_backwards
-from gnelint.readers.torch.slips import slips
+from gnelint.readers.torch.slips import slips, unheard_backwards
 from gnelint.readers.torch.stand_ins import stand_ins
 from gnelint.records import dataclass
 
@@ -89,10 +90,12 @@ def export_module(
         set_mode(module, training)
         returned = Returned()
         module.forward = returned.collecting(module.forward)
+        entered = _noting_calls(unheard_backwards(module))
 
         def done(program: ExportedProgram, *more: str) -> Exported:
             given.put_back(program)
-            read, lost, wrong = called(program), lost_results(program), slips(program)
+            read, lost = called(program), lost_results(program)
+            wrong = replace(slips(program), unheard=tuple(entered))
             notes = (*cached, *returned.notes, *more)
             held = held_elsewhere(program, module, given.args, given.kwargs)
             return Exported(functional(program), read, returned.losses, lost, wrong, notes, held)
@@ -123,6 +126,24 @@ def export_module(
             return done(program, f"torch.export failed ({_one_line(failure)}); traced with torch.fx instead")
         except Exception:
             raise ModelError(name, f"cannot be traced: {cause(failure)}", advice(failure)) from failure
+
+
+def _noting_calls(parts: Mapping[str, torch.nn.Module]) -> dict[str, None]:
+    """Names of those of these parts that are called from here on, in that order; `untouched` puts them back."""
+    entered: dict[str, None] = {}
+
+    def noting(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            entered[name] = None
+            return forward(*args, **kwargs)
+
+        return noted
+
+    for name, part in parts.items():
+        if not isinstance(part, torch.jit.ScriptModule):
+            part.forward = noting(name, part.forward)
+    return entered
 
 
 def _is_data_dependent(error: BaseException) -> bool:

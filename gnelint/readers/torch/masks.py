@@ -114,14 +114,19 @@ def _two_valued(order: Sequence[fx.Node], draw: fx.Node) -> Mask | None:
 
 def _value(order: Sequence[fx.Node], draw: fx.Node, drawn: float) -> float | None:
     """The last node where all entries of the draw are `drawn`; None if its entries differ or need the draw's shape."""
-    results: dict[fx.Node, Any] = {draw: torch.full((1,) * len(draw.meta["val"].shape), drawn)}
+    given = torch.full((1,) * len(draw.meta["val"].shape), drawn)
+    return _only_number(order[order.index(draw) + 1 :], order[-1], {draw: given})
+
+
+def _only_number(order: Sequence[fx.Node], last: fx.Node, results: dict[fx.Node, Any]) -> float | None:
+    """What all entries of the last node are, once these were run on some results; None if they differ or need more."""
     try:
-        for node in order[order.index(draw) + 1 :]:
+        for node in order:
             args, kwargs = fx.map_arg((node.args, node.kwargs), results.__getitem__)
             results[node] = node.target(*args, **kwargs)
+        found = torch.as_tensor(results[last]).double()
     except (KeyError, RuntimeError, TypeError, ValueError):
         return None
-    found = torch.as_tensor(results[order[-1]]).double()
     low, high = float(found.min()), float(found.max())
     return low if low == high else None
 
@@ -130,12 +135,21 @@ def _chance_of_low(order: Sequence[fx.Node], draw: fx.Node) -> float | None:
     """How often the draw counts as its lower end."""
     names = {operation_name(node.target): node for node in order}
     if operation_name(draw.target) == "bernoulli":
-        return _inside(1.0 - number) if (number := _second_argument(draw)) is not None else None
+        kept = _second_argument(draw)
+        if kept is None:
+            kept = _probability(order, draw)
+        return None if kept is None else _inside(1.0 - kept)
     if "floor" in names:
         added = [number for node in order if (number := _second_argument(node)) is not None and 0 < number <= 1]
         return _inside(1.0 - added[0]) if added else None
     bounds = [_second_argument(names[name]) for name in _BELOW | _ABOVE if name in names]
     return _inside(bounds[0]) if len(bounds) == 1 and bounds[0] is not None else None
+
+
+def _probability(order: Sequence[fx.Node], draw: fx.Node) -> float | None:
+    """The one number in the tensor of probabilities that a draw is given."""
+    given = draw.args[0]
+    return _only_number(order[: order.index(draw)], given, {}) if isinstance(given, fx.Node) else None
 
 
 def _second_argument(node: fx.Node) -> float | None:

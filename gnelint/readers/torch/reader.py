@@ -28,7 +28,6 @@ from gnelint.readers.torch.names import named_by_modules
 from gnelint.readers.torch.operands import refuse_integers
 from gnelint.readers.torch.pt2.archive import load_program
 from gnelint.readers.torch.registered import aliases, asks_for_more, unregistered
-from gnelint.readers.torch.slips import unheard_backwards
 from gnelint.records import dataclass
 
 
@@ -109,8 +108,7 @@ def trace_module(
     lowered = lower_program(exported.program, reading)
     classes = {path: type(part).__name__ for path, part in module.named_modules() if path}
     graph = replace(lowered.graph, aliases=aliases(module), classes=classes, lost=exported.lost)
-    graph = replace(graph, slips=replace(exported.slips, unheard=unheard_backwards(module)))
-    graph = replace(graph, losses=_beside(exported.program, reading))
+    graph = replace(graph, slips=exported.slips, losses=_beside(exported.program, reading))
     graph = replace(graph, uncalled=frozenset(graph.unread).difference(exported.called))
     if asks_for_more(module, example_inputs, keywords):
         graph = replace(graph, unread=tuple(name for name in graph.unread if name in exported.called))

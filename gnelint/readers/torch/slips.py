@@ -42,18 +42,19 @@ def slips(program: ExportedProgram) -> Slips:
     )
 
 
-def unheard_backwards(module: torch.nn.Module) -> tuple[str, ...]:
+def unheard_backwards(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """The parts of a module without parameters whose class defines backward with something to take, as a function does.
 
-    One with parameters is a network that drives its own training, where backward is called by hand.
+    One with parameters is a network that drives its own training, where backward is called by hand; so is one whose
+    backward calls another.
     """
     parts = ((path, part) for path, part in module.named_modules() if path and next(part.parameters(), None) is None)
-    return tuple(path for path, part in parts if _takes_gradient(getattr(type(part), "backward", None)))
+    return {path: part for path, part in parts if _takes_gradient(getattr(type(part), "backward", None))}
 
 
 def _takes_gradient(method: object) -> bool:
     code = getattr(method, "__code__", None)
-    return code is not None and code.co_argcount > 1
+    return code is not None and code.co_argcount > 1 and "backward" not in code.co_names
 
 
 def _place(node: fx.Node) -> str:

@@ -395,10 +395,11 @@ def test_folded_parameters_say_how_they_were_made() -> None:
     [
         (lambda x: F.dropout(x, 0.25), 0.75),
         (lambda x: F.dropout2d(x[..., None], 0.25), 0.75),
-        (lambda x: x * x.new_empty(2, 1, 1).bernoulli_(0.75).div_(0.75), 0.75),
-        (lambda x: x * ((torch.rand(2, 1, 1) + 0.75).floor_() / 0.75), 0.75),
-        (lambda x: x * ((torch.rand(2, 1, 1) < 0.75) / 0.75), 0.75),
-        (lambda x: x * ((torch.rand(2, 1, 1) > 0.25) * (4 / 3)), 0.75),
+        (lambda x: x * torch.empty_like(x).bernoulli_(0.75).div_(0.75), 0.75),
+        (lambda x: x * ((torch.rand_like(x) + 0.75).floor_() / 0.75), 0.75),
+        (lambda x: x * ((torch.rand_like(x) < 0.75) / 0.75), 0.75),
+        (lambda x: x * ((torch.rand_like(x) > 0.25) * (4 / 3)), 0.75),
+        (lambda x: x * torch.bernoulli(torch.full(x.shape, 0.75)).div(0.75), 0.75),
     ],
 )
 def test_random_masks_are_dropout(function: Callable[[Tensor], Tensor], kept: float) -> None:
@@ -416,10 +417,13 @@ def test_random_masks_are_dropout(function: Callable[[Tensor], Tensor], kept: fl
         (lambda x: x * (torch.rand(5, 1) < 0.75), 0.75, 1.0, (2,)),
         (lambda x: x * (3.0 - 3.0 * (torch.rand(2, 1, 1) < 0.75).float()), 0.25, 3.0, (1, 2)),
         (lambda x: x.div(0.75) * (torch.rand(2, 1, 1) > 0.25), 0.75, 1 / 0.75, (1, 2)),
+        (lambda x: x * x.new_empty(2, 1, 1).bernoulli_(0.75).div_(0.75), 0.75, 1 / 0.75, (1, 2)),
+        (lambda x: x * ((torch.rand(2, 1, 1) > 0.25) * (4 / 3)), 0.75, 1 / 0.75, (1, 2)),
+        (lambda x: x * torch.bernoulli(torch.full((2, 1, 8), 0.75)).div(0.75), 0.75, 1 / 0.75, (1,)),
         (lambda x: (lambda m: x * m + (1 - m))(torch.empty_like(x).bernoulli_(0.5)), 0.5, 1.0, ()),
     ],
 )
-def test_masks_that_are_not_1_on_average_are_not_neutral(
+def test_masks_that_are_not_1_on_average_or_one_number_for_many_are_not_neutral(
     function: Callable[[Tensor], Tensor], kept: float, factor: float, alike: tuple[int, ...]
 ) -> None:
     """The gradient's squared norm is that of autograd, averaged over draws of the mask."""

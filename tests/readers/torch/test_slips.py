@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnelint.ir.graph import Slips
+from gnelint.readers.torch.reader import read_module
 from gnelint.readers.torch.slips import slips
 
 Mask = Callable[[Tensor], Tensor]
@@ -119,3 +120,43 @@ def test_what_the_memory_held_breaks_no_output(empty: bool) -> None:
         assert bool(found(Beside(empty)).broken) != empty
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+class Turns(nn.Module):
+    """The identity, with a backward that nobody calls."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def backward(self, given: Tensor) -> Tensor:
+        return -given
+
+
+class Penalty(nn.Module):
+    """The identity, and what a training loop calls for the error that was noted down on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.error = x.square().mean()
+        return x
+
+    def backward(self, retain: bool = True) -> Tensor:
+        self.error.backward(retain_graph=retain)
+        return self.error
+
+
+class Through(nn.Module):
+    """Calls one of its parts, and leaves the other alone."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.part, self.spare = nn.Linear(4, 4), part, Turns()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(self.layer(x))
+
+
+def test_a_backward_is_unheard_of_modules_that_are_called_and_call_no_other() -> None:
+    module = Through(Turns())
+    assert read_module(module, (torch.randn(2, 4),), name="net").slips.unheard == ("part",)
+    assert "forward" not in vars(module.part)
+    assert not read_module(Through(Penalty()), (torch.randn(2, 4),), name="net").slips.unheard
