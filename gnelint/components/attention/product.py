@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,12 +19,38 @@ _ONE_MEAN = 0.9
 """Of the energy of rows' means: from what share on these are one mean."""
 _SOME_MEAN = 0.05
 """Of the whole energy: from what share on a mean makes a difference."""
+_UNLIKE = 4.0
+"""Ratio of energies from which on matrices are told apart."""
+_MOST_KINDS = 64
+"""Kinds of matrices that are told apart at most."""
 
 
-def _together(x: Moments, axes: Axes) -> np.ndarray:
-    """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices."""
+def _kinds(*factors: Moments) -> tuple[int, ...]:
+    """The axes, of those that count matrices of one sample, along which a factor's are of unlike size: what a product
+    makes of large ones says nothing of small ones, which a normalisation behind it takes apart."""
+    found, kinds = [], 1
+    for index in range(1, len(factors[0].axes) - 2):
+        energies = [x.only(index).second.reshape(-1) for x in factors if not x.axes[index].is_pooled]
+        unlike = any(each.max() > _UNLIKE * each.min() for each in energies)
+        kinds *= max(x.axes[index].count for x in factors) if unlike else 1
+        if unlike and kinds <= _MOST_KINDS:
+            found.append(index)
+    return tuple(found)
+
+
+def _aligned(a: Moments, b: Moments, kinds: Sequence[int]) -> tuple[Moments, Moments]:
+    """With the same cells along these axes, where neither is copied."""
+    for index in kinds:
+        if a.axes[index].size == b.axes[index].size:
+            axis = a.axes[index].refine(b.axes[index])
+            a, b = (x.refined(put(x.axes, index, axis)) for x in (a, b))
+    return a, b
+
+
+def _together(x: Moments, axes: Axes, kinds: Sequence[int]) -> np.ndarray:
+    """E x_p x_p' of two different entries of a cell of the matrix, averaged over the matrices of one kind."""
     rank = len(axes)
-    joint = Moments.flat(x.axes, x.mean**2 + x.position_covariance, np.zeros(1)).only(rank - 2, rank - 1)
+    joint = Moments.flat(x.axes, x.mean**2 + x.position_covariance, np.zeros(1)).only(*kinds, rank - 2, rank - 1)
     return joint.refined(axes).mean
 
 
@@ -43,13 +70,15 @@ def _evened(x: Moments) -> Moments:
     return x
 
 
-def _of_matrices(g: Gradient) -> Gradient:
-    """Averaged over the matrices; what two entries of one matrix share stays what it is."""
+def _of_matrices(g: Gradient, kinds: Sequence[int]) -> Gradient:
+    """Averaged over the matrices of one kind; what two entries of one matrix share stays what it is."""
     energy, covariance = g.arrays()[:2]
     lead = range(len(g.axes) - 2)
     for index in lead:
-        energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
-    found = g.behind(Effect.MOVED, (energy, covariance), (*(Axis(g.axes[i].size) for i in lead), *g.axes[-2:]))
+        if index not in kinds:
+            energy, covariance = average(energy, g.axes, index), average(covariance, g.axes, index)
+    axes = tuple(axis if i in kinds else Axis(axis.size) for i, axis in enumerate(g.axes[:-2]))
+    found = g.behind(Effect.MOVED, (energy, covariance), (*axes, *g.axes[-2:]))
     return replace(found, alike=g.alike & {len(g.axes) - 2, len(g.axes) - 1})
 
 
@@ -120,23 +149,29 @@ class MatMul(OneOutput):
         left, right = self._operands(inputs)
         factor = float(self.node.attribute("factor"))
         rank = len(left.shape)
-        batch = tuple(range(rank - 2))
-        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
+        kinds = _kinds(left, right)
+        a, b = _aligned(left.only(*kinds, rank - 2, rank - 1), right.only(*kinds, rank - 2, rank - 1), kinds)
         inner = a.axes[-1].refine(b.axes[-2])
         a = a.refined((*a.axes[:-1], inner))
         b = b.refined((*b.axes[:-2], inner, b.axes[-1]))
         lengths = inner.lengths
         mean = factor * np.matmul(a.mean * lengths, b.mean)
-        pairs, together = _pairs(inner), _together(left, a.axes)
+        pairs, together = _pairs(inner), _together(left, a.axes, kinds)
         same, of_pairs = np.matmul(a.mean**2 * lengths, b.mean**2), np.matmul(a.mean**2 * pairs, b.mean**2)
-        crossed = np.matmul(together * pairs, _together(right, b.axes))
+        crossed = np.matmul(together * pairs, _together(right, b.axes, kinds))
         second = np.matmul(a.second * lengths, b.second) - same + crossed - of_pairs
         shape = self.output_shapes[0]
-        axes = (*(Axis(shape[i]) for i in batch), a.axes[-2], b.axes[-1])
+        lead = tuple(self._lead(shape[i], a.axes[i], b.axes[i]) for i in range(rank - 2))
+        axes = (*lead, a.axes[-2], b.axes[-1])
         y = Moments.flat(axes, mean, factor**2 * np.maximum(second, 0.0))
         rows = np.matmul(together * lengths, b.second)
         covariance = factor**2 * (rows + crossed - same - of_pairs)
         return self._sharing(y, np.clip(covariance, 0.0, y.variance))
+
+    @staticmethod
+    def _lead(size: int, *axes: Axis) -> Axis:
+        """The axis of a product that counts its matrices: as the operand is cut that has as many."""
+        return next((axis for axis in axes if axis.size == size), Axis(size))
 
     @staticmethod
     def _sharing(y: Moments, covariance: np.ndarray) -> Moments:
@@ -154,13 +189,18 @@ class MatMul(OneOutput):
         left, right = self._operands(inputs)
         rank = len(left.shape)
         square = float(self.node.attribute("factor")) ** 2
-        a, b = left.only(rank - 2, rank - 1), right.only(rank - 2, rank - 1)
-        g = _of_matrices(g)
+        kinds = _kinds(left, right)
+        a, b = _aligned(left.only(*kinds, rank - 2, rank - 1), right.only(*kinds, rank - 2, rank - 1), kinds)
+        g = _of_matrices(g, kinds)
+        for index in kinds:  # as the product's own matrices are told apart
+            axis = g.axes[index].refine(self._lead(g.axes[index].size, a.axes[index], b.axes[index]))
+            g = g.refined(put(g.axes, index, axis))
+            a, b = (x.refined(put(x.axes, index, axis)) if x.axes[index].size == axis.size else x for x in (a, b))
         rows, columns = g.axes[-2].refine(a.axes[-2]), g.axes[-1].refine(b.axes[-1])
         g = g.refined((*g.axes[:-2], rows, columns))
         a = a.refined((*a.axes[:-2], rows, a.axes[-1]))
         b = b.refined((*b.axes[:-1], columns))
-        pairs_a, pairs_b = _together(left, a.axes), _together(right, b.axes)
+        pairs_a, pairs_b = _together(left, a.axes, kinds), _together(right, b.axes, kinds)
         to_a = np.matmul(g.energy * columns.lengths, np.swapaxes(b.second, -1, -2))
         to_a = to_a + np.matmul(g.position_covariance * _pairs(columns), np.swapaxes(pairs_b, -1, -2))
         to_b = np.matmul(np.swapaxes(a.second, -1, -2) * rows.lengths, g.energy)
