@@ -357,7 +357,7 @@ def _stated(node: Node) -> Range | None:
 
 
 def _of_numbers(parameter: Parameter | None) -> Range | None:
-    if parameter is None or parameter.provenance != "data" or parameter.size == 0:
+    if parameter is None or parameter.provenance == "placeholder" or parameter.size == 0:
         return None
     if parameter.size > _ENTRIES:
         return ANY  # a table that large is not gone through for its bounds

@@ -160,10 +160,16 @@ class TorchSampler:
             part, given = self.network.part(region), tuple(inputs[name] for name in region.inputs)
             alike = self._drawn[part.sketch.outline]
             known = next((each for each in alike if each.stands_for(part.sketch, given)), None)
-            if known is None:
-                known = Shared(part.sketch, given, _Drawn(region, inputs, part.run, self.budget))
-                alike.append(known)
-            return known.as_of(part.sketch)
+            if known is not None:
+                return known.as_of(part.sketch)
+            try:
+                alike.append(Shared(part.sketch, given, _Drawn(region, inputs, part.run, self.budget)))
+            except NotSampledError:
+                known = next((each for each in alike if each.stands_for(part.sketch, given, roughly=True)), None)
+                if known is None:
+                    raise
+                return known.as_of(part.sketch, roughly=True)
+            return alike[-1].draws
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Two regions are alike when they run the same operations, in the same order and with the same arguments, on constants and
 on inputs that cannot be told apart: constants that hold the same numbers, or many numbers with the same statistics, as
-weights that were drawn from one distribution do; inputs whose moments agree to 1 %, which is 0.015 bit.
+weights that were drawn from one distribution do; inputs whose moments agree to 1 %, which is 0.015 bit. Where nothing
+more may be run, as in a stack of a hundred layers, those that agree roughly stand for each other, with a stated error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from gnelint.analysis.sampling import Draws, Pulled
 from gnelint.records import cached_property, dataclass
+from gnelint.theory.fields.cells import total_average
 from gnelint.theory.fields.field import Field
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
@@ -28,6 +30,10 @@ CLOSE = 0.01
 """Relative difference of moments up to which they are taken as the same."""
 _MANY = 1024
 """Numbers of a constant from which on its statistics stand for it."""
+_ROUGHLY, _SOME = 0.1, 32
+"""The same two where nothing more may be run."""
+ROUGH_BITS = 0.2
+"""Error of the gradient of one that roughly agrees."""
 _SIGMAS = 4.0
 """Standard errors by which the mean and the fourth power of two constants of one distribution may differ."""
 
@@ -61,19 +67,22 @@ class Shared:
     inputs: tuple[Moments, ...]
     draws: Draws
 
-    def stands_for(self, sketch: Sketch, inputs: Sequence[Moments]) -> bool:
+    def stands_for(self, sketch: Sketch, inputs: Sequence[Moments], *, roughly: bool = False) -> bool:
         """Whether a region with this sketch would be found to do the same with these inputs."""
+        same, close, many = (_similar_moments, _ROUGHLY, _SOME) if roughly else (same_moments, CLOSE, _MANY)
+        constants = zip(self.sketch.constants, sketch.constants, strict=True)
         return (
             sketch.outline == self.sketch.outline
-            and all(same_moments(one, other) for one, other in zip(self.inputs, inputs, strict=True))
-            and all(_same(one, other) for one, other in zip(self.sketch.constants, sketch.constants, strict=True))
+            and all(same(one, other) for one, other in zip(self.inputs, inputs, strict=True))
+            and all(_same(one, other, close, many) for one, other in constants)
         )
 
-    def as_of(self, sketch: Sketch) -> Draws:
+    def as_of(self, sketch: Sketch, *, roughly: bool = False) -> Draws:
         """The draws with the values called as those of another region are."""
         if sketch.names == self.sketch.names:
             return self.draws
-        return _Renamed(self.draws, dict(zip(self.sketch.names, sketch.names, strict=True)))
+        names = dict(zip(self.sketch.names, sketch.names, strict=True))
+        return _Renamed(self.draws, names, ROUGH_BITS if roughly else 0.0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,12 @@ class _Renamed:
     Attributes:
         draws: of the first region.
         names: of the other's values, by those of the first.
+        bits: of error, for what differs.
     """
 
     draws: Draws
     names: Mapping[str, str]
+    bits: float = 0.0
 
     @property
     def moments(self) -> Mapping[str, Moments]:
@@ -101,8 +112,9 @@ class _Renamed:
     def pulled(self, cotangents: Mapping[str, Gradient], *, inside: bool = True) -> Pulled:
         """Send cotangents back."""
         found = self.draws.pulled({self._own[name]: g for name, g in cotangents.items()}, inside=inside)
-        renamed = self._renamed(found.gradients)
-        return replace(found, gradients=renamed, inner_bits=self._renamed(found.inner_bits))
+        inner = {name: math.hypot(bits, self.bits) for name, bits in self._renamed(found.inner_bits).items()}
+        error = math.hypot(found.error_bits, self.bits)
+        return replace(found, gradients=self._renamed(found.gradients), error_bits=error, inner_bits=inner)
 
     def _renamed(self, found: Mapping[str, T]) -> dict[str, T]:
         return {self.names[name]: each for name, each in found.items() if name in self.names}
@@ -148,6 +160,18 @@ def same_moments(one: Moments, other: Moments) -> bool:
     )
 
 
+def _similar_moments(one: Moments, other: Moments) -> bool:
+    """Whether two values agree on average: in size, in what is mean of it, and in what positions share."""
+    if one.shape != other.shape or one.nonnegative != other.nonnegative or (one.floor is None) != (other.floor is None):
+        return False
+    averages = [
+        [total_average(part, each.axes) for part in (each.second, each.mean**2, each.position_covariance)]
+        for each in (one, other)
+    ]
+    second = max(averages[0][0], averages[1][0])
+    return all(abs(a - b) <= _ROUGHLY * second for a, b in zip(*averages, strict=True))
+
+
 def same_gradients(one: Mapping[str, Gradient], other: Mapping[str, Gradient]) -> bool:
     """Whether draws of cotangents cannot be told apart."""
     return one.keys() == other.keys() and all(_same_gradient(g, other[name]) for name, g in one.items())
@@ -176,7 +200,7 @@ def _close(one: np.ndarray, other: np.ndarray, scale: float) -> bool:
     return one.shape == other.shape and bool(np.all(np.abs(one - other) <= CLOSE * scale))
 
 
-def _same(one: object, other: object) -> bool:
+def _same(one: object, other: object, close: float, many: int) -> bool:
     """Whether two constants hold the same, or many numbers of one distribution."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return type(one) is type(other) and one == other
@@ -184,9 +208,9 @@ def _same(one: object, other: object) -> bool:
         return False
     if one is other or torch.equal(one, other):
         return True
-    if not one.is_floating_point() or one.numel() < _MANY:
+    if not one.is_floating_point() or one.numel() < many:
         return False
-    return _alike(_statistics(one), _statistics(other), one.numel())
+    return _alike(_statistics(one), _statistics(other), one.numel(), close)
 
 
 def _statistics(constant: Tensor) -> tuple[float, float, float]:
@@ -198,11 +222,11 @@ def _statistics(constant: Tensor) -> tuple[float, float, float]:
     return float(constant.float().mean()) / root, root, float(squares.square().mean()) / root**4
 
 
-def _alike(one: tuple[float, float, float], other: tuple[float, float, float], count: int) -> bool:
+def _alike(one: tuple[float, float, float], other: tuple[float, float, float], count: int, close: float) -> bool:
     error = _SIGMAS * math.sqrt(2.0 / count)
     fourth = max(one[2], other[2])
     return (
         abs(one[0] - other[0]) <= error
-        and abs(one[1] - other[1]) <= CLOSE * max(one[1], other[1])
-        and abs(one[2] - other[2]) <= max(error * fourth**2, CLOSE)
+        and abs(one[1] - other[1]) <= close * max(one[1], other[1])
+        and abs(one[2] - other[2]) <= max(error * fourth**2, close)
     )
