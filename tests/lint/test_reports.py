@@ -428,7 +428,7 @@ ELEVENTH = (
     changed("scored_beside", "GNE514", "", "In the loss: log_softmax"),
     Report("mean_error(wrong=True, beside=True)", "mean_error(beside=True)", "GNE709", "", "In the loss: The error"),
     changed("hidden_domain", "GNE708", "", "turned defines"),
-    changed("highway", "GNE704", "gates.0", "1 less the gate"),
+    changed("shut_highway", "GNE704", "gates.0", "1 less the gate"),
     changed("stochastic_depth", "GNE705", "dropout", "whole samples"),
     Report("bound_of_code(wrong='noise')", "bound_of_code(deviation=True)", "GNE706", "scale", r"exp\(v\) where"),
     Report("bound_of_code(wrong='squares')", "bound_of_code", "GNE706", "scale", r"v\^2"),

@@ -7,7 +7,7 @@ for the benchmarks. `network("resnet18(classes=10)")` builds one of any of them 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -154,7 +154,7 @@ def _cases() -> dict[str, Case]:
         found.append(Case(build.__name__, build, plane))
     for build in (c_bad, c_ok):
         found.append(Case(build.__name__, build, (64, 256)))
-    return {case.name: case for case in found}
+    return _by_name(found)
 
 
 def _examples() -> dict[str, Case]:
@@ -507,7 +507,7 @@ def _examples() -> dict[str, Case]:
         hearsay.admitted_numbers: (8, 8, 2),
         hearsay.box_widths: (16, 8),
         recounted.moved_picture: (4, 2, 8, 8),
-        recounted.highway: (16, 16),
+        recounted.shut_highway: (16, 16),
         recounted.stochastic_depth: (8, 6),
         recounted.bound_of_code: (16, 12),
     }
@@ -597,7 +597,7 @@ def _examples() -> dict[str, Case]:
     found.append(Case("token_decoder", reported.token_decoder, (4, 12), vocabulary=64))
     found.append(Case("token_codes", set_against.token_codes, (4, 32), vocabulary=512))
     found.append(Case("token_mlp", initialisation.token_mlp, (4, 32), vocabulary=512))
-    return {case.name: case for case in found}
+    return _by_name(found)
 
 
 def _deep() -> dict[str, Case]:
@@ -609,7 +609,21 @@ def _deep() -> dict[str, Case]:
             options = {"activation": activation, "depth": depth, "init": "critical"}
             found.append(Case(f"plain_mlp_{activation}_{depth}", partial(plain_mlp, **options), (64, 256)))
             found.append(Case(f"plain_conv_{activation}_{depth}", partial(plain_conv, **options), (4, 3, 16, 16)))
-    return {case.name: case for case in found}
+    return _by_name(found)
+
+
+def _by_name(cases: Iterable[Case]) -> dict[str, Case]:
+    """The cases by name.
+
+    Raises:
+        ValueError: two have one name: one of them would be tested in the other's place.
+    """
+    found: dict[str, Case] = {}
+    for case in cases:
+        if case.name in found:
+            raise ValueError(f"two networks of tests/models are called {case.name}")
+        found[case.name] = case
+    return found
 
 
 CASES: dict[str, Case] = _cases()

@@ -91,7 +91,7 @@ class Highway(nn.Module):
         return self.head(x)
 
 
-def highway(*, wrong: bool = False) -> nn.Module:
+def shut_highway(*, wrong: bool = False) -> nn.Module:
     """Wrong: one gate for both."""
     return Highway(wrong)
 
