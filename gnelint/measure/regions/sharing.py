@@ -32,7 +32,7 @@ _MANY = 1024
 """Numbers of a constant from which on its statistics stand for it."""
 _ROUGHLY, _SOME = 0.1, 32
 """The same two where nothing more may be run."""
-ROUGH_BITS = 0.2
+ROUGH_BITS = 0.4
 """Error of the gradient of one that roughly agrees."""
 _SIGMAS = 4.0
 """Standard errors by which the mean and the fourth power of two constants of one distribution may differ."""

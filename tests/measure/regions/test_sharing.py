@@ -111,6 +111,19 @@ def test_what_is_left_when_the_work_is_spent_is_said(monkeypatch: pytest.MonkeyP
     assert found.by_node["heads.0.layer"].gradient_log2 is None
 
 
+def test_what_agrees_roughly_stands_in_when_the_work_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack of layers, each of other numbers: behind the first few nothing had a number."""
+    alike = network(0.3, 0.31, 0.29)
+    own, drawn = predicted(alike, monkeypatch)
+    assert drawn == 3
+    monkeypatch.setattr(sampling, "TOTAL", 1e6)  # the first may always be run
+    found, _ = predicted(alike, monkeypatch, Budget(1e6))
+    assert found.coverage == 1.0
+    assert found.gradient_log2 == pytest.approx(own.gradient_log2, abs=0.3)
+    last = "heads.2.layer"
+    assert found.by_node[last].error_bits > own.by_node[last].error_bits
+
+
 def test_each_region_leaves_something_for_those_to_come() -> None:
     budget = Budget(1e9)
     for _ in range(4):
