@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -253,3 +254,24 @@ class MeanError(nn.Module):
 def mean_error(*, wrong: bool = False, beside: bool = False) -> nn.Module:
     """Wrong: the means over the outputs are compared."""
     return MeanError(wrong, beside)
+
+
+class Follower(nn.Module):
+    """Two views of each sample: what one network predicts of the first is what its older self gives of the second."""
+
+    def __init__(self, wrong: bool, squares: bool) -> None:
+        super().__init__()
+        self.wrong, self.squares = wrong, squares
+        self.student = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
+        self.teacher = copy.deepcopy(self.student)
+        self.guess = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        wanted = self.teacher(y) if self.wrong else self.teacher(y).detach()
+        given, wanted = functional.normalize(self.guess(self.student(x))), functional.normalize(wanted)
+        return (given - wanted).square().sum(1).mean() if self.squares else 2 - 2 * (given * wanted).sum(1).mean()
+
+
+def followed(*, wrong: bool = False, squares: bool = False) -> nn.Module:
+    """Wrong: the older self is given a gradient too."""
+    return Follower(wrong, squares)

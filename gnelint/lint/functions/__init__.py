@@ -31,6 +31,7 @@ from gnelint.lint.functions.shortcuts import SHORTCUTS
 from gnelint.lint.functions.slices import SLICES
 from gnelint.lint.functions.statistics import STATISTICS
 from gnelint.lint.functions.structure import STRUCTURE
+from gnelint.lint.functions.teachers import TEACHERS
 from gnelint.lint.functions.terms import TERMS
 from gnelint.lint.functions.together import TOGETHER
 from gnelint.lint.functions.waves import WAVES
@@ -50,7 +51,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "The head and the loss": (*HEAD, *TERMS, *POLICY),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
-    "The network": (*NETWORK, *ORDER),
+    "The network": (*NETWORK, *ORDER, *TEACHERS),
 }
 """The functions as the documentation groups them."""
 
