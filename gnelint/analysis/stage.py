@@ -330,12 +330,18 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
             parameter = node.parameters.get(role)
             if parameter is None or parameter.name in seen or parameter.provenance != "data" or parameter.size < 4:
                 continue
-            if parameter.kind in _GIVEN:
+            if parameter.kind in _GIVEN or (role == "recurrent_bias" and _is_filled_in(node)):
                 continue
             seen.add(parameter.name)
             numbers, bound = np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5
             bias = _Bias(parameter.name, _as_drawn(node, numbers, bound), bound, layer.parameters["weight"])
             yield bias if distinct(bias.numbers).size <= 2 or _fits_uniform(bias) else _beside_its_weight(bias)
+
+
+def _is_filled_in(cell: Node) -> bool:
+    """Whether a cell's second bias is the zeros that a converter writes where a framework has one bias alone."""
+    first, second = (cell.parameters.get(role) for role in ("bias", "recurrent_bias"))
+    return first is not None and second is not None and not second.array().any() and bool(np.ptp(first.array()) > 0)
 
 
 def _beside_its_weight(bias: _Bias) -> _Bias:

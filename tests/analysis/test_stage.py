@@ -262,3 +262,16 @@ def test_the_bias_of_a_gate_is_no_training(cell: str, how: str) -> None:
         gate.fill_(3.0) if how == "set" else gate.add_(-3.0)
     graph = read_module(layer, (torch.randn(4, 8, 16),), name="cell")
     assert judge(graph, {}).verdict == "fresh"
+
+
+def test_the_bias_that_a_converter_fills_in_is_no_evidence() -> None:
+    """Small trained cells of frameworks with one bias were called fresh: the other half of ONNX's stood at zero."""
+    torch.manual_seed(0)
+    layer = torch.nn.RNN(1, 4, num_layers=3, batch_first=True)
+    with torch.no_grad():
+        for index in range(3):
+            getattr(layer, f"bias_hh_l{index}").zero_()
+            getattr(layer, f"bias_ih_l{index}").normal_(0.2, 0.8)
+    found = judge(read_module(layer, (torch.randn(4, 8, 1),), name="cell"), {})
+    assert found.verdict != "fresh"
+    assert all(each.log_odds > 0 for each in found.evidence if "bias" in each.text)
