@@ -275,3 +275,25 @@ class Follower(nn.Module):
 def followed(*, wrong: bool = False, squares: bool = False) -> nn.Module:
     """Wrong: the older self is given a gradient too."""
     return Follower(wrong, squares)
+
+
+class Keys(nn.Module):
+    """Self-attention over as many positions as a head has features."""
+
+    def __init__(self, wrong: bool, heads: int) -> None:
+        super().__init__()
+        self.wrong, self.heads = wrong, heads
+        self.query, self.key, self.value = (nn.Linear(8, 8 * heads) for _ in range(3))
+        self.head = nn.Linear(8 * heads, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            layer(x).unflatten(2, (self.heads, 8)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        logits = query @ (key if self.wrong else key.transpose(2, 3)) / 8**0.5
+        return self.head((logits.softmax(-1) @ value).transpose(1, 2).flatten(2).mean(1))
+
+
+def turned_keys(*, wrong: bool = False, heads: int = 1) -> nn.Module:
+    """Wrong: the keys are not transposed."""
+    return Keys(wrong, heads)

@@ -16,6 +16,7 @@ from gnelint.lint.functions.edges import EDGES
 from gnelint.lint.functions.features import FEATURES
 from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
+from gnelint.lint.functions.keys import KEYS
 from gnelint.lint.functions.knots import KNOTS
 from gnelint.lint.functions.memory import MEMORY
 from gnelint.lint.functions.movement import MOVEMENT
@@ -47,7 +48,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "What a value is set against": (*STATISTICS, *CODES, *KNOTS, *WAVES),
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
-    "Axes": (*AXES, *ATTENTION, *TOGETHER, *FEATURES, *EDGES, *PLACES),
+    "Axes": (*AXES, *ATTENTION, *KEYS, *TOGETHER, *FEATURES, *EDGES, *PLACES),
     "The head and the loss": (*HEAD, *TERMS, *POLICY),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
