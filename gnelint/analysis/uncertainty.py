@@ -27,13 +27,14 @@ import numpy as np
 
 from gnelint.analysis.blocks import NodeSpectrum
 from gnelint.analysis.correlation import CORRELATED
+from gnelint.analysis.gradient_error import QUANTILE, GradientError, arrived, log2_sum, met, of_input
 from gnelint.components import Component, NotModelledError
 from gnelint.components.activation import Pointwise
 from gnelint.components.base import Basis
 from gnelint.components.normalization import GroupNorm, Normalization
 from gnelint.ir.graph import Graph, Node
 from gnelint.ops import families
-from gnelint.records import dataclass, replace
+from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.log_norm import luck_of_batch, per_sample
 from gnelint.theory.fields.moments import Moments
@@ -44,9 +45,6 @@ from gnelint.theory.fluctuation import (
     shifted_scale,
     weight_finite_width_variance,
 )
-
-QUANTILE = 1.645
-"""90% of a Gaussian lie within this many standard deviations."""
 
 OF_BASIS: Mapping[Basis, float] = {
     "exact": 0.0,
@@ -81,44 +79,6 @@ _MIXING_LAST = _RECURRENT | {"linear", "matmul", "embedding", "attention"}
 _MIXING_SECOND = frozenset({"conv", "conv_transpose"})
 _COPYING = frozenset({"tile", "expand"})
 _ADDING = frozenset({"add", "sub"})
-
-
-@dataclass(frozen=True)
-class GradientError:
-    """Of the log2 of a gradient's squared norm at one value.
-
-    Attributes:
-        variance: bits squared, of all that is independent from node to node.
-        finite_width_variance: the part of it that the draw of the weights makes.
-        drift: bits, of what has one sign.
-        excess_coherence: excess of the mean squared cosine between the gradients of two samples.
-        shared: bits, of what layers have in common that are used again.
-    """
-
-    variance: float = 0.0
-    finite_width_variance: float = 0.0
-    drift: float = 0.0
-    excess_coherence: float = 0.0
-    shared: float = 0.0
-
-    @property
-    def bound(self) -> float:
-        """Bits within which 90% of errors lie."""
-        return QUANTILE * math.hypot(math.sqrt(self.variance), self.drift + self.shared)
-
-    @property
-    def fluctuation(self) -> float:
-        """Standard deviation in bits from draw to draw of the weights."""
-        return math.hypot(math.sqrt(self.finite_width_variance), self.drift)
-
-    def since(self, later: GradientError) -> GradientError:
-        """What arose between a value behind this one, where the gradient was before, and here."""
-        return GradientError(
-            max(self.variance - later.variance, 0.0),
-            max(self.finite_width_variance - later.finite_width_variance, 0.0),
-            max(self.drift - later.drift, 0.0),
-            shared=max(self.shared - later.shared, 0.0),
-        )
 
 
 @dataclass
@@ -189,15 +149,14 @@ def gradient_errors(
     for node in reversed(graph.nodes):
         for name in node.outputs:
             if name in arriving and name not in found.gradients:
-                met = _met(arriving.pop(name))
                 shared = REPEATED_SHARE * repeated.get(name, 0.0) + math.log2(steps.get(name, 1)) / QUANTILE
-                found.gradients[name] = replace(met, shared=met.shared + shared)
+                found.gradients[name] = met(arriving.pop(name)).grown(shared=shared)
         if node.name in components and node.name in spectra:
             for name, part in _behind(node, known, found.gradients).items():
                 arriving.setdefault(name, []).append(part)
             found.weak[node.name] = _weak(node, known)
     for name, parts in arriving.items():
-        found.gradients.setdefault(name, _met(parts))
+        found.gradients.setdefault(name, met(parts))
     return found
 
 
@@ -329,41 +288,20 @@ def _met_scale(node: Node, moments: Mapping[str, Moments], errors: Mapping[str, 
 # --- backward: gradients ---------------------------------------------------------------------------------
 
 
-def _met(parts: Sequence[tuple[float, GradientError]]) -> GradientError:
-    """Of gradients that add up, each given with log2 of its squared norm. They may err together: deviations add."""
-    if len(parts) == 1:
-        return parts[0][1]
-    total = _log2_sum([log for log, _ in parts])
-    known = math.isfinite(total)
-    shares = [(2.0 ** max(log - total, -1000.0) if known else 1.0 / len(parts), error) for log, error in parts]
-    return GradientError(
-        math.fsum(share * math.sqrt(error.variance) for share, error in shares) ** 2,
-        math.fsum(share * math.sqrt(error.finite_width_variance) for share, error in shares) ** 2,
-        math.fsum(share * error.drift for share, error in shares),
-        math.fsum(share * error.excess_coherence for share, error in shares),
-        math.fsum(share * error.shared for share, error in shares),
-    )
-
-
-def _log2_sum(logs: Sequence[float]) -> float:
-    """log2 of the sum of numbers whose log2 are given; -inf for zeros."""
-    top = max(logs)
-    return top + math.log2(math.fsum(2.0 ** max(log - top, -1000.0) for log in logs)) if math.isfinite(top) else top
-
-
 def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> dict[str, tuple[float, GradientError]]:
     """What arrives at each input: log2 of the squared norm that comes from here, and its error."""
-    reached = [(known.gradients[name][1], errors[name]) for name in node.outputs if name in errors]
-    if not reached:
+    reached = [(known.gradients[name][1], errors[name]) if name in errors else None for name in node.outputs]
+    if all(each is None for each in reached):
         return {}
-    total = _log2_sum([log for log, _ in reached])
+    total = log2_sum([each[0] for each in reached if each is not None])
     output = next(name for name in node.outputs if name in errors)
-    error, coherence = _through(node, output, known, _met(reached))
+    all_of_it = arrived(node, known.components[node.name], reached)
     spectrum, component = known.spectra[node.name], known.components[node.name]
     found: dict[str, tuple[float, GradientError]] = {}
     for index, (name, phi) in enumerate(zip(node.inputs, spectrum.phis, strict=False)):
         if name is None or phi is None or phi <= 0 or name not in known.gradients:
             continue
+        error, coherence = _through(node, output, known, of_input(node, component, index, all_of_it))
         own = component.model_error_bits_of(index)
         if own is None:
             own = CORRELATED_BITS if CORRELATED in spectrum.assumptions else OF_BASIS[spectrum.basis]
@@ -377,13 +315,7 @@ def _behind(node: Node, known: _Known, errors: Mapping[str, GradientError]) -> d
             excess_coherence = max(excess_coherence, coherence - 1.0 / samples)
         found[name] = (
             total + math.log2(phi),
-            GradientError(
-                error.variance + own**2 + drawn + luck,
-                error.finite_width_variance + drawn,
-                error.drift,
-                min(excess_coherence, 1.0),
-                error.shared,
-            ),
+            error.grown(own**2 + drawn + luck, drawn, excess_coherence=min(excess_coherence, 1.0)),
         )
     return found
 
@@ -449,12 +381,8 @@ def _through(node: Node, output: str, known: _Known, error: GradientError) -> tu
     elif _is_normalization(component):
         finite_width_variance, entries = scale**2, _batch_entries(component)
         model = 0.0 if entries is None else (FEW_BITS / max(entries, 1)) ** 2
-    passed = GradientError(
-        error.variance + finite_width_variance + model,
-        error.finite_width_variance + finite_width_variance,
-        error.drift + drift,
-        min(excess_coherence, 1.0),
-        error.shared,
+    passed = error.grown(
+        finite_width_variance + model, finite_width_variance, drift, excess_coherence=min(excess_coherence, 1.0)
     )
     return passed, coherence
 

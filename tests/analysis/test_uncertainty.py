@@ -249,3 +249,26 @@ def test_a_sum_over_features_is_a_draw(added: bool) -> None:
         assert prediction.error_bits < 3.0
         inside += abs(prediction.gradient_log2 - true) <= prediction.error_bits
     assert inside >= 16
+
+
+class TwoStreams(nn.Module):
+    """Few words and many patches, side by side and read apart: the words by deep layers, whose draws scatter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.patches = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.deep = stack(16, 6, nn.ReLU)
+        self.place = nn.Parameter(torch.randn(1, 68, 16))
+
+    def forward(self, words: Tensor, patches: Tensor) -> Tensor:
+        x = torch.cat([self.words(words), self.patches(patches)], dim=1) + self.place
+        return torch.cat([self.deep(x[:, :4]), x[:, 4:]], dim=1)
+
+
+def test_the_small_part_of_a_value_errs_as_what_reads_it() -> None:
+    torch.manual_seed(0)
+    found = predicted(TwoStreams(), torch.randn(1, 4, 16), torch.randn(1, 64, 16))
+    errors = {node.node.name: node.error_bits or 0.0 for node in found.nodes}
+    assert errors["deep.0"] > 0.8
+    assert errors["words"] >= errors["deep.0"]
+    assert errors["patches"] < 0.3
