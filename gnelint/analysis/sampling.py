@@ -81,7 +81,7 @@ class Pulled:
 
     Attributes:
         gradients: at its inputs, and at the values in it that the sampler sees.
-        error_bits: standard error of log2 of the squared norm at the inputs.
+        error_bits: standard deviation of one run's squared norm at the inputs from that, in bits.
         inner_bits: of the squared norm at each value inside.
     """
 
@@ -179,7 +179,7 @@ class Sampled(Component):
 
     @property
     def inner_bits(self) -> Mapping[str, float]:
-        """Standard errors of log2 of the squared norms of the network's gradient at the values inside."""
+        """Standard deviations in bits of one run's squared norms of the network's gradient at the values inside."""
         return {name: bits for found in self._own for name, bits in found.inner_bits.items()}
 
     @property

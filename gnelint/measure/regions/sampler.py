@@ -211,7 +211,7 @@ class _Estimate:
     @property
     def settled(self) -> bool:
         """Whether the average is told: it is that of most draws, or there is no middle one."""
-        return self.bits <= UNSETTLED or (self.bits <= UNKNOWN and self.spread > WIDEST)
+        return (self.bits <= UNSETTLED and not self._drawn_up) or (self.bits <= UNKNOWN and self.spread > WIDEST)
 
     @property
     def told(self) -> float:
@@ -220,17 +220,21 @@ class _Estimate:
 
     @property
     def error_bits(self) -> float:
-        """Of log2 of that: what one run will show lies between the average and the middle one, where rare draws raise
-        the average."""
-        return math.hypot(self.bits, self._above_the_middle) if self.settled else self.spread
+        """Of log2 of that: what one run will show is one draw, those that are far off being counted with the rest."""
+        told = self.told
+        if told <= 0 or len(self.totals) < 2:
+            return self.bits
+        off = (abs(math.log2(total / told)) if total > 0 else math.inf for total in self.totals)
+        scatter = math.fsum(min(each, WIDEST_OF_FORMULAS) ** 2 for each in off) / len(self.totals)
+        return math.sqrt(scatter + (self.bits**2 if self.settled else 0.0))
 
     @property
-    def _above_the_middle(self) -> float:
-        """log2 of the average over the middle total, by no more than single draws scatter; 0 where there is none."""
-        middle = statistics.median(self.totals) if self.totals else 0.0
-        if middle <= 0 or self.average <= middle:
-            return 0.0
-        return min(math.log2(self.average / middle), self.spread)
+    def _drawn_up(self) -> bool:
+        """Whether a few have drawn the average beyond what most draws show."""
+        if len(self.totals) < LEAST:
+            return False
+        usual: float = statistics.median(self.totals) * 2.0 ** max(self.spread, PRECISION)
+        return self.average > usual
 
     @property
     def around_the_middle(self) -> Sequence[int]:
@@ -395,8 +399,8 @@ class _Drawn:
                 break
         bits, level = estimate.error_bits, estimate.average
         widest = WIDEST_OF_FORMULAS if self._region.has_formulas else WIDEST
-        if bits > widest and not estimate.settled:
-            raise NotSampledError(f"its gradient scatters by {bits:.1f} bits from draw to draw")
+        if estimate.spread > widest and not estimate.settled:
+            raise NotSampledError(f"its gradient scatters by {estimate.spread:.1f} bits from draw to draw")
         if not estimate.settled:
             ends, level = _Ends(), 0.0
             around = estimate.around_the_middle
