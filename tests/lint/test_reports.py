@@ -427,6 +427,7 @@ ELEVENTH = (
     Report("clipped_policy(wrong='losses')", "clipped_policy(losses=True)", "GNE703", "exp", "old probability"),
     changed("scored_beside", "GNE514", "", "In the loss: log_softmax"),
     Report("mean_error(wrong=True, beside=True)", "mean_error(beside=True)", "GNE709", "", "In the loss: The error"),
+    Report("margins(wrong=True)", "margins", "GNE712", "clip", "75% of the entries"),
     Report("turned_keys(wrong=True)", "turned_keys", "GNE711", "matmul_1", "positions of the keys"),
     Report("turned_keys(wrong=True, heads=2)", "turned_keys(heads=2)", "GNE711", "matmul_1", "positions of the keys"),
     Report("followed(wrong=True)", "followed", "GNE710", "mul", "teacher and student"),

@@ -297,3 +297,22 @@ class Keys(nn.Module):
 def turned_keys(*, wrong: bool = False, heads: int = 1) -> nn.Module:
     """Wrong: the keys are not transposed."""
     return Keys(wrong, heads)
+
+
+class Margins(nn.Module):
+    """A score for each of four classes, and the hinge of its loss."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.wrong = wrong
+        self.layers = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        labels = functional.one_hot(torch.arange(len(x)) % 4, 4).float()
+        labels = labels if self.wrong else 2 * labels - 1
+        return (1 - labels * self.layers(x)).clamp(min=0).mean()
+
+
+def margins(*, wrong: bool = False) -> nn.Module:
+    """Wrong: the labels are 0 and 1."""
+    return Margins(wrong)

@@ -18,6 +18,7 @@ from gnelint.lint.functions.hazards import HAZARDS
 from gnelint.lint.functions.head import HEAD
 from gnelint.lint.functions.keys import KEYS
 from gnelint.lint.functions.knots import KNOTS
+from gnelint.lint.functions.margins import MARGINS
 from gnelint.lint.functions.memory import MEMORY
 from gnelint.lint.functions.movement import MOVEMENT
 from gnelint.lint.functions.network import NETWORK
@@ -49,7 +50,7 @@ SECTIONS: Mapping[str, tuple[Function, ...]] = {
     "Along time": (*MEMORY, *SLICES),
     "Shapes and attributes": SHAPES,
     "Axes": (*AXES, *ATTENTION, *KEYS, *TOGETHER, *FEATURES, *EDGES, *PLACES),
-    "The head and the loss": (*HEAD, *TERMS, *POLICY),
+    "The head and the loss": (*HEAD, *TERMS, *POLICY, *MARGINS),
     "Where in the graph": (*STRUCTURE, *REPEATS, *ALIKE),
     "Blocks": (*BLOCKS, *SHORTCUTS),
     "The network": (*NETWORK, *ORDER, *TEACHERS),

@@ -90,7 +90,7 @@ def _copies(facts: Facts) -> list[tuple[str, str]]:
 
 def _heard(facts: Facts, node: Node) -> str:
     """Two parts that start as copies, whose results meet in the node on the way to a loss; or none."""
-    if node.op not in ("sub", "mul") or len(node.present_inputs) != 2 or not _is_compared(facts, node):
+    if node.op not in ("sub", "mul") or len(node.present_inputs) != 2 or not is_compared(facts, node):
         return _NONE
     for one, two in facts.once(("copies", None), lambda: _copies(facts)):
         behind = [_behind(facts, part) for part in (one, two)]
@@ -114,7 +114,7 @@ def _search_behind(facts: Facts, part: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_compared(facts: Facts, node: Node) -> bool:
+def is_compared(facts: Facts, node: Node) -> bool:
     """Whether nothing but sums, squares and numbers lie between a difference or product and a loss of one number."""
     for _ in range(12):
         shape = facts.shape(node)
