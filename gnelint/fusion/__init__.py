@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from gnelint.fusion.activations import fuse_activations
 from gnelint.fusion.attention import fuse_attention, fuse_softmax, keep_constant_masks, turn_weighted_sums
+from gnelint.fusion.gated_units import fuse_gated_units
 from gnelint.fusion.gradient import fuse_straight_through
 from gnelint.fusion.hiding import drop_lowest_bounds, drop_replaced_infinities, keep_hidden
 from gnelint.fusion.lengths import fuse_lengths
@@ -18,6 +19,7 @@ from gnelint.fusion.mixtures import open_mixtures
 from gnelint.fusion.moved_masks import hide_behind_moves
 from gnelint.fusion.no_padding import NO_PADDING, NOTE, take_no_padding
 from gnelint.fusion.normalization import fuse_normalizations
+from gnelint.fusion.one_step import fuse_steps
 from gnelint.fusion.parts import merge_repeated, rejoin_parts, take_parts
 from gnelint.fusion.pooling import fuse_padded_pools
 from gnelint.fusion.recurrences import fuse_recurrences
@@ -37,6 +39,8 @@ _PASSES = (
     fuse_activations,
     open_mixtures,
     fuse_recurrences,
+    fuse_gated_units,
+    fuse_steps,
     fuse_normalizations,
     fuse_softmax,
     drop_own_totals,

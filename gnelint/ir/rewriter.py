@@ -98,6 +98,17 @@ class Rewriter:
             if node.op in SeenThrough and node.name in self._nodes and self.uses(node.outputs[0]) == 0:
                 self._sweep(node.outputs)
 
+    def without_unread(self, node: Node) -> Node:
+        """A node that writes of its values behind the first those that something reads."""
+        unread = [name for name in node.outputs[1:] if name not in self._pinned and not self._readers[name].total()]
+        if not unread:
+            return node
+        for name in unread:
+            del self._producers[name], self._values[name]
+        kept = replace(node, outputs=tuple(name for name in node.outputs if name not in unread))
+        self._nodes[node.name] = kept
+        return kept
+
     def position(self, node: Node) -> int:
         """Where a node stands in the graph as it was; -1 for one that has been put in."""
         return self._graph.positions.get(node.name, -1)
