@@ -52,6 +52,7 @@ class Statistic:
         centre: m, 0 without centring.
         square: s^2 in the sample.
         removed: Var m, what centring takes from each entry's variance.
+        common: what all entries of a set have in common of it, beyond the average of independent ones.
         relative: relative variance of s^2 over the sets, as far as it is believed.
         freedom: of s^2, if it were that of so many independent Gaussian values.
         entries: N.
@@ -61,14 +62,19 @@ class Statistic:
     centre: np.ndarray
     square: np.ndarray
     removed: np.ndarray
+    common: np.ndarray
     relative: np.ndarray
     freedom: np.ndarray
     entries: int
     scatter: float = 0.0
 
 
-def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
-    """The statistic of the set spanned by these axes."""
+def statistic(x: Moments, axes: Sequence[int], centred: bool, *, one_channel: bool = False) -> Statistic:
+    """The statistic of the set spanned by these axes.
+
+    Args:
+        one_channel: a set is one channel of one sample, whose entries may have most of themselves in common.
+    """
     entries, features = math.prod(x.axes[i].size for i in axes), _of_features(x, axes)
     second = set_average(x.second, x, axes)
     fixed = 0.0 if features else _fixed_share(x)
@@ -82,10 +88,13 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
         square = np.maximum(second - centre**2 - removed, 0.0)
     else:
         centre, removed, square = np.zeros_like(second), np.zeros_like(second), second
-    offset = (x.mean - centre) ** 2
+    offset, common = (x.mean - centre) ** 2, np.zeros_like(square)
+    if centred and one_channel and entries > 1:  # Var m = c + (v - c) / N
+        common = np.maximum(removed - set_average(x.variance, x, axes) / entries, 0.0) * entries / (entries - 1.0)
+    own, together = np.maximum(x.variance - common, 0.0), x.position_covariance - common
     # of a sum of what is random and what is fixed: 2 (1 - f)^2 of the one, 4 f (1 - f) of their product
-    fluctuation = (2.0 * x.variance**2 + 4.0 * offset * x.variance) * (1.0 - fixed**2)
-    pairs = 2.0 * x.position_covariance**2 + 4.0 * offset * x.position_covariance
+    fluctuation = (2.0 * own**2 + 4.0 * offset * own) * (1.0 - fixed**2)
+    pairs = 2.0 * together**2 + 4.0 * offset * together
     scatter = sample_average_energy(fluctuation, pairs, x, axes)
     relative = np.divide(scatter, square**2, out=np.zeros_like(square), where=square > 0)
     if 0 in axes:
@@ -100,7 +109,7 @@ def statistic(x: Moments, axes: Sequence[int], centred: bool) -> Statistic:
     if features:  # what a normalisation before has levelled does not scatter
         relative = relative - x.levelled
     freedom = _freedom(relative, centred)
-    return Statistic(centre, square, removed, np.clip(relative, 0.0, _SCATTER), freedom, entries, found)
+    return Statistic(centre, square, removed, common, np.clip(relative, 0.0, _SCATTER), freedom, entries, found)
 
 
 def _freedom(relative: np.ndarray, centred: bool) -> np.ndarray:
@@ -159,6 +168,8 @@ class Normalization(Unary):
     centred: ClassVar[bool] = True
     adds_epsilon: ClassVar[bool] = True
     """Whether the divisor is the root of s^2 + eps."""
+    one_channel: ClassVar[bool] = False
+    """Whether a set is one channel of one sample."""
     model_error_bits: ClassVar[float | None] = 0.05
 
     def model_error_bits_of(self, index: int) -> float | None:
@@ -217,7 +228,8 @@ class Normalization(Unary):
     def found(self, x: Moments) -> Statistic:
         """The statistic of what is normalised."""
         axes = self.normalised_axes()
-        return self._statistics.of((x,), lambda: statistic(self._levelled(x, axes), axes, self.centred))
+        levelled, one = self._levelled(x, axes), self.one_channel
+        return self._statistics.of((x,), lambda: statistic(levelled, axes, self.centred, one_channel=one))
 
     def denominator(self, square: np.ndarray) -> np.ndarray:
         """What x - m is divided by, squared."""
@@ -337,9 +349,9 @@ class Normalization(Unary):
     def _find_normalised(self, x: Moments, cells: Axes) -> _Normalised:
         axes, found = self.normalised_axes(), self.found(x)
         fine = self._levelled(x, axes).refined(cells)
-        square, centre, removed, inflation = (
+        square, centre, removed, common, inflation = (
             _fit(array, x.axes, fine, axes)
-            for array in (found.square, found.centre, found.removed, self._inflation(found))
+            for array in (found.square, found.centre, found.removed, found.common, self._inflation(found))
         )
         below = self.denominator(square)
         alone = np.where(square > 0, square, 1.0)
@@ -351,7 +363,7 @@ class Normalization(Unary):
             rho = np.where(scatters, 1.0 - np.sqrt(along / across), rho)
             factor = np.where(scatters, across / square, factor)
         xhat2 = np.maximum((fine.mean - centre) ** 2 + fine.variance - removed, 0.0) / alone
-        alike = np.minimum(np.maximum(fine.position_covariance / alone, 0.0), xhat2)
+        alike = np.minimum(np.maximum((fine.position_covariance - common) / alone, 0.0), xhat2)
         return _Normalised(rho, xhat2, alike, factor)
 
     def _taken_from_pairs(
@@ -561,6 +573,8 @@ class LayerNorm(Normalization):
 @component("instance_norm")
 class InstanceNorm(Normalization):
     """Instance normalisation: the set is one sample's channel (arXiv 1607.08022; theory 3.5)."""
+
+    one_channel: ClassVar[bool] = True
 
     def normalised_axes(self) -> tuple[int, ...]:
         return tuple(range(2, len(self.shape)))
