@@ -276,7 +276,10 @@ def central_draws() -> Iterator[None]:
         sizes = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
         if tuple(sizes) not in ((), (1,)) or "size" in options:
             return drawn(*size, **options)
-        return torch.full(tuple(sizes), 0.5, dtype=options.get("dtype"), device=options.get("device"))
+        number = [0.5] if tuple(sizes) else 0.5  # a tracer that computes no tensors knows what a literal is
+        return torch.tensor(
+            number, dtype=options.get("dtype") or torch.get_default_dtype(), device=options.get("device")
+        )
 
     def uniform(low: float = 0.0, high: float = 1.0, size: Any = None) -> Any:
         return middle(low, high) if size is None else numpy_uniform(low, high, size)

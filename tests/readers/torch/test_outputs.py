@@ -104,16 +104,23 @@ def test_use_cache_is_turned_off_and_stays_as_it_was() -> None:
     assert "forward" not in vars(net)
 
 
-def test_a_layer_that_is_sometimes_left_out_is_there() -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_that_is_sometimes_left_out_is_there(device: str) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(4, 4)
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
 
         def forward(self, x: Tensor) -> Tensor:
-            return x if torch.rand([]) < 0.1 else self.layer(x)
+            for layer in self.layers:
+                x = x if torch.rand([]) < 0.1 else layer(x)
+            return x
 
-    assert [node.op for node in read_module(Net(), (torch.randn(2, 4),), name="net").nodes] == ["linear"]
+    with torch.device(device):
+        net, x = Net(), torch.randn(2, 4)
+    graph = read_module(net, (x,), name="net")
+    assert [node.op for node in graph.nodes] == ["linear", "linear"]
+    assert not any("values of tensors" in note for note in graph.notes)
 
 
 COINS = {
