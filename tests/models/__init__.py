@@ -554,6 +554,7 @@ def _examples() -> dict[str, Case]:
     found.append(Case("hidden_domain", recounted.hidden_domain, (16, 8)))
     found.append(Case("scored_beside", recounted.scored_beside, (16, 8), others=((16, 4),)))
     found.append(Case("mean_error", recounted.mean_error, (16, 8), others=((16, 4),)))
+    found.append(Case("dropped_from_zero", recounted.dropped_from_zero, (8, 3, 8, 8)))
     found.append(Case("margins", recounted.margins, (16, 8)))
     found.append(Case("turned_keys", recounted.turned_keys, (16, 8, 8)))
     found.append(Case("followed", recounted.followed, (16, 8), others=((16, 8),)))

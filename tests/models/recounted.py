@@ -316,3 +316,32 @@ class Margins(nn.Module):
 def margins(*, wrong: bool = False) -> nn.Module:
     """Wrong: the labels are 0 and 1."""
     return Margins(wrong)
+
+
+class InPlace(nn.Module):
+    """A residual block that writes in place, whose branch starts at zero and is left out at random."""
+
+    def __init__(self, dropped: bool) -> None:
+        super().__init__()
+        self.dropped, self.ends = dropped, nn.ReLU(inplace=True)
+        self.branch = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+            nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8),
+        )  # fmt: skip
+        nn.init.zeros_(self.branch[4].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        if self.dropped:
+            y = y * y.new_empty(len(y), 1, 1, 1).bernoulli_(0.9).div_(0.9)
+        y += x
+        return self.ends(y)
+
+
+def dropped_from_zero() -> nn.Module:
+    """A residual network whose branches start at zero; all but the first are left out at random."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        InPlace(False), InPlace(True), InPlace(True),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip

@@ -78,8 +78,9 @@ def _last_in_branch(facts: Facts, node: Node, named: frozenset[str]) -> bool:
     return not between(facts, node, join, named) or _beside_gates(facts, node, join, named)
 
 
-_ENDS = frozenset({"identity", "dropout", "reshape", "transpose", "bias", "slice"})
-"""What may stand between the end of a branch and the sum: windows are put together again, padding is cut off."""
+_ENDS = frozenset({"identity", "dropout", "scale", "reshape", "transpose", "bias", "slice"})
+"""What may stand between the end of a branch and the sum: windows are put together again, padding is cut off, what
+stochastic depth leaves is divided by its share."""
 _BRANCH = 512
 """Nodes of a branch that are looked at."""
 
@@ -90,7 +91,7 @@ def _is_added_to_its_source(facts: Facts, node: Node) -> bool:
     readers = list(facts.consumers_beyond(node, _ENDS))
     if len(readers) != 1 or readers[0].op != "add":
         return False
-    others = set(readers[0].present_inputs) - set(node.outputs)
+    others = {name for name in readers[0].present_inputs if not _comes_of(facts, name, node)}
     waiting, seen = list(node.present_inputs), set(node.present_inputs)
     while waiting and len(seen) < _BRANCH:
         name = waiting.pop(0)
@@ -103,12 +104,22 @@ def _is_added_to_its_source(facts: Facts, node: Node) -> bool:
     return len(others) == 1 and _is_projection(facts, others.pop(), seen)
 
 
+def _comes_of(facts: Facts, value: str, node: Node) -> bool:
+    """Whether a value is what a node gives, past what may stand at the end of a branch."""
+    source = facts.graph.producers.get(value)
+    for _ in range(_PROJECTION):
+        if source is None or source.name == node.name or source.op not in _ENDS:
+            break
+        source = facts.producer(source)
+    return source is not None and source.name == node.name
+
+
 _PROJECTION = 6
 """Nodes of a shortcut that brings its input to another width: a layer, a norm, an activation, a pooling."""
 
 
 def _is_projection(facts: Facts, value: str, sources: set[str]) -> bool:
-    """Whether a value is one of these, through one layer that stands on a shortcut, and not scaled by zero itself."""
+    """Whether a value is made of one of these, through at most a layer on a shortcut, and not scaled by zero itself."""
     layers = 0
     for _ in range(_PROJECTION):
         source = facts.graph.producers.get(value)
@@ -120,7 +131,7 @@ def _is_projection(facts: Facts, value: str, sources: set[str]) -> bool:
         layers += source.op in LAYERS
         value = source.present_inputs[0]
         if value in sources:
-            return layers == 1
+            return layers <= 1
     return False
 
 

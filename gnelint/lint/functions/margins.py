@@ -38,7 +38,7 @@ MARGINS = (
         "idle_labels(n)",
         "number",
         _idle_labels,
-        "the share of entries for which the hinge n of a loss, max(0, 1 - label score), is given a label of 0, where all "
-        "labels are 0 or 1; 0 of other nodes",
+        "the share of entries for which the hinge n of a loss, max(0, 1 - label score), is given a label of 0, where "
+        "all labels are 0 or 1; 0 of other nodes",
     ),
 )
