@@ -245,7 +245,11 @@ class Normalization(Unary):
         return np.asarray(1.0 / (1.0 - found.relative * self.followed(found.square) ** 2))
 
     def _levelled(self, x: Moments, axes: Sequence[int]) -> Moments:
-        """Without the profiles of axes that are normalised index by index."""
+        """Without the profiles of axes that are normalised index by index; what all of a channel share is its own."""
+        if self.one_channel and x.nearby and x.axes[1].count == x.axes[1].size:
+            common, left = x.nearby.shared({axis: self.shape[axis] for axis in axes})
+            said = np.maximum(x.position_covariance, common * x.variance)  # cells may know it too, or a part of it
+            x = replace(x, position_covariance=said, nearby=left)
         kept = tuple(p if i in axes else None for i, p in enumerate(x.profile))
         return x if all(a is b for a, b in zip(kept, x.profile, strict=True)) else replace(x, profile=kept)
 

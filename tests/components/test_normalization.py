@@ -546,13 +546,16 @@ class Pooled(nn.Module):
         return found
 
 
-def test_what_all_positions_share_is_not_in_an_instance_norm_s_divisor() -> None:
-    """Its scatter was taken for that of what is left of them: 2 bits too much, for 16 times as much shared as not."""
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_what_all_positions_share_is_not_in_an_instance_norm_s_divisor(by_layer: bool) -> None:
+    """Its scatter was taken for that of what is left of them: 2 bits too much, for 16 times as much shared as not.
+    An input that is added to all of them was taken for numbers of their own: 5.6 bits too little."""
 
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.own, self.all, self.norm = nn.Linear(64, 64), nn.Linear(64, 64), nn.InstanceNorm1d(64)
+            self.own, self.norm = nn.Linear(64, 64), nn.InstanceNorm1d(64)
+            self.all = nn.Linear(64, 64) if by_layer else nn.Identity()
             self.head = nn.Linear(64, 64)
 
         def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
