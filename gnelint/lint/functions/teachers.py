@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,7 +14,6 @@ from gnelint.lint.functions.signature import function
 _NONE = "none"
 _CLOSE = 0.5
 """Cosine of the weights of two layers above which one follows the other: drawn apart they have 0 +- 1/sqrt(entries)."""
-_EQUAL = 0.9999
 _ENTRIES = 16
 """Below so many entries weights that were drawn apart may be close."""
 _TO_LOSS = frozenset(
@@ -77,26 +77,29 @@ def _follows(facts: Facts, node: Node) -> bool:
 
 
 def _copies(facts: Facts) -> list[tuple[str, str]]:
-    """Names of two parts that both move and start with the same numbers, those of a part in one of them left out."""
-    moving = list(_matrices(facts, moves=True))
-    found = {
-        _prefixes(name, other): None
-        for index, (name, weight) in enumerate(moving)
-        for other, its in moving[:index]
-        if name != other and name.rpartition(".")[2] == other.rpartition(".")[2] and _cosine(weight, its) > _EQUAL
+    """Names of two parts that both move and start with the same numbers, of which the first few are compared."""
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for name, weight in _matrices(facts, moves=True):
+        first = np.asarray(weight.array()).reshape(-1)[:_ENTRIES].astype(np.float64)
+        if float(np.ptp(first)) > 0.0:  # constants say nothing
+            alike.setdefault((weight.shape, name.rpartition(".")[2], *first.tolist()), []).append(name)
+    pairs = {
+        _prefixes(name, other): None for names in alike.values() for name, other in itertools.combinations(names, 2)
     }
-    return list(found)
+    return list(pairs)
 
 
 def _heard(facts: Facts, node: Node) -> str:
     """Two parts that start as copies, whose results meet in the node on the way to a loss; or none."""
     if node.op not in ("sub", "mul") or len(node.present_inputs) != 2 or not is_compared(facts, node):
         return _NONE
+    if not all(name in facts.learnt_values for name in node.present_inputs):
+        return _NONE
     for one, two in facts.once(("copies", None), lambda: _copies(facts)):
         behind = [_behind(facts, part) for part in (one, two)]
         sides = [tuple(name in each for each in behind) for name in node.present_inputs]
         if sorted(sides) == [(False, True), (True, False)]:
-            return f"{two} and {one}"
+            return " and ".join(sorted((one, two), reverse=True))
     return _NONE
 
 
