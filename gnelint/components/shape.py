@@ -321,7 +321,8 @@ class Pad(Unary):
                 continue
             size = x.shape[index] + before + after
             if not x.axes[index].is_pooled or value:
-                x = _laid_out(x, index, before, after, value, self._copies)
+                known = x.channel_correlation
+                x = replace(_laid_out(x, index, before, after, value, self._copies), channel_correlation=known)
                 continue
             x = self._padded_profile(x, index, before, after, size)
         return replace(x, nearby=nearby) if nearby else x

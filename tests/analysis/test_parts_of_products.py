@@ -90,6 +90,24 @@ class Positive(Kernelised):
         return (F.elu(query) + 1.0) @ ((F.elu(key) + 1.0).transpose(-1, -2) @ value)
 
 
+class OfImages(nn.Module):
+    """Linear attention between batch normalisations, over a map: what features have in common adds up over positions,
+    and averages over positions keep that the first normalisation has left no average."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels))
+        self.qkv, self.project = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        self.norm, self.head = nn.BatchNorm2d(channels), nn.Conv2d(channels, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        query, key, value = self.qkv(x).unflatten(1, (4, -1)).flatten(3).transpose(-1, -2).chunk(3, -1)
+        sums = F.relu(query) @ (F.relu(key).transpose(-1, -2) @ F.pad(value, (0, 1), value=1.0))
+        weighted = (sums[..., :-1] / (sums[..., -1:] + 1e-6)).transpose(-1, -2)
+        return self.head(self.norm(self.project(weighted.reshape(x.shape))))
+
+
 def traced(network: nn.Module) -> Traced:
     return trace_module(network, (torch.randn(2, TOKENS, WIDTH),), name="network")
 
@@ -141,3 +159,18 @@ def test_what_the_mean_of_features_sums_is_shared_by_formula() -> None:
     prediction = analyse(found.graph)
     truth = measure(found, prediction, probes=8, seed=0)
     assert prediction.by_node["value"].gradient_log2 == pytest.approx(truth["value"].gradient_log2, abs=0.4)
+
+
+def test_linear_attention_between_batch_normalisations() -> None:
+    """Where features were drawn apart, and with averages, 1.5 bits too much at the projection, with 0.1 stated."""
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        found = trace_module(OfImages(), (torch.randn(4, 3, 8, 8),), name="network")
+        prediction = analyse(found.graph, lambda found=found: TorchSampler(TorchNetwork(found)))
+        said = prediction.by_node["project"].gradient_log2
+        true = measure(found, prediction, probes=8, seed=seed)["project"].gradient_log2
+        assert said is not None
+        assert true is not None
+        errors.append(said - true)
+    assert abs(sum(errors) / 3) < 0.4

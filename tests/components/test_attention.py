@@ -16,7 +16,7 @@ from gnelint.analysis.propagation import analyse
 from gnelint.components import NotModelledError
 from gnelint.readers.torch.reader import trace_module
 from gnelint.theory.fields.cells import Axis
-from gnelint.theory.fields.channel_correlation import ChannelCorrelation
+from gnelint.theory.fields.channel_correlation import ChannelCorrelation, Followed
 from gnelint.theory.fields.gradient import Gradient
 from gnelint.theory.fields.moments import Moments
 from tests.components.harness import Case, Input, make, verify
@@ -1239,3 +1239,27 @@ def test_a_soft_cap_hides_nothing_of_what_tokens_share() -> None:
         module, x = Capped(32, 50.0, 3), torch.randn(8, 24, 32)
         errors.append(bits_off(module, x))
     assert float(np.mean(errors)) == pytest.approx(0.0, abs=0.6)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_product_over_positions_adds_up_what_features_have_in_common(rectified: bool) -> None:
+    """Keys and values that weights make of the same 16 numbers at each of 64 positions."""
+    generator = torch.Generator().manual_seed(0)
+    second = []
+    for _ in range(64):
+        x = torch.randn(4, 64, 16, generator=generator)
+        key, value = (x @ torch.randn(16, 8, generator=generator) / 4.0 for _ in range(2))
+        key = key.relu() if rectified else key
+        second.append(float((key.transpose(-1, -2) @ value).square().mean()))
+    linear = math.pi / (2.0 * (math.pi - 1.0)) if rectified else 1.0
+    sides = []
+    for part in (linear / 16.0, 1.0 / 16.0):
+        axes = (Axis(4), Axis(64), Axis.full(8))
+        followed = ChannelCorrelation(follows=(Followed("x", 0.0, part, 1.0 / 16.0),))
+        sides.append(replace(Moments.uniform((4, 64, 8), 0.0, 1.0).refined(axes), channel_correlation=followed))
+    if rectified:
+        mean, variance = math.sqrt(0.5 / math.pi), 0.5 - 0.5 / math.pi
+        sides[0] = replace(sides[0], mean=mean + 0.0 * sides[0].mean, variance=variance + 0.0 * sides[0].variance)
+    keys = sides[0].permuted((0, 2, 1))
+    (said,) = make("matmul", [(4, 8, 64), (4, 64, 8)], [(4, 8, 8)]).forward([keys, sides[1]])
+    assert float(said.second.mean()) == pytest.approx(sum(second) / 64, rel=0.1)

@@ -159,6 +159,7 @@ class MatMul(OneOutput):
         pairs, together = _pairs(inner), _together(left, a.axes, kinds)
         same, of_pairs = np.matmul(a.mean**2 * lengths, b.mean**2), np.matmul(a.mean**2 * pairs, b.mean**2)
         crossed = np.matmul(together * pairs, _together(right, b.axes, kinds))
+        crossed = crossed + self._met(inputs) * np.matmul(a.variance * lengths**2, b.variance)
         second = np.matmul(a.second * lengths, b.second) - same + crossed - of_pairs
         shape = self.output_shapes[0]
         lead = tuple(self._lead(shape[i], a.axes[i], b.axes[i]) for i in range(rank - 2))
@@ -167,6 +168,19 @@ class MatMul(OneOutput):
         rows = np.matmul(together * lengths, b.second)
         covariance = factor**2 * (rows + crossed - same - of_pairs)
         return self._sharing(y, np.clip(covariance, 0.0, y.variance))
+
+    def _met(self, inputs: Inputs) -> float:
+        """Mean squared correlation of the factors' features at one position, where the inner axis is one of positions
+        and both come of one value: the same in every sample, of a sign that depends on the weights."""
+        a, b = inputs[:2]
+        assert a is not None
+        assert b is not None
+        left = self._turned(a, bool(self.node.attribute("transpose_a"))).axes
+        right = self._turned(b, bool(self.node.attribute("transpose_b"))).axes
+        inner, features = (left[-1], right[-2]), (left[-2], right[-1])
+        if any(not axis.is_pooled for axis in inner) or any(axis.is_pooled for axis in features):
+            return 0.0
+        return a.channel_correlation.meeting(b.channel_correlation)[0]
 
     @staticmethod
     def _lead(size: int, *axes: Axis) -> Axis:

@@ -27,13 +27,13 @@ _SILENT = 1e-3
 """Share of zeros from which on a value that is never negative is what a rectifier left, and not positive as a whole."""
 
 
-def drawn(x: Moments, generator: torch.Generator) -> Tensor:
-    """One draw of a value, float32.
+def drawn(x: Moments, white: Tensor) -> Tensor:
+    """One draw of a value, float32, made of noise of variance 1 (`together.noise`).
 
     What is never negative is a Gaussian that a rectifier cut, or, where it is positive as a whole, of the gamma
     distribution with its mean and variance; anything else is Gaussian.
     """
-    z = _correlated(torch.randn(x.shape, generator=generator), x, x.variance, x.position_covariance)
+    z = _correlated(white, x, x.variance, x.position_covariance)
     floor = np.zeros_like(x.mean) if x.floor is None else x.floor
     if not x.nonnegative and x.floor is None:
         entries = _spread(x.mean, x.axes) + _spread(np.sqrt(x.variance), x.axes) * z

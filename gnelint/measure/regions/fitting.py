@@ -31,6 +31,8 @@ _CANCELLED = 0.5
 """Share of their energy below which the square of what entries add up to says that they cancel."""
 _UNSHAPED = 2e-2
 """Share of a variance that means may lose where a profile stands for the cells of such an axis."""
+_MANY = 256
+"""Averages from which on their squares tell what they lack."""
 _KEPT = 1 << 23
 """Entries of draws that are kept for what takes more than sums."""
 _SHAPED = 8.0
@@ -188,7 +190,23 @@ def _with_shape(x: Moments, centred: Sequence[np.ndarray], draws: Sequence[np.nd
         scales = np.concatenate([(draw.reshape(len(draw), -1).astype(np.float64) ** 2).mean(axis=1) for draw in draws])
         level = float(scales.mean())
         found = replace(found, log_norm_variance=float(scales.var()) / level**2 if level > 0 else 0.0)
+        found = replace(found, mean_known=_mean_known(centred, x.axes))
     return found
+
+
+def _mean_known(centred: Sequence[np.ndarray], axes: Axes) -> float:
+    """How much less there is of averages over samples and positions than averages over each sample's say: a
+    normalisation in front has taken it; 0 where it may be chance."""
+    pooled = tuple(index for index, axis in enumerate(axes) if index and axis.is_pooled and axis.size > 1)
+    samples = axes[0].size
+    features = math.prod(axis.size for index, axis in enumerate(axes) if index and index not in pooled)
+    if samples < 2 or not pooled or features * len(centred) < _MANY:
+        return 0.0
+    each = [draw.mean(axis=pooled, dtype=np.float64) for draw in centred]
+    alone = sum(float((sample**2).mean()) for sample in each) / samples
+    whole = sum(float((sample.mean(axis=0) ** 2).mean()) for sample in each)
+    known = 1.0 - whole / alone if alone > 0 else 0.0
+    return known if known > _SIGMAS * math.sqrt(2.0 / (features * len(centred))) else 0.0
 
 
 def _third_and_fourth(entries: np.ndarray) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from gnelint.measure.regions.counting import Counting
 from gnelint.measure.regions.drawing import cotangent, drawn
 from gnelint.measure.regions.fitting import Fitted, Tally, gradient_of, inside
 from gnelint.measure.regions.sharing import Shared, Sketch, same_gradients
+from gnelint.measure.regions.together import noise
 from gnelint.measure.tape import recording
 from gnelint.records import dataclass
 from gnelint.theory.fields.gradient import Gradient
@@ -56,6 +57,8 @@ _ENTRY, _CALL = 10.0, 1e5
 """Multiplications that take as long as one entry of a value, and as one operation, whatever it does."""
 _CALLS_OF_ONE = 3
 """Calls of torch that one operation of a graph mostly takes."""
+_PRODUCTS = ("matmul", "attention")
+"""Operations that sum products of features over positions, where what these have in common adds up."""
 MOST_ENTRIES, MOST_VALUES = 1 << 28, 20_000
 """Numbers and tensors that one draw may compute."""
 _COPIES = 4
@@ -307,6 +310,7 @@ class _Drawn:
         self._budget = budget
         self._sent: list[tuple[Mapping[str, Gradient], bool, Pulled]] = []
         self._seed = zlib.crc32("\0".join(region.outputs).encode())
+        self._multiplies = any(node.op in _PRODUCTS for node in region.nodes)
         self._most = MOST
         self.moments: Mapping[str, Moments] = self._forward()
 
@@ -318,7 +322,8 @@ class _Drawn:
     def _values(self, number: int, *, grad: bool) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         """The inputs of one draw, and what is computed of them."""
         generator = self._generator("inputs", number)
-        feeds = {name: drawn(x, generator).requires_grad_(grad) for name, x in self._inputs.items()}
+        white = noise(self._inputs, self._seed, generator, together=self._multiplies)
+        feeds = {name: drawn(x, white[name]).requires_grad_(grad) for name, x in self._inputs.items()}
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(grad), recording():
             torch.manual_seed(self._seed + number)
             found = self._run(feeds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnelint.measure.regions.fitting import Tally, gradient_of
+from gnelint.measure.regions.fitting import Tally, gradient_of, moments_of
 
 
 @pytest.mark.parametrize("common", [0.0, 0.5])
@@ -38,3 +38,13 @@ def test_positions_that_cancel_are_one_cell() -> None:
     found = gradient_of(tally)
     assert found.axes[1].is_pooled
     assert float(np.mean(found.position_covariance) / np.mean(found.energy)) == pytest.approx(-1 / 11, abs=0.02)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_averages_that_a_normalisation_has_taken_are_missed(taken: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tally = Tally((4, 32, 16))
+    for _ in range(16):
+        draw = torch.randn(4, 32, 16, generator=generator) + torch.randn(4, 32, 1, generator=generator)
+        tally.add(draw - draw.mean(dim=(0, 2), keepdim=True) if taken else draw)
+    assert moments_of(tally).mean_known == pytest.approx(1.0 if taken else 0.0, abs=1e-6)
