@@ -106,6 +106,9 @@ def _pull_back(
         if pulled is None:
             unknown.update(name for name in node.present_inputs if name in graph.gradient_values)
             continue
+        together = forward.aligned.get(node.name) if forward.aligned is not None and arrived is None else None
+        if together is not None and pulled[0] is not None:
+            pulled[0] = replace(pulled[0], gradient=pulled[0].gradient.scaled(together))
         for name, gradient in zip(node.inputs, pulled, strict=True):
             if name is None or gradient is None or name not in graph.gradient_values:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import field
 
 import numpy as np
@@ -41,12 +41,15 @@ class Forward:
         components: of every node that one models.
         problems: why a node is not modelled, by its name.
         repeats: the residual branches that hold the same numbers; None where nobody asks.
+        aligned: what layers that were trained together multiply the gradient by beyond what each does, by name; None
+            where they are not trained.
     """
 
     moments: MutableMapping[str, Moments] = field(default_factory=dict)
     components: dict[str, Component] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     repeats: Repeats | None = None
+    aligned: Mapping[str, float] | None = None
 
 
 def reason(error: BaseException) -> str:
@@ -75,6 +78,7 @@ def walked_again(sampled: Fallback, names: frozenset[str], before: Forward) -> F
         {name: component for name, component in before.components.items() if name in nodes},
         {name: problem for name, problem in before.problems.items() if name in nodes},
         before.repeats,
+        before.aligned,
     )
     return _walk(sampled, True, found, _again(graph, names, found, ()))
 

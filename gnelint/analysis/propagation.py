@@ -19,6 +19,7 @@ from contextlib import suppress
 
 import numpy as np
 
+from gnelint.analysis.aligned import aligned, error_bits
 from gnelint.analysis.backward import pulled_back, pulled_through, with_own_phi
 from gnelint.analysis.batch_first import batch_first
 from gnelint.analysis.blocks import NodeSpectrum, find_blocks
@@ -60,6 +61,9 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
     turned = batch_first(graph)
     sampled = Fallback(turned.graph, turned.sampler(sampler) if numbers and sampler is not None else None)
     forward = walked(sampled, numbers, Repeats(sampled.graph, weights))
+    stage = judge(graph, weights) if numbers else Judgement()
+    if _learned_together(graph, stage):
+        forward = replace(forward, aligned=aligned(sampled.graph, forward.moments))
     cotangent_at, gradients = pulled_back(sampled.graph, forward, spent=True) if numbers else ("output", {})
     while (again := sampled.failed(forward.problems)) is not None:  # what a component could not pull back
         forward = walked_again(sampled, again, forward)
@@ -85,7 +89,7 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
         nodes=nodes,
         blocks=blocks,
         coverage=modelled / len(nodes) if nodes else 1.0,
-        stage=judge(graph, weights) if numbers else Judgement(),
+        stage=stage,
         gradient_log2=None if reached is None else reached.log2,
         gradient_at=at,
         cotangent_at=cotangent_at,
@@ -95,6 +99,13 @@ def analyse(graph: Graph, sampler: MakeSampler | None = None) -> Prediction:
         notes=tuple(notes),
         sampler=sampler,
     )
+
+
+def _learned_together(graph: Graph, stage: Judgement) -> bool:
+    """Whether matrices show the training, not only biases, scales or slopes."""
+    matrices = {leaf.name for parameter in graph.parameters() for leaf in parameter.leaves if len(leaf.shape) > 1}
+    shown = any(each.log_odds > 0 and each.tensor in matrices for each in stage.evidence)
+    return stage.verdict == "trained" and shown
 
 
 class Propagation:
@@ -213,7 +224,10 @@ def _gradient_errors(
     logs = {name: (scaled.gradient, scaled.log2) for name, scaled in gradients.items() if name in forward.moments}
     with np.errstate(all="ignore"):
         repeated = {} if forward.repeats is None else forward.repeats.bits
-        return gradient_errors(graph, forward.components, forward.moments, spectra, logs, start, repeated, steps)
+        trained = error_bits(graph, forward.aligned) if forward.aligned is not None else {}
+        return gradient_errors(
+            graph, forward.components, forward.moments, spectra, logs, start, repeated, steps, trained
+        )
 
 
 def _with_weak(spectrum: NodeSpectrum, weak: tuple[str, ...]) -> NodeSpectrum:

@@ -23,8 +23,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from gnelint.analysis.rows import GIVEN, layer_behind
 from gnelint.ir.graph import Derivation, Graph, Node, Parameter
-from gnelint.ops import VOCABULARY
 from gnelint.records import dataclass
 from gnelint.theory.sorting import distinct
 from gnelint.theory.weights.draws import (
@@ -38,9 +38,6 @@ from gnelint.theory.weights.draws import (
 )
 from gnelint.theory.weights.statistics import WeightStatistics
 
-MOST_BETWEEN = 8
-"""Nodes between two layers that are followed."""
-
 _T = TypeVar("_T")
 
 Verdict = Literal["fresh", "trained", "unsure", "none"]
@@ -52,10 +49,7 @@ MOST_MATRICES, MOST_PAIRS, MOST_VECTORS = 40, 20, 200
 """Tensors that are looked at, evenly over the network."""
 
 _MAPS = ("linear", "conv", "conv_transpose", "embedding", "lstm", "gru", "rnn")
-_UNIT_BY_UNIT = ("activation", "pointwise", "normalization", "pooling")
-_PASSED = ("bias", "scale", "identity", "dropout", "reshape", "reduce_mean")
 _QUANTISED = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm")
-_GIVEN = ("buffer", "constant")
 _CELLS = ("lstm", "gru", "rnn")
 _NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "second_moment_norm", "l1_norm")
 _MOMENTUM = 0.9
@@ -219,8 +213,8 @@ def _stored(node: Node) -> Iterator[Parameter]:
         leaves = parameter.leaves if isinstance(parameter.load, Derivation) else ()
         if any("int" in leaf.dtype and len(leaf.shape) >= 2 for leaf in leaves):
             yield parameter
-        elif parameter.kind not in _GIVEN:
-            yield from (leaf for leaf in leaves or (parameter,) if leaf.kind not in _GIVEN)
+        elif parameter.kind not in GIVEN:
+            yield from (leaf for leaf in leaves or (parameter,) if leaf.kind not in GIVEN)
 
 
 def _fan_in(node: Node) -> int:
@@ -247,41 +241,14 @@ def _of_matrix(matrix: _Matrix, statistics: Mapping[str, WeightStatistics]) -> E
 
 def _of_pairs(graph: Graph) -> Iterator[Evidence]:
     """Layers in a row, one layer's units the next one's inputs; each pair of tensors once, however often it is used."""
-    pairs = [(node, behind) for node in graph.nodes if (behind := _layer_behind(graph, node)) is not None]
-    weights = [(node.parameters["weight"], behind.parameters["weight"]) for node, behind in pairs]
+    pairs = [(node, behind) for node in graph.nodes if (behind := layer_behind(graph, node)) is not None]
+    weights = [(node.parameters["weight"], behind.node.parameters["weight"]) for node, behind in pairs]
     once = {(first.name, second.name): (first, second) for first, second in weights}
     for first, second in _some(list(once.values()), MOST_PAIRS):
         odd = together(alignment(first.array(), second.array()))
         if odd is not None:
             text = odd.text if odd.bits > 0 else "{} and the layer behind it could be independent draws"
             yield Evidence(text.format(first.name), first.name, odd.bits)
-
-
-def _layer_behind(graph: Graph, node: Node) -> Node | None:
-    """The layer that reads a layer's units one by one, behind activations, normalisations and pooling."""
-    if not _is_plain(node):
-        return None
-    units, current = node.parameters["weight"].shape[0], node
-    for _ in range(MOST_BETWEEN):
-        readers = graph.consumers.get(current.outputs[0], ())
-        if len({reader.name for reader in readers}) != 1:
-            return None
-        current = readers[0]
-        if _is_plain(current):
-            weights = node.parameters["weight"], current.parameters["weight"]
-            return current if weights[1].shape[1] == units and weights[0].name != weights[1].name else None
-        family = VOCABULARY[current.op].family if current.op in VOCABULARY else ""
-        if len(current.present_inputs) != 1 or (family not in _UNIT_BY_UNIT and current.op not in _PASSED):
-            return None
-    return None
-
-
-def _is_plain(node: Node) -> bool:
-    """A linear map or an ungrouped convolution with weights of its own that training changes."""
-    weight = node.parameters.get("weight")
-    if weight is None or node.op not in ("linear", "conv") or weight.provenance != "data":
-        return False
-    return weight.kind not in _GIVEN and (node.op == "linear" or node.attribute("groups") == 1)
 
 
 _RUN = 4
@@ -330,7 +297,7 @@ def _biases(graph: Graph) -> Iterator[_Bias]:
             parameter = node.parameters.get(role)
             if parameter is None or parameter.name in seen or parameter.provenance != "data" or parameter.size < 4:
                 continue
-            if parameter.kind in _GIVEN or (role == "recurrent_bias" and _is_filled_in(node)):
+            if parameter.kind in GIVEN or (role == "recurrent_bias" and _is_filled_in(node)):
                 continue
             seen.add(parameter.name)
             numbers, bound = np.asarray(parameter.array(), np.float64).reshape(-1), _fan_in(layer) ** -0.5
@@ -354,7 +321,7 @@ def _beside_its_weight(bias: _Bias) -> _Bias:
 
 def _moves(weight: Parameter) -> bool:
     """Whether a weight is stored as training changed it, if it did."""
-    return weight.provenance == "data" and weight.kind not in _GIVEN and weight.trainable and weight.transform is None
+    return weight.provenance == "data" and weight.kind not in GIVEN and weight.trainable and weight.transform is None
 
 
 FAR = 1.5

@@ -9,7 +9,7 @@ model   What a component's formulas leave out (`Component.model_error_bits`). Ta
 drift   What an activation makes of an error of the second moment that it reads: of one sign over many layers, so it
         adds up as it is. Near an unstable fixed point it outgrows everything else.
 shared  What layers that are used again, or are copies, have in common and no formula has: of one sign too. It is no
-        matter of the draw.
+        matter of the draw. Likewise what layers learned together.
 
 Where branches meet, each counts by the share of the gradient that comes through it. The bound is 1.645 standard
 deviations: were errors Gaussian, 90% of layers would lie within. tests/benchmarks/accuracy.py counts how many do.
@@ -128,6 +128,7 @@ def gradient_errors(
     start: Sequence[str],
     repeated: Mapping[str, float],
     steps: Mapping[str, int],
+    trained: Mapping[str, float],
 ) -> GradientErrors:
     """The error of the gradient at every value that it reaches.
 
@@ -138,6 +139,7 @@ def gradient_errors(
         start: the values on which the cotangent stands.
         repeated: bits that branches which hold the same numbers add, by value.
         steps: of one layer that a decaying state adds up, by what the layer writes.
+        trained: bits of what layers learned together and no formula has, by the layer.
     """
     features = _features(graph, moments)
     scales, seconds = _scale_errors(graph, components, moments, spectra, features)
@@ -152,8 +154,9 @@ def gradient_errors(
                 shared = REPEATED_SHARE * repeated.get(name, 0.0) + math.log2(steps.get(name, 1)) / QUANTILE
                 found.gradients[name] = met(arriving.pop(name)).grown(shared=shared)
         if node.name in components and node.name in spectra:
-            for name, part in _behind(node, known, found.gradients).items():
-                arriving.setdefault(name, []).append(part)
+            together = trained.get(node.name, 0.0)
+            for name, (share, error) in _behind(node, known, found.gradients).items():
+                arriving.setdefault(name, []).append((share, error.grown(shared=together)))
             found.weak[node.name] = _weak(node, known)
     for name, parts in arriving.items():
         found.gradients.setdefault(name, met(parts))
