@@ -507,7 +507,7 @@ def test_what_the_caller_may_feed_is_refused(tmp_path: Path, name: str) -> None:
     fixed, plan, unmade = fixed_file(source)
     assert [each.edit for each in unmade] == list(plan.edits)
     assert unmade[0].reason == f'"{name}" is an input of the model: what the caller feeds is not known'
-    assert fixed.read_bytes() == source.read_bytes()
+    assert not fixed.exists()
 
 
 def test_running_statistics_that_are_returned_are_refused(tmp_path: Path) -> None:
@@ -519,4 +519,4 @@ def test_running_statistics_that_are_returned_are_refused(tmp_path: Path) -> Non
     source = File(nodes, {"w": W, "b": B, **norms("bn")}, outputs=("y", "m")).save(tmp_path)
     fixed, plan, unmade = fixed_file(source)
     assert len(unmade) == len(plan.edits)
-    assert fixed.read_bytes() == source.read_bytes()
+    assert not fixed.exists()

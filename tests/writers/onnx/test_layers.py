@@ -303,7 +303,7 @@ def test_what_cannot_be_made_is_said_and_nothing_is_changed(tmp_path: Path) -> N
     onnx.save(proto, str(source))
     unmade = write(source, [InsertSecondMoment("h", 3)], tmp_path / "fixed.onnx", training=False)
     assert "no statistics" in unmade[0].reason
-    assert (tmp_path / "fixed.onnx").read_bytes() == source.read_bytes()
+    assert not (tmp_path / "fixed.onnx").exists()
 
 
 def test_a_dropped_bias_before_a_normalisation_keeps_the_function(tmp_path: Path) -> None:

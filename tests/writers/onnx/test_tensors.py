@@ -116,7 +116,7 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     source = matmul(tmp_path, numpy_helper.from_array(W.astype(np.float16), "w"))
     (unmade,) = write(source, [EditTensor("w", Scale(1e6))], tmp_path / "fixed.onnx")
     assert "does not fit float16" in unmade.reason
-    assert (tmp_path / "fixed.onnx").read_bytes() == source.read_bytes()
+    assert not (tmp_path / "fixed.onnx").exists()
 
 
 def test_nodes_say_which_rule_edited_them(tmp_path: Path) -> None:
