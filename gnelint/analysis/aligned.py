@@ -32,7 +32,7 @@ LEAST = 1.0 / 16.0
 """The smallest factor: what is left where trained units cancel, slopes that are no draws let through."""
 UNKNOWN_BITS, KNOWN_BITS, KNOWN_SHARE = 0.35, 0.2, 0.1
 """Errors of one sign: of a trained layer whose next one is not known, of one whose is, and as a share of its bits; from
-trained files of twelve packages."""
+eleven trained files of six packages."""
 _SMOOTH = 0.8
 """q of activations whose slope is no step."""
 _LAYERS = frozenset({"linear", "conv", "conv_transpose", "lstm", "gru", "rnn"})
