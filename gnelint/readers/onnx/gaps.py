@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from gnelint.ir.graph import Parameter, Value
+from gnelint.ir.graph import Dim, Parameter, Value
 from gnelint.onnxfile.file import Gap
 from gnelint.readers.emitter import CannotLowerError
 from gnelint.readers.onnx.call import Call, Operand
@@ -75,10 +75,19 @@ def _window(call: Call, value: tuple[int, ...], kernel: Sequence[int]) -> Gap | 
     """The first axis along which a window is longer than the padded input."""
     axes = len(kernel)
     pads, dilations = call.get("pads") or (0,) * 2 * axes, call.get("dilations") or (1,) * axes
-    for axis, (size, entries) in enumerate(zip(value[2:], kernel, strict=True)):
-        padded, reach = size + pads[axis] + pads[axes + axis], (entries - 1) * dilations[axis] + 1
-        if padded < reach:
-            return Gap(padded, reach, exact=False)
+    found = too_long(value[2:], kernel, pads, dilations)
+    return None if found is None else found[1]
+
+
+def too_long(
+    sizes: Sequence[Dim], kernel: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
+) -> tuple[int, Gap] | None:
+    """The first spatial axis along which a window is longer than the padded input, and by how much."""
+    axes = len(kernel)
+    for axis, size in enumerate(sizes):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        if isinstance(size, int) and reach > size + pads[axis] + pads[axes + axis]:
+            return axis, Gap(size + pads[axis] + pads[axes + axis], reach, exact=False)
     return None
 
 

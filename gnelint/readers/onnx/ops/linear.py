@@ -11,12 +11,13 @@ import numpy as np
 
 from gnelint.errors import UnreadableError
 from gnelint.ir.graph import Parameter, Value
-from gnelint.onnxfile.file import Gap, MisfitError
+from gnelint.onnxfile.file import MisfitError
 from gnelint.readers import lowering
 from gnelint.readers.emitter import CannotLowerError, concrete, rank
 from gnelint.readers.onnx.call import Call, Operand
 from gnelint.readers.onnx.emitter import Emitter, Lowering, Results
 from gnelint.readers.onnx.fold import computed, reshaped
+from gnelint.readers.onnx.gaps import too_long
 
 SHAPE_ADVICE = "The file is damaged or was edited by hand; export the model again."
 
@@ -57,16 +58,15 @@ def check_window(call: Call, x: Value, kernel: Sequence[int], pads: Sequence[int
     Raises:
         MisfitError: it is longer. (onnx infers a size all the same: it rounds the division towards zero.)
     """
-    axes = len(kernel)
-    for i, size in enumerate((x.shape or ())[2:]):
-        reach = (kernel[i] - 1) * dilations[i] + 1
-        if isinstance(size, int) and reach > size + pads[i] + pads[axes + i]:
-            raise MisfitError(
-                f'node "{call.origin.name}" ({call.op_type}) reads {reach} entries of axis {i + 2} at once; its input '
-                f"of shape {x.shape} has fewer, padding counted",
-                "Give a longer shape by --input.",
-                Gap(size + pads[i] + pads[axes + i], reach, exact=False),
-            )
+    found = None if x.shape is None else too_long(x.shape[2:], kernel, pads, dilations)
+    if found is not None:
+        axis, gap = found
+        raise MisfitError(
+            f'node "{call.origin.name}" ({call.op_type}) reads {gap.wanted} entries of axis {axis + 2} at once; its '
+            f"input of shape {x.shape} has fewer, padding counted",
+            "Give a longer shape by --input.",
+            gap,
+        )
 
 
 def _wrong_weight(call: Call, weight: Parameter, wanted: str) -> UnreadableError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,8 @@ def _between(call: Call, em: Emitter) -> Value:
     found = em.flow(call.need(0))
     for index, op in ((1, "maximum"), (2, "minimum")):
         bound = call.input(index)
-        if isinstance(bound, Value):
-            found = em.emit(op, [found, bound], call.shape)
-        elif bound is not None:
-            number = call.scalar(index, "a bound")
-            low, high = (number, None) if index == 1 else (None, number)
-            found = clip(em, found, low, high, call.shape)
+        if bound is not None:
+            found = _largest_or_least(em, op, [found, bound], call.shape)
     return found
 
 
@@ -66,21 +62,25 @@ def clip(em: Emitter, x: Operand, low: float | None, high: float | None, shape: 
 
 
 def _extreme(op: str) -> Lowering:
-    """Max and Min; with one plain number a bound."""
+    """Max and Min."""
 
     def lower(call: Call, em: Emitter) -> Results:
-        operands = [call.need(index) for index in range(len(call.inputs))]
-        flows = [operand for operand in operands if isinstance(operand, Value)]
-        constants = [operand for operand in operands if isinstance(operand, Parameter)]
-        if len(flows) == 1 and all(c.size == 1 and c.provenance == "data" for c in constants):
-            bounds = [float(constant.array().reshape(-1)[0]) for constant in constants]
-            x = em.expand(flows[0], call.shape)
-            if op == "maximum":
-                return [clip(em, x, max(bounds, default=None), None, call.shape)]
-            return [clip(em, x, None, min(bounds, default=None), call.shape)]
-        return [em.emit(op, operands, call.shape)]
+        return [_largest_or_least(em, op, [call.need(index) for index in range(len(call.inputs))], call.shape)]
 
     return lower
+
+
+def _largest_or_least(em: Emitter, op: str, operands: Sequence[Operand], shape: Shape | None) -> Value:
+    """The maximum or minimum of operands; of one value and plain numbers a bound."""
+    flows = [operand for operand in operands if isinstance(operand, Value)]
+    constants = [operand for operand in operands if isinstance(operand, Parameter)]
+    if len(flows) == 1 and all(c.size == 1 and c.provenance == "data" for c in constants):
+        bounds = [float(constant.array().reshape(-1)[0]) for constant in constants]
+        x = em.expand(flows[0], shape)
+        if op == "maximum":
+            return clip(em, x, max(bounds, default=None), None, shape)
+        return clip(em, x, None, min(bounds, default=None), shape)
+    return em.emit(op, operands, shape)
 
 
 def _softmax(op: str) -> Lowering:
